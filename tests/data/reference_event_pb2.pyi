@@ -1,0 +1,65 @@
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Metadata(_message.Message):
+    __slots__ = ("name", "metric_type", "unit_value", "description_value")
+    class MetricType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        COUNTER: _ClassVar[Metadata.MetricType]
+        GAUGE: _ClassVar[Metadata.MetricType]
+        HISTOGRAM: _ClassVar[Metadata.MetricType]
+    COUNTER: Metadata.MetricType
+    GAUGE: Metadata.MetricType
+    HISTOGRAM: Metadata.MetricType
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    METRIC_TYPE_FIELD_NUMBER: _ClassVar[int]
+    UNIT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    metric_type: Metadata.MetricType
+    unit_value: str
+    description_value: str
+    def __init__(self, name: _Optional[str] = ..., metric_type: _Optional[_Union[Metadata.MetricType, str]] = ..., unit_value: _Optional[str] = ..., description_value: _Optional[str] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "timestamp", "labels", "increment_counter", "set_counter", "increment_gauge", "decrement_gauge", "set_gauge", "record_histogram")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    INCREMENT_COUNTER_FIELD_NUMBER: _ClassVar[int]
+    SET_COUNTER_FIELD_NUMBER: _ClassVar[int]
+    INCREMENT_GAUGE_FIELD_NUMBER: _ClassVar[int]
+    DECREMENT_GAUGE_FIELD_NUMBER: _ClassVar[int]
+    SET_GAUGE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    timestamp: _timestamp_pb2.Timestamp
+    labels: _containers.ScalarMap[str, str]
+    increment_counter: int
+    set_counter: int
+    increment_gauge: float
+    decrement_gauge: float
+    set_gauge: float
+    record_histogram: float
+    def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., increment_counter: _Optional[int] = ..., set_counter: _Optional[int] = ..., increment_gauge: _Optional[float] = ..., decrement_gauge: _Optional[float] = ..., set_gauge: _Optional[float] = ..., record_histogram: _Optional[float] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("metadata", "metric")
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    metadata: Metadata
+    metric: Metric
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ...) -> None: ...
