@@ -1,0 +1,121 @@
+"""
+What a user may write where an endpoint is asked for.
+
+=====================  =========================================================
+``5000``               that port, on the loopback interface
+``192.0.2.1:5000``     that port, on that address; also ``localhost:5000``
+``[::1]:5000``         the same for IPv6
+``unix:/run/x.sock``   any of Twisted's endpoint strings
+=====================  =========================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import getPlugins
+
+DEFAULT_HOST = "127.0.0.1"
+"""Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
+
+DEFAULT_PORT = 5000
+"""The port of the reference."""
+
+DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+_PORT = re.compile(r"\d+")
+_HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>\d+)")
+
+
+class EndpointError(ValueError):
+    """What was given is no endpoint.  The text says what would be one."""
+
+
+def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
+    """
+    Where to listen.  A port of 0 means one that is free.
+
+    @raise EndpointError: it cannot be understood.
+    """
+    endpoint: IStreamServerEndpoint = _endpoint(
+        reactor,
+        text,
+        lambda host, port: f"{'tcp6' if ':' in host else 'tcp'}:{port}:interface={_quoted(host)}",
+        serverFromString,
+        IStreamServerEndpointStringParser,
+    )
+    return endpoint
+
+
+def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
+    """
+    Where to connect to.
+
+    @raise EndpointError: it cannot be understood.
+    """
+    endpoint: IStreamClientEndpoint = _endpoint(
+        reactor,
+        text,
+        lambda host, port: f"tcp:host={_quoted(host)}:port={port}",
+        clientFromString,
+        IStreamClientEndpointStringParserWithReactor,
+    )
+    return endpoint
+
+
+def is_exposed(address: IAddress) -> bool:
+    """Whether what listens on an address can be reached through every interface."""
+    return getattr(address, "host", None) in ("0.0.0.0", "::")
+
+
+def _endpoint(
+    reactor: Any,
+    text: str | int,
+    describe: Callable[[str, int], str],
+    parse: Callable[[Any, str], Any],
+    parsers: Any,
+) -> Any:
+    text = str(text).strip()
+    host = DEFAULT_HOST
+    port = ""
+    if _PORT.fullmatch(text):
+        port = text
+    elif (match := _HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
+        host, port = match["v6"] or match["host"], match["port"]
+    if port:
+        if int(port) > 65535:
+            raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
+        description = describe(host, int(port))
+    else:
+        description = text
+    try:
+        return parse(reactor, description)
+    except Exception as error:
+        # Whatever a parser raises (KeyError, TypeError …), what the user wrote was wrong.
+        raise EndpointError(
+            f"{text!r} is no endpoint ({_reason(error)}); give PORT, HOST:PORT, [IPV6]:PORT or a"
+            " Twisted endpoint string such as unix:/run/metrics.sock"
+        ) from error
+
+
+def _prefixes(parsers: Any) -> set[str]:
+    # What Twisted knows without a plugin, and what the plugins add: "tcp:5000" is theirs.
+    return {"tcp", "ssl", "unix"} | {plugin.prefix for plugin in getPlugins(parsers)}
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

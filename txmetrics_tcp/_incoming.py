@@ -1,0 +1,534 @@
+"""
+The incoming side of an exporter: all that recording threads share with the reactor thread.
+
+The way of an event through it::
+
+    a handle appends it to `log`       any thread; deque.append is atomic, and nothing waits
+    folding takes it from the log,     under the lock: by the reactor thread, or by a
+      applies it to its series' total  recording thread that notices that the log is long
+    it waits in `_ready`, bounded      or is dropped and counted, when that is full
+    `take` hands it to the server      reactor thread
+
+Order in the log is the order of truth.  Only folding counts, so no count is lost to a race; and
+a total is right whether or not its events found room.
+
+Who may touch what:
+
+- any thread, at any moment, in the middle of anything (a signal handler or a finalizer may
+  record while the same thread records, or folds): appends to `log`, reads the flags, calls
+  `nudge` and `describe`;
+- who holds the lock: everything else.  It is held for one fold of at most `BATCH` events or one
+  copy of the totals, and nothing foreign is called under it: entries hold plain ints and floats.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.threadable import isInIOThread
+
+from txmetrics_tcp._model import U64_MAX, Key, Metadata, MetricKind, Operation
+from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
+from txmetrics_tcp._totals import APPLY, SET_OPERATION, Number, StreamedSeries, Totals, overlay
+
+BATCH = 1024
+"""
+The most events that one fold or one `take` handles, so that neither the lock nor the reactor is
+held for long.
+"""
+
+MAX_SLACK = 1024
+"""The length that the log may reach before recording threads fold it themselves."""
+
+DEFAULT_BUFFER_SIZE = 1024
+"""How many events are buffered unless told otherwise, as in the reference."""
+
+_INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
+_RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
+
+
+def check_buffer_size(buffer_size: int | None) -> int | None:
+    """
+    @param buffer_size: a number of events from 1 up, or None for no limit.
+    @raise TypeError: it is no whole number.
+    @raise ValueError: it is less than 1.
+    """
+    if buffer_size is None:
+        return None
+    if isinstance(buffer_size, bool) or not isinstance(buffer_size, int):
+        raise TypeError(f"buffer_size must be a whole number or None, not {buffer_size!r}")
+    if buffer_size < 1:
+        raise ValueError(
+            f"buffer_size must be at least 1 (or None for no limit), not {buffer_size}"
+        )
+    return buffer_size
+
+
+class Counts(NamedTuple):
+    """
+    What had happened to events at one moment, on the incoming side.
+
+    @ivar recorded: events taken out of the log.
+    @ivar dropped: those of them that found no room to wait.
+    @ivar waiting: those of them that wait for the reactor.
+    """
+
+    recorded: int
+    dropped: int
+    waiting: int
+
+
+class Mark(NamedTuple):
+    """
+    The truth at one position of the stream.
+
+    @ivar position: how many events had been kept for the reactor before it.
+    @ivar counts: what had happened until then.
+    @ivar totals: the series that changed since what was asked for, each with its total there and
+        the number of the fold that changed it last.
+    @ivar timestamp_ns: when that was.
+    """
+
+    position: int
+    counts: Counts
+    totals: list[tuple[StreamedSeries, Number, int]]
+    timestamp_ns: int
+
+
+class Taken(NamedTuple):
+    """
+    What the reactor takes at once.
+
+    @ivar entries: the next events.
+    @ivar since: the number of the fold that the oldest of them may be from.
+    @ivar dropped_since: the number of the fold in which the first events were dropped since the
+        last call, if any were.
+    @ivar mark: the mark that stands right behind the entries, if one does.
+    """
+
+    entries: list[Entry]
+    since: int
+    dropped_since: int | None
+    mark: Mark | None
+
+
+class Incoming(Sink):
+    """
+    Takes events from any thread, and keeps them until the reactor thread takes them.
+
+    With a bounded buffer, at most C{buffer_size} events wait, and beside them what is in the
+    log: C{slack} (the buffer size, at most `MAX_SLACK`) as a rule, four times that while
+    another thread holds the lock.
+    """
+
+    __slots__ = (
+        "_buffer_size",
+        "_described",
+        "_dropped",
+        "_dropped_since",
+        "_epoch",
+        "_folding",
+        "_in_reactor_thread",
+        "_lock",
+        "_marks",
+        "_reactor",
+        "_ready",
+        "_ready_since",
+        "_recorded",
+        "_series",
+        "_stopped",
+        "_streaming",
+        "_taken",
+        "_totals",
+        "_wanted",
+    )
+
+    log: deque[Entry]
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        buffer_size: int | None,
+        wanted: Callable[[], bool],
+        totals: Totals | None = None,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        in_reactor_thread: Callable[[], bool] = isInIOThread,
+    ) -> None:
+        """
+        @param wanted: called on the reactor thread when there is something to take; tells
+            whether it could see to it.
+        @param totals: which series are retained; None for none, and then nothing is recorded
+            while nobody listens.
+        @param clock: nanoseconds since the epoch.
+        """
+        check_buffer_size(buffer_size)
+        slack = MAX_SLACK if buffer_size is None else min(buffer_size, MAX_SLACK)
+        super().__init__(deque(), slack, clock)
+        self._reactor = reactor
+        self._buffer_size = buffer_size
+        self._wanted = wanted
+        self._in_reactor_thread = in_reactor_thread
+        self._lock = threading.RLock()
+        self._folding = False
+        self._epoch = 0
+        self._ready: deque[Entry] = deque()
+        self._ready_since = 0
+        self._taken = 0
+        self._marks: deque[Mark] = deque()
+        self._recorded = 0
+        self._dropped = 0
+        self._dropped_since: int | None = None
+        self._totals = totals
+        self._described: dict[tuple[MetricKind, str], Metadata] = {}
+        self._series: dict[Key, weakref.ref[StreamedSeries]] = {}
+        self._streaming = False
+        self._stopped = False
+        self.stop_streaming()
+        _all.add(self)
+
+    # Any thread.
+
+    def series(self, key: Key) -> StreamedSeries:
+        """The one series of a key, for as long as anybody has it or it is retained."""
+        found = self._find(key)
+        if found is not None:
+            return found
+        made = StreamedSeries(key, self)
+        with self._lock:
+            # Another thread, or a finalizer in this one, may have been here meanwhile.
+            found = self._find(key)
+            if found is None:
+                self._series[key] = weakref.ref(made, self._forget(key))
+                found = made
+        return found
+
+    def describe(self, metadata: Metadata) -> None:
+        """Keep a description until the reactor thread takes it; none is ever dropped."""
+        self._described[metadata.kind, metadata.name] = metadata
+        if not self.wake_pending:
+            self._wake()
+
+    def nudge(self) -> None:
+        """Wake the reactor if nobody has, and fold if the log is long.  See `Sink.nudge`."""
+        if not self.wake_pending:
+            self._wake()
+        if len(self.log) <= self.slack:
+            return
+        if self._streaming and self._in_reactor_thread() and self._wanted():
+            # The reactor could not come round to it, busy as it is with who records right now;
+            # and what can be delivered is not dropped.
+            return
+        self._relieve()
+
+    def counts(self) -> Counts:
+        """How many events went which way, so far."""
+        with self._lock:
+            return Counts(self._recorded, self._dropped, len(self._ready))
+
+    def snapshot(self) -> dict[Key, Number]:
+        """The total of every retained series, with all that has been recorded.  Changes nothing."""
+        if self._totals is None:
+            return {}
+        with self._lock:
+            totals = {series: total for series, total, _epoch in self._totals.since(0)}
+            # Copying a deque is atomic; iterating over it is not.
+            entries = self.log.copy()
+        return {series.key: total for series, total in overlay(totals, entries).items()}
+
+    # Reactor thread.
+
+    def start_streaming(self) -> None:
+        """Somebody listens: from now on events are stamped, kept, and the reactor is woken."""
+        if self._streaming or self._stopped:
+            return
+        with self._lock:
+            # What was recorded while nobody listened belongs to the totals alone.
+            self._folding = True
+            while self.log:
+                self._fold_unheard()
+            self._folding = False
+            self._streaming = True
+            self.stamped = True
+            self.open = True
+            self.wake_pending = False
+
+    def stop_streaming(self) -> None:
+        """Nobody listens any more: what waits is forgotten, but for what it means to totals."""
+        with self._lock:
+            self.open = self._totals is not None and not self._stopped
+            self._streaming = False
+            self.stamped = False
+            self.wake_pending = True
+            self._taken += len(self._ready)
+            self._ready.clear()
+            self._marks.clear()
+            self._dropped_since = None
+
+    def stop(self) -> None:
+        """Take no more events; those that are in already can still be taken."""
+        self._stopped = True
+        self.open = False
+
+    def restart(self) -> None:
+        """Take events again."""
+        self._stopped = False
+        self.open = self._streaming or self._totals is not None
+
+    def take_described(self) -> list[Metadata]:
+        """The descriptions that came since the last call."""
+        taken = []
+        while self._described:
+            taken.append(self._described.pop(next(iter(self._described))))
+        return taken
+
+    def take(self) -> Taken:
+        """
+        The next events, at most `BATCH` and up to the next mark, in the order of the log.
+
+        Nothing is dropped here: the reactor thread takes from the log as much as it can handle
+        now, and leaves the rest there.
+        """
+        with self._lock:
+            ready = self._ready
+            marks = self._marks
+            limit = min(BATCH, marks[0].position - self._taken) if marks else BATCH
+            since = self._ready_since if ready else self._epoch + 1
+            entries = [ready.popleft() for _ in range(min(len(ready), limit))]
+            if len(entries) < limit and not self._folding and self._streaming:
+                self._folding = True
+                try:
+                    self._fold(entries, limit - len(entries))
+                finally:
+                    self._folding = False
+            self._taken += len(entries)
+            mark = marks.popleft() if marks and marks[0].position == self._taken else None
+            dropped_since, self._dropped_since = self._dropped_since, None
+        return Taken(entries, since, dropped_since, mark)
+
+    def mark(self, since: int) -> None:
+        """
+        Copy the totals, to be handed over by `take` where they are true: behind all that waits.
+
+        @param since: of the series that changed in the fold of that number, or later.
+        """
+        with self._lock:
+            self._marks.append(
+                Mark(
+                    self._taken + len(self._ready),
+                    self.counts(),
+                    [] if self._totals is None else self._totals.since(since),
+                    self.clock(),
+                )
+            )
+
+    def forget_idle(self, now: float) -> None:
+        """
+        Let go of the series that have not changed for long.
+
+        @param now: in seconds, on a clock that does not jump.
+        """
+        if self._totals is not None:
+            with self._lock:
+                self._totals.forget_idle(now, self._epoch)
+
+    @property
+    def has_totals(self) -> bool:
+        """Whether totals are retained."""
+        return self._totals is not None
+
+    @property
+    def retained(self) -> int:
+        """How many series are retained."""
+        return 0 if self._totals is None else len(self._totals)
+
+    @property
+    def refused(self) -> int:
+        """How many series found no room among the retained ones."""
+        return 0 if self._totals is None else self._totals.refused
+
+    def more(self) -> bool:
+        """Whether `take` would give something."""
+        return self._streaming and bool(self._ready or self.log or self._marks)
+
+    def rearm(self) -> None:
+        """
+        Let the next event wake the reactor.  To be called before taking, so that none is missed.
+        """
+        self.wake_pending = not self._streaming
+
+    # Inside.
+
+    def _wake(self) -> None:
+        # Two threads that see the flag down at once wake the reactor twice: no harm.
+        self.wake_pending = True
+        try:
+            self._reactor.callFromThread(self._wanted)
+        except Exception:
+            # A reactor that is gone (a closed asyncio loop raises) must not become an error
+            # of whoever counts something.  The bound on what waits holds all the same.
+            self.wake_pending = False
+
+    def _relieve(self) -> None:
+        """Fold on a recording thread: what finds no room is dropped, the newest first."""
+        # Who is only a little over the slack need not wait for a thread that folds already.
+        if not self._lock.acquire(blocking=len(self.log) > 4 * self.slack):
+            return
+        try:
+            # The lock is re-entrant: this may be a finalizer or a signal handler that records
+            # in the middle of this very thread's fold, which goes on when we return.
+            if self._folding:
+                return
+            self._folding = True
+            try:
+                if self._streaming:
+                    room = None
+                    if self._buffer_size is not None:
+                        room = max(0, self._buffer_size - len(self._ready))
+                    if not self._ready:
+                        self._ready_since = self._epoch + 1
+                    self._fold(self._ready, BATCH, room)
+                else:
+                    self._fold_unheard()
+            finally:
+                self._folding = False
+        finally:
+            self._lock.release()
+
+    def _fold(self, into: list[Entry] | deque[Entry], limit: int, room: int | None = None) -> None:
+        """
+        Take at most C{limit} entries from the log, apply them to the totals, and put what there is
+        room for into C{into}.
+
+        The caller holds the lock.
+
+        @param room: how many events have room; what exceeds it is dropped and counted.  None:
+            as many as C{limit}, and what has no room stays in the log.
+        """
+        log = self.log
+        pop = log.popleft
+        keep = into.append
+        totals = self._totals
+        epoch = self._epoch = self._epoch + 1
+        drops = room is not None
+        left = limit if room is None else room
+        recorded = dropped = 0
+        try:
+            for _ in range(min(len(log), limit)):
+                entry = pop()
+                series, operation, value, stamp = entry
+                count = 1
+                if operation is RECORD_MANY:
+                    value, count = value
+                    entry = (series, _RECORD_HISTOGRAM, value, stamp)
+                    if count > left and not drops:
+                        log.appendleft((series, RECORD_MANY, (value, count - left), stamp))
+                        count = left
+                elif totals is not None and operation is not _RECORD_HISTOGRAM:
+                    if series.epoch != epoch:
+                        if not series.retained:
+                            totals.admit(series)
+                            if series.retained and series.epoch:
+                                # Who connected while it was not retained does not know its
+                                # value: say it, as one event more, before it changes.
+                                known = (series, SET_OPERATION[series.key.kind], series.total)
+                                recorded += 1
+                                if left > 0 or not drops:
+                                    keep((*known, stamp))
+                                    left -= drops
+                                else:
+                                    dropped += 1
+                        series.epoch = epoch
+                    if operation is _INCREMENT_COUNTER:
+                        series.total = (series.total + value) & U64_MAX
+                    else:
+                        series.total = APPLY[operation](series.total, value)
+                recorded += count
+                if count <= left:
+                    if count == 1:
+                        keep(entry)
+                    else:
+                        into.extend(repeat(entry, count))
+                    left -= count
+                else:
+                    into.extend(repeat(entry, left))
+                    dropped += count - left
+                    left = 0
+                if left <= 0 and not drops:
+                    break
+        finally:
+            self._recorded += recorded
+            if dropped:
+                self._dropped += dropped
+                if self._dropped_since is None:
+                    self._dropped_since = epoch
+
+    def _fold_unheard(self) -> None:
+        """
+        Fold while nobody listens: for the totals alone.
+
+        The same as `_fold` with nothing to keep, apart from it since this is all that recording
+        costs in a program that nobody looks at.  The caller holds the lock.
+        """
+        log = self.log
+        pop = log.popleft
+        totals = self._totals
+        if totals is None:
+            log.clear()
+            return
+        epoch = self._epoch = self._epoch + 1
+        recorded = 0
+        try:
+            for _ in range(min(len(log), BATCH)):
+                series, operation, value, _stamp = pop()
+                recorded += 1
+                if operation is _INCREMENT_COUNTER:
+                    series.total = (series.total + value) & U64_MAX
+                elif operation in APPLY:
+                    series.total = APPLY[operation](series.total, value)
+                else:
+                    if operation is RECORD_MANY:
+                        recorded += value[1] - 1
+                    continue
+                if series.epoch != epoch:
+                    if not series.retained:
+                        totals.admit(series)
+                    series.epoch = epoch
+        finally:
+            self._recorded += recorded
+
+    def _find(self, key: Key) -> StreamedSeries | None:
+        reference = self._series.get(key)
+        return None if reference is None else reference()
+
+    def _forget(self, key: Key) -> Callable[[weakref.ref[StreamedSeries]], None]:
+        def forget(reference: weakref.ref[StreamedSeries]) -> None:
+            with self._lock:
+                if self._series.get(key) is reference:
+                    del self._series[key]
+
+        return forget
+
+    def _after_fork(self) -> None:
+        # The lock may have been held by a thread that does not exist here.
+        self._lock = threading.RLock()
+        self._folding = False
+
+
+_all: weakref.WeakSet[Incoming] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for incoming in list(_all):
+        incoming._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

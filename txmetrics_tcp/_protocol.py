@@ -1,0 +1,448 @@
+"""
+One client of the exporter.
+
+All of it belongs to the reactor thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmetrics_tcp._incoming import Counts, Mark
+from txmetrics_tcp._losses import LossReport
+from txmetrics_tcp._model import MetricKind
+from txmetrics_tcp._stats import ClientStats
+from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
+from txmetrics_tcp._wire import EMPTY_FRAME, Stamps
+
+CHUNK = 64 * 1024
+"""
+The most bytes that are given to a transport at once.  Twisted's transports pause their producer
+when more than this waits in them, so a client that stalls holds about one chunk there.
+"""
+
+MAX_RECEIVED = 64 * 1024
+"""How many bytes a client may send before it is cut off.  What it sends is ignored."""
+
+KNOCK_INTERVAL = 0.5
+"""How often, in seconds, a client that ended its sending side is asked whether it still reads."""
+
+Name = tuple[MetricKind, str]
+"""What a description is about."""
+
+
+class Batch:
+    """
+    Encoded events on their way to all clients: frame by frame for those that lag, and joined,
+    once for all, for those that keep up.
+
+    @ivar since: the number of the fold that the oldest of them may be from.
+    """
+
+    __slots__ = ("_chunks", "frames", "since")
+
+    def __init__(self, frames: list[bytes], since: int) -> None:
+        self.frames = frames
+        self.since = since
+        self._chunks: list[tuple[bytes, int]] | None = None
+
+    def chunks(self) -> list[tuple[bytes, int]]:
+        """
+        The frames, joined to pieces of at most `CHUNK` bytes (a longer frame is one by itself);
+        with each, the index of the first frame behind it.
+        """
+        if self._chunks is None:
+            self._chunks = self._join()
+        return self._chunks
+
+    def _join(self) -> list[tuple[bytes, int]]:
+        frames = self.frames
+        joined = b"".join(frames)
+        if len(joined) <= CHUNK:
+            return [(joined, len(frames))]
+        ends = list(accumulate(map(len, frames)))
+        chunks = []
+        first = start = 0
+        while first < len(frames):
+            behind = max(bisect_right(ends, start + CHUNK), first + 1)
+            end = ends[behind - 1]
+            chunks.append((joined[start:end], behind))
+            first, start = behind, end
+        return chunks
+
+
+class Exporter(Interface):
+    """What a client's protocol needs of its factory."""
+
+    def client_connected(self, client: MetricsProtocol) -> None: ...
+
+    def client_disconnected(self, client: MetricsProtocol) -> None: ...
+
+    def client_wants_truth(self, client: MetricsProtocol) -> None:
+        """The client lost events; `MetricsProtocol.ready_for_truth` says from when on it can take
+        the totals that make up for them."""
+
+    def counts(self) -> Counts: ...
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol)
+class MetricsProtocol(Protocol):
+    """
+    One client: streams to it what its factory hands out, as fast as it reads.
+
+    Backpressure is the transport's: it calls `pauseProducing` when it has enough, often from
+    within ``write``.  While it is paused, three things wait, and are sent in this order: what is
+    owed (descriptions); totals, which are due at the position where the client stands; and events,
+    in a bounded deque from which the oldest are dropped.  Two things hold whenever no method
+    of this class is on the stack:
+
+    - not paused means that nothing waits;
+    - what waits is complete frames: a frame is handed to the transport whole or not at all.
+
+    A client begins, and makes up for what it lost, with a `Mark`: the totals at a position of the
+    stream.  It receives them there, and all events behind it.
+    """
+
+    _log = Logger(namespace="txmetrics_tcp")
+
+    transport: ITransport
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        clock: IReactorTime,
+        buffer_size: int | None,
+        repair_interval: float | None,
+        address: str,
+    ) -> None:
+        """
+        @param repair_interval: how long, in seconds, totals may be wrong at most for a client
+            that does not catch up; None if they are not to be repaired at all.
+        """
+        self._exporter = exporter
+        self._clock = clock
+        self._repair_interval = repair_interval
+        self.address = address
+        self._owed: OrderedDict[Name, bytes] = OrderedDict()
+        self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
+        self._totals_stamp = b""
+        self._events: deque[bytes] = deque(maxlen=buffer_size)
+        self._losses = LossReport(clock, f"because client {address} is too slow")
+        self._paused = False
+        self._flushing = False
+        self._finishing = False
+        self._connected = False
+        self._received = 0
+        self._knock: IDelayedCall | None = None
+        # Where the stream begins for this client, and where it ended.
+        self._joined: Counts | None = None
+        self._left: Counts | None = None
+        # The fold of the oldest event that waits; of the oldest event that was lost and has not
+        # been made up for; and of the same once a mark is on its way.
+        self._since = 0
+        self._lost_since: int | None = None
+        self._asked_since: int | None = None
+        self._overdue: IDelayedCall | None = None
+        self._force = False
+        self._dropped = 0
+        self._written = 0
+        self._discarded = 0
+        self._repairs = 0
+        self._high_water = 0
+        self._bytes_written = 0
+
+    # What the factory calls.
+
+    def owe(self, frames: Mapping[Name, bytes]) -> None:
+        """
+        Send frames that must not be lost, before any event that comes after this call.
+
+        @param frames: by what they are about; a later frame about the same replaces an earlier
+            one that has not been sent.
+        """
+        self._owed.update(frames)
+        self._flush()
+
+    def deliver(self, batch: Batch) -> None:
+        """Send events, or keep them for when the transport takes more."""
+        if self._joined is None:
+            return
+        frames = batch.frames
+        if self._paused or self._flushing:
+            self._keep(frames, batch.since)
+            return
+        self._since = batch.since
+        sent = 0
+        for chunk, behind in batch.chunks():
+            self._write(chunk)
+            self._written += behind - sent
+            sent = behind
+            if self._paused:
+                break
+        if sent < len(frames):
+            self._keep(frames[sent:], batch.since)
+
+    def lost(self, since: int) -> None:
+        """
+        Events were lost on their way to this client, so that totals are wrong for it.
+
+        @param since: the number of the fold that the first of them is from.
+        """
+        if self._repair_interval is None:
+            return
+        if self._lost_since is None or since < self._lost_since:
+            self._lost_since = since
+        if self._overdue is None and not self._force:
+            self._overdue = self._clock.callLater(self._repair_interval, self._is_overdue)
+        self._exporter.client_wants_truth(self)
+
+    def ready_for_truth(self, quiet: bool) -> bool:
+        """
+        Whether the totals should come now.
+
+        @param quiet: nothing waits on the incoming side.
+        """
+        if self._joined is None or self._force:
+            return True
+        return quiet and not (self._paused or self._flushing)
+
+    def asked(self) -> int:
+        """
+        A mark is being made for this client.
+
+        @return: the number of the fold from which on changes matter to it.
+        """
+        since = self._lost_since
+        if self._joined is None or since is None:
+            since = 0
+        elif self._events:
+            # They may have to be given up.
+            since = min(since, self._since)
+        self._asked_since, self._lost_since = since, None
+        return since
+
+    def settle(self, mark: Mark) -> None:
+        """The stream has come to the mark: begin there, or make up there for what was lost."""
+        since, self._asked_since = self._asked_since or 0, None
+        if not self._connected:
+            return
+        if self._joined is None:
+            self._joined = mark.counts
+        else:
+            if (self._paused or self._flushing) and not self._force:
+                # It fell behind again since it was asked, and these totals would overtake events
+                # that come before them.
+                self.lost(since)
+                return
+            self._give_up_events()
+            self._repairs += 1
+        self._force = False
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        if self._lost_since is not None:
+            # Something was lost behind the mark.
+            self.lost(self._lost_since)
+        self._totals_stamp = Stamps().encode(mark.timestamp_ns)
+        for series, total, epoch in mark.totals:
+            if epoch >= since:
+                self._totals[series] = total
+        self._flush()
+
+    def finish(self) -> None:
+        """Close the connection once what waits has been sent."""
+        self._finishing = True
+        self._flush()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._connected:
+            self._stop_producing()
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def stats(self) -> ClientStats:
+        """This client's account; also after it has gone."""
+        now = self._left or self._exporter.counts()
+        joined = self._joined or now
+        return ClientStats(
+            address=self.address,
+            recorded=now.recorded - joined.recorded,
+            dropped_incoming=now.dropped - joined.dropped,
+            dropped=self._dropped,
+            written=self._written,
+            discarded=self._discarded,
+            waiting=0 if self._left or not self._joined else len(self._events) + now.waiting,
+            repairs=self._repairs,
+            high_water=self._high_water,
+            bytes_written=self._bytes_written,
+        )
+
+    # What the transport calls.
+
+    def connectionMade(self) -> None:
+        self._connected = True
+        if ITCPTransport.providedBy(self.transport):
+            # Batches are as large as they will get; waiting for more is only latency.
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self._exporter.client_connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            self._log.warn(
+                "Client {address} sends data, which no viewer does; disconnecting it",
+                address=self.address,
+            )
+            self.abort()
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has ended its sending side, or is gone: TCP shows both in the same way.
+
+        So knock: who is gone answers with a reset, who still reads skips an empty frame.
+        """
+        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+
+    def writeConnectionLost(self) -> None:
+        """Nobody ends our sending side but we ourselves, and then we close."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._connected:
+            return
+        self._connected = False
+        self._paused = True
+        for call in (self._knock, self._overdue):
+            if call is not None:
+                call.cancel()
+        self._knock = self._overdue = None
+        left = self._exporter.counts()
+        if self._joined is not None:
+            self._discarded = len(self._events) + left.waiting
+        self._left = left
+        self._owed.clear()
+        self._totals.clear()
+        self._events.clear()
+        self._losses.close()
+        self._exporter.client_disconnected(self)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._flush()
+        if self._lost_since is not None:
+            self._exporter.client_wants_truth(self)
+
+    def stopProducing(self) -> None:
+        # The transport says this when the connection is lost, just before connectionLost.
+        self._paused = True
+
+    # Inside.
+
+    def _flush(self) -> None:
+        """Send what waits until the transport has enough."""
+        if self._flushing:
+            # Called back from within a write; the loop below goes on.
+            return
+        self._flushing = True
+        try:
+            while not self._paused and (chunk := self._next_chunk()):
+                self._write(chunk)
+        finally:
+            self._flushing = False
+        if self._finishing and self._connected and not self._waits() and not self._wants_truth():
+            self._stop_producing()
+            self.transport.loseConnection()
+
+    def _wants_truth(self) -> bool:
+        return self._lost_since is not None or self._asked_since is not None
+
+    def _waits(self) -> bool:
+        return bool(self._owed or self._totals or self._events)
+
+    def _next_chunk(self) -> bytes:
+        """Up to `CHUNK` bytes of what waits, and at least one frame, if any waits."""
+        frames: list[bytes] = []
+        room = CHUNK
+        while room > 0 and self._owed:
+            frames.append(self._owed.popitem(last=False)[1])
+            room -= len(frames[-1])
+        while room > 0 and self._totals:
+            series, total = self._totals.popitem(last=False)
+            operation = SET_OPERATION[series.key.kind]
+            frames.append(series.frame.encode(self._totals_stamp, operation, total))
+            room -= len(frames[-1])
+        events = self._events
+        while events:
+            room -= len(events[0])
+            if room < 0 and frames:
+                break
+            frames.append(events.popleft())
+            self._written += 1
+        return b"".join(frames)
+
+    def _write(self, chunk: bytes) -> None:
+        self._bytes_written += len(chunk)
+        self.transport.write(chunk)
+
+    def _keep(self, frames: list[bytes], since: int) -> None:
+        events = self._events
+        if not events:
+            self._since = since
+        limit = events.maxlen
+        waiting = len(events) + len(frames)
+        lost = 0 if limit is None else waiting - limit
+        # A full deque lets its oldest go by itself, which is quicker than doing it one by one: a
+        # hundred stuck clients must not slow the others down.
+        events.extend(frames)
+        self._high_water = max(self._high_water, len(events))
+        if lost > 0:
+            self._lose(lost)
+
+    def _give_up_events(self) -> None:
+        lost = len(self._events)
+        if lost:
+            self._events.clear()
+            self._dropped += lost
+            self._losses.lost(lost)
+
+    def _lose(self, events: int) -> None:
+        self._dropped += events
+        self._losses.lost(events)
+        self.lost(self._since)
+
+    def _is_overdue(self) -> None:
+        self._overdue = None
+        self._force = True
+        self._exporter.client_wants_truth(self)
+
+    def _knock_again(self) -> None:
+        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+        if not self._paused:
+            # A paused transport has bytes of ours to send anyway, which do the same.
+            self._write(EMPTY_FRAME)
+
+    def _stop_producing(self) -> None:
+        # A registered producer that is paused would keep the connection open for ever.
+        self._paused = True
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]

@@ -1,0 +1,326 @@
+"""
+The exporter: a factory that fans out what is recorded to every client.
+
+All of it belongs to the reactor thread, but for `MetricsFactory.recorder` and
+`MetricsFactory.stats`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.python.threadable import isInIOThread
+
+from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming
+from txmetrics_tcp._losses import LossReport
+from txmetrics_tcp._protocol import Batch, MetricsProtocol, Name
+from txmetrics_tcp._sink import Entry
+from txmetrics_tcp._stats import Stats
+from txmetrics_tcp._tcp_recorder import TcpRecorder
+from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
+from txmetrics_tcp._wire import Stamps, encode_metadata
+
+FLUSH_TIMEOUT = 1.0
+"""How long, in seconds, clients have at the end to take what waits for them."""
+
+REPAIR_INTERVAL = 5.0
+"""How long, in seconds, totals may be wrong at most for a client that does not catch up."""
+
+
+class IReactor(IReactorTime, IReactorFromThreads):
+    """What the exporter needs of a reactor: time, and calls from other threads."""
+
+
+class MetricsFactory(ServerFactory):
+    """
+    Streams every event that is recorded with `recorder` to every client that connects.
+
+    Listen with it on any endpoint, any number of them::
+
+        factory = MetricsFactory(reactor)
+        TCP4ServerEndpoint(reactor, 5000, interface="127.0.0.1").listen(factory)
+        set_global_recorder(factory.recorder)
+
+    A client receives all descriptions, the totals of all counters and gauges, then events as they
+    come.  A slow client loses its oldest events, and slows neither the program nor other
+    clients; once it has caught up, it receives the totals that it has wrong.
+
+    @ivar recorder: records from any thread.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        buffer_size: int | None = DEFAULT_BUFFER_SIZE,
+        *,
+        totals: bool = True,
+        max_series: int = DEFAULT_MAX_SERIES,
+        idle_after: float | None = None,
+        repair_interval: float = REPAIR_INTERVAL,
+        clock: Callable[[], int] = time.time_ns,
+        in_reactor_thread: Callable[[], bool] = isInIOThread,
+    ) -> None:
+        """
+        @param reactor: what the factory will be used with; it provides `IReactorTime` and
+            `IReactorFromThreads`.
+        @param buffer_size: how many events may wait on the incoming side, and as many for each
+            client; None for no limit, which may take all memory.
+        @param totals: whether totals are kept, for clients that come late and for those that
+            lost events.  Without, recording costs less while nobody listens.
+        @param max_series: of how many series totals are kept at most.
+        @param idle_after: after how many seconds without a change a series is left out of what
+            a new client receives; None for never.
+        @param repair_interval: how long, in seconds, totals may be wrong at most for a client
+            that does not catch up.
+        @param clock: the time of an event, in nanoseconds since the epoch.
+        @param in_reactor_thread: tells whether it is called on the reactor's thread.
+        @raise TypeError: C{buffer_size} is no whole number.
+        @raise ValueError: C{buffer_size} is less than 1.
+        """
+        self._clock = cast(IReactorTime, reactor)
+        self._buffer_size = buffer_size
+        self._repair_interval = repair_interval if totals else None
+        self.incoming = Incoming(
+            reactor,
+            buffer_size,
+            self._drain,
+            Totals(max_series, idle_after) if totals else None,
+            clock=clock,
+            in_reactor_thread=in_reactor_thread,
+        )
+        self.recorder = TcpRecorder(self.incoming, self)
+        # In the order in which they came.
+        self._clients: dict[MetricsProtocol, None] = {}
+        # Those that want totals, and those that a mark on its way is for.
+        self._wanting: dict[MetricsProtocol, None] = {}
+        self._asked: list[MetricsProtocol] = []
+        self._metadata: dict[Name, bytes] = {}
+        self._stamps = Stamps()
+        self._draining = False
+        self._again: IDelayedCall | None = None
+        self._disconnected = 0
+        self._losses = LossReport(
+            self._clock, "because the reactor does not keep up with what is recorded"
+        )
+        self._dropped = 0
+        self._stopping = False
+        self._waiters: list[Deferred[None]] = []
+        self._deadline: IDelayedCall | None = None
+
+    @property
+    def addresses(self) -> tuple[IAddress, ...]:
+        """A factory does not know what listens with it; see `MetricsService.addresses`."""
+        return ()
+
+    def stats(self) -> Stats:
+        """What happened so far.  May be called from any thread; see `Stats`."""
+        counts = self.incoming.counts()
+        return Stats(
+            recorded=counts.recorded,
+            dropped=counts.dropped,
+            waiting=counts.waiting,
+            series=self.incoming.retained,
+            series_refused=self.incoming.refused,
+            clients=tuple(client.stats() for client in list(self._clients)),
+            disconnected=self._disconnected,
+        )
+
+    def stop(self, timeout: float = FLUSH_TIMEOUT) -> Deferred[None]:
+        """
+        Send what was recorded so far, then close every connection.  Records no more, and
+        accepts no more clients, unless something listens with this factory anew.
+
+        To be called on the reactor thread.
+
+        @param timeout: how long the clients have to take what waits for them, in seconds.
+            After that they are cut off.
+        @return: fires when the last is gone.
+        """
+        gone: Deferred[None] = Deferred()
+        self._waiters.append(gone)
+        if not self._stopping:
+            self._stopping = True
+            self.incoming.stop()
+            self._deadline = self._clock.callLater(timeout, self._cut_off)
+        self._drain()
+        return gone
+
+    # What Twisted calls.
+
+    def startFactory(self) -> None:
+        self._stopping = False
+        self.incoming.restart()
+
+    def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | None:
+        if self._stopping:
+            return None
+        protocol = MetricsProtocol(
+            self, self._clock, self._buffer_size, self._repair_interval, _show(addr)
+        )
+        protocol.factory = self
+        return protocol
+
+    # What the protocols call.
+
+    def client_connected(self, client: MetricsProtocol) -> None:
+        self.incoming.start_streaming()
+        self._clients[client] = None
+        client.owe(self._metadata)
+        self._wanting[client] = None
+        self._drain()
+
+    def client_disconnected(self, client: MetricsProtocol) -> None:
+        del self._clients[client]
+        self._wanting.pop(client, None)
+        self._disconnected += 1
+        if not self._clients:
+            self.incoming.stop_streaming()
+            self._asked.clear()
+            self._losses.close()
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
+            self._finish()
+
+    def client_wants_truth(self, client: MetricsProtocol) -> None:
+        self._wanting[client] = None
+        self._drain_later()
+
+    def counts(self) -> Counts:
+        return self.incoming.counts()
+
+    # Inside.
+
+    def _drain(self) -> bool:
+        """
+        Hand on what was recorded: one batch, after which the reactor has its turn.
+
+        Also called by `Incoming` in the middle of a record on the reactor thread.
+
+        @return: whether it did; a drain on the stack (a log observer may record while it is
+            called from one) is not entered again.
+        """
+        if self._draining:
+            return False
+        self._draining = True
+        try:
+            self.incoming.rearm()
+            taken = self.incoming.take()
+            # Descriptions are looked at after events have been taken, and sent before them:
+            # what was described before it was recorded arrives in that order.
+            self._send_descriptions()
+            if taken.dropped_since is not None:
+                self._report_drops()
+                for client in list(self._clients):
+                    client.lost(taken.dropped_since)
+            if taken.entries and self._clients:
+                batch = Batch(self._encode(taken.entries), taken.since)
+                for client in list(self._clients):
+                    client.deliver(batch)
+            if taken.mark is not None:
+                asked, self._asked = self._asked, []
+                for client in asked:
+                    client.settle(taken.mark)
+            self._ask_for_truth()
+        finally:
+            self._draining = False
+        if self.incoming.more():
+            self._drain_later()
+        else:
+            self._finish()
+        return True
+
+    def _drain_later(self) -> None:
+        if self._again is None and not self._draining:
+            # Nobody need wake us: we come by ourselves.
+            self.incoming.wake_pending = True
+            self._again = self._clock.callLater(0, self._drain_again)
+
+    def _drain_again(self) -> None:
+        self._again = None
+        self._drain()
+
+    def _send_descriptions(self) -> None:
+        described = {
+            (metadata.kind, metadata.name): encode_metadata(metadata)
+            for metadata in self.incoming.take_described()
+        }
+        if described:
+            self._metadata.update(described)
+            for client in list(self._clients):
+                client.owe(described)
+
+    def _encode(self, entries: list[Entry]) -> list[bytes]:
+        stamp = self._stamps.encode
+        clock = self.incoming.clock
+        frames: list[bytes] = []
+        frame = b""
+        last: Entry | None = None
+        for entry in entries:
+            # A sample recorded many times is one entry many times: encoded once.
+            if entry is not last:
+                series, operation, value, timestamp_ns = last = entry
+                # An event that was recorded just before anybody listened has no time.
+                frame = series.frame.encode(stamp(timestamp_ns or clock()), operation, value)
+            frames.append(frame)
+        return frames
+
+    def _ask_for_truth(self) -> None:
+        """Have a mark made, if any client can take the totals that it wants."""
+        if self._asked or not self._wanting:
+            # One mark at a time: those who come too late for it get the next.
+            return
+        quiet = not self.incoming.more()
+        self._asked = [client for client in self._wanting if client.ready_for_truth(quiet)]
+        if self._asked:
+            for client in self._asked:
+                del self._wanting[client]
+            self.incoming.mark(min([client.asked() for client in self._asked]))
+
+    def _report_drops(self) -> None:
+        dropped = self.incoming.counts().dropped
+        self._losses.lost(dropped - self._dropped)
+        self._dropped = dropped
+
+    def _finish(self) -> None:
+        """When stopping: let clients go once nothing is left to be handed to them."""
+        if not self._stopping:
+            return
+        if self._clients:
+            if not self.incoming.more():
+                for client in list(self._clients):
+                    client.finish()
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        waiters, self._waiters = self._waiters, []
+        for gone in waiters:
+            gone.callback(None)
+
+    def _cut_off(self) -> None:
+        self._deadline = None
+        for client in list(self._clients):
+            client.abort()
+
+
+def _show(address: IAddress | None) -> str:
+    """An address, as people write it."""
+    match address:
+        case IPv4Address():
+            return f"{address.host}:{address.port}"
+        case IPv6Address():
+            return f"[{address.host}]:{address.port}"
+        case UNIXAddress():
+            name = address.name
+            return f"unix:{os.fsdecode(name) if name else '(unnamed)'}"
+    return str(address)

@@ -1,0 +1,93 @@
+"""
+Where handles put what is recorded.
+
+A handle (`txmetrics_tcp.Counter` and its like) writes to a `Series`, and a series belongs to a
+`Sink`.  That is all that a recorder has to provide: see `txmetrics_tcp.Recorder.attach`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from txmetrics_tcp._model import Key, Operation
+
+# The series is Any for the sake of recorders that have series of their own, with more to them: it
+# is what their own `attach` returned.
+Entry = tuple[Any, Operation | None, Any, int]
+"""
+One recorded event on its way: its series, what happened, the value, and when (nanoseconds since
+the epoch, 0 where nobody needs to know).
+
+The operation `RECORD_MANY` means a histogram sample that counts several times; its value is the
+pair of sample and count.
+"""
+
+RECORD_MANY = None
+"""In an `Entry`, stands for as many ``RECORD_HISTOGRAM`` as the value says."""
+
+
+class Log(Protocol):
+    """What a handle appends entries to; a `collections.deque` for example."""
+
+    def append(self, entry: Entry, /) -> object:
+        """Take an entry.  Called from any thread, and in the middle of any other call."""
+
+    def __len__(self) -> int: ...
+
+
+class Sink:
+    """
+    The place that entries of all series of one recorder go to.
+
+    A handle looks at the fields itself, in the manner of
+    `txmetrics_tcp.Counter.increment`: recording is what an instrumented program does most,
+    and a method call would be a fifth of its cost.
+
+    @ivar open: whether anything is to be recorded at all.
+    @ivar stamped: whether entries need their time.
+    @ivar clock: gives the time of an entry.
+    @ivar log: takes the entries.
+    @ivar slack: `nudge` is called when the log is longer than this.
+    @ivar wake_pending: `nudge` is also called while this is false.
+    """
+
+    __slots__ = ("__weakref__", "clock", "log", "open", "slack", "stamped", "wake_pending")
+
+    def __init__(self, log: Log, slack: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
+        self.open = True
+        self.stamped = True
+        self.wake_pending = True
+        self.clock = clock
+        self.log = log
+        self.slack = slack
+
+    def nudge(self) -> None:
+        """See to what has been appended.  Called from any thread, and must be re-entrant."""
+
+
+class Series:
+    """
+    What is known of one series by the recorder that it belongs to.
+
+    @ivar key: its kind, name and labels.
+    @ivar sink: where its events go.
+    """
+
+    __slots__ = ("__weakref__", "key", "sink")
+
+    def __init__(self, key: Key, sink: Sink) -> None:
+        self.key = key
+        self.sink = sink
+
+
+def _closed_sink() -> Sink:
+    sink = Sink(deque(maxlen=0))
+    sink.open = False
+    return sink
+
+
+NOWHERE = _closed_sink()
+"""The sink of what nobody listens to."""

@@ -1,0 +1,67 @@
+"""
+What an exporter counts, as values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """
+    The account of one client.  All figures are events since it connected.
+
+    On the reactor thread, while nothing is being delivered::
+
+        recorded == dropped_incoming + dropped + written + discarded + waiting
+
+    @ivar address: who it is, for people.
+    @ivar recorded: how many were recorded, as far as they were taken out of the log.
+    @ivar dropped_incoming: lost on the incoming side, before they came to any client.
+    @ivar dropped: lost because this client's buffer was full, its oldest first.
+    @ivar written: handed to its transport.
+    @ivar discarded: what still waited for it when it disconnected.
+    @ivar waiting: on their way to it: in the incoming side's buffer and its own.
+    @ivar repairs: how often it got totals that make up for what it lost.
+    @ivar high_water: the most that ever waited in its buffer.
+    @ivar bytes_written: bytes handed to its transport.
+    """
+
+    address: str
+    recorded: int
+    dropped_incoming: int
+    dropped: int
+    written: int
+    discarded: int
+    waiting: int
+    repairs: int
+    high_water: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """
+    What an exporter has done so far.
+
+    Read on the reactor thread, the figures belong to one moment; read on another thread, those
+    of the clients may be a moment older than the rest.
+
+    @ivar recorded: events recorded since the start, as far as they were taken out of the log.
+        Without totals, what is recorded while nobody listens is not counted.
+    @ivar dropped: how many of them were lost on the incoming side, because its buffer was full.
+    @ivar waiting: how many of them wait there.
+    @ivar series: how many series are retained, so that their totals are in snapshots.
+    @ivar series_refused: how many found no room among them.
+    @ivar clients: the clients that are connected.
+    @ivar disconnected: how many have disconnected.
+    """
+
+    recorded: int
+    dropped: int
+    waiting: int
+    series: int
+    series_refused: int
+    clients: tuple[ClientStats, ...]
+    disconnected: int

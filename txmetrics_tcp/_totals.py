@@ -1,0 +1,139 @@
+"""
+The running values of counters and gauges, which make every view true.
+
+All of it is guarded by the lock of the `Incoming` that it belongs to.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from txmetrics_tcp._model import U64_MAX, Key, MetricKind, Operation
+from txmetrics_tcp._sink import Entry, Series, Sink
+from txmetrics_tcp._wire import SeriesFrame
+
+DEFAULT_MAX_SERIES = 10_000
+"""How many series are retained unless told otherwise."""
+
+Number = int | float
+
+
+def _set(total: Number, value: Number) -> Number:
+    return value
+
+
+def _wrap(total: int, value: int) -> int:
+    # As a view does that adds in 64 bits.
+    return (total + value) & U64_MAX
+
+
+APPLY: dict[Operation, Callable[..., Number]] = {
+    Operation.INCREMENT_COUNTER: _wrap,
+    Operation.SET_COUNTER: _set,
+    Operation.INCREMENT_GAUGE: operator.add,
+    Operation.DECREMENT_GAUGE: operator.sub,
+    Operation.SET_GAUGE: _set,
+}
+"""
+What each operation does to a total.  Floats are added one by one, in the order of the log: a view
+that saw every event has the same value to the last bit.
+"""
+
+SET_OPERATION = {
+    MetricKind.COUNTER: Operation.SET_COUNTER,
+    MetricKind.GAUGE: Operation.SET_GAUGE,
+}
+"""The operation that sets a total, by kind.  Histograms have no total."""
+
+
+class StreamedSeries(Series):
+    """
+    A series whose events go to clients.
+
+    @ivar frame: what is the same in all its frames.
+    @ivar total: its running value; that of a histogram means nothing.
+    @ivar epoch: the number of the last fold in which something happened to it; 0 for none.
+    @ivar retained: whether it is in snapshots.
+    """
+
+    __slots__ = ("epoch", "frame", "retained", "total")
+
+    def __init__(self, key: Key, sink: Sink) -> None:
+        super().__init__(key, sink)
+        self.frame = SeriesFrame(key)
+        self.total: Number = 0 if key.kind is MetricKind.COUNTER else 0.0
+        self.epoch = 0
+        self.retained = False
+
+
+class Totals:
+    """
+    Which series are retained, so that their values are in snapshots.
+
+    @ivar refused: how many series found no room.
+    """
+
+    def __init__(self, max_series: int = DEFAULT_MAX_SERIES, idle_after: float | None = None):
+        """
+        @param max_series: how many series are retained at most.
+        @param idle_after: after how many seconds without a change a series is no longer
+            retained; None for never.
+        """
+        self._max_series = max_series
+        self._idle_after = idle_after
+        # Strongly: a value must outlive the handle that made it.
+        self._retained: dict[StreamedSeries, None] = {}
+        self.refused = 0
+        # (time, epoch): what had changed by when, so that no event needs a second clock.
+        self._history: deque[tuple[float, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._retained)
+
+    def admit(self, series: StreamedSeries) -> None:
+        """Retain a series that something happens to, if there is room."""
+        if len(self._retained) < self._max_series:
+            self._retained[series] = None
+            series.retained = True
+        elif series.epoch == 0:
+            self.refused += 1
+
+    def since(self, epoch: int) -> list[tuple[StreamedSeries, Number, int]]:
+        """The retained series that changed in that fold or later; with total and epoch."""
+        return [
+            (series, series.total, series.epoch)
+            for series in self._retained
+            if series.epoch >= epoch
+        ]
+
+    def forget_idle(self, now: float, epoch: int) -> None:
+        """
+        Let go of the series that have not changed for long.
+
+        @param now: in seconds, on a clock that does not jump.
+        @param epoch: the number of the last fold.
+        """
+        if self._idle_after is None:
+            return
+        history = self._history
+        history.append((now, epoch))
+        idle = None
+        while history and history[0][0] <= now - self._idle_after:
+            idle = history.popleft()[1]
+        if idle is not None:
+            for series in [one for one in self._retained if one.epoch <= idle]:
+                del self._retained[series]
+                series.retained = False
+
+
+def overlay(
+    totals: dict[StreamedSeries, Number], entries: Iterable[Entry]
+) -> dict[StreamedSeries, Number]:
+    """Apply entries that have not been folded yet to a copy of totals."""
+    for series, operation, value, _stamp in entries:
+        if operation in APPLY:
+            assert isinstance(series, StreamedSeries)
+            totals[series] = APPLY[operation](totals.get(series, series.total), value)
+    return totals

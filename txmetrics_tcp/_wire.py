@@ -1,0 +1,334 @@
+"""
+Bytes to events and back.  No I/O, no Twisted: the same code serves every producer and consumer.
+
+A stream is a sequence of frames: an unsigned LEB128 varint, then that many bytes of one
+serialized ``Event`` of ``proto/event.proto``.  An ``Event`` without content is allowed and
+means nothing; its frame is one zero byte.
+
+Encoding is what a busy exporter does most, so it is done by hand: what never changes of a
+series was serialized by protobuf when the series was made (`SeriesFrame`), and an event adds a
+timestamp and one number.  The result is byte for byte what protobuf's own
+``SerializeToString(deterministic=True)`` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
+
+from google.protobuf.message import DecodeError
+
+from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation
+
+MAX_FRAME = 1024 * 1024
+"""The default bound on the size of a frame that is received, in bytes."""
+
+EMPTY_FRAME = b"\x00"
+"""An ``Event`` without content.  Every reader skips it."""
+
+_KIND_NUMBER = {
+    MetricKind.COUNTER: pb.Metadata.MetricType.COUNTER,
+    MetricKind.GAUGE: pb.Metadata.MetricType.GAUGE,
+    MetricKind.HISTOGRAM: pb.Metadata.MetricType.HISTOGRAM,
+}
+_KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in _KIND_NUMBER.items()}
+
+
+# Encoding
+
+
+def varint(value: int) -> bytes:
+    """Encode an unsigned integer as LEB128: seven bits a byte, lowest first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def frame(message: bytes) -> bytes:
+    """Put the length of a serialized ``Event`` before it."""
+    return varint(len(message)) + message
+
+
+def encode_metadata(metadata: Metadata) -> bytes:
+    """Encode one description, as a whole frame."""
+    message = pb.Metadata(name=metadata.name, metric_type=_KIND_NUMBER[metadata.kind])
+    if metadata.unit is not None:
+        # The plain string, because protobuf accepts no subclass of str in all its versions.
+        message.unit_value = str(metadata.unit)
+    if metadata.description:
+        message.description_value = metadata.description
+    return frame(pb.Event(metadata=message).SerializeToString(deterministic=True))
+
+
+# Varints of fourteen bits, from tables: a timestamp's nanoseconds are up to 30 bits that are new
+# with every event, and three look-ups cost a quarter of five turns of a loop.
+_FINAL = [varint(value) for value in range(1 << 14)]
+_CONTINUED = [bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(1 << 14)]
+
+_double = Struct("<d").pack
+
+# The tag byte of each operation: its field number, and how its value is written (0: a varint,
+# 1: eight bytes).
+_TAG = {
+    operation: bytes([operation << 3 | (0 if operation.kind is MetricKind.COUNTER else 1)])
+    for operation in Operation
+}
+
+
+class SeriesFrame:
+    """
+    What is the same in every frame of one series.
+
+    A frame of a metric, with the part that varies in brackets::
+
+        length 12 length  0a name  [12 length timestamp]  1a label 1a label  [operation value]
+
+    Its lengths depend only on how many bytes the varying part has, of which there are a few
+    dozen cases: each is made once, when it first occurs.
+    """
+
+    __slots__ = ("_heads", "_labels", "_name")
+
+    def __init__(self, key: Key) -> None:
+        self._name = pb.Metric(name=key.name).SerializeToString(deterministic=True)
+        self._labels = pb.Metric(labels=dict(key.labels)).SerializeToString(deterministic=True)
+        self._heads: dict[int, bytes] = {}
+
+    def encode(self, stamp: bytes, operation: Operation, value: int | float) -> bytes:
+        """
+        Encode one event as a whole frame.
+
+        @param stamp: the timestamp's field, from a `Stamps`.
+        """
+        if operation > Operation.SET_COUNTER:
+            number = _double(value)
+        elif value < 0x4000:
+            number = _FINAL[value]  # type: ignore[index]
+        else:
+            number = varint(value)  # type: ignore[arg-type]
+        varying = len(stamp) + len(number)
+        head = self._heads.get(varying)
+        if head is None:
+            head = self._head(varying)
+        return head + stamp + self._labels + _TAG[operation] + number
+
+    def _head(self, varying: int) -> bytes:
+        size = len(self._name) + varying + len(self._labels) + 1
+        metric = b"\x12" + varint(size) + self._name
+        head = self._heads[varying] = varint(len(metric) + size - len(self._name)) + metric
+        return head
+
+
+class Stamps:
+    """
+    Encodes timestamps, as the field that they are in a ``Metric``.
+
+    It remembers the last second, since nearly every event shares it with the one before.
+    Not thread-safe.
+    """
+
+    __slots__ = ("_heads", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._heads: list[bytes] = []
+
+    def encode(self, timestamp_ns: int) -> bytes:
+        """
+        @param timestamp_ns: nanoseconds since the epoch, not negative.
+        """
+        second, nanos = divmod(timestamp_ns, 1_000_000_000)
+        if second != self._second:
+            self._turn(second)
+        if nanos >= 1 << 28:
+            return (
+                self._heads[5]
+                + _CONTINUED[nanos & 0x3FFF]
+                + _CONTINUED[nanos >> 14 & 0x3FFF]
+                + _FINAL[nanos >> 28]
+            )
+        if nanos >= 1 << 14:
+            low = _CONTINUED[nanos & 0x3FFF] + _FINAL[nanos >> 14]
+            return self._heads[len(low)] + low
+        if nanos:
+            low = _FINAL[nanos]
+            return self._heads[len(low)] + low
+        return self._heads[0]
+
+    def _turn(self, second: int) -> None:
+        # One head for each length that the varint of the nanoseconds may have.
+        seconds = b"\x08" + varint(second) if second else b""
+        self._heads = [b"\x12" + bytes([len(seconds)]) + seconds] + [
+            b"\x12" + bytes([len(seconds) + 1 + length]) + seconds + b"\x10"
+            for length in range(1, 6)
+        ]
+        self._second = second
+
+
+def encode_metric(metric: Metric) -> bytes:
+    """Encode one event of a series, as a whole frame."""
+    stamp = Stamps().encode(metric.timestamp_ns)
+    return SeriesFrame(metric.key).encode(stamp, metric.operation, metric.value)
+
+
+# Decoding
+
+
+class StreamError(Exception):
+    """What was received is not a stream of metrics.  The text says why."""
+
+
+class Decoder:
+    """
+    Turns the bytes of a stream into events, however they are cut into pieces.
+
+    It holds at most one unfinished frame.  Once it has raised `StreamError`, it stays useless:
+    there is no way to find the next frame in a stream that went wrong.
+
+        >>> decoder = Decoder()
+        >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
+        [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
+    """
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        """
+        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        """
+        self._max_frame = max_frame
+        self._buffer = bytearray()
+        self._offset = 0
+        self._failure: str | None = None
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """
+        Take the next piece of the stream, and return the events that it completes.
+
+        The piece is taken at once, also if the iterator is not used to its end; what was
+        not used comes out of the next call's.  Frames that say nothing to this version (empty
+        ones, and kinds of event that came later) are skipped.
+
+        @raise StreamError: while iterating, at the first thing that is not a metrics stream.
+        """
+        del self._buffer[: self._offset]
+        self._offset = 0
+        self._buffer += data
+        return self._events()
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes have come of a frame that is not complete."""
+        return len(self._buffer) - self._offset
+
+    def _events(self) -> Iterator[Event]:
+        if self._failure is not None:
+            raise StreamError(self._failure)
+        while (message := self._next_message()) is not None:
+            if message and (event := self._parse(message)) is not None:
+                yield event
+
+    def _next_message(self) -> bytes | None:
+        buffer = self._buffer
+        start = self._offset
+        length = shift = 0
+        while True:
+            if start >= len(buffer):
+                return None
+            byte = buffer[start]
+            start += 1
+            length |= (byte & 0x7F) << shift
+            if length > self._max_frame:
+                raise self._fail(
+                    f"a frame of at least {length} bytes is announced, the limit is"
+                    f" {self._max_frame}{self._looks_like(self._offset)}"
+                )
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                looks_like = self._looks_like(self._offset)
+                raise self._fail(f"the length of a frame never ends{looks_like}")
+        end = start + length
+        if end > len(buffer):
+            return None
+        self._offset = end
+        return bytes(buffer[start:end])
+
+    def _parse(self, message: bytes) -> Event | None:
+        try:
+            event = pb.Event.FromString(message)
+        except DecodeError as error:
+            start = self._offset - len(message) - len(varint(len(message)))
+            raise self._fail(
+                f"a frame of {len(message)} bytes is no event: {error}{self._looks_like(start)}"
+            ) from None
+        which = event.WhichOneof("event")
+        if which == "metric":
+            return _metric(event.metric)
+        if which == "metadata":
+            return _metadata(event.metadata)
+        return None
+
+    def _fail(self, reason: str) -> StreamError:
+        self._failure = f"not a metrics stream: {reason}"
+        self._buffer.clear()
+        self._offset = 0
+        return StreamError(self._failure)
+
+    def _looks_like(self, start: int) -> str:
+        for beginning, name in _KNOWN:
+            if self._buffer.startswith(beginning, start):
+                return f" (it looks like {name})"
+        return ""
+
+
+def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
+    """
+    Decode a whole stream that is in memory.
+
+    @raise StreamError: it is none, or it ends within a frame.
+    """
+    decoder = Decoder(max_frame)
+    events = list(decoder.feed(data))
+    if decoder.unfinished:
+        raise StreamError(f"the stream ends within a frame, after {decoder.unfinished} bytes of it")
+    return events
+
+
+def _metric(message: pb.Metric) -> Metric | None:
+    which = message.WhichOneof("operation")
+    if which is None:
+        return None
+    operation = _OPERATION_OF_FIELD[which]
+    timestamp = message.timestamp
+    return Metric(
+        Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
+        operation,
+        getattr(message, which),
+        timestamp.seconds * 1_000_000_000 + timestamp.nanos,
+    )
+
+
+def _metadata(message: pb.Metadata) -> Metadata | None:
+    kind = _KIND_OF_NUMBER.get(message.metric_type)
+    if kind is None:
+        return None
+    unit = message.unit_value if message.HasField("unit_value") else None
+    return Metadata(kind, message.name, unit, message.description_value)
+
+
+_OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
+
+# What else tends to listen on a port, by the first bytes that it sends.
+_KNOWN: Iterable[tuple[bytes, str]] = (
+    (b"HTTP/", "an HTTP server"),
+    (b"<", "HTML or XML"),
+    (b"SSH-", "an SSH server"),
+    (b"\x15\x03", "TLS"),
+    (b"\x16\x03", "TLS"),
+    (b"220 ", "an FTP or mail server"),
+    (b"{", "JSON"),
+)
