@@ -1,0 +1,118 @@
+"""
+What a client makes of a stream, as simply as it can be done: what the tests hold to be true.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from txmetrics_tcp import (
+    Decoder,
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+)
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+Bits = int | bytes
+
+
+def bits(value: float) -> Bits:
+    """A value to compare to the last bit, in which NaN equals itself; all NaNs are one."""
+    if isinstance(value, int):
+        return value
+    return b"NaN" if value != value else struct.pack("<d", value)
+
+
+class Reader:
+    """
+    Decodes a stream, and keeps what a viewer would show.
+
+    @ivar events: all events, in their order.
+    @ivar totals: the value of each counter and gauge.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self.events: list[Event] = []
+        self.totals: dict[Key, float] = {}
+
+    def feed(self, data: bytes) -> None:
+        for event in self._decoder.feed(data):
+            self.events.append(event)
+            if isinstance(event, Metric):
+                self._apply(event)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return [event for event in self.events if isinstance(event, Metric)]
+
+    @property
+    def metadata(self) -> list[Metadata]:
+        return [event for event in self.events if isinstance(event, Metadata)]
+
+    @property
+    def unfinished(self) -> int:
+        return self._decoder.unfinished
+
+    def values(self, name: str) -> list[float]:
+        """The values of all events of one name."""
+        return [metric.value for metric in self.metrics if metric.key.name == name]
+
+    def bits(self) -> dict[Key, Bits]:
+        return {key: bits(value) for key, value in self.totals.items()}
+
+    def _apply(self, event: Metric) -> None:
+        total = self.totals.get(event.key, 0)
+        match event.operation:
+            case Operation.INCREMENT_COUNTER:
+                total = (int(total) + int(event.value)) % 2**64
+            case Operation.INCREMENT_GAUGE:
+                total += event.value
+            case Operation.DECREMENT_GAUGE:
+                total -= event.value
+            case Operation.SET_COUNTER | Operation.SET_GAUGE:
+                total = event.value
+            case Operation.RECORD_HISTOGRAM:
+                return
+        self.totals[event.key] = total
+
+
+class FakeClient:
+    """
+    A client of a factory, on a transport that a test drains.
+    """
+
+    def __init__(self, factory: MetricsFactory, limit: int = 64 * 1024) -> None:
+        self.reader = Reader()
+        self.transport = PausingTransport(limit)
+        protocol = factory.buildProtocol(self.transport.getPeer())
+        assert protocol is not None
+        self.protocol = protocol
+        self.transport.connect(protocol)
+
+    def read(self, size: int | None = None) -> Reader:
+        """Read what is there."""
+        self.reader.feed(self.transport.drain(size))
+        return self.reader
+
+    def read_all(self, reactor: FakeReactor) -> Reader:
+        """Read until nothing more comes."""
+        while True:
+            reactor.settle()
+            if not self.transport.written and not self.transport.producer_paused:
+                return self.reader
+            self.read()
+
+
+def truth(factory: MetricsFactory) -> dict[Key, Bits]:
+    """The totals that the program itself sees."""
+    return {key: bits(value) for key, value in factory.recorder.snapshot().items()}
+
+
+def counter_key(name: str, *labels: tuple[str, str]) -> Key:
+    return Key(MetricKind.COUNTER, name, labels)

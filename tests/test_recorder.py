@@ -1,0 +1,304 @@
+"""
+Handles, and recorders that others write.
+"""
+
+import collections
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from txmetrics_tcp import (
+    Counter,
+    Key,
+    Metadata,
+    MetricKind,
+    NoopRecorder,
+    Operation,
+    Recorder,
+    Series,
+    Sink,
+    Unit,
+)
+from txmetrics_tcp._recorder import HANDLE_CACHE_SIZE
+from txmetrics_tcp._sink import RECORD_MANY, Entry
+
+
+class ListRecorder(Recorder):
+    """
+    A recorder as somebody else would write it: keeps everything, in lists.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: collections.deque[Entry] = collections.deque()
+        self.sink = Sink(self.entries, slack=1_000_000, clock=lambda: 42)
+        self.described: list[Metadata] = []
+        self.series: dict[Key, Series] = {}
+
+    def attach(self, key: Key) -> Series:
+        return self.series.setdefault(key, Series(key, self.sink))
+
+    def describe(self, metadata: Metadata) -> None:
+        self.described.append(metadata)
+
+    def take(self) -> list[tuple[str, Operation | None, object]]:
+        """What was recorded since the last call: series, operation and value."""
+        taken = [(str(entry[0].key), entry[1], entry[2]) for entry in self.entries]
+        self.entries.clear()
+        return taken
+
+
+class HandleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.recorder = ListRecorder()
+
+    def test_counter(self) -> None:
+        counter = self.recorder.counter("requests", route="/")
+        counter.increment()
+        counter.increment(2)
+        counter.absolute(7)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("requests [route = /]", Operation.INCREMENT_COUNTER, 1),
+                ("requests [route = /]", Operation.INCREMENT_COUNTER, 2),
+                ("requests [route = /]", Operation.SET_COUNTER, 7),
+            ],
+        )
+
+    def test_gauge(self) -> None:
+        gauge = self.recorder.gauge("load")
+        gauge.increment()
+        gauge.increment(2)
+        gauge.decrement()
+        gauge.decrement(0.5)
+        gauge.set(7)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("load", Operation.INCREMENT_GAUGE, 1.0),
+                ("load", Operation.INCREMENT_GAUGE, 2.0),
+                ("load", Operation.DECREMENT_GAUGE, 1.0),
+                ("load", Operation.DECREMENT_GAUGE, 0.5),
+                ("load", Operation.SET_GAUGE, 7.0),
+            ],
+        )
+
+    def test_histogram(self) -> None:
+        histogram = self.recorder.histogram("latency")
+        histogram.record(0.25)
+        histogram.record_many(3, 4)
+        histogram.record_many(3, 0)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("latency", Operation.RECORD_HISTOGRAM, 0.25),
+                ("latency", RECORD_MANY, (3.0, 4)),
+            ],
+        )
+
+    def test_valuesArePlain(self) -> None:
+        """Whatever was given, plain ints and floats are recorded: nothing foreign runs later."""
+
+        class Int(int):
+            pass
+
+        class Float(float):
+            pass
+
+        self.recorder.counter("c").increment(Int(1))
+        self.recorder.counter("c").absolute(Int(1))
+        gauge = self.recorder.gauge("g")
+        for act in (gauge.increment, gauge.decrement, gauge.set):
+            act(Float(1))
+            act(1)
+        self.recorder.histogram("h").record(Float(1))
+        for _series, operation, value in self.recorder.take():
+            plain = int if operation in (4, 5) else float
+            self.assertIs(type(value), plain, operation)
+
+    def test_numpy(self) -> None:
+        try:
+            import numpy
+        except ImportError:
+            raise SkipTest("numpy is not installed") from None
+        self.recorder.counter("c").increment(numpy.int32(5))
+        self.recorder.histogram("h").record(numpy.float32(0.5))
+        self.assertEqual([value for _, _, value in self.recorder.take()], [5, 0.5])
+        with self.assertRaisesRegex(TypeError, "must be a whole number"):
+            self.recorder.counter("c").increment(numpy.float64(5))
+
+    def test_clock(self) -> None:
+        """An entry has the time of its recording, where that is wanted."""
+        self.recorder.counter("c").increment()
+        self.recorder.sink.stamped = False
+        self.recorder.counter("c").increment()
+        self.assertEqual([entry[3] for entry in self.recorder.entries], [42, 0])
+
+    def test_nudge(self) -> None:
+        """A sink is nudged while it wants to be, and whenever its log is long."""
+        nudges: list[int] = []
+
+        class Nudged(Sink):
+            def nudge(self) -> None:
+                nudges.append(len(self.log))
+
+        sink = Nudged(collections.deque(), slack=2)
+        counter = Counter(Key(MetricKind.COUNTER, "c"), Series(Key(MetricKind.COUNTER, "c"), sink))
+        sink.wake_pending = False
+        counter.increment()
+        sink.wake_pending = True
+        counter.increment()
+        counter.increment()
+        self.assertEqual(nudges, [1, 3])
+
+    def test_repr(self) -> None:
+        self.assertEqual(
+            repr(self.recorder.counter("requests", route="/")), "<Counter requests [route = /]>"
+        )
+        self.assertEqual(repr(self.recorder.gauge("load")), "<Gauge load>")
+
+
+class EveryMethodTests(SynchronousTestCase):
+    """
+    Each method that records checks its value, whether or not anybody listens.
+    """
+
+    def cases(self, recorder: Recorder) -> list[tuple[str, Callable[[object], None], bool]]:
+        counter, gauge = recorder.counter("metric"), recorder.gauge("metric")
+        histogram = recorder.histogram("metric")
+        return [
+            ("counter 'metric': increment by", counter.increment, True),  # type: ignore[list-item]
+            ("counter 'metric': absolute", counter.absolute, True),  # type: ignore[list-item]
+            ("gauge 'metric': increment by", gauge.increment, False),  # type: ignore[list-item]
+            ("gauge 'metric': decrement by", gauge.decrement, False),  # type: ignore[list-item]
+            ("gauge 'metric': set to", gauge.set, False),  # type: ignore[list-item]
+            ("histogram 'metric': record", histogram.record, False),  # type: ignore[list-item]
+            (
+                "histogram 'metric': record_many of",
+                lambda n: histogram.record_many(1.0, n),  # type: ignore[arg-type]
+                True,
+            ),
+        ]
+
+    def test_refused(self) -> None:
+        for recorder in (ListRecorder(), NoopRecorder()):
+            for start, act, whole in self.cases(recorder):
+                with self.assertRaisesRegex(TypeError, f"{start} 'x': must be a .*, not str"):
+                    act("x")
+                if whole:
+                    for bad, error in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
+                        with self.assertRaisesRegex(error, f"{start} {bad}: must be a whole"):
+                            act(bad)
+                    with self.assertRaisesRegex(TypeError, f"{start} True: .*, not a bool"):
+                        act(True)
+                else:
+                    with self.assertRaisesRegex(ValueError, f"{start} 1000.*that a float can hold"):
+                        act(10**400)
+
+    def test_nothingRecorded(self) -> None:
+        """What is refused leaves nothing behind."""
+        recorder = ListRecorder()
+        for _start, act, _whole in self.cases(recorder):
+            self.assertRaises(TypeError, act, "x")
+        self.assertEqual(recorder.take(), [])
+
+
+class RecorderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.recorder = ListRecorder()
+
+    def test_sameSeries(self) -> None:
+        """The same name and labels are the same series, however they were written."""
+        handles = [
+            self.recorder.counter("c", {"a": "1", "b": "2"}),
+            self.recorder.counter("c", {"b": "2", "a": "1"}),
+            self.recorder.counter("c", a="1", b="2"),
+            self.recorder.counter("c", {"a": "0", "b": 2}, a=1),
+        ]
+        self.assertEqual(len({handle.key for handle in handles}), 1)
+        self.assertEqual(len(self.recorder.series), 1)
+        self.assertIs(
+            self.recorder.counter("c", a="1", b="2"), self.recorder.counter("c", a="1", b="2")
+        )
+
+    def test_kindsAreApart(self) -> None:
+        self.recorder.counter("x")
+        self.recorder.gauge("x")
+        self.recorder.histogram("x")
+        self.assertEqual({key.kind for key in self.recorder.series}, set(MetricKind))
+
+    def test_equalValuesOfOtherTypes(self) -> None:
+        """1, 1.0 and True are equal, but are three labels."""
+        keys = [self.recorder.counter("c", v=value).key for value in (1, True, 1.0, "1")]
+        self.assertEqual([dict(key.labels)["v"] for key in keys], ["1", "True", "1.0", "1"])
+
+    def test_badNames(self) -> None:
+        for name, error in (
+            ("", ValueError),
+            (b"x", TypeError),
+            ([], TypeError),
+            (None, TypeError),
+        ):
+            with self.assertRaisesRegex(error, "the name must"):
+                self.recorder.counter(name)  # type: ignore[arg-type]
+        self.assertEqual(self.recorder.series, {})
+
+    def test_labelNamedLikeParameters(self) -> None:
+        """Every word can be the name of a label."""
+        counter = self.recorder.counter("c", name="n", labels="l", self="s")
+        self.assertEqual(counter.key.labels, (("labels", "l"), ("name", "n"), ("self", "s")))
+
+    def test_cacheIsBounded(self) -> None:
+        """Handles that nobody keeps do not pile up."""
+        first = weakref.ref(self.recorder.counter("c", i="first"))
+        self.assertIsNotNone(first())
+        for i in range(HANDLE_CACHE_SIZE):
+            self.recorder.counter("c", i=str(i))
+        gc.collect()
+        self.assertIsNone(first())
+
+    def test_register(self) -> None:
+        key = Key(MetricKind.GAUGE, "g", (("a", "b"),))
+        self.recorder.register_gauge(key).set(1)
+        self.assertEqual(self.recorder.take(), [("g [a = b]", Operation.SET_GAUGE, 1.0)])
+        self.assertIs(type(self.recorder.register_counter(Key(MetricKind.COUNTER, "c"))), Counter)
+        self.recorder.register_histogram(Key(MetricKind.HISTOGRAM, "h")).record(1)
+        with self.assertRaisesRegex(ValueError, "gauge 'g': cannot be registered as counter"):
+            self.recorder.register_counter(key)
+
+    def test_describe(self) -> None:
+        self.recorder.describe_counter("c", Unit.BYTES, "what it is")
+        self.recorder.describe_gauge("g", "seconds")
+        self.recorder.describe_histogram("h", description="x")
+        self.assertEqual(
+            self.recorder.described,
+            [
+                Metadata(MetricKind.COUNTER, "c", "bytes", "what it is"),
+                Metadata(MetricKind.GAUGE, "g", "seconds"),
+                Metadata(MetricKind.HISTOGRAM, "h", None, "x"),
+            ],
+        )
+        with self.assertRaisesRegex(ValueError, "unknown unit"):
+            self.recorder.describe_counter("c", "parsecs")
+
+    def test_threadsGetOneSeries(self) -> None:
+        """Threads that ask for the same at the same time get handles of the same series."""
+        barrier = threading.Barrier(4)
+        found: list[Counter] = []
+
+        def ask() -> None:
+            barrier.wait()
+            for i in range(200):
+                found.append(self.recorder.counter("c", i=i))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(found), 800)
+        self.assertEqual(len({id(handle._series) for handle in found}), 200)

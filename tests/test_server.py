@@ -1,0 +1,573 @@
+"""
+The factory and its protocols: fan-out, backpressure, losses and departures, without sockets.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import Logger, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import FakeClient, Reader
+from txmetrics_tcp import Metadata, MetricKind, MetricsFactory, Operation, Unit, _losses, _protocol
+from txmetrics_tcp._incoming import BATCH
+from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, MAX_RECEIVED, Batch
+from txmetrics_tcp._server import _show
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+
+class ServerTestCase(SynchronousTestCase):
+    """
+    @ivar logged: the text of what has been logged.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.reactor_thread = False
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))
+        )
+        for owner in (_losses.LossReport, _protocol.MetricsProtocol):
+            self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
+
+    def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:
+        return MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            buffer_size,
+            totals=totals,
+            clock=lambda: 1_000_000_000,
+            in_reactor_thread=lambda: self.reactor_thread,
+        )
+
+
+class FanOutTests(ServerTestCase):
+    def test_everyClient(self) -> None:
+        factory = self.factory()
+        clients = [FakeClient(factory) for _ in range(3)]
+        factory.recorder.counter("c", a="b").increment(5)
+        self.reactor.settle()
+        for client in clients:
+            [metric] = client.read().metrics
+            self.assertEqual(str(metric.key), "c [a = b]")
+            self.assertEqual(metric.operation, Operation.INCREMENT_COUNTER)
+            self.assertEqual((metric.value, metric.timestamp_ns), (5, 1_000_000_000))
+
+    def test_nobodyConnected(self) -> None:
+        """What is recorded before the first client connects is not kept for it."""
+        factory = self.factory()
+        factory.recorder.counter("c").increment()
+        self.assertEqual(self.reactor.waiting, 0)
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment(2)
+        self.assertEqual(client.read_all(self.reactor).values("c"), [2])
+
+    def test_lastOneLeaves(self) -> None:
+        """When nobody is left, nothing is kept any more."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        client.transport.lose()
+        factory.recorder.counter("c").increment()
+        self.assertEqual(factory.stats().waiting, 0)
+        self.assertEqual(factory.stats().disconnected, 1)
+        self.reactor.settle()
+        another = FakeClient(factory)
+        self.assertEqual(another.read_all(self.reactor).events, [])
+
+    def test_oneOfTwoLeaves(self) -> None:
+        """
+        The reference counts a client that dies twice, after which it sends nothing to those that
+        are left.
+        """
+        factory = self.factory()
+        dying, staying = FakeClient(factory), FakeClient(factory)
+        dying.transport.lose()
+        factory.recorder.counter("c").increment()
+        self.assertEqual(staying.read_all(self.reactor).values("c"), [1])
+
+    def test_batched(self) -> None:
+        """Events that were recorded together are written together."""
+        factory = self.factory(buffer_size=1000)
+        client = FakeClient(factory)
+        writes: list[bytes] = []
+        self.patch(client.transport, "write", writes.append)
+        for i in range(100):
+            factory.recorder.counter("c").increment(i)
+        self.reactor.settle()
+        self.assertEqual(len(writes), 1)
+
+    def test_unbounded(self) -> None:
+        """The reference panics when there is to be no limit."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        for i in range(20_000):
+            counter.increment(i)
+        self.reactor.settle()
+        self.assertEqual(client.read_all(self.reactor).values("c"), list(range(20_000)))
+
+    def test_reactorThread(self) -> None:
+        """A burst on the reactor thread is delivered, not dropped, however small the buffer."""
+        self.reactor_thread = True
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory, limit=10**9)
+        counter = factory.recorder.counter("c")
+        for i in range(5000):
+            counter.increment(i)
+        self.assertEqual(client.read_all(self.reactor).values("c"), list(range(5000)))
+
+    def test_reactorThreadSlowClient(self) -> None:
+        """In such a burst a client that does not keep up loses its oldest."""
+        self.reactor_thread = True
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory, limit=100)
+        counter = factory.recorder.counter("c")
+        for i in range(5000):
+            counter.increment(i)
+        values = client.read_all(self.reactor).values("c")
+        self.assertEqual(values[-10:], list(range(4990, 5000)))
+        stats = client.protocol.stats()
+        self.assertEqual((stats.dropped_incoming, stats.dropped), (0, 5000 - len(values)))
+
+    def test_yields(self) -> None:
+        """After a batch the reactor has its turn, so that timers and sockets have theirs."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory, limit=10**9)
+        self.reactor.settle()
+        counter = factory.recorder.counter("c")
+        for _ in range(3000):
+            counter.increment()
+        self.reactor.drain()
+        self.assertEqual(len(client.read().metrics), BATCH)
+        [turn] = self.reactor.getDelayedCalls()
+        self.assertEqual(turn.getTime(), self.reactor.seconds())
+        self.assertEqual(len(client.read_all(self.reactor).metrics), 3000)
+
+
+class MetadataTests(ServerTestCase):
+    def test_firstOfAll(self) -> None:
+        """A client receives all descriptions before its first event."""
+        factory = self.factory()
+        recorder = factory.recorder
+        recorder.describe_counter("c", Unit.BYTES, "first")
+        recorder.describe_gauge("c", Unit.COUNT, "same name, another kind")
+        recorder.describe_counter("c", Unit.BYTES, "second")
+        client = FakeClient(factory)
+        recorder.counter("c").increment()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(
+            reader.events[:-1],
+            [
+                Metadata(MetricKind.COUNTER, "c", "bytes", "second"),
+                Metadata(MetricKind.GAUGE, "c", "count", "same name, another kind"),
+            ],
+        )
+
+    def test_whileConnected(self) -> None:
+        """What is described later reaches clients that are there, before its first event."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        factory.recorder.describe_counter("c", None, "x")
+        factory.recorder.counter("c").increment()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.events[0], Metadata(MetricKind.COUNTER, "c", None, "x"))
+        self.assertEqual(len(reader.events), 2)
+
+    def test_neverDropped(self) -> None:
+        """A client that loses nearly everything loses no description."""
+        factory = self.factory(buffer_size=1)
+        client = FakeClient(factory, limit=10)
+        described = []
+        for i in range(3000):
+            described.append(Metadata(MetricKind.COUNTER, f"c{i}", "count", "x" * 50))
+            factory.recorder.describe(described[-1])
+            factory.recorder.counter("c").increment()
+            if i % 100 == 0:
+                self.reactor.settle()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.metadata, described)
+        self.assertLess(len(reader.metrics), 200)
+
+    def test_whileStuck(self) -> None:
+        """For a client that does not read, only the latest description of each waits."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=10)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        for i in range(100):
+            factory.recorder.describe_counter("c", None, str(i))
+            self.reactor.settle()
+        reader = client.read_all(self.reactor)
+        self.assertEqual([metadata.description for metadata in reader.metadata], ["99"])
+
+
+class BackpressureTests(ServerTestCase):
+    def test_oldestDropped(self) -> None:
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory, limit=1)
+        counter = factory.recorder.counter("c")
+        for i in range(100):
+            counter.increment(i)
+            self.reactor.settle()
+        stats = client.protocol.stats()
+        self.assertEqual((stats.written, stats.waiting, stats.dropped), (1, 10, 89))
+        self.assertEqual(client.read_all(self.reactor).values("c"), [0, *range(90, 100)])
+        self.assertEqual(client.protocol.stats().high_water, 10)
+
+    def test_othersMissNothing(self) -> None:
+        """A stuck client costs its buffer and about one chunk, and nobody else anything."""
+        factory = self.factory(buffer_size=10)
+        stuck = [FakeClient(factory) for _ in range(5)]
+        reading = FakeClient(factory)
+        counter = factory.recorder.counter("c", padding="x" * 1000)
+        for i in range(1000):
+            counter.increment(i)
+            self.reactor.settle()
+            reading.read()
+        self.assertEqual(reading.read_all(self.reactor).values("c"), list(range(1000)))
+        for client in stuck:
+            self.assertLessEqual(len(client.transport.written), 2 * CHUNK)
+            self.assertEqual(client.protocol.stats().waiting, 10)
+
+    def test_pausedBetweenChunks(self) -> None:
+        """What a transport did not want any more of waits, and goes on from there."""
+        factory = self.factory(buffer_size=1000)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c", padding="x" * 1000)
+        for i in range(300):
+            counter.increment(i)
+        self.reactor.settle()
+        self.assertTrue(client.transport.producer_paused)
+        self.assertLessEqual(len(client.transport.written), 2 * CHUNK)
+        self.assertEqual(client.read_all(self.reactor).values("c"), list(range(300)))
+
+    def test_resumedFromWithinWrite(self) -> None:
+        """A transport may resume while it is being written to; the order stays."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        written: list[bytes] = []
+
+        def write(data: bytes) -> None:
+            written.append(data)
+            client.protocol.pauseProducing()
+            client.protocol.resumeProducing()
+
+        self.patch(client.transport, "write", write)
+        for i in range(3000):
+            factory.recorder.counter("c").increment(i)
+        self.reactor.settle()
+        reader = Reader()
+        reader.feed(b"".join(written))
+        self.assertEqual(reader.values("c"), list(range(3000)))
+
+    def test_wholeFrames(self) -> None:
+        """
+        However a client reads, its stream is whole frames; in the reference, one that stalls
+        gets a stream that is corrupt for ever.
+        """
+        factory = self.factory(buffer_size=20)
+        client = FakeClient(factory, limit=300)
+        for i in range(2000):
+            factory.recorder.counter("c", i=str(i % 7) * (i % 50)).increment(i)
+            if i % 5 == 0:
+                self.reactor.settle()
+                client.read(i % 97)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.unfinished, 0)
+        values = reader.values("c")
+        self.assertEqual(values, sorted(values))
+        self.assertEqual(values[-1], 1999)
+
+
+class BatchTests(SynchronousTestCase):
+    def test_oneChunk(self) -> None:
+        frames = [b"a", b"bc", b"d"]
+        self.assertEqual(Batch(frames, 0).chunks(), [(b"abcd", 3)])
+
+    def test_chunks(self) -> None:
+        """At most so many bytes; what is longer by itself stands alone; nothing is cut."""
+        sizes = [CHUNK - 1, 1, 1, 2 * CHUNK, CHUNK // 2, CHUNK // 2, 3]
+        frames = [bytes([65 + i]) * size for i, size in enumerate(sizes)]
+        chunks = Batch(frames, 0).chunks()
+        self.assertEqual([behind for _, behind in chunks], [2, 3, 4, 6, 7])
+        first = 0
+        for chunk, behind in chunks:
+            self.assertEqual(chunk, b"".join(frames[first:behind]))
+            first = behind
+
+
+class AccountTests(ServerTestCase):
+    def check(self, client: FakeClient) -> None:
+        stats = client.protocol.stats()
+        self.assertEqual(
+            stats.recorded,
+            stats.dropped_incoming
+            + stats.dropped
+            + stats.written
+            + stats.discarded
+            + stats.waiting,
+            stats,
+        )
+
+    def test_balances(self) -> None:
+        """Every event since a client connected is somewhere, to the last."""
+        factory = self.factory(buffer_size=10)
+        slow = FakeClient(factory, limit=100)
+        counter = factory.recorder.counter("c")
+        late: list[FakeClient] = []
+        for i in range(2000):
+            counter.increment(i)
+            if i % 37 == 0:
+                self.reactor.settle()
+            if i % 211 == 0:
+                slow.read(50)
+            if i % 700 == 0:
+                late.append(FakeClient(factory))
+            for client in (slow, *late):
+                self.check(client)
+        self.assertGreater(slow.protocol.stats().dropped_incoming, 0)
+        self.assertGreater(slow.protocol.stats().dropped, 0)
+        slow.transport.lose()
+        self.check(slow)
+        self.assertGreater(slow.protocol.stats().discarded, 0)
+        for client in late:
+            reader = client.read_all(self.reactor)
+            self.check(client)
+            self.assertEqual(len(reader.metrics), client.protocol.stats().written)
+        everything = factory.stats()
+        self.assertEqual(everything.recorded, 2000)
+        self.assertEqual(len(everything.clients), 3)
+
+    def test_bytes(self) -> None:
+        factory = self.factory()
+        factory.recorder.describe_counter("c", None, "x")
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertEqual(client.protocol.stats().bytes_written, len(client.transport.written))
+
+
+class LossLogTests(ServerTestCase):
+    def test_oneLineEach(self) -> None:
+        """One line when losses begin and one when they are over, however many there were."""
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory, limit=1)
+        counter = factory.recorder.counter("c")
+        for _ in range(100):
+            counter.increment()
+            self.reactor.settle()
+            self.reactor.advance(0.01)
+        self.assertEqual(
+            self.logged,
+            ["Events are being lost because client 127.0.0.1:54321 is too slow"],
+        )
+        client.read_all(self.reactor)
+        self.reactor.pump([1] * 10)
+        self.assertEqual(len(self.logged), 2)
+        self.assertRegex(
+            self.logged[1],
+            r"No more events are lost because client 127.0.0.1:54321 is too slow:"
+            r" 89 were, within 0\.\d seconds",
+        )
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_incoming(self) -> None:
+        factory = self.factory(buffer_size=10)
+        FakeClient(factory)
+        for _ in range(100):
+            factory.recorder.counter("c").increment()
+        self.assertEqual(self.logged, [])
+        self.reactor.settle()
+        self.assertEqual(
+            self.logged,
+            ["Events are being lost because the reactor does not keep up with what is recorded"],
+        )
+        dropped = factory.stats().dropped
+        self.reactor.pump([1] * 10)
+        self.assertIn(f": {dropped} were, within 0.0 seconds", self.logged[1])
+
+    def test_clientLeaves(self) -> None:
+        """With the client, its losses are over."""
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory, limit=1)
+        for _ in range(100):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        client.transport.lose()
+        self.assertEqual(len(self.logged), 2)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class DepartureTests(ServerTestCase):
+    def test_halfClosed(self) -> None:
+        """A client that ends its sending side is asked twice a second whether it still reads."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.transport.end_of_file()
+        factory.recorder.counter("c").increment()
+        self.assertEqual(client.read_all(self.reactor).values("c"), [1])
+        self.reactor.advance(KNOCK_INTERVAL)
+        self.assertEqual(client.transport.written, b"\0")
+        self.reactor.advance(KNOCK_INTERVAL)
+        self.assertEqual(client.transport.written, b"\0\0")
+        self.assertEqual(len(client.read().events), 1)
+        client.transport.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_halfClosedAndStuck(self) -> None:
+        """Who has not read what there is need not be asked with more."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        client.transport.end_of_file()
+        size = len(client.transport.written)
+        self.reactor.pump([KNOCK_INTERVAL] * 10)
+        self.assertEqual(len(client.transport.written), size)
+
+    def test_whatClientsSend(self) -> None:
+        """It is ignored within a bound, and past that the client is cut off."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        for _ in range(MAX_RECEIVED // 1024):
+            client.transport.receive(b"x" * 1024)
+        self.assertFalse(client.transport.aborted)
+        client.transport.receive(b"x")
+        self.assertTrue(client.transport.aborted)
+        client.transport.receive(b"x" * 10**6)
+        self.assertEqual(
+            self.logged,
+            ["Client 127.0.0.1:54321 sends data, which no viewer does; disconnecting it"],
+        )
+        client.transport.drain()
+        self.assertEqual(factory.stats().clients, ())
+
+    def test_lostTwice(self) -> None:
+        """The end of a connection is the end once."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.transport.lose()
+        client.protocol.connectionLost()
+        self.assertEqual(factory.stats().disconnected, 1)
+
+
+class StopTests(ServerTestCase):
+    def test_nobodyThere(self) -> None:
+        factory = self.factory()
+        self.successResultOf(factory.stop())
+        self.successResultOf(factory.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_flushes(self) -> None:
+        """What was recorded before arrives, what is recorded later does not."""
+        factory = self.factory(buffer_size=None)
+        quick, slow = FakeClient(factory), FakeClient(factory, limit=100)
+        for i in range(3000):
+            factory.recorder.counter("c").increment(i)
+        stopped = factory.stop()
+        factory.recorder.counter("c").increment(3000)
+        self.assertEqual(quick.read_all(self.reactor).values("c"), list(range(3000)))
+        self.assertFalse(quick.transport.connected)
+        self.assertNoResult(stopped)
+        self.assertEqual(slow.read_all(self.reactor).values("c"), list(range(3000)))
+        self.assertFalse(slow.transport.connected)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stuckClient(self) -> None:
+        """Who does not read is cut off when the time is over."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        for _ in range(5):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        stopped, again = factory.stop(timeout=3), factory.stop()
+        self.reactor.settle()
+        self.reactor.advance(2.9)
+        self.assertFalse(client.transport.aborted)
+        self.reactor.advance(0.1)
+        self.assertTrue(client.transport.aborted)
+        self.assertNoResult(stopped)
+        client.transport.drain()
+        self.successResultOf(stopped)
+        self.successResultOf(again)
+        self.assertEqual(client.protocol.stats().discarded, 4)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_refusesClients(self) -> None:
+        factory = self.factory()
+        FakeClient(factory)
+        factory.stop()
+        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
+
+    def test_startsAgain(self) -> None:
+        factory = self.factory()
+        factory.doStart()
+        self.successResultOf(factory.stop())
+        factory.doStop()
+        factory.doStart()
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        self.assertEqual(client.read_all(self.reactor).values("c"), [1])
+
+
+class ReentrancyTests(ServerTestCase):
+    def test_recordedWhileDraining(self) -> None:
+        """
+        A log observer, say, records while it is called from a drain: no recursion, no deadlock,
+        and the event arrives.
+        """
+        self.reactor_thread = True
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory)
+        write = client.transport.write
+        echo = factory.recorder.counter("echo")
+
+        def recording(data: bytes) -> None:
+            if data and echoes:
+                echoes.pop()
+                for _ in range(30):
+                    echo.increment()
+            write(data)
+
+        echoes = [1, 2, 3]
+        self.patch(client.transport, "write", recording)
+        factory.recorder.counter("c").increment()
+        reader = client.read_all(self.reactor)
+        stats = client.protocol.stats()
+        self.assertEqual(reader.values("c"), [1])
+        self.assertEqual(stats.recorded, 91)
+        self.assertEqual(len(reader.values("echo")), 90 - stats.dropped_incoming)
+
+
+class ShowTests(SynchronousTestCase):
+    def test_addresses(self) -> None:
+        for address, text in (
+            (IPv4Address("TCP", "192.0.2.1", 5), "192.0.2.1:5"),
+            (IPv6Address("TCP", "::1", 5), "[::1]:5"),
+            (UNIXAddress(b"/run/x"), "unix:/run/x"),
+            (UNIXAddress(None), "unix:(unnamed)"),
+            (None, "None"),
+        ):
+            self.assertEqual(_show(address), text)
+
+
+class TransportTests(SynchronousTestCase):
+    def test_everyByteOnce(self) -> None:
+        """The fake that this module stands on pauses from within write."""
+        transport = PausingTransport(limit=1)
+        paused: list[bool] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                paused.append(True)
+
+            def resumeProducing(self) -> None:
+                paused.append(False)
+
+        transport.registerProducer(Producer(), True)  # type: ignore[arg-type]
+        transport.write(b"abc")
+        self.assertEqual(paused, [True])
+        self.assertEqual(transport.drain(), b"abc")
+        self.assertEqual(paused, [True, False])
