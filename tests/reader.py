@@ -104,7 +104,9 @@ class FakeClient:
         """Read until nothing more comes."""
         while True:
             reactor.settle()
-            if not self.transport.written and not self.transport.producer_paused:
+            transport = self.transport
+            closing = transport.connected and transport.disconnecting
+            if not (transport.written or transport.producer_paused or closing):
                 return self.reader
             self.read()
 

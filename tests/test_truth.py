@@ -1,0 +1,343 @@
+"""
+Totals are always true: at connect, after losses, whatever happened before.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import FakeClient, bits, counter_key, truth
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp.testing import FakeReactor
+
+
+class TruthTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+
+    def factory(
+        self, buffer_size: int | None = 10, idle_after: float | None = None, max_series: int = 10
+    ) -> MetricsFactory:
+        return MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            buffer_size,
+            idle_after=idle_after,
+            max_series=max_series,
+            in_reactor_thread=lambda: False,
+        )
+
+
+class SnapshotTests(TruthTestCase):
+    def test_late(self) -> None:
+        """Who comes late gets descriptions, then totals, then what happens."""
+        factory = self.factory()
+        recorder = factory.recorder
+        recorder.describe_counter("c", "count")
+        for _ in range(5000):
+            recorder.counter("c", route="/").increment()
+        recorder.gauge("g").set(1.5)
+        recorder.gauge("g").decrement(0.25)
+        recorder.histogram("h").record(1)
+        client = FakeClient(factory)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(len(reader.metadata), 1)
+        self.assertEqual(
+            [(str(metric.key), metric.operation, metric.value) for metric in reader.metrics],
+            [
+                ("c [route = /]", Operation.SET_COUNTER, 5000),
+                ("g", Operation.SET_GAUGE, 1.25),
+            ],
+        )
+        recorder.counter("c", route="/").increment()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.totals[counter_key("c", ("route", "/"))], 5001)
+
+    def test_noGapNoDoubleCount(self) -> None:
+        """What waits for others when a client connects is in its snapshot, and only there."""
+        factory = self.factory(buffer_size=None)
+        old = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        for _ in range(3000):
+            counter.increment()
+        new = FakeClient(factory)
+        counter.increment()
+        self.assertEqual(new.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(old.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(old.protocol.stats().written, 3001)
+
+    def test_asTheClientTakesIt(self) -> None:
+        """A snapshot does not go through the lossy buffer, nor into the transport at once."""
+        factory = self.factory(buffer_size=1, max_series=10_000)
+        for i in range(5000):
+            factory.recorder.counter("c", i=i).increment(i)
+        client = FakeClient(factory)
+        self.reactor.settle()
+        self.assertLess(len(client.transport.written), 3 * 64 * 1024)
+        for i in range(5000):
+            factory.recorder.counter("c", i=i).increment()
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(len(client.reader.totals), 5000)
+
+    def test_beyondTheLimit(self) -> None:
+        """Series past the limit are streamed, but are in no snapshot; and stats say so."""
+        factory = self.factory(max_series=2)
+        for name in "abc":
+            factory.recorder.counter(name).increment()
+        client = FakeClient(factory)
+        self.assertEqual({key.name for key in client.read_all(self.reactor).totals}, {"a", "b"})
+        factory.recorder.counter("c").increment()
+        self.assertEqual(client.read_all(self.reactor).values("c"), [1])
+        stats = factory.stats()
+        self.assertEqual((stats.series, stats.series_refused), (2, 1))
+
+
+class RepairTests(TruthTestCase):
+    def test_afterOverflow(self) -> None:
+        """As soon as it has caught up, a client that lost events has the true totals."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=100)
+        for i in range(500):
+            factory.recorder.counter("c").increment()
+            factory.recorder.gauge("g").set(i)
+            self.reactor.settle()
+        self.assertGreater(client.protocol.stats().dropped, 900)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), truth(factory))
+        self.assertEqual(reader.totals[counter_key("c")], 500)
+        self.assertEqual(client.protocol.stats().repairs, 1)
+
+    def test_afterIncomingDrops(self) -> None:
+        factory = self.factory()
+        client = FakeClient(factory)
+        for _ in range(500):
+            factory.recorder.counter("c").increment()
+        self.assertGreater(factory.stats().dropped, 400)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+
+    def test_onlyWhatMayBeWrong(self) -> None:
+        """Series that did not change since the loss are not sent again."""
+        factory = self.factory(max_series=1000)
+        client = FakeClient(factory, limit=100)
+        for i in range(500):
+            factory.recorder.counter("quiet", i=i).increment()
+            client.read_all(self.reactor)
+        for _ in range(100):
+            factory.recorder.counter("busy").increment()
+            self.reactor.settle()
+        before = len(client.reader.metrics)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), truth(factory))
+        sets = [m for m in reader.metrics[before:] if m.operation is Operation.SET_COUNTER]
+        self.assertLessEqual(len(sets), 2)
+
+    def test_neverCatchesUp(self) -> None:
+        """
+        One that is too slow for ever is never more than the interval behind: what waits for it is
+        given up, and counted.
+        """
+        factory = self.factory(buffer_size=50)
+        client = FakeClient(factory, limit=100)
+        counter = factory.recorder.counter("c")
+        behind = []
+        for _ in range(100):
+            for _ in range(20):
+                counter.increment()
+            self.reactor.settle()
+            self.reactor.advance(0.5)
+            reader = client.read(100)
+            behind.append(counter_total(factory) - reader.totals.get(counter_key("c"), 0))
+        # Twenty events each half second, and the interval is five seconds: that is 200 events.
+        # Besides there is what its transport and the network hold, at its own pace.
+        self.assertLess(max(behind), 450)
+        stats = client.protocol.stats()
+        self.assertGreater(stats.repairs, 5)
+        self.assertEqual(
+            stats.recorded, stats.written + stats.dropped + stats.dropped_incoming + stats.waiting
+        )
+
+    def test_stoppingRepairs(self) -> None:
+        """The last that a client reads is the truth."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=100)
+        for _ in range(500):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        stopped = factory.stop()
+        reader = client.read_all(self.reactor)
+        self.successResultOf(stopped)
+        self.assertEqual(reader.totals[counter_key("c")], 500)
+
+    def test_withoutTotals(self) -> None:
+        """Where totals are not kept, nothing is repaired, and nothing given up for it."""
+        factory = MetricsFactory(self.reactor, 10, totals=False)  # type: ignore[arg-type]
+        client = FakeClient(factory, limit=100)
+        for i in range(500):
+            factory.recorder.counter("c").increment(i)
+            self.reactor.settle()
+            self.reactor.advance(1)
+        self.assertEqual(client.protocol.stats().waiting, 10)
+        values = client.read_all(self.reactor).values("c")
+        self.assertEqual(values[-10:], list(range(490, 500)))
+        self.assertEqual(client.protocol.stats().repairs, 0)
+
+
+def counter_total(factory: MetricsFactory) -> float:
+    return factory.recorder.snapshot()[counter_key("c")]
+
+
+class FloatTests(SynchronousTestCase):
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["increment", "decrement", "set"]), st.floats()), max_size=50
+        )
+    )
+    def test_toTheLastBit(self, acts: list[tuple[str, float]]) -> None:
+        """A view that saw everything has the same floats."""
+        reactor = FakeReactor()
+        factory = MetricsFactory(reactor, None)  # type: ignore[arg-type]
+        client = FakeClient(factory)
+        gauge = factory.recorder.gauge("g")
+        for act, value in acts:
+            getattr(gauge, act)(value)
+        self.assertEqual(client.read_all(reactor).bits(), truth(factory))
+
+
+class Machine(RuleBasedStateMachine):
+    """
+    Everything that can happen, in any order: records, on the reactor thread and on others, in
+    bursts of any size; drains and delayed calls at any moment; clients that come, go, read a
+    little or nothing; time that passes.
+    """
+
+    clients = Bundle("clients")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reactor = FakeReactor()
+        self.on_reactor_thread = False
+        self.factory = MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            7,
+            max_series=100,
+            idle_after=30,
+            in_reactor_thread=lambda: self.on_reactor_thread,
+        )
+        self.alive: list[FakeClient] = []
+
+    @rule(target=clients, limit=st.sampled_from([1, 60, 300, 100_000]))
+    def connect(self, limit: int) -> FakeClient:
+        client = FakeClient(self.factory, limit)
+        self.alive.append(client)
+        return client
+
+    @rule(client=clients)
+    def disconnect(self, client: FakeClient) -> None:
+        if client in self.alive:
+            self.alive.remove(client)
+            client.transport.lose()
+
+    @rule(client=clients, size=st.one_of(st.none(), st.integers(0, 200)))
+    def read(self, client: FakeClient, size: int | None) -> None:
+        client.read(size)
+
+    @rule(
+        name=st.sampled_from("ab"),
+        label=st.integers(0, 2),
+        acts=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5),
+        repeat=st.sampled_from([1, 2, 3, 20]),
+        absolute=st.booleans(),
+        on_reactor_thread=st.booleans(),
+    )
+    def count(
+        self,
+        name: str,
+        label: int,
+        acts: list[int],
+        repeat: int,
+        absolute: bool,
+        on_reactor_thread: bool,
+    ) -> None:
+        self.on_reactor_thread = on_reactor_thread
+        counter = self.factory.recorder.counter(name, label=label)
+        for value in acts * repeat:
+            if absolute:
+                counter.absolute(value)
+            else:
+                counter.increment(value)
+        self.on_reactor_thread = False
+
+    @rule(
+        act=st.sampled_from(["increment", "decrement", "set"]),
+        values=st.lists(st.floats(), min_size=1, max_size=5),
+        repeat=st.sampled_from([1, 3, 10]),
+    )
+    def measure(self, act: str, values: list[float], repeat: int) -> None:
+        for value in values * repeat:
+            getattr(self.factory.recorder.gauge("g"), act)(value)
+
+    @rule(n=st.integers(0, 5000))
+    def sample(self, n: int) -> None:
+        self.factory.recorder.histogram("h").record_many(0.5, n)
+
+    @rule()
+    def describe(self) -> None:
+        self.factory.recorder.describe_counter("a", "count", str(self.reactor.seconds()))
+
+    @rule()
+    def drain(self) -> None:
+        self.reactor.drain()
+
+    @rule(seconds=st.sampled_from([0, 0.1, 6, 20]))
+    def wait(self, seconds: float) -> None:
+        self.reactor.advance(seconds)
+
+    @rule()
+    def come_to_rest(self) -> None:
+        """Whoever has read all that was sent has the truth."""
+        for client in self.alive:
+            client.read_all(self.reactor)
+        for client in self.alive:
+            client.read_all(self.reactor)
+            expected = truth(self.factory)
+            got = client.reader.bits()
+            assert {key: got.get(key) for key in expected} == expected
+            stats = client.protocol.stats()
+            assert stats.waiting == 0
+            assert client.reader.unfinished == 0
+
+    @invariant()
+    def balanced(self) -> None:
+        for client in self.alive:
+            stats = client.protocol.stats()
+            assert stats.recorded == (
+                stats.dropped_incoming + stats.dropped + stats.written + stats.waiting
+            ), stats
+            assert client.transport.producer_paused or not client.protocol._waits()
+
+    def teardown(self) -> None:
+        self.come_to_rest()
+        stopped = self.factory.stop()
+        for client in self.alive:
+            client.read_all(self.reactor)
+        assert stopped.called
+        assert self.reactor.getDelayedCalls() == []
+
+
+class AnyOrderTests(SynchronousTestCase):
+    def test_anyOrder(self) -> None:
+        """See L{Machine}."""
+        case = Machine.TestCase
+        case.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+        case("runTest").debug()
+
+
+class BitsTests(SynchronousTestCase):
+    def test_compares(self) -> None:
+        """What these tests compare with tells zeros apart, and takes NaN for NaN."""
+        self.assertNotEqual(bits(0.0), bits(-0.0))
+        self.assertEqual(bits(float("nan")), bits(-float("nan")))
+        self.assertNotEqual(bits(1), bits(2))
+        self.assertEqual(Key(MetricKind.GAUGE, "g"), Key(MetricKind.GAUGE, "g"))
