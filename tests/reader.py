@@ -16,6 +16,7 @@ from txmetrics_tcp import (
     MetricsFactory,
     Operation,
 )
+from txmetrics_tcp._model import Status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 Bits = int | bytes
@@ -32,17 +33,22 @@ class Reader:
     """
     Decodes a stream, and keeps what a viewer would show.
 
-    @ivar events: all events, in their order.
+    @ivar events: all events about metrics, in their order.
+    @ivar statuses: what the server said of the stream.
     @ivar totals: the value of each counter and gauge.
     """
 
     def __init__(self) -> None:
         self._decoder = Decoder()
         self.events: list[Event] = []
+        self.statuses: list[Status] = []
         self.totals: dict[Key, float] = {}
 
     def feed(self, data: bytes) -> None:
         for event in self._decoder.feed(data):
+            if isinstance(event, Status):
+                self.statuses.append(event)
+                continue
             self.events.append(event)
             if isinstance(event, Metric):
                 self._apply(event)
@@ -84,7 +90,8 @@ class Reader:
 
 class FakeClient:
     """
-    A client of a factory, on a transport that a test drains.
+    A client of a factory, on a transport that a test drains.  It has read the first thing that a
+    server says, which is how the stream fares.
     """
 
     def __init__(self, factory: MetricsFactory, limit: int = 64 * 1024) -> None:
@@ -94,6 +101,7 @@ class FakeClient:
         assert protocol is not None
         self.protocol = protocol
         self.transport.connect(protocol)
+        self.read()
 
     def read(self, size: int | None = None) -> Reader:
         """Read what is there."""

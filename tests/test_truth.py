@@ -4,14 +4,19 @@ Totals are always true: at connect, after losses, whatever happened before.
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, bits, counter_key, truth
-from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
-from txmetrics_tcp.testing import FakeReactor
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, decode
+from txmetrics_tcp._model import Status
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
 class TruthTestCase(SynchronousTestCase):
@@ -26,6 +31,7 @@ class TruthTestCase(SynchronousTestCase):
             buffer_size,
             idle_after=idle_after,
             max_series=max_series,
+            own_metrics=False,
             in_reactor_thread=lambda: False,
         )
 
@@ -172,7 +178,7 @@ class RepairTests(TruthTestCase):
 
     def test_withoutTotals(self) -> None:
         """Where totals are not kept, nothing is repaired, and nothing given up for it."""
-        factory = MetricsFactory(self.reactor, 10, totals=False)  # type: ignore[arg-type]
+        factory = MetricsFactory(self.reactor, 10, totals=False, own_metrics=False)  # type: ignore[arg-type]
         client = FakeClient(factory, limit=100)
         for i in range(500):
             factory.recorder.counter("c").increment(i)
@@ -182,6 +188,77 @@ class RepairTests(TruthTestCase):
         values = client.read_all(self.reactor).values("c")
         self.assertEqual(values[-10:], list(range(490, 500)))
         self.assertEqual(client.protocol.stats().repairs, 0)
+
+
+class StatusTests(TruthTestCase):
+    def test_firstOfAll(self) -> None:
+        """A client learns who the server is, and since when it has been there."""
+        factory = MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            source="shop",
+            clock=lambda: 5_000_000_007,
+        )
+        factory.recorder.describe_counter("c")
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        self.assertEqual(decode(transport.written)[0], Status("shop", 5_000_000_007))
+
+    def test_ownName(self) -> None:
+        """Unless it was given a name, it calls itself by program, process and host."""
+        [status] = FakeClient(self.factory()).reader.statuses
+        self.assertRegex(status.source, rf"^.+\[{os.getpid()}\]@{re.escape(socket.gethostname())}$")
+
+    def test_losses(self) -> None:
+        """A client learns how much it has missed, and why, when it has caught up."""
+        for totals in (True, False):
+            factory = MetricsFactory(
+                self.reactor,  # type: ignore[arg-type]
+                10,
+                totals=totals,
+                own_metrics=False,
+                in_reactor_thread=lambda: False,
+            )
+            client = FakeClient(factory, limit=100)
+            for i in range(300):
+                factory.recorder.counter("c").increment()
+                if i > 150:
+                    self.reactor.settle()
+            [_, *later] = client.read_all(self.reactor).statuses
+            stats = client.protocol.stats()
+            self.assertGreater(stats.dropped_incoming, 0)
+            self.assertGreater(stats.dropped, 0)
+            self.assertEqual(
+                (later[-1].dropped_incoming, later[-1].dropped_client),
+                (stats.dropped_incoming, stats.dropped),
+            )
+
+    def test_sinceItConnected(self) -> None:
+        """What was lost before it came is no loss of a client's."""
+        factory = self.factory()
+        FakeClient(factory)
+        for _ in range(300):
+            factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        client = FakeClient(factory)
+        for _ in range(300):
+            factory.recorder.counter("c").increment()
+        status = client.read_all(self.reactor).statuses[-1]
+        self.assertEqual(status.dropped_incoming, client.protocol.stats().dropped_incoming)
+        self.assertLess(status.dropped_incoming, factory.stats().dropped)
+
+    def test_whileItLasts(self) -> None:
+        """Under losses without end it is told every few seconds."""
+        factory = self.factory(buffer_size=50)
+        client = FakeClient(factory, limit=100)
+        for _ in range(100):
+            for _ in range(20):
+                factory.recorder.counter("c").increment()
+            self.reactor.settle()
+            self.reactor.advance(0.5)
+            client.read(100)
+        lost = [status.dropped_client for status in client.reader.statuses]
+        self.assertGreater(len(lost), 5)
+        self.assertEqual(lost, sorted(set(lost)))
 
 
 def counter_total(factory: MetricsFactory) -> float:

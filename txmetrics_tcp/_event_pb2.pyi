@@ -56,10 +56,24 @@ class Metric(_message.Message):
     record_histogram: float
     def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., increment_counter: _Optional[int] = ..., set_counter: _Optional[int] = ..., increment_gauge: _Optional[float] = ..., decrement_gauge: _Optional[float] = ..., set_gauge: _Optional[float] = ..., record_histogram: _Optional[float] = ...) -> None: ...
 
+class Status(_message.Message):
+    __slots__ = ("started", "source", "dropped_incoming", "dropped_client")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_INCOMING_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_CLIENT_FIELD_NUMBER: _ClassVar[int]
+    started: _timestamp_pb2.Timestamp
+    source: str
+    dropped_incoming: int
+    dropped_client: int
+    def __init__(self, started: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., dropped_incoming: _Optional[int] = ..., dropped_client: _Optional[int] = ...) -> None: ...
+
 class Event(_message.Message):
-    __slots__ = ("metadata", "metric")
+    __slots__ = ("metadata", "metric", "status")
     METADATA_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     metadata: Metadata
     metric: Metric
-    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ...) -> None: ...
+    status: Status
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...

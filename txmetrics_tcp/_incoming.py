@@ -127,6 +127,8 @@ class Incoming(Sink):
     With a bounded buffer, at most C{buffer_size} events wait, and beside them what is in the
     log: C{slack} (the buffer size, at most `MAX_SLACK`) as a rule, four times that while
     another thread holds the lock.
+
+    @ivar woken_at: when the reactor was last woken, on the clock `monotonic`.
     """
 
     __slots__ = (
@@ -149,6 +151,8 @@ class Incoming(Sink):
         "_taken",
         "_totals",
         "_wanted",
+        "monotonic",
+        "woken_at",
     )
 
     log: deque[Entry]
@@ -161,6 +165,7 @@ class Incoming(Sink):
         totals: Totals | None = None,
         *,
         clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
     ) -> None:
         """
@@ -169,6 +174,7 @@ class Incoming(Sink):
         @param totals: which series are retained; None for none, and then nothing is recorded
             while nobody listens.
         @param clock: nanoseconds since the epoch.
+        @param monotonic: seconds, on a clock that does not jump.
         """
         check_buffer_size(buffer_size)
         slack = MAX_SLACK if buffer_size is None else min(buffer_size, MAX_SLACK)
@@ -176,6 +182,8 @@ class Incoming(Sink):
         self._reactor = reactor
         self._buffer_size = buffer_size
         self._wanted = wanted
+        self.monotonic = monotonic
+        self.woken_at: float | None = None
         self._in_reactor_thread = in_reactor_thread
         self._lock = threading.RLock()
         self._folding = False
@@ -370,6 +378,7 @@ class Incoming(Sink):
     def _wake(self) -> None:
         # Two threads that see the flag down at once wake the reactor twice: no harm.
         self.wake_pending = True
+        self.woken_at = self.monotonic()
         try:
             self._reactor.callFromThread(self._wanted)
         except Exception:

@@ -223,7 +223,29 @@ class Metric:
     timestamp_ns: int
 
 
-Event = Metadata | Metric
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    How the stream itself fares, for one client.
+
+    It comes first of all, and again when events have been missed; servers of the Rust family do not
+    send it.
+
+    @ivar source: what the server calls itself.
+    @ivar started_ns: when the server began, in nanoseconds since the epoch.  Another time than
+        before means that it is not the same server any more.
+    @ivar dropped_incoming: how many events this client has missed since it connected because
+        they were recorded faster than the server could handle.
+    @ivar dropped_client: how many it has missed because it was too slow itself.
+    """
+
+    source: str
+    started_ns: int
+    dropped_incoming: int = 0
+    dropped_client: int = 0
+
+
+Event = Metadata | Metric | Status
 """What a stream is made of."""
 
 

@@ -44,8 +44,8 @@ MAX_RECEIVED = 64 * 1024
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
 
-Name = tuple[MetricKind, str]
-"""What a description is about."""
+Name = tuple[MetricKind, str] | None
+"""What an owed frame is about: a description's kind and name, or the stream itself."""
 
 
 class Batch:
@@ -101,6 +101,9 @@ class Exporter(Interface):
 
     def counts(self) -> Counts: ...
 
+    def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
+        """The frame that tells a client how the stream fares."""
+
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class MetricsProtocol(Protocol):
@@ -109,9 +112,9 @@ class MetricsProtocol(Protocol):
 
     Backpressure is the transport's: it calls `pauseProducing` when it has enough, often from
     within ``write``.  While it is paused, three things wait, and are sent in this order: what is
-    owed (descriptions); totals, which are due at the position where the client stands; and events,
-    in a bounded deque from which the oldest are dropped.  Two things hold whenever no method
-    of this class is on the stack:
+    owed (descriptions, and how the stream fares); totals, which are due at the position where the
+    client stands; and events, in a bounded deque from which the oldest are dropped.  Two things
+    hold whenever no method of this class is on the stack:
 
     - not paused means that nothing waits;
     - what waits is complete frames: a frame is handed to the transport whole or not at all.
@@ -129,16 +132,20 @@ class MetricsProtocol(Protocol):
         exporter: Exporter,
         clock: IReactorTime,
         buffer_size: int | None,
-        repair_interval: float | None,
+        repair_interval: float,
         address: str,
+        *,
+        totals: bool,
     ) -> None:
         """
         @param repair_interval: how long, in seconds, totals may be wrong at most for a client
-            that does not catch up; None if they are not to be repaired at all.
+            that does not catch up.
+        @param totals: whether there are any.
         """
         self._exporter = exporter
         self._clock = clock
         self._repair_interval = repair_interval
+        self._has_totals = totals
         self.address = address
         self._owed: OrderedDict[Name, bytes] = OrderedDict()
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
@@ -205,8 +212,6 @@ class MetricsProtocol(Protocol):
 
         @param since: the number of the fold that the first of them is from.
         """
-        if self._repair_interval is None:
-            return
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
         if self._overdue is None and not self._force:
@@ -251,8 +256,11 @@ class MetricsProtocol(Protocol):
                 # that come before them.
                 self.lost(since)
                 return
-            self._give_up_events()
-            self._repairs += 1
+            if self._has_totals:
+                self._give_up_events()
+                self._repairs += 1
+            dropped_incoming = mark.counts.dropped - self._joined.dropped
+            self._owed[None] = self._exporter.status(dropped_incoming, self._dropped)
         self._force = False
         if self._overdue is not None:
             self._overdue.cancel()
@@ -303,6 +311,7 @@ class MetricsProtocol(Protocol):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self.owe({None: self._exporter.status(0, 0)})
         self._exporter.client_connected(self)
 
     def dataReceived(self, data: bytes) -> None:

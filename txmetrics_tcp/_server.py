@@ -8,7 +8,10 @@ All of it belongs to the reactor thread, but for `MetricsFactory.recorder` and
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -20,18 +23,24 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming
 from txmetrics_tcp._losses import LossReport
+from txmetrics_tcp._model import Status
+from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import Batch, MetricsProtocol, Name
 from txmetrics_tcp._sink import Entry
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
-from txmetrics_tcp._wire import Stamps, encode_metadata
+from txmetrics_tcp._wire import Stamps, encode_metadata, encode_status
 
 FLUSH_TIMEOUT = 1.0
 """How long, in seconds, clients have at the end to take what waits for them."""
 
 REPAIR_INTERVAL = 5.0
 """How long, in seconds, totals may be wrong at most for a client that does not catch up."""
+
+
+TICK = 1.0
+"""How often, in seconds, the exporter's own metrics are published."""
 
 
 class IReactor(IReactorTime, IReactorFromThreads):
@@ -66,7 +75,10 @@ class MetricsFactory(ServerFactory):
         max_series: int = DEFAULT_MAX_SERIES,
         idle_after: float | None = None,
         repair_interval: float = REPAIR_INTERVAL,
+        own_metrics: bool = True,
+        source: str | None = None,
         clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
     ) -> None:
         """
@@ -81,20 +93,28 @@ class MetricsFactory(ServerFactory):
             a new client receives; None for never.
         @param repair_interval: how long, in seconds, totals may be wrong at most for a client
             that does not catch up.
+        @param own_metrics: whether the exporter's own metrics are in the stream: what it
+            records, delivers and loses.
+        @param source: what viewers show as the name of this program; its name, process number
+            and host unless given.
         @param clock: the time of an event, in nanoseconds since the epoch.
+        @param monotonic: seconds, on a clock that does not jump.
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
         @raise TypeError: C{buffer_size} is no whole number.
         @raise ValueError: C{buffer_size} is less than 1.
         """
         self._clock = cast(IReactorTime, reactor)
         self._buffer_size = buffer_size
-        self._repair_interval = repair_interval if totals else None
+        self._repair_interval = repair_interval
+        self._source = source
+        self._started_ns = clock()
         self.incoming = Incoming(
             reactor,
             buffer_size,
             self._drain,
             Totals(max_series, idle_after) if totals else None,
             clock=clock,
+            monotonic=monotonic,
             in_reactor_thread=in_reactor_thread,
         )
         self.recorder = TcpRecorder(self.incoming, self)
@@ -107,7 +127,11 @@ class MetricsFactory(ServerFactory):
         self._stamps = Stamps()
         self._draining = False
         self._again: IDelayedCall | None = None
-        self._disconnected = 0
+        self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
+        self._tick: IDelayedCall | None = None
+        # The accounts of those that have gone, added up.
+        self._connected = 0
+        self._gone = Counter[str]()
         self._losses = LossReport(
             self._clock, "because the reactor does not keep up with what is recorded"
         )
@@ -124,14 +148,20 @@ class MetricsFactory(ServerFactory):
     def stats(self) -> Stats:
         """What happened so far.  May be called from any thread; see `Stats`."""
         counts = self.incoming.counts()
+        clients = tuple(client.stats() for client in list(self._clients))
+        gone = self._gone
         return Stats(
             recorded=counts.recorded,
             dropped=counts.dropped,
             waiting=counts.waiting,
             series=self.incoming.retained,
             series_refused=self.incoming.refused,
-            clients=tuple(client.stats() for client in list(self._clients)),
-            disconnected=self._disconnected,
+            clients=clients,
+            connected=self._connected,
+            written=gone["written"] + sum(client.written for client in clients),
+            dropped_by_clients=gone["dropped"] + sum(client.dropped for client in clients),
+            repairs=gone["repairs"] + sum(client.repairs for client in clients),
+            bytes_written=gone["bytes"] + sum(client.bytes_written for client in clients),
         )
 
     def stop(self, timeout: float = FLUSH_TIMEOUT) -> Deferred[None]:
@@ -164,7 +194,12 @@ class MetricsFactory(ServerFactory):
         if self._stopping:
             return None
         protocol = MetricsProtocol(
-            self, self._clock, self._buffer_size, self._repair_interval, _show(addr)
+            self,
+            self._clock,
+            self._buffer_size,
+            self._repair_interval,
+            _show(addr),
+            totals=self.incoming.has_totals,
         )
         protocol.factory = self
         return protocol
@@ -174,6 +209,9 @@ class MetricsFactory(ServerFactory):
     def client_connected(self, client: MetricsProtocol) -> None:
         self.incoming.start_streaming()
         self._clients[client] = None
+        self._connected += 1
+        if self._tick is None:
+            self._tick = self._clock.callLater(TICK, self._each_second)
         client.owe(self._metadata)
         self._wanting[client] = None
         self._drain()
@@ -181,14 +219,21 @@ class MetricsFactory(ServerFactory):
     def client_disconnected(self, client: MetricsProtocol) -> None:
         del self._clients[client]
         self._wanting.pop(client, None)
-        self._disconnected += 1
+        stats = client.stats()
+        self._gone.update(
+            written=stats.written,
+            dropped=stats.dropped,
+            repairs=stats.repairs,
+            bytes=stats.bytes_written,
+        )
         if not self._clients:
             self.incoming.stop_streaming()
             self._asked.clear()
             self._losses.close()
-            if self._again is not None:
-                self._again.cancel()
-                self._again = None
+            for call in (self._again, self._tick):
+                if call is not None:
+                    call.cancel()
+            self._again = self._tick = None
             self._finish()
 
     def client_wants_truth(self, client: MetricsProtocol) -> None:
@@ -197,6 +242,11 @@ class MetricsFactory(ServerFactory):
 
     def counts(self) -> Counts:
         return self.incoming.counts()
+
+    def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
+        # The name is found out when it is needed: before, the process may have forked.
+        source = self._source or _own_name()
+        return encode_status(Status(source, self._started_ns, dropped_incoming, dropped_client))
 
     # Inside.
 
@@ -212,6 +262,7 @@ class MetricsFactory(ServerFactory):
         if self._draining:
             return False
         self._draining = True
+        woken_at = self.incoming.woken_at
         try:
             self.incoming.rearm()
             taken = self.incoming.take()
@@ -226,6 +277,8 @@ class MetricsFactory(ServerFactory):
                 batch = Batch(self._encode(taken.entries), taken.since)
                 for client in list(self._clients):
                     client.deliver(batch)
+                if self._own_metrics is not None and woken_at is not None:
+                    self._own_metrics.sample(self.incoming.monotonic() - woken_at)
             if taken.mark is not None:
                 asked, self._asked = self._asked, []
                 for client in asked:
@@ -234,6 +287,9 @@ class MetricsFactory(ServerFactory):
         finally:
             self._draining = False
         if self.incoming.more():
+            if taken.entries:
+                # What still waits is taken to have begun now: nobody will wake us for it.
+                self.incoming.woken_at = self.incoming.monotonic()
             self._drain_later()
         else:
             self._finish()
@@ -248,6 +304,12 @@ class MetricsFactory(ServerFactory):
     def _drain_again(self) -> None:
         self._again = None
         self._drain()
+
+    def _each_second(self) -> None:
+        self._tick = self._clock.callLater(TICK, self._each_second)
+        self.incoming.forget_idle(self.incoming.monotonic())
+        if self._own_metrics is not None:
+            self._own_metrics.publish()
 
     def _send_descriptions(self) -> None:
         described = {
@@ -311,6 +373,11 @@ class MetricsFactory(ServerFactory):
         self._deadline = None
         for client in list(self._clients):
             client.abort()
+
+
+def _own_name() -> str:
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return f"{program or 'python'}[{os.getpid()}]@{socket.gethostname()}"
 
 
 def _show(address: IAddress | None) -> str:

@@ -55,7 +55,11 @@ class Stats:
     @ivar series: how many series are retained, so that their totals are in snapshots.
     @ivar series_refused: how many found no room among them.
     @ivar clients: the clients that are connected.
-    @ivar disconnected: how many have disconnected.
+    @ivar connected: how many clients ever connected.
+    @ivar written: events handed to clients that are or were connected, once for each.
+    @ivar dropped_by_clients: events lost because the buffer of one of them was full, likewise.
+    @ivar repairs: how often one of them got totals that make up for what it lost.
+    @ivar bytes_written: bytes handed to all of them.
     """
 
     recorded: int
@@ -64,4 +68,8 @@ class Stats:
     series: int
     series_refused: int
     clients: tuple[ClientStats, ...]
-    disconnected: int
+    connected: int
+    written: int
+    dropped_by_clients: int
+    repairs: int
+    bytes_written: int

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 
 MAX_FRAME = 1024 * 1024
 """The default bound on the size of a frame that is received, in bytes."""
@@ -62,6 +63,19 @@ def encode_metadata(metadata: Metadata) -> bytes:
     if metadata.description:
         message.description_value = metadata.description
     return frame(pb.Event(metadata=message).SerializeToString(deterministic=True))
+
+
+def encode_status(status: Status) -> bytes:
+    """Encode how the stream fares, as a whole frame."""
+    seconds, nanos = divmod(status.started_ns, 1_000_000_000)
+    message = pb.Status(
+        source=status.source,
+        dropped_incoming=status.dropped_incoming,
+        dropped_client=status.dropped_client,
+    )
+    message.started.seconds = seconds
+    message.started.nanos = nanos
+    return frame(pb.Event(status=message).SerializeToString(deterministic=True))
 
 
 # Varints of fourteen bits, from tables: a timestamp's nanoseconds are up to 30 bits that are new
@@ -270,6 +284,8 @@ class Decoder:
             return _metric(event.metric)
         if which == "metadata":
             return _metadata(event.metadata)
+        if which == "status":
+            return _status(event.status)
         return None
 
     def _fail(self, reason: str) -> StreamError:
@@ -303,12 +319,11 @@ def _metric(message: pb.Metric) -> Metric | None:
     if which is None:
         return None
     operation = _OPERATION_OF_FIELD[which]
-    timestamp = message.timestamp
     return Metric(
         Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
         operation,
         getattr(message, which),
-        timestamp.seconds * 1_000_000_000 + timestamp.nanos,
+        _nanoseconds(message.timestamp),
     )
 
 
@@ -318,6 +333,19 @@ def _metadata(message: pb.Metadata) -> Metadata | None:
         return None
     unit = message.unit_value if message.HasField("unit_value") else None
     return Metadata(kind, message.name, unit, message.description_value)
+
+
+def _status(message: pb.Status) -> Status:
+    return Status(
+        message.source,
+        _nanoseconds(message.started),
+        message.dropped_incoming,
+        message.dropped_client,
+    )
+
+
+def _nanoseconds(timestamp: Timestamp) -> int:
+    return timestamp.seconds * 1_000_000_000 + timestamp.nanos
 
 
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}

@@ -1,0 +1,144 @@
+"""
+What an exporter publishes of itself.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import FakeClient
+from txmetrics_tcp import MetricsFactory, Operation
+from txmetrics_tcp.testing import FakeReactor
+
+
+class OwnMetricsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.factory = self.make()
+
+    def make(self, own_metrics: bool = True) -> MetricsFactory:
+        return MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            10,
+            own_metrics=own_metrics,
+            monotonic=self.reactor.seconds,
+            in_reactor_thread=lambda: False,
+        )
+
+    def latest(self, client: FakeClient) -> dict[str, float]:
+        """What a client sees of the exporter's counters and gauges."""
+        reader = client.read_all(self.reactor)
+        return {
+            str(key).removeprefix("txmetrics_"): total
+            for key, total in reader.totals.items()
+            if key.name.startswith("txmetrics_")
+        }
+
+    def test_truth(self) -> None:
+        """They say what `stats` says."""
+        slow = FakeClient(self.factory, limit=100)
+        client = FakeClient(self.factory)
+        for i in range(500):
+            self.factory.recorder.counter("c").increment()
+            if i > 250:
+                self.reactor.settle()
+        slow.read_all(self.reactor)
+        client.read_all(self.reactor)
+        stats = self.factory.stats()
+        self.reactor.advance(1)
+        self.assertEqual(
+            self.latest(client),
+            {
+                "events_recorded_total": 500,
+                "events_delivered_total": stats.written,
+                "events_dropped_total [stage = incoming]": stats.dropped,
+                "events_dropped_total [stage = client]": stats.dropped_by_clients,
+                "bytes_sent_total": stats.bytes_written,
+                "repairs_total": 2,
+                "clients_connected_total": 2,
+                "clients": 2,
+                "client_buffer_high_water": 10,
+                "series": 1,
+                "series_refused_total": 0,
+            },
+        )
+        self.assertGreater(stats.dropped, 0)
+        self.assertGreater(stats.dropped_by_clients, 0)
+
+    def test_described(self) -> None:
+        """Each has a description and a unit, and came before its first value."""
+        client = FakeClient(self.factory)
+        self.factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.reactor.advance(1)
+        reader = client.read_all(self.reactor)
+        described = {
+            (metadata.kind, metadata.name)
+            for metadata in reader.metadata
+            if metadata.unit and metadata.description
+        }
+        seen = {(metric.key.kind, metric.key.name) for metric in reader.metrics}
+        self.assertEqual({name for _, name in seen - described}, {"c"})
+        self.assertGreater(len(seen), 10)
+
+    def test_neverFeedOnThemselves(self) -> None:
+        """Where nothing happens, nothing is published, however long it takes."""
+        client = FakeClient(self.factory)
+        self.factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        for _ in range(3):
+            self.reactor.advance(1)
+            client.read_all(self.reactor)
+        before = self.factory.stats().recorded
+        self.reactor.pump([1] * 100)
+        client.read_all(self.reactor)
+        self.assertEqual(self.factory.stats().recorded, before)
+
+    def test_onlyWhatChanged(self) -> None:
+        client = FakeClient(self.factory)
+        self.factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.reactor.advance(1)
+        before = len(client.read_all(self.reactor).metrics)
+        self.factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.reactor.advance(1)
+        later = client.read_all(self.reactor).metrics[before:]
+        names = {metric.key.name.removeprefix("txmetrics_") for metric in later}
+        self.assertNotIn("clients", names)
+        self.assertIn("events_recorded_total", names)
+        self.assertEqual(
+            {metric.operation for metric in later if metric.key.name.startswith("txmetrics_e")},
+            {Operation.SET_COUNTER},
+        )
+
+    def test_latency(self) -> None:
+        """One sample for each batch, of how long its first event took."""
+        client = FakeClient(self.factory)
+        client.read_all(self.reactor)
+        for _ in range(5):
+            self.factory.recorder.counter("c").increment()
+        self.reactor.advance(0.25)
+        self.reactor.drain()
+        self.reactor.advance(1)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.values("txmetrics_record_to_write_seconds"), [0.25])
+
+    def test_off(self) -> None:
+        factory = self.make(own_metrics=False)
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.reactor.pump([1] * 5)
+        self.assertEqual(len(client.read_all(self.reactor).events), 1)
+
+    def test_goneClientsCount(self) -> None:
+        """What was delivered to a client that has gone was delivered all the same."""
+        client = FakeClient(self.factory)
+        self.factory.recorder.counter("c").increment()
+        client.read_all(self.reactor)
+        written = client.protocol.stats().bytes_written
+        client.transport.lose()
+        stats = self.factory.stats()
+        self.assertEqual((stats.connected, stats.written, stats.clients), (1, 1, ()))
+        self.assertEqual(stats.bytes_written, written)
