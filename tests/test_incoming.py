@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, MetricKind, Operation, _incoming
+from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._incoming import BATCH, Incoming, check_buffer_size
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._totals import Totals
@@ -563,7 +563,19 @@ class ForkTests(IncomingTestCase):
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait(10)
-        _incoming._after_fork_in_child()
+        incoming.after_fork(silence=False)
         self.assertEqual(incoming.counts(), (0, 0, 0))
+        self.counter(incoming).increment()
+        self.assertEqual(self.take(incoming), [1])
         release.set()
         holder.join(10)
+
+    def test_silenced(self) -> None:
+        """Where those who listened are the parent's, nothing is taken any more."""
+        incoming = self.incoming(totals=Totals())
+        self.counter(incoming).increment()
+        incoming.after_fork(silence=True)
+        self.assertFalse(incoming.open)
+        self.counter(incoming).increment()
+        incoming.start_streaming()
+        self.assertEqual((len(incoming.log), incoming.more()), (0, False))

@@ -23,7 +23,6 @@ Who may touch what:
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -201,7 +200,6 @@ class Incoming(Sink):
         self._streaming = False
         self._stopped = False
         self.stop_streaming()
-        _all.add(self)
 
     # Any thread.
 
@@ -285,6 +283,20 @@ class Incoming(Sink):
         """Take no more events; those that are in already can still be taken."""
         self._stopped = True
         self.open = False
+
+    def after_fork(self, silence: bool) -> None:
+        """
+        This is a child process now.
+
+        @param silence: take no events for ever, since those who listened are the parent's.
+        """
+        # The lock may have been held by a thread that does not exist here.
+        self._lock = threading.RLock()
+        self._folding = False
+        if silence:
+            self.stop()
+            self.stop_streaming()
+            self.log.clear()
 
     def restart(self) -> None:
         """Take events again."""
@@ -526,18 +538,3 @@ class Incoming(Sink):
 
         return forget
 
-    def _after_fork(self) -> None:
-        # The lock may have been held by a thread that does not exist here.
-        self._lock = threading.RLock()
-        self._folding = False
-
-
-_all: weakref.WeakSet[Incoming] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for incoming in list(_all):
-        incoming._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -11,13 +11,20 @@ import os
 import socket
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReactorTime,
+)
 from twisted.internet.protocol import ServerFactory
 from twisted.python.threadable import isInIOThread
 
@@ -139,6 +146,17 @@ class MetricsFactory(ServerFactory):
         self._stopping = False
         self._waiters: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
+        self._started = False
+        self._silenced = False
+        _factories.add(self)
+
+    @property
+    def silenced(self) -> bool:
+        """
+        Whether this process was forked from the one in which the factory was listening, so that
+        its recorder takes no events any more.
+        """
+        return self._silenced
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -187,8 +205,12 @@ class MetricsFactory(ServerFactory):
     # What Twisted calls.
 
     def startFactory(self) -> None:
+        self._started = True
         self._stopping = False
         self.incoming.restart()
+
+    def stopFactory(self) -> None:
+        self._started = False
 
     def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | None:
         if self._stopping:
@@ -369,10 +391,57 @@ class MetricsFactory(ServerFactory):
         for gone in waiters:
             gone.callback(None)
 
+    def _after_fork(self) -> None:
+        """
+        This is a child process.  Clients and ports, if there are any, are the parent's: let go of
+        them here, without the other end noticing, and take no events.
+        """
+        self._silenced = self._started or bool(self._clients)
+        self.incoming.after_fork(self._silenced)
+        if self._silenced:
+            held = [client.transport for client in self._clients]
+            if IReactorFDSet.providedBy(self._clock):
+                held += [reader for reader in self._clock.getReaders() if _serves(reader, self)]
+            _let_go([selectable.fileno() for selectable in held])  # type: ignore[attr-defined]
+            self._clients.clear()
+
     def _cut_off(self) -> None:
         self._deadline = None
         for client in list(self._clients):
             client.abort()
+
+
+_factories: weakref.WeakSet[MetricsFactory] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for factory in list(_factories):
+        factory._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _serves(reader: object, factory: MetricsFactory) -> bool:
+    """Whether something that a reactor reads from is a port that listens with a factory."""
+    listening = getattr(reader, "factory", None)
+    while listening is not None and listening is not factory:
+        # TLS wraps the factory that it is for.
+        listening = getattr(listening, "wrappedFactory", None)
+    return listening is not None
+
+
+def _let_go(descriptors: list[int]) -> None:
+    # Not `socket.close` (some socket objects would close the number again, which may be somebody
+    # else's by then), and not `shutdown` (which would end the parent's connection): the
+    # descriptor becomes another file, and the socket stays the parent's alone.
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.dup2(null, descriptor, inheritable=False)
+    finally:
+        os.close(null)
 
 
 def _own_name() -> str:

@@ -22,6 +22,9 @@ class Exporter(Protocol):
     @property
     def addresses(self) -> tuple[IAddress, ...]: ...
 
+    @property
+    def silenced(self) -> bool: ...
+
     def stats(self) -> Stats: ...
 
     def stop(self) -> Deferred[None]: ...
@@ -51,6 +54,14 @@ class TcpRecorder(Recorder):
     def addresses(self) -> tuple[IAddress, ...]:
         """Where it listens; empty while it does not, or when a bare factory is listened with."""
         return self._exporter.addresses
+
+    @property
+    def silenced(self) -> bool:
+        """
+        Whether this process was forked from the one in which it was listening: a child has to
+        install a recorder of its own.
+        """
+        return self._exporter.silenced
 
     def stats(self) -> Stats:
         """What happened to events so far.  May be called from any thread; see `Stats`."""

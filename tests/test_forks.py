@@ -1,0 +1,200 @@
+"""
+What becomes of an exporter in a process that is forked from its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet
+from twisted.internet.protocol import Protocol
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.reader import Reader
+from txmetrics_tcp import MetricsFactory
+
+if sys.version_info >= (3, 12):
+    import warnings
+
+
+def in_child(act: Callable[[], object]) -> str:
+    """
+    Fork, and call a function in the child.
+
+    @return: the C{repr} of what it returned, or the traceback of what it raised.
+    """
+    reading, writing = os.pipe()
+    with warnings_of_forking_off():
+        child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            try:
+                answer = repr(act())
+            except BaseException:
+                answer = traceback.format_exc()
+            os.write(writing, answer.encode()[:4000])
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        answer = answers.read().decode()
+    os.waitpid(child, 0)
+    return answer
+
+
+class warnings_of_forking_off:
+    """Python 3.12 and newer warn of a fork in a program with threads, which is what we test."""
+
+    def __enter__(self) -> None:
+        if sys.version_info >= (3, 12):
+            self._catch = warnings.catch_warnings()
+            self._catch.__enter__()
+            warnings.simplefilter("ignore", DeprecationWarning)
+
+    def __exit__(self, *exception: object) -> None:
+        if sys.version_info >= (3, 12):
+            self._catch.__exit__(None, None, None)
+
+
+class Listener(Protocol):
+    """
+    A client: keeps what it receives.
+    """
+
+    def __init__(self) -> None:
+        self.reader = Reader()
+        self.lost = False
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.reader.feed(data)
+        self._look()
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.lost = True
+        self._look()
+
+    def when(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Fires when a condition holds, which may change whenever something comes."""
+        fired: Deferred[None] = Deferred()
+        self._waiting.append((condition, fired))
+        self._look()
+        return fired
+
+    def _look(self) -> None:
+        for pair in list(self._waiting):
+            if pair[0]():
+                self._waiting.remove(pair)
+                pair[1].callback(None)
+
+
+class ForkTests(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.factory = MetricsFactory(reactor, own_metrics=False)  # type: ignore[arg-type]
+
+    @inlineCallbacks
+    def listen(self, endpoint: object) -> object:
+        port: IListeningPort = yield endpoint.listen(self.factory)  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.addCleanup(self.factory.stop)
+        return port
+
+    @inlineCallbacks
+    def connect(self, address: object) -> object:
+        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+        client = TCP4ClientEndpoint(reactor, "127.0.0.1", address.port)  # type: ignore[attr-defined]
+        listener = yield connectProtocol(client, Listener())
+        yield listener.when(lambda: bool(listener.reader.statuses))
+        return listener
+
+    def test_merelyBuilt(self) -> None:
+        """
+        One that does not listen yet works on in a child, as twistd needs it that makes the service
+        before it daemonizes.
+        """
+
+        def work() -> object:
+            self.factory.recorder.counter("c").increment()
+            return self.factory.silenced, list(self.factory.recorder.snapshot().values())
+
+        self.assertEqual(in_child(work), "(False, [1])")
+
+    @inlineCallbacks
+    def test_silenced(self) -> object:
+        """One that listens is silent in a child, and works on in the parent."""
+        port = yield self.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        listener = yield self.connect(port.getHost())
+        counter = self.factory.recorder.counter("c")
+        counter.increment()
+
+        def work() -> object:
+            for _ in range(5000):
+                counter.increment(1000)
+            recorder = self.factory.recorder
+            return recorder.silenced, recorder.snapshot(), self.factory.stats().clients
+
+        answer = yield deferToThread(in_child, work)
+        self.assertEqual(answer[:6], "(True,")
+        self.assertTrue(answer.endswith(", ())"), answer)
+        counter.increment(2)
+        yield listener.when(lambda: sum(listener.reader.values("c")) == 3)
+        self.assertFalse(listener.lost)
+
+    @inlineCallbacks
+    def test_connectionsAreTheParents(self) -> object:
+        """
+        A child that lives on keeps no connection and no port open, and ends none: when the
+        parent closes them they are closed.
+        """
+        port = yield self.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        address = port.getHost()
+        listener = yield self.connect(address)
+        done, told = socket.socketpair()
+        with warnings_of_forking_off():
+            child = os.fork()
+        if child == 0:
+            try:
+                done.close()
+                told.recv(1)
+            finally:
+                os._exit(0)
+        try:
+            self.factory.recorder.counter("c").increment()
+            yield listener.when(lambda: listener.reader.values("c") == [1])
+            yield port.stopListening()
+            yield self.factory.stop()
+            yield listener.when(lambda: listener.lost)
+            refused = socket.socket()
+            self.addCleanup(refused.close)
+            self.assertNotEqual(refused.connect_ex((address.host, address.port)), 0)
+        finally:
+            done.close()
+            told.close()
+            yield deferToThread(os.waitpid, child, 0)
+
+    @inlineCallbacks
+    def test_socketFileStays(self) -> object:
+        """A child that ends does not take the parent's socket file with it."""
+        path = self.mktemp()[-80:]
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        yield self.listen(UNIXServerEndpoint(reactor, path))
+        in_child(lambda: None)
+        self.assertTrue(os.path.exists(path))
+
+    def test_reactorKnowsItsReaders(self) -> None:
+        """That is how a factory finds what listens with it."""
+        if not IReactorFDSet.providedBy(reactor):
+            raise SkipTest("this reactor does not tell what it reads from")
+        self.assertIsInstance(reactor.getReaders(), list)
