@@ -1,0 +1,167 @@
+"""
+Runs the daemon as its users do, as a process of its own that ends with its test in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp import Decoder, Event
+
+LIMIT = 30.0
+"""After how many seconds a test gives up that waits for something."""
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
+
+
+class Daemon:
+    """
+    A run of twistd in a new directory, and of what it forks into.
+
+    Nothing here polls: the end of output, and of the run, are the ends of pipes.
+
+    @ivar directory: where it runs; its pid file and log are there.
+    @ivar process: what was started; with a run that daemonizes, the one that returns to the
+        shell.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        *arguments: str,
+        runner: list[str] = TWISTD,
+        modules: Path | None = None,
+    ) -> None:
+        """
+        @param case: the test that it is for, at the end of which it is killed.
+        @param arguments: those of the runner.
+        @param modules: a directory of modules that it finds before all others.
+        """
+        self.directory = Path(case.mktemp()).resolve()
+        self.directory.mkdir()
+        path = [modules, _ROOT, os.environ.get("PYTHONPATH")]
+        # Every process of the run inherits the writing end, so the reading end says when the
+        # last has gone, whoever its parent is.
+        self._leash, leash = os.pipe()
+        try:
+            self.process = Popen(
+                [*runner, *arguments],
+                cwd=self.directory,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))},
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                pass_fds=[leash],
+            )
+        finally:
+            os.close(leash)
+        self._output = b""
+        case.addCleanup(self._clean_up)
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "twistd.pid"
+
+    @property
+    def pid(self) -> int:
+        """The process that runs the daemon, as the pid file has it."""
+        return int(self.pid_file.read_text())
+
+    @property
+    def log(self) -> str:
+        """The log file, of a run that daemonizes."""
+        return (self.directory / "twistd.log").read_text()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, for which this waits."""
+        return int(self.wait_for(_LISTENING.pattern)[1])
+
+    @property
+    def logged_port(self) -> int:
+        """The same, of a run that daemonizes and has done so."""
+        found = _LISTENING.search(self.log)
+        assert found is not None, self.log
+        return int(found[1])
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until standard output, where the log goes with -n, has something like that."""
+        assert self.process.stdout is not None
+        stdout = self.process.stdout.fileno()
+        deadline = time.monotonic() + LIMIT
+        while (found := re.search(pattern, self._output.decode())) is None:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([stdout], [], [], max(0.0, left))
+            data = os.read(stdout, 65536) if ready else b""
+            if not data:
+                self.process.kill()
+                _, output, errors = self.end()
+                raise AssertionError(f"waited for {pattern!r} in vain: {output}{errors}")
+            self._output += data
+        return found
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end of `process`: its status, and what is left of output and errors."""
+        output, errors = self.process.communicate(timeout=LIMIT)
+        return self.process.returncode, (self._output + output).decode(), errors.decode()
+
+    def has_gone(self, timeout: float = LIMIT) -> bool:
+        """Wait until no process of the run is left."""
+        ready, _, _ = select.select([self._leash], [], [], timeout)
+        return bool(ready)
+
+    def _clean_up(self) -> None:
+        with self.process:
+            self.process.kill()
+            assert self.process.stdout is not None
+            assert self.process.stderr is not None
+            # A daemon on its way into the background may hold them open still.
+            self.process.stdout.close()
+            self.process.stderr.close()
+        deadline = time.monotonic() + LIMIT
+        while not self.has_gone(0.1):
+            # One on its way into the background has no pid file yet: that is why in a loop.
+            with suppress(OSError, ValueError):
+                os.kill(self.pid, signal.SIGKILL)
+            assert time.monotonic() < deadline, f"a process is left behind: {self.directory}"
+        os.close(self._leash)
+
+
+class Viewer:
+    """A client, to be iterated over: gives events as they come, to the end of the stream."""
+
+    def __init__(self, case: SynchronousTestCase, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+        case.addCleanup(self._socket.close)
+
+    def __iter__(self) -> Iterator[Event]:
+        decoder = Decoder()
+        deadline = time.monotonic() + LIMIT
+        while data := self._socket.recv(65536):
+            yield from decoder.feed(data)
+            assert time.monotonic() < deadline, "what was waited for never came"
+        assert decoder.unfinished == 0, "the stream ends within a frame"
+
+
+def occupied_port(case: SynchronousTestCase) -> int:
+    """A port of the loopback interface that somebody else listens on, while the test runs."""
+    occupier = socket.create_server(("127.0.0.1", 0))
+    case.addCleanup(occupier.close)
+    port: int = occupier.getsockname()[1]
+    return port

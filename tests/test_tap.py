@@ -1,0 +1,251 @@
+"""
+The options of ``twistd metrics-tcp``, and the services that they make, without starting them for
+real.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import StringIO
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet import reactor
+from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import occupied_port
+from txmetrics_tcp import MetricsService, current_recorder, tap
+from txmetrics_tcp._collect import CollectorService
+from txmetrics_tcp._lag import LagService
+from txmetrics_tcp.tap import CannotStart, Options, makeService
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+class Runner(UsageOptions):
+    """Stands in for the options of twistd, where ours are those of a command."""
+
+    optFlags = [["nodaemon", "n"], ["syslog", None]]  # noqa: RUF012
+    optParameters = [["logfile", "l", None]]  # noqa: RUF012
+    subCommands = [["metrics-tcp", None, Options, ""]]  # noqa: RUF012
+
+
+def run_by_twistd(*arguments: str) -> Options:
+    runner = Runner()
+    runner.parseOptions(list(arguments))
+    options = runner.subOptions
+    assert isinstance(options, Options)
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    def assert_refused(self, *arguments: str) -> str:
+        error = self.assertRaises(UsageError, parsed, *arguments)
+        text = str(error)
+        self.assertNotIn("\n", text)
+        return text
+
+    def test_defaults(self) -> None:
+        options = parsed()
+        self.assertEqual(options.endpoints, [])
+        self.assertEqual(options["buffer-size"], 1024)
+        self.assertEqual(options["interval"], 1.0)
+        self.assertFalse(options["no-process"])
+        self.assertFalse(options["no-host"])
+
+    def test_listen(self) -> None:
+        options = parsed("--listen", "5001", "--listen", "unix:/run/x.sock", "--listen=[::1]:0")
+        self.assertEqual(len(options.endpoints), 3)
+
+    def test_bad_endpoint(self) -> None:
+        for text in ("", "70000", "no-such-type:/x", "tcp:nothing", "[::1"):
+            self.assertIn(f"--listen: {text!r}", self.assert_refused("--listen", text))
+
+    def test_buffer_size(self) -> None:
+        for text, size in (("1", 1), ("65536", 65536), ("none", None), ("None", None)):
+            self.assertEqual(parsed("--buffer-size", text)["buffer-size"], size)
+
+    def test_bad_buffer_size(self) -> None:
+        for text in ("0", "-1", "1.5", "many", "", "1e3"):
+            error = self.assert_refused("--buffer-size", text)
+            self.assertIn("--buffer-size", error)
+            self.assertIn(repr(text), error)
+
+    def test_interval(self) -> None:
+        for text, seconds in (("5", 5.0), ("0.25", 0.25), ("1e3", 1000.0)):
+            self.assertEqual(parsed("--interval", text)["interval"], seconds)
+
+    def test_bad_interval(self) -> None:
+        for text in ("0", "-1", "nan", "inf", "-inf", "1s", ""):
+            error = self.assert_refused("--interval", text)
+            self.assertIn("--interval", error)
+            self.assertIn(repr(text), error)
+
+    def test_argument(self) -> None:
+        """A port without its option is the mistake that is made most easily."""
+        self.assertIn("--listen 5000", self.assert_refused("5000"))
+
+    def test_unknown(self) -> None:
+        self.assertIn("--buffersize", self.assert_refused("--buffersize=1"))
+
+    def test_command_of_twistd(self) -> None:
+        """
+        As those of a command, bad options end the process with the line, which twistd would
+        bury under all that it has to say about its own.
+        """
+        error = self.assertRaises(SystemExit, run_by_twistd, "metrics-tcp", "--interval=0")
+        # With text as its code, the interpreter prints that on standard error, and exits with 1.
+        self.assertIsInstance(error.code, str)
+        self.assertRegex(str(error.code), r"\Ametrics-tcp: --interval .*'0'\Z")
+
+    def test_help(self) -> None:
+        """Every option says what it does, and its default."""
+        text = " ".join(str(Options()).split())
+        for option, default in (
+            ("--listen=", "127.0.0.1:5000"),
+            ("--buffer-size=", "1024"),
+            ("--interval=", "1.0"),
+            ("--no-process", "they are streamed"),
+            ("--no-host", "they are streamed, if psutil is installed"),
+        ):
+            described = text.partition(f"{option} ")[2]
+            self.assertIn(f"[default: {default}]", described.partition(" --")[0])
+
+
+class ServiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.logged: list[dict[str, Any]] = []
+        publisher = LogPublisher(self.logged.append)  # type: ignore[arg-type]
+        self.patch(tap, "_log", Logger(namespace="test", observer=publisher))
+
+    def kinds(self, service: MultiService) -> list[type[object]]:
+        return [type(child) for child in service]
+
+    def hide(self, module: str) -> None:
+        """Let an import fail, for the duration of the test."""
+        if module in sys.modules:
+            self.addCleanup(sys.modules.__setitem__, module, sys.modules[module])
+        else:
+            self.addCleanup(sys.modules.pop, module)
+        sys.modules[module] = None  # type: ignore[assignment]
+
+    def test_all(self) -> None:
+        service = makeService(parsed())
+        self.assertTrue(IService.providedBy(service))
+        # What records begins after what streams, and ends before.
+        self.assertEqual(self.kinds(service), [MetricsService, LagService, CollectorService])
+
+    def test_nothing_happens_yet(self) -> None:
+        """twistd forks after it has called makeService."""
+        before = set(reactor.getDelayedCalls()), set(reactor.getReaders())
+        makeService(parsed("--listen=0"))
+        after = set(reactor.getDelayedCalls()), set(reactor.getReaders())
+        self.assertEqual(after, before)
+
+    def test_no_global_recorder(self) -> None:
+        before = current_recorder()
+        makeService(parsed())
+        makeService(parsed())
+        self.assertIs(current_recorder(), before)
+
+    def test_without_process(self) -> None:
+        service = makeService(parsed("--no-process"))
+        self.assertEqual(self.kinds(service), [MetricsService, CollectorService])
+
+    def test_without_psutil(self) -> None:
+        self.hide("psutil")
+        makeService(parsed())
+        [event] = self.logged
+        self.assertIs(event["log_level"], LogLevel.warn)
+        self.assertIn("pip install 'txmetrics-tcp[host]'", event["log_format"])
+
+    def test_psutil_is_not_missed(self) -> None:
+        """Who does not want metrics of the machine does not need it."""
+        self.hide("psutil")
+        makeService(parsed("--no-host"))
+        self.assertEqual(self.logged, [])
+
+
+class CannotStartTests(SynchronousTestCase):
+    """
+    It cannot listen: the process must end, and its last words must be where they are looked for.
+
+    @ivar errors: what stands on standard error.
+    @ivar logged: what is in the log.
+    """
+
+    def setUp(self) -> None:
+        self.port = occupied_port(self)
+        self.errors = StringIO()
+        self.patch(sys, "__stderr__", self.errors)
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
+        )
+        self.patch(tap, "_log", Logger(namespace="test", observer=publisher))
+
+    def start(self, options: Options) -> CannotStart:
+        service = makeService(options)
+        error: CannotStart = self.assertRaises(CannotStart, service.privilegedStartService)
+        self.assertFalse(service.running)
+        return error
+
+    def start_by_twistd(self, *arguments: str) -> CannotStart:
+        command = ("metrics-tcp", f"--listen={self.port}", "--no-host")
+        return self.start(run_by_twistd(*arguments, *command))
+
+    def test_error(self) -> None:
+        """
+        twistd cleans up after an Exception only; the interpreter prints no traceback for a
+        SystemExit only.
+        """
+        error = self.start_by_twistd("--nodaemon")
+        self.assertIsInstance(error, Exception)
+        self.assertIsInstance(error, SystemExit)
+        self.assertEqual(error.code, 1)
+        self.assertIn(str(self.port), str(error))
+
+    def assert_said(self, errors: int, logged: int) -> None:
+        self.assertEqual(self.errors.getvalue().count("\n"), errors)
+        self.assertEqual(len(self.logged), logged)
+        for text in [*self.errors.getvalue().splitlines(), *self.logged]:
+            self.assertIn(str(self.port), text)
+
+    def test_foreground(self) -> None:
+        """The log goes to the same terminal."""
+        self.start_by_twistd("--nodaemon")
+        self.assert_said(errors=1, logged=0)
+
+    def test_foreground_with_log_to_standard_output(self) -> None:
+        self.start_by_twistd("--nodaemon", "--logfile=-")
+        self.assert_said(errors=1, logged=0)
+
+    def test_foreground_with_log_file(self) -> None:
+        self.start_by_twistd("--nodaemon", "--logfile=x")
+        self.assert_said(errors=1, logged=1)
+
+    def test_foreground_with_syslog(self) -> None:
+        self.start_by_twistd("--nodaemon", "--syslog")
+        self.assert_said(errors=1, logged=1)
+
+    def test_background(self) -> None:
+        """There is nobody at standard error."""
+        self.start_by_twistd()
+        self.assert_said(errors=0, logged=1)
+
+    def test_other_runner(self) -> None:
+        """Made by a .tac file, for example."""
+        self.start(parsed(f"--listen={self.port}", "--no-host"))
+        self.assert_said(errors=0, logged=1)
+
+    def test_start_alone(self) -> None:
+        """twist calls startService only."""
+        service = makeService(parsed(f"--listen={self.port}", "--no-host"))
+        self.assertRaises(CannotStart, service.startService)

@@ -1,0 +1,236 @@
+"""
+Metrics of the machine: processors, memory, disks, network, load.
+
+Names follow Prometheus' node exporter, with ``host`` before them.  Totals of seconds are gauges
+that only grow; `txmetrics_tcp._process` says why.
+
+All that is read here comes from the kernel's own accounts, takes microseconds, and waits for no
+device.  That is why the one file system that is looked at is the root: asking another for its
+size may take for ever, when its server is gone or its disk is dying, and it is the reactor that
+would wait.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from txmetrics_tcp._collect import Collector
+from txmetrics_tcp._model import Metadata, MetricKind, Unit
+from txmetrics_tcp._recorder import Recorder
+
+
+def _gauge(name: str, unit: Unit, description: str) -> Metadata:
+    return Metadata(MetricKind.GAUGE, name, unit, description)
+
+
+def _counter(name: str, unit: Unit, description: str) -> Metadata:
+    return Metadata(MetricKind.COUNTER, name, unit, description)
+
+
+_CPU_SECONDS = _gauge(
+    "host_cpu_seconds_total", Unit.SECONDS, "Time that the processors spent, all together, by mode."
+)
+_CPU_USAGE = _gauge(
+    "host_cpu_usage_percent", Unit.PERCENT, "Share of the last interval that processors were busy."
+)
+_CPUS = _gauge("host_cpus", Unit.COUNT, "Logical processors.")
+_LOADS = (
+    _gauge("host_load1", Unit.COUNT, "Load average over one minute."),
+    _gauge("host_load5", Unit.COUNT, "Load average over five minutes."),
+    _gauge("host_load15", Unit.COUNT, "Load average over fifteen minutes."),
+)
+_DISK_BUSY = _gauge(
+    "host_disk_io_time_seconds_total", Unit.SECONDS, "Time in which the disk had work, by device."
+)
+
+# What psutil's named tuples hold, by field.  Not every platform has every field.
+
+_MEMORY = {
+    "total": _gauge("host_memory_total_bytes", Unit.BYTES, "Memory that the machine has."),
+    "available": _gauge(
+        "host_memory_available_bytes", Unit.BYTES, "Memory that programs could get, without swap."
+    ),
+    "used": _gauge("host_memory_used_bytes", Unit.BYTES, "Memory that programs and system use."),
+    "free": _gauge("host_memory_free_bytes", Unit.BYTES, "Memory that is used for nothing."),
+    "buffers": _gauge(
+        "host_memory_buffers_bytes", Unit.BYTES, "Memory that caches metadata of file systems."
+    ),
+    "cached": _gauge("host_memory_cached_bytes", Unit.BYTES, "Memory that caches files."),
+}
+
+_SWAP = {
+    "total": _gauge("host_swap_total_bytes", Unit.BYTES, "Swap space that the machine has."),
+    "used": _gauge("host_swap_used_bytes", Unit.BYTES, "Swap space that is used."),
+    "free": _gauge("host_swap_free_bytes", Unit.BYTES, "Swap space that is not used."),
+    "sin": _counter("host_swap_in_bytes_total", Unit.BYTES, "Bytes swapped in from disk."),
+    "sout": _counter("host_swap_out_bytes_total", Unit.BYTES, "Bytes swapped out to disk."),
+}
+
+_DISK = {
+    "read_bytes": _counter(
+        "host_disk_read_bytes_total", Unit.BYTES, "Bytes read from the disk, by device."
+    ),
+    "write_bytes": _counter(
+        "host_disk_written_bytes_total", Unit.BYTES, "Bytes written to the disk, by device."
+    ),
+    "read_count": _counter(
+        "host_disk_reads_completed_total", Unit.COUNT, "Reads from the disk, by device."
+    ),
+    "write_count": _counter(
+        "host_disk_writes_completed_total", Unit.COUNT, "Writes to the disk, by device."
+    ),
+}
+
+_FILESYSTEM = {
+    "total": _gauge(
+        "host_filesystem_size_bytes", Unit.BYTES, "Size of the file system, by mount point."
+    ),
+    "used": _gauge(
+        "host_filesystem_used_bytes", Unit.BYTES, "Bytes of the file system used, by mount point."
+    ),
+    "free": _gauge(
+        "host_filesystem_avail_bytes",
+        Unit.BYTES,
+        "Bytes of the file system that are left for ordinary users, by mount point.",
+    ),
+}
+
+_NETWORK = {
+    "bytes_recv": _counter(
+        "host_network_receive_bytes_total", Unit.BYTES, "Bytes received, by network interface."
+    ),
+    "bytes_sent": _counter(
+        "host_network_transmit_bytes_total", Unit.BYTES, "Bytes sent, by network interface."
+    ),
+    "packets_recv": _counter(
+        "host_network_receive_packets_total", Unit.COUNT, "Packets received, by network interface."
+    ),
+    "packets_sent": _counter(
+        "host_network_transmit_packets_total", Unit.COUNT, "Packets sent, by network interface."
+    ),
+    "errin": _counter(
+        "host_network_receive_errs_total", Unit.COUNT, "Errors in receiving, by network interface."
+    ),
+    "errout": _counter(
+        "host_network_transmit_errs_total", Unit.COUNT, "Errors in sending, by network interface."
+    ),
+    "dropin": _counter(
+        "host_network_receive_drop_total",
+        Unit.COUNT,
+        "Incoming packets dropped, by network interface.",
+    ),
+    "dropout": _counter(
+        "host_network_transmit_drop_total",
+        Unit.COUNT,
+        "Outgoing packets dropped, by network interface.",
+    ),
+}
+
+
+def _all_metadata() -> Iterator[Metadata]:
+    yield from (_CPU_SECONDS, _CPU_USAGE, _CPUS, *_LOADS, _DISK_BUSY)
+    for fields in (_MEMORY, _SWAP, _DISK, _FILESYSTEM, _NETWORK):
+        yield from fields.values()
+
+
+METADATA = tuple(_all_metadata())
+
+_ROOT = os.path.abspath(os.sep)
+
+# Linux counts these within "user" and "nice" as well.
+_COUNTED_TWICE = {"guest", "guest_nice"}
+
+_IDLE = {"idle", "iowait"}
+
+# Linux lists partitions beside the disks that they are part of, and what only looks like a disk.
+_NO_DISK = re.compile(r"(z?ram|loop|fd|sr|(h|s|v|xv)d[a-z]+|(nvme\d+n|mmcblk)\d+p)\d+")
+
+
+class HostCollectors:
+    """
+    Reads the machine's accounts with psutil, and records them.
+
+    Every method is a collector, so that what one platform lacks is missed alone.
+    """
+
+    def __init__(self, recorder: Recorder, psutil: Any) -> None:
+        """
+        @param psutil: the module, which not everybody has installed.
+        """
+        self._recorder = recorder
+        self._psutil = psutil
+        # Processor time at the last call: all of it, and what was spent busy.
+        self._spent: tuple[float, float] | None = None
+        for metadata in METADATA:
+            recorder.describe(metadata)
+
+    def all(self) -> Mapping[str, Collector]:
+        """The collectors, by what they read."""
+        return {
+            "processors": self.processors,
+            "load": self.load,
+            "memory": self.memory,
+            "swap": self.swap,
+            "disks": self.disks,
+            "file system": self.filesystem,
+            "network": self.network,
+        }
+
+    def processors(self) -> None:
+        times = self._psutil.cpu_times()._asdict()
+        modes = {mode: spent for mode, spent in times.items() if mode not in _COUNTED_TWICE}
+        for mode, spent in modes.items():
+            self._set(_CPU_SECONDS, spent, mode=mode)
+        total = sum(modes.values())
+        busy = total - sum(modes.get(mode, 0.0) for mode in _IDLE)
+        if self._spent is not None:
+            total_before, busy_before = self._spent
+            if total > total_before:
+                # The kernel corrects its figures now and then, and not all of them at once.
+                share = (busy - busy_before) / (total - total_before)
+                self._set(_CPU_USAGE, 100.0 * min(max(share, 0.0), 1.0))
+        self._spent = total, busy
+        self._set(_CPUS, self._psutil.cpu_count())
+
+    def load(self) -> None:
+        for metadata, load in zip(_LOADS, self._psutil.getloadavg(), strict=True):
+            self._set(metadata, load)
+
+    def memory(self) -> None:
+        self._set_all(_MEMORY, self._psutil.virtual_memory())
+
+    def swap(self) -> None:
+        self._set_all(_SWAP, self._psutil.swap_memory())
+
+    def disks(self) -> None:
+        # None where there is no disk.
+        for device, accounts in (self._psutil.disk_io_counters(perdisk=True) or {}).items():
+            if _NO_DISK.fullmatch(device):
+                continue
+            self._set_all(_DISK, accounts, device=device)
+            busy_ms = getattr(accounts, "busy_time", None)
+            if busy_ms is not None:
+                self._set(_DISK_BUSY, busy_ms / 1000, device=device)
+
+    def filesystem(self) -> None:
+        self._set_all(_FILESYSTEM, self._psutil.disk_usage(_ROOT), mountpoint=_ROOT)
+
+    def network(self) -> None:
+        for device, accounts in self._psutil.net_io_counters(pernic=True).items():
+            self._set_all(_NETWORK, accounts, device=device)
+
+    def _set_all(self, fields: Mapping[str, Metadata], accounts: Any, **labels: str) -> None:
+        for field, metadata in fields.items():
+            self._set(metadata, getattr(accounts, field, None), **labels)
+
+    def _set(self, metadata: Metadata, value: Any, **labels: str) -> None:
+        if value is None:
+            return
+        # Asked for anew each time: devices come and go, and the recorder's cache has a bound.
+        if metadata.kind is MetricKind.COUNTER:
+            self._recorder.counter(metadata.name, **labels).absolute(value)
+        else:
+            self._recorder.gauge(metadata.name, **labels).set(value)
