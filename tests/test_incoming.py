@@ -4,6 +4,7 @@ The log, folding and its bounds: what recording threads share with the reactor.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -66,6 +67,8 @@ class BufferSizeTests(SynchronousTestCase):
         for bad, error in ((0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)):
             with self.assertRaisesRegex(error, f"buffer_size must be .* not {bad}"):
                 check_buffer_size(bad)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(ValueError, "buffer_size must be at most"):
+            check_buffer_size(sys.maxsize + 1)
         with self.assertRaisesRegex(TypeError, "not '1'"):
             check_buffer_size("1")  # type: ignore[arg-type]
 

@@ -23,6 +23,7 @@ Who may touch what:
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -56,9 +57,10 @@ _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
 
 def check_buffer_size(buffer_size: int | None) -> int | None:
     """
-    @param buffer_size: a number of events from 1 up, or None for no limit.
+    @param buffer_size: a number of events, from 1 to what a container can hold at all
+        (C{sys.maxsize}), or None for no limit.
     @raise TypeError: it is no whole number.
-    @raise ValueError: it is less than 1.
+    @raise ValueError: it is out of range.
     """
     if buffer_size is None:
         return None
@@ -67,6 +69,10 @@ def check_buffer_size(buffer_size: int | None) -> int | None:
     if buffer_size < 1:
         raise ValueError(
             f"buffer_size must be at least 1 (or None for no limit), not {buffer_size}"
+        )
+    if buffer_size > sys.maxsize:
+        raise ValueError(
+            f"buffer_size must be at most {sys.maxsize} (or None for no limit), not {buffer_size}"
         )
     return buffer_size
 

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -334,7 +334,7 @@ class MetricsFactory(ServerFactory):
             self._own_metrics.publish()
 
     def _send_descriptions(self) -> None:
-        described = {
+        described: dict[Name, bytes] = {
             (metadata.kind, metadata.name): encode_metadata(metadata)
             for metadata in self.incoming.take_described()
         }
@@ -399,10 +399,10 @@ class MetricsFactory(ServerFactory):
         self._silenced = self._started or bool(self._clients)
         self.incoming.after_fork(self._silenced)
         if self._silenced:
-            held = [client.transport for client in self._clients]
+            held: list[Any] = [client.transport for client in self._clients]
             if IReactorFDSet.providedBy(self._clock):
                 held += [reader for reader in self._clock.getReaders() if _serves(reader, self)]
-            _let_go([selectable.fileno() for selectable in held])  # type: ignore[attr-defined]
+            _let_go([selectable.fileno() for selectable in held])
             self._clients.clear()
 
     def _cut_off(self) -> None:
