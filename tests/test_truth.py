@@ -11,6 +11,7 @@ import socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, bits, counter_key, truth
@@ -98,6 +99,11 @@ class SnapshotTests(TruthTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
         stats = factory.stats()
         self.assertEqual((stats.series, stats.series_refused), (2, 1))
+        with capturedLogs() as logged:
+            self.reactor.pump([1] * 5)
+        self.assertEqual(
+            [event["series"] for event in logged if "more series" in event["log_format"]], [2]
+        )
 
 
 class RepairTests(TruthTestCase):

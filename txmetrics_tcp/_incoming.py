@@ -30,7 +30,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
@@ -75,6 +75,15 @@ def check_buffer_size(buffer_size: int | None) -> int | None:
             f"buffer_size must be at most {sys.maxsize} (or None for no limit), not {buffer_size}"
         )
     return buffer_size
+
+
+def at_least(name: str, least: float, value: Any) -> Any:
+    """
+    @raise ValueError: a setting is below what makes sense.
+    """
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return value
 
 
 class Counts(NamedTuple):

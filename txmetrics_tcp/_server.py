@@ -26,9 +26,10 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 from twisted.python.threadable import isInIOThread
 
-from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming
+from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._own_metrics import OwnMetrics
@@ -73,6 +74,8 @@ class MetricsFactory(ServerFactory):
 
     noisy = False
 
+    _log = Logger(namespace="txmetrics_tcp")
+
     def __init__(
         self,
         reactor: IReactor,
@@ -108,18 +111,18 @@ class MetricsFactory(ServerFactory):
         @param monotonic: seconds, on a clock that does not jump.
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
         @raise TypeError: C{buffer_size} is no whole number.
-        @raise ValueError: C{buffer_size} is less than 1.
+        @raise ValueError: a number is out of range.
         """
         self._clock = cast(IReactorTime, reactor)
         self._buffer_size = buffer_size
-        self._repair_interval = repair_interval
+        self._repair_interval = at_least("repair_interval", 0.1, repair_interval)
         self._source = source
         self._started_ns = clock()
         self.incoming = Incoming(
             reactor,
             buffer_size,
             self._drain,
-            Totals(max_series, idle_after) if totals else None,
+            Totals(at_least("max_series", 0, max_series), idle_after) if totals else None,
             clock=clock,
             monotonic=monotonic,
             in_reactor_thread=in_reactor_thread,
@@ -136,6 +139,7 @@ class MetricsFactory(ServerFactory):
         self._again: IDelayedCall | None = None
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
         self._tick: IDelayedCall | None = None
+        self._said_refused = False
         # The accounts of those that have gone, added up.
         self._connected = 0
         self._gone = Counter[str]()
@@ -330,6 +334,13 @@ class MetricsFactory(ServerFactory):
     def _each_second(self) -> None:
         self._tick = self._clock.callLater(TICK, self._each_second)
         self.incoming.forget_idle(self.incoming.monotonic())
+        if self.incoming.refused and not self._said_refused:
+            self._said_refused = True
+            self._log.warn(
+                "There are more series than totals are kept of ({series}): clients that come late"
+                " do not see those that came last",
+                series=self.incoming.retained,
+            )
         if self._own_metrics is not None:
             self._own_metrics.publish()
 
