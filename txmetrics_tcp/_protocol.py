@@ -30,7 +30,7 @@ from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
-from txmetrics_tcp._wire import EMPTY_FRAME, Stamps
+from txmetrics_tcp._wire import EMPTY_FRAME, Encoder
 
 CHUNK = 64 * 1024
 """
@@ -149,7 +149,8 @@ class MetricsProtocol(Protocol):
         self.address = address
         self._owed: OrderedDict[Name, bytes] = OrderedDict()
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
-        self._totals_stamp = b""
+        self._totals_at = 0
+        self._encoder = Encoder()
         self._events: deque[bytes] = deque(maxlen=buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self._paused = False
@@ -268,7 +269,7 @@ class MetricsProtocol(Protocol):
         if self._lost_since is not None:
             # Something was lost behind the mark.
             self.lost(self._lost_since)
-        self._totals_stamp = Stamps().encode(mark.timestamp_ns)
+        self._totals_at = mark.timestamp_ns
         for series, total, epoch in mark.totals:
             if epoch >= since:
                 self._totals[series] = total
@@ -399,7 +400,7 @@ class MetricsProtocol(Protocol):
         while room > 0 and self._totals:
             series, total = self._totals.popitem(last=False)
             operation = SET_OPERATION[series.key.kind]
-            frames.append(series.frame.encode(self._totals_stamp, operation, total))
+            frames += self._encoder.encode([(series, operation, total, self._totals_at)])
             room -= len(frames[-1])
         events = self._events
         while events:

@@ -34,11 +34,10 @@ from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import Batch, MetricsProtocol, Name
-from txmetrics_tcp._sink import Entry
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
-from txmetrics_tcp._wire import Stamps, encode_metadata, encode_status
+from txmetrics_tcp._wire import Encoder, encode_metadata, encode_status
 
 FLUSH_TIMEOUT = 1.0
 """How long, in seconds, clients have at the end to take what waits for them."""
@@ -134,7 +133,7 @@ class MetricsFactory(ServerFactory):
         self._wanting: dict[MetricsProtocol, None] = {}
         self._asked: list[MetricsProtocol] = []
         self._metadata: dict[Name, bytes] = {}
-        self._stamps = Stamps()
+        self._encoder = Encoder(clock)
         self._draining = False
         self._again: IDelayedCall | None = None
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
@@ -300,7 +299,7 @@ class MetricsFactory(ServerFactory):
                 for client in list(self._clients):
                     client.lost(taken.dropped_since)
             if taken.entries and self._clients:
-                batch = Batch(self._encode(taken.entries), taken.since)
+                batch = Batch(self._encoder.encode(taken.entries), taken.since)
                 for client in list(self._clients):
                     client.deliver(batch)
                 if self._own_metrics is not None and woken_at is not None:
@@ -353,21 +352,6 @@ class MetricsFactory(ServerFactory):
             self._metadata.update(described)
             for client in list(self._clients):
                 client.owe(described)
-
-    def _encode(self, entries: list[Entry]) -> list[bytes]:
-        stamp = self._stamps.encode
-        clock = self.incoming.clock
-        frames: list[bytes] = []
-        frame = b""
-        last: Entry | None = None
-        for entry in entries:
-            # A sample recorded many times is one entry many times: encoded once.
-            if entry is not last:
-                series, operation, value, timestamp_ns = last = entry
-                # An event that was recorded just before anybody listened has no time.
-                frame = series.frame.encode(stamp(timestamp_ns or clock()), operation, value)
-            frames.append(frame)
-        return frames
 
     def _ask_for_truth(self) -> None:
         """Have a mark made, if any client can take the totals that it wants."""

@@ -1,0 +1,678 @@
+"""
+One table of frames and the events that they mean, for encoder and decoder both.
+
+The frames are written out by hand, from the definition of the format alone: a frame is a varint
+that says how many bytes follow, then one protobuf ``Event``.  A reminder of what bytes mean there:
+
+- a field begins with its number times eight, plus 0 for a varint, 1 for eight bytes, 2 for a
+  length and so many bytes;
+- a varint has seven bits in each byte, lowest first, and all bytes but its last have 80 added;
+- doubles are little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf, nan
+
+from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Unit
+from txmetrics_tcp._model import Status
+
+COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+SECOND = 1_000_000_000
+WHEN = SECOND + 2
+"""The time of most events here, as a field: ``12 04 08 01 10 02``."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    @ivar name: what is special about it.
+    @ivar frame: the bytes.
+    @ivar event: what they mean, or None if nothing.
+    @ivar ours: whether these are the bytes that we write for that event; if not, it is something
+        that others may write, and that must be read.
+    """
+
+    name: str
+    frame: bytes
+    event: Event | None
+    ours: bool = True
+
+
+def wire(text: str) -> bytes:
+    """Hexadecimal digits in lines, with comments."""
+    return bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
+
+
+def seen(events: Iterable[Event]) -> list[str]:
+    """
+    Events, so that they can be compared: NaN as equal, but not 1 and 1.0, nor 0.0 and -0.0.
+
+    A unit that came over the wire is text.
+    """
+    return [repr(_plain(event)) for event in events]
+
+
+def _plain(event: Event) -> Event:
+    if isinstance(event, Metadata) and event.unit is not None:
+        return Metadata(event.kind, event.name, str(event.unit), event.description)
+    return event
+
+
+def metric(
+    operation: Operation,
+    value: int | float,
+    labels: dict[str, str] | None = None,
+    when: int = WHEN,
+    name: str = "m",
+) -> Metric:
+    return Metric(Key.of(operation.kind, name, labels), operation, value, when)
+
+
+def increment(n: int) -> Metric:
+    return metric(Operation.INCREMENT_COUNTER, n)
+
+
+def at(when: int) -> Metric:
+    return metric(Operation.INCREMENT_COUNTER, 1, when=when)
+
+
+CASES = [
+    # Operations
+    Case(
+        "increment a counter",
+        wire("""
+            0d                        # a frame of 13 bytes
+            12 0b                     # metric, 11 bytes
+              0a 01 6d                # name: "m"
+              12 04 08 01 10 02       # timestamp: 1 second, 2 nanoseconds
+              20 01                   # increment_counter: 1
+        """),
+        increment(1),
+    ),
+    Case(
+        "set a counter",
+        wire("""
+            0e
+            12 0c
+              0a 01 6d
+              12 04 08 01 10 02
+              28 ac 02                # set_counter: 300
+        """),
+        metric(Operation.SET_COUNTER, 300),
+    ),
+    Case(
+        "increment a gauge",
+        wire("""
+            14
+            12 12
+              0a 01 6d
+              12 04 08 01 10 02
+              31 00 00 00 00 00 00 f8 3f  # increment_gauge: 1.5
+        """),
+        metric(Operation.INCREMENT_GAUGE, 1.5),
+    ),
+    Case(
+        "decrement a gauge",
+        wire("""
+            14
+            12 12
+              0a 01 6d
+              12 04 08 01 10 02
+              39 00 00 00 00 00 00 04 c0  # decrement_gauge: -2.5
+        """),
+        metric(Operation.DECREMENT_GAUGE, -2.5),
+    ),
+    Case(
+        "set a gauge",
+        wire("""
+            14
+            12 12
+              0a 01 6d
+              12 04 08 01 10 02
+              41 00 00 00 00 00 00 59 40  # set_gauge: 100.0
+        """),
+        metric(Operation.SET_GAUGE, 100.0),
+    ),
+    Case(
+        "record in a histogram",
+        wire("""
+            14
+            12 12
+              0a 01 6d
+              12 04 08 01 10 02
+              49 fc a9 f1 d2 4d 62 50 3f  # record_histogram: 0.001
+        """),
+        metric(Operation.RECORD_HISTOGRAM, 0.001),
+    ),
+    # Values
+    Case(
+        "a counter incremented by nothing: a value of a oneof is written, also if it is 0",
+        wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02  20 00"),
+        increment(0),
+    ),
+    Case(
+        "a counter set to nothing",
+        wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02  28 00"),
+        metric(Operation.SET_COUNTER, 0),
+    ),
+    Case(
+        "the largest varint of one byte",
+        wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02  20 7f"),
+        increment(127),
+    ),
+    Case(
+        "the smallest varint of two bytes",
+        wire("0e 12 0c 0a 01 6d 12 04 08 01 10 02  20 80 01"),
+        increment(128),
+    ),
+    Case(
+        "the largest varint of two bytes",
+        wire("0e 12 0c 0a 01 6d 12 04 08 01 10 02  20 ff 7f"),
+        increment(16383),
+    ),
+    Case(
+        "the smallest varint of three bytes",
+        wire("0f 12 0d 0a 01 6d 12 04 08 01 10 02  20 80 80 01"),
+        increment(16384),
+    ),
+    Case(
+        "the first value of a counter that a signed number would not hold",
+        wire("16 12 14 0a 01 6d 12 04 08 01 10 02  20 80 80 80 80 80 80 80 80 80 01"),
+        increment(2**63),
+    ),
+    Case(
+        "the largest increment of a counter",
+        wire("16 12 14 0a 01 6d 12 04 08 01 10 02  20 ff ff ff ff ff ff ff ff ff 01"),
+        increment(2**64 - 1),
+    ),
+    Case(
+        "the largest total of a counter",
+        wire("16 12 14 0a 01 6d 12 04 08 01 10 02  28 ff ff ff ff ff ff ff ff ff 01"),
+        metric(Operation.SET_COUNTER, 2**64 - 1),
+    ),
+    Case(
+        "zero",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  41 00 00 00 00 00 00 00 00"),
+        metric(Operation.SET_GAUGE, 0.0),
+    ),
+    Case(
+        "negative zero",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  41 00 00 00 00 00 00 00 80"),
+        metric(Operation.SET_GAUGE, -0.0),
+    ),
+    Case(
+        "the largest double",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  49 ff ff ff ff ff ff ef 7f"),
+        metric(Operation.RECORD_HISTOGRAM, 1.7976931348623157e308),
+    ),
+    Case(
+        "the smallest double above zero",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  49 01 00 00 00 00 00 00 00"),
+        metric(Operation.RECORD_HISTOGRAM, 5e-324),
+    ),
+    Case(
+        "infinity",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  31 00 00 00 00 00 00 f0 7f"),
+        metric(Operation.INCREMENT_GAUGE, inf),
+    ),
+    Case(
+        "negative infinity",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  39 00 00 00 00 00 00 f0 ff"),
+        metric(Operation.DECREMENT_GAUGE, -inf),
+    ),
+    Case(
+        "not a number",
+        wire("14 12 12 0a 01 6d 12 04 08 01 10 02  49 00 00 00 00 00 00 f8 7f"),
+        metric(Operation.RECORD_HISTOGRAM, nan),
+    ),
+    # Labels
+    Case(
+        "a label",
+        wire("""
+            15
+            12 13
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 06                   # labels, an entry of 6 bytes
+                0a 01 6b              # key: "k"
+                12 01 76              # value: "v"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"k": "v"}),
+    ),
+    Case(
+        "a label of a counter that is set",
+        wire("16 12 14 0a 01 6d 12 04 08 01 10 02  1a 06 0a 01 6b 12 01 76  28 ac 02"),
+        metric(Operation.SET_COUNTER, 300, {"k": "v"}),
+    ),
+    Case(
+        "a label of a gauge that is incremented",
+        wire("""
+            1c 12 1a 0a 01 6d 12 04 08 01 10 02  1a 06 0a 01 6b 12 01 76
+            31 00 00 00 00 00 00 f8 3f
+        """),
+        metric(Operation.INCREMENT_GAUGE, 1.5, {"k": "v"}),
+    ),
+    Case(
+        "a label of a gauge that is decremented",
+        wire("""
+            1c 12 1a 0a 01 6d 12 04 08 01 10 02  1a 06 0a 01 6b 12 01 76
+            39 00 00 00 00 00 00 04 c0
+        """),
+        metric(Operation.DECREMENT_GAUGE, -2.5, {"k": "v"}),
+    ),
+    Case(
+        "a label of a gauge that is set",
+        wire("""
+            1c 12 1a 0a 01 6d 12 04 08 01 10 02  1a 06 0a 01 6b 12 01 76
+            41 00 00 00 00 00 00 59 40
+        """),
+        metric(Operation.SET_GAUGE, 100.0, {"k": "v"}),
+    ),
+    Case(
+        "a label of a histogram",
+        wire("""
+            1c 12 1a 0a 01 6d 12 04 08 01 10 02  1a 06 0a 01 6b 12 01 76
+            49 fc a9 f1 d2 4d 62 50 3f
+        """),
+        metric(Operation.RECORD_HISTOGRAM, 0.001, {"k": "v"}),
+    ),
+    Case(
+        "labels are sorted by name",
+        wire("""
+            26
+            12 24
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 06 0a 01 61 12 01 33 # "a": "3"
+              1a 07 0a 02 62 61 12 01 31  # "ba": "1"
+              1a 06 0a 01 63 12 01 32 # "c": "2"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"c": "2", "ba": "1", "a": "3"}),
+    ),
+    Case(
+        # Which of the two goes first when we write them differs between protobuf's implementations,
+        # and so is not ours to say: upb has "aa" first, the one in Python "a".
+        "labels one of which begins as the other",
+        wire("""
+            1e
+            12 1c
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 07 0a 02 61 61 12 01 31  # "aa": "1"
+              1a 06 0a 01 61 12 01 33 # "a": "3"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"a": "3", "aa": "1"}),
+        ours=False,
+    ),
+    Case(
+        "labels are sorted as their bytes, not as UTF-16",
+        wire("""
+            22
+            12 20
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 08 0a 03 ef bd 9e 12 01 31     # U+FF5E
+              1a 09 0a 04 f0 9f 98 80 12 01 32  # U+1F600
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"\U0001f600": "2", "\uff5e": "1"}),
+    ),
+    Case(
+        "an empty label value",
+        wire("""
+            14
+            12 12
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 05 0a 01 6b 12 00    # "k": ""
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"k": ""}),
+    ),
+    Case(
+        "an empty label value, left out, as the Rust family does",
+        wire("""
+            12
+            12 10
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 03 0a 01 6b          # "k", and nothing
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"k": ""}),
+        ours=False,
+    ),
+    Case(
+        "labels that are not sorted",
+        wire("""
+            1d
+            12 1b
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 06 0a 01 62 12 01 32 # "b": "2"
+              1a 06 0a 01 61 12 01 31 # "a": "1"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"a": "1", "b": "2"}),
+        ours=False,
+    ),
+    Case(
+        "a label that comes twice: the last one counts",
+        wire("""
+            1d
+            12 1b
+              0a 01 6d
+              12 04 08 01 10 02
+              1a 06 0a 01 6b 12 01 31 # "k": "1"
+              1a 06 0a 01 6b 12 01 32 # "k": "2"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"k": "2"}),
+        ours=False,
+    ),
+    # Text
+    Case(
+        "unicode in name and labels",
+        wire("""
+            23
+            12 21
+              0a 07 67 72 c3 b6 c3 9f 65        # name: "größe"
+              12 04 08 01 10 02
+              1a 0e
+                0a 04 7a 6f 6e 65               # key: "zone"
+                12 06 e6 9d b1 e4 ba ac         # value: "東京"
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, {"zone": "東京"}, name="größe"),
+    ),
+    Case(
+        "control characters are text like any other",
+        wire("""
+            11
+            12 0f
+              0a 05 1b 5b 32 4a 00    # name: ESC [ 2 J NUL
+              12 04 08 01 10 02
+              20 01
+        """),
+        metric(Operation.INCREMENT_COUNTER, 1, name="\x1b[2J\0"),
+    ),
+    Case(
+        "the longest frame whose length is one byte",
+        wire("7f 12 7d 0a 73" + "78" * 115 + "12 04 08 01 10 02  20 01"),
+        metric(Operation.INCREMENT_COUNTER, 1, name="x" * 115),
+    ),
+    Case(
+        "a frame of two bytes of length, with a metric of one",
+        wire("81 01 12 7f 0a 75" + "78" * 117 + "12 04 08 01 10 02  20 01"),
+        metric(Operation.INCREMENT_COUNTER, 1, name="x" * 117),
+    ),
+    Case(
+        "two bytes of length, everywhere",
+        wire("d6 01 12 d3 01 0a c8 01" + "78" * 200 + "12 04 08 01 10 02  20 01"),
+        metric(Operation.INCREMENT_COUNTER, 1, name="x" * 200),
+    ),
+    # Time
+    Case(
+        "the epoch: an empty timestamp, but one",
+        wire("09 12 07 0a 01 6d  12 00  20 01"),
+        at(0),
+    ),
+    Case(
+        "no seconds",
+        wire("0b 12 09 0a 01 6d  12 02 10 05  20 01"),
+        at(5),
+    ),
+    Case(
+        "no nanoseconds",
+        wire("0b 12 09 0a 01 6d  12 02 08 01  20 01"),
+        at(SECOND),
+    ),
+    Case(
+        "nanoseconds of one byte",
+        wire("0d 12 0b 0a 01 6d  12 04 08 01 10 7f  20 01"),
+        at(SECOND + 127),
+    ),
+    Case(
+        "nanoseconds of two bytes, the fewest",
+        wire("0e 12 0c 0a 01 6d  12 05 08 01 10 80 01  20 01"),
+        at(SECOND + 128),
+    ),
+    Case(
+        "nanoseconds of two bytes, the most",
+        wire("0e 12 0c 0a 01 6d  12 05 08 01 10 ff 7f  20 01"),
+        at(SECOND + 16383),
+    ),
+    Case(
+        "nanoseconds of three bytes, the fewest",
+        wire("0f 12 0d 0a 01 6d  12 06 08 01 10 80 80 01  20 01"),
+        at(SECOND + 16384),
+    ),
+    Case(
+        "nanoseconds of three bytes, the most",
+        wire("0f 12 0d 0a 01 6d  12 06 08 01 10 ff ff 7f  20 01"),
+        at(SECOND + 2**21 - 1),
+    ),
+    Case(
+        "nanoseconds of four bytes, the fewest",
+        wire("10 12 0e 0a 01 6d  12 07 08 01 10 80 80 80 01  20 01"),
+        at(SECOND + 2**21),
+    ),
+    Case(
+        "nanoseconds of four bytes, the most",
+        wire("10 12 0e 0a 01 6d  12 07 08 01 10 ff ff ff 7f  20 01"),
+        at(SECOND + 2**28 - 1),
+    ),
+    Case(
+        "nanoseconds of five bytes, the fewest",
+        wire("11 12 0f 0a 01 6d  12 08 08 01 10 80 80 80 80 01  20 01"),
+        at(SECOND + 2**28),
+    ),
+    Case(
+        "nanoseconds, the most",
+        wire("11 12 0f 0a 01 6d  12 08 08 01 10 ff 93 eb dc 03  20 01"),
+        at(SECOND + 999_999_999),
+    ),
+    Case(
+        "today",
+        wire("15 12 13 0a 01 6d  12 0c 08 88 a5 8c d8 06 10 c5 d2 ac f8 02  20 01"),
+        at(1_795_363_464 * SECOND + 789_260_613),
+    ),
+    Case(
+        "the last nanosecond that protobuf's Timestamp is meant for, in the year 9999",
+        wire("16 12 14 0a 01 6d  12 0d 08 ff 82 d1 ff af 07 10 ff 93 eb dc 03  20 01"),
+        at(253_402_300_799 * SECOND + 999_999_999),
+    ),
+    Case(
+        "no timestamp at all",
+        wire("07 12 05 0a 01 6d  20 01"),
+        at(0),
+        ours=False,
+    ),
+    Case(
+        "a second before the epoch",
+        wire("14 12 12 0a 01 6d  12 0b 08 ff ff ff ff ff ff ff ff ff 01  20 01"),
+        at(-SECOND),
+        ours=False,
+    ),
+    # Metadata
+    Case(
+        "a counter of which nothing is said: its kind is 0, and so is left out",
+        wire("""
+            05
+            0a 03                     # metadata, 3 bytes
+              0a 01 6d                # name: "m"
+        """),
+        Metadata(COUNTER, "m"),
+    ),
+    Case(
+        "a unit",
+        wire("""
+            0e
+            0a 0c
+              0a 01 6d
+              10 01                   # metric_type: GAUGE
+              1a 05 62 79 74 65 73    # unit_value: "bytes"
+        """),
+        Metadata(GAUGE, "m", Unit.BYTES),
+    ),
+    Case(
+        "a description",
+        wire("""
+            0c
+            0a 0a
+              0a 01 6d
+              10 02                   # metric_type: HISTOGRAM
+              22 03 68 6f 77          # description_value: "how"
+        """),
+        Metadata(HISTOGRAM, "m", None, "how"),
+    ),
+    Case(
+        "unit and description, in unicode",
+        wire("""
+            1e
+            0a 1c
+              0a 01 6d
+              10 02
+              1a 07 73 65 63 6f 6e 64 73                # unit_value: "seconds"
+              22 0c 47 72 c3 b6 c3 9f 65 3a 20 c2 b5 73 # description_value: "Größe: µs"
+        """),
+        Metadata(HISTOGRAM, "m", Unit.SECONDS, "Größe: µs"),
+    ),
+    Case(
+        "a unit that we do not know",
+        wire("0e 0a 0c 0a 01 6d  1a 07 70 61 72 73 65 63 73"),
+        Metadata(COUNTER, "m", "parsecs"),
+    ),
+    Case(
+        "an empty unit",
+        wire("07 0a 05 0a 01 6d  1a 00"),
+        Metadata(COUNTER, "m", ""),
+    ),
+    Case(
+        "an empty description",
+        wire("07 0a 05 0a 01 6d  22 00"),
+        Metadata(COUNTER, "m"),
+        ours=False,
+    ),
+    Case(
+        "a kind of 0, written out",
+        wire("07 0a 05 0a 01 6d  10 00"),
+        Metadata(COUNTER, "m"),
+        ours=False,
+    ),
+    # Status
+    Case(
+        "how a stream fares at first: counts of 0 are left out",
+        wire("""
+            0e
+            1a 0c                     # status, 12 bytes
+              0a 04 08 01 10 02       # started: 1 second, 2 nanoseconds
+              12 04 64 65 6d 6f       # source: "demo"
+        """),
+        Status("demo", WHEN),
+    ),
+    Case(
+        "events were lost",
+        wire("""
+            1c
+            1a 1a
+              0a 04 08 01 10 02
+              12 04 64 65 6d 6f
+              18 ac 02                # dropped_incoming: 300
+              20 ff ff ff ff ff ff ff ff ff 01  # dropped_client: 2**64 - 1
+        """),
+        Status("demo", WHEN, 300, 2**64 - 1),
+    ),
+    Case(
+        "a server without a name, that began at the epoch",
+        wire("04 1a 02 0a 00"),
+        Status("", 0),
+    ),
+    Case(
+        "an empty status",
+        wire("02 1a 00"),
+        Status("", 0),
+        ours=False,
+    ),
+    # What others may write, now or later
+    Case("the empty frame", wire("00"), None, ours=False),
+    Case(
+        "an event of a kind that came later: field 15",
+        wire("05  7a 03 01 02 03"),
+        None,
+        ours=False,
+    ),
+    Case(
+        "a field that came later beside a metric",
+        wire("0f 12 0b 0a 01 6d 12 04 08 01 10 02 20 01  78 01"),
+        increment(1),
+        ours=False,
+    ),
+    Case(
+        "a field that came later in a metric, in front",
+        wire("0f 12 0d  78 01  0a 01 6d 12 04 08 01 10 02 20 01"),
+        increment(1),
+        ours=False,
+    ),
+    Case(
+        "a field that came later in metadata",
+        wire("08 0a 06 0a 01 6d  2a 01 78"),
+        Metadata(COUNTER, "m"),
+        ours=False,
+    ),
+    Case(
+        "a kind of metric that came later",
+        wire("07 0a 05 0a 01 6d  10 03"),
+        None,
+        ours=False,
+    ),
+    Case(
+        "a metric without an operation",
+        wire("0b 12 09 0a 01 6d 12 04 08 01 10 02"),
+        None,
+        ours=False,
+    ),
+    Case(
+        "an empty metric",
+        wire("02 12 00"),
+        None,
+        ours=False,
+    ),
+    Case(
+        "two operations: the last one counts",
+        wire("0f 12 0d 0a 01 6d 12 04 08 01 10 02  20 07  28 08"),
+        metric(Operation.SET_COUNTER, 8),
+        ours=False,
+    ),
+    Case(
+        "metadata and a metric in one event: the last one counts",
+        wire("12  0a 03 0a 01 6d  12 0b 0a 01 6d 12 04 08 01 10 02 20 01"),
+        increment(1),
+        ours=False,
+    ),
+    Case(
+        "fields in another order",
+        wire("0d 12 0b  20 01  12 04 10 02 08 01  0a 01 6d"),
+        increment(1),
+        ours=False,
+    ),
+    Case(
+        "a length of more bytes than it takes",
+        wire("8d 80 00 12 0b 0a 01 6d 12 04 08 01 10 02 20 01"),
+        increment(1),
+        ours=False,
+    ),
+    Case(
+        "a metric without a name",
+        wire("0a 12 08 12 04 08 01 10 02 20 01"),
+        Metric(Key(COUNTER, ""), Operation.INCREMENT_COUNTER, 1, WHEN),
+        ours=False,
+    ),
+]
