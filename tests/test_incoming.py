@@ -455,6 +455,20 @@ class TotalsTests(IncomingTestCase):
         self.assertEqual(list(incoming.snapshot().values()), [5])
         self.assertEqual((incoming.counts(), len(incoming.log)), before)
 
+    def test_snapshotOfTheLog(self) -> None:
+        """What is still in the log counts as it will when it is folded."""
+        incoming = self.incoming(totals=Totals())
+        counter, gauge = self.counter(incoming), self.gauge(incoming)
+        counter.absolute(2**64 - 1)
+        counter.increment(3)
+        gauge.set(0.1)
+        gauge.increment(0.2)
+        before = incoming.snapshot()
+        self.assertEqual(len(incoming.log), 4)
+        self.assertEqual(before[counter.key], 2)
+        incoming.take()
+        self.assertEqual(incoming.snapshot(), before)
+
     def test_limit(self) -> None:
         """Series beyond the limit work as before, but are not retained, and counted once."""
         incoming = self.incoming(totals=Totals(max_series=2))

@@ -552,4 +552,3 @@ class Incoming(Sink):
                     del self._series[key]
 
         return forget
-

@@ -1,0 +1,508 @@
+"""
+The genuine Rust programs, as children of a test.
+
+What they print is waited for, never slept for: a condition is looked at whenever something came,
+and a wait ends at once when the program does.  tests/rust/README.md says what the programs do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.reader import Bits, bits
+from txmetrics_tcp import Key, MetricKind, MetricsFactory
+
+reactor: Any = _reactor
+
+VARIABLE = "TXMETRICS_RUST_PEERS"
+"""The environment variable that names the folder with the programs."""
+
+PATIENCE = 30.0
+"""How long, in seconds, a test waits for one thing.  It takes a second where it takes long."""
+
+COLUMNS, ROWS = 120, 40
+
+Line = dict[str, Any]
+"""What `receive` and ``metrics-tcp tail --json`` print for one event."""
+
+_P = TypeVar("_P", bound="Peer")
+
+
+def program(name: str) -> str:
+    """
+    Where one of the programs is.
+
+    @raise SkipTest: it was not said where they are.
+    """
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        raise SkipTest(
+            f"needs the Rust programs: bash tests/rust/build.sh DIR, then {VARIABLE}=DIR"
+        )
+    path = Path(folder, name).resolve()
+    if not os.access(path, os.X_OK):
+        raise FileNotFoundError(f"{VARIABLE} is {folder!r}, and there is no program {name!r}")
+    return str(path)
+
+
+def screen_module() -> Any:
+    """
+    The module that knows what a terminal makes of what is written to it.
+
+    @raise SkipTest: it is not installed.
+    """
+    try:
+        import pyte
+    except ImportError:
+        raise SkipTest("needs the package pyte, of the extra 'test'") from None
+    return pyte
+
+
+class Peer(ProcessProtocol):
+    """
+    A child process whose output is waited for.
+
+    @ivar errors: what it wrote to standard error.
+    @ivar status: its exit status once it has ended; -N for signal N.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.errors = ""
+        self.status: int | None = None
+        self._waiting: list[tuple[Callable[[], object], Deferred[None]]] = []
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """
+        Wait until a condition on what was printed holds.
+
+        @param what: what is waited for, for the text of a failure.
+        """
+        await self._until(lambda: condition() or self._ended(), what)
+
+    async def exited(self) -> int:
+        """Wait until it ends by itself."""
+        await self._until(lambda: self.status is not None, "its end")
+        assert self.status is not None
+        return self.status
+
+    def signal(self, number: signal.Signals) -> None:
+        cast(Any, self.transport).signalProcess(number)
+
+    async def kill(self) -> None:
+        """End it, whatever it is doing, also if it is stopped."""
+        if self.status is None:
+            with suppress(ProcessExitedAlready):
+                self.signal(signal.SIGKILL)
+            await self.exited()
+
+    def shown(self) -> str:
+        """The end of what it printed, for the text of a failure."""
+        raise NotImplementedError
+
+    # What Twisted calls.
+
+    def outReceived(self, data: bytes) -> None:
+        self.printed(data)
+        self._look()
+
+    def errReceived(self, data: bytes) -> None:
+        self.errors += data.decode(errors="replace")
+        self._look()
+
+    def processEnded(self, reason: Failure) -> None:
+        ended: Any = reason.value
+        self.status = ended.exitCode if ended.signal is None else -ended.signal
+        self._look()
+
+    def printed(self, data: bytes) -> None:
+        """It has written to standard output."""
+        raise NotImplementedError
+
+    # Inside.
+
+    def _ended(self) -> bool:
+        if self.status is not None:
+            raise AssertionError(f"ended with status {self.status}")
+        return False
+
+    async def _until(self, condition: Callable[[], object], what: str) -> None:
+        try:
+            if condition():
+                return
+            holds: Deferred[None] = Deferred()
+            self._waiting.append((condition, holds))
+            await holds.addTimeout(PATIENCE, reactor)
+        except (AssertionError, TimeoutError) as error:
+            reason = str(error) if isinstance(error, AssertionError) else f"nothing for {PATIENCE}s"
+            raise AssertionError(
+                f"{self.name}: {reason}, while a test waited for {what}; it printed\n"
+                f"{self.shown()}\nand as errors\n{self.errors}"
+            ) from None
+
+    def _look(self) -> None:
+        # Whoever was waiting goes on from here, and may wait for the next thing at once.
+        waiting, self._waiting = self._waiting, []
+        for condition, holds in waiting:
+            if holds.called:
+                continue
+            try:
+                met = condition()
+            except Exception:
+                holds.errback(Failure())
+            else:
+                if met:
+                    holds.callback(None)
+                else:
+                    self._waiting.append((condition, holds))
+
+
+class Printer(Peer):
+    """
+    A program that prints lines.
+
+    @ivar text: the whole lines.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.text: list[str] = []
+        self._rest = b""
+
+    def shown(self) -> str:
+        return "\n".join(self.text[-40:])
+
+    def printed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self.line(line.decode())
+
+    def line(self, text: str) -> None:
+        """A line is complete."""
+        self.text.append(text)
+
+
+class Server(Printer):
+    """The Rust server `serve`."""
+
+    async def listens(self) -> bool:
+        """Wait until it listens, or has found that it cannot."""
+        try:
+            await self.until(lambda: "listening" in self.text, "its listening")
+        except AssertionError:
+            # Between our finding a free port and its listening there, somebody else may.
+            if "cannot listen" not in self.errors:
+                raise
+            return False
+        return True
+
+    def close_input(self) -> None:
+        """Tell it to end."""
+        cast(Any, self.transport).closeStdin()
+
+
+class JsonPrinter(Printer):
+    """
+    A program that prints a stream, one event a line, as JSON.
+
+    @ivar lines: what was printed of metrics and metadata.
+    @ivar others: what was printed of other events.
+    """
+
+    def __init__(self, name: str, field: str) -> None:
+        """
+        @param field: which field tells what an event is.
+        """
+        super().__init__(name)
+        self.lines: list[Line] = []
+        self.others: list[Line] = []
+        self._field = field
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        line = json.loads(text)
+        known = line[self._field] in ("metadata", "metric")
+        (self.lines if known else self.others).append(line)
+
+    def only(self, what: str) -> list[Line]:
+        """The lines of one kind of event."""
+        return [line for line in self.lines if line[self._field] == what]
+
+    async def until_lines(self, count: int, what: str = "metric") -> None:
+        """Wait for so many events of a kind."""
+        await self.until(lambda: len(self.only(what)) >= count, f"{count} lines of {what}")
+
+
+class Receiver(JsonPrinter):
+    """
+    The Rust client `receive`.
+
+    It does not know our own kinds of event, which are empty to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("receive", "what")
+        self._totals: dict[Key, float] = {}
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        line = json.loads(text)
+        if line["what"] == "metric":
+            self._apply(line)
+
+    def bits(self) -> dict[Key, Bits]:
+        """The totals that a viewer has now, as simply as it can be done."""
+        return {key: bits(value) for key, value in self._totals.items()}
+
+    def _apply(self, line: Line) -> None:
+        act, _, word = line["operation"].partition("_")
+        kind = MetricKind(word)
+        if kind is MetricKind.HISTOGRAM:
+            return
+        key = Key(kind, line["name"], tuple(sorted(line["labels"].items())))
+        value = int(line["value"]) if kind is MetricKind.COUNTER else float(line["value"])
+        if act == "increment":
+            value += self._totals.get(key, 0)
+        elif act == "decrement":
+            value = self._totals.get(key, 0) - value
+        self._totals[key] = value % 2**64 if kind is MetricKind.COUNTER else value
+
+
+class Terminal(Peer):
+    """A program on a terminal, and the screen that its user would see."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        pyte = screen_module()
+        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+
+    def press(self, key: str) -> None:
+        cast(Any, self.transport).write(key.encode())
+
+    def shown(self) -> str:
+        return "\n".join(line.rstrip() for line in self._screen.display if line.strip())
+
+    def printed(self, data: bytes) -> None:
+        self._stream.feed(data)
+
+
+class Observer(Terminal):
+    """The Rust viewer `metrics-observer`."""
+
+    def __init__(self) -> None:
+        super().__init__("metrics-observer")
+
+    def values(self) -> dict[str, str]:
+        """What it shows: name and labels, and the value, both as they stand there."""
+        values = {}
+        for line in self.shown().splitlines():
+            if row := _OBSERVED.search(line):
+                values[row[1]] = row[2]
+        return values
+
+    async def until_shown(self, expected: Mapping[str, str | re.Pattern[str]]) -> None:
+        """Wait until it shows these values and no others; a screen is drawn piece by piece."""
+        table = "\n".join(f"{name}    {value}" for name, value in expected.items())
+        await self.until(lambda: self._shows(expected), f"\n{table}\n")
+
+    async def until_among_shown(self, expected: Mapping[str, str]) -> None:
+        """Wait until it shows these values, whatever else it shows."""
+        await self.until(lambda: expected.items() <= self.values().items(), f"{expected}")
+
+    def _shows(self, expected: Mapping[str, str | re.Pattern[str]]) -> bool:
+        values = self.values()
+        return values.keys() == expected.keys() and all(
+            value.fullmatch(values[name])
+            if isinstance(value, re.Pattern)
+            else value == values[name]
+            for name, value in expected.items()
+        )
+
+
+_OBSERVED = re.compile(r"│(?:>> | *)(\S.*?) +((?:total|current|min): .*?) *│")
+
+
+class PeersTestCase(TestCase):
+    """Tests with child processes, and servers of ours; all of them are gone after a test."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        program("receive")
+
+    def spawn(self, peer: _P, executable: str, *arguments: str, terminal: bool = False) -> _P:
+        """Start a program."""
+        environment = {
+            **os.environ,
+            "TERM": "xterm-256color",
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        }
+        command = [executable, *arguments]
+        pty = _terminal() if terminal else False
+        reactor.spawnProcess(peer, executable, command, environment, usePTY=pty)
+        self.addCleanup(lambda: Deferred.fromCoroutine(peer.kill()))
+        return peer
+
+    def receive(self, port: int) -> Receiver:
+        """A Rust client that prints what it receives."""
+        return self.spawn(Receiver(), program("receive"), f"127.0.0.1:{port}")
+
+    def observe(self, port: int) -> Observer:
+        """The Rust viewer."""
+        address = f"127.0.0.1:{port}"
+        return self.spawn(Observer(), program("metrics-observer"), address, terminal=True)
+
+    def tail(self, port: int) -> JsonPrinter:
+        """Our ``metrics-tcp tail --json``."""
+        command = ["-m", "txmetrics_tcp.cli", "tail", f"127.0.0.1:{port}", "--json"]
+        return self.spawn(JsonPrinter("tail", "event"), sys.executable, *command)
+
+    async def serve(self) -> tuple[int, Server]:
+        """A Rust server; with it, its port."""
+        for _ in range(5):
+            port = _free_port()
+            server = self.spawn(Server("serve"), program("serve"), f"127.0.0.1:{port}")
+            if await server.listens():
+                return port, server
+        self.fail("found no free port")
+
+    async def listen(self, factory: Factory, send_buffer: int | None = None) -> int:
+        """
+        Listen with a factory, and return the port.
+
+        @param send_buffer: how many bytes the system may keep for a connection, about; unless
+            given, it decides.
+        """
+        listening: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(listening.stopListening)
+        if send_buffer is not None:
+            # Accepted connections have it from the socket that listens.
+            listening.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if isinstance(factory, MetricsFactory):
+            self.addCleanup(factory.stop, 0)
+        port: int = listening.getHost().port
+        return port
+
+    async def half_closed(self, port: int) -> int:
+        """
+        The port of a relay to a server.  It hands on what the server sends; its own sending side
+        it has ended.
+        """
+        relays: list[_Relay] = []
+
+        def relay() -> _Relay:
+            relays.append(_Relay(port))
+            return relays[-1]
+
+        self.addCleanup(lambda: gatherResults([relay.gone for relay in relays]))
+        return await self.listen(Factory.forProtocol(relay))
+
+
+class _Relay(Protocol):
+    """
+    The side of a relay that a client sees.
+
+    @ivar gone: fires when both sides are closed.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self._server = _RelayToServer(cast(ITCPTransport, self.transport), self.gone)
+        connectProtocol(self._endpoint, self._server)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._server.transport is not None:
+            cast(ITCPTransport, self._server.transport).abortConnection()
+
+
+class _RelayToServer(Protocol):
+    def __init__(self, client: ITCPTransport, gone: Deferred[None]) -> None:
+        self._client = client
+        self._gone = gone
+
+    def connectionMade(self) -> None:
+        cast(ITCPTransport, self.transport).loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._client.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._client.loseConnection()
+        self._gone.callback(None)
+
+
+def _terminal() -> tuple[int, int, str]:
+    """A pseudo-terminal of a known size, as `IReactorProcess.spawnProcess` takes it."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    return ours, theirs, os.ttyname(theirs)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# What `receive` prints
+
+
+def metadata_line(
+    kind: str, name: str, unit: str | None = None, description: str | None = None
+) -> Line:
+    return {
+        "what": "metadata",
+        "name": name,
+        "kind": kind,
+        "unit": unit,
+        "description": description,
+    }
+
+
+def metric_line(
+    operation: str, name: str, labels: Mapping[str, str], value: float, timestamp_ns: int
+) -> Line:
+    seconds, nanos = divmod(timestamp_ns, 1_000_000_000)
+    return {
+        "what": "metric",
+        "name": name,
+        "seconds": seconds,
+        "nanos": nanos,
+        "labels": dict(labels),
+        "operation": operation,
+        "value": _printed(value),
+    }
+
+
+def _printed(value: float) -> int | float | str:
+    if isinstance(value, int):
+        # Beyond this, a reader of JSON that knows doubles only would lose digits.
+        return value if value <= 1 << 53 else str(value)
+    return value if math.isfinite(value) else str(value)
