@@ -29,7 +29,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from itertools import repeat
+from itertools import repeat, starmap
+from operator import length_hint
 from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -450,54 +451,46 @@ class Incoming(Sink):
             as many as C{limit}, and what has no room stays in the log.
         """
         log = self.log
-        pop = log.popleft
-        keep = into.append
-        totals = self._totals
         epoch = self._epoch = self._epoch + 1
+        todo = repeat((), min(len(log), limit))
         drops = room is not None
         left = limit if room is None else room
         recorded = dropped = 0
         try:
-            for _ in range(min(len(log), limit)):
-                entry = pop()
+            # A loop whose every step counts: see docs/performance.md.
+            for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
+                if series.epoch != epoch:
+                    said = self._first_in_fold(series, epoch, stamp)
+                    if said is not None:
+                        recorded += 1
+                        if left > 0 or not drops:
+                            into.append(said)
+                            left -= drops
+                        else:
+                            dropped += 1
                 count = 1
-                if operation is RECORD_MANY:
+                if operation is _INCREMENT_COUNTER:
+                    series.total = total = series.total + value
+                    if total > U64_MAX:
+                        series.total = total & U64_MAX
+                elif operation in APPLY:
+                    series.total = APPLY[operation](series.total, value)
+                elif operation is RECORD_MANY:
                     value, count = value
                     entry = (series, _RECORD_HISTOGRAM, value, stamp)
                     if count > left and not drops:
                         log.appendleft((series, RECORD_MANY, (value, count - left), stamp))
                         count = left
-                elif totals is not None and operation is not _RECORD_HISTOGRAM:
-                    if series.epoch != epoch:
-                        if not series.retained:
-                            totals.admit(series)
-                            if series.retained and series.epoch:
-                                # Who connected while it was not retained does not know its
-                                # value: say it, as one event more, before it changes.
-                                known = (series, SET_OPERATION[series.key.kind], series.total)
-                                recorded += 1
-                                if left > 0 or not drops:
-                                    keep((*known, stamp))
-                                    left -= drops
-                                else:
-                                    dropped += 1
-                        series.epoch = epoch
-                    if operation is _INCREMENT_COUNTER:
-                        series.total = (series.total + value) & U64_MAX
-                    else:
-                        series.total = APPLY[operation](series.total, value)
                 recorded += count
-                if count <= left:
-                    if count == 1:
-                        keep(entry)
-                    else:
-                        into.extend(repeat(entry, count))
-                    left -= count
+                if count == 1 and left > 0:
+                    into.append(entry)
+                    left -= 1
                 else:
-                    into.extend(repeat(entry, left))
-                    dropped += count - left
-                    left = 0
+                    kept = min(count, left)
+                    into.extend(repeat(entry, kept))
+                    dropped += count - kept
+                    left -= kept
                 if left <= 0 and not drops:
                     break
         finally:
@@ -515,31 +508,41 @@ class Incoming(Sink):
         costs in a program that nobody looks at.  The caller holds the lock.
         """
         log = self.log
-        pop = log.popleft
-        totals = self._totals
-        if totals is None:
-            log.clear()
-            return
         epoch = self._epoch = self._epoch + 1
-        recorded = 0
+        size = min(len(log), BATCH)
+        todo = repeat((), size)
+        more = 0
+        increment_counter, u64_max, apply = _INCREMENT_COUNTER, U64_MAX, APPLY
         try:
-            for _ in range(min(len(log), BATCH)):
-                series, operation, value, _stamp = pop()
-                recorded += 1
-                if operation is _INCREMENT_COUNTER:
-                    series.total = (series.total + value) & U64_MAX
-                elif operation in APPLY:
-                    series.total = APPLY[operation](series.total, value)
-                else:
-                    if operation is RECORD_MANY:
-                        recorded += value[1] - 1
-                    continue
+            for series, operation, value, _stamp in starmap(log.popleft, todo):
                 if series.epoch != epoch:
-                    if not series.retained:
-                        totals.admit(series)
-                    series.epoch = epoch
+                    self._first_in_fold(series, epoch, 0)
+                if operation is increment_counter:
+                    series.total = total = series.total + value
+                    if total > u64_max:
+                        series.total = total & u64_max
+                elif operation in apply:
+                    series.total = apply[operation](series.total, value)
+                elif operation is RECORD_MANY:
+                    more += value[1] - 1
         finally:
-            self._recorded += recorded
+            # What is not to be done any more has been done.
+            self._recorded += size - length_hint(todo) + more
+
+    def _first_in_fold(self, series: StreamedSeries, epoch: int, stamp: int) -> Entry | None:
+        """
+        Something happens to a series for the first time in a fold.
+
+        @return: an event to be said before it: who connected while the series was not retained
+            does not know its value.
+        """
+        said = None
+        if not series.retained and self._totals is not None:
+            self._totals.admit(series)
+            if series.retained and series.epoch:
+                said = (series, SET_OPERATION[series.key.kind], series.total, stamp)
+        series.epoch = epoch
+        return said
 
     def _find(self, key: Key) -> StreamedSeries | None:
         reference = self._series.get(key)

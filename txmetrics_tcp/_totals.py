@@ -93,7 +93,9 @@ class Totals:
         return len(self._retained)
 
     def admit(self, series: StreamedSeries) -> None:
-        """Retain a series that something happens to, if there is room."""
+        """Retain a series that something happens to, if it has a total and there is room."""
+        if series.key.kind is MetricKind.HISTOGRAM:
+            return
         if len(self._retained) < self._max_series:
             self._retained[series] = None
             series.retained = True
