@@ -1,0 +1,617 @@
+"""
+The consuming protocol hands on what comes, and the service stays connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, implementer
+
+from tests.wire_cases import CASES, increment, seen
+from txmetrics_tcp import (
+    Event,
+    Metadata,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    StreamError,
+    encode_metric,
+)
+from txmetrics_tcp._client import (
+    MAX_DELAY,
+    Connected,
+    Connecting,
+    ConnectionState,
+    Disconnected,
+    MetricsClientFactory,
+    MetricsClientProtocol,
+    MetricsClientService,
+    Waiting,
+)
+from txmetrics_tcp._endpoints import client_endpoint
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+GARBAGE = b"\x05hello"
+
+
+def frame(n: int) -> bytes:
+    return encode_metric(increment(n))
+
+
+class ProtocolTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.received: list[Event] = []
+        self.lost: list[Failure] = []
+        self.transport = PausingTransport()
+
+    def connect(
+        self, received: Callable[[Event], object] | None = None, **options: int
+    ) -> MetricsClientProtocol:
+        factory = MetricsClientFactory(
+            received or self.received.append,
+            lost=lambda protocol, reason: self.lost.append(reason),
+            **options,
+        )
+        protocol = factory.buildProtocol(self.transport.getPeer())
+        self.transport.connect(protocol)
+        return protocol
+
+    def reason(self) -> str:
+        (reason,) = self.lost
+        return reason.getErrorMessage()
+
+    def test_everyCase(self) -> None:
+        """Every kind of event is handed on, byte by byte as it may come."""
+        self.connect()
+        for case in CASES:
+            for byte in case.frame:
+                self.transport.receive(bytes([byte]))
+        expected = [case.event for case in CASES if case.event is not None]
+        self.assertEqual(seen(self.received), seen(expected))
+        self.assertEqual(self.lost, [])
+
+    def test_atOnce(self) -> None:
+        """An event is handed on with its last byte, and counted."""
+        protocol = self.connect()
+        self.transport.receive(frame(1)[:-1])
+        self.assertEqual(self.received, [])
+        self.assertEqual(protocol.events, 0)
+        self.transport.receive(frame(1)[-1:] + frame(2) + frame(3)[:3])
+        self.assertEqual(self.received, [increment(1), increment(2)])
+        self.assertEqual(protocol.events, 2)
+
+    def test_idleFrames(self) -> None:
+        """With an empty frame the server only sees whether we still read: it is no event."""
+        protocol = self.connect()
+        self.transport.receive(b"\0\0\0")
+        self.assertEqual(protocol.events, 0)
+        self.assertEqual(self.lost, [])
+
+    def test_closed(self) -> None:
+        """The reason of a connection that ends is the transport's."""
+        self.connect()
+        self.transport.receive(frame(1))
+        self.transport.lose(ConnectionDone())
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, ConnectionDone)
+
+    def test_endsWithinAFrame(self) -> None:
+        """A stream that is cut off in a frame did not end well."""
+        self.connect()
+        self.transport.receive(frame(1) + frame(2)[:5])
+        self.transport.end_of_file()
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, ConnectionLost)
+        self.assertIn("the stream ends within a frame, after 5 bytes of it", self.reason())
+
+    def test_lostWithinAFrame(self) -> None:
+        """But a better reason is not replaced."""
+        self.connect()
+        self.transport.receive(frame(1)[:5])
+        self.transport.lose(ConnectionRefusedError())
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, ConnectionRefusedError)
+
+    def test_notAStream(self) -> None:
+        """What is no stream of metrics ends the connection, and is the reason for that."""
+        self.connect()
+        self.transport.receive(frame(1) + GARBAGE + frame(2))
+        self.assertTrue(self.transport.aborted)
+        self.assertEqual(self.lost, [])
+        self.transport.drain()
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, StreamError)
+        self.assertIn("not a metrics stream: a frame of 5 bytes is no event", self.reason())
+        self.assertEqual(self.received, [increment(1)])
+
+    def test_afterNotAStream(self) -> None:
+        """What a transport still delivers after that is not looked at."""
+        protocol = self.connect()
+        self.transport.receive(GARBAGE)
+        protocol.dataReceived(frame(1))
+        protocol.dataReceived(GARBAGE)
+        self.transport.drain()
+        self.assertEqual(self.received, [])
+        self.assertEqual(len(self.lost), 1)
+
+    def test_maxFrame(self) -> None:
+        """A frame that is too long is refused when it is announced."""
+        self.connect(max_frame=12)
+        self.transport.receive(frame(1)[:1])
+        self.transport.drain()
+        self.assertIn("13 bytes is announced, the limit is 12", self.reason())
+
+    def test_close(self) -> None:
+        """
+        Who closes gets no more events, and the server learns of it at once: by a reset, since an
+        end of file could mean that we still read.
+        """
+        received: list[Event] = []
+
+        def enough(event: Event) -> None:
+            received.append(event)
+            protocol.close()
+
+        protocol = self.connect(enough)
+        self.transport.receive(frame(1) + frame(2))
+        protocol.dataReceived(frame(3))
+        self.assertTrue(self.transport.aborted)
+        self.transport.drain()
+        self.assertEqual(received, [increment(1)])
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, ConnectionAborted)
+        protocol.close()
+        self.assertEqual(len(self.lost), 1)
+
+    def test_closeWithoutAbort(self) -> None:
+        """Transports that have no `abortConnection` are closed as they can be."""
+
+        class Plain:
+            lost = False
+
+            def loseConnection(self) -> None:
+                self.lost = True
+
+        transport = Plain()
+        protocol = self.connect()
+        protocol.transport = transport  # type: ignore[assignment]
+        protocol.dataReceived(frame(1) + GARBAGE)
+        self.assertTrue(transport.lost)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertIn("not a metrics stream", self.reason())
+
+    def test_closeWithFramesLeft(self) -> None:
+        """Frames that came, but were not wanted any more, are no sign of a stream cut off."""
+        protocol = self.connect(lambda event: protocol.close())
+        self.transport.receive(frame(1) + frame(2))
+        self.transport.lose(ConnectionDone())
+        (reason,) = self.lost
+        self.assertIsInstance(reason.value, ConnectionDone)
+
+    def test_aCallbackThatFails(self) -> None:
+        """Its error is the transport's, which closes, as with every protocol."""
+        protocol = self.connect(lambda event: 1 // 0)
+        self.assertRaises(ZeroDivisionError, protocol.dataReceived, frame(1))
+
+    def test_keepAlive(self) -> None:
+        """Over TCP, a server that vanished is noticed in the end, though we never write."""
+        kept = []
+        self.transport.setTcpKeepAlive = kept.append  # type: ignore[attr-defined]
+        directlyProvides(self.transport, ITCPTransport)
+        self.connect()
+        self.assertEqual(kept, [True])
+
+    def test_connected(self) -> None:
+        made: list[MetricsClientProtocol] = []
+        factory = MetricsClientFactory(self.received.append, connected=made.append)
+        protocol = factory.buildProtocol(None)
+        self.assertEqual(made, [])
+        self.transport.connect(protocol)
+        self.assertEqual(made, [protocol])
+        self.assertIs(protocol.factory, factory)
+
+    def test_logged(self) -> None:
+        """Where nobody asks why a connection ended, a stream that is none is logged."""
+        for data, level in [(GARBAGE, [LogLevel.error]), (frame(1), [])]:
+            transport = PausingTransport()
+            transport.connect(MetricsClientFactory(self.received.append).buildProtocol(None))
+            with capturedLogs() as logs:
+                transport.receive(data)
+                transport.drain()
+                transport.lose()
+            self.assertEqual([event["log_level"] for event in logs], level)
+
+    def test_quiet(self) -> None:
+        """The factory does not log that it starts and stops."""
+        factory = MetricsClientFactory(self.received.append)
+        with capturedLogs() as logs:
+            factory.doStart()
+            factory.doStop()
+        self.assertEqual(logs, [])
+
+    def test_fromOurServer(self) -> None:
+        """What our server sends is what was recorded."""
+        reactor = FakeReactor()
+        server = MetricsFactory(reactor)
+        other_end = PausingTransport()
+        self.connect()
+        other_end.connect(server.buildProtocol(other_end.getPeer()))
+        server.recorder.describe_counter("requests_total", "count", "how many")
+        server.recorder.counter("requests_total", route="/").increment(3)
+        reactor.settle()
+        self.transport.receive(other_end.drain())
+        self.assertIn(
+            Metadata(MetricKind.COUNTER, "requests_total", "count", "how many"), self.received
+        )
+        metrics = [event for event in self.received if isinstance(event, Metric)]
+        self.assertEqual(
+            [(str(event.key), event.value) for event in metrics],
+            [("requests_total [route = /]", 3)],
+        )
+
+
+@implementer(IStreamClientEndpoint)
+class FakeEndpoint:
+    """
+    An endpoint whose attempts succeed or fail when a test says so.
+
+    @ivar attempts: those that were begun, each with the factory that it is for.
+    @ivar cancelled: how many of them were given up.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
+        self.cancelled = 0
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        def cancel(attempt: Deferred[IProtocol]) -> None:
+            self.cancelled += 1
+
+        attempt: Deferred[IProtocol] = Deferred(cancel)
+        self.attempts.append((protocolFactory, attempt))
+        return attempt
+
+    def succeed(self) -> PausingTransport:
+        """The last attempt leads to a connection."""
+        factory, attempt = self.attempts[-1]
+        transport = PausingTransport()
+        protocol = factory.buildProtocol(transport.getPeer())
+        transport.connect(protocol)
+        attempt.callback(protocol)
+        return transport
+
+    def fail(self, error: Exception) -> None:
+        """The last attempt fails."""
+        self.attempts[-1][1].errback(Failure(error))
+
+
+class ServiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.endpoint = FakeEndpoint()
+        self.received: list[Event] = []
+        self.states: list[ConnectionState] = []
+        self.failures: list[int] = []
+
+    def start(
+        self, observer: Callable[[ConnectionState], object] | None = None
+    ) -> MetricsClientService:
+        """Start a service that waits ten seconds after the first failure, twenty after two …"""
+
+        def wait(failures: int) -> float:
+            self.failures.append(failures)
+            return failures * 10.0
+
+        service = MetricsClientService(
+            self.reactor,
+            self.endpoint,
+            self.received.append,
+            observer=observer or self.states.append,
+            retry_policy=wait,
+        )
+        service.startService()
+        return service
+
+    def said(self) -> list[str]:
+        """What the observer was told since the last time, in words."""
+        said = []
+        for state in self.states:
+            match state:
+                case Connecting():
+                    said.append("connecting")
+                case Connected(address):
+                    said.append(f"connected {address.host}:{address.port}")  # type: ignore[attr-defined]
+                case Disconnected():
+                    said.append(f"disconnected {state}")
+                case Waiting(seconds):
+                    said.append(f"waiting {seconds}")
+        self.states.clear()
+        return said
+
+    def test_connects(self) -> None:
+        self.start()
+        self.assertEqual(self.said(), ["connecting"])
+        transport = self.endpoint.succeed()
+        self.assertEqual(self.said(), ["connected 127.0.0.1:54321"])
+        transport.receive(frame(1))
+        self.assertEqual(self.received, [increment(1)])
+        self.assertEqual(self.said(), [])
+
+    def test_reconnects(self) -> None:
+        """When a connection ends, it makes another one, after a while."""
+        self.start()
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        transport.lose(ConnectionDone())
+        self.assertEqual(
+            self.said()[2:], ["disconnected Connection was closed cleanly", "waiting 10.0"]
+        )
+        self.reactor.advance(9.9)
+        self.assertEqual(self.said(), [])
+        self.reactor.advance(0.1)
+        self.assertEqual(self.said(), ["connecting"])
+        self.endpoint.succeed().receive(frame(2))
+        self.assertEqual(self.received, [increment(1), increment(2)])
+
+    def test_waitsLonger(self) -> None:
+        """With each failure in a row, of whatever sort; nothing is forgotten by connecting."""
+        self.start()
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(10)
+        self.endpoint.fail(OSError(24, "Too many open files"))
+        self.reactor.advance(20)
+        self.endpoint.succeed().lose(ConnectionDone())
+        self.reactor.advance(30)
+        self.endpoint.succeed().lose(ConnectionLost())
+        self.assertEqual(self.failures, [1, 2, 3, 4])
+        self.assertEqual(
+            [line for line in self.said() if line.startswith("disconnected")],
+            [
+                "disconnected Connection was refused by other side",
+                "disconnected [Errno 24] Too many open files",
+                "disconnected Connection was closed cleanly",
+                "disconnected Connection to the other side was lost in a non-clean fashion",
+            ],
+        )
+
+    def test_beginsAnew(self) -> None:
+        """Once an event came, the next failure counts as the first."""
+        self.start()
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(10)
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(20)
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        transport.lose()
+        self.assertEqual(self.failures, [1, 2, 1])
+
+    def test_idleFramesAreNoData(self) -> None:
+        """Empty frames do not tell that a server works."""
+        self.start()
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(10)
+        transport = self.endpoint.succeed()
+        transport.receive(b"\0\0")
+        transport.lose()
+        self.assertEqual(self.failures, [1, 2])
+
+    def test_anotherKindOfServer(self) -> None:
+        """It is said clearly, and is a failure, even if some of it looked like events."""
+        self.start()
+        for attempt in 1, 2:
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1) + GARBAGE)
+            transport.drain()
+            _, _, disconnected, waiting = self.said()
+            self.assertIn(
+                "disconnected not a metrics stream: a frame of 5 bytes is no event", disconnected
+            )
+            self.assertEqual(waiting, f"waiting {attempt * 10.0}")
+            self.reactor.advance(attempt * 10.0)
+
+    def test_maxFrame(self) -> None:
+        service = MetricsClientService(
+            self.reactor,
+            self.endpoint,
+            self.received.append,
+            observer=self.states.append,
+            max_frame=12,
+        )
+        service.startService()
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        transport.drain()
+        self.assertIn("the limit is 12", self.said()[2])
+
+    def test_endpointThatRaises(self) -> None:
+        """An endpoint that raises, which it should not, is survived, too."""
+        self.endpoint.connect = lambda factory: 1 // 0  # type: ignore[method-assign]
+        self.start()
+        self.assertEqual(
+            self.said(),
+            ["connecting", "disconnected integer division or modulo by zero", "waiting 10.0"],
+        )
+
+    def test_silentError(self) -> None:
+        """An error without a text is named."""
+        self.start()
+        self.endpoint.fail(ValueError())
+        self.assertEqual(self.said()[1], "disconnected ValueError")
+
+    def test_stopWhileConnected(self) -> None:
+        """The connection is closed, and no other is made."""
+        service = self.start()
+        transport = self.endpoint.succeed()
+        self.said()
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        self.assertTrue(transport.aborted)
+        transport.drain()
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.said()), 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.failures, [])
+
+    def test_stopWhileConnecting(self) -> None:
+        """The attempt is given up."""
+        service = self.start()
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.endpoint.cancelled, 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stopWhileWaiting(self) -> None:
+        """The next attempt does not take place."""
+        service = self.start()
+        self.endpoint.fail(ConnectionRefusedError())
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.reactor.advance(100)
+        self.assertEqual(len(self.endpoint.attempts), 1)
+
+    def test_startAgain(self) -> None:
+        service = self.start()
+        self.endpoint.fail(ConnectionRefusedError())
+        service.stopService()
+        service.startService()
+        self.endpoint.succeed().receive(frame(1))
+        self.assertEqual(self.received, [increment(1)])
+
+    def test_observerThatFails(self) -> None:
+        """It is logged, and does not keep the service from trying again."""
+
+        def fail(state: ConnectionState) -> None:
+            raise RuntimeError(f"no use for {state}")
+
+        self.start(fail)
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(10)
+        self.endpoint.succeed().receive(frame(1))
+        self.assertEqual(self.received, [increment(1)])
+        # Connecting, Disconnected, Waiting, Connecting, Connected.
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 5)
+
+    def test_withoutObserver(self) -> None:
+        service = MetricsClientService(self.reactor, self.endpoint, self.received.append)
+        service.startService()
+        self.endpoint.succeed().receive(frame(1))
+        self.assertEqual(self.received, [increment(1)])
+
+    def test_defaultPolicy(self) -> None:
+        """Longer with each failure, up to a limit, and not always the same."""
+        delays: list[list[float]] = []
+        for _ in range(2):
+            endpoint = self.endpoint = FakeEndpoint()
+            self.states.clear()
+            service = MetricsClientService(
+                self.reactor, endpoint, self.received.append, observer=self.states.append
+            )
+            service.startService()
+            for _ in range(20):
+                endpoint.fail(ConnectionRefusedError())
+                self.reactor.advance(MAX_DELAY + 1)
+            delays.append([state.seconds for state in self.states if isinstance(state, Waiting)])
+            service.stopService()
+        self.assertNotEqual(*delays)
+        for waits in delays:
+            self.assertEqual(len(waits), 20)
+            self.assertTrue(0.5 <= waits[0] < 2, waits)
+            self.assertTrue(all(MAX_DELAY <= wait <= MAX_DELAY + 1 for wait in waits[-5:]), waits)
+            self.assertLess(waits[2], waits[8])
+
+
+@implementer(IHostnameResolver)
+class FakeResolver:
+    """
+    @ivar addresses: what a name resolves to.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: list[IAddress] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        *options: object,
+        **more: object,
+    ) -> IHostResolution:
+        resolutionReceiver.resolutionBegan(None)  # type: ignore[arg-type]
+        for address in self.addresses:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return None  # type: ignore[return-value]
+
+
+@implementer(IReactorPluggableNameResolver)
+class NamesReactor(FakeReactor):
+    """
+    @ivar connecting: where it was asked to connect to, and the factory for that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nameResolver = FakeResolver()
+        self.connecting: list[tuple[str, int, IProtocolFactory]] = []
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        raise AssertionError("not to be replaced")
+
+    def connectTCP(
+        self, host: str, port: int, factory: IProtocolFactory, **options: object
+    ) -> None:
+        self.connecting.append((host, port, factory))
+
+
+class NameTests(SynchronousTestCase):
+    """With names as they are in the world: they do not always resolve."""
+
+    def test_laterName(self) -> None:
+        """A name that does not resolve is looked up again, until it does."""
+        reactor = NamesReactor()
+        states: list[ConnectionState] = []
+        service = MetricsClientService(
+            reactor,
+            client_endpoint(reactor, "metrics.example:5000"),
+            lambda event: None,
+            observer=states.append,
+            retry_policy=lambda failures: 1,
+        )
+        service.startService()
+        for _ in range(3):
+            reactor.advance(1)
+        failed = [state for state in states if isinstance(state, Disconnected)]
+        self.assertEqual(len(failed), 4)
+        self.assertIn("DNS lookup failed", str(failed[0]))
+        self.assertEqual(reactor.connecting, [])
+
+        transport = PausingTransport()
+        reactor.nameResolver.addresses.append(transport.getHost())
+        reactor.advance(1)
+        ((host, port, factory),) = reactor.connecting
+        self.assertEqual((host, port), ("127.0.0.1", 5000))
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        self.assertEqual(states[-1], Connected(transport.getPeer()))

@@ -1,0 +1,324 @@
+"""
+The consuming side: a protocol that hands on the events of a stream, and a service that stays
+connected to where the stream comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmetrics_tcp._model import Event
+from txmetrics_tcp._wire import MAX_FRAME, Decoder, StreamError
+
+INITIAL_DELAY = 0.5
+"""How many seconds to wait before the next attempt, but for a growth by half with each failure."""
+
+MAX_DELAY = 15.0
+"""
+How many seconds it may grow to.  Up to one second comes on top by chance, so that many clients
+of one server do not all come back at the same moment.
+"""
+
+
+class MetricsClientProtocol(Protocol):
+    """
+    One connection to a server: hands on its events, one by one, as they come.
+
+    What is not a stream of metrics ends the connection, and is the reason that C{lost} is
+    given.  An exception from C{received} ends it, too, as with any Twisted protocol.
+
+    @ivar events: how many events have come.
+    """
+
+    _log = Logger(namespace="txmetrics_tcp")
+
+    transport: ITransport
+
+    def __init__(
+        self,
+        received: Callable[[Event], object],
+        *,
+        connected: Callable[[MetricsClientProtocol], object] | None = None,
+        lost: Callable[[MetricsClientProtocol, Failure], object] | None = None,
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        """
+        @param received: called with each event, on the reactor thread.
+        @param connected: called with this protocol when there is a connection.
+        @param lost: called with this protocol, and the reason, when there is none any more:
+            a `StreamError` when what came was not a stream of metrics.  Without it, that is
+            logged.
+        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        """
+        self._received = received
+        self._made = connected
+        self._lost = lost
+        self._decoder = Decoder(max_frame)
+        self._closed = False
+        self._failure: Failure | None = None
+        self.events = 0
+
+    def close(self) -> None:
+        """
+        Close the connection.  No more events are handed on, not even those that have come.
+
+        To be called on the reactor thread.
+        """
+        # A reset rather than an end of file, which would leave the server to find out whether
+        # only our sending side was closed.  There is nothing of ours to be sent.
+        if not self._closed:
+            self._closed = True
+            transport = self.transport
+            getattr(transport, "abortConnection", transport.loseConnection)()
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            # Who only reads would otherwise never notice that the other machine is gone.
+            self.transport.setTcpKeepAlive(True)
+        if self._made is not None:
+            self._made(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closed:
+            return
+        try:
+            for event in self._decoder.feed(data):
+                self.events += 1
+                self._received(event)
+                if self._closed:
+                    return
+        except StreamError:
+            self._failure = Failure()
+            self.close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        closed, self._closed = self._closed, True
+        unfinished = self._decoder.unfinished
+        if self._failure is not None:
+            reason = self._failure
+        elif unfinished and not closed and isinstance(reason.value, ConnectionDone):
+            reason = Failure(
+                ConnectionLost(f"the stream ends within a frame, after {unfinished} bytes of it")
+            )
+        if self._lost is not None:
+            self._lost(self, reason)
+        elif self._failure is not None:
+            self._log.error(
+                "Disconnected from {address}: {reason}",
+                address=self.transport.getPeer(),
+                reason=reason.getErrorMessage(),
+            )
+
+
+class MetricsClientFactory(ClientFactory):
+    """
+    Connects to a server of metrics, with any endpoint::
+
+        endpoint = clientFromString(reactor, "tcp:localhost:5000")
+        endpoint.connect(MetricsClientFactory(print))
+
+    It does not reconnect; see `MetricsClientService`.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        received: Callable[[Event], object],
+        *,
+        connected: Callable[[MetricsClientProtocol], object] | None = None,
+        lost: Callable[[MetricsClientProtocol, Failure], object] | None = None,
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        """Parameters are those of `MetricsClientProtocol`."""
+        self._received = received
+        self._connected = connected
+        self._lost = lost
+        self._max_frame = max_frame
+
+    def buildProtocol(self, addr: IAddress | None) -> MetricsClientProtocol:
+        protocol = MetricsClientProtocol(
+            self._received,
+            connected=self._connected,
+            lost=self._lost,
+            max_frame=self._max_frame,
+        )
+        protocol.factory = self
+        return protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """An attempt to connect has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """
+    There is a connection.  Whether it is to a server of metrics, the first event will tell.
+
+    @ivar address: of the server.
+    """
+
+    address: IAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """
+    An attempt to connect has failed, or a connection has ended.
+
+    @ivar reason: why.  `StreamError` means that the server is of another kind.
+    """
+
+    reason: Failure
+
+    def __str__(self) -> str:
+        """The reason, as one says it, without a full stop."""
+        text = self.reason.getErrorMessage().rstrip(".")
+        return text or type(self.reason.value).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """
+    Time passes before the next attempt.
+
+    @ivar seconds: how much, from now.
+    """
+
+    seconds: float
+
+
+ConnectionState = Connecting | Connected | Disconnected | Waiting
+"""What an observer of `MetricsClientService` is told, in this order and over again."""
+
+
+class MetricsClientService(ClientService):
+    """
+    Stays connected to a server of metrics: whenever a connection ends, or none comes about, be it
+    because the server's name does not resolve, it tries again after a while.
+
+    That while grows with each failure in a row, and begins anew only after a connection on which
+    events came.  A server of another kind, and one that closes connections at once, are failures.
+    """
+
+    _log = Logger(namespace="txmetrics_tcp")
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        received: Callable[[Event], object],
+        *,
+        observer: Callable[[ConnectionState], object] | None = None,
+        max_frame: int = MAX_FRAME,
+        retry_policy: Callable[[int], float] | None = None,
+    ) -> None:
+        """
+        @param endpoint: where the server is.
+        @param received: called with each event, on the reactor thread.
+        @param observer: called with each `ConnectionState`, on the reactor thread.
+        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        @param retry_policy: for a number of failures in a row, from 1 up, how many seconds to wait
+            before the next attempt; see `twisted.application.internet.backoffPolicy`.
+        """
+        factory = MetricsClientFactory(
+            received, connected=self._made, lost=self._ended, max_frame=max_frame
+        )
+        super().__init__(
+            _ObservedEndpoint(endpoint, self._begin, self._failed),
+            factory,
+            # ClientService counts failures to connect; ours are also those that come later.
+            retryPolicy=lambda attempt: self._next_delay(),
+            clock=reactor,
+        )
+        self._observer = observer
+        self._policy = retry_policy or backoffPolicy(INITIAL_DELAY, MAX_DELAY)
+        self._failures = 0
+        self._protocol: MetricsClientProtocol | None = None
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Close the connection and connect no more.
+
+        @return: fires when that is done.
+        """
+        protocol = self._protocol
+        stopped = super().stopService()
+        if protocol is not None:
+            # It would otherwise wait for TLS to be closed in both directions.
+            protocol.close()
+        return stopped
+
+    def _begin(self) -> None:
+        self._tell(Connecting())
+
+    def _failed(self, reason: Failure) -> Failure:
+        self._tell(Disconnected(reason))
+        return reason
+
+    def _made(self, protocol: MetricsClientProtocol) -> None:
+        self._protocol = protocol
+        self._tell(Connected(protocol.transport.getPeer()))
+
+    def _ended(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
+        self._protocol = None
+        if protocol.events and not isinstance(reason.value, StreamError):
+            self._failures = 0
+        self._tell(Disconnected(reason))
+
+    def _next_delay(self) -> float:
+        self._failures += 1
+        delay = self._policy(self._failures)
+        self._tell(Waiting(delay))
+        return delay
+
+    def _tell(self, state: ConnectionState) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer(state)
+        except Exception:
+            # An observer that fails must not be what keeps us from trying again.
+            self._log.failure("An observer of {service} failed", service=self)
+
+
+@implementer(IStreamClientEndpoint)
+class _ObservedEndpoint:
+    """An endpoint, with two functions that learn of each attempt and each failure."""
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        begin: Callable[[], None],
+        failed: Callable[[Failure], Failure],
+    ) -> None:
+        self._endpoint = endpoint
+        self._begin = begin
+        self._failed = failed
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        self._begin()
+        return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(self._failed)

@@ -1,0 +1,61 @@
+"""
+The console script ``metrics-tcp``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from txmetrics_tcp import __version__, _tail
+from txmetrics_tcp._endpoints import EndpointError
+
+_COMMANDS = (_tail.add_command,)
+"""
+What adds each command, in the order of the help.
+
+It is given what `argparse.ArgumentParser.add_subparsers` returned, adds its parser there, and
+sets the default C{run} of it to a function of the options and the reactor that returns an exit
+code.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one command.
+
+    @param argv: the arguments; those of the process unless given.
+    @return: the exit code.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        # Late, since importing it installs it.
+        from twisted.internet import reactor
+
+        code: int = options.run(options, reactor)
+    except EndpointError as error:
+        print(f"metrics-tcp {options.command}: {_tail.visible(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metrics-tcp",
+        description="Watch the metrics that a program streams, live.",
+        epilog="metrics-tcp COMMAND --help tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
+    for add_command in _COMMANDS:
+        add_command(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
