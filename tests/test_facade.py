@@ -3,6 +3,10 @@ The current recorder, and handles that come before it.
 """
 
 import gc
+import os
+import subprocess
+import sys
+import threading
 import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,10 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmetrics_tcp
 from tests.test_recorder import ListRecorder
 from txmetrics_tcp import (
+    Counter,
+    FanoutRecorder,
+    Key,
     Metadata,
     MetricKind,
+    NoopRecorder,
     Operation,
+    PrefixRecorder,
     RecorderInstalledError,
+    Series,
     _facade,
     counter,
     current_recorder,
@@ -29,8 +39,7 @@ from txmetrics_tcp import (
 class FacadeTests(SynchronousTestCase):
     def setUp(self) -> None:
         # A program has one global recorder for its whole life; a test has its own.
-        for name, value in (("_global", None), ("_unbound", _facade._Unbound())):
-            self.patch(_facade, name, value)
+        self.patch(_facade, "_program", _facade._Program())
         self.recorder = ListRecorder()
 
     def test_handlesFromBefore(self) -> None:
@@ -112,6 +121,124 @@ class FacadeTests(SynchronousTestCase):
         gc.collect()
         self.assertIsNone(gone())
 
+    def test_refusedByTheRecorder(self) -> None:
+        """A recorder that cannot take what is there is not installed, and nothing has changed."""
+        early = counter("early"), counter("x" * 60_000)
+        with self.assertRaisesRegex(ValueError, "must not exceed"):
+            set_global_recorder(PrefixRecorder(self.recorder, "y" * 10_000))
+        early[0].increment()
+        self.assertEqual(self.recorder.take(), [])
+        set_global_recorder(self.recorder)
+        early[0].increment()
+        self.assertEqual(len(self.recorder.take()), 1)
+
+    def test_childInstallsItsOwn(self) -> None:
+        """A process that was forked may have another recorder than its parent."""
+        set_global_recorder(self.recorder)
+        early = counter("early")
+        self.patch(os, "getpid", lambda: -1)
+        own = ListRecorder()
+        set_global_recorder(own)
+        early.increment()
+        self.assertEqual((len(self.recorder.take()), len(own.take())), (0, 1))
+        self.assertRaises(RecorderInstalledError, set_global_recorder, ListRecorder())
+
+    def test_madeWhileInstalling(self) -> None:
+        """
+        A handle that is made in the middle of installing, by a finalizer for example, is not
+        left behind.
+        """
+        made: list[Counter] = []
+
+        class Nested(ListRecorder):
+            def attach(self, key: Key) -> Series:
+                if key.name != "nested":
+                    made.append(counter("nested"))
+                return super().attach(key)
+
+        early = counter("early")
+        recorder = Nested()
+        set_global_recorder(recorder)
+        early.increment()
+        made[0].increment()
+        self.assertEqual([name for name, _, _ in recorder.take()], ["early", "nested"])
+
+    def test_installedWhileMaking(self) -> None:
+        """A handle in the making gets to a recorder that is installed meanwhile."""
+        program = _facade._program
+        another = ListRecorder()
+
+        class Installing(NoopRecorder):
+            def attach(self, key: Key) -> Series:
+                series = super().attach(key)
+                if program._installed is None:
+                    set_global_recorder(another)
+                return series
+
+        program._behind = program._nobody = Installing()
+        made = counter("made")
+        made.increment()
+        self.assertEqual(another.take(), [("made", Operation.INCREMENT_COUNTER, 1)])
+
+    def test_threadsMakeHandlesWhileInstalling(self) -> None:
+        """No handle is left behind, whenever it was made."""
+        stop = threading.Event()
+        made: list[list[Counter]] = [[], []]
+
+        def make(handles: list[Counter]) -> None:
+            while not stop.is_set() and len(handles) < 20_000:
+                handles.append(counter("c", i=len(handles), t=id(handles)))
+
+        threads = [threading.Thread(target=make, args=(handles,)) for handles in made]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            set_global_recorder(self.recorder)
+            _facade.unset_global_recorder(self.recorder)
+        set_global_recorder(self.recorder)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(
+            {handle._series.sink for handles in made for handle in handles}, {self.recorder.sink}
+        )
+
+    def test_layersFromBefore(self) -> None:
+        """Layers over what is current follow to who is installed later, and back again."""
+        prefixed = PrefixRecorder(current_recorder(), "db_")
+        both = FanoutRecorder(prefixed, current_recorder())
+        early, twice = prefixed.counter("early"), both.counter("twice")
+        prefixed.describe_counter("early")
+        early.increment()
+        set_global_recorder(self.recorder)
+        early.increment(2)
+        twice.increment(3)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("db_early", Operation.INCREMENT_COUNTER, 2),
+                ("db_twice", Operation.INCREMENT_COUNTER, 3),
+                ("twice", Operation.INCREMENT_COUNTER, 3),
+            ],
+        )
+        self.assertEqual(self.recorder.described, [Metadata(MetricKind.COUNTER, "db_early")])
+        _facade.unset_global_recorder(self.recorder)
+        early.increment()
+        self.assertEqual(self.recorder.take(), [])
+
+    def test_labels(self) -> None:
+        """Refined handles follow as others do."""
+        early = counter("c", a=1).labels(b=2)
+        set_global_recorder(self.recorder)
+        early.increment()
+        self.assertEqual(
+            self.recorder.take(), [("c [a = 1, b = 2]", Operation.INCREMENT_COUNTER, 1)]
+        )
+        self.assertIs(counter("c", a=1, b=2), early)
+
+    def test_repr(self) -> None:
+        self.assertIn("none yet", repr(current_recorder()))
+
 
 class PublicNamesTests(SynchronousTestCase):
     def test_pinned(self) -> None:
@@ -122,12 +249,41 @@ class PublicNamesTests(SynchronousTestCase):
         )
         for name in PUBLIC:
             self.assertTrue(hasattr(txmetrics_tcp, name), name)
+        self.assertEqual(set(PUBLIC) - set(dir(txmetrics_tcp)), set())
+
+    def test_unknown(self) -> None:
+        self.assertFalse(hasattr(txmetrics_tcp, "nothing"))
+
+    def test_star(self) -> None:
+        names: dict[str, object] = {}
+        exec("from txmetrics_tcp import *", names)
+        self.assertEqual(set(PUBLIC) - set(names), set())
+
+    def test_recordingImportsNoTwisted(self) -> None:
+        """A library that only records costs its users next to nothing at import."""
+        script = (
+            "import sys; from txmetrics_tcp import counter, local_recorder, describe_gauge;"
+            "counter('c').increment();"
+            "print([name for name in sys.modules if name.split('.')[0] in"
+            " ('twisted', 'google', 'zope', 'asyncio')])"
+        )
+        output = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(output.stdout.strip(), "[]")
 
 
 PUBLIC = """
-    MAX_FRAME ClientStats Counter Decoder EndpointError Event Gauge Histogram Key ListenError Metadata
-    Metric MetricKind MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation Recorder
-    RecorderInstalledError Series Sink Stats StreamError TcpBuilder TcpRecorder Unit counter
-    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
-    encode_metric gauge histogram set_global_recorder
-""".split()
+    MAX_FRAME ClientStats Counter Decoder EndpointError Event FanoutRecorder FilterRecorder Gauge
+    Histogram Key LabelsRecorder ListenError Metadata Metric MetricKind MetricsFactory
+    MetricsProtocol MetricsService NoopRecorder Operation PrefixRecorder ReactorThreadError Recorder
+    RecorderInstalledError Route RouterRecorder Series Sink Stats Status StreamError TcpBuilder
+    TcpRecorder ThreadedExporter Unit counter current_recorder decode describe_counter
+    describe_gauge describe_histogram encode_metadata encode_metric gauge histogram local_recorder
+    set_global_recorder
+""".split()  # noqa: SIM905 - a list would take a line for each

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from txmetrics_tcp import (
     Counter,
+    Histogram,
     Key,
     Metadata,
     MetricKind,
@@ -160,6 +161,29 @@ class HandleTests(SynchronousTestCase):
             repr(self.recorder.counter("requests", route="/")), "<Counter requests [route = /]>"
         )
         self.assertEqual(repr(self.recorder.gauge("load")), "<Gauge load>")
+
+    def test_labels(self) -> None:
+        """A handle is refined by labels, which win over those that it has."""
+        base = self.recorder.histogram("h", service="a", route="/")
+        refined = base.labels({"user-agent": "x", "n": 1}, route="/y", n=2)
+        self.assertEqual(str(refined.key), "h [n = 2, route = /y, service = a, user-agent = x]")
+        self.assertEqual(str(base.key), "h [route = /, service = a]")
+        refined.record(1)
+        self.assertEqual(len(self.recorder.take()), 1)
+        self.assertIs(type(refined), Histogram)
+        self.assertIs(base.labels({"user-agent": "x"}, n=2, route="/y"), refined)
+        self.assertIs(base.labels()._series, base._series)
+        with self.assertRaisesRegex(ValueError, "label name '' must not be empty"):
+            base.labels({"": "x"})
+
+    def test_labelsOfRegistered(self) -> None:
+        registered = self.recorder.register_counter(Key(MetricKind.COUNTER, "c"))
+        self.assertEqual(str(registered.labels(a="b").key), "c [a = b]")
+
+    def test_labelsWithoutRecorder(self) -> None:
+        key = Key(MetricKind.COUNTER, "c")
+        with self.assertRaisesRegex(ValueError, "<Counter c> was made without a recorder"):
+            Counter(key, self.recorder.attach(key)).labels(a="b")
 
 
 class EveryMethodTests(SynchronousTestCase):

@@ -12,7 +12,9 @@ and let them be seen: with `TcpBuilder`, with `MetricsService` or `MetricsFactor
 application, or with ``twistd metrics-tcp``.
 """
 
-from txmetrics_tcp._endpoints import EndpointError
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from txmetrics_tcp._facade import (
     RecorderInstalledError,
     counter,
@@ -22,24 +24,37 @@ from txmetrics_tcp._facade import (
     describe_histogram,
     gauge,
     histogram,
+    local_recorder,
     set_global_recorder,
 )
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Unit
-from txmetrics_tcp._protocol import MetricsProtocol
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram, NoopRecorder, Recorder
-from txmetrics_tcp._server import MetricsFactory
-from txmetrics_tcp._service import ListenError, MetricsService, TcpBuilder
 from txmetrics_tcp._sink import Series, Sink
-from txmetrics_tcp._stats import ClientStats, Stats
-from txmetrics_tcp._tcp_recorder import TcpRecorder
-from txmetrics_tcp._wire import (
-    MAX_FRAME,
-    Decoder,
-    StreamError,
-    decode,
-    encode_metadata,
-    encode_metric,
-)
+
+if TYPE_CHECKING:
+    from txmetrics_tcp._endpoints import EndpointError
+    from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
+    from txmetrics_tcp._layers import (
+        FanoutRecorder,
+        FilterRecorder,
+        LabelsRecorder,
+        PrefixRecorder,
+        Route,
+        RouterRecorder,
+    )
+    from txmetrics_tcp._protocol import MetricsProtocol
+    from txmetrics_tcp._server import MetricsFactory
+    from txmetrics_tcp._service import ListenError, MetricsService, TcpBuilder
+    from txmetrics_tcp._stats import ClientStats, Stats
+    from txmetrics_tcp._tcp_recorder import TcpRecorder
+    from txmetrics_tcp._wire import (
+        MAX_FRAME,
+        Decoder,
+        StreamError,
+        decode,
+        encode_metadata,
+        encode_metric,
+    )
 
 __all__ = [
     "MAX_FRAME",
@@ -48,9 +63,12 @@ __all__ = [
     "Decoder",
     "EndpointError",
     "Event",
+    "FanoutRecorder",
+    "FilterRecorder",
     "Gauge",
     "Histogram",
     "Key",
+    "LabelsRecorder",
     "ListenError",
     "Metadata",
     "Metric",
@@ -60,14 +78,20 @@ __all__ = [
     "MetricsService",
     "NoopRecorder",
     "Operation",
+    "PrefixRecorder",
+    "ReactorThreadError",
     "Recorder",
     "RecorderInstalledError",
+    "Route",
+    "RouterRecorder",
     "Series",
     "Sink",
     "Stats",
+    "Status",
     "StreamError",
     "TcpBuilder",
     "TcpRecorder",
+    "ThreadedExporter",
     "Unit",
     "counter",
     "current_recorder",
@@ -79,7 +103,39 @@ __all__ = [
     "encode_metric",
     "gauge",
     "histogram",
+    "local_recorder",
     "set_global_recorder",
 ]
 
 __version__ = "0.1.0"
+
+# Twisted and protobuf take ten times as long to import as all that a library needs that only
+# records, so they come with the first name that stands on them.
+_LATER = {
+    name: module
+    for module, names in {
+        "_endpoints": "EndpointError",
+        "_in_thread": "ReactorThreadError ThreadedExporter",
+        "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
+        " RouterRecorder",
+        "_protocol": "MetricsProtocol",
+        "_server": "MetricsFactory",
+        "_service": "ListenError MetricsService TcpBuilder",
+        "_stats": "ClientStats Stats",
+        "_tcp_recorder": "TcpRecorder",
+        "_wire": "MAX_FRAME Decoder StreamError decode encode_metadata encode_metric",
+    }.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -15,7 +15,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    clientFromString,
+    serverFromString,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IStreamClientEndpoint,
@@ -33,8 +41,9 @@ DEFAULT_PORT = 5000
 
 DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
-_PORT = re.compile(r"\d+")
-_HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>\d+)")
+_PORT = re.compile(r"[0-9]+")
+_HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
+_NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 
 class EndpointError(ValueError):
@@ -48,11 +57,7 @@ def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
     @raise EndpointError: it cannot be understood.
     """
     endpoint: IStreamServerEndpoint = _endpoint(
-        reactor,
-        text,
-        lambda host, port: f"{'tcp6' if ':' in host else 'tcp'}:{port}:interface={_quoted(host)}",
-        serverFromString,
-        IStreamServerEndpointStringParser,
+        reactor, text, _server_at, serverFromString, IStreamServerEndpointStringParser
     )
     return endpoint
 
@@ -66,7 +71,7 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
     endpoint: IStreamClientEndpoint = _endpoint(
         reactor,
         text,
-        lambda host, port: f"tcp:host={_quoted(host)}:port={port}",
+        _client_at,
         clientFromString,
         IStreamClientEndpointStringParserWithReactor,
     )
@@ -81,7 +86,7 @@ def is_exposed(address: IAddress) -> bool:
 def _endpoint(
     reactor: Any,
     text: str | int,
-    describe: Callable[[str, int], str],
+    at: Callable[[Any, str, int], Any],
     parse: Callable[[Any, str], Any],
     parsers: Any,
 ) -> Any:
@@ -93,13 +98,13 @@ def _endpoint(
     elif (match := _HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
         host, port = match["v6"] or match["host"], match["port"]
     if port:
-        if int(port) > 65535:
+        if len(port) > 100 or int(port) > 65535:
             raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
-        description = describe(host, int(port))
-    else:
-        description = text
+        return at(reactor, host, int(port))
     try:
-        return parse(reactor, description)
+        if _NO_PATH.fullmatch(text):
+            raise ValueError("there is no path")
+        return parse(reactor, text)
     except Exception as error:
         # Whatever a parser raises (KeyError, TypeError …), what the user wrote was wrong.
         raise EndpointError(
@@ -108,13 +113,23 @@ def _endpoint(
         ) from error
 
 
+def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
+    if ":" in host:
+        return TCP6ServerEndpoint(reactor, port, interface=host)
+    return TCP4ServerEndpoint(reactor, port, interface=host)
+
+
+def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
+    if isIPAddress(host) or isIPv6Address(host):
+        # In spite of its name it is for both, as long as nothing has to be looked up.
+        return TCP4ClientEndpoint(reactor, host, port)
+    # Unlike Twisted's "tcp:" it tries all of a name's addresses, of IPv6 too.
+    return HostnameEndpoint(reactor, host, port)
+
+
 def _prefixes(parsers: Any) -> set[str]:
     # What Twisted knows without a plugin, and what the plugins add: "tcp:5000" is theirs.
     return {"tcp", "ssl", "unix"} | {plugin.prefix for plugin in getPlugins(parsers)}
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
 
 
 def _reason(error: Exception) -> str:

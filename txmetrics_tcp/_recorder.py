@@ -5,8 +5,9 @@ The recorder interface, and the handles that a program records with.
 from __future__ import annotations
 
 import datetime
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
@@ -21,6 +22,7 @@ from txmetrics_tcp._model import (
     whole_number,
 )
 from txmetrics_tcp._sink import NOWHERE, RECORD_MANY, Series
+from txmetrics_tcp._timing import ExceptionCount, InProgress, Timer
 
 HANDLE_CACHE_SIZE = 4096
 """How many handles a recorder keeps, so that asking for one again costs little."""
@@ -31,6 +33,10 @@ _INCREMENT_GAUGE = Operation.INCREMENT_GAUGE
 _DECREMENT_GAUGE = Operation.DECREMENT_GAUGE
 _SET_GAUGE = Operation.SET_GAUGE
 _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
+_ONE = 1
+
+
+_H = TypeVar("_H", bound="Handle")
 
 
 class Handle:
@@ -44,14 +50,37 @@ class Handle:
     @ivar key: the series that was asked for.
     """
 
-    __slots__ = ("__weakref__", "_series", "key")
+    __slots__ = ("__weakref__", "_recorder", "_series", "key")
 
-    def __init__(self, key: Key, series: Series) -> None:
+    def __init__(self, key: Key, series: Series, recorder: Recorder | None = None) -> None:
         self.key = key
         self._series = series
+        self._recorder = recorder
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
+
+    def labels(self: _H, labels: Mapping[str, object] | None = None, /, **more: object) -> _H:
+        """
+        The series that has these labels, too::
+
+            requests = counter("requests_total", service="api")
+            requests.labels(route="/").increment()
+
+        It belongs to the same recorder as this one, and is found again as fast as by its name;
+        where every nanosecond counts, keep what this returns.
+
+        @param labels: the labels as a mapping, for names that are no Python identifiers.
+        @param more: labels as keywords; they win over those of the mapping, and both over the
+            labels that are there.
+        @raise TypeError: the name of a label is not text.
+        @raise ValueError: a name is empty, a text cannot be encoded as UTF-8, or all are too
+            long together.
+        """
+        if self._recorder is None:
+            raise ValueError(f"{self!r} was made without a recorder, which would know the others")
+        refined = {**dict(self.key.labels), **(labels or {}), **more}
+        return self._recorder._find(type(self), self.key.kind, self.key.name, None, refined)
 
     def _attach(self, series: Series) -> None:
         # One assignment: another thread may be recording, and must find the old or the new.
@@ -72,7 +101,8 @@ class Counter(Handle):
         @raise TypeError: C{n} is not a whole number.
         @raise ValueError: C{n} is out of range.
         """
-        if type(n) is not int or not 0 <= n <= U64_MAX:
+        # That it is 1 is seen at a glance: CPython has one object for it (and no other is it).
+        if n is not _ONE and (type(n) is not int or not 0 <= n <= U64_MAX):
             n = whole_number(self.key, "increment by", n)
         # These five lines stand in each method of each handle, because a shared function
         # would cost a quarter of the time that they take.
@@ -83,6 +113,24 @@ class Counter(Handle):
             log.append((series, _INCREMENT_COUNTER, n, sink.clock() if sink.stamped else 0))
             if not sink.wake_pending or len(log) > sink.slack:
                 sink.nudge()
+
+    def count_exceptions(
+        self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
+    ) -> ExceptionCount:
+        """
+        Count the exceptions that leave a block or a function, as context manager or decorator::
+
+            @errors.count_exceptions(OSError)
+            def read(): ...
+
+        The exceptions go on.  Functions may be plain ones, coroutine functions, and such as
+        return Deferreds, whose failures are counted when they come.  One object may be used by
+        any number of threads and tasks at a time.
+
+        @param exception: which ones; by default those that are errors, and not
+            `KeyboardInterrupt`, `SystemExit` or `asyncio.CancelledError`.
+        """
+        return ExceptionCount(self, exception)
 
     def absolute(self, n: SupportsIndex) -> None:
         """
@@ -139,6 +187,21 @@ class Gauge(Handle):
             if not sink.wake_pending or len(log) > sink.slack:
                 sink.nudge()
 
+    def track_inprogress(self) -> InProgress:
+        """
+        Count how many times a block or a function is under way, as context manager or
+        decorator::
+
+            @requests_in_progress.track_inprogress()
+            async def handle(request): ...
+
+        The gauge goes up at the beginning, and down at the end, whatever the end is.  Functions
+        may be plain ones, coroutine functions, and such as return Deferreds: those are under way
+        until the Deferred fires.  One object may be used by any number of threads and tasks at a
+        time.
+        """
+        return InProgress(self)
+
     def set(self, value: SupportsFloat | datetime.timedelta) -> None:
         """
         Set the value.  Parameters and errors are those of `increment`.
@@ -178,6 +241,25 @@ class Histogram(Handle):
             if not sink.wake_pending or len(log) > sink.slack:
                 sink.nudge()
 
+    def time(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
+        """
+        Record how long a block or a function takes, in seconds, as context manager or decorator::
+
+            with latency.time():
+                ...
+
+            @latency.time()
+            async def handle(request): ...
+
+        What ends in an exception is recorded, too.  Functions may be plain ones, coroutine
+        functions, and such as return Deferreds: those take until the Deferred fires.  One
+        object may be used by any number of threads and tasks at a time, and nested.
+
+        @param clock: seconds that never go back; a test may pass that of a
+            `twisted.internet.task.Clock`.
+        """
+        return Timer(self, clock)
+
     def record_many(self, value: SupportsFloat | datetime.timedelta, n: SupportsIndex) -> None:
         """
         Record the same sample several times.
@@ -200,13 +282,11 @@ class Histogram(Handle):
                 sink.nudge()
 
 
-_HANDLES: dict[MetricKind, type[Handle]] = {
+HANDLES: dict[MetricKind, type[Handle]] = {
     MetricKind.COUNTER: Counter,
     MetricKind.GAUGE: Gauge,
     MetricKind.HISTOGRAM: Histogram,
 }
-
-_H = TypeVar("_H", bound=Handle)
 
 
 class Recorder(ABC):
@@ -302,7 +382,7 @@ class Recorder(ABC):
     def _register(self, handle: type[_H], kind: MetricKind, key: Key) -> _H:
         if key.kind is not kind:
             raise ValueError(f"{key.kind.value} {key.name!r}: cannot be registered as {kind.value}")
-        return handle(key, self.attach(key))
+        return self._new_handle(kind, key)  # type: ignore[return-value]
 
     def _find(
         self,
@@ -326,8 +406,10 @@ class Recorder(ABC):
     def _make_handle(
         self, kind: MetricKind, name: str, labels: tuple[tuple[str, object], ...]
     ) -> Handle:
-        key = Key.of(kind, name, dict(labels))
-        return _HANDLES[kind](key, self.attach(key))
+        return self._new_handle(kind, Key.of(kind, name, dict(labels)))
+
+    def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
+        return HANDLES[kind](key, self.attach(key), self)
 
 
 class NoopRecorder(Recorder):

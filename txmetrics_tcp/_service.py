@@ -4,24 +4,28 @@ Listening and stopping: the exporter as a Twisted service, and the builder that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     DeferredList,
+    fail,
     gatherResults,
-    inlineCallbacks,
     maybeDeferred,
 )
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, is_exposed, server_endpoint
 from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
-from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, check_buffer_size
+from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
+from txmetrics_tcp._incoming import at_least, check_buffer_size
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
@@ -59,7 +63,10 @@ class MetricsService(Service):
         self._endpoints = list(endpoints)
         self._flush_timeout = flush_timeout
         self._ports: list[IListeningPort] = []
+        self._attempts: list[Deferred[None]] = []
         self._listening = False
+        # How many calls of stop have not come to their end.
+        self._stopping = 0
         self.recorder = TcpRecorder(factory.incoming, self)
         self.name = "metrics-tcp"
 
@@ -68,35 +75,27 @@ class MetricsService(Service):
         """Where it listens; empty while it does not."""
         return tuple(port.getHost() for port in self._ports)
 
+    @property
+    def silenced(self) -> bool:
+        """See `MetricsFactory.silenced`."""
+        return self._factory.silenced
+
     def stats(self) -> Stats:
         """What happened to events so far.  May be called from any thread; see `Stats`."""
         return self._factory.stats()
 
-    @inlineCallbacks
-    def listen(self) -> Any:
+    def listen(self) -> Deferred[None]:
         """
         Begin to listen on every endpoint.
 
         @return: a Deferred that fires when it listens on all, or fails with `ListenError` and
             listens on none.
         """
-        self._listening = True
-        attempts = [maybeDeferred(endpoint.listen, self._factory) for endpoint in self._endpoints]
-        results = yield DeferredList(attempts, consumeErrors=True)
-        self._ports = [port for success, port in results if success]
-        failures = [result for success, result in results if not success]
-        if failures:
-            yield self._stop_listening()
-            reason = failures[0]
-            raise ListenError(reason.getErrorMessage()) from reason.value
-        for port in self._ports:
-            address = port.getHost()
-            self._log.info("Streaming metrics on {address}", address=address)
-            if is_exposed(address):
-                self._log.warn(
-                    "Everybody who can reach this machine can read the metrics on {address}",
-                    address=address,
-                )
+
+        def failed(reason: Failure) -> Deferred[None]:
+            return self.stop().addCallback(lambda result: reason.raiseException())
+
+        return self._listen().addErrback(failed)
 
     def stop(self) -> Deferred[None]:
         """
@@ -106,37 +105,98 @@ class MetricsService(Service):
 
         @return: fires when all are gone.
         """
+        self._stopping += 1
         # Both at once: new clients are refused from now on.
         gone = self._factory.stop(self._flush_timeout)
-        return gatherResults([self._stop_listening(), gone]).addCallback(lambda results: None)
+        return gatherResults([self._stop_listening(), gone]).addCallback(self._stopped)
 
     # IService
 
     def privilegedStartService(self) -> None:
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        super().privilegedStartService()
         self._start()
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
         if not self._listening:
             self._start()
+        super().startService()
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         return self.stop()
 
     def _start(self) -> None:
-        started = self.listen()
-        failures: list[Failure] = []
-        started.addErrback(failures.append)
-        if failures:
-            failures[0].raiseException()
+        raising = True
+
+        def failed(reason: Failure) -> Failure | None:
+            stopped_meanwhile = bool(self._stopping)
+            # Not to be waited for: the caller is to know now, and a port is closed in the next
+            # turn of the reactor only.
+            self.stop()
+            if raising:
+                return reason
+            if not stopped_meanwhile:
+                self._log.failure("No metrics are streamed", reason)
+            return None
+
+        errors: list[Failure] = []
+        self._listen().addErrback(failed).addErrback(errors.append)
+        raising = False
+        if errors:
+            errors[0].raiseException()
+
+    def _listen(self) -> Deferred[None]:
+        """As `listen`, but after a failure it may still listen somewhere."""
+        if self._stopping:
+            return fail(ListenError("Couldn't listen: it has not stopped yet"))
+        self._listening = True
+        self._attempts = [
+            maybeDeferred(endpoint.listen, self._factory).addCallback(self._listens)
+            for endpoint in self._endpoints
+        ]
+        return DeferredList(self._attempts, consumeErrors=True).addCallback(self._listened)
+
+    def _listens(self, port: IListeningPort) -> None:
+        self._ports.append(port)
+
+    def _listened(self, results: list[tuple[bool, Any]]) -> None:
+        self._attempts = []
+        for success, reason in results:
+            if not success:
+                raise ListenError(_explain(reason.value)) from reason.value
+        for port in self._ports:
+            address = port.getHost()
+            self._log.info("Streaming metrics on {address}", address=address)
+            if is_exposed(address):
+                self._log.warn(
+                    "Everybody who can reach this machine can read the metrics on {address}",
+                    address=address,
+                )
 
     def _stop_listening(self) -> Deferred[None]:
-        ports, self._ports = self._ports, []
         self._listening = False
+        ports, self._ports = self._ports, []
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.cancel()
         stopped = [maybeDeferred(port.stopListening) for port in ports]
         return DeferredList(stopped, consumeErrors=True).addCallback(lambda results: None)
+
+    def _stopped(self, results: object) -> None:
+        self._stopping -= 1
+
+
+def _explain(error: BaseException) -> str:
+    """Where it was not possible to listen, and why."""
+    match error:
+        case CannotListenError(interface=None, port=bytes() | str() as path):
+            return f"Couldn't listen on unix:{os.fsdecode(path)}: {error.socketError}"
+        case CannotListenError(interface=str() as host, port=port):
+            host = f"[{host}]" if ":" in host else host or "any interface"
+            return f"Couldn't listen on {host}:{port}: {error.socketError}"
+        case CancelledError():
+            return "Couldn't listen: it was stopped before it could"
+    return f"Couldn't listen: {error}"
 
 
 class TcpBuilder:
@@ -154,7 +214,8 @@ class TcpBuilder:
         """
         self._given_reactor = reactor
         self._addresses: list[str] = []
-        self._buffer_size: int | None = DEFAULT_BUFFER_SIZE
+        # What `MetricsFactory` is to be made with.
+        self._settings: dict[str, Any] = {}
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
         """
@@ -174,7 +235,63 @@ class TcpBuilder:
         @raise TypeError: it is no whole number.
         @raise ValueError: it is less than 1.
         """
-        self._buffer_size = check_buffer_size(buffer_size)
+        self._settings["buffer_size"] = check_buffer_size(buffer_size)
+        return self
+
+    def totals(self, keep: bool = True) -> TcpBuilder:
+        """
+        Whether the totals of counters and gauges are kept, for clients that come late and for
+        those that lost events.  They are unless told otherwise; without, recording costs less
+        while nobody listens.
+        """
+        self._settings["totals"] = keep
+        return self
+
+    def max_series(self, max_series: int) -> TcpBuilder:
+        """
+        Of how many series totals are kept at most; 10,000 unless told otherwise.
+
+        @raise ValueError: it is negative.
+        """
+        self._settings["max_series"] = at_least("max_series", 0, max_series)
+        return self
+
+    def idle_after(self, seconds: float | None) -> TcpBuilder:
+        """
+        After how many seconds without a change a series is left out of what a new client
+        receives; never, unless told otherwise.
+
+        @raise ValueError: it is negative.
+        """
+        if seconds is not None:
+            at_least("idle_after", 0, seconds)
+        self._settings["idle_after"] = seconds
+        return self
+
+    def repair_interval(self, seconds: float) -> TcpBuilder:
+        """
+        How long, in seconds, totals may be wrong at most for a client that does not catch up; 5
+        unless told otherwise.
+
+        @raise ValueError: it is less than a tenth of a second.
+        """
+        self._settings["repair_interval"] = at_least("repair_interval", 0.1, seconds)
+        return self
+
+    def own_metrics(self, publish: bool = True) -> TcpBuilder:
+        """
+        Whether the exporter's own metrics are in the stream: what it records, delivers and
+        loses.  They are unless told otherwise.
+        """
+        self._settings["own_metrics"] = publish
+        return self
+
+    def source(self, name: str) -> TcpBuilder:
+        """
+        What viewers show as the name of this program; its name, process number and host unless
+        told otherwise.
+        """
+        self._settings["source"] = name
         return self
 
     def service(self) -> MetricsService:
@@ -186,7 +303,7 @@ class TcpBuilder:
         reactor = self._reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
         endpoints = [server_endpoint(reactor, address) for address in addresses]
-        return MetricsService(MetricsFactory(reactor, self._buffer_size), endpoints)
+        return MetricsService(MetricsFactory(reactor, **self._settings), endpoints)
 
     def build(self) -> Deferred[TcpRecorder]:
         """
@@ -221,6 +338,28 @@ class TcpBuilder:
             return reason
 
         return service.listen().addCallbacks(listening, failed)
+
+    def install_in_thread(self) -> ThreadedExporter:
+        """
+        Do what `install` does from a program that has no reactor, and wait until it listens::
+
+            metrics = TcpBuilder().listen_address(5000).install_in_thread()
+
+        The reactor runs in a daemon thread, and leaves the program's signal handlers alone.  If it
+        runs in another thread already, it is used.  When the program ends, what was recorded is
+        sent, for two seconds at most.
+
+        Called from any thread but the reactor's.  In a program that forks, to be called in each
+        process, after the fork.
+
+        @return: has the recorder, the addresses, and a `stop` that waits.
+        @raise ListenError: it was not possible to listen.
+        @raise EndpointError: an address cannot be understood.
+        @raise RecorderInstalledError: there is a global recorder already.
+        @raise ReactorThreadError: this is the reactor's thread; or the reactor has run and
+            stopped; or it ran when this process was forked.  It says what to do instead.
+        """
+        return install_in_thread(own_reactor(self._given_reactor), self.install)
 
     def _reactor(self) -> Any:
         if self._given_reactor is None:

@@ -83,6 +83,64 @@ class Series:
         self.sink = sink
 
 
+class RelaySink(Sink):
+    """
+    Passes entries on to other series, by the rules that handles themselves follow.
+
+    It is looked at anew for each entry which of them are open, since nobody says when that changes.
+    """
+
+    __slots__ = ("_sinks",)
+
+    def __init__(self, every: tuple[Series, ...]) -> None:
+        # The time is read when the first turns up that wants it, and is the same for the rest.
+        self.stamped = False
+        self.clock = time.time_ns
+        # Nothing stays here, so there is nothing to be nudged for.
+        self.wake_pending = True
+        self.slack = 0
+        self.relay_to(every)
+
+    def relay_to(self, every: tuple[Series, ...]) -> None:
+        """
+        Pass on to others from now on.  What another thread is recording meanwhile goes to those of
+        before.
+        """
+        self.log = _RelayLog(every)
+        self._sinks = tuple(series.sink for series in every)
+
+    @property
+    def open(self) -> bool:  # type: ignore[override] # nobody sets that of somebody else's sink
+        for sink in self._sinks:  # noqa: SIM110 - any() of a generator takes twice as long
+            if sink.open:
+                return True
+        return False
+
+
+class _RelayLog:
+    """Looks like a log that is always empty."""
+
+    __slots__ = ("_every",)
+
+    def __init__(self, every: tuple[Series, ...]) -> None:
+        self._every = every
+
+    def __len__(self) -> int:
+        return 0
+
+    def append(self, entry: Entry, /) -> None:
+        _, operation, value, stamp = entry
+        for series in self._every:
+            sink = series.sink
+            if sink.open:
+                if sink.stamped and not stamp:
+                    stamp = sink.clock()
+                log = sink.log
+                log.append((series, operation, value, stamp))
+                if not sink.wake_pending or len(log) > sink.slack:
+                    sink.nudge()
+
+
 def _closed_sink() -> Sink:
     sink = Sink(deque(maxlen=0))
     sink.open = False

@@ -1,0 +1,127 @@
+"""
+Runs programs that are instrumented, as processes of their own, and looks at their streams.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import LIMIT, Daemon
+from tests.reader import Reader
+
+PREAMBLE = """
+import atexit, os, signal, sys, threading, time
+from txmetrics_tcp import *
+
+events = counter("events_total")
+
+def say(name, value):
+    # One write, so that processes and threads do not write in between.
+    os.write(1, f"{name}={value}\\n".encode())
+
+def start(address=0):
+    metrics = TcpBuilder().listen_address(address).install_in_thread()
+    say("port", metrics.addresses[0].port)
+    return metrics
+
+def wait_for_client(metrics):
+    while not metrics.recorder.stats().clients:
+        time.sleep(0.001)
+
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except Exception as error:
+        say(type(error).__name__, str(error).replace("\\n", " "))
+    else:
+        say("refused", "nothing")
+"""
+
+
+class Program(Daemon):
+    """A Python program, given as its text."""
+
+    def __init__(self, case: SynchronousTestCase, script: str) -> None:
+        path = Path(case.mktemp()).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.with_suffix(".py")
+        path.write_text(PREAMBLE + dedent(script))
+        super().__init__(case, str(path), runner=[sys.executable, "-u"])
+
+    def said(self, name: str, nth: int = 1) -> str:
+        """Wait until the program says something for the nth time."""
+        line = rf"(?:.*\n)*?{name}="
+        return self.wait_for(rf"\A(?:{line}.*\n){{{nth - 1}}}{line}(.*)\n")[1]
+
+    @property
+    def port(self) -> int:
+        return int(self.said("port"))
+
+
+class Stream:
+    """
+    A client of a program.
+
+    @ivar reader: what it has received so far.
+    """
+
+    def __init__(self, case: SynchronousTestCase, address: int | str) -> None:
+        """
+        @param address: a port of this machine, or the path of a Unix socket.
+        """
+        if isinstance(address, int):
+            self._socket = socket.create_connection(("127.0.0.1", address), timeout=LIMIT)
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(LIMIT)
+            # Its path may be too long for a socket address; relative to its directory it is not.
+            here = os.open(".", os.O_RDONLY)
+            try:
+                os.chdir(os.path.dirname(address))
+                self._socket.connect(os.path.basename(address))
+            finally:
+                os.fchdir(here)
+                os.close(here)
+        case.addCleanup(self._socket.close)
+        self.reader = Reader()
+
+    def _chunks(self) -> Iterator[bytes]:
+        while data := self._socket.recv(65536):
+            yield data
+
+    def read_until(self, condition: Callable[[Reader], bool]) -> Reader:
+        """Read until something holds; to be called until it does."""
+        if not condition(self.reader):
+            for data in self._chunks():
+                self.reader.feed(data)
+                if condition(self.reader):
+                    break
+            else:
+                raise AssertionError(f"the stream has ended: {self.reader.metrics[-5:]}")
+        return self.reader
+
+    def read_all(self) -> Reader:
+        """Read to the end of the stream."""
+        for data in self._chunks():
+            self.reader.feed(data)
+        assert self.reader.unfinished == 0, "the stream ends within a frame"
+        return self.reader
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def total(reader: Reader, name: str, **labels: str) -> float:
+    """The sum of all series of that name that have these labels."""
+    return sum(
+        value
+        for key, value in reader.totals.items()
+        if key.name == name and labels.items() <= dict(key.labels).items()
+    )

@@ -1,0 +1,202 @@
+"""
+What may be written where an endpoint is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp._endpoints import (
+    DEFAULT_ENDPOINT,
+    EndpointError,
+    client_endpoint,
+    is_exposed,
+    server_endpoint,
+)
+
+SYNTAX = "give PORT, HOST:PORT, [IPV6]:PORT or a Twisted endpoint string such as unix:/run/"
+
+
+class ServerEndpointTests(SynchronousTestCase):
+    def listened(self, text: str | int) -> tuple[str, int]:
+        """Listen there, and return the interface and the port that were asked for."""
+        reactor = MemoryReactorClock()
+        endpoint = server_endpoint(reactor, text)
+        self.assertTrue(IStreamServerEndpoint.providedBy(endpoint))
+        self.successResultOf(endpoint.listen(Factory.forProtocol(Protocol)))
+        [(port, _factory, _backlog, interface)] = reactor.tcpServers
+        return interface, port
+
+    def test_port(self) -> None:
+        """A port alone is one that nobody else can reach."""
+        for text in (5000, "5000", " 5000 ", "05000"):
+            self.assertEqual(self.listened(text), ("127.0.0.1", 5000))
+
+    def test_anyFreePort(self) -> None:
+        self.assertEqual(self.listened(0), ("127.0.0.1", 0))
+        self.assertEqual(self.listened("[::1]:0"), ("::1", 0))
+
+    def test_largestPort(self) -> None:
+        self.assertEqual(self.listened("host:65535"), ("host", 65535))
+
+    def test_default(self) -> None:
+        self.assertEqual(self.listened(DEFAULT_ENDPOINT), ("127.0.0.1", 5000))
+
+    def test_host(self) -> None:
+        for text, interface in (
+            ("127.0.0.1:5000", "127.0.0.1"),
+            ("0.0.0.0:5000", "0.0.0.0"),
+            ("localhost:5000", "localhost"),
+            ("a-host.example:5000", "a-host.example"),
+            ("[::1]:5000", "::1"),
+            ("[::]:5000", "::"),
+            ("[fe80::1%eth0]:5000", "fe80::1%eth0"),
+            # Looks like the beginning of an IPv6 address, and of a word.
+            ("fd00:5000", "fd00"),
+            ("TCP:5000", "TCP"),
+            ("unixhost:5000", "unixhost"),
+        ):
+            self.assertEqual(self.listened(text), (interface, 5000))
+
+    def test_families(self) -> None:
+        for text, family in (("0", TCP4ServerEndpoint), ("[::1]:0", TCP6ServerEndpoint)):
+            self.assertIsInstance(server_endpoint(MemoryReactorClock(), text), family)
+
+    def test_twistedStrings(self) -> None:
+        """What begins as an endpoint string does is one, whatever a host may be called."""
+        for text, expected in (
+            ("tcp:5000", ("", 5000)),
+            ("tcp:5000:interface=192.0.2.1", ("192.0.2.1", 5000)),
+            ("tcp6:5000", ("::", 5000)),
+            ("tcp6:5000:interface=\\:\\:1", ("::1", 5000)),
+            ("haproxy:tcp:5000", ("", 5000)),
+        ):
+            self.assertEqual(self.listened(text), expected)
+
+    def test_unix(self) -> None:
+        for text, address, mode in (
+            ("unix:/run/x.sock", "/run/x.sock", 0o666),
+            ("unix:/run/x.sock:mode=600", "/run/x.sock", 0o600),
+            ("unix:relative", "relative", 0o666),
+            # A path of digits: no host is called unix here.
+            ("unix:5000", "5000", 0o666),
+        ):
+            reactor = MemoryReactorClock()
+            self.successResultOf(
+                server_endpoint(reactor, text).listen(Factory.forProtocol(Protocol))
+            )
+            [(path, _factory, _backlog, permissions, _pid)] = reactor.unixServers
+            self.assertEqual((path, permissions), (address, mode))
+
+
+class ClientEndpointTests(SynchronousTestCase):
+    def connected(self, text: str | int) -> tuple[str, int]:
+        """Connect there, and return the host and the port that were asked for."""
+        reactor = MemoryReactorClock()
+        endpoint = client_endpoint(reactor, text)
+        self.assertTrue(IStreamClientEndpoint.providedBy(endpoint))
+        connecting = endpoint.connect(Factory.forProtocol(Protocol))
+        [(host, port, _factory, _timeout, _bind)] = reactor.tcpClients
+        connecting.addErrback(lambda reason: None)
+        connecting.cancel()
+        return host, port
+
+    def test_port(self) -> None:
+        for text in (5000, "5000", " 5000 "):
+            self.assertEqual(self.connected(text), ("127.0.0.1", 5000))
+
+    def test_host(self) -> None:
+        for text, host in (
+            ("192.0.2.1:5000", "192.0.2.1"),
+            ("[2001:db8::1]:5000", "2001:db8::1"),
+            ("[fe80::1%eth0]:5000", "fe80::1%eth0"),
+        ):
+            self.assertEqual(self.connected(text), (host, 5000))
+
+    def test_hostName(self) -> None:
+        """A name stands for all of its addresses, those of IPv6 too."""
+        for text in ("a-host.example:5000", "haproxy:5000", "tcp6:5000"):
+            host = text.split(":")[0]
+            endpoint = client_endpoint(MemoryReactorClock(), text)
+            self.assertEqual(repr(endpoint), f"<HostnameEndpoint {host}:5000>")
+
+    def test_twistedStrings(self) -> None:
+        self.assertEqual(self.connected("tcp:192.0.2.1:5000"), ("192.0.2.1", 5000))
+        self.assertEqual(self.connected("tcp:host=192.0.2.1:port=5"), ("192.0.2.1", 5))
+
+    def test_unix(self) -> None:
+        reactor = MemoryReactorClock()
+        client_endpoint(reactor, "unix:/run/x.sock").connect(Factory.forProtocol(Protocol))
+        [(path, _factory, _timeout, _checkPID)] = reactor.unixClients
+        self.assertEqual(path, "/run/x.sock")
+
+
+class BadEndpointTests(SynchronousTestCase):
+    def refused(self, text: object, *make: Callable[..., object]) -> str:
+        """The text of the error, which is the same for servers and for clients."""
+        [reason] = {
+            str(self.assertRaises(EndpointError, one, MemoryReactorClock(), text))
+            for one in make or (server_endpoint, client_endpoint)
+        }
+        self.assertIn(repr(str(text).strip()), reason)
+        self.assertNotIn("\n", reason)
+        return reason
+
+    def test_isValueError(self) -> None:
+        self.assertTrue(issubclass(EndpointError, ValueError))
+
+    def test_unknown(self) -> None:
+        """What is no endpoint is told what would be one."""
+        for text in ("", "foo", "host:", ":5000", "host:-1", "-1", "http://host:80", "host:port"):
+            self.assertIn(SYNTAX, self.refused(text))
+        for text in ("::1:5000", "[::1]", "[::1:5000", "[]:5000", "::1"):
+            self.assertIn(SYNTAX, self.refused(text))
+        # int would read these, but nobody means them.
+        for text in (None, True, 5000.0, "\u0665\u0660\u0660\u0660"):
+            self.assertIn(SYNTAX, self.refused(text))
+
+    def test_portTooLarge(self) -> None:
+        for text in (65536, "70000", "host:70000", "[::1]:70000", "9" * 10_000):
+            self.assertTrue(self.refused(text).endswith("a port is at most 65535"))
+
+    def test_badTwistedStrings(self) -> None:
+        """Whatever a parser of Twisted's raises, this one says that the text is wrong."""
+        for text in ("tcp:x", "tcp:", "tcp:5000:nonsense=1", "ssl:5000:privateKey=/nowhere"):
+            self.assertIn(SYNTAX, self.refused(text, server_endpoint))
+            self.assertIn(SYNTAX, self.refused(text, client_endpoint))
+        self.assertIn("'nonsense'", self.refused("tcp:1:nonsense=1", server_endpoint))
+        self.assertIn("ValueError: ", self.refused("tcp:x", server_endpoint))
+
+    def test_cause(self) -> None:
+        error = self.assertRaises(EndpointError, server_endpoint, MemoryReactorClock(), "tcp:x")
+        self.assertIsInstance(error.__cause__, ValueError)
+
+    def test_unix(self) -> None:
+        """An empty path is not one of a name that Linux makes up."""
+        for text in ("unix:", "unix::mode=600", "unix:address="):
+            self.assertIn("there is no path", self.refused(text, server_endpoint))
+        for text in ("unix:", "unix:path="):
+            self.assertIn("there is no path", self.refused(text, client_endpoint))
+        self.assertIn("base 8", self.refused("unix:/run/x:mode=rw", server_endpoint))
+
+
+class ExposedTests(SynchronousTestCase):
+    def test_addresses(self) -> None:
+        """Every interface means the world; one of them is what was asked for."""
+        cases: list[tuple[IAddress, bool]] = [
+            (IPv4Address("TCP", "0.0.0.0", 5), True),
+            (IPv6Address("TCP", "::", 5), True),
+            (IPv4Address("TCP", "127.0.0.1", 5), False),
+            (IPv4Address("TCP", "192.0.2.1", 5), False),
+            (IPv6Address("TCP", "::1", 5), False),
+            (UNIXAddress("/run/x"), False),
+        ]
+        for address, exposed in cases:
+            self.assertEqual(is_exposed(address), exposed, address)

@@ -1,0 +1,640 @@
+"""
+The exporter on real sockets, with real threads, on whatever reactor trial was told to run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import sys
+import threading
+from pathlib import Path
+from statistics import median
+from unittest import skipIf
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorUNIX
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import Logger, LogPublisher
+
+from tests.loopback import (
+    SMALL,
+    LoopbackTestCase,
+    Numbers,
+    Pace,
+    SocketClient,
+    in_order,
+    reactor,
+    record_numbers,
+)
+from tests.reader import truth
+from txmetrics_tcp import MetricsProtocol
+from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, MAX_RECEIVED
+
+try:
+    import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
+except ImportError:
+    no_tls = "pyOpenSSL is not installed"
+else:
+    no_tls = ""
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+THREADS = 8
+
+
+class PaceTests(LoopbackTestCase):
+    async def test_million(self) -> None:
+        """
+        A million events from eight threads, at a pace that the default buffers take: not one is
+        lost, and each thread's stay in their order.
+        """
+        events = 1_000_000
+        factory = await self.exporter()
+        client = await self.connect()
+        pace = Pace(THREADS, 1024)
+        numbers = Numbers(THREADS, pace)
+        reading = self.in_thread(numbers.read, client.socket, events)
+        await self.all_in_threads(
+            lambda thread: record_numbers(factory.recorder, thread, events // THREADS, pace.record),
+            THREADS,
+        )
+        await reading
+        stats = factory.stats()
+        self.assertEqual((numbers.total, stats.recorded, stats.dropped), (events, events, 0))
+        [account] = stats.clients
+        self.assertEqual((account.written, account.dropped, account.waiting), (events, 0, 0))
+
+    async def test_severalClients(self) -> None:
+        """Each client gets all of it, at the pace of the slowest."""
+        events = 50_000
+        factory = await self.exporter()
+        clients = [await self.connect() for _ in range(4)]
+        paces = [Pace(4, 1024) for _ in clients]
+
+        def record(thread: int) -> None:
+            def before(thread: int, number: int) -> None:
+                for pace in paces:
+                    pace.record(thread, number)
+
+            record_numbers(factory.recorder, thread, events // 4, before)
+
+        readings = [
+            self.in_thread(Numbers(4, pace).read, client.socket, events)
+            for client, pace in zip(clients, paces, strict=True)
+        ]
+        await self.all_in_threads(record, 4)
+        await gatherResults(readings)
+        self.assertEqual(factory.stats().dropped_by_clients, 0)
+
+
+class LossTests(LoopbackTestCase):
+    async def test_accounts(self) -> None:
+        """
+        At a pace that nobody can take, every event is in each client's account, which is what
+        the client saw; and the totals are true for all of them in the end.
+        """
+        events, padding = 20_000, "x" * 200
+        factory = await self.exporter(buffer_size=100, flush_timeout=30)
+        factory.send_buffer = SMALL
+        recorder = factory.recorder
+        quick, leaving = await self.connect(), await self.connect()
+        slow = await self.connect(receive_buffer=SMALL)
+        recorded_some, late_is_there = threading.Event(), threading.Event()
+        turn = threading.Semaphore(0)
+        over = threading.Event()
+
+        def before(thread: int, number: int) -> None:
+            if number % 1000 == 0:
+                turn.release()
+            if number == events // 2:
+                recorded_some.set()
+
+        def record(thread: int) -> None:
+            record_numbers(recorder, thread, events, before, padding)
+            late_is_there.wait()
+            record_numbers(recorder, thread, events, before, padding, first=events)
+            recorder.histogram("many", thread=thread, padding=padding).record_many(1, 500)
+
+        def leave() -> None:
+            leaving.read(until=recorded_some.is_set)
+            leaving.reset()
+
+        def wait_for_turn() -> None:
+            if not over.is_set():
+                turn.acquire()
+
+        readings = [
+            self.in_thread(quick.read),
+            self.in_thread(slow.read, before=wait_for_turn, size=SMALL),
+        ]
+        left = self.in_thread(leave)
+        recording = self.all_in_threads(record, THREADS)
+        await left
+        late = await self.connect()
+        late_is_there.set()
+        readings.append(self.in_thread(late.read))
+        await recording
+        over.set()
+        turn.release()
+        await self.service.stop()
+        await gatherResults(readings)
+
+        accounts = [protocol.stats() for protocol in factory.protocols]
+        for protocol in factory.protocols:
+            self.check_account(protocol)
+        self.assertEqual(
+            [account.recorded for account in (accounts[0], accounts[2])],
+            [THREADS * (2 * events + 500)] * 2,
+        )
+        for client, account in zip(
+            (quick, slow, late), (*accounts[:1], *accounts[2:]), strict=True
+        ):
+            self.assertEqual(client.events, account.written)
+            self.assertEqual(client.received, account.bytes_written)
+            self.assertEqual(client.reader.unfinished, 0)
+            self.assertTrue(in_order(client))
+            self.assertEqual(client.reader.bits(), truth(factory))
+            self.assertGreater(account.dropped_incoming, 0)
+            self.assertEqual((account.discarded, account.waiting), (0, 0))
+            told = client.reader.statuses[-1]
+            self.assertEqual(
+                (told.dropped_incoming, told.dropped_client),
+                (account.dropped_incoming, account.dropped),
+            )
+        # The tests of the sums above need all of the ways in which an event can go.
+        self.assertGreater(accounts[2].dropped, 0)
+        self.assertGreater(accounts[2].repairs, 0)
+        self.assertLessEqual(leaving.events, accounts[1].written)
+
+    async def test_stalls(self) -> None:
+        """
+        A client that stalls under load, then reads on, gets whole frames; that of the reference
+        gets a stream that is corrupt for ever.
+        """
+        padding = "x" * 1000
+        factory = await self.exporter(buffer_size=100, flush_timeout=30)
+        client = await self.connect(receive_buffer=SMALL)
+        [protocol] = factory.protocols
+
+        def record(thread: int, mark: str) -> None:
+            record_numbers(factory.recorder, thread, 2000, padding=f"{mark} {padding}")
+
+        for number in range(3):
+            # While the client does not read at all …
+            while protocol.stats().dropped <= 1000 * number:
+                await self.all_in_threads(record, 2, f"{number} stalled")
+            # … and while it does.
+            read_on = threading.Event()
+            reading = self.in_thread(client.read, until=read_on.is_set, size=1001)
+            await self.all_in_threads(record, 2, f"{number} reading")
+            read_on.set()
+            factory.recorder.counter("end", round=number).increment()
+            await reading
+        reading = self.in_thread(client.read)
+        await self.service.stop()
+        await reading
+        self.check_account(protocol)
+        self.assertEqual(client.events, protocol.stats().written)
+        self.assertEqual(client.received, protocol.stats().bytes_written)
+        self.assertEqual(client.reader.unfinished, 0)
+        self.assertEqual(client.reader.bits(), truth(factory))
+
+    async def test_hundredThatNeverRead(self) -> None:
+        """They cost their buffers and a chunk or two each, and a client that reads nothing."""
+        events, stuck, buffer_size = 20_000, 100, 200
+        factory = await self.exporter(buffer_size=buffer_size)
+        factory.send_buffer = SMALL
+        for _ in range(stuck):
+            await self.connect(receive_buffer=SMALL)
+        factory.send_buffer = None
+        client = await self.connect()
+        pace = Pace(4, buffer_size)
+        numbers = Numbers(4, pace)
+        reading = self.in_thread(numbers.read, client.socket, events)
+        await self.all_in_threads(
+            lambda thread: record_numbers(
+                factory.recorder, thread, events // 4, pace.record, "x" * 500
+            ),
+            4,
+        )
+        await reading
+        account = factory.protocols[-1].stats()
+        self.assertEqual((account.recorded, account.written), (events, events))
+        self.assertEqual(factory.stats().waiting, 0)
+        for protocol in factory.protocols[:stuck]:
+            self.check_account(protocol)
+            stats = protocol.stats()
+            self.assertEqual((stats.recorded, stats.dropped_incoming), (events, 0))
+            self.assertEqual((stats.waiting, stats.high_water), (buffer_size, buffer_size))
+            # What Twisted keeps, and what the kernel does.
+            self.assertLessEqual(stats.bytes_written, 2 * CHUNK + 8 * SMALL)
+
+
+class DepartureTests(LoopbackTestCase):
+    async def test_killed(self) -> None:
+        """Of two clients one is killed in the middle of the stream; the other misses nothing."""
+        events = 100_000
+        factory = await self.exporter()
+        dying, staying = await self.connect(), await self.connect()
+        pace = Pace(THREADS, 1024)
+        numbers = Numbers(THREADS, pace)
+        half = threading.Event()
+
+        def before(thread: int, number: int) -> None:
+            pace.record(thread, number)
+            if number == events // THREADS // 2:
+                half.set()
+
+        def die() -> None:
+            dying.read(until=half.is_set)
+            dying.reset()
+
+        death = self.in_thread(die)
+        reading = self.in_thread(numbers.read, staying.socket, events)
+        await self.all_in_threads(
+            lambda thread: record_numbers(factory.recorder, thread, events // THREADS, before),
+            THREADS,
+        )
+        await death
+        await reading
+        await factory.clients(1)
+        self.assertEqual(numbers.total, events)
+        dead, alive = factory.protocols
+        self.assertEqual(factory.present, [alive])
+        self.assertEqual(alive.stats().written, events)
+        self.check_account(dead)
+        self.assertLess(dead.stats().recorded, events)
+
+    async def test_killedWhileStuck(self) -> None:
+        """One that does not read is not missed either when it is killed."""
+        factory = await self.exporter(buffer_size=100)
+        factory.send_buffer = SMALL
+        client = await self.connect(receive_buffer=SMALL)
+        [protocol] = factory.protocols
+        while protocol.stats().high_water < 100:
+            await self.in_thread(record_numbers, factory.recorder, 0, 3000, padding="x" * 1000)
+        client.reset()
+        await factory.clients(0)
+        self.check_account(protocol)
+        self.assertEqual(protocol.stats().discarded, 100)
+
+    async def test_closed(self) -> None:
+        """Who closes its connection is dropped within two seconds, though nothing is recorded."""
+        factory = await self.exporter()
+        client = await self.connect()
+        await self.in_thread(client.read_snapshot)
+        began = reactor.seconds()
+        client.socket.close()
+        await factory.clients(0)
+        self.assertLess(reactor.seconds() - began, 2)
+
+    async def test_halfClosed(self) -> None:
+        """Who has only ended its sending side goes on receiving, with nothing else between."""
+        factory = await self.exporter()
+        client = await self.connect()
+        await self.in_thread(client.read_snapshot)
+        client.socket.shutdown(socket.SHUT_WR)
+        began = reactor.seconds()
+        knocks = b"\0" * 3
+        await self.in_thread(client.read, until=lambda: client.tail.endswith(knocks))
+        self.assertGreaterEqual(reactor.seconds() - began, 3 * KNOCK_INTERVAL - 0.1)
+        factory.recorder.counter("c").increment(5)
+        await self.in_thread(client.read, until=lambda: client.reader.values("c") == [5])
+        self.assertEqual(len(factory.present), 1)
+        client.socket.close()
+        await factory.clients(0)
+
+    async def test_sends(self) -> None:
+        """A client that sends much is disconnected, with one line in the log."""
+        logged: list[str] = []
+        publisher = LogPublisher(lambda event: logged.append(event["log_format"].format(**event)))
+        self.patch(MetricsProtocol, "_log", Logger(namespace="test", observer=publisher))
+        factory = await self.exporter()
+        client, other = await self.connect(), await self.connect()
+
+        def send() -> None:
+            try:
+                for _ in range(1000):
+                    client.socket.sendall(b"x" * 100_000)
+            except ConnectionError:
+                return
+            raise AssertionError("all of it was taken")
+
+        client.socket.sendall(b"x" * MAX_RECEIVED)
+        await self.in_thread(client.read_snapshot)
+        self.assertEqual(len(factory.present), 2)
+        await self.in_thread(send)
+        await factory.clients(1)
+        self.assertEqual(len(logged), 1)
+        self.assertRegex(logged[0], r"^Client 127.0.0.1:\d+ sends data, .*; disconnecting it$")
+        factory.recorder.counter("c").increment()
+        await self.in_thread(other.read, until=lambda: other.reader.values("c"))
+
+    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    async def test_descriptors(self) -> None:
+        """However clients leave, nothing is left of them."""
+        factory = await self.exporter()
+        counter = factory.recorder.counter("c")
+        departures = [
+            SocketClient.reset,
+            lambda client: client.socket.close(),
+            lambda client: client.socket.shutdown(socket.SHUT_RDWR),
+        ]
+        before: set[str] | None = None
+        # The first few are not counted: they may open something once and for all.
+        for rounds in (3, 100, 100):
+            clients = [await self.connect() for _ in range(rounds)]
+            counter.increment()
+            for number, client in enumerate(clients):
+                departures[number % 3](client)
+            await factory.clients(0)
+            for client in clients:
+                client.socket.close()
+            now = set(os.listdir(DESCRIPTORS))
+            before = before or now
+        self.assertEqual(len(now), len(before))
+        self.assertEqual(factory.stats().connected, 203)
+
+
+class TransportTests(LoopbackTestCase):
+    """Other transports than TCP stream as well, pause under load, and resume."""
+
+    async def stream(self, client: SocketClient) -> None:
+        factory = self.factory
+        [protocol] = factory.protocols
+        events, each = 0, 3000
+        while protocol.stats().high_water < each // 2:
+            await self.in_thread(record_numbers, factory.recorder, events, each, padding="x" * 1000)
+            events += each
+        reading = self.in_thread(client.read)
+        await self.in_thread(record_numbers, factory.recorder, events, each)
+        await self.service.stop()
+        await reading
+        self.assertEqual(client.events, events + each)
+        self.assertEqual(client.events, protocol.stats().written)
+        self.assertTrue(in_order(client))
+        self.assertEqual(client.reader.unfinished, 0)
+        self.assertEqual(client.reader.bits(), truth(factory))
+
+    async def test_tcp6(self) -> None:
+        if not socket.has_ipv6:
+            self.skipTest("there is no IPv6 here")
+        try:
+            await self.exporter(None, "[::1]:0", flush_timeout=30)
+        except Exception as error:
+            self.skipTest(f"there is no IPv6 here: {error}")
+        connected = self.socket(socket.AF_INET6)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        connected.connect(("::1", self.address.port))  # type: ignore[attr-defined]
+        await self.factory.clients(1)
+        await self.stream(SocketClient(connected))
+        self.assertRegex(self.factory.protocols[0].address, r"^\[::1\]:\d+$")
+
+    async def test_unix(self) -> None:
+        if not IReactorUNIX.providedBy(reactor):
+            self.skipTest("this reactor has no UNIX sockets")
+        # Such a path is bounded to about a hundred bytes; trial's own are longer at times.
+        path = os.path.relpath(self.mktemp())
+        await self.exporter(None, f"unix:{path}", flush_timeout=30)
+        connected = self.socket(socket.AF_UNIX)
+        connected.connect(path)
+        await self.factory.clients(1)
+        await self.stream(SocketClient(connected))
+        self.assertFalse(os.path.exists(path))
+
+    @skipIf(no_tls, no_tls)
+    async def test_tls(self) -> None:
+        certificate, key = self.self_signed()
+        await self.exporter(
+            None,
+            f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}",
+            flush_timeout=30,
+        )
+        context = ssl.create_default_context(cafile=certificate)
+        connected = self.socket(socket.AF_INET)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
+        wrapped = await self.in_thread(context.wrap_socket, connected, server_hostname="127.0.0.1")
+        self.addCleanup(wrapped.close)
+        await self.factory.clients(1)
+        await self.stream(SocketClient(wrapped))
+
+    @skipIf(no_tls, no_tls)
+    async def test_tlsClosed(self) -> None:
+        """Over TLS the end of what a client sends is its end."""
+        certificate, key = self.self_signed()
+        await self.exporter(
+            1024, f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}"
+        )
+        connected = self.socket(socket.AF_INET)
+        connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
+        context = ssl.create_default_context(cafile=certificate)
+        wrapped = await self.in_thread(context.wrap_socket, connected, server_hostname="127.0.0.1")
+        await self.factory.clients(1)
+        began = reactor.seconds()
+        wrapped.close()
+        await self.factory.clients(0)
+        self.assertLess(reactor.seconds() - began, 2)
+
+    def self_signed(self) -> tuple[str, str]:
+        """Make a certificate; its file and that of its key."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        day = datetime.timedelta(days=1)
+        host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.SubjectAlternativeName([host]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        files = self.mktemp(), self.mktemp()
+        Path(files[0]).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        Path(files[1]).write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+
+class StopTests(LoopbackTestCase):
+    async def test_flushes(self) -> None:
+        """Clients that read receive all that was recorded, and then it is over at once."""
+        factory = await self.exporter(buffer_size=None, flush_timeout=30)
+        port = self.address.port  # type: ignore[attr-defined]
+        clients = [await self.connect() for _ in range(3)]
+        await self.in_thread(record_numbers, factory.recorder, 0, 30_000)
+        reading = gatherResults([self.in_thread(client.read) for client in clients])
+        began = reactor.seconds()
+        await self.service.stop()
+        self.assertLess(reactor.seconds() - began, 15)
+        await reading
+        for client in clients:
+            self.assertEqual(client.events, 30_000)
+        self.assertEqual(factory.present, [])
+        with self.assertRaises(ConnectionError):
+            socket.create_connection(("127.0.0.1", port))
+
+    async def test_stuckClient(self) -> None:
+        """One that does not read does not keep the rest, nor is it waited for any longer."""
+        factory = await self.exporter(buffer_size=None, flush_timeout=1.0)
+        port = self.address.port  # type: ignore[attr-defined]
+        factory.send_buffer = SMALL
+        stuck = await self.connect(receive_buffer=SMALL)
+        factory.send_buffer = None
+        client = await self.connect()
+        reading = self.in_thread(client.read)
+        events = 0
+        while factory.protocols[0].stats().high_water < 500:
+            await self.in_thread(record_numbers, factory.recorder, events, 5000, padding="x" * 1000)
+            events += 5000
+        began = reactor.seconds()
+        await self.service.stop()
+        took = reactor.seconds() - began
+        self.assertGreater(took, 0.9)
+        self.assertLess(took, 2)
+        await reading
+        self.assertEqual(client.events, events)
+        for protocol in factory.protocols:
+            self.check_account(protocol)
+        self.assertGreater(factory.protocols[0].stats().discarded, 0)
+        self.assertRaises(ConnectionError, stuck.read)
+        with self.assertRaises(ConnectionError):
+            socket.create_connection(("127.0.0.1", port))
+
+
+class LoadTests(LoopbackTestCase):
+    async def test_accepts(self) -> None:
+        """
+        While threads record as fast as they can, for a client that reads, the reactor has its
+        turn: another client is accepted and knows where things stand within a second or so.
+        """
+        factory = await self.exporter()
+        factory.recorder.counter("known").increment(42)
+        reading = self.in_thread((await self.connect()).discard)
+        over = threading.Event()
+
+        def record(thread: int) -> None:
+            counter = factory.recorder.counter("c", thread=thread)
+            while not over.is_set():
+                counter.increment()
+
+        recording = self.all_in_threads(record, THREADS)
+        took = []
+        try:
+            for _ in range(5):
+                began = reactor.seconds()
+                client = await self.connect()
+                await self.in_thread(self.read_known, client)
+                took.append(reactor.seconds() - began)
+                client.reset()
+                await factory.clients(1)
+        finally:
+            over.set()
+        await recording
+        print(took)
+        self.assertLess(median(took), 5, took)
+        await self.service.stop()
+        await reading
+
+    def read_known(self, client: SocketClient) -> None:
+        client.read(until=lambda: client.reader.values("known") == [42])
+
+
+OUTSIDE = """
+import importlib, json, socket, sys, threading
+importlib.import_module(sys.argv[1]).install()
+from twisted.internet import reactor
+from txmetrics_tcp import MetricsFactory
+
+how, factory = sys.argv[2], MetricsFactory(reactor, own_metrics=False)
+counter = factory.recorder.counter("c")
+
+def record(events):
+    for _ in range(events):
+        counter.increment()
+
+def record_everywhere():
+    threads = [threading.Thread(target=record, args=(20_000,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    record(20_000)
+    for thread in threads:
+        thread.join()
+
+def state():
+    stats = factory.stats()
+    [total] = factory.recorder.snapshot().values()
+    return [total, len(factory.incoming.log), stats.waiting, len(stats.clients)]
+
+record_everywhere()
+states = [state()]
+port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+client = socket.socket()
+
+def connect():
+    client.connect(("127.0.0.1", port.getHost().port))
+    client.recv(1)
+    reactor.callFromThread(getattr(reactor, how))
+
+reactor.callWhenRunning(threading.Thread(target=connect).start)
+reactor.run()
+states.append(state())
+record_everywhere()
+states.append(state())
+if how == "crash":
+    # A reactor that has crashed can go on.
+    reactor.callLater(0, reactor.stop)
+    reactor.run()
+record_everywhere()
+states.append(state())
+print(json.dumps(states))
+"""
+
+
+class OutsideTests(LoopbackTestCase):
+    async def outside(self, how: str) -> list[list[int]]:
+        output, errors, status = await getProcessOutputAndValue(
+            sys.executable,
+            ["-c", OUTSIDE, type(reactor).__module__, how],
+            {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self.assertEqual((errors.decode(), status), ("", 0))
+        states: list[list[int]] = json.loads(output)
+        for number, (total, log, waiting, _clients) in enumerate(states):
+            self.assertEqual(total, 100_000 * max(1, number))
+            self.assertLessEqual(log, 4 * 1024)
+            self.assertLessEqual(waiting, 1024)
+        return states
+
+    async def test_beforeAndAfter(self) -> None:
+        """
+        Before the reactor runs and after it has stopped, recording is no error, and what waits
+        has its bound.
+        """
+        states = await self.outside("stop")
+        self.assertEqual([state[3] for state in states], [0, 0, 0, 0])
+
+    async def test_crashed(self) -> None:
+        """The same with a reactor that stops in the middle, with a client there."""
+        states = await self.outside("crash")
+        self.assertEqual([state[3] for state in states], [0, 1, 1, 0])

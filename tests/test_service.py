@@ -1,0 +1,362 @@
+"""
+Listening and stopping, as a service.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.listening import LateEndpoint, ListeningReactor
+from tests.reader import FakeClient
+from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
+from txmetrics_tcp._endpoints import server_endpoint
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """
+    @ivar logged: the text of what has been logged, with its level.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = ListeningReactor()
+        self.factory = MetricsFactory(self.reactor, own_metrics=False)  # type: ignore[arg-type]
+        self.logged: list[tuple[LogLevel, str]] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(
+                (event["log_level"], event["log_format"].format(**event))
+            )
+        )
+        self.patch(MetricsService, "_log", Logger(namespace="test", observer=publisher))
+
+    def service(self, *endpoints: str | LateEndpoint) -> MetricsService:
+        return MetricsService(
+            self.factory,
+            [
+                one if isinstance(one, LateEndpoint) else server_endpoint(self.reactor, one)
+                for one in endpoints
+            ],
+        )
+
+    def warnings(self) -> list[str]:
+        return [text for level, text in self.logged if level is not LogLevel.info]
+
+    def hosts(self) -> list[str]:
+        """Where it listens."""
+        return [
+            f"{port.getHost().host}:{port.getHost().port}"  # type: ignore[attr-defined]
+            for port in self.reactor.listening
+        ]
+
+
+class StartTests(ServiceTestCase):
+    def test_interface(self) -> None:
+        service = self.service("1")
+        self.assertTrue(verifyObject(IService, service))
+        self.assertEqual(service.name, "metrics-tcp")
+
+    def test_nothingBeforeStart(self) -> None:
+        """twistd makes services before it forks: nothing may be open by then."""
+        service = self.service("1")
+        self.assertEqual(self.reactor.ports, [])
+        self.assertEqual(service.addresses, ())
+        service.recorder.counter("c").increment()
+        self.assertEqual([*service.recorder.snapshot().values()], [1])
+
+    def test_privileged(self) -> None:
+        """As in an application: it listens while it may, and once only."""
+        service = self.service("1")
+        service.privilegedStartService()
+        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        service.startService()
+        self.assertEqual(len(self.reactor.ports), 1)
+        self.assertTrue(service.running)
+        self.assertEqual(service.addresses, (IPv4Address("TCP", "127.0.0.1", 1),))
+        self.assertEqual(service.recorder.addresses, service.addresses)
+
+    def test_startAlone(self) -> None:
+        """Who is added to a parent that runs is not started privileged."""
+        parent = MultiService()
+        parent.startService()
+        service = self.service("1")
+        service.setServiceParent(parent)
+        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+
+    def test_everywhere(self) -> None:
+        """It is one stream, wherever a client comes from."""
+        service = self.service("1", "[::1]:2", "unix:/run/x")
+        service.privilegedStartService()
+        self.assertEqual(
+            [repr(address) for address in service.addresses],
+            [
+                "IPv4Address(type='TCP', host='127.0.0.1', port=1)",
+                "IPv6Address(type='TCP', host='::1', port=2, flowInfo=0, scopeID=0)",
+                "UNIXAddress('/run/x')",
+            ],
+        )
+        self.assertEqual(len(self.logged), 3)
+        self.assertEqual(
+            self.logged[0],
+            (LogLevel.info, f"Streaming metrics on {service.addresses[0]}"),
+        )
+
+    def test_exposed(self) -> None:
+        """It is said who can read along when everybody can."""
+        for text, warned in (
+            ("127.0.0.1:1", 0),
+            ("192.0.2.1:1", 0),
+            ("unix:/run/x", 0),
+            ("0.0.0.0:1", 1),
+            ("tcp:1", 1),
+            ("[::]:1", 1),
+        ):
+            del self.logged[:]
+            service = self.service(text)
+            service.startService()
+            self.assertEqual(len(self.warnings()), warned, text)
+            for warning in self.warnings():
+                self.assertTrue(
+                    warning.startswith("Everybody who can reach this machine can read the metrics")
+                )
+                self.assertIn(repr(service.addresses[0]), warning)
+            service.stopService()
+            self.reactor.settle()
+
+
+class FailureTests(ServiceTestCase):
+    def test_leavesPrivilegedStartService(self) -> None:
+        """Twisted's own endpoint service would only log it."""
+        self.reactor.taken.add("127.0.0.1:1")
+        service = self.service("1")
+        error = self.assertRaises(ListenError, service.privilegedStartService)
+        self.assertEqual(
+            str(error),
+            "Couldn't listen on 127.0.0.1:1: [Errno 98] Address already in use",
+        )
+        self.assertEqual(type(error.__cause__).__name__, "CannotListenError")
+        self.assertEqual(service.addresses, ())
+        self.assertFalse(service.running)
+
+    def test_leavesStartService(self) -> None:
+        self.reactor.taken.add("127.0.0.1:1")
+        service = self.service("1")
+        self.assertRaises(ListenError, service.startService)
+        self.assertFalse(service.running)
+
+    def test_leavesParent(self) -> None:
+        self.reactor.taken.add("127.0.0.1:1")
+        parent = MultiService()
+        self.service("1").setServiceParent(parent)
+        self.assertRaises(ListenError, parent.privilegedStartService)
+
+    def test_texts(self) -> None:
+        """They say where, as it was written, and why."""
+        for text, taken, said in (
+            ("[::1]:1", "::1:1", "on [::1]:1: "),
+            ("tcp:1", ":1", "on any interface:1: "),
+            ("unix:/run/x", "/run/x", "on unix:/run/x: "),
+            ("host:1", "host:1", "on host:1: "),
+        ):
+            self.reactor.taken = {taken}
+            error = self.assertRaises(ListenError, self.service(text).privilegedStartService)
+            self.assertEqual(str(error), f"Couldn't listen {said}[Errno 98] Address already in use")
+
+    def test_otherErrors(self) -> None:
+        """An endpoint may raise anything."""
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise PermissionError(13, "Permission denied", "/run/x.lock")
+
+        self.patch(self.reactor, "listenUNIX", refuse)
+        error = self.assertRaises(ListenError, self.service("unix:/run/x").startService)
+        self.assertEqual(str(error), "Couldn't listen: [Errno 13] Permission denied: '/run/x.lock'")
+
+    def test_oneOfSeveral(self) -> None:
+        """
+        Half an exporter is none: the failure is raised at once, although a port takes a turn of
+        the reactor to be closed.
+        """
+        self.reactor.taken.add("127.0.0.1:2")
+        service = self.service("1", "2", "3")
+        self.assertRaises(ListenError, service.privilegedStartService)
+        self.assertEqual(service.addresses, ())
+        self.reactor.settle()
+        self.assertEqual(len(self.reactor.ports), 2)
+        self.assertEqual(self.reactor.listening, [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_waitsUntilNobodyListens(self) -> None:
+        """C{listen} fails when the ports that were open are closed."""
+        self.reactor.taken.add("127.0.0.1:2")
+        listening = self.service("1", "2").listen()
+        self.assertNoResult(listening)
+        self.reactor.settle()
+        self.failureResultOf(listening, ListenError)
+        self.assertEqual(self.reactor.listening, [])
+
+    def test_tryAgain(self) -> None:
+        """What could not start can, once there is room; and records then."""
+        self.reactor.taken.add("127.0.0.1:2")
+        service = self.service("1", "2")
+        self.assertRaises(ListenError, service.startService)
+        self.reactor.settle()
+        self.reactor.taken.clear()
+        service.startService()
+        self.assertEqual(self.hosts(), ["127.0.0.1:1", "127.0.0.1:2"])
+        client = FakeClient(self.factory)
+        service.recorder.counter("c").increment()
+        self.assertEqual(client.read_all(self.reactor).values("c"), [1])
+
+
+class LateTests(ServiceTestCase):
+    """With endpoints that take their time to listen."""
+
+    def test_success(self) -> None:
+        endpoint = LateEndpoint(self.reactor)
+        service = self.service("2", endpoint)
+        service.privilegedStartService()
+        service.startService()
+        self.assertEqual(self.logged, [])
+        endpoint.succeed()
+        self.assertEqual(len(service.addresses), 2)
+        self.assertEqual(len(self.logged), 2)
+
+    def test_failure(self) -> None:
+        """It is too late to raise, so it is logged, and nothing is left listening."""
+        endpoint = LateEndpoint(self.reactor)
+        service = self.service("2", endpoint)
+        service.startService()
+        client = FakeClient(self.factory)
+        endpoint.fail(RuntimeError("no port for you"))
+        client.read_all(self.reactor)
+        self.assertEqual(self.reactor.listening, [])
+        self.assertFalse(client.transport.connected)
+        self.assertEqual(self.logged, [(LogLevel.critical, "No metrics are streamed")])
+
+    def test_stoppedMeanwhile(self) -> None:
+        """Who is stopped before it listens never will, and says nothing."""
+        endpoint = LateEndpoint(self.reactor)
+        service = self.service("2", endpoint)
+        service.startService()
+        stopped = service.stopService()
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertTrue(endpoint.cancelled)
+        self.assertEqual(self.reactor.listening, [])
+        self.assertEqual(self.logged, [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stoppedMeanwhileSaysSo(self) -> None:
+        service = self.service(LateEndpoint(self.reactor))
+        listening = service.listen()
+        self.successResultOf(service.stop())
+        failure = self.failureResultOf(listening, ListenError)
+        self.assertEqual(str(failure.value), "Couldn't listen: it was stopped before it could")
+
+
+class StopTests(ServiceTestCase):
+    def stopping(self, service: MetricsService) -> Deferred[None]:
+        stopped = service.stopService()
+        self.assertFalse(service.running)
+        return stopped
+
+    def test_nobodyThere(self) -> None:
+        service = self.service("1", "2")
+        service.startService()
+        stopped = self.stopping(service)
+        self.assertNoResult(stopped)
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.listening, [])
+        self.assertEqual(service.addresses, ())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_neverStarted(self) -> None:
+        self.successResultOf(self.stopping(self.service("1")))
+
+    def test_waitsForClients(self) -> None:
+        """It has stopped when the last client has what was recorded, and is gone."""
+        service = self.service("1")
+        service.startService()
+        clients = [FakeClient(self.factory) for _ in range(2)]
+        self.reactor.settle()
+        service.recorder.counter("c").increment()
+        stopped = self.stopping(service)
+        for client in clients:
+            self.assertNoResult(stopped)
+            self.assertEqual(client.read_all(self.reactor).values("c"), [1])
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.listening, [])
+
+    def test_stuckClient(self) -> None:
+        """Who does not read is cut off after the time that was given."""
+        service = MetricsService(
+            self.factory, [server_endpoint(self.reactor, "1")], flush_timeout=7
+        )
+        service.startService()
+        stuck = FakeClient(self.factory, limit=1)
+        for _ in range(3):
+            service.recorder.counter("c").increment()
+            self.reactor.settle()
+        stopped, again = self.stopping(service), service.stop()
+        self.reactor.advance(6.9)
+        self.reactor.settle()
+        self.assertEqual(self.reactor.listening, [])
+        self.assertFalse(stuck.transport.aborted)
+        self.reactor.advance(0.2)
+        self.assertTrue(stuck.transport.aborted)
+        self.assertNoResult(stopped)
+        stuck.transport.drain()
+        self.successResultOf(stopped)
+        self.successResultOf(again)
+
+    def test_fromRecorder(self) -> None:
+        """The recorder stops the service that it came from."""
+        service = self.service("1")
+        service.startService()
+        stopped = service.recorder.stop()
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.listening, [])
+
+    def test_stats(self) -> None:
+        service = self.service("1")
+        service.startService()
+        FakeClient(self.factory)
+        self.assertEqual(service.stats(), self.factory.stats())
+        self.assertEqual(len(service.recorder.stats().clients), 1)
+
+
+class AgainTests(ServiceTestCase):
+    def test_startStopStart(self) -> None:
+        """A service can be started again, and streams to new clients; totals go on."""
+        service = self.service("1")
+        counter = service.recorder.counter("c")
+        for total in (1, 2, 3):
+            service.privilegedStartService()
+            service.startService()
+            self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+            client = FakeClient(self.factory)
+            counter.increment()
+            reader = client.read_all(self.reactor)
+            self.assertEqual([*reader.totals.values()], [total])
+            stopped = service.stopService()
+            client.read_all(self.reactor)
+            self.successResultOf(stopped)
+            self.assertFalse(client.transport.connected)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_tooSoon(self) -> None:
+        """Before it has stopped it cannot start: the factory would refuse all clients."""
+        service = self.service("1")
+        service.startService()
+        service.stopService()
+        error = self.assertRaises(ListenError, service.startService)
+        self.assertEqual(str(error), "Couldn't listen: it has not stopped yet")
+        self.reactor.settle()
+        service.startService()
+        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
