@@ -23,7 +23,7 @@ from pathlib import Path
 STOP_LIMIT = 2.0
 LISTENING = re.compile(r"starting on (\d+)")
 # The first byte of an Event that is not empty: the tag of the one field that it has.
-METADATA, METRIC = 0x0A, 0x12
+METADATA, METRIC, STATUS = 0x0A, 0x12, 0x1A
 
 
 @contextmanager
@@ -104,13 +104,15 @@ class Client:
 
 
 def look(port: int) -> Client:
-    """Connect, and see metadata come first and then metrics."""
+    """Connect, and see the stream's status come first, then metadata, then metrics."""
     client = Client(port)
+    if client.frame()[:1] != bytes([STATUS]):
+        sys.exit("the stream's status does not come first")
     frames = [client.frame()]
     while frames[-1][:1] != bytes([METRIC]):
         frames.append(client.frame())
     if len(frames) < 2 or any(frame[:1] != bytes([METADATA]) for frame in frames[:-1]):
-        sys.exit("metadata does not come first")
+        sys.exit("metadata does not come before metrics")
     print(f"got {len(frames) - 1} descriptions and a metric")
     return client
 

@@ -19,9 +19,9 @@ from txmetrics_tcp import (
     _protocol,
     decode,
 )
+from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import BATCH
 from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, MAX_RECEIVED, Batch
-from txmetrics_tcp._server import _show
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -564,7 +564,7 @@ class ShowTests(SynchronousTestCase):
             (UNIXAddress(None), "unix:(unnamed)"),
             (None, "None"),
         ):
-            self.assertEqual(_show(address), text)
+            self.assertEqual(show_address(address), text)
 
 
 class TransportTests(SynchronousTestCase):

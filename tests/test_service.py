@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
-from txmetrics_tcp._endpoints import server_endpoint
+from txmetrics_tcp._endpoints import server_endpoint, show_address
 
 
 class ServiceTestCase(SynchronousTestCase):
@@ -101,7 +101,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(len(self.logged), 3)
         self.assertEqual(
             self.logged[0],
-            (LogLevel.info, f"Streaming metrics on {service.addresses[0]}"),
+            (LogLevel.info, "Streaming metrics on 127.0.0.1:1"),
         )
 
     def test_exposed(self) -> None:
@@ -122,7 +122,7 @@ class StartTests(ServiceTestCase):
                 self.assertTrue(
                     warning.startswith("Everybody who can reach this machine can read the metrics")
                 )
-                self.assertIn(repr(service.addresses[0]), warning)
+                self.assertIn(show_address(service.addresses[0]), warning)
             service.stopService()
             self.reactor.settle()
 

@@ -11,11 +11,13 @@ What a user may write where an endpoint is asked for.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -81,6 +83,19 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
 def is_exposed(address: IAddress) -> bool:
     """Whether what listens on an address can be reached through every interface."""
     return getattr(address, "host", None) in ("0.0.0.0", "::")
+
+
+def show_address(address: IAddress | None) -> str:
+    """An address, as people write it."""
+    match address:
+        case IPv4Address():
+            return f"{address.host}:{address.port}"
+        case IPv6Address():
+            return f"[{address.host}]:{address.port}"
+        case UNIXAddress():
+            name = address.name
+            return f"unix:{os.fsdecode(name) if name else '(unnamed)'}"
+    return str(address)
 
 
 def _endpoint(

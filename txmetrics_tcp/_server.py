@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -29,6 +28,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status
@@ -223,7 +223,7 @@ class MetricsFactory(ServerFactory):
             self._clock,
             self._buffer_size,
             self._repair_interval,
-            _show(addr),
+            show_address(addr),
             totals=self.incoming.has_totals,
         )
         protocol.factory = self
@@ -442,16 +442,3 @@ def _let_go(descriptors: list[int]) -> None:
 def _own_name() -> str:
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     return f"{program or 'python'}[{os.getpid()}]@{socket.gethostname()}"
-
-
-def _show(address: IAddress | None) -> str:
-    """An address, as people write it."""
-    match address:
-        case IPv4Address():
-            return f"{address.host}:{address.port}"
-        case IPv6Address():
-            return f"[{address.host}]:{address.port}"
-        case UNIXAddress():
-            name = address.name
-            return f"unix:{os.fsdecode(name) if name else '(unnamed)'}"
-    return str(address)

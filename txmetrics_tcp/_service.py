@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, is_exposed, server_endpoint
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, is_exposed, server_endpoint, show_address
 from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._incoming import at_least, check_buffer_size
@@ -166,11 +166,12 @@ class MetricsService(Service):
                 raise ListenError(_explain(reason.value)) from reason.value
         for port in self._ports:
             address = port.getHost()
-            self._log.info("Streaming metrics on {address}", address=address)
+            shown = show_address(address)
+            self._log.info("Streaming metrics on {address}", address=shown)
             if is_exposed(address):
                 self._log.warn(
                     "Everybody who can reach this machine can read the metrics on {address}",
-                    address=address,
+                    address=shown,
                 )
 
     def _stop_listening(self) -> Deferred[None]:
