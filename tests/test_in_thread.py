@@ -150,6 +150,20 @@ class UseTests(ProgramTestCase):
         self.assertIn("runs only once", program.said("ReactorThreadError"))
         self.ends(program)
 
+    def test_stopWhileTheReactorStops(self) -> None:
+        """What is waited for may never come then."""
+        program = Program(
+            self,
+            """
+            from twisted.internet.defer import Deferred
+            metrics = start()
+            from twisted.internet import reactor
+            metrics.recorder.stop = lambda: (reactor.stop(), Deferred())[1]
+            metrics.stop(1000)
+            """,
+        )
+        self.ends(program)
+
     def test_signalHandlers(self) -> None:
         """They are the program's."""
         program = Program(
@@ -638,13 +652,51 @@ class ForkTests(ProgramTestCase):
         self.assertIn("install after forking", program.said("ReactorThreadError"))
         self.ends(program)
 
+    def test_forkAfterTheReactorHasStopped(self) -> None:
+        """Then there is none in the way, and the child's end is as orderly as any."""
+        program = Program(
+            self,
+            """
+            import multiprocessing
+
+            def work():
+                metrics = start()
+                wait_for_client(metrics)
+                for _ in range(1000):
+                    events.increment()
+
+            start()
+            from twisted.internet import reactor
+            reactor.callFromThread(reactor.stop)
+            while threading.active_count() > 1:
+                time.sleep(0.001)
+            child = multiprocessing.get_context("fork").Process(target=work)
+            child.start()
+            child.join()
+            say("status", child.exitcode)
+            """,
+        )
+        reader = Stream(self, int(program.said("port", 2))).read_all()
+        self.assertEqual(total(reader, "events_total"), 1000)
+        self.assertEqual(program.said("status"), "0")
+        self.ends(program)
+
     PRELOADED = """
         {preload}
+
+        def readers():
+            # What the reactor reads from, as the system knows it: its wake-up pipe, to begin with.
+            reactor = sys.modules.get("twisted.internet.reactor")
+            every = reactor.getReaders() if reactor else []
+            return {{os.fstat(reader.fileno()).st_ino for reader in every}}
+
+        inherited = readers()
         children = []
         for n in range(3):
             child = os.fork()
             if child == 0:
                 metrics = start()
+                say("shared", inherited & readers())
                 handle = counter("work_total", child=str(n))
                 wait_for_client(metrics)
                 for _ in range(1000):
@@ -675,7 +727,7 @@ class ForkTests(ProgramTestCase):
             ]
             self.assertEqual(sorted(totals), [(0, 0, 1000), (0, 1000, 0), (1000, 0, 0)])
             self.assertEqual(program.said("status"), "[0, 0, 0]")
-            self.ends(program)
+            self.assertEqual(self.ends(program).count("shared=set()"), 3)
 
     def test_builderWithAnInheritedReactor(self) -> None:
         """A reactor that the program insists on cannot be replaced."""

@@ -237,7 +237,7 @@ class FanoutTests(LayerTestCase):
         counter = self.both.counter("c")
         counter.increment()
         self.assertEqual(nudged, [])
-        self.inner.sink.wake_pending = False
+        self.inner.sink.slack = -1
         counter.increment()
         self.assertEqual(nudged, ["a", "b"])
 

@@ -149,9 +149,9 @@ class HandleTests(SynchronousTestCase):
 
         sink = Nudged(collections.deque(), slack=2)
         counter = Counter(Key(MetricKind.COUNTER, "c"), Series(Key(MetricKind.COUNTER, "c"), sink))
-        sink.wake_pending = False
+        sink.slack = -1
         counter.increment()
-        sink.wake_pending = True
+        sink.slack = 2
         counter.increment()
         counter.increment()
         self.assertEqual(nudges, [1, 3])

@@ -761,6 +761,12 @@ class ProcessTests(TestCase):
         self.assertEqual(await child.ended, 130)
         self.assertEqual(child.out, "")
 
+    async def test_maxFrame(self) -> None:
+        child = self.child(self.serve(), "--max-frame", "5")
+        await child.says("the limit is 5")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+
     async def test_interruptedWhileBlocked(self) -> None:
         """Ctrl-C ends it also while it waits for a reader that does not read."""
         reading, writing = os.pipe()

@@ -289,6 +289,7 @@ class PausingTransportTests(SynchronousTestCase):
         self.transport.write(b"abc")
         self.transport.abortConnection()
         self.transport.write(b"def")
+        self.assertEqual(self.transport.written, b"")
         self.assertEqual(self.told, [])
         self.assertEqual(self.transport.drain(), b"")
         self.assertEqual(self.told, ["stop", "ConnectionAborted"])

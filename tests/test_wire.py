@@ -324,9 +324,10 @@ class BadStreamTests(SynchronousTestCase):
             ),
             (b"\xff" * 20, "a frame of at least .* bytes is announced"),
             (b"\x80" * 20, "the length of a frame never ends"),
-            (HTTP, r"no event.*\(it looks like an HTTP server\)"),
+            (HTTP, "it looks like an HTTP server"),
             (HTML, r"no event.*\(it looks like HTML or XML\)"),
-            (wire("15 03 03 00 02 02 46").ljust(30, b"\0"), r"\(it looks like TLS\)"),
+            (wire("15 03 03 00 02 02 46").ljust(30, b"\0"), "it looks like TLS"),
+            (b"SSH-2.0-Open", "it looks like an SSH server"),
             (b"\x05hello", "a frame of 5 bytes is no event"),
             (wire("05 12 03 0a 01 ff"), "a frame of 5 bytes is no event"),  # not UTF-8
             (wire("05 0a 03 0a 01 ff"), "a frame of 5 bytes is no event"),
@@ -337,6 +338,19 @@ class BadStreamTests(SynchronousTestCase):
             for pieces in [data], in_pieces(data, 1):
                 with self.assertRaisesRegex(StreamError, f"^not a metrics stream: .*{reason}"):
                     fed(pieces)
+
+    def test_bannerIsEnough(self) -> None:
+        """Many a server says one line, shorter than the frame that it would be, and then waits."""
+        for banner in (b"HTTP/", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x16\x03", b"<?xml"):
+            with self.assertRaisesRegex(StreamError, "it looks like"):
+                list(Decoder().feed(banner))
+
+    def test_looksOnlyAtTheBeginning(self) -> None:
+        """In the middle of a stream, a length that happens to be a letter means nothing."""
+        for wrong in (HTTP, HTML):
+            with self.assertRaises(StreamError) as raised:
+                list(Decoder().feed(ONE + wrong))
+            self.assertNotIn("looks like", str(raised.exception))
 
     def test_eventsBefore(self) -> None:
         """What came before it went wrong is not lost."""

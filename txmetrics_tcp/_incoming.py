@@ -140,7 +140,7 @@ class Incoming(Sink):
     Takes events from any thread, and keeps them until the reactor thread takes them.
 
     With a bounded buffer, at most C{buffer_size} events wait, and beside them what is in the
-    log: C{slack} (the buffer size, at most `MAX_SLACK`) as a rule, four times that while
+    log: the buffer size, at most `MAX_SLACK`, as a rule; four times that while
     another thread holds the lock.
 
     @ivar woken_at: when the reactor was last woken, on the clock `monotonic`.
@@ -154,6 +154,7 @@ class Incoming(Sink):
         "_epoch",
         "_folding",
         "_in_reactor_thread",
+        "_limit",
         "_lock",
         "_marks",
         "_reactor",
@@ -192,8 +193,11 @@ class Incoming(Sink):
         @param monotonic: seconds, on a clock that does not jump.
         """
         check_buffer_size(buffer_size)
-        slack = MAX_SLACK if buffer_size is None else min(buffer_size, MAX_SLACK)
-        super().__init__(deque(), slack, clock)
+        # How long the log may become. `slack` is the same while a wake-up is pending or none is
+        # wanted, and -1 while the next event is to wake the reactor: so a handle looks at
+        # one thing for both.
+        self._limit = MAX_SLACK if buffer_size is None else min(buffer_size, MAX_SLACK)
+        super().__init__(deque(), self._limit, clock)
         self._reactor = reactor
         self._buffer_size = buffer_size
         self._wanted = wanted
@@ -236,14 +240,14 @@ class Incoming(Sink):
     def describe(self, metadata: Metadata) -> None:
         """Keep a description until the reactor thread takes it; none is ever dropped."""
         self._described[metadata.kind, metadata.name] = metadata
-        if not self.wake_pending:
+        if self.slack < 0:
             self._wake()
 
     def nudge(self) -> None:
         """Wake the reactor if nobody has, and fold if the log is long.  See `Sink.nudge`."""
-        if not self.wake_pending:
+        if self.slack < 0:
             self._wake()
-        if len(self.log) <= self.slack:
+        if len(self.log) <= self._limit:
             return
         if self._streaming and self._in_reactor_thread() and self._wanted():
             # The reactor could not come round to it, busy as it is with who records right now;
@@ -281,7 +285,7 @@ class Incoming(Sink):
             self._streaming = True
             self.stamped = True
             self.open = True
-            self.wake_pending = False
+            self.rearm()
 
     def stop_streaming(self) -> None:
         """Nobody listens any more: what waits is forgotten, but for what it means to totals."""
@@ -289,7 +293,7 @@ class Incoming(Sink):
             self.open = self._totals is not None and not self._stopped
             self._streaming = False
             self.stamped = False
-            self.wake_pending = True
+            self.do_not_wake()
             self._taken += len(self._ready)
             self._ready.clear()
             self._marks.clear()
@@ -399,25 +403,29 @@ class Incoming(Sink):
         """
         Let the next event wake the reactor.  To be called before taking, so that none is missed.
         """
-        self.wake_pending = not self._streaming
+        self.slack = -1 if self._streaming else self._limit
+
+    def do_not_wake(self) -> None:
+        """The reactor comes by itself, or need not come: no event is to wake it."""
+        self.slack = self._limit
 
     # Inside.
 
     def _wake(self) -> None:
         # Two threads that see the flag down at once wake the reactor twice: no harm.
-        self.wake_pending = True
+        self.do_not_wake()
         self.woken_at = self.monotonic()
         try:
             self._reactor.callFromThread(self._wanted)
         except Exception:
             # A reactor that is gone (a closed asyncio loop raises) must not become an error
             # of whoever counts something.  The bound on what waits holds all the same.
-            self.wake_pending = False
+            self.rearm()
 
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""
         # Who is only a little over the slack need not wait for a thread that folds already.
-        if not self._lock.acquire(blocking=len(self.log) > 4 * self.slack):
+        if not self._lock.acquire(blocking=len(self.log) > 4 * self._limit):
             return
         try:
             # The lock is re-entrant: this may be a finalizer or a signal handler that records

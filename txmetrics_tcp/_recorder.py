@@ -111,7 +111,7 @@ class Counter(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _INCREMENT_COUNTER, n, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
     def count_exceptions(
@@ -145,7 +145,7 @@ class Counter(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _SET_COUNTER, n, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
 
@@ -170,7 +170,7 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _INCREMENT_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
     def decrement(self, value: SupportsFloat | datetime.timedelta = 1.0) -> None:
@@ -184,7 +184,7 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _DECREMENT_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
     def track_inprogress(self) -> InProgress:
@@ -213,7 +213,7 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _SET_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
 
@@ -238,7 +238,7 @@ class Histogram(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _RECORD_HISTOGRAM, value, sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
     def time(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
@@ -278,7 +278,7 @@ class Histogram(Handle):
         if sink.open and count:
             log = sink.log
             log.append((series, RECORD_MANY, (sample, count), sink.clock() if sink.stamped else 0))
-            if not sink.wake_pending or len(log) > sink.slack:
+            if len(log) > sink.slack:
                 sink.nudge()
 
 

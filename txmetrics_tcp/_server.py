@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IReactorFDSet,
-    IReactorFromThreads,
     IReactorTime,
 )
 from twisted.internet.protocol import ServerFactory
@@ -50,10 +49,6 @@ TICK = 1.0
 """How often, in seconds, the exporter's own metrics are published."""
 
 
-class IReactor(IReactorTime, IReactorFromThreads):
-    """What the exporter needs of a reactor: time, and calls from other threads."""
-
-
 class MetricsFactory(ServerFactory):
     """
     Streams every event that is recorded with `recorder` to every client that connects.
@@ -77,7 +72,7 @@ class MetricsFactory(ServerFactory):
 
     def __init__(
         self,
-        reactor: IReactor,
+        reactor: Any,
         buffer_size: int | None = DEFAULT_BUFFER_SIZE,
         *,
         totals: bool = True,
@@ -322,8 +317,7 @@ class MetricsFactory(ServerFactory):
 
     def _drain_later(self) -> None:
         if self._again is None and not self._draining:
-            # Nobody need wake us: we come by ourselves.
-            self.incoming.wake_pending = True
+            self.incoming.do_not_wake()
             self._again = self._clock.callLater(0, self._drain_again)
 
     def _drain_again(self) -> None:

@@ -50,16 +50,15 @@ class Sink:
     @ivar stamped: whether entries need their time.
     @ivar clock: gives the time of an entry.
     @ivar log: takes the entries.
-    @ivar slack: `nudge` is called when the log is longer than this.
-    @ivar wake_pending: `nudge` is also called while this is false.
+    @ivar slack: `nudge` is called when the log is longer than this after an entry has come; with
+        -1, then, whenever one has.
     """
 
-    __slots__ = ("__weakref__", "clock", "log", "open", "slack", "stamped", "wake_pending")
+    __slots__ = ("__weakref__", "clock", "log", "open", "slack", "stamped")
 
     def __init__(self, log: Log, slack: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
         self.open = True
         self.stamped = True
-        self.wake_pending = True
         self.clock = clock
         self.log = log
         self.slack = slack
@@ -97,7 +96,6 @@ class RelaySink(Sink):
         self.stamped = False
         self.clock = time.time_ns
         # Nothing stays here, so there is nothing to be nudged for.
-        self.wake_pending = True
         self.slack = 0
         self.relay_to(every)
 
@@ -137,7 +135,7 @@ class _RelayLog:
                     stamp = sink.clock()
                 log = sink.log
                 log.append((series, operation, value, stamp))
-                if not sink.wake_pending or len(log) > sink.slack:
+                if len(log) > sink.slack:
                     sink.nudge()
 
 

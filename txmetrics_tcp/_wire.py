@@ -265,6 +265,7 @@ class Decoder:
         self._buffer = bytearray()
         self._offset = 0
         self._failure: str | None = None
+        self._begun = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """
@@ -290,8 +291,12 @@ class Decoder:
     def _events(self) -> Iterator[Event]:
         if self._failure is not None:
             raise StreamError(self._failure)
+        if not self._begun:
+            self._look_at_beginning()
         while (message := self._next_message()) is not None:
-            if message and (event := self._parse(message)) is not None:
+            event = self._parse(message) if message else None
+            self._begun = True
+            if event is not None:
                 yield event
 
     def _next_message(self) -> bytes | None:
@@ -307,14 +312,13 @@ class Decoder:
             if length > self._max_frame:
                 raise self._fail(
                     f"a frame of at least {length} bytes is announced, the limit is"
-                    f" {self._max_frame}{self._looks_like(self._offset)}"
+                    f" {self._max_frame}"
                 )
             if byte < 0x80:
                 break
             shift += 7
             if shift > 63:
-                looks_like = self._looks_like(self._offset)
-                raise self._fail(f"the length of a frame never ends{looks_like}")
+                raise self._fail("the length of a frame never ends")
         end = start + length
         if end > len(buffer):
             return None
@@ -324,32 +328,35 @@ class Decoder:
     def _parse(self, message: bytes) -> Event | None:
         try:
             event = pb.Event.FromString(message)
-        except DecodeError as error:
-            start = self._offset - len(message) - len(varint(len(message)))
-            raise self._fail(
-                f"a frame of {len(message)} bytes is no event: {error}{self._looks_like(start)}"
-            ) from None
-        which = event.WhichOneof("event")
-        if which == "metric":
-            return _metric(event.metric)
-        if which == "metadata":
-            return _metadata(event.metadata)
-        if which == "status":
-            return _status(event.status)
+            which = event.WhichOneof("event")
+            if which == "metric":
+                return _metric(event.metric)
+            if which == "metadata":
+                return _metadata(event.metadata)
+            if which == "status":
+                return _status(event.status)
+        except (DecodeError, UnicodeDecodeError) as error:
+            # The second where protobuf is the one in pure Python.
+            raise self._fail(f"a frame of {len(message)} bytes is no event: {error}") from None
         return None
 
     def _fail(self, reason: str) -> StreamError:
+        if not self._begun:
+            for beginning, name in _PERHAPS:
+                if self._buffer.startswith(beginning):
+                    reason += f" (it looks like {name})"
         self._failure = f"not a metrics stream: {reason}"
         # A new one, since clearing it keeps its memory.
         self._buffer = bytearray()
         self._offset = 0
         return StreamError(self._failure)
 
-    def _looks_like(self, start: int) -> str:
-        for beginning, name in _KNOWN:
-            if self._buffer.startswith(beginning, start):
-                return f" (it looks like {name})"
-        return ""
+    def _look_at_beginning(self) -> None:
+        # Said at once, without waiting for the rest of what would be a frame: many a server sends
+        # one line, and then waits itself.
+        for beginning, name in _OTHERS:
+            if self._buffer.startswith(beginning):
+                raise self._fail(f"it looks like {name}")
 
 
 def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
@@ -401,13 +408,18 @@ def _nanoseconds(timestamp: Timestamp) -> int:
 
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
-# What else tends to listen on a port, by the first bytes that it sends.
-_KNOWN: Iterable[tuple[bytes, str]] = (
+# What else tends to listen on a port, by the first bytes that it sends.  No stream of ours begins
+# like these: taken for a frame, the byte behind the length is no field of any message.
+_OTHERS: Iterable[tuple[bytes, str]] = (
     (b"HTTP/", "an HTTP server"),
-    (b"<", "HTML or XML"),
     (b"SSH-", "an SSH server"),
     (b"\x15\x03", "TLS"),
     (b"\x16\x03", "TLS"),
-    (b"220 ", "an FTP or mail server"),
+    (b"<?", "HTML or XML"),
+)
+
+# A stream of ours could begin like these; but one that is wrong has probably not.
+_PERHAPS: Iterable[tuple[bytes, str]] = (
+    (b"<", "HTML or XML"),
     (b"{", "JSON"),
 )
