@@ -1,0 +1,43 @@
+"""
+A program on asyncio that streams its metrics from a thread beside its event loop.
+
+    python examples/asyncio_thread.py [ENDPOINT]
+
+This works with every loop, whoever runs it.  Watch with C{metrics-tcp tail}; end it with Ctrl-C.
+"""
+
+import asyncio
+import random
+import sys
+from contextlib import suppress
+
+from txmetrics_tcp import TcpBuilder, counter, gauge, histogram
+
+requests = counter("requests_total", service="example")
+running = gauge("requests_running")
+latency = histogram("request_seconds")
+
+
+@latency.time()
+@running.track_inprogress()
+async def handle(route: str) -> None:
+    await asyncio.sleep(random.uniform(0.0, 0.05))
+    requests.labels(route=route).increment()
+
+
+async def serve() -> None:
+    while True:
+        await asyncio.gather(*[handle(route) for route in ("/", "/cart", "/checkout")])
+
+
+def main() -> None:
+    endpoint = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:5000"
+    # Starting and stopping wait for the other thread: that belongs outside of the loop.
+    with TcpBuilder().listen_address(endpoint).install_in_thread() as metrics:
+        print(f"Streaming metrics on {metrics.addresses[0]}", flush=True)
+        asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
