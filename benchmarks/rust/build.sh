@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# bash build.sh DIR: build the Rust programs of the benchmarks and put them into DIR.
+#
+# Exit status: 0 done or nothing to do, 3 with one line on standard error if cargo or protoc is
+# missing, 2 for wrong arguments, anything else for a build that failed.
+set -euo pipefail
+
+if [ $# -ne 1 ]; then
+    echo "usage: bash build.sh DIR" >&2
+    exit 2
+fi
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+programs=(serve read decode)
+
+# The stamp says what the programs in DIR were built from.
+stamp=$(cd "$here" && cat build.sh Cargo.toml Cargo.lock src/lib.rs src/bin/*.rs | cksum)
+built() {
+    local program
+    for program in "${programs[@]}"; do
+        [ -x "$dir/$program" ] || return 1
+    done
+    [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ]
+}
+if built; then
+    exit 0
+fi
+
+missing() {
+    echo "build.sh: missing: $1" >&2
+    exit 3
+}
+command -v cargo >/dev/null || missing "cargo (the Rust toolchain)"
+
+# A dependency calls protoc as it is built, on a file that imports timestamp.proto. Any one will do
+# that finds it: the one asked for, the one installed, or the one in Python's grpcio-tools.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cat >"$scratch/probe.proto" <<'END'
+syntax = "proto3";
+import "google/protobuf/timestamp.proto";
+message Probe { google.protobuf.Timestamp at = 1; }
+END
+cat >"$scratch/protoc" <<'END'
+#!/bin/sh
+exec "${PYTHON:-python3}" -m grpc_tools.protoc "$@"
+END
+chmod +x "$scratch/protoc"
+usable() {
+    "$1" -I "$scratch" ${PROTOC_INCLUDE:+-I "$PROTOC_INCLUDE"} \
+        -o "$scratch/probe.bin" "$scratch/probe.proto" >/dev/null 2>&1
+}
+for protoc in "${PROTOC:-}" "$(command -v protoc || true)" "$scratch/protoc" ""; do
+    if [ -n "$protoc" ] && usable "$protoc"; then
+        break
+    fi
+done
+[ -n "$protoc" ] || missing "protoc with google/protobuf/timestamp.proto\
+ (Debian packages protobuf-compiler and libprotobuf-dev, or Python package grpcio-tools)"
+export PROTOC="$protoc"
+
+# One place for it, whatever the caller's settings say.
+target="$here/target"
+export CARGO_TARGET_DIR="$target"
+cargo build --release --locked --manifest-path "$here/Cargo.toml"
+
+# Moved into place, so that a copy of the old one that still runs is no hindrance.
+for name in "${programs[@]}"; do
+    cp "$target/release/$name" "$dir/.$name.new"
+    mv -f "$dir/.$name.new" "$dir/$name"
+done
+printf '%s\n' "$stamp" >"$dir/.stamp"

@@ -1,0 +1,92 @@
+//! What the three programs share: their commands, and what they can say of themselves.
+//!
+//! A program answers each line on its standard input, `WORD NAME=NUMBER ...`, with one line of
+//! JSON on its standard output, and ends when its standard input does.
+
+use std::io::{self, Write};
+use std::process::exit;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many values the sequence goes through that events carry, so that a reader sees gaps. Each
+/// takes one or two bytes on the wire.
+pub const SEQUENCE: u64 = 1 << 14;
+
+/// One command: its word, and numbers by name.
+pub struct Command {
+    pub word: String,
+    numbers: Vec<(String, f64)>,
+}
+
+impl Command {
+    pub fn parse(line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let word = words.next().unwrap_or("").to_string();
+        let numbers = words
+            .map(|pair| {
+                let (name, number) = pair.split_once('=').unwrap_or((pair, ""));
+                match number.parse() {
+                    Ok(number) => (name.to_string(), number),
+                    Err(_) => fail(&format!("{line:?}: {pair:?} is not NAME=NUMBER")),
+                }
+            })
+            .collect();
+        Command { word, numbers }
+    }
+
+    pub fn number(&self, name: &str) -> f64 {
+        match self.numbers.iter().find(|(known, _)| known == name) {
+            Some((_, number)) => *number,
+            None => fail(&format!("{}: {name} is missing", self.word)),
+        }
+    }
+}
+
+/// The commands, until there are no more.
+pub fn commands() -> impl Iterator<Item = Command> {
+    io::stdin()
+        .lines()
+        .map_while(Result::ok)
+        .map(|line| Command::parse(&line))
+}
+
+pub fn say(line: &str) {
+    println!("{line}");
+    if io::stdout().flush().is_err() {
+        exit(1);
+    }
+}
+
+pub fn fail(message: &str) -> ! {
+    eprintln!("{message}");
+    exit(1);
+}
+
+pub fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970")
+        .as_nanos() as u64
+}
+
+/// The processor time of this process so far, of all its threads, in seconds.
+pub fn cpu_seconds() -> f64 {
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    // SAFETY: getrusage fills in a struct for which all zeros is a value.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// The processor time of this thread so far, in seconds.
+pub fn thread_seconds() -> f64 {
+    // SAFETY: clock_gettime fills in a struct for which all zeros is a value.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
+        time
+    };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

@@ -1,0 +1,69 @@
+"""
+The highest rate at which nothing is lost, with the default buffers.
+"""
+
+from __future__ import annotations
+
+from suite.bench import Bench, Subject, clients_text
+from suite.figures import OURS, REACTOR, REFERENCE, Goal, Row, Section
+from suite.peers import Session
+
+BUFFER = 1024
+GOALS = {1: Goal(1.5), 10: Goal(3), 100: Goal(10)}
+START = {1: 100_000, 10: 80_000, 100: 15_000}
+HIGHEST = 900_000.0
+"""
+Where the search ends: in ticks of a millisecond, more could overrun a buffer of 1024 within a tick.
+"""
+
+HOW = """\
+A program records for half a second at a steady rate, in ticks of a millisecond, with the default
+buffers of 1024 events. If every client has read every event, a higher rate follows, else a lower
+one, until they are within 5 %. As the machine has pauses of its own, a rate is too high only if
+something was lost in each of three attempts. It is the rate that was reached, not the one that was
+asked for."""
+
+
+def attempt(session: Session, subject: Subject, rate: float, seconds: float) -> float | None:
+    """The rate that was reached, or None if events were lost each time."""
+    for _ in range(3):
+        recorded = session.record(seconds=seconds, rate=rate, reactor=subject.reactor)
+        if not session.close():
+            return float(recorded["recorded"] / recorded["seconds"])
+    return None
+
+
+def highest(bench: Bench, subject: Subject, clients: int) -> float:
+    """The highest rate without a loss."""
+    seconds, precision = (0.1, 2.0) if bench.quick else (0.5, 1.05)
+    best = low = 0.0
+    high = None
+    rate = float(START[clients])
+    with bench.peers.session(subject.ours, clients, BUFFER, own_metrics=False) as session:
+        while high is None or high > low * precision:
+            reached = attempt(session, subject, rate, seconds)
+            if reached is None:
+                high = rate
+            else:
+                low, best = rate, max(best, reached)
+                if rate == HIGHEST or reached < rate * 0.8:
+                    # That is as fast as it records.
+                    break
+            if high is None:
+                rate = min(rate * 2, HIGHEST)
+            else:
+                rate = (low * high) ** 0.5 if low else rate / 3
+    return best
+
+
+def run(bench: Bench) -> Section:
+    rows = []
+    for clients, goal in GOALS.items():
+
+        def measure(subject: Subject, clients: int = clients) -> float:
+            return highest(bench, subject, clients)
+
+        names = (OURS, REFERENCE) if bench.quick else (OURS, REACTOR, REFERENCE)
+        samples = bench.alternate(3, measure, *names)
+        rows.append(Row.of(clients_text(clients), "events/s", samples, REFERENCE, goal))
+    return Section("Highest rate without a loss", HOW, rows)
