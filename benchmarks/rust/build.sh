@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 programs=(serve read decode)
 
 # The stamp says what the programs in DIR were built from.
-stamp=$(cd "$here" && cat build.sh Cargo.toml Cargo.lock src/lib.rs src/bin/*.rs | cksum)
+stamp=$(cd "$here" && cat build.sh Cargo.toml src/lib.rs src/bin/*.rs | cksum)
 built() {
     local program
     for program in "${programs[@]}"; do
@@ -63,7 +63,7 @@ export PROTOC="$protoc"
 # One place for it, whatever the caller's settings say.
 target="$here/target"
 export CARGO_TARGET_DIR="$target"
-cargo build --release --locked --manifest-path "$here/Cargo.toml"
+cargo build --release --manifest-path "$here/Cargo.toml"
 
 # Moved into place, so that a copy of the old one that still runs is no hindrance.
 for name in "${programs[@]}"; do
