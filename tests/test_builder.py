@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -78,17 +79,12 @@ class SettingsTests(BuilderTestCase):
 
     def test_bufferSize(self) -> None:
         recorder = self.successResultOf(self.builder.buffer_size(3).build())
-        assert isinstance(recorder, TcpRecorder)
-        self.client()
-        for _ in range(100):
-            recorder.counter("c").increment()
+        self.record(recorder, 100)
         self.assertEqual(recorder.stats().waiting, 3)
 
     def test_unbounded(self) -> None:
         recorder = self.successResultOf(self.builder.buffer_size(None).build())
-        self.client()
-        for _ in range(50_000):
-            recorder.counter("c").increment()
+        self.record(recorder, 50_000)
         self.assertEqual(recorder.stats().dropped, 0)
 
     def test_badBufferSize(self) -> None:
@@ -103,16 +99,26 @@ class SettingsTests(BuilderTestCase):
     def test_badBufferSizeChangesNothing(self) -> None:
         self.assertRaises(ValueError, self.builder.buffer_size(3).buffer_size, 0)
         recorder = self.successResultOf(self.builder.build())
-        self.client()
-        for _ in range(100):
-            recorder.counter("c").increment()
+        self.record(recorder, 100)
         self.assertEqual(recorder.stats().waiting, 3)
 
-    def client(self) -> FakeClient:
+    def record(self, recorder: TcpRecorder, events: int) -> None:
+        """
+        Record something for a client, in a thread: this one may be the reactor's, if a test
+        before this one has run the real reactor.
+        """
         [port] = self.reactor.listening
-        client = FakeClient(port.factory)
+        FakeClient(port.factory)
         self.reactor.settle()
-        return client
+        counter = recorder.counter("c")
+
+        def record() -> None:
+            for _ in range(events):
+                counter.increment()
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        thread.join()
 
     def test_service(self) -> None:
         """A service, for an application to start."""
