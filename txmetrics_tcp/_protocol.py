@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Protocol as Interface
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -307,7 +308,9 @@ class MetricsProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._connected = True
-        if ITCPTransport.providedBy(self.transport):
+        # Not by the interface alone: that of a UNIX socket claims it too in Twisted 24.10.
+        over_tcp = not isinstance(self.transport.getHost(), UNIXAddress)
+        if over_tcp and ITCPTransport.providedBy(self.transport):
             # Batches are as large as they will get; waiting for more is only latency.
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
