@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
-from txmetrics_tcp._model import U64_MAX, Key, Metadata, MetricKind, Operation
+from txmetrics_tcp._model import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._totals import APPLY, SET_OPERATION, Number, StreamedSeries, Totals, overlay
 
@@ -468,7 +468,8 @@ class Incoming(Sink):
             # A loop whose every step counts: see docs/performance.md.
             for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
-                if series.epoch != epoch:
+                # The very object, since each fold makes its own: quicker than to compare numbers.
+                if series.epoch is not epoch:
                     said = self._first_in_fold(series, epoch, stamp)
                     if said is not None:
                         recorded += 1
@@ -479,9 +480,7 @@ class Incoming(Sink):
                             dropped += 1
                 count = 1
                 if operation is _INCREMENT_COUNTER:
-                    series.total = total = series.total + value
-                    if total > U64_MAX:
-                        series.total = total & U64_MAX
+                    series.total += value
                 elif operation in APPLY:
                     series.total = APPLY[operation](series.total, value)
                 elif operation is RECORD_MANY:
@@ -520,15 +519,13 @@ class Incoming(Sink):
         size = min(len(log), BATCH)
         todo = repeat((), size)
         more = 0
-        increment_counter, u64_max, apply = _INCREMENT_COUNTER, U64_MAX, APPLY
+        increment_counter, apply = _INCREMENT_COUNTER, APPLY
         try:
             for series, operation, value, _stamp in starmap(log.popleft, todo):
-                if series.epoch != epoch:
+                if series.epoch is not epoch:
                     self._first_in_fold(series, epoch, 0)
                 if operation is increment_counter:
-                    series.total = total = series.total + value
-                    if total > u64_max:
-                        series.total = total & u64_max
+                    series.total += value
                 elif operation in apply:
                     series.total = apply[operation](series.total, value)
                 elif operation is RECORD_MANY:
@@ -545,6 +542,8 @@ class Incoming(Sink):
             does not know its value.
         """
         said = None
+        # Sums are let grow within a fold, and brought back to 64 bits here, in the next.
+        series.total = series.value()
         if not series.retained and self._totals is not None:
             self._totals.admit(series)
             if series.retained and series.epoch:

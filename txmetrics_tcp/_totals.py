@@ -53,7 +53,8 @@ class StreamedSeries(Series):
     A series whose events go to clients.
 
     @ivar frame: what is the same in all its frames.
-    @ivar total: its running value; that of a histogram means nothing.
+    @ivar total: its running value, but for the wrapping of a counter; see `value`.  That of a
+        histogram means nothing.
     @ivar epoch: the number of the last fold in which something happened to it; 0 for none.
     @ivar retained: whether it is in snapshots.
     """
@@ -66,6 +67,11 @@ class StreamedSeries(Series):
         self.total: Number = 0 if key.kind is MetricKind.COUNTER else 0.0
         self.epoch = 0
         self.retained = False
+
+    def value(self) -> Number:
+        """The total as a view has it: counters wrap modulo 2**64."""
+        total = self.total
+        return total & U64_MAX if type(total) is int and total > U64_MAX else total
 
 
 class Totals:
@@ -105,7 +111,7 @@ class Totals:
     def since(self, epoch: int) -> list[tuple[StreamedSeries, Number, int]]:
         """The retained series that changed in that fold or later; with total and epoch."""
         return [
-            (series, series.total, series.epoch)
+            (series, series.value(), series.epoch)
             for series in self._retained
             if series.epoch >= epoch
         ]
