@@ -4,6 +4,8 @@ The highest rate at which nothing is lost, with the default buffers.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from suite.bench import Bench, Subject, clients_text
 from suite.figures import OURS, REACTOR, REFERENCE, Goal, Row, Section
 from suite.peers import Session
@@ -20,28 +22,58 @@ HOW = """\
 A program records for half a second at a steady rate, in ticks of a millisecond, with the default
 buffers of 1024 events. If every client has read every event, a higher rate follows, else a lower
 one, until they are within 5 %. As the machine has pauses of its own, a rate is too high only if
-something was lost in each of three attempts. It is the rate that was reached, not the one that was
+something was lost in each of two attempts. It is the rate that was reached, not the one that was
 asked for."""
 
 
-def attempt(session: Session, subject: Subject, rate: float, seconds: float) -> float | None:
-    """The rate that was reached, or None if events were lost each time."""
-    for _ in range(3):
-        recorded = session.record(seconds=seconds, rate=rate, reactor=subject.reactor)
-        if not session.close():
-            return float(recorded["recorded"] / recorded["seconds"])
-    return None
+class Prober:
+    """Tries rates on one server and its clients, or on new ones where a stream is destroyed."""
+
+    def __init__(self, bench: Bench, subject: Subject, clients: int) -> None:
+        self._bench = bench
+        self._subject = subject
+        self._clients = clients
+        self._seconds = 0.1 if bench.quick else 0.5
+        self._open = ExitStack()
+        self._session: Session | None = None
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def attempt(self, rate: float) -> float | None:
+        """The rate that was reached, or None if events were lost each time."""
+        for _ in range(2):
+            session = self._session or self._connect()
+            recorded = session.record(
+                seconds=self._seconds, rate=rate, reactor=self._subject.reactor
+            )
+            lost = session.close()
+            if session.corrupt:
+                self._session = None
+            elif not lost:
+                return float(recorded["recorded"] / recorded["seconds"])
+        return None
+
+    def _connect(self) -> Session:
+        self._open.close()
+        self._session = self._open.enter_context(
+            self._bench.peers.session(self._subject.ours, self._clients, BUFFER, own_metrics=False)
+        )
+        return self._session
 
 
 def highest(bench: Bench, subject: Subject, clients: int) -> float:
     """The highest rate without a loss."""
-    seconds, precision = (0.1, 2.0) if bench.quick else (0.5, 1.05)
+    precision = 2.0 if bench.quick else 1.05
     best = low = 0.0
     high = None
     rate = float(START[clients])
-    with bench.peers.session(subject.ours, clients, BUFFER, own_metrics=False) as session:
+    with Prober(bench, subject, clients) as prober:
         while high is None or high > low * precision:
-            reached = attempt(session, subject, rate, seconds)
+            reached = prober.attempt(rate)
             if reached is None:
                 high = rate
             else:
@@ -49,10 +81,12 @@ def highest(bench: Bench, subject: Subject, clients: int) -> float:
                 if rate == HIGHEST or reached < rate * 0.8:
                     # That is as fast as it records.
                     break
-            if high is None:
+            if not low:
+                rate /= 3
+            elif high is None:
                 rate = min(rate * 2, HIGHEST)
             else:
-                rate = (low * high) ** 0.5 if low else rate / 3
+                rate = (low * high) ** 0.5
     return best
 
 

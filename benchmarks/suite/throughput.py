@@ -31,7 +31,7 @@ def deliver(bench: Bench, subject: Subject, clients: int) -> tuple[float, float]
         start_ns = session.record(count=count, reactor=subject.reactor)["start_ns"]
         read = session.read_all()
         cpu = session.server.cpu_seconds() - before
-        if session.close():
+        if session.close() or session.corrupt:
             raise PeerError(f"{session.lost} events are lost, although all have room")
     delivered = sum(client["events"] for client in read)
     seconds = (max(client["last_ns"] for client in read) - start_ns) / 1e9
