@@ -57,10 +57,10 @@ def machine(peers: Peers, quick: bool) -> Machine:
         except PackageNotFoundError:
             found[package] = "not installed"
     if peers.rust:
-        lock = (HERE / "rust" / "Cargo.lock").read_text().split("\n")
+        # Cargo writes down what it took.
+        lock = (HERE / "rust" / "Cargo.lock").read_text()
         for package in ("metrics-exporter-tcp", "prost"):
-            at = lock.index(f'name = "{package}"')
-            found[package] = lock[at + 1].split('"')[1]
+            found[package] = lock.split(f'name = "{package}"\nversion = "')[1].split('"')[0]
     else:
         found["metrics-exporter-tcp"] = "not built; the reader is in Python"
     if quick:

@@ -21,7 +21,8 @@ built() {
     for program in "${programs[@]}"; do
         [ -x "$dir/$program" ] || return 1
     done
-    [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ]
+    # The lock is what tells the versions.
+    [ -f "$here/Cargo.lock" ] && [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ]
 }
 if built; then
     exit 0

@@ -89,7 +89,10 @@ class BareFactory(ServerFactory):
     def _send(self) -> None:
         self._woken = False
         waiting = self._waiting
-        batch = b"".join([waiting.popleft() for _ in range(len(waiting))])
+        self.send(b"".join([waiting.popleft() for _ in range(len(waiting))]))
+
+    def send(self, batch: bytes) -> None:
+        """Write the same to everybody."""
         for client in self.clients:
             client.transport.write(batch)  # type: ignore[union-attr]
 

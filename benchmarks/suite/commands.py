@@ -16,6 +16,9 @@ How many values the numbers go through that events carry, so that a reader sees 
 each takes one or two bytes.
 """
 
+MODES = ("plain", "numbered", "timed")
+"""What events carry as their value: 1, their number, or the time at which they are recorded."""
+
 NAME = "requests_handled"
 LABELS = {"method": "GET", "route": "/users"}
 """The event that everything is measured with: a name of 16 characters, two labels."""

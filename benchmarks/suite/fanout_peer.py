@@ -1,9 +1,10 @@
 """
-Sends the same bytes to many sockets, in two ways, as a process of its own: ``python -m
+Sends the same bytes to many sockets, in three ways, as a process of its own: ``python -m
 suite.fanout_peer PORT CLIENTS``.
 
-One half of the clients are those of a `MetricsFactory`; a bare loop serves the other half, who come
-second.  C{round} gives the processor time, in seconds, that one batch took in each of the two ways.
+A third of the clients each are those of a `MetricsFactory`, of a factory that does nothing but
+write, and of a bare loop of ``send``.  C{rounds} gives the processor time, in seconds, that each
+batch took in each of the three ways.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.threads import blockingCallFromThread
 
+from suite.bare_server import BareFactory
 from suite.commands import NAME, allow_many_files, commands, say
 from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, Operation, encode_metric
 
@@ -40,17 +42,23 @@ class Fanout:
         self._factory = MetricsFactory(reactor, own_metrics=False)
         self._samples = self._factory.recorder.histogram(NAME, LABEL)
         reactor.listenTCP(port, self._factory, backlog=clients, interface="127.0.0.1")
+        self._writes = BareFactory()
+        writing = reactor.listenTCP(0, self._writes, backlog=clients, interface="127.0.0.1")
+        self._writes_port = writing.getHost().port
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=clients)
         self._clients = clients
-        self._bare: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
 
     def run(self) -> None:
-        say({"bare_port": self._listening.getsockname()[1]})
+        say({"writes": self._writes_port, "sends": self._listening.getsockname()[1]})
         for word, options in commands():
             if word == "accept":
                 for _ in range(self._clients):
-                    self._bare.append(self._listening.accept()[0])
-                while len(self._factory.stats().clients) < self._clients:
+                    self._sockets.append(self._listening.accept()[0])
+                while (
+                    len(self._factory.stats().clients) < self._clients
+                    or len(self._writes.clients) < self._clients
+                ):
                     time.sleep(PAUSE)
                 say({"accepted": self._clients})
             else:
@@ -60,22 +68,30 @@ class Fanout:
     def rounds(self, count: int) -> dict[str, object]:
         key = Key.of(MetricKind.HISTOGRAM, NAME, LABEL)
         batch = b""
-        ours: list[float] = []
-        bare: list[float] = []
+        spent: dict[str, list[float]] = {"ours": [], "writes": [], "sends": []}
         for _ in range(count):
-            start = time.process_time()
-            blockingCallFromThread(reactor, self._samples.record_many, 1.5, EVENTS)
-            time.sleep(PAUSE)
-            ours.append(time.process_time() - start)
-            # The same, as someone who has nothing else to do.
-            start = time.process_time()
             metric = Metric(key, Operation.RECORD_HISTOGRAM, 1.5, time.time_ns())
             batch = encode_metric(metric) * EVENTS
-            for client in self._bare:
-                client.sendall(batch)
-            time.sleep(PAUSE)
-            bare.append(time.process_time() - start)
-        return {"ours": ours, "bare": bare, "bytes": len(batch), "events": EVENTS}
+            for name, send in (
+                ("ours", self._record),
+                ("writes", self._write),
+                ("sends", self._send),
+            ):
+                start = time.process_time()
+                send(batch)
+                time.sleep(PAUSE)
+                spent[name].append(time.process_time() - start)
+        return {**spent, "bytes": len(batch), "events": EVENTS}
+
+    def _record(self, batch: bytes) -> None:
+        blockingCallFromThread(reactor, self._samples.record_many, 1.5, EVENTS)
+
+    def _write(self, batch: bytes) -> None:
+        blockingCallFromThread(reactor, self._writes.send, batch)
+
+    def _send(self, batch: bytes) -> None:
+        for client in self._sockets:
+            client.sendall(batch)
 
 
 def main() -> None:

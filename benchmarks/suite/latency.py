@@ -23,10 +23,10 @@ def run(bench: Bench) -> Section:
     for rate in RATES:
         median: dict[str, list[float]] = {}
         high: dict[str, list[float]] = {}
-        for _ in bench.rounds(5):
+        for _ in bench.rounds(4):
             for subject in bench.subjects([subject.name for subject in SUBJECTS]):
                 with bench.peers.session(subject.ours, 1, 1024, "timed") as session:
-                    how = {"rate": rate, "timed": True, "reactor": subject.reactor}
+                    how = {"rate": rate, "reactor": subject.reactor}
                     # The first events find everything cold.
                     session.record(seconds=0.2, **how)
                     session.read_all()

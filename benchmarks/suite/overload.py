@@ -23,7 +23,9 @@ def overload(bench: Bench, subject: Subject, clients: int) -> tuple[float, float
     Delivered and recorded events per second, the share of those that were lost, and that of
     clients whose stream can be read no more.
     """
-    with bench.peers.session(subject.ours, clients, BUFFER, own_metrics=False) as session:
+    with bench.peers.session(
+        subject.ours, clients, BUFFER, "numbered", own_metrics=False
+    ) as session:
         seconds = 0.3 if bench.quick else 2.0
         recorded = session.record(seconds=seconds, reactor=subject.reactor)
         read = session.read_all()

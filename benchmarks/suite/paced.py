@@ -35,7 +35,7 @@ def run(bench: Bench) -> Section:
                     raise PeerError(f"{session.lost} events are lost at a moderate rate")
             return cpu / delivered * 1e6
 
-        samples = bench.alternate(4, measure, OURS, REACTOR, REFERENCE)
+        samples = bench.alternate(3, measure, OURS, REACTOR, REFERENCE)
         what = f"{rate:,} events/s, {clients_text(clients)}"
         rows.append(Row.of(what, "s per million", samples, REFERENCE))
     return Section("Processor time at a moderate rate", HOW, rows)

@@ -24,9 +24,10 @@ compared with whom takes turns (A B A B); a cell has the median and, in brackets
 A ratio (x) is the median of those of the pairs. Goals are about ratios.
 
 All events are of one counter, with a name of 16 characters and two labels. Readers are processes
-of their own, the same Rust program for both sides, and check the structure of every frame. Events
-carry their number, so a reader sees what is missing; what is missing must agree with what was
-recorded and, for our server, with what it says that it dropped, or there is no figure.
+of their own, the same Rust program for both sides, and check the structure of every frame. What
+they are short of must agree with what was recorded and with what our server says that it dropped,
+or there is no figure; where something may be lost, events carry their number, and the gaps in the
+sequence must come to the same.
 """
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from suite.commands import SEQUENCE
+from suite.commands import MODES, SEQUENCE
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -130,11 +130,11 @@ class Server(Peer):
         rate: float = 0.0,
         tick_us: int = 1000,
         threads: int = 1,
-        timed: bool = False,
+        mode: str = "plain",
         reactor: bool = False,
     ) -> dict[str, Any]:
         """
-        Have it record; see `suite.recording.Source.steps`.
+        Have it record; see `suite.recording.Source`.
 
         @return: C{recorded} events within C{seconds}.
         """
@@ -145,7 +145,7 @@ class Server(Peer):
             rate=rate,
             tick_us=tick_us,
             threads=threads,
-            timed=int(timed),
+            mode=MODES.index(mode),
             reactor=int(reactor),
         )
 
@@ -163,6 +163,7 @@ class Reader(Peer):
 
     def __init__(self, arguments: list[str], port: int, clients: int, mode: str) -> None:
         self.clients = clients
+        self.mode = mode
         self.tolerant = False
         super().__init__([*arguments, f"127.0.0.1:{port}", str(clients), mode])
 
@@ -222,8 +223,8 @@ class Session:
         self._lost = [0] * reader.clients
 
     def record(self, **how: Any) -> dict[str, Any]:
-        """See `Server.record`."""
-        answer = self.server.record(**how)
+        """See `Server.record`; with values as the reader expects them."""
+        answer = self.server.record(mode=self.reader.mode, **how)
         self.recorded += answer["recorded"]
         return answer
 
@@ -234,8 +235,8 @@ class Session:
     def close(self) -> int:
         """
         Wait until all has been read, then compare three accounts of what was lost on the way to
-        each client: what is missing in number, what is missing in the sequence, and what our
-        server counted.
+        each client: what is missing in number, what is missing in the sequence (where events carry
+        their number), and what our server counted.
 
         @return: how many events were lost since the last time, of all clients together.
         @raise PeerError: the accounts differ, or the order did.
@@ -252,7 +253,8 @@ class Session:
             gaps = client["gaps"]
             if client["corrupt"]:
                 continue
-            if (lost - gaps) % SEQUENCE or not 0 <= gaps <= lost:
+            numbered = self.reader.mode == "numbered"
+            if numbered and ((lost - gaps) % SEQUENCE or not 0 <= gaps <= lost):
                 raise PeerError(
                     f"{self.server.name}: client {number} is short of {lost} events, and saw gaps"
                     f" of {gaps}"
@@ -292,7 +294,7 @@ class Peers:
         arguments = ["PORT", str(buffer_size), str(int(own_metrics))]
         return Server(python("suite.server"), arguments, ours=True)
 
-    def reader(self, port: int, clients: int, mode: str = "numbered") -> Reader:
+    def reader(self, port: int, clients: int, mode: str = "plain") -> Reader:
         return Reader(self._reader, port, clients, mode)
 
     @contextmanager
@@ -301,7 +303,7 @@ class Peers:
         ours: bool,
         clients: int,
         buffer_size: int,
-        mode: str = "numbered",
+        mode: str = "plain",
         own_metrics: bool = True,
     ) -> Iterator[Session]:
         """
@@ -317,7 +319,7 @@ class Peers:
             yield session
 
     @contextmanager
-    def attach(self, server: Server, clients: int, mode: str = "numbered") -> Iterator[Session]:
+    def attach(self, server: Server, clients: int, mode: str = "plain") -> Iterator[Session]:
         """Clients for a server that has none yet."""
         with self.reader(server.port, clients, mode) as reader:
             end = time.monotonic() + TIMEOUT

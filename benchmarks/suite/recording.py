@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator
 from itertools import repeat
 
-from suite.commands import SEQUENCE
+from suite.commands import MODES, SEQUENCE
 from txmetrics_tcp import Counter
 
 SLICE = 1024
@@ -17,19 +17,24 @@ SLICE = 1024
 
 
 class Source:
-    """
-    Records one counter.
-
-    Each event carries its number, so that a reader sees gaps; if timed, the time.
-    """
+    """Records one counter, with the value that a mode says."""
 
     def __init__(self, handle: Counter) -> None:
         self._handle = handle
         self._next = 0
 
-    def record(self, count: int, timed: bool) -> None:
+    def record(self, count: int, mode: str) -> None:
+        """
+        Record some events.
+
+        @param mode: one of `MODES`.
+        """
         increment = self._handle.increment
-        if timed:
+        if mode == "plain":
+            for _ in repeat(None, count):
+                increment()
+            return
+        if mode == "timed":
             clock = time.time_ns
             for _ in repeat(None, count):
                 increment(clock())
@@ -51,7 +56,7 @@ class Source:
         @return: a generator that says how long to wait before the next step, and in the end
             returns how many events it recorded.
         """
-        count, rate, timed = int(options["count"]), options["rate"], bool(options["timed"])
+        count, rate, mode = int(options["count"]), options["rate"], MODES[int(options["mode"])]
         tick = options["tick_us"] / 1e6
         start = last = time.perf_counter()
         end = start + options["seconds"]
@@ -66,7 +71,7 @@ class Source:
                 due -= size
             else:
                 size = min(SLICE, count - done) if count else SLICE
-            self.record(size, timed)
+            self.record(size, mode)
             done += size
             if rate:
                 yield max(0.0, tick - (time.perf_counter() - last))

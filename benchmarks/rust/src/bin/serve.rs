@@ -1,9 +1,9 @@
 //! `serve 127.0.0.1:PORT BUFFER`: the published exporter, recording on command.
 //!
-//! - `record count= seconds= rate= tick_us= threads= timed=`: record that many events, or for so
+//! - `record count= seconds= rate= tick_us= threads= mode=`: record that many events, or for so
 //!   long where count is 0. At full speed if rate is 0; else that many a second, in ticks, and what
-//!   a tick missed is made up for by at most one tick's worth in the next. Each event carries its
-//!   number, so that gaps show; if timed, the time; from several threads, 1.
+//!   a tick missed is made up for by at most one tick's worth in the next. Each event carries 1 in
+//!   the mode 0, its number in the mode 1, so that gaps show, and the time in the mode 2.
 //! - `cost count= rounds=`: the processor time of one record, from rounds of a few, with pauses in
 //!   which the exporter takes them.
 //! - `stats`: processor time.
@@ -26,17 +26,16 @@ fn handle() -> Counter {
 struct Source {
     handle: Counter,
     next: u64,
-    timed: bool,
-    numbered: bool,
+    mode: u64,
 }
 
 impl Source {
     fn record(&mut self, count: u64) {
-        if self.timed {
+        if self.mode == 2 {
             for _ in 0..count {
                 self.handle.increment(now_ns());
             }
-        } else if self.numbered {
+        } else if self.mode == 1 {
             for _ in 0..count {
                 self.handle.increment(self.next);
                 self.next = (self.next + 1) % SEQUENCE;
@@ -91,7 +90,7 @@ impl Source {
 
 fn record(source: &mut Source, command: &Command) {
     let threads = command.number("threads") as u64;
-    source.timed = command.number("timed") != 0.0;
+    source.mode = command.number("mode") as u64;
     let start_ns = now_ns();
     let start = Instant::now();
     let recorded = if threads == 1 {
@@ -104,8 +103,7 @@ fn record(source: &mut Source, command: &Command) {
                         let mut source = Source {
                             handle: handle(),
                             next: 0,
-                            timed: false,
-                            numbered: false,
+                            mode: 0,
                         };
                         source.run(command)
                     })
@@ -156,8 +154,7 @@ fn main() {
     let mut source = Source {
         handle: handle(),
         next: 0,
-        timed: false,
-        numbered: true,
+        mode: 0,
     };
     say(&format!(r#"{{"port": {}}}"#, address.port()));
     for command in commands() {
