@@ -20,8 +20,8 @@ from txmetrics_tcp import (
     RecorderInstalledError,
     TcpBuilder,
     TcpRecorder,
+    _builder,
     _facade,
-    _service,
     counter,
     current_recorder,
     describe_counter,
@@ -46,7 +46,7 @@ class BuilderTestCase(SynchronousTestCase):
     def late(self) -> LateEndpoint:
         """Have every address mean an endpoint that takes its time."""
         endpoint = LateEndpoint(self.reactor)
-        self.patch(_service, "server_endpoint", lambda reactor, text: endpoint)
+        self.patch(_builder, "server_endpoint", lambda reactor, text: endpoint)
         return endpoint
 
 

@@ -32,6 +32,7 @@ from txmetrics_tcp._recorder import Counter, Gauge, Histogram, NoopRecorder, Rec
 from txmetrics_tcp._sink import Series, Sink
 
 if TYPE_CHECKING:
+    from txmetrics_tcp._builder import TcpBuilder
     from txmetrics_tcp._endpoints import EndpointError
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._layers import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     )
     from txmetrics_tcp._protocol import MetricsProtocol
     from txmetrics_tcp._server import MetricsFactory
-    from txmetrics_tcp._service import ListenError, MetricsService, TcpBuilder
+    from txmetrics_tcp._service import ListenError, MetricsService
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
     from txmetrics_tcp._wire import (
@@ -114,13 +115,14 @@ __version__ = "0.1.0"
 _LATER = {
     name: module
     for module, names in {
+        "_builder": "TcpBuilder",
         "_endpoints": "EndpointError",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
         "_server": "MetricsFactory",
-        "_service": "ListenError MetricsService TcpBuilder",
+        "_service": "ListenError MetricsService",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
         "_wire": "MAX_FRAME Decoder StreamError decode encode_metadata encode_metric",

@@ -12,7 +12,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, client_endpoint
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, EndpointError, client_endpoint, host_of
+from txmetrics_tcp._tls import TLSError, with_tls
 
 ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
 endpoint strings, such as unix:/run/metrics.sock"""
@@ -33,6 +34,33 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how to talk to servers, for a command that has arguments of its own for where."""
+    tls = parser.add_argument_group(
+        "TLS",
+        description="""Any of these means that the connection is encrypted, and that the server
+        has to prove with a certificate that it is the one that was asked for.""",
+    )
+    tls.add_argument(
+        "--tls",
+        action="store_true",
+        help="take certificates from authorities that this machine trusts",
+    )
+    tls.add_argument(
+        "--tls-ca", metavar="FILE", help="take certificates from the authorities in FILE (PEM)"
+    )
+    tls.add_argument(
+        "--tls-name",
+        metavar="NAME",
+        help="""take certificates that are for NAME (default: the host of the endpoint; needed
+        where it has none, as unix:/run/metrics.sock)""",
+    )
+    tls.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        help="show the certificate in FILE (PEM) to a server that asks for one; with --tls-key",
+    )
+    tls.add_argument(
+        "--tls-key", metavar="FILE", help="the private key of that certificate, not encrypted"
+    )
 
 
 def client_endpoint_from(
@@ -46,4 +74,19 @@ def client_endpoint_from(
     @raise EndpointError: it cannot be understood; or its TLS cannot be set up.  The text, one
         line, is for the user.
     """
-    return client_endpoint(reactor, options.endpoint if endpoint is None else endpoint)
+    text = options.endpoint if endpoint is None else endpoint
+    plain = client_endpoint(reactor, text)
+    files = options.tls_ca, options.tls_key, options.tls_cert
+    if not (options.tls or options.tls_name or any(files)):
+        return plain
+    if text.startswith(("tls:", "ssl:")):
+        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
+    name = options.tls_name or host_of(text)
+    if not name:
+        raise EndpointError(
+            f"{text!r} names no host: say with --tls-name whose certificate to take"
+        )
+    try:
+        return with_tls(plain, name, *files)
+    except TLSError as error:
+        raise EndpointError(f"no TLS with {text}: {error}") from None

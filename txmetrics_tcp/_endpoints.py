@@ -45,6 +45,7 @@ DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 _PORT = re.compile(r"[0-9]+")
 _HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
+_NO_HOST = {"unix", "systemd", "fd", "stdio"}
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 
@@ -78,6 +79,19 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
         IStreamClientEndpointStringParserWithReactor,
     )
     return endpoint
+
+
+def host_of(text: str | int) -> str | None:
+    """The host that an endpoint names: whose certificate is to be expected there, for example."""
+    text = str(text).strip()
+    if _PORT.fullmatch(text):
+        return DEFAULT_HOST
+    if text.startswith("tcp:"):
+        # As Twisted has it: tcp:HOST:PORT, with names before them or not.
+        text = text.removeprefix("tcp:").removeprefix("host=")
+        text = text.partition(":")[0] + ":0"
+    match = _HOST_PORT.fullmatch(text)
+    return None if match is None or match["host"] in _NO_HOST else match["v6"] or match["host"]
 
 
 def is_exposed(address: IAddress) -> bool:

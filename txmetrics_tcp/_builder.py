@@ -1,0 +1,189 @@
+"""
+The builder: configures an exporter, and starts it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint
+from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
+from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
+from txmetrics_tcp._incoming import at_least, check_buffer_size
+from txmetrics_tcp._server import MetricsFactory
+from txmetrics_tcp._service import MetricsService
+from txmetrics_tcp._tcp_recorder import TcpRecorder
+
+
+class TcpBuilder:
+    """
+    Configures and starts an exporter::
+
+        recorder = await TcpBuilder().listen_address("127.0.0.1:5000").install()
+
+    Every setting returns the builder.  Used on the reactor thread, or before the reactor runs.
+    """
+
+    def __init__(self, reactor: Any = None) -> None:
+        """
+        @param reactor: what to run in; the global one unless given.
+        """
+        self._given_reactor = reactor
+        self._addresses: list[str] = []
+        # What `MetricsFactory` is to be made with.
+        self._settings: dict[str, Any] = {}
+
+    def listen_address(self, endpoint: str | int) -> TcpBuilder:
+        """
+        Where to listen; several calls mean several places.  127.0.0.1:5000 unless given.
+
+        @param endpoint: a port on the loopback interface, ``HOST:PORT``, ``[IPV6]:PORT``, or
+            one of Twisted's endpoint strings (``unix:/run/metrics.sock``).
+        """
+        self._addresses.append(str(endpoint))
+        return self
+
+    def buffer_size(self, buffer_size: int | None) -> TcpBuilder:
+        """
+        How many events may wait: on the incoming side, and as many for each client.
+
+        @param buffer_size: 1 or more; None for no limit, which may take all memory.
+        @raise TypeError: it is no whole number.
+        @raise ValueError: it is less than 1.
+        """
+        self._settings["buffer_size"] = check_buffer_size(buffer_size)
+        return self
+
+    def totals(self, keep: bool = True) -> TcpBuilder:
+        """
+        Whether the totals of counters and gauges are kept, for clients that come late and for
+        those that lost events.  They are unless told otherwise; without, recording costs less
+        while nobody listens.
+        """
+        self._settings["totals"] = keep
+        return self
+
+    def max_series(self, max_series: int) -> TcpBuilder:
+        """
+        Of how many series totals are kept at most; 10,000 unless told otherwise.
+
+        @raise ValueError: it is negative.
+        """
+        self._settings["max_series"] = at_least("max_series", 0, max_series)
+        return self
+
+    def idle_after(self, seconds: float | None) -> TcpBuilder:
+        """
+        After how many seconds without a change a series is left out of what a new client
+        receives; never, unless told otherwise.
+
+        @raise ValueError: it is negative.
+        """
+        if seconds is not None:
+            at_least("idle_after", 0, seconds)
+        self._settings["idle_after"] = seconds
+        return self
+
+    def repair_interval(self, seconds: float) -> TcpBuilder:
+        """
+        How long, in seconds, totals may be wrong at most for a client that does not catch up; 5
+        unless told otherwise.
+
+        @raise ValueError: it is less than a tenth of a second.
+        """
+        self._settings["repair_interval"] = at_least("repair_interval", 0.1, seconds)
+        return self
+
+    def own_metrics(self, publish: bool = True) -> TcpBuilder:
+        """
+        Whether the exporter's own metrics are in the stream: what it records, delivers and
+        loses.  They are unless told otherwise.
+        """
+        self._settings["own_metrics"] = publish
+        return self
+
+    def source(self, name: str) -> TcpBuilder:
+        """
+        What viewers show as the name of this program; its name, process number and host unless
+        told otherwise.
+        """
+        self._settings["source"] = name
+        return self
+
+    def service(self) -> MetricsService:
+        """
+        Make a service that is not started, for `twisted.application`.
+
+        @raise EndpointError: an address cannot be understood.
+        """
+        reactor = self._reactor()
+        addresses = self._addresses or [DEFAULT_ENDPOINT]
+        endpoints = [server_endpoint(reactor, address) for address in addresses]
+        return MetricsService(MetricsFactory(reactor, **self._settings), endpoints)
+
+    def build(self) -> Deferred[TcpRecorder]:
+        """
+        Listen, and return the recorder without making it the global one.
+
+        @return: fires with the recorder when it listens, or fails with `ListenError`.
+        @raise EndpointError: an address cannot be understood.
+        """
+        service = self.service()
+        return service.listen().addCallback(lambda result: service.recorder)
+
+    def install(self) -> Deferred[TcpRecorder]:
+        """
+        Make the recorder the global one, and listen.
+
+        The recorder is the global one when this returns; if listening fails, that is taken
+        back.
+
+        @return: fires with the recorder when it listens, or fails with `ListenError`.
+        @raise EndpointError: an address cannot be understood.
+        @raise RecorderInstalledError: there is a global recorder already.
+        """
+        service = self.service()
+        recorder = service.recorder
+        set_global_recorder(recorder)
+
+        def listening(result: None) -> TcpRecorder:
+            return recorder
+
+        def failed(reason: Failure) -> Failure:
+            unset_global_recorder(recorder)
+            return reason
+
+        return service.listen().addCallbacks(listening, failed)
+
+    def install_in_thread(self) -> ThreadedExporter:
+        """
+        Do what `install` does from a program that has no reactor, and wait until it listens::
+
+            metrics = TcpBuilder().listen_address(5000).install_in_thread()
+
+        The reactor runs in a daemon thread, and leaves the program's signal handlers alone.  If it
+        runs in another thread already, it is used.  When the program ends, what was recorded is
+        sent, for two seconds at most.
+
+        Called from any thread but the reactor's.  In a program that forks, to be called in each
+        process, after the fork.
+
+        @return: has the recorder, the addresses, and a `stop` that waits.
+        @raise ListenError: it was not possible to listen.
+        @raise EndpointError: an address cannot be understood.
+        @raise RecorderInstalledError: there is a global recorder already.
+        @raise ReactorThreadError: this is the reactor's thread; or the reactor has run and
+            stopped; or it ran when this process was forked.  It says what to do instead.
+        """
+        return install_in_thread(own_reactor(self._given_reactor), self.install)
+
+    def _reactor(self) -> Any:
+        if self._given_reactor is None:
+            # Late, since importing it installs it, and some programs want another one.
+            from twisted.internet import reactor
+
+            return reactor
+        return self._given_reactor

@@ -1,0 +1,151 @@
+"""
+TLS, for those who listen and those who connect.
+
+What it is made of comes with the extra ``tls``, and is imported when TLS is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from OpenSSL.SSL import Connection
+
+StrPath = str | os.PathLike[str]
+
+_SAID = {
+    "http request": "it sent an HTTP request",
+    "https proxy request": "it sent an HTTP request",
+    "wrong version number": "what it sent is not TLS",
+    "packet length too long": "what it sent is not TLS",
+    "unsupported protocol": "it has no TLS as new as 1.2",
+    "no shared cipher": "it has no cipher that is good enough",
+    "peer did not return a certificate": "it has no certificate",
+    "certificate verify failed": "its certificate is not to be trusted",
+    "tlsv13 alert certificate required": "it wants a certificate",
+    "tlsv1 alert unknown ca": "it does not trust our certificate",
+    "tlsv1 alert protocol version": "it wants another version of TLS",
+}
+"""What OpenSSL says, as people do."""
+
+
+class TLSError(ValueError):
+    """TLS cannot be had as it was asked for.  The text, one line, says why."""
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """
+    The server's side of TLS, 1.2 or newer: its key and certificate, and who may connect.
+    """
+
+    def __init__(
+        self, key: StrPath, certificate: StrPath, client_ca: StrPath | None = None
+    ) -> None:
+        """
+        @param key: a file with the private key, in PEM, not encrypted.
+        @param certificate: a file with the certificate and those that lead to its authority.
+        @param client_ca: a file with the authorities that a client's certificate has to be from;
+            without it, clients need none.
+        @raise TLSError: a file cannot be used, or the extra is not installed.
+        """
+        # Absolute, since a daemon changes its directory before it reads them again.
+        self._key = _absolute(key)
+        self._certificate = _absolute(certificate)
+        self._client_ca = None if client_ca is None else _absolute(client_ca)
+        self.reload()
+
+    def reload(self) -> None:
+        """
+        Read the files again, for connections to come; those that there are go on.
+
+        @raise TLSError: a file cannot be used.  What was read before stays in use.
+        """
+        certificates = _certificates()
+        try:
+            self._context = certificates.server_context(
+                self._key, self._certificate, self._client_ca
+            )
+        except certificates.CertificateError as error:
+            raise TLSError(str(error)) from None
+
+    def wrap(self, factory: IProtocolFactory, clock: Any) -> IProtocolFactory:
+        """Have the connections of a factory begin with TLS."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        return TLSMemoryBIOFactory(self, False, factory, clock=clock)
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> Connection:
+        from OpenSSL.SSL import Connection
+
+        return Connection(self._context, None)
+
+
+def with_tls(
+    endpoint: IStreamClientEndpoint,
+    name: str,
+    ca: StrPath | None = None,
+    key: StrPath | None = None,
+    certificate: StrPath | None = None,
+) -> IStreamClientEndpoint:
+    """
+    Connect with TLS, 1.2 or newer, to a server that proves who it is.
+
+    @param endpoint: where the server is.
+    @param name: the name, or IP address, that its certificate has to be for.
+    @param ca: a file with the authorities that the certificate may be from, in PEM; those that
+        this machine trusts unless given.
+    @param key: a file with a private key, if the server asks for a certificate of ours.
+    @param certificate: a file with that certificate and those that lead to its authority.
+    @raise TLSError: a file cannot be used, or the extra is not installed.
+    """
+    if (key is None) != (certificate is None):
+        raise TLSError("a key and a certificate are of use together only")
+    certificates = _certificates()
+    try:
+        creator = certificates.client_creator(
+            name, *(None if file is None else Path(file) for file in (ca, key, certificate))
+        )
+    except certificates.CertificateError as error:
+        raise TLSError(str(error)) from None
+    wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+    return wrapped
+
+
+def explain(error: BaseException) -> str | None:
+    """Why TLS with the other end failed; None if the error is not one of TLS."""
+    package = type(error).__module__.partition(".")[0]
+    if package == "service_identity":
+        return "its certificate is for another name"
+    if package != "OpenSSL":
+        return None
+    try:
+        said = str(error.args[0][-1][-1])
+    except (IndexError, TypeError):
+        return "it broke off"
+    return _SAID.get(said.lower(), said.lower())
+
+
+def _absolute(path: StrPath) -> Path:
+    return Path(path).absolute()
+
+
+def _certificates() -> ModuleType:
+    try:
+        from txmetrics_tcp import _certificates
+    except ImportError:
+        raise TLSError(
+            "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
+        ) from None
+    return _certificates
