@@ -32,7 +32,8 @@ from txmetrics_tcp._client import (
     MetricsClientService,
     Waiting,
 )
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, DEFAULT_HOST, client_endpoint
+from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp._endpoints import DEFAULT_HOST
 from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
 from txmetrics_tcp._wire import MAX_FRAME
 
@@ -386,7 +387,7 @@ class _Command:
         )
         self._service = MetricsClientService(
             reactor,
-            client_endpoint(reactor, options.endpoint),
+            client_endpoint_from(options, reactor),
             self._tail.received,
             observer=self._tail.state_changed,
             max_frame=options.max_frame,
@@ -466,14 +467,7 @@ def add_command(commands: Any) -> None:
         terminated. While standard output is slow, nothing is read: the server then drops events,
         and counts them.""",
     )
-    parser.add_argument(
-        "endpoint",
-        nargs="?",
-        default=DEFAULT_ENDPOINT,
-        metavar="ENDPOINT",
-        help="""where the server is: PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of
-        Twisted's client endpoint strings, such as unix:/run/metrics.sock (default: %(default)s)""",
-    )
+    add_endpoint_arguments(parser)
     parser.add_argument(
         "--json",
         action="store_true",
