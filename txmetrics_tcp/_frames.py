@@ -1,0 +1,93 @@
+"""
+Cuts the bytes of a stream between its frames, without looking into them.  No I/O, no Twisted.
+"""
+
+from __future__ import annotations
+
+from txmetrics_tcp._wire import MAX_FRAME, StreamError
+
+
+class Frames:
+    """
+    Turns the bytes of a stream into pieces that begin and end with a frame, however they came.
+
+    It holds at most one unfinished frame.  What is in the frames is not looked at: it may be
+    anything but a length past the limit.
+
+        >>> frames = Frames()
+        >>> frames.feed(b"\\x00\\x02ab\\x03cd")
+        (b'\\x00\\x02ab', 2)
+        >>> frames.unfinished
+        3
+        >>> frames.feed(b"e")
+        (b'\\x03cde', 1)
+    """
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        """
+        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        """
+        self._max_frame = max_frame
+        # Begins with a frame, of which it has less than `_needed` bytes unless it is empty.
+        self._rest = bytearray()
+        self._needed = 0
+        self._failure: str | None = None
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """
+        Take the next piece of the stream.
+
+        @return: the frames that it completes, as the bytes that came, and how many they are.
+        @raise StreamError: a frame is longer than allowed.  From then on nothing else comes.
+        """
+        if self._failure is not None:
+            raise StreamError(self._failure)
+        rest = self._rest
+        if rest:
+            rest += data
+            if len(rest) < self._needed:
+                return b"", 0
+            data = bytes(rest)
+        size = len(data)
+        count = end = 0
+        while end < size:
+            head = end
+            length = data[head]
+            head += 1
+            if length > 0x7F:
+                length &= 0x7F
+                shift = 7
+                while head < size:
+                    byte = data[head]
+                    head += 1
+                    length |= (byte & 0x7F) << shift
+                    if byte < 0x80:
+                        break
+                    shift += 7
+                    if shift > 63:
+                        raise self._fail("the length of a frame never ends")
+                else:
+                    # It ends within the length, which is a few bytes.
+                    self._needed = size - end + 1
+                    break
+            if length > self._max_frame:
+                raise self._fail(
+                    f"a frame of {length} bytes is announced, the limit is {self._max_frame}"
+                )
+            if head + length > size:
+                self._needed = head + length - end
+                break
+            end = head + length
+            count += 1
+        self._rest = bytearray(data[end:])
+        return data[:end], count
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes have come of a frame that is not complete."""
+        return len(self._rest)
+
+    def _fail(self, reason: str) -> StreamError:
+        self._failure = f"not a metrics stream: {reason}"
+        self._rest = bytearray()
+        return StreamError(self._failure)
