@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from txmetrics_tcp import __version__, _tail
 from txmetrics_tcp._endpoints import EndpointError
+from txmetrics_tcp._lines import visible
 
 _COMMANDS = (_tail.add_command,)
 """
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         code: int = options.run(options, reactor)
     except EndpointError as error:
-        print(f"metrics-tcp {options.command}: {_tail.visible(str(error))}", file=sys.stderr)
+        print(f"metrics-tcp {options.command}: {visible(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

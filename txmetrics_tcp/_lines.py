@@ -1,0 +1,191 @@
+"""
+Events as lines: of text for people, of JSON for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+
+from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
+
+Lines = Callable[[Event], str]
+"""Turns the events of one connection into lines, without what ends a line."""
+
+_ACT = {operation: operation.name.lower().partition("_")[0] for operation in Operation}
+"""What an operation is called beside the kind of its metric: ``increment``, ``set``, …"""
+
+_WHAT = {
+    operation: f"{operation.kind.value}/{_ACT[operation]}".ljust(len("counter/increment"))
+    for operation in Operation
+}
+
+MAX_UNITS = 10_000
+"""For how many metrics `TextLines` remembers a unit, whatever a server says."""
+
+
+def visible(text: str) -> str:
+    """
+    Show what a terminal would act on, or not show at all, instead of sending it there.
+
+    That is all but letters, marks, numbers, punctuation, symbols and the plain space: control
+    characters (C0 and C1, escape sequences with them), characters that change the direction of
+    text, separators of lines and paragraphs, characters without width.
+
+        >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
+        a\\x1b[2Jb\\u202e\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+class TextLines:
+    """
+    Lines for people: time, kind and operation, name and labels, value and unit::
+
+        12:30:05.042 counter/increment requests_total [route = /] 1
+        12:30:05.042 histogram/record  latency 0.0015 s
+
+    Times are local.  The unit is known if it was described before.
+    """
+
+    def __init__(self, localtime: Callable[[float], time.struct_time] = time.localtime) -> None:
+        self._localtime = localtime
+        self._second = -1
+        self._clock = ""
+        self._units: dict[tuple[MetricKind, str], str] = {}
+
+    def __call__(self, event: Event) -> str:
+        if not isinstance(event, Metric):
+            return self._metadata(event) if isinstance(event, Metadata) else self._status(event)
+        key = event.key
+        unit = self._units.get((key.kind, key.name), "") if self._units else ""
+        return (
+            f"{self._time(event.timestamp_ns)} {_WHAT[event.operation]}"
+            f" {visible(str(key))} {event.value!r}{unit}"
+        )
+
+    def _metadata(self, metadata: Metadata) -> str:
+        self._remember(metadata)
+        unit = f" ({visible(metadata.unit)})" if metadata.unit else ""
+        description = f": {visible(metadata.description)}" if metadata.description else ""
+        return f"metadata     {metadata.kind.value:17} {visible(metadata.name)}{unit}{description}"
+
+    def _status(self, status: Status) -> str:
+        second = status.started_ns // 1_000_000_000
+        started = self._show("%Y-%m-%d %H:%M:%S", second)
+        missed = status.dropped_incoming + status.dropped_client
+        where = f" (incoming {status.dropped_incoming}, client {status.dropped_client})"
+        return (
+            f"status       {visible(status.source)}, started {started}"
+            f", events missed: {missed}{where if missed else ''}"
+        )
+
+    def _remember(self, metadata: Metadata) -> None:
+        unit = metadata.unit or ""
+        try:
+            label = Unit(unit).label
+        except ValueError:
+            label = visible(unit)
+        units = self._units
+        units.pop((metadata.kind, metadata.name), None)
+        if label:
+            units[metadata.kind, metadata.name] = f" {label}"
+            if len(units) > MAX_UNITS:
+                del units[next(iter(units))]
+
+    def _time(self, timestamp_ns: int) -> str:
+        second, nanos = divmod(timestamp_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._clock = self._show("%H:%M:%S", second)
+        return f"{self._clock}.{nanos // 1_000_000:03}"
+
+    def _show(self, how: str, second: int) -> str:
+        try:
+            return time.strftime(how, self._localtime(second))
+        except (OverflowError, ValueError, OSError):
+            # A time that no calendar has, from a peer that may send any number.
+            return f"@{second}"
+
+
+class JsonLines:
+    """
+    Lines for programs: one JSON object each, in ASCII.  docs/json-lines.md describes them.
+    """
+
+    def __init__(self) -> None:
+        self._encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+        self._second = -1
+        self._clock: str | None = None
+
+    def __call__(self, event: Event) -> str:
+        if isinstance(event, Metric):
+            return self._encode(self._metric(event))
+        if isinstance(event, Metadata):
+            return self._encode(self._metadata(event))
+        return self._encode(self._status(event))
+
+    def _metric(self, metric: Metric) -> dict[str, object]:
+        key = metric.key
+        value = metric.value
+        return {
+            "event": "metric",
+            "time": self._time(metric.timestamp_ns),
+            "timestamp_ns": metric.timestamp_ns,
+            "kind": key.kind.value,
+            "operation": _ACT[metric.operation],
+            "name": key.name,
+            "labels": dict(key.labels),
+            "value": value if math.isfinite(value) else _not_finite(value),
+        }
+
+    def _metadata(self, metadata: Metadata) -> dict[str, object]:
+        return {
+            "event": "metadata",
+            "kind": metadata.kind.value,
+            "name": metadata.name,
+            "unit": None if metadata.unit is None else str(metadata.unit),
+            "description": metadata.description,
+        }
+
+    def _status(self, status: Status) -> dict[str, object]:
+        return {
+            "event": "status",
+            "source": status.source,
+            "started": self._time(status.started_ns),
+            "started_ns": status.started_ns,
+            "dropped_incoming": status.dropped_incoming,
+            "dropped_client": status.dropped_client,
+        }
+
+    def _time(self, timestamp_ns: int) -> str | None:
+        second, nanos = divmod(timestamp_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._clock = _utc(second)
+        return None if self._clock is None else f"{self._clock}.{nanos:09}Z"
+
+
+def _not_finite(value: float) -> str:
+    # JSON has no such numbers; these are the strings that protobuf's own mapping to JSON uses.
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _utc(second: int) -> str | None:
+    """Date and time to the second; None outside of the years that RFC 3339 knows."""
+    try:
+        moment = time.gmtime(second)
+    except (OverflowError, ValueError, OSError):
+        return None
+    if not 1 <= moment.tm_year <= 9999:
+        return None
+    return f"{moment.tm_year:04}{time.strftime('-%m-%dT%H:%M:%S', moment)}"
