@@ -33,6 +33,7 @@ from txmetrics_tcp._sink import Series, Sink
 
 if TYPE_CHECKING:
     from txmetrics_tcp._builder import TcpBuilder
+    from txmetrics_tcp._decoder import Decoder, decode
     from txmetrics_tcp._endpoints import EndpointError
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._layers import (
@@ -48,14 +49,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._service import ListenError, MetricsService
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
-    from txmetrics_tcp._wire import (
-        MAX_FRAME,
-        Decoder,
-        StreamError,
-        decode,
-        encode_metadata,
-        encode_metric,
-    )
+    from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata, encode_metric
 
 __all__ = [
     "MAX_FRAME",
@@ -116,6 +110,7 @@ _LATER = {
     name: module
     for module, names in {
         "_builder": "TcpBuilder",
+        "_decoder": "Decoder decode",
         "_endpoints": "EndpointError",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
@@ -125,7 +120,7 @@ _LATER = {
         "_service": "ListenError MetricsService",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
-        "_wire": "MAX_FRAME Decoder StreamError decode encode_metadata encode_metric",
+        "_wire": "MAX_FRAME StreamError encode_metadata encode_metric",
     }.items()
     for name in names.split()
 }

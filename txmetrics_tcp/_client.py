@@ -1,6 +1,6 @@
 """
-The consuming side: a protocol that hands on the events of a stream, and a service that stays
-connected to where the stream comes from.
+The consuming side, for callbacks: a protocol that hands on the events of a stream, and a service
+that stays connected to where the stream comes from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
-    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
@@ -25,8 +24,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, client_endpoint
+from txmetrics_tcp._liveness import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._wire import MAX_FRAME, Decoder, StreamError
+from txmetrics_tcp._tls import explain
+from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 INITIAL_DELAY = 0.5
 """How many seconds to wait before the next attempt, but for a growth by half with each failure."""
@@ -40,35 +43,48 @@ of one server do not all come back at the same moment.
 
 class MetricsClientProtocol(Protocol):
     """
-    One connection to a server: hands on its events, one by one, as they come.
+    One connection to a server: hands on its events as they come, one by one or, at a fraction of
+    the cost, together as they were read.
 
     What is not a stream of metrics ends the connection, and is the reason that C{lost} is
-    given.  An exception from C{received} ends it, too, as with any Twisted protocol.
+    given; the events that came before it are handed on.  An exception from C{received} or
+    C{received_many} ends it, too, as with any Twisted protocol.
+
+    All of it belongs to the reactor thread.
 
     @ivar events: how many events have come.
+    @cvar keepalive: when a connection over TCP counts as dead though nothing comes over it.
     """
 
     _log = Logger(namespace="txmetrics_tcp")
 
     transport: ITransport
 
+    keepalive = KEEPALIVE
+
     def __init__(
         self,
-        received: Callable[[Event], object],
+        received: Callable[[Event], object] | None = None,
         *,
+        received_many: Callable[[list[Event]], object] | None = None,
         connected: Callable[[MetricsClientProtocol], object] | None = None,
         lost: Callable[[MetricsClientProtocol, Failure], object] | None = None,
         max_frame: int = MAX_FRAME,
     ) -> None:
         """
-        @param received: called with each event, on the reactor thread.
+        @param received: called with each event.
+        @param received_many: instead of it, called with the events of each read: a list, never
+            empty, of up to some thousands, that it may keep.
         @param connected: called with this protocol when there is a connection.
         @param lost: called with this protocol, and the reason, when there is none any more:
             a `StreamError` when what came was not a stream of metrics.  Without it, that is
             logged.
         @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        @raise TypeError: there is not exactly one of C{received} and C{received_many}.
         """
+        _check_callbacks(received, received_many)
         self._received = received
+        self._received_many = received_many
         self._made = connected
         self._lost = lost
         self._decoder = Decoder(max_frame)
@@ -90,23 +106,25 @@ class MetricsClientProtocol(Protocol):
             getattr(transport, "abortConnection", transport.loseConnection)()
 
     def connectionMade(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
+        if is_over_tcp(self.transport):
             # Who only reads would otherwise never notice that the other machine is gone.
-            self.transport.setTcpKeepAlive(True)
+            probe_when_idle(self.transport, self.keepalive)
         if self._made is not None:
             self._made(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
             return
+        events: list[Event] = []
+        failure = None
         try:
-            for event in self._decoder.feed(data):
-                self.events += 1
-                self._received(event)
-                if self._closed:
-                    return
+            # What comes out before it raises is in the list.
+            events.extend(self._decoder.feed(data))
         except StreamError:
-            self._failure = Failure()
+            failure = Failure()
+        self._hand_on(events)
+        if failure is not None and not self._closed:
+            self._failure = failure
             self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -127,6 +145,23 @@ class MetricsClientProtocol(Protocol):
                 reason=reason.getErrorMessage(),
             )
 
+    def _hand_on(self, events: list[Event]) -> None:
+        if self._received_many is not None:
+            if events:
+                self.events += len(events)
+                self._received_many(events)
+        elif self._received is not None:
+            for event in events:
+                self.events += 1
+                self._received(event)
+                if self._closed:
+                    return
+
+
+def _check_callbacks(received: object, received_many: object) -> None:
+    if (received is None) == (received_many is None):
+        raise TypeError("give either received or received_many")
+
 
 class MetricsClientFactory(ClientFactory):
     """
@@ -142,14 +177,17 @@ class MetricsClientFactory(ClientFactory):
 
     def __init__(
         self,
-        received: Callable[[Event], object],
+        received: Callable[[Event], object] | None = None,
         *,
+        received_many: Callable[[list[Event]], object] | None = None,
         connected: Callable[[MetricsClientProtocol], object] | None = None,
         lost: Callable[[MetricsClientProtocol, Failure], object] | None = None,
         max_frame: int = MAX_FRAME,
     ) -> None:
         """Parameters are those of `MetricsClientProtocol`."""
+        _check_callbacks(received, received_many)
         self._received = received
+        self._received_many = received_many
         self._connected = connected
         self._lost = lost
         self._max_frame = max_frame
@@ -157,6 +195,7 @@ class MetricsClientFactory(ClientFactory):
     def buildProtocol(self, addr: IAddress | None) -> MetricsClientProtocol:
         protocol = MetricsClientProtocol(
             self._received,
+            received_many=self._received_many,
             connected=self._connected,
             lost=self._lost,
             max_frame=self._max_frame,
@@ -193,6 +232,9 @@ class Disconnected:
 
     def __str__(self) -> str:
         """The reason, as one says it, without a full stop."""
+        tls = explain(self.reason.value)
+        if tls is not None:
+            return f"no TLS with it: {tls}"
         text = self.reason.getErrorMessage().rstrip(".")
         return text or type(self.reason.value).__name__
 
@@ -219,6 +261,10 @@ class MetricsClientService(ClientService):
 
     That while grows with each failure in a row, and begins anew only after a connection on which
     events came.  A server of another kind, and one that closes connections at once, are failures.
+
+    A name is looked up anew for each attempt.  If it has several addresses, all are tried, of IPv4
+    and IPv6, the next one as soon as one has failed or a moment has passed; that is what
+    `twisted.internet.endpoints.HostnameEndpoint` does, which C{"HOST:PORT"} stands for.
     """
 
     _log = Logger(namespace="txmetrics_tcp")
@@ -226,26 +272,36 @@ class MetricsClientService(ClientService):
     def __init__(
         self,
         reactor: IReactorTime,
-        endpoint: IStreamClientEndpoint,
-        received: Callable[[Event], object],
+        endpoint: IStreamClientEndpoint | str | int = DEFAULT_ENDPOINT,
+        received: Callable[[Event], object] | None = None,
         *,
+        received_many: Callable[[list[Event]], object] | None = None,
         observer: Callable[[ConnectionState], object] | None = None,
         max_frame: int = MAX_FRAME,
         retry_policy: Callable[[int], float] | None = None,
     ) -> None:
         """
-        @param endpoint: where the server is.
+        @param endpoint: where the server is: a port on the loopback interface, C{"HOST:PORT"},
+            C{"[IPV6]:PORT"}, a string of Twisted's, or an endpoint.
         @param received: called with each event, on the reactor thread.
+        @param received_many: instead of it, called with the events of each read; see
+            `MetricsClientProtocol`.
         @param observer: called with each `ConnectionState`, on the reactor thread.
         @param max_frame: the size of a frame, in bytes, past which the stream is refused.
         @param retry_policy: for a number of failures in a row, from 1 up, how many seconds to wait
             before the next attempt; see `twisted.application.internet.backoffPolicy`.
+        @raise EndpointError: the endpoint cannot be understood.
+        @raise TypeError: there is not exactly one of C{received} and C{received_many}.
         """
         factory = MetricsClientFactory(
-            received, connected=self._made, lost=self._ended, max_frame=max_frame
+            received,
+            received_many=received_many,
+            connected=self._made,
+            lost=self._ended,
+            max_frame=max_frame,
         )
         super().__init__(
-            _ObservedEndpoint(endpoint, self._begin, self._failed),
+            _ObservedEndpoint(as_endpoint(reactor, endpoint), self._begin, self._failed),
             factory,
             # ClientService counts failures to connect; ours are also those that come later.
             retryPolicy=lambda attempt: self._next_delay(),
@@ -300,6 +356,19 @@ class MetricsClientService(ClientService):
         except Exception:
             # An observer that fails must not be what keeps us from trying again.
             self._log.failure("An observer of {service} failed", service=self)
+
+
+def as_endpoint(
+    reactor: object, endpoint: IStreamClientEndpoint | str | int
+) -> IStreamClientEndpoint:
+    """
+    An endpoint as it is, or what is written for one.
+
+    @raise EndpointError: it cannot be understood.
+    """
+    if isinstance(endpoint, str | int):
+        return client_endpoint(reactor, endpoint)
+    return endpoint
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,5 +1,6 @@
 """
-Bytes to events and back.  No I/O, no Twisted: the same code serves every producer and consumer.
+What a stream is made of, and how events become bytes; `txmetrics_tcp._decoder` has the way back.
+No I/O, no Twisted: the same code serves every producer and consumer.
 
 A stream is a sequence of frames: an unsigned LEB128 varint, then that many bytes of one
 serialized ``Event`` of ``proto/event.proto``.  An ``Event`` without content is allowed and
@@ -14,15 +15,12 @@ timestamp and one number.  The result is byte for byte what protobuf's own
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._model import Key, Metadata, Metric, MetricKind, Operation, Status
 
 MAX_FRAME = 1024 * 1024
 """The default bound on the size of a frame that is received, in bytes."""
@@ -30,15 +28,15 @@ MAX_FRAME = 1024 * 1024
 EMPTY_FRAME = b"\x00"
 """An ``Event`` without content.  Every reader skips it."""
 
-_KIND_NUMBER = {
+KIND_NUMBER = {
     MetricKind.COUNTER: pb.Metadata.MetricType.COUNTER,
     MetricKind.GAUGE: pb.Metadata.MetricType.GAUGE,
     MetricKind.HISTOGRAM: pb.Metadata.MetricType.HISTOGRAM,
 }
-_KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in _KIND_NUMBER.items()}
 
 
-# Encoding
+class StreamError(Exception):
+    """What was received is not a stream of metrics.  The text says why."""
 
 
 def varint(value: int) -> bytes:
@@ -58,7 +56,7 @@ def frame(message: bytes) -> bytes:
 
 def encode_metadata(metadata: Metadata) -> bytes:
     """Encode one description, as a whole frame."""
-    message = pb.Metadata(name=metadata.name, metric_type=_KIND_NUMBER[metadata.kind])
+    message = pb.Metadata(name=metadata.name, metric_type=KIND_NUMBER[metadata.kind])
     if metadata.unit is not None:
         # The plain string, because protobuf accepts no subclass of str in all its versions.
         message.unit_value = str(metadata.unit)
@@ -150,7 +148,8 @@ class Encoder:
         @param clock: the time of events that have none, in nanoseconds since the epoch.
         """
         self._clock = clock
-        self._second_ns = -1_000_000_000
+        # A second that never was, since stamps are for the second that there was last.
+        self._second_ns = 1 << 80
         self._stamps: list[bytes] = []
 
     def encode(self, entries: Iterable[tuple[Framed, Any, Any, int]]) -> list[bytes]:
@@ -160,8 +159,8 @@ class Encoder:
         All in one loop, without a call for each part: this is where an exporter spends its time,
         and the calls would take as long again as the work.
 
-        @param entries: series, operation, value, and nanoseconds since the epoch, which are not
-            negative; 0 for an event that has no time.
+        @param entries: series, operation, value, and nanoseconds since the epoch, less than 0 on
+            a clock that is set to before it; 0 for an event that has no time.
         """
         frames: list[bytes] = []
         add = frames.append
@@ -212,7 +211,8 @@ class Encoder:
     def _turn(self, timestamp_ns: int) -> int:
         """Another second begins; what of its timestamps is the same is made once."""
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
-        seconds = b"\x08" + varint(second) if second else b""
+        # As protobuf has it, a number less than 0 is one of 64 bits in two's complement.
+        seconds = b"\x08" + varint(second % 2**64) if second else b""
         # One beginning for each length that the varint of the nanoseconds may have.
         self._stamps = [b"\x12" + bytes([len(seconds)]) + seconds] + [
             b"\x12" + bytes([len(seconds) + 1 + length]) + seconds + b"\x10"
@@ -236,190 +236,3 @@ def encode_metric(metric: Metric) -> bytes:
     # The clock is never asked: an event of the epoch itself has its time.
     entry = (_Bare(metric.key), metric.operation, metric.value, metric.timestamp_ns)
     return Encoder(lambda: 0).encode([entry])[0]
-
-
-# Decoding
-
-
-class StreamError(Exception):
-    """What was received is not a stream of metrics.  The text says why."""
-
-
-class Decoder:
-    """
-    Turns the bytes of a stream into events, however they are cut into pieces.
-
-    It holds at most one unfinished frame.  Once it has raised `StreamError`, it stays useless:
-    there is no way to find the next frame in a stream that went wrong.
-
-        >>> decoder = Decoder()
-        >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
-        [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
-    """
-
-    def __init__(self, max_frame: int = MAX_FRAME) -> None:
-        """
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
-        """
-        self._max_frame = max_frame
-        self._buffer = bytearray()
-        self._offset = 0
-        self._failure: str | None = None
-        self._begun = False
-
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """
-        Take the next piece of the stream, and return the events that it completes.
-
-        The piece is taken at once, also if the iterator is not used to its end; what was
-        not used comes out of the next call's.  Frames that say nothing to this version (empty
-        ones, and kinds of event that came later) are skipped.
-
-        @raise StreamError: while iterating, at the first thing that is not a metrics stream.
-        """
-        del self._buffer[: self._offset]
-        self._offset = 0
-        if self._failure is None:
-            self._buffer += data
-        return self._events()
-
-    @property
-    def unfinished(self) -> int:
-        """How many bytes have come of a frame that is not complete."""
-        return len(self._buffer) - self._offset
-
-    def _events(self) -> Iterator[Event]:
-        if self._failure is not None:
-            raise StreamError(self._failure)
-        if not self._begun:
-            self._look_at_beginning()
-        while (message := self._next_message()) is not None:
-            event = self._parse(message) if message else None
-            self._begun = True
-            if event is not None:
-                yield event
-
-    def _next_message(self) -> bytes | None:
-        buffer = self._buffer
-        start = self._offset
-        length = shift = 0
-        while True:
-            if start >= len(buffer):
-                return None
-            byte = buffer[start]
-            start += 1
-            length |= (byte & 0x7F) << shift
-            if length > self._max_frame:
-                raise self._fail(
-                    f"a frame of at least {length} bytes is announced, the limit is"
-                    f" {self._max_frame}"
-                )
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise self._fail("the length of a frame never ends")
-        end = start + length
-        if end > len(buffer):
-            return None
-        self._offset = end
-        return bytes(buffer[start:end])
-
-    def _parse(self, message: bytes) -> Event | None:
-        try:
-            event = pb.Event.FromString(message)
-            which = event.WhichOneof("event")
-            if which == "metric":
-                return _metric(event.metric)
-            if which == "metadata":
-                return _metadata(event.metadata)
-            if which == "status":
-                return _status(event.status)
-        except (DecodeError, UnicodeDecodeError) as error:
-            # The second where protobuf is the one in pure Python.
-            raise self._fail(f"a frame of {len(message)} bytes is no event: {error}") from None
-        return None
-
-    def _fail(self, reason: str) -> StreamError:
-        if not self._begun:
-            for beginning, name in _PERHAPS:
-                if self._buffer.startswith(beginning):
-                    reason += f" (it looks like {name})"
-        self._failure = f"not a metrics stream: {reason}"
-        # A new one, since clearing it keeps its memory.
-        self._buffer = bytearray()
-        self._offset = 0
-        return StreamError(self._failure)
-
-    def _look_at_beginning(self) -> None:
-        # Said at once, without waiting for the rest of what would be a frame: many a server sends
-        # one line, and then waits itself.
-        for beginning, name in _OTHERS:
-            if self._buffer.startswith(beginning):
-                raise self._fail(f"it looks like {name}")
-
-
-def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
-    """
-    Decode a whole stream that is in memory.
-
-    @raise StreamError: it is none, or it ends within a frame.
-    """
-    decoder = Decoder(max_frame)
-    events = list(decoder.feed(data))
-    if decoder.unfinished:
-        raise StreamError(f"the stream ends within a frame, after {decoder.unfinished} bytes of it")
-    return events
-
-
-def _metric(message: pb.Metric) -> Metric | None:
-    which = message.WhichOneof("operation")
-    if which is None:
-        return None
-    operation = _OPERATION_OF_FIELD[which]
-    return Metric(
-        Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
-        operation,
-        getattr(message, which),
-        _nanoseconds(message.timestamp),
-    )
-
-
-def _metadata(message: pb.Metadata) -> Metadata | None:
-    kind = _KIND_OF_NUMBER.get(message.metric_type)
-    if kind is None:
-        return None
-    unit = message.unit_value if message.HasField("unit_value") else None
-    return Metadata(kind, message.name, unit, message.description_value)
-
-
-def _status(message: pb.Status) -> Status:
-    return Status(
-        message.source,
-        _nanoseconds(message.started),
-        message.dropped_incoming,
-        message.dropped_client,
-    )
-
-
-def _nanoseconds(timestamp: Timestamp) -> int:
-    return timestamp.seconds * 1_000_000_000 + timestamp.nanos
-
-
-_OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
-
-# What else tends to listen on a port, by the first bytes that it sends.  No stream of ours begins
-# like these: taken for a frame, the byte behind the length is no field of any message.
-_OTHERS: Iterable[tuple[bytes, str]] = (
-    (b"HTTP/", "an HTTP server"),
-    (b"SSH-", "an SSH server"),
-    (b"\x15\x03", "TLS"),
-    (b"\x16\x03", "TLS"),
-    (b"<?", "HTML or XML"),
-)
-
-# A stream of ours could begin like these; but one that is wrong has probably not.
-_PERHAPS: Iterable[tuple[bytes, str]] = (
-    (b"<", "HTML or XML"),
-    (b"{", "JSON"),
-)

@@ -1,0 +1,147 @@
+"""
+What the decoder remembers of frames must never show: the same bytes mean the same, whatever came
+before them.
+"""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire_cases import CASES, SECOND, seen
+from txmetrics_tcp import (
+    Decoder,
+    Event,
+    Key,
+    Metric,
+    MetricKind,
+    Operation,
+    StreamError,
+    _decoder,
+    encode_metric,
+)
+from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._wire import frame
+
+NOW = 1_700_000_000 * SECOND + SECOND // 2
+"""A time as programs have it, of which seconds and nanoseconds take five bytes each."""
+
+TEXT = st.sampled_from(["a", "b", "requests_handled", "\x12\x0b\x08", "\x1a", "é", "n" * 120])
+NUMBERS = st.sampled_from([0, 1, 127, 128, 16_384, 2**63 - 1, 2**63, 2**64 - 1])
+NANOS = st.sampled_from(
+    [0, 1, 127, 128, 1 << 14, 1 << 21, (1 << 28) - 1, 1 << 28, 300_000_000, 999_999_999]
+)
+SECONDS = st.sampled_from([0, 1, NOW // SECOND, NOW // SECOND + 1, 2**28 - 1, 2**28, 2**35])
+
+
+@st.composite
+def metrics(draw: st.DrawFn) -> Metric:
+    """Metrics of few series, so that they meet again."""
+    operation = draw(st.sampled_from(list(Operation)))
+    labels = draw(st.dictionaries(TEXT, TEXT, max_size=2))
+    key = Key(operation.kind, draw(TEXT), tuple(sorted(labels.items())))
+    number = draw(NUMBERS)
+    value = number if operation.kind is MetricKind.COUNTER else float(number)
+    return Metric(key, operation, value, draw(SECONDS) * SECOND + draw(NANOS))
+
+
+def decoded(decoder: Decoder, data: bytes) -> list[Event | str]:
+    """What a decoder makes of a piece; last, why it failed."""
+    events: list[Event | str] = []
+    try:
+        events.extend(decoder.feed(data))
+    except StreamError as error:
+        events.append(str(error))
+    return events
+
+
+def increment(name: str, label: str = "") -> bytes:
+    """The frame of an increment by one."""
+    key = Key.of(MetricKind.COUNTER, name, {"label": label})
+    return encode_metric(Metric(key, Operation.INCREMENT_COUNTER, 1, NOW))
+
+
+class MemoryTests(SynchronousTestCase):
+    """Frames like others before."""
+
+    @given(st.lists(metrics(), max_size=20))
+    def test_again(self, events: list[Metric]) -> None:
+        """The second time they are read from memory, and mean the same."""
+        data = b"".join(map(encode_metric, events))
+        decoder = Decoder()
+        self.assertEqual(seen(decoder.feed(data)), seen(events))
+        self.assertEqual(seen(decoder.feed(data)), seen(events))
+
+    @given(st.lists(metrics(), min_size=1, max_size=5), st.data())
+    def test_almost(self, events: list[Metric], data: st.DataObject) -> None:
+        """What is like a frame that came before but for some bytes is what it is without that."""
+        frames = [encode_metric(event) for event in events]
+        damaged = bytearray(data.draw(st.sampled_from(frames)))
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(damaged) - 1))
+            damaged[at] = data.draw(st.integers(0, 255))
+        warm = Decoder()
+        list(warm.feed(b"".join(frames)))
+        cold = Decoder()
+        # Not the first, where a stream of another kind would be recognized.
+        list(cold.feed(b"\x00"))
+        self.assertEqual(seen(decoded(warm, bytes(damaged))), seen(decoded(cold, bytes(damaged))))
+        self.assertEqual(warm.unfinished, cold.unfinished)
+
+    def test_allCases(self) -> None:
+        """The cases by hand, odd ones among them, mean the same when they come again."""
+        stream = b"".join(case.frame for case in CASES)
+        decoder = Decoder()
+        first = seen(decoder.feed(stream))
+        self.assertEqual(seen(decoder.feed(stream)), first)
+
+    def test_notParsedAgain(self) -> None:
+        """Protobuf is asked once for events of one series and size, whatever their time and value."""
+        for operation in Operation:
+            value = 1 if operation.kind is MetricKind.COUNTER else 1.5
+            key = Key(operation.kind, "requests", (("route", "/" * 120),))
+            decoder = Decoder()
+            list(decoder.feed(encode_metric(Metric(key, operation, value, NOW))))
+            later = Metric(key, operation, value * 100, NOW + SECOND + 12_345)
+            with mock.patch.object(_decoder, "pb") as protobuf:
+                self.assertEqual(list(decoder.feed(encode_metric(later))), [later])
+            self.assertEqual(protobuf.mock_calls, [])
+
+    def test_labelsOfAnotherOrder(self) -> None:
+        """Labels need not be sorted to be remembered."""
+        timestamp = pb.Metric()
+        timestamp.timestamp.FromNanoseconds(NOW)
+        parts = [
+            pb.Metric(name="m").SerializeToString(),
+            timestamp.SerializeToString(),
+            pb.Metric(labels={"b": "2"}).SerializeToString(),
+            pb.Metric(labels={"a": "1"}).SerializeToString(),
+            pb.Metric(increment_counter=7).SerializeToString(),
+        ]
+        metric = b"".join(parts)
+        data = frame(b"\x12" + bytes([len(metric)]) + metric)
+        key = Key(MetricKind.COUNTER, "m", (("a", "1"), ("b", "2")))
+        expected = Metric(key, Operation.INCREMENT_COUNTER, 7, NOW)
+        decoder = Decoder()
+        self.assertEqual(list(decoder.feed(data)), [expected])
+        with mock.patch.object(_decoder, "pb"):
+            self.assertEqual(list(decoder.feed(data)), [expected])
+
+    def test_bounded(self) -> None:
+        """A peer that sends ever new series does not fill our memory."""
+        self.patch(_decoder, "MAX_REMEMBERED", 10)
+        decoder = Decoder()
+        for number in range(100):
+            list(decoder.feed(increment(f"m{number}")))
+            self.assertLessEqual(len(decoder._memory.heads), 10)
+            self.assertLessEqual(decoder._memory.tails, 10)
+        self.assertEqual(len(list(decoder.feed(increment("m1") + increment("m99")))), 2)
+
+    def test_largeFramesAreNot(self) -> None:
+        """Nor are large frames kept."""
+        decoder = Decoder()
+        list(decoder.feed(increment("m", "x" * 1000)))
+        self.assertEqual(decoder._memory.heads, {})

@@ -1,0 +1,449 @@
+"""
+Bytes to events.  No I/O, no Twisted: the same code serves every consumer.
+
+A consumer of a busy program decodes most of the time, and protobuf's own way takes four
+microseconds an event: a parse, and an object for each message and a call for each field of it.  But
+most frames are like one that came before, but for a timestamp and a number.  So protobuf parses
+what is new, and what it made of it is remembered by the bytes of the frame; for a frame that has
+the same bytes in the same places, only timestamp and number are read, by hand::
+
+    length 12 length 0a length name | 12 length 08 second 10 nanos | 1a label 1a label tag | value
+    '----------- the head ---------'                                '------ the tail -----'
+
+Heads and tails are in the memory only after protobuf has parsed them; all else, including all that
+is odd or wrong, goes to protobuf.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from struct import Struct
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._wire import KIND_NUMBER, MAX_FRAME, StreamError, varint
+
+PIECE = 64 * 1024
+"""About how many bytes are decoded at a time."""
+
+MAX_REMEMBERED_FRAME = 512
+"""The size of a frame, in bytes, past which it is not remembered."""
+
+MAX_REMEMBERED = 32 * 1024
+"""
+How many tails, and how many heads, are remembered before all are forgotten.  Together with the size
+it bounds the memory that a peer can make us use.
+"""
+
+_PAD = bytes(16)
+# Behind what has come, so that what looks at a frame need not look whether there is one.
+
+Tails = dict[bytes, tuple[Key, Operation]]
+
+
+class Decoder:
+    """
+    Turns the bytes of a stream into events, however they are cut into pieces.
+
+    It holds at most one unfinished frame, beside the piece that it was given last.  Once it has
+    raised `StreamError`, it stays useless: there is no way to find the next frame in a stream that
+    went wrong.
+
+        >>> decoder = Decoder()
+        >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
+        [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
+    """
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        """
+        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        """
+        self._max_frame = max_frame
+        # What is being decoded, from the offset on; what came behind it; and how much of that it
+        # takes to go on: 0 while the buffer may have a whole frame.
+        self._buffer = _PAD
+        self._offset = 0
+        self._held = bytearray()
+        self._wanted = 1
+        # Decoded, and not asked for yet.
+        self._decoded: Iterator[Event] = iter(())
+        self._failure: str | None = None
+        self._begun = False
+        self._memory = _Memory()
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """
+        Take the next piece of the stream, and return the events that it completes.
+
+        The piece is taken at once, also if the iterator is not used to its end; what was
+        not used comes out of the next call's.  Frames that say nothing to this version (empty
+        ones, and kinds of event that came later) are skipped.
+
+        @raise StreamError: while iterating, at the first thing that is not a metrics stream.
+        """
+        if self._failure is None:
+            self._held += data
+        return self._events()
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes have come of a frame that is not complete."""
+        return len(self._buffer) - len(_PAD) - self._offset + len(self._held)
+
+    def _events(self) -> Iterator[Event]:
+        while True:
+            yield from self._decoded
+            if self._failure is not None:
+                raise StreamError(self._failure)
+            if self._wanted:
+                # Byte by byte at the beginning, to see at once what is no stream of ours; later
+                # only when a frame is complete, or one that comes in small pieces would be copied
+                # with each.
+                if not self._held or (len(self._held) < self._wanted and self._begun_or_long()):
+                    return
+                rest = self._buffer[self._offset : -len(_PAD)]
+                self._buffer = b"".join((rest, self._held, _PAD))
+                self._held = bytearray()
+                self._offset = 0
+            self._decoded = iter(self._decode())
+
+    def _begun_or_long(self) -> bool:
+        return self._begun or self.unfinished > _MAX_BANNER
+
+    def _decode(self) -> list[Event]:
+        """
+        Decode the next piece of the buffer, up to what is incomplete or wrong.
+
+        All in one loop, without a call for each event: this is where a consumer spends its time.
+        """
+        buffer = self._buffer
+        at = self._offset
+        stop = len(buffer) - len(_PAD)
+        piece = min(stop, at + PIECE)
+        memory = self._memory
+        heads = memory.heads
+        wide, narrow, second_ns = memory.second
+        events: list[Event] = []
+        add = events.append
+        self._wanted = 0
+        while at < piece:
+            size = buffer[at]
+            if size < 0x80:
+                end = at + 1 + size
+                name = at + 5
+            else:
+                end = at + 2 + (size & 0x7F | buffer[at + 1] << 7)
+                name = at + 7
+            stamp = name + buffer[name - 1]
+            known = heads.get(buffer[at:stamp])
+            if known is not None and end <= stop:
+                # In a frame of this size with this name there is room for what is read here.
+                second, low, high, top = _stamp(buffer, stamp)
+                if second == wide:
+                    nanos = _LOW[low] + _HIGH[high] + (top << 28)
+                    labels = stamp + 14
+                elif second == narrow:
+                    nanos = _LOW[low] + _LAST[high]
+                    labels = stamp + 13
+                elif memory.turn(second):
+                    wide, narrow, second_ns = memory.second
+                    continue
+                else:
+                    nanos = -1
+                if 0 <= nanos < 1_000_000_000:
+                    floats, integers = known
+                    found = floats.get(buffer[labels : end - 8])
+                    if found is not None:
+                        key, operation = found
+                        value = _float(buffer, end - 8)[0]
+                        add(_new(Metric, (key, operation, value, second_ns + nanos)))
+                        at = end
+                        continue
+                    # A varint, from its last byte back to its first.
+                    first = end - 1
+                    value = buffer[first]
+                    if value < 0x80:
+                        while buffer[first - 1] >= 0x80:
+                            first -= 1
+                            value = value << 7 | buffer[first] & 0x7F
+                        found = integers.get(buffer[labels:first])
+                        if found is not None and end - first < _MAX_VARINT:
+                            key, operation = found
+                            add(_new(Metric, (key, operation, value, second_ns + nanos)))
+                            at = end
+                            continue
+            try:
+                end, event = self._any(at, stop)
+            except StreamError:
+                # Said once those before it have been.
+                return events
+            if end > stop:
+                break
+            if event is not None:
+                add(event)
+            at = end
+        self._offset = at
+        if at == stop:
+            self._wanted = 1
+        return events
+
+    def _any(self, at: int, stop: int) -> tuple[int, Event | None]:
+        """
+        Decode any frame.
+
+        @return: where it ends, behind C{stop} if it is not complete; and what it says to us.
+        """
+        buffer = self._buffer
+        if not self._begun:
+            self._look_at_beginning()
+        begin = at
+        length = shift = 0
+        while True:
+            if begin == stop:
+                self._wanted = 1
+                return stop + 1, None
+            byte = buffer[begin]
+            begin += 1
+            length |= (byte & 0x7F) << shift
+            if length > self._max_frame:
+                raise self._fail(
+                    f"a frame of at least {length} bytes is announced, the limit is"
+                    f" {self._max_frame}"
+                )
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                raise self._fail("the length of a frame never ends")
+        end = begin + length
+        if end > stop:
+            self._wanted = end - stop
+            return end, None
+        event = self._parse(buffer[begin:end]) if length else None
+        self._begun = True
+        if type(event) is Metric and end - at <= MAX_REMEMBERED_FRAME:
+            self._memory.remember(buffer[at:end], event)
+        return end, event
+
+    def _parse(self, message: bytes) -> Event | None:
+        try:
+            event = pb.Event.FromString(message)
+            which = event.WhichOneof("event")
+            if which == "metric":
+                return _metric(event.metric)
+            if which == "metadata":
+                return _metadata(event.metadata)
+            if which == "status":
+                return _status(event.status)
+        except (DecodeError, UnicodeDecodeError) as error:
+            # The second where protobuf is the one in pure Python.
+            raise self._fail(f"a frame of {len(message)} bytes is no event: {error}") from None
+        return None
+
+    def _look_at_beginning(self) -> None:
+        # Said at once, without waiting for the rest of what would be a frame: many a server sends
+        # one line, and then waits itself.
+        for beginning, name in _OTHERS:
+            if self._buffer.startswith(beginning):
+                raise self._fail(f"it looks like {name}")
+
+    def _fail(self, reason: str) -> StreamError:
+        if not self._begun:
+            for beginning, name in _PERHAPS:
+                if self._buffer.startswith(beginning):
+                    reason += f" (it looks like {name})"
+        self._failure = f"not a metrics stream: {reason}"
+        self._buffer = _PAD
+        self._offset = 0
+        self._held = bytearray()
+        self._memory = _Memory()
+        return StreamError(self._failure)
+
+
+def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
+    """
+    Decode a whole stream that is in memory.
+
+    @raise StreamError: it is none, or it ends within a frame.
+    """
+    decoder = Decoder(max_frame)
+    events = list(decoder.feed(data))
+    if decoder.unfinished:
+        raise StreamError(f"the stream ends within a frame, after {decoder.unfinished} bytes of it")
+    return events
+
+
+class _Memory:
+    """
+    What protobuf made of frames, by their bytes.
+
+    @ivar heads: for all up to the timestamp, the tails that may follow: of gauges and histograms,
+        whose values take eight bytes, and of counters.
+    @ivar second: the first bytes of timestamps within one second, up to the nanoseconds of five and
+        of four bytes, and that second in nanoseconds.
+    @ivar tails: how many there are.
+    """
+
+    __slots__ = ("_tails", "heads", "second", "tails")
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, tuple[Tails, Tails]] = {}
+        self.second = (b"", b"", 0)
+        # By name.
+        self._tails: dict[str, tuple[Tails, Tails]] = {}
+        self.tails = 0
+
+    def remember(self, frame: bytes, metric: Metric) -> None:
+        """
+        Take a whole frame to memory, if all is in its usual place.
+
+        @param metric: what protobuf says that it means.
+        """
+        key, operation = metric.key, metric.operation
+        name = key.name.encode()
+        lengths = _LENGTHS.match(frame)
+        if lengths is None or not frame.startswith(name, lengths.end()):
+            return
+        inner, named = lengths["inner"], lengths["name"]
+        stamp = lengths.end() + len(name)
+        # As long as it claims to be, and no longer: nothing stands beside the metric.
+        # There is the room that the decoder counts on, and the timestamp that it can read.
+        if (
+            lengths["outer"] != varint(len(frame) - len(lengths["outer"]))
+            or inner != varint(len(frame) - lengths.end("inner"))
+            or named[0] != len(name)
+            or len(frame) < stamp + 14
+            or _STAMP.match(frame, stamp) is None
+        ):
+            return
+        labels = stamp + 2 + frame[stamp + 1]
+        if operation.kind is MetricKind.COUNTER:
+            value = len(frame) - 1
+            while frame[value - 1] >= 0x80:
+                value -= 1
+        else:
+            value = len(frame) - 8
+        # What stands before the operation's tag must be labels and nothing else, or that would
+        # perhaps not be a tag.
+        if frame[value - 1] >> 3 != operation or value - 1 < labels:
+            return
+        try:
+            alone = pb.Metric.FromString(frame[labels : value - 1])
+        except DecodeError:
+            return
+        if alone != pb.Metric(labels=dict(key.labels)):
+            return
+        if self.tails >= MAX_REMEMBERED or len(self.heads) >= MAX_REMEMBERED:
+            self.heads.clear()
+            self._tails.clear()
+            self.tails = 0
+        both = self._tails.setdefault(key.name, ({}, {}))
+        self.heads[frame[:stamp]] = both
+        tails = both[operation.kind is MetricKind.COUNTER]
+        tails[frame[labels:value]] = key, operation
+        self.tails += 1
+
+    def turn(self, stamp: bytes) -> bool:
+        """
+        Another second begins.
+
+        @param stamp: the first nine bytes of a timestamp.
+        @return: whether it is one as they all are, so that it is now in C{second}.
+        """
+        if _STAMP.match(stamp) is None:
+            return False
+        second = 0
+        for byte in reversed(stamp[3:8]):
+            second = second << 7 | byte & 0x7F
+        rest = stamp[2:]
+        self.second = b"\x12\x0c" + rest, b"\x12\x0b" + rest, second * 1_000_000_000
+        return True
+
+
+# Sizes of frame, metric and name, as they are up to two bytes, and one for the name.
+_LENGTHS = re.compile(
+    rb"(?P<outer>[\x80-\xff]?[\x00-\x7f])\x12(?P<inner>[\x80-\xff]?[\x00-\x7f])\x0a(?P<name>[\x00-\x7f])"
+)
+
+# The size of a timestamp, its seconds in five bytes (from 1978 to 3058), and the nanoseconds' tag.
+# Nanoseconds have five bytes but for the first 0.27 seconds of a second, when they have four, and
+# hardly ever less.
+_STAMP = re.compile(rb"\x12[\x0b\x0c]\x08[\x80-\xff]{4}[\x00-\x7f]\x10")
+
+_MAX_VARINT = 10
+_MAX_BANNER = 16
+
+_new = tuple.__new__
+_float = Struct("<d").unpack_from
+# A timestamp: what `_STAMP` matches, and up to five bytes of nanoseconds, two by two.
+_stamp = Struct("<9sHHB").unpack_from
+
+# What two bytes of a varint are worth, by where they stand; far below zero if they can't be there.
+_WRONG = -1 << 60
+_LOW = [
+    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x8080 else _WRONG
+    for pair in range(1 << 16)
+]
+_HIGH = [pair if pair == _WRONG else pair << 14 for pair in _LOW]
+_LAST = [
+    (pair & 0x7F | pair >> 1 & 0x3F80) << 14 if pair & 0x8080 == 0x0080 else _WRONG
+    for pair in range(1 << 16)
+]
+
+
+def _metric(message: pb.Metric) -> Metric | None:
+    which = message.WhichOneof("operation")
+    if which is None:
+        return None
+    operation = _OPERATION_OF_FIELD[which]
+    return Metric(
+        Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
+        operation,
+        getattr(message, which),
+        _nanoseconds(message.timestamp),
+    )
+
+
+def _metadata(message: pb.Metadata) -> Metadata | None:
+    kind = _KIND_OF_NUMBER.get(message.metric_type)
+    if kind is None:
+        return None
+    unit = message.unit_value if message.HasField("unit_value") else None
+    return Metadata(kind, message.name, unit, message.description_value)
+
+
+def _status(message: pb.Status) -> Status:
+    return Status(
+        message.source,
+        _nanoseconds(message.started),
+        message.dropped_incoming,
+        message.dropped_client,
+    )
+
+
+def _nanoseconds(timestamp: Timestamp) -> int:
+    return timestamp.seconds * 1_000_000_000 + timestamp.nanos
+
+
+_KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_NUMBER.items()}
+_OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
+
+# What else tends to listen on a port, by the first bytes that it sends.  No stream of ours begins
+# like these: taken for a frame, the byte behind the length is no field of any message.
+_OTHERS: Iterable[tuple[bytes, str]] = (
+    (b"HTTP/", "an HTTP server"),
+    (b"SSH-", "an SSH server"),
+    (b"\x15\x03", "TLS"),
+    (b"\x16\x03", "TLS"),
+    (b"<?", "HTML or XML"),
+)
+
+# A stream of ours could begin like these; but one that is wrong has probably not.
+_PERHAPS: Iterable[tuple[bytes, str]] = (
+    (b"<", "HTML or XML"),
+    (b"{", "JSON"),
+)
