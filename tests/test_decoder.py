@@ -99,7 +99,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(seen(decoder.feed(stream)), first)
 
     def test_notParsedAgain(self) -> None:
-        """Protobuf is asked once for events of one series and size, whatever their time and value."""
+        """Protobuf is asked once for events of one series and size, whatever time and value."""
         for operation in Operation:
             value = 1 if operation.kind is MetricKind.COUNTER else 1.5
             key = Key(operation.kind, "requests", (("route", "/" * 120),))
