@@ -5,30 +5,26 @@ The consuming protocol hands on what comes, and the service stays connected.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
+from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
 )
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IProtocol,
-    IProtocolFactory,
-    IReactorPluggableNameResolver,
-    IResolutionReceiver,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides, implementer
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides
 
+from tests.connecting import FakeEndpoint, FakeResolver, NamesReactor
 from tests.wire_cases import CASES, increment, seen
 from txmetrics_tcp import (
     Event,
@@ -36,6 +32,7 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     MetricsFactory,
+    Status,
     StreamError,
     encode_metric,
 )
@@ -52,6 +49,8 @@ from txmetrics_tcp._client import (
 )
 from txmetrics_tcp._endpoints import client_endpoint
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+reactor: Any = _reactor
 
 GARBAGE = b"\x05hello"
 
@@ -101,6 +100,50 @@ class ProtocolTests(SynchronousTestCase):
         self.transport.receive(frame(1)[-1:] + frame(2) + frame(3)[:3])
         self.assertEqual(self.received, [increment(1), increment(2)])
         self.assertEqual(protocol.events, 2)
+
+    def test_together(self) -> None:
+        """On request events are handed on together, as they were read."""
+        batches: list[list[Event]] = []
+        factory = MetricsClientFactory(received_many=batches.append)
+        protocol = factory.buildProtocol(None)
+        self.transport.connect(protocol)
+        self.transport.receive(frame(1) + frame(2) + frame(3)[:4])
+        self.transport.receive(frame(3)[4:-1])
+        self.assertEqual(batches, [[increment(1), increment(2)]])
+        self.transport.receive(frame(3)[-1:] + b"\0")
+        self.transport.receive(b"\0")
+        self.assertEqual(batches[1:], [[increment(3)]])
+        self.assertEqual(protocol.events, 3)
+
+    def test_togetherAndWrong(self) -> None:
+        """What came before it went wrong is handed on, before the reason is."""
+        came: list[object] = []
+        factory = MetricsClientFactory(
+            received_many=came.append, lost=lambda protocol, reason: came.append(reason.type)
+        )
+        self.transport.connect(factory.buildProtocol(None))
+        self.transport.receive(frame(1) + frame(2) + GARBAGE + frame(3))
+        self.transport.drain()
+        self.assertEqual(came, [[increment(1), increment(2)], StreamError])
+
+    def test_closeAndWrong(self) -> None:
+        """Who closes while it went wrong already does not learn of that any more."""
+        protocol = self.connect(lambda event: protocol.close())
+        self.transport.receive(frame(1) + GARBAGE)
+        self.transport.drain()
+        self.assertIn("aborted", self.reason().lower())
+
+    def test_oneCallback(self) -> None:
+        """There is exactly one way that events go."""
+        for make in (
+            MetricsClientProtocol,
+            MetricsClientFactory,
+            partial(MetricsClientService, FakeReactor(), 5000),
+        ):
+            with self.assertRaisesRegex(TypeError, "either received or received_many"):
+                make()
+            with self.assertRaisesRegex(TypeError, "either received or received_many"):
+                make(self.received.append, received_many=self.received.extend)
 
     def test_idleFrames(self) -> None:
         """With an empty frame the server only sees whether we still read: it is no event."""
@@ -270,41 +313,6 @@ class ProtocolTests(SynchronousTestCase):
             [(str(event.key), event.value) for event in metrics],
             [("requests_total [route = /]", 3)],
         )
-
-
-@implementer(IStreamClientEndpoint)
-class FakeEndpoint:
-    """
-    An endpoint whose attempts succeed or fail when a test says so.
-
-    @ivar attempts: those that were begun, each with the factory that it is for.
-    @ivar cancelled: how many of them were given up.
-    """
-
-    def __init__(self) -> None:
-        self.attempts: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
-        self.cancelled = 0
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        def cancel(attempt: Deferred[IProtocol]) -> None:
-            self.cancelled += 1
-
-        attempt: Deferred[IProtocol] = Deferred(cancel)
-        self.attempts.append((protocolFactory, attempt))
-        return attempt
-
-    def succeed(self) -> PausingTransport:
-        """The last attempt leads to a connection."""
-        factory, attempt = self.attempts[-1]
-        transport = PausingTransport()
-        protocol = factory.buildProtocol(transport.getPeer())
-        transport.connect(protocol)
-        attempt.callback(protocol)
-        return transport
-
-    def fail(self, error: Exception) -> None:
-        """The last attempt fails."""
-        self.attempts[-1][1].errback(Failure(error))
 
 
 class ServiceTests(SynchronousTestCase):
@@ -542,50 +550,6 @@ class ServiceTests(SynchronousTestCase):
             self.assertLess(waits[2], waits[8])
 
 
-@implementer(IHostnameResolver)
-class FakeResolver:
-    """
-    @ivar addresses: what a name resolves to.
-    """
-
-    def __init__(self) -> None:
-        self.addresses: list[IAddress] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        *options: object,
-        **more: object,
-    ) -> IHostResolution:
-        resolutionReceiver.resolutionBegan(None)  # type: ignore[arg-type]
-        for address in self.addresses:
-            resolutionReceiver.addressResolved(address)
-        resolutionReceiver.resolutionComplete()
-        return None  # type: ignore[return-value]
-
-
-@implementer(IReactorPluggableNameResolver)
-class NamesReactor(FakeReactor):
-    """
-    @ivar connecting: where it was asked to connect to, and the factory for that.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.nameResolver = FakeResolver()
-        self.connecting: list[tuple[str, int, IProtocolFactory]] = []
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise AssertionError("not to be replaced")
-
-    def connectTCP(
-        self, host: str, port: int, factory: IProtocolFactory, **options: object
-    ) -> None:
-        self.connecting.append((host, port, factory))
-
-
 class NameTests(SynchronousTestCase):
     """With names as they are in the world: they do not always resolve."""
 
@@ -615,3 +579,62 @@ class NameTests(SynchronousTestCase):
         self.assertEqual((host, port), ("127.0.0.1", 5000))
         transport.connect(factory.buildProtocol(transport.getPeer()))
         self.assertEqual(states[-1], Connected(transport.getPeer()))
+
+    def test_severalAddresses(self) -> None:
+        """All addresses of a name are tried, of either kind, until one of them answers."""
+        reactor = NamesReactor()
+        reactor.nameResolver.addresses = [
+            IPv6Address("TCP", "2001:db8::1", 5000),
+            IPv4Address("TCP", "192.0.2.1", 5000),
+            IPv4Address("TCP", "192.0.2.2", 5000),
+        ]
+        received: list[Event] = []
+        states: list[ConnectionState] = []
+        service = MetricsClientService(
+            reactor, "metrics.example:5000", received.append, observer=states.append
+        )
+        service.startService()
+        _, _, factory = reactor.connecting[0]
+        # The first one refuses, the second one does not answer.
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))  # type: ignore[attr-defined]
+        reactor.pump([0.3] * 3)
+        self.assertEqual(
+            [host for host, _, _ in reactor.connecting], ["2001:db8::1", "192.0.2.1", "192.0.2.2"]
+        )
+        _, _, factory = reactor.connecting[2]
+        transport = PausingTransport(peer=IPv4Address("TCP", "192.0.2.2", 5000))
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        transport.receive(frame(1))
+        self.assertEqual(states, [Connecting(), Connected(transport.getPeer())])
+        self.assertEqual(received, [increment(1)])
+
+
+class RealNameTests(TestCase):
+    """The same with real connections: a name with an address where nothing listens."""
+
+    timeout = 60
+
+    async def test_deadAndLive(self) -> None:
+        server = MetricsFactory(reactor)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
+        number = port.getHost().port
+        resolver = FakeResolver()
+        resolver.addresses = [
+            IPv4Address("TCP", "127.0.0.2", number),
+            IPv4Address("TCP", "127.0.0.1", number),
+        ]
+        self.addCleanup(
+            reactor.installNameResolver, reactor.installNameResolver(cast(Any, resolver))
+        )
+        first: Deferred[list[Event]] = Deferred()
+        service = MetricsClientService(
+            reactor,
+            f"metrics.example:{number}",
+            received_many=lambda events: first.called or first.callback(events),
+        )
+        service.startService()
+        events = await first
+        self.assertIsInstance(events[0], Status)
+        await service.stopService()
+        server.stop()
+        await port.stopListening()

@@ -279,11 +279,12 @@ class PublicNamesTests(SynchronousTestCase):
 
 
 PUBLIC = """
-    MAX_FRAME ClientStats Counter Decoder EndpointError Event FanoutRecorder FilterRecorder Gauge
-    Histogram Key LabelsRecorder ListenError Metadata Metric MetricKind MetricsFactory
-    MetricsProtocol MetricsService NoopRecorder Operation PrefixRecorder ReactorThreadError Recorder
-    RecorderInstalledError Route RouterRecorder Series Sink Stats Status StreamError TcpBuilder
-    TcpRecorder ThreadedExporter Unit counter current_recorder decode describe_counter
-    describe_gauge describe_histogram encode_metadata encode_metric gauge histogram local_recorder
-    set_global_recorder
+    ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
+    Event EventStream FanoutRecorder FilterRecorder Gauge Histogram Key LabelsRecorder ListenError
+    MAX_FRAME Metadata Metric MetricKind MetricsClientFactory MetricsClientProtocol
+    MetricsClientService MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation
+    PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
+    Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
+    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
+    encode_metric gauge histogram local_recorder set_global_recorder
 """.split()  # noqa: SIM905 - a list would take a line for each

@@ -33,8 +33,19 @@ from txmetrics_tcp._sink import Series, Sink
 
 if TYPE_CHECKING:
     from txmetrics_tcp._builder import TcpBuilder
+    from txmetrics_tcp._client import (
+        Connected,
+        Connecting,
+        ConnectionState,
+        Disconnected,
+        MetricsClientFactory,
+        MetricsClientProtocol,
+        MetricsClientService,
+        Waiting,
+    )
     from txmetrics_tcp._decoder import Decoder, decode
     from txmetrics_tcp._endpoints import EndpointError
+    from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._layers import (
         FanoutRecorder,
@@ -54,10 +65,15 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_FRAME",
     "ClientStats",
+    "Connected",
+    "Connecting",
+    "ConnectionState",
     "Counter",
     "Decoder",
+    "Disconnected",
     "EndpointError",
     "Event",
+    "EventStream",
     "FanoutRecorder",
     "FilterRecorder",
     "Gauge",
@@ -68,6 +84,9 @@ __all__ = [
     "Metadata",
     "Metric",
     "MetricKind",
+    "MetricsClientFactory",
+    "MetricsClientProtocol",
+    "MetricsClientService",
     "MetricsFactory",
     "MetricsProtocol",
     "MetricsService",
@@ -88,6 +107,7 @@ __all__ = [
     "TcpRecorder",
     "ThreadedExporter",
     "Unit",
+    "Waiting",
     "counter",
     "current_recorder",
     "decode",
@@ -110,8 +130,11 @@ _LATER = {
     name: module
     for module, names in {
         "_builder": "TcpBuilder",
+        "_client": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
+        " MetricsClientProtocol MetricsClientService Waiting",
         "_decoder": "Decoder decode",
         "_endpoints": "EndpointError",
+        "_event_stream": "EventStream",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
