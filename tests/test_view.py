@@ -1,0 +1,570 @@
+"""
+What a consumer knows of a stream.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._model import U64_MAX, Event
+from txmetrics_tcp._view import CHUNK, RECENT, SeriesView, SourceView
+
+INCREMENT = Operation.INCREMENT_COUNTER
+SET = Operation.SET_COUNTER
+UP, DOWN, SET_GAUGE = (
+    Operation.INCREMENT_GAUGE,
+    Operation.DECREMENT_GAUGE,
+    Operation.SET_GAUGE,
+)
+RECORD = Operation.RECORD_HISTOGRAM
+
+
+def event(operation: Operation, value: float, name: str = "m", when: int = 0) -> Metric:
+    return Metric(Key(operation.kind, name), operation, value, when)
+
+
+class ViewCase(SynchronousTestCase):
+    def near(self, value: float, expected: float, delta: float) -> None:
+        self.assertLessEqual(abs(value - expected), delta, f"{value} is not near {expected}")
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+        self.view = SourceView(lambda: self.now)
+
+    def fold(self, *events: Event) -> None:
+        self.view.fold(events)
+
+    def only(self) -> SeriesView:
+        (series,) = self.view.series.values()
+        return series
+
+    def rate(self) -> float:
+        return self.only().rate(self.now)
+
+
+class TotalTests(ViewCase):
+    def test_counter(self) -> None:
+        self.fold(event(INCREMENT, 2, when=5), event(INCREMENT, 3, when=7))
+        series = self.only()
+        self.assertEqual(series.key, Key(MetricKind.COUNTER, "m"))
+        self.assertEqual((series.value, series.events, series.timestamp_ns), (5, 2, 7))
+        self.assertEqual(series.updated, 1000.0)
+        self.assertEqual(self.view.events, 2)
+        self.fold(event(SET, 100), event(INCREMENT, 1))
+        self.assertEqual(series.value, 101)
+        self.assertIs(type(series.value), int)
+
+    def test_wraps(self) -> None:
+        """A counter wraps as the server's does, and goes on being a rate."""
+        self.fold(event(SET, U64_MAX - 1))
+        self.now += 20
+        self.fold(event(INCREMENT, 5))
+        self.assertEqual(self.only().value, 3)
+        self.assertAlmostEqual(self.rate(), 5 / 9)
+
+    def test_gauge(self) -> None:
+        self.fold(event(UP, 2.5), event(DOWN, 1.0))
+        self.assertEqual(self.only().value, 1.5)
+        self.fold(event(SET_GAUGE, -7.0))
+        self.assertEqual(self.only().value, -7.0)
+
+    def test_histogram(self) -> None:
+        self.fold(*[event(RECORD, 1.0)] * 3)
+        self.assertEqual(self.only().value, 3)
+
+    def test_series(self) -> None:
+        """By kind, name and labels, in the order in which they came."""
+        keys = [
+            Key(MetricKind.COUNTER, "b"),
+            Key(MetricKind.GAUGE, "b"),
+            Key(MetricKind.COUNTER, "a", (("x", "1"),)),
+            Key(MetricKind.COUNTER, "a", (("x", "2"),)),
+        ]
+        operations = {MetricKind.COUNTER: INCREMENT, MetricKind.GAUGE: UP}
+        self.fold(*(Metric(key, operations[key.kind], 1, 0) for key in keys * 2))
+        self.assertEqual(list(self.view.series), keys)
+        self.assertEqual([series.value for series in self.view.series.values()], [2] * 4)
+
+    def test_equalKeys(self) -> None:
+        """Keys need not be the same objects, and are not held for ever."""
+        for number in range(10_000):
+            self.fold(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
+        self.assertEqual([series.value for series in self.view.series.values()], [5000, 5000])
+        self.assertLess(len(self.view._identified), 2000)
+
+    def test_failure(self) -> None:
+        """What came before a stream went wrong is taken, and counted."""
+
+        def events() -> Iterator[Event]:
+            yield event(INCREMENT, 1)
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, self.view.fold, events())
+        self.assertEqual((self.only().value, self.view.events), (1, 1))
+
+    def test_bounded(self) -> None:
+        """Series without end are counted and left out; those that are known go on."""
+        self.view = SourceView(lambda: self.now, max_series=3)
+        for _ in range(2):
+            self.fold(*(event(INCREMENT, 1, name=str(number)) for number in range(5)))
+        self.assertEqual([str(key) for key in self.view.series], ["0", "1", "2"])
+        self.assertEqual([series.value for series in self.view.series.values()], [2] * 3)
+        self.assertEqual((self.view.refused, self.view.events), (4, 10))
+        self.fold(*(Metadata(MetricKind.COUNTER, str(number)) for number in range(5)))
+        self.fold(Metadata(MetricKind.COUNTER, "0", "bytes"))
+        self.assertEqual(self.view.refused, 6)
+        description = self.view.description(Key(MetricKind.COUNTER, "0"))
+        self.assertEqual(description, Metadata(MetricKind.COUNTER, "0", "bytes"))
+        self.assertIsNone(self.view.description(Key(MetricKind.COUNTER, "4")))
+
+    def test_description(self) -> None:
+        """By kind and name; the last one holds."""
+        key = Key(MetricKind.GAUGE, "m", (("a", "b"),))
+        self.assertIsNone(self.view.description(key))
+        self.fold(Metadata(MetricKind.GAUGE, "m", "bytes"), Metadata(MetricKind.COUNTER, "m"))
+        self.fold(Metadata(MetricKind.GAUGE, "m", "seconds", "Age."))
+        self.assertEqual(
+            self.view.description(key), Metadata(MetricKind.GAUGE, "m", "seconds", "Age.")
+        )
+
+    def test_recent(self) -> None:
+        """Only of a series that is watched, and the last few."""
+        self.fold(event(INCREMENT, 1))
+        series = self.only()
+        self.assertEqual(list(series.recent), [])
+        series.watch()
+        self.fold(*(event(INCREMENT, number, when=number) for number in range(50)))
+        series.watch()
+        expected = [(number, INCREMENT, number) for number in range(50 - RECENT, 50)]
+        self.assertEqual(list(series.recent), expected)
+        series.watch(False)
+        self.fold(event(INCREMENT, 1))
+        self.assertEqual(list(series.recent), [])
+
+
+class RateTests(ViewCase):
+    def test_steady(self) -> None:
+        """Ten a second are that at any moment, once the window is full."""
+        for step in range(300):
+            self.fold(event(INCREMENT, 1), event(RECORD, 1.0), event(UP, -2.0))
+            self.now = 1000 + (step + 1) / 10
+            if step > 100:
+                rates = [series.rate(self.now) for series in self.view.series.values()]
+                self.near(rates[0], 10, 0.2)
+                self.near(rates[1], 10, 0.2)
+                self.near(rates[2], -20, 0.5)
+
+    def test_ends(self) -> None:
+        self.fold(event(INCREMENT, 30))
+        self.now += 9.5
+        self.assertAlmostEqual(self.rate(), 30 / 9.5)
+        self.now += 0.5
+        self.assertEqual(self.rate(), 0)
+
+    def test_young(self) -> None:
+        """The first event is not a million a second."""
+        self.fold(event(INCREMENT, 1))
+        self.now += 1e-6
+        self.assertEqual(self.rate(), 1)
+        self.now += 4
+        self.assertAlmostEqual(self.rate(), 1 / 4, places=4)
+
+    def test_base(self) -> None:
+        """What it had when it was first seen is no change."""
+        self.fold(event(SET, 1_000_000), event(SET_GAUGE, 1e6))
+        for series in self.view.series.values():
+            self.assertEqual(series.rate(self.now), 0)
+        self.now += 5
+        self.fold(event(INCREMENT, 10), event(UP, 10.0))
+        for series in self.view.series.values():
+            self.assertEqual(series.rate(self.now), 2)
+
+    def test_set(self) -> None:
+        """What a SET adds is spread over the time since the one before."""
+        self.fold(event(SET, 100))
+        self.now += 20
+        self.fold(event(SET, 140))
+        self.assertEqual(self.only().value, 140)
+        self.now += 0.999
+        self.near(self.rate(), 2, 0.01)
+        history = self.only().history(self.now + 1)
+        self.assertEqual([round(one, 6) for one in history], [0.0] * 40 + [2.0] * 20)
+
+    def test_setAfterLong(self) -> None:
+        """It reaches back a minute at most."""
+        self.fold(event(SET, 0))
+        self.now += 100_000
+        self.fold(event(SET, 640))
+        self.assertEqual(self.only().history(self.now + 1), [10.0] * 60)
+
+    def test_repair(self) -> None:
+        """Increments and a repair together come to what the total rose by."""
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 1000))
+        for _ in range(5):
+            self.now += 1
+            self.fold(event(INCREMENT, 10))
+        # Of 100 a second, 90 were lost.
+        self.fold(Status("s", 1, 0, 450), event(SET, 1500))
+        self.assertEqual(self.only().history(self.now + 1)[-6:], [0] + [100.0] * 5)
+        self.assertEqual(self.only().value, 1500)
+        self.now += 1
+        self.assertEqual(self.only().history(self.now)[-6:], [0] + [100.0] * 5)
+
+    def test_reconnected(self) -> None:
+        """The totals that a connection begins with are no rate; what follows is."""
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 1000), event(SET, 5, name="absolute"))
+        self.now += 3
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 9000), event(SET, 6, name="absolute"))
+        series, absolute = self.view.series.values()
+        self.assertEqual((series.value, series.rate(self.now)), (9000, 0))
+        self.now += 1
+        self.fold(event(INCREMENT, 8), event(SET, 10, name="absolute"))
+        self.assertEqual((series.value, series.rate(self.now)), (9008, 2))
+        self.assertEqual((absolute.value, absolute.rate(self.now)), (10, 1))
+
+    def test_unannounced(self) -> None:
+        """A Status without losses only comes at the beginning of a connection."""
+        self.fold(Status("s", 1), event(SET, 1000))
+        self.now += 3
+        self.fold(Status("s", 1), event(SET, 9000))
+        self.assertEqual(self.rate(), 0)
+
+    def test_falls(self) -> None:
+        """A total that falls begins anew from there."""
+        self.fold(event(INCREMENT, 100))
+        self.now += 20
+        self.fold(event(SET, 10))
+        self.assertEqual((self.only().value, self.rate()), (10, 0))
+        self.now += 5
+        self.fold(event(INCREMENT, 9))
+        self.assertEqual(self.rate(), 1)
+
+    def test_setOfNewSeries(self) -> None:
+        """A counter that begins with an increment is known from its beginning."""
+        self.fold(event(INCREMENT, 1))
+        self.now += 9
+        self.fold(event(SET, 10))
+        self.assertAlmostEqual(self.rate(), 10 / 9)
+
+    def test_history(self) -> None:
+        """Complete seconds only, oldest first."""
+        self.now = 1000.5
+        self.fold(event(INCREMENT, 1), event(SET_GAUGE, 5.0), event(RECORD, 0.5))
+        counter, gauge, histogram = self.view.series.values()
+        self.assertEqual(counter.history(self.now, 3), [0, 0, 0])
+        self.now = 1003.0
+        self.fold(event(INCREMENT, 2), event(INCREMENT, 2), event(SET_GAUGE, 7.0))
+        self.assertEqual(counter.history(self.now, 4), [0, 1, 0, 0])
+        self.assertEqual(histogram.history(self.now, 4), [0, 1, 0, 0])
+        self.assertEqual(str(gauge.history(self.now, 4)), str([math.nan, 5.0, 5.0, 5.0]))
+        self.now = 1004.9
+        self.assertEqual(counter.history(self.now, 5), [0, 1, 0, 0, 4])
+        self.assertEqual(gauge.history(self.now, 3), [5.0, 5.0, 7.0])
+        self.assertEqual(len(counter.history(self.now)), 60)
+        self.now = 1064.9
+        self.assertEqual(counter.history(self.now), [0] * 60)
+        self.assertEqual(gauge.history(self.now), [7.0] * 60)
+        self.fold(event(SET_GAUGE, 8.0), event(INCREMENT, 1))
+        self.assertEqual(gauge.history(self.now), [7.0] * 60)
+        self.assertEqual(counter.history(self.now), [0] * 60)
+
+    def test_oddGauge(self) -> None:
+        """Infinities and NaN have no rate, and do not last."""
+        for value in (math.inf, -math.inf, math.nan):
+            self.fold(event(SET_GAUGE, value))
+            self.now += 1
+            self.assertTrue(math.isnan(self.rate()))
+            self.assertEqual(str(self.only().history(self.now, 1)), str([value]))
+        self.fold(event(SET_GAUGE, 1.0))
+        self.now += 20
+        self.assertEqual(self.rate(), 0)
+
+    def test_clockSetBack(self) -> None:
+        """What was is forgotten; rates begin anew, totals go on."""
+        self.fold(event(INCREMENT, 5), event(UP, 5.0), event(RECORD, 5.0))
+        self.now -= 500
+        self.fold(event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0))
+        self.assertEqual([series.value for series in self.view.series.values()], [6, 6.0, 2])
+        for series in self.view.series.values():
+            self.assertEqual(len(series.history(self.now + 1)), 60)
+            self.assertTrue(math.isfinite(series.rate(self.now)))
+        counter, _gauge, histogram = self.view.series.values()
+        self.assertEqual(counter.history(self.now + 1)[-2:], [0, 1])
+        self.now += 20
+        summary = histogram.summary(60, self.now)
+        assert summary is not None
+        self.fold(event(RECORD, 1.0))
+        summary = histogram.summary(60, self.now)
+        assert summary is not None
+        self.assertEqual((summary.count, summary.max), (2, 1.0))
+
+
+class StatusTests(ViewCase):
+    def test_none(self) -> None:
+        """A server of the Rust family sends no Status; totals are of what was seen."""
+        self.view.connected()
+        self.fold(event(INCREMENT, 1))
+        self.view.connected()
+        self.fold(event(INCREMENT, 1))
+        self.assertIsNone(self.view.status)
+        self.assertEqual(self.only().value, 2)
+        self.assertEqual((self.view.restarts, self.view.restarted_at), (0, None))
+
+    def test_missed(self) -> None:
+        """Counts of all connections together; each one's begin at zero."""
+        self.view.connected()
+        self.fold(Status("s", 1), Status("s", 1, 10, 3))
+        self.fold(Status("s", 1, 12, 3))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (12, 3))
+        self.view.connected()
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (12, 3))
+        self.fold(Status("s", 1), Status("s", 1, 5, 5))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (17, 8))
+        self.view.connected()
+        self.fold(Status("s", 2), Status("s", 2, 1, 0))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (18, 8))
+        self.assertEqual(self.view.status, Status("s", 2, 1, 0))
+
+    def test_restart(self) -> None:
+        """Another server: its series are those that it says, and begin at zero."""
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 1000), event(UP, 5.0), event(RECORD, 5.0))
+        self.fold(event(INCREMENT, 1, name="gone"))
+        self.now += 2
+        self.view.connected()
+        self.fold(Status("s", 2))
+        self.assertEqual((self.view.restarts, self.view.restarted_at), (1, 1002.0))
+        self.assertEqual(self.view.series, {})
+        self.fold(event(UP, 1.0), event(SET, 3), event(RECORD, 7.0))
+        self.assertEqual([series.value for series in self.view.series.values()], [1.0, 3, 1])
+        gauge, counter, histogram = self.view.series.values()
+        self.assertEqual(counter.rate(self.now), 0)
+        self.assertEqual((counter.events, gauge.events), (1, 1))
+        summary = histogram.summary()
+        assert summary is not None
+        self.assertEqual((summary.count, summary.max), (1, 7.0))
+
+    def test_restartKeepsCharts(self) -> None:
+        """What a series did in the last minute is not forgotten with the server."""
+        self.fold(Status("s", 1), event(INCREMENT, 7), event(SET_GAUGE, 3.0))
+        self.now += 2
+        self.fold(Status("s", 2), event(INCREMENT, 1), event(SET_GAUGE, 4.0))
+        counter, gauge = self.view.series.values()
+        self.assertEqual(counter.value, 1)
+        self.assertEqual(counter.history(self.now + 1, 3), [7, 0, 1])
+        self.assertEqual(gauge.history(self.now + 1, 3)[::2], [3.0, 4.0])
+
+    def test_clear(self) -> None:
+        """All is forgotten but what is needed to go on with true totals."""
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 100), event(SET_GAUGE, 7.0), event(RECORD, 1.0))
+        self.fold(Metadata(MetricKind.COUNTER, "m", "bytes"), Status("s", 1, 5, 6))
+        self.now += 100
+        self.view.clear()
+        self.assertEqual((self.view.series, self.view.events), ({}, 0))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (0, 0))
+        self.now += 5
+        self.fold(event(INCREMENT, 5), event(UP, 1.0), event(RECORD, 2.0))
+        self.assertEqual([series.value for series in self.view.series.values()], [105, 8.0, 1])
+        self.assertEqual([series.events for series in self.view.series.values()], [1, 1, 1])
+        self.assertEqual(next(iter(self.view.series.values())).rate(self.now), 1)
+        self.assertIsNotNone(self.view.description(Key(MetricKind.COUNTER, "m")))
+        self.fold(Status("s", 1, 7, 6))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (2, 0))
+        self.view.connected()
+        self.fold(Status("s", 1), Status("s", 1, 1, 0))
+        self.assertEqual((self.view.missed_incoming, self.view.missed_client), (3, 0))
+
+
+class SummaryTests(ViewCase):
+    def record(self, *samples: float) -> None:
+        self.fold(*(event(RECORD, sample) for sample in samples))
+
+    def test_others(self) -> None:
+        self.fold(event(INCREMENT, 1))
+        self.assertIsNone(self.only().summary())
+
+    def test_few(self) -> None:
+        """Few samples are told exactly."""
+        self.record(*range(1, 101))
+        summary = self.only().summary()
+        assert summary is not None
+        self.assertEqual((summary.count, summary.sum, summary.mean), (100, 5050, 50.5))
+        self.assertEqual((summary.min, summary.max), (1, 100))
+        self.assertEqual((summary.p50, summary.p90, summary.p99, summary.p999), (50, 90, 99, 99))
+
+    def test_many(self) -> None:
+        """Many samples are told to a percent."""
+        chance = random.Random(1)
+        samples = [chance.lognormvariate(0, 3) for _ in range(5 * CHUNK)]
+        for at in range(0, len(samples), 100):
+            self.record(*samples[at : at + 100])
+        series = self.only()
+        for window in (None, 10, 300):
+            summary = series.summary(window, self.now)
+            assert summary is not None
+            samples.sort()
+            self.assertEqual(summary.count, len(samples))
+            self.assertAlmostEqual(summary.sum, math.fsum(samples))
+            self.assertEqual((summary.min, summary.max), (samples[0], samples[-1]))
+            for value, part in (
+                (summary.p50, 0.5),
+                (summary.p90, 0.9),
+                (summary.p99, 0.99),
+                (summary.p999, 0.999),
+            ):
+                exact = samples[int(part * (len(samples) - 1))]
+                self.near(value, exact, exact * 0.0101)
+
+    def test_windows(self) -> None:
+        """What is older than a window is left out, at most a fifth of it later."""
+        for second in range(1000):
+            self.now = 1000.0 + second
+            self.record(second)
+        series = self.only()
+        for window in (10, 60, 300):
+            summary = series.summary(window, self.now)
+            assert summary is not None
+            self.assertGreaterEqual(summary.count, window)
+            self.assertLessEqual(summary.count, window * 1.2 + 1)
+            self.assertEqual(summary.max, 999)
+            self.assertEqual(summary.min, 1000 - summary.count)
+        summary = series.summary()
+        assert summary is not None
+        self.assertEqual((summary.count, summary.min), (1000, 0))
+
+    def test_windowPasses(self) -> None:
+        """Also when no more samples come."""
+        self.record(1.0)
+        series = self.only()
+        for later, window, count in (
+            (5, 10, 1),
+            (12, 10, 0),
+            (12, 60, 1),
+            (72, 60, 0),
+            (72, 300, 1),
+            (360, 300, 0),
+            (1e6, None, 1),
+        ):
+            summary = series.summary(window, self.now + later)
+            assert summary is not None
+            self.assertEqual(summary.count, count, (later, window))
+        self.assertTrue(math.isnan(summary.p50) or summary.count)
+
+    def test_empty(self) -> None:
+        self.record(1.0)
+        summary = self.only().summary(10, self.now + 100)
+        assert summary is not None
+        self.assertEqual((summary.count, summary.sum), (0, 0))
+        for value in (summary.min, summary.p50, summary.p999, summary.max, summary.mean):
+            self.assertTrue(math.isnan(value))
+
+    def test_odd(self) -> None:
+        """Zero, negative, the largest and the smallest are samples as any; what is not finite is
+        counted apart."""
+        most = 1.7976931348623157e308
+        odd = [0.0, -0.0, -1.0, 5e-324, -5e-324, most, -most, math.inf, -math.inf, math.nan]
+        for times in (1, CHUNK):
+            self.record(*odd * times)
+            summary = self.only().summary(10, self.now)
+            assert summary is not None
+            self.assertEqual((summary.min, summary.max), (-most, most))
+            self.assertAlmostEqual(summary.p50, 0.0)
+        self.assertEqual(summary.count, 7 * (1 + CHUNK))
+        self.assertEqual(summary.not_finite, 3 * (1 + CHUNK))
+
+    def test_negative(self) -> None:
+        self.record(*(-float(number) for number in range(1, 2001)))
+        summary = self.only().summary()
+        assert summary is not None
+        self.near(summary.p50, -1001, 10.1)
+        self.near(summary.p99, -21, 0.22)
+
+    def test_boundedMemory(self) -> None:
+        """Samples wait in one chunk at most, and fill a bounded number of bins."""
+        chance = random.Random(2)
+        for _ in range(20):
+            self.record(*(10 ** chance.uniform(-300, 300) for _ in range(CHUNK)))
+            self.assertLess(len(self.only()._pending), CHUNK)
+        summary = self.only().summary()
+        assert summary is not None
+        self.assertEqual(summary.count, 20 * CHUNK)
+        self.assertTrue(summary.min <= summary.p50 <= summary.p99 <= summary.max)
+
+
+ANY_KEY = st.sampled_from("ab")
+ANY_EVENT = (
+    st.builds(event, st.sampled_from([INCREMENT, SET]), st.integers(0, U64_MAX), ANY_KEY)
+    | st.builds(event, st.sampled_from([UP, DOWN, SET_GAUGE, RECORD]), st.floats(), ANY_KEY)
+    | st.builds(
+        Status,
+        st.just("s"),
+        st.integers(1, 2),
+        st.integers(0, 3),
+        st.integers(0, 3),
+    )
+    | st.builds(Metadata, st.just(MetricKind.COUNTER), ANY_KEY, st.just("bytes"))
+)
+
+
+def told(view: SourceView, now: float) -> str:
+    """All that a view tells; as text, since NaN is not equal to itself."""
+    return repr(
+        [
+            (
+                str(key),
+                series.value,
+                series.events,
+                series.rate(now),
+                series.history(now),
+                [series.summary(window, now) for window in (None, 10, 60, 300)],
+            )
+            for key, series in view.series.items()
+        ]
+        + [view.events, view.missed_incoming, view.missed_client, view.restarts, view.status]
+    )
+
+
+class ChunkTests(SynchronousTestCase):
+    @given(st.lists(st.tuples(ANY_EVENT, st.integers(0, 3)), max_size=40), st.data())
+    def test_anyChunks(self, steps: list[tuple[Event, int]], data: st.DataObject) -> None:
+        """However events of one moment are folded together, the view is the same."""
+        now = 100.0
+        one = SourceView(lambda: now)
+        other = SourceView(lambda: now)
+        waiting: list[Event] = []
+        for happened, passed in steps:
+            if passed:
+                other.fold(waiting)
+                waiting.clear()
+                now += passed
+            one.fold([happened])
+            waiting.append(happened)
+            if data.draw(st.booleans()):
+                other.fold(waiting)
+                waiting.clear()
+        other.fold(waiting)
+        self.assertEqual(told(one, now), told(other, now))
+
+    @given(st.lists(st.tuples(ANY_EVENT, st.floats(0, 100)), max_size=60))
+    def test_anyStream(self, steps: list[tuple[Event, float]]) -> None:
+        """Increases are never negative, and come to no more than the totals rose by."""
+        now = 100.0
+        view = SourceView(lambda: now)
+        for happened, passed in steps:
+            now += passed
+            view.fold([happened])
+            for key, series in view.series.items():
+                if key.kind is not MetricKind.GAUGE:
+                    self.assertGreaterEqual(series.rate(now), 0)
+                    self.assertTrue(all(one >= 0 for one in series.history(now)))

@@ -1,0 +1,162 @@
+"""
+Which series somebody wants to see: a little language, the same in every command and viewer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from txmetrics_tcp._model import Key, MetricKind
+
+SYNTAX = """\
+Terms are separated by spaces, and all of them must hold:
+  word          in the name, or in the name or the value of a label
+  name:text     in the name
+  kind:counter  of that kind: counter, gauge or histogram; the beginning will do (kind:c)
+  label=value   has the label, with that value; * stands for anything
+  label:        has the label
+  /regex/       matches somewhere in what is shown: name [label = value, ...]
+  -term, !term  does not hold
+Quotes keep spaces together ("two words", label="a b"), and make of anything a plain word. Upper and
+lower case are the same, but for a regex.
+"""
+"""The language, for people."""
+
+
+class FilterError(ValueError):
+    """It cannot be understood.  The text says why, to whoever wrote it."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """
+    Tells which series are wanted.  Made by `parse_filter`.
+
+    @ivar text: as it was written.
+    """
+
+    text: str
+    _terms: tuple[Callable[[Key], bool], ...] = ()
+
+    def matches(self, key: Key) -> bool:
+        """Whether a series is wanted."""
+        return all(term(key) for term in self._terms)
+
+
+def parse_filter(text: str) -> Filter:
+    """
+    Understand a filter; see `SYNTAX`.  One without terms lets everything pass.
+
+        >>> wanted = parse_filter("kind:counter route=/api/* -status=5*")
+        >>> wanted.matches(Key.of(MetricKind.COUNTER, "requests", {"route": "/api/users"}))
+        True
+
+    @raise FilterError: it cannot be understood.
+    """
+    terms = []
+    at = 0
+    while match := _TERM.match(text, at):
+        at = match.end()
+        term = _term(match)
+        terms.append(_not(term) if match["negated"] else term)
+    rest = text[at:].strip()
+    if rest:
+        if rest in ("-", "!"):
+            raise FilterError(f"nothing follows the {rest!r} that says what is not wanted")
+        raise FilterError(f"a quote is not closed: {rest}")
+    return Filter(text, tuple(terms))
+
+
+# Text without spaces, or with quotes around some of it.
+_TEXT = r"""(?:[^\s"]|"[^"]*")+"""
+
+_TERM = re.compile(
+    rf"""\s*(?P<negated>[-!])?(?:
+        /(?P<regex>(?:\\.|[^\\])+?)/(?=\s|$)
+      | "(?P<quoted>[^"]*)"(?=\s|$)
+      | kind:(?P<kind>{_TEXT})?(?=\s|$)
+      | name:(?P<name>{_TEXT})?(?=\s|$)
+      | (?P<label>(?:[^\s"=]|"[^"]*")*)=(?P<value>{_TEXT})?(?=\s|$)
+      | (?P<has>{_TEXT}):(?=\s|$)
+      | (?P<word>(?![-!](?:\s|$)){_TEXT})(?=\s|$)
+    )""",
+    re.VERBOSE,
+)
+
+
+def _term(match: re.Match[str]) -> Callable[[Key], bool]:
+    if match["regex"] is not None:
+        return _regex(match["regex"])
+    if match["quoted"] is not None:
+        return _word(match["quoted"])
+    kind = match.lastgroup
+    text = _plain(match[kind] or "") if kind else ""
+    if kind in ("label", "value"):
+        return _label(_plain(match["label"]), match["value"] or "")
+    if kind == "has":
+        return _has_label(text)
+    if kind == "word":
+        return _word(text)
+    written = match[0].strip().lstrip("-!")
+    if written.startswith("kind:"):
+        return _kind(text)
+    return _name(text)
+
+
+def _plain(text: str) -> str:
+    return text.replace('"', "")
+
+
+def _not(term: Callable[[Key], bool]) -> Callable[[Key], bool]:
+    return lambda key: not term(key)
+
+
+def _word(text: str) -> Callable[[Key], bool]:
+    wanted = text.casefold()
+    return lambda key: (
+        wanted in key.name.casefold()
+        or any(
+            wanted in label.casefold() or wanted in value.casefold() for label, value in key.labels
+        )
+    )
+
+
+def _name(text: str) -> Callable[[Key], bool]:
+    wanted = text.casefold()
+    return lambda key: wanted in key.name.casefold()
+
+
+def _kind(text: str) -> Callable[[Key], bool]:
+    beginning = text.casefold()
+    kinds = {kind for kind in MetricKind if kind.value.startswith(beginning)}
+    if not kinds:
+        known = ", ".join(kind.value for kind in MetricKind)
+        raise FilterError(f"there is no kind {text!r}; the kinds are {known}")
+    return lambda key: key.kind in kinds
+
+
+def _has_label(text: str) -> Callable[[Key], bool]:
+    wanted = text.casefold()
+    return lambda key: any(label.casefold() == wanted for label, _value in key.labels)
+
+
+def _label(label: str, value: str) -> Callable[[Key], bool]:
+    if not label:
+        raise FilterError(f"the name of a label is missing before {'=' + value!r}")
+    wanted = label.casefold()
+    parts = (re.escape(_plain(part).casefold()) for part in value.split("*"))
+    pattern = re.compile(".*".join(parts), re.DOTALL)
+    return lambda key: any(
+        name.casefold() == wanted and pattern.fullmatch(value.casefold()) is not None
+        for name, value in key.labels
+    )
+
+
+def _regex(text: str) -> Callable[[Key], bool]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise FilterError(f"the regular expression /{text}/ is wrong: {error}") from None
+    return lambda key: pattern.search(str(key)) is not None

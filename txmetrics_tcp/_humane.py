@@ -1,0 +1,125 @@
+"""
+Numbers as people read them, in a scale that fits, by the unit that a metric was described with.
+"""
+
+from __future__ import annotations
+
+import math
+
+from txmetrics_tcp._model import Unit
+
+_BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_BITS = ("bps", "kbps", "Mbps", "Gbps", "Tbps", "Pbps")
+
+_IN_BYTES = {
+    Unit.BYTES: 1,
+    Unit.KIBIBYTES: 1024,
+    Unit.MEBIBYTES: 1024**2,
+    Unit.GIBIBYTES: 1024**3,
+    Unit.TEBIBYTES: 1024**4,
+}
+_IN_BITS = {
+    Unit.BITS_PER_SECOND: 1,
+    Unit.KILOBITS_PER_SECOND: 1000,
+    Unit.MEGABITS_PER_SECOND: 1000**2,
+    Unit.GIGABITS_PER_SECOND: 1000**3,
+    Unit.TERABITS_PER_SECOND: 1000**4,
+}
+_IN_SECONDS = {
+    Unit.SECONDS: 1,
+    Unit.MILLISECONDS: 1e3,
+    Unit.MICROSECONDS: 1e6,
+    Unit.NANOSECONDS: 1e9,
+}
+"""How many of the unit are a second."""
+
+
+def show_value(value: int | float, unit: str | None = None) -> str:
+    """
+    A value in words of its unit.
+
+        >>> show_value(1536, "bytes"), show_value(1500000, "nanoseconds"), show_value(1234567)
+        ('1.50 KiB', '1.5ms', '1,234,567')
+
+    @param unit: one of `Unit`, or whatever else a server sends, which is shown as it is: whether it
+        is fit for a terminal, the caller has to see to.
+    """
+    if not math.isfinite(value):
+        return str(float(value))
+    try:
+        known = Unit(unit) if unit else Unit.COUNT
+    except ValueError:
+        return f"{show_number(value)} {unit}"
+    if known in _IN_BYTES:
+        return _scaled(value * _IN_BYTES[known], 1024, _BYTES)
+    if known in _IN_BITS:
+        return _scaled(value * _IN_BITS[known], 1000, _BITS)
+    if known in _IN_SECONDS:
+        return show_seconds(value / _IN_SECONDS[known])
+    return f"{show_number(value)}{known.label}"
+
+
+def show_rate(rate: float, unit: str | None = None) -> str:
+    """
+    A change per second.
+
+        >>> show_rate(12.34), show_rate(1048576, "bytes")
+        ('12.3/s', '1.00 MiB/s')
+
+    @param unit: that of the value that changes.
+    """
+    if unit is None or unit in (Unit.COUNT, Unit.COUNT_PER_SECOND):
+        return f"{_digits(rate, 3)}/s"
+    return f"{show_value(rate, unit)}/s"
+
+
+def show_number(value: int | float) -> str:
+    """
+    A number, with a comma at each thousand; fractions with six digits.
+
+        >>> show_number(1234567), show_number(0.1 + 0.2), show_number(2.5e30)
+        ('1,234,567', '0.3', '2.5e+30')
+    """
+    return f"{value:,}" if isinstance(value, int) else _digits(value, 6)
+
+
+def show_seconds(seconds: float) -> str:
+    """
+    A time, with three digits that count: ``1.5ms``, ``12.3s``, ``2m 05s``, ``3h 07m``, ``5d 03h``.
+    """
+    size = abs(seconds)
+    sign = "-" if seconds < 0 else ""
+    if not math.isfinite(seconds):
+        return str(seconds)
+    if size < 59.95:
+        for factor, label in ((1, "s"), (1e3, "ms"), (1e6, "μs")):
+            if size * factor >= 0.9995:
+                return f"{sign}{_digits(size * factor, 3)}{label}"
+        return f"{sign}{_digits(size * 1e9, 3)}ns" if size else "0s"
+    whole = round(size)
+    if whole < 3600:
+        return f"{sign}{whole // 60}m {whole % 60:02}s"
+    minutes = round(size / 60)
+    if minutes < 24 * 60:
+        return f"{sign}{minutes // 60}h {minutes % 60:02}m"
+    hours = round(size / 3600)
+    return f"{sign}{hours // 24:,}d {hours % 24:02}h"
+
+
+def _scaled(value: float, base: int, labels: tuple[str, ...]) -> str:
+    size = abs(value)
+    power = 0
+    # What would be shown as 1024.00 is shown as one of the next.
+    while power < len(labels) - 1 and round(size / base**power, 2) >= base:
+        power += 1
+    if power == 0:
+        return f"{_digits(value, 4)} {labels[0]}"
+    return f"{value / base**power:,.2f} {labels[power]}"
+
+
+def _digits(value: float, digits: int) -> str:
+    """That many digits that count, but all of those before the point."""
+    text = f"{value:,.{digits}g}"
+    if "e+" in text and abs(value) < 1e15:
+        text = f"{value:,.0f}"
+    return "0" if text == "-0" else text
