@@ -32,6 +32,7 @@ from txmetrics_tcp import (
     TcpRecorder,
 )
 from txmetrics_tcp._endpoints import server_endpoint
+from txmetrics_tcp._tls import ServerTLS
 
 # Twisted declares it as a module; trial has installed whatever it was told to.
 reactor: Any = _reactor
@@ -276,12 +277,13 @@ class LoopbackTestCase(TestCase):
         buffer_size: int | None = 1024,
         endpoint: str | int = 0,
         flush_timeout: float = 1.0,
+        tls: ServerTLS | None = None,
         **more: Any,
     ) -> WatchedFactory:
         """Listen somewhere.  What it streams is what the test records, and nothing else."""
         self.factory = WatchedFactory(reactor, buffer_size, own_metrics=False, **more)
         self.service = MetricsService(
-            self.factory, [server_endpoint(reactor, endpoint)], flush_timeout
+            self.factory, [server_endpoint(reactor, endpoint)], flush_timeout, tls
         )
         self._services.append(self.service)
         await self.service.listen()

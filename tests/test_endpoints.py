@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +16,8 @@ from txmetrics_tcp._endpoints import (
     DEFAULT_ENDPOINT,
     EndpointError,
     client_endpoint,
-    is_exposed,
+    has_own_tls,
+    host_of,
     server_endpoint,
 )
 
@@ -187,16 +187,22 @@ class BadEndpointTests(SynchronousTestCase):
         self.assertIn("base 8", self.refused("unix:/run/x:mode=rw", server_endpoint))
 
 
-class ExposedTests(SynchronousTestCase):
-    def test_addresses(self) -> None:
-        """Every interface means the world; one of them is what was asked for."""
-        cases: list[tuple[IAddress, bool]] = [
-            (IPv4Address("TCP", "0.0.0.0", 5), True),
-            (IPv6Address("TCP", "::", 5), True),
-            (IPv4Address("TCP", "127.0.0.1", 5), False),
-            (IPv4Address("TCP", "192.0.2.1", 5), False),
-            (IPv6Address("TCP", "::1", 5), False),
-            (UNIXAddress("/run/x"), False),
-        ]
-        for address, exposed in cases:
-            self.assertEqual(is_exposed(address), exposed, address)
+class HostTests(SynchronousTestCase):
+    def test_hosts(self) -> None:
+        """The host is what a server's certificate has to be for."""
+        cases = {
+            "5000": "127.0.0.1",
+            "metrics.example:5000": "metrics.example",
+            "[2001:db8::1]:5000": "2001:db8::1",
+            "tcp:metrics.example:5000": "metrics.example",
+            "tcp:host=metrics.example:port=5000": "metrics.example",
+            "tcp:port=5000:host=metrics.example": None,
+            "unix:/run/x": None,
+            "unix:5000": None,
+        }
+        for text, host in cases.items():
+            self.assertEqual(host_of(text), host, text)
+
+    def test_ownTLS(self) -> None:
+        for text, own in (("ssl:5000", True), (" tls:a:5", True), ("5000", False), ("a:1", False)):
+            self.assertEqual(has_own_tls(text), own, text)

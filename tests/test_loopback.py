@@ -32,8 +32,9 @@ from tests.loopback import (
     record_numbers,
 )
 from tests.reader import truth
-from txmetrics_tcp import MetricsProtocol
-from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, MAX_RECEIVED
+from txmetrics_tcp._arrival import MAX_RECEIVED
+from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL
+from txmetrics_tcp._refusals import RefusalLog
 
 try:
     import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
@@ -313,7 +314,7 @@ class DepartureTests(LoopbackTestCase):
         """A client that sends much is disconnected, with one line in the log."""
         logged: list[str] = []
         publisher = LogPublisher(lambda event: logged.append(event["log_format"].format(**event)))
-        self.patch(MetricsProtocol, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
         factory = await self.exporter()
         client, other = await self.connect(), await self.connect()
 
@@ -331,7 +332,9 @@ class DepartureTests(LoopbackTestCase):
         await self.in_thread(send)
         await factory.clients(1)
         self.assertEqual(len(logged), 1)
-        self.assertRegex(logged[0], r"^Client 127.0.0.1:\d+ sends data, .*; disconnecting it$")
+        self.assertRegex(
+            logged[0], r"^Client 127.0.0.1:\d+ was turned away because it sends data, "
+        )
         factory.recorder.counter("c").increment()
         await self.in_thread(other.read, until=lambda: other.reader.values("c"))
 

@@ -17,11 +17,13 @@ from txmetrics_tcp import (
     Unit,
     _losses,
     _protocol,
+    _refusals,
     decode,
 )
+from txmetrics_tcp._arrival import MAX_RECEIVED
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import BATCH
-from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, MAX_RECEIVED, Batch
+from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, Batch
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -37,7 +39,7 @@ class ServerTestCase(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        for owner in (_losses.LossReport, _protocol.MetricsProtocol):
+        for owner in (_losses.LossReport, _protocol.MetricsProtocol, _refusals.RefusalLog):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
     def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:
@@ -150,8 +152,7 @@ class FanOutTests(ServerTestCase):
             counter.increment()
         self.reactor.drain()
         self.assertEqual(len(client.read().metrics), BATCH)
-        due = [call.getTime() <= self.reactor.seconds() for call in self.reactor.getDelayedCalls()]
-        self.assertEqual(due.count(True), 1)
+        self.assertEqual(self.reactor.waiting, 1)
         self.assertEqual(len(client.read_all(self.reactor).metrics), 3000)
 
 
@@ -452,7 +453,10 @@ class DepartureTests(ServerTestCase):
         client.transport.receive(b"x" * 10**6)
         self.assertEqual(
             self.logged,
-            ["Client 127.0.0.1:54321 sends data, which no viewer does; disconnecting it"],
+            [
+                "Client 127.0.0.1:54321 was turned away because it sends data, which no viewer"
+                f" does: {b'x' * 16!r} and so on"
+            ],
         )
         client.transport.drain()
         self.assertEqual(factory.stats().clients, ())
@@ -513,7 +517,10 @@ class StopTests(ServerTestCase):
         factory = self.factory()
         FakeClient(factory)
         factory.stop()
-        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
+        self.assertTrue(transport.aborted)
+        self.assertEqual(transport.drain(), b"")
 
     def test_startsAgain(self) -> None:
         factory = self.factory()

@@ -9,13 +9,20 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint
+from txmetrics_tcp._admission import Admission, network
+from txmetrics_tcp._endpoints import (
+    DEFAULT_ENDPOINT,
+    EndpointError,
+    has_own_tls,
+    server_endpoint,
+)
 from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._incoming import at_least, check_buffer_size
 from txmetrics_tcp._server import MetricsFactory
 from txmetrics_tcp._service import MetricsService
 from txmetrics_tcp._tcp_recorder import TcpRecorder
+from txmetrics_tcp._tls import ServerTLS, StrPath
 
 
 class TcpBuilder:
@@ -35,6 +42,7 @@ class TcpBuilder:
         self._addresses: list[str] = []
         # What `MetricsFactory` is to be made with.
         self._settings: dict[str, Any] = {}
+        self._tls: ServerTLS | None = None
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
         """
@@ -97,6 +105,22 @@ class TcpBuilder:
         self._settings["repair_interval"] = at_least("repair_interval", 0.1, seconds)
         return self
 
+    def dead_after(self, seconds: float | None) -> TcpBuilder:
+        """
+        For how many seconds a client may take nothing of what waits for it before it is cut off;
+        for as long as it likes, unless told otherwise, or until the kernel finds that its
+        machine is gone, which takes a quarter of an hour as a rule.
+
+        It ends clients that are only stalled, too.  What counts is a piece of about 64 KiB: who
+        does not take that much in the time, while more waits, is cut off.
+
+        @raise ValueError: it is less than a tenth of a second.
+        """
+        if seconds is not None:
+            at_least("dead_after", 0.1, seconds)
+        self._settings["dead_after"] = seconds
+        return self
+
     def own_metrics(self, publish: bool = True) -> TcpBuilder:
         """
         Whether the exporter's own metrics are in the stream: what it records, delivers and
@@ -113,6 +137,41 @@ class TcpBuilder:
         self._settings["source"] = name
         return self
 
+    def tls(self, key: StrPath, cert: StrPath, client_ca: StrPath | None = None) -> TcpBuilder:
+        """
+        Have every connection begin with TLS, 1.2 or newer.
+
+        @param key: a file with the private key, in PEM, not encrypted.
+        @param cert: a file with the certificate and those that lead to its authority.
+        @param client_ca: a file with the authorities that a client's certificate has to be from;
+            without it, clients need none.
+        @raise TLSError: a file cannot be used, or what TLS needs is not installed.
+        """
+        self._tls = ServerTLS(key, cert, client_ca)
+        return self
+
+    def allow(self, *networks: str) -> TcpBuilder:
+        """
+        Let clients come from these networks only (C{192.0.2.0/24}, C{2001:db8::/32}, or a single
+        address); several calls add up.  Those of UNIX sockets are let in as their mode says.
+
+        @raise ValueError: one is no network.
+        """
+        self._settings.setdefault("allow", []).extend(map(network, networks))
+        return self
+
+    def max_clients(self, clients: int | None, per_address: int | None = None) -> TcpBuilder:
+        """
+        How many clients there may be at once: 1000 unless told otherwise; None for any number.
+
+        @param per_address: how many of them from one address (of IPv6, from one /64); any number
+            unless given.
+        @raise ValueError: it is less than 1.
+        """
+        Admission((), clients, per_address)
+        self._settings.update(max_clients=clients, max_clients_per_address=per_address)
+        return self
+
     def service(self) -> MetricsService:
         """
         Make a service that is not started, for `twisted.application`.
@@ -121,8 +180,12 @@ class TcpBuilder:
         """
         reactor = self._reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
+        for address in addresses:
+            if self._tls is not None and has_own_tls(address):
+                raise EndpointError(f"{address!r} has TLS already; with tls(), leave out ssl:")
         endpoints = [server_endpoint(reactor, address) for address in addresses]
-        return MetricsService(MetricsFactory(reactor, **self._settings), endpoints)
+        factory = MetricsFactory(reactor, **self._settings)
+        return MetricsService(factory, endpoints, tls=self._tls)
 
     def build(self) -> Deferred[TcpRecorder]:
         """

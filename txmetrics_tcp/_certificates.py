@@ -70,8 +70,9 @@ def client_creator(
 
 def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     """A key and its certificates, as arguments of `CertificateOptions`."""
+    pem = _read(key_file)
     try:
-        key = load_pem_private_key(_read(key_file), None)
+        key = load_pem_private_key(pem, None)
     except TypeError:
         raise CertificateError(
             f"the key in {key_file} is encrypted; give one that is not"

@@ -12,7 +12,13 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, EndpointError, client_endpoint, host_of
+from txmetrics_tcp._endpoints import (
+    DEFAULT_ENDPOINT,
+    EndpointError,
+    client_endpoint,
+    has_own_tls,
+    host_of,
+)
 from txmetrics_tcp._tls import TLSError, with_tls
 
 ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
@@ -79,7 +85,7 @@ def client_endpoint_from(
     files = options.tls_ca, options.tls_key, options.tls_cert
     if not (options.tls or options.tls_name or any(files)):
         return plain
-    if text.startswith(("tls:", "ssl:")):
+    if has_own_tls(text):
         raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
     name = options.tls_name or host_of(text)
     if not name:

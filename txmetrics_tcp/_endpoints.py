@@ -35,6 +35,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from txmetrics_tcp._sockets import UnixReactor
+
 DEFAULT_HOST = "127.0.0.1"
 """Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
 
@@ -60,7 +62,7 @@ def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
     @raise EndpointError: it cannot be understood.
     """
     endpoint: IStreamServerEndpoint = _endpoint(
-        reactor, text, _server_at, serverFromString, IStreamServerEndpointStringParser
+        reactor, text, _server_at, _server_from_string, IStreamServerEndpointStringParser
     )
     return endpoint
 
@@ -94,9 +96,9 @@ def host_of(text: str | int) -> str | None:
     return None if match is None or match["host"] in _NO_HOST else match["v6"] or match["host"]
 
 
-def is_exposed(address: IAddress) -> bool:
-    """Whether what listens on an address can be reached through every interface."""
-    return getattr(address, "host", None) in ("0.0.0.0", "::")
+def has_own_tls(text: str) -> bool:
+    """Whether what listens on an endpoint, or connects to it, has TLS of its own."""
+    return text.strip().startswith(("ssl:", "tls:"))
 
 
 def show_address(address: IAddress | None) -> str:
@@ -146,6 +148,13 @@ def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
     if ":" in host:
         return TCP6ServerEndpoint(reactor, port, interface=host)
     return TCP4ServerEndpoint(reactor, port, interface=host)
+
+
+def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:
+    if text.startswith("unix:"):
+        reactor = UnixReactor(reactor)
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    return endpoint
 
 
 def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:

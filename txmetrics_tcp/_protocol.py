@@ -12,21 +12,24 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Protocol as Interface
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
     ITransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._arrival import ArrivingProtocol, Door
 from txmetrics_tcp._incoming import Counts, Mark
+from txmetrics_tcp._liveness import (
+    KEEPALIVE,
+    is_over_tcp,
+    limit_unacknowledged,
+    probe_when_idle,
+)
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._stats import ClientStats
@@ -38,9 +41,6 @@ CHUNK = 64 * 1024
 The most bytes that are given to a transport at once.  Twisted's transports pause their producer
 when more than this waits in them, so a client that stalls holds about one chunk there.
 """
-
-MAX_RECEIVED = 64 * 1024
-"""How many bytes a client may send before it is cut off.  What it sends is ignored."""
 
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
@@ -89,7 +89,7 @@ class Batch:
         return chunks
 
 
-class Exporter(Interface):
+class Exporter(Door, Interface):
     """What a client's protocol needs of its factory."""
 
     def client_connected(self, client: MetricsProtocol) -> None: ...
@@ -107,7 +107,7 @@ class Exporter(Interface):
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
-class MetricsProtocol(Protocol):
+class MetricsProtocol(ArrivingProtocol):
     """
     One client: streams to it what its factory hands out, as fast as it reads.
 
@@ -122,11 +122,15 @@ class MetricsProtocol(Protocol):
 
     A client begins, and makes up for what it lost, with a `Mark`: the totals at a position of the
     stream.  It receives them there, and all events behind it.
+
+    @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
     """
 
     _log = Logger(namespace="txmetrics_tcp")
 
     transport: ITransport
+
+    keepalive = KEEPALIVE
 
     def __init__(
         self,
@@ -137,17 +141,20 @@ class MetricsProtocol(Protocol):
         address: str,
         *,
         totals: bool,
+        dead_after: float | None = None,
     ) -> None:
         """
         @param repair_interval: how long, in seconds, totals may be wrong at most for a client
             that does not catch up.
         @param totals: whether there are any.
+        @param dead_after: for how many seconds a client may take nothing of what waits for it
+            before it is cut off; None for as long as it likes.
         """
+        super().__init__(exporter, clock, address)
         self._exporter = exporter
         self._clock = clock
         self._repair_interval = repair_interval
         self._has_totals = totals
-        self.address = address
         self._owed: OrderedDict[Name, bytes] = OrderedDict()
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
         self._totals_at = 0
@@ -158,8 +165,9 @@ class MetricsProtocol(Protocol):
         self._flushing = False
         self._finishing = False
         self._connected = False
-        self._received = 0
         self._knock: IDelayedCall | None = None
+        self._dead_after = dead_after
+        self._death: IDelayedCall | None = None
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
@@ -285,7 +293,7 @@ class MetricsProtocol(Protocol):
         """Close the connection now."""
         if self._connected:
             self._stop_producing()
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+        super().abort()
 
     def stats(self) -> ClientStats:
         """This client's account; also after it has gone."""
@@ -304,28 +312,19 @@ class MetricsProtocol(Protocol):
             bytes_written=self._bytes_written,
         )
 
-    # What the transport calls.
+    # What the transport calls, also by way of `ArrivingProtocol`.
 
-    def connectionMade(self) -> None:
+    def begin(self) -> None:
         self._connected = True
-        # Not by the interface alone: that of a UNIX socket claims it too in Twisted 24.10.
-        over_tcp = not isinstance(self.transport.getHost(), UNIXAddress)
-        if over_tcp and ITCPTransport.providedBy(self.transport):
+        if is_over_tcp(self.transport):
             # Batches are as large as they will get; waiting for more is only latency.
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+            self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
+            probe_when_idle(self.transport, self.keepalive)
+            if self._dead_after is not None:
+                limit_unacknowledged(self.transport, self._dead_after)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self.owe({None: self._exporter.status(0, 0)})
         self._exporter.client_connected(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._received > MAX_RECEIVED:
-            self._log.warn(
-                "Client {address} sends data, which no viewer does; disconnecting it",
-                address=self.address,
-            )
-            self.abort()
 
     def readConnectionLost(self) -> None:
         """
@@ -338,15 +337,13 @@ class MetricsProtocol(Protocol):
     def writeConnectionLost(self) -> None:
         """Nobody ends our sending side but we ourselves, and then we close."""
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._connected:
-            return
+    def end(self) -> None:
         self._connected = False
         self._paused = True
-        for call in (self._knock, self._overdue):
+        for call in (self._knock, self._overdue, self._death):
             if call is not None:
                 call.cancel()
-        self._knock = self._overdue = None
+        self._knock = self._overdue = self._death = None
         left = self._exporter.counts()
         if self._joined is not None:
             self._discarded = len(self._events) + left.waiting
@@ -359,9 +356,15 @@ class MetricsProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         self._paused = True
+        if self._dead_after is not None and self._death is None:
+            # The kernel knows sooner, but not of every kind of socket on every platform.
+            self._death = self._clock.callLater(self._dead_after, self._is_dead)
 
     def resumeProducing(self) -> None:
         self._paused = False
+        if self._death is not None:
+            self._death.cancel()
+            self._death = None
         self._flush()
         if self._lost_since is not None:
             self._exporter.client_wants_truth(self)
@@ -385,7 +388,7 @@ class MetricsProtocol(Protocol):
             self._flushing = False
         if self._finishing and self._connected and not self._waits() and not self._wants_truth():
             self._stop_producing()
-            self.transport.loseConnection()
+            self.hang_up()
 
     def _wants_truth(self) -> bool:
         return self._lost_since is not None or self._asked_since is not None
@@ -448,6 +451,16 @@ class MetricsProtocol(Protocol):
         self._overdue = None
         self._force = True
         self._exporter.client_wants_truth(self)
+
+    def _is_dead(self) -> None:
+        self._death = None
+        self._log.warn(
+            "Client {address} has not taken what waits for it for {seconds:g} seconds;"
+            " disconnecting it",
+            address=self.address,
+            seconds=self._dead_after,
+        )
+        self.abort()
 
     def _knock_again(self) -> None:
         self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)

@@ -13,7 +13,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -21,18 +21,22 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IReactorFDSet,
+    IReactorFromThreads,
     IReactorTime,
 )
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
+from txmetrics_tcp._arrival import Refused
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import Batch, MetricsProtocol, Name
+from txmetrics_tcp._refusals import RefusalLog
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
@@ -79,8 +83,12 @@ class MetricsFactory(ServerFactory):
         max_series: int = DEFAULT_MAX_SERIES,
         idle_after: float | None = None,
         repair_interval: float = REPAIR_INTERVAL,
+        dead_after: float | None = None,
         own_metrics: bool = True,
         source: str | None = None,
+        allow: Sequence[str | Network] = (),
+        max_clients: int | None = MAX_CLIENTS,
+        max_clients_per_address: int | None = None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
@@ -97,10 +105,18 @@ class MetricsFactory(ServerFactory):
             a new client receives; None for never.
         @param repair_interval: how long, in seconds, totals may be wrong at most for a client
             that does not catch up.
+        @param dead_after: for how many seconds a client may take nothing of what waits for it
+            before it is cut off, be it dead or only stalled; None for as long as it likes, or
+            until the kernel finds out.
         @param own_metrics: whether the exporter's own metrics are in the stream: what it
             records, delivers and loses.
         @param source: what viewers show as the name of this program; its name, process number
             and host unless given.
+        @param allow: the networks that clients may come from (C{192.0.2.0/24}); from anywhere
+            unless given.  Those of UNIX sockets are not asked.
+        @param max_clients: how many clients there may be at once; None for any number.
+        @param max_clients_per_address: how many of them from one address, or, of IPv6, from one
+            /64; None for any number.
         @param clock: the time of an event, in nanoseconds since the epoch.
         @param monotonic: seconds, on a clock that does not jump.
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
@@ -108,8 +124,10 @@ class MetricsFactory(ServerFactory):
         @raise ValueError: a number is out of range.
         """
         self._clock = cast(IReactorTime, reactor)
+        self._from_threads = cast(IReactorFromThreads, reactor)
         self._buffer_size = buffer_size
         self._repair_interval = at_least("repair_interval", 0.1, repair_interval)
+        self._dead_after = None if dead_after is None else at_least("dead_after", 0.1, dead_after)
         self._source = source
         self._started_ns = clock()
         self.incoming = Incoming(
@@ -124,13 +142,19 @@ class MetricsFactory(ServerFactory):
         self.recorder = TcpRecorder(self.incoming, self)
         # In the order in which they came.
         self._clients: dict[MetricsProtocol, None] = {}
+        # They and those that are still to begin, with TLS for example.
+        self._present: dict[MetricsProtocol, None] = {}
+        self._admission = Admission(
+            [network(text) for text in allow], max_clients, max_clients_per_address
+        )
+        self._refusals = RefusalLog(self._clock)
         # Those that want totals, and those that a mark on its way is for.
         self._wanting: dict[MetricsProtocol, None] = {}
         self._asked: list[MetricsProtocol] = []
         self._metadata: dict[Name, bytes] = {}
         self._encoder = Encoder(clock)
         self._draining = False
-        self._again: IDelayedCall | None = None
+        self._again = False
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
         self._tick: IDelayedCall | None = None
         self._said_refused = False
@@ -155,6 +179,16 @@ class MetricsFactory(ServerFactory):
         its recorder takes no events any more.
         """
         return self._silenced
+
+    @property
+    def clock(self) -> IReactorTime:
+        """What it measures time with: the reactor."""
+        return self._clock
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Where clients may come from; from anywhere if it is empty."""
+        return self._admission.networks
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -197,8 +231,15 @@ class MetricsFactory(ServerFactory):
             self._stopping = True
             self.incoming.stop()
             self._deadline = self._clock.callLater(timeout, self._cut_off)
+            for client in self._present.keys() - self._clients.keys():
+                client.abort()
         self._drain()
         return gone
+
+    def hasten(self) -> None:
+        """Where it is stopping: wait for no client any longer.  On the reactor thread."""
+        if self._deadline is not None:
+            self._deadline.reset(0)
 
     # What Twisted calls.
 
@@ -209,10 +250,15 @@ class MetricsFactory(ServerFactory):
 
     def stopFactory(self) -> None:
         self._started = False
+        self._refusals.close()
 
-    def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Refused:
         if self._stopping:
-            return None
+            return Refused()
+        why = self._admission.refuses(addr)
+        if why is not None:
+            self._refusals.say(show_address(addr), why)
+            return Refused()
         protocol = MetricsProtocol(
             self,
             self._clock,
@@ -220,11 +266,25 @@ class MetricsFactory(ServerFactory):
             self._repair_interval,
             show_address(addr),
             totals=self.incoming.has_totals,
+            dead_after=self._dead_after,
         )
         protocol.factory = self
+        protocol.peer = addr
         return protocol
 
     # What the protocols call.
+
+    def client_arrived(self, client: MetricsProtocol) -> None:
+        self._present[client] = None
+        self._admission.enter(client.peer)
+
+    def client_left(self, client: MetricsProtocol) -> None:
+        del self._present[client]
+        self._admission.leave(client.peer)
+        self._finish()
+
+    def turn_away(self, client: MetricsProtocol, reason: str, detail: str = "") -> None:
+        self._refusals.say(client.address, reason, detail)
 
     def client_connected(self, client: MetricsProtocol) -> None:
         self.incoming.start_streaming()
@@ -250,11 +310,10 @@ class MetricsFactory(ServerFactory):
             self.incoming.stop_streaming()
             self._asked.clear()
             self._losses.close()
-            for call in (self._again, self._tick):
-                if call is not None:
-                    call.cancel()
-            self._again = self._tick = None
-            self._finish()
+            self._again = False
+            if self._tick is not None:
+                self._tick.cancel()
+                self._tick = None
 
     def client_wants_truth(self, client: MetricsProtocol) -> None:
         self._wanting[client] = None
@@ -316,13 +375,17 @@ class MetricsFactory(ServerFactory):
         return True
 
     def _drain_later(self) -> None:
-        if self._again is None and not self._draining:
+        if not self._again and not self._draining:
             self.incoming.do_not_wake()
-            self._again = self._clock.callLater(0, self._drain_again)
+            self._again = True
+            # Not `callLater`, which most reactors measure with the time of day: a clock that is set
+            # back by an hour in this very moment would hold the stream up for an hour.
+            self._from_threads.callFromThread(self._drain_again)
 
     def _drain_again(self) -> None:
-        self._again = None
-        self._drain()
+        if self._again:
+            self._again = False
+            self._drain()
 
     def _each_second(self) -> None:
         self._tick = self._clock.callLater(TICK, self._each_second)
@@ -373,6 +436,9 @@ class MetricsFactory(ServerFactory):
                 for client in list(self._clients):
                     client.finish()
             return
+        if self._present:
+            return
+        self._refusals.close()
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -385,18 +451,20 @@ class MetricsFactory(ServerFactory):
         This is a child process.  Clients and ports, if there are any, are the parent's: let go of
         them here, without the other end noticing, and take no events.
         """
-        self._silenced = self._started or bool(self._clients)
+        self._silenced = self._started or bool(self._present)
         self.incoming.after_fork(self._silenced)
         if self._silenced:
-            held: list[Any] = [client.transport for client in self._clients]
+            held: list[Any] = [client.transport for client in self._present]
             if IReactorFDSet.providedBy(self._clock):
                 held += [reader for reader in self._clock.getReaders() if _serves(reader, self)]
-            _let_go([selectable.fileno() for selectable in held])
+            # Not all that a factory is used with is a socket.
+            _let_go([one.fileno() for one in held if hasattr(one, "fileno")])
             self._clients.clear()
+            self._present.clear()
 
     def _cut_off(self) -> None:
         self._deadline = None
-        for client in list(self._clients):
+        for client in list(self._present):
             client.abort()
 
 

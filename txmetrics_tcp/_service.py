@@ -18,14 +18,21 @@ from twisted.internet.defer import (
     maybeDeferred,
 )
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._endpoints import is_exposed, show_address
+from txmetrics_tcp._endpoints import show_address
+from txmetrics_tcp._exposure import audience
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
+from txmetrics_tcp._tls import ServerTLS
 
 
 class ListenError(Exception):
@@ -50,15 +57,19 @@ class MetricsService(Service):
         factory: MetricsFactory,
         endpoints: Sequence[IStreamServerEndpoint],
         flush_timeout: float = FLUSH_TIMEOUT,
+        tls: ServerTLS | None = None,
     ) -> None:
         """
         @param endpoints: where to listen.
         @param flush_timeout: how long, in seconds, clients have at the end to take what waits
             for them.
+        @param tls: what connections on all endpoints begin with; None for no TLS, or where the
+            endpoints have it already.
         """
         self._factory = factory
         self._endpoints = list(endpoints)
         self._flush_timeout = flush_timeout
+        self._tls = tls
         self._ports: list[IListeningPort] = []
         self._attempts: list[Deferred[None]] = []
         self._listening = False
@@ -107,6 +118,19 @@ class MetricsService(Service):
         gone = self._factory.stop(self._flush_timeout)
         return gatherResults([self._stop_listening(), gone]).addCallback(self._stopped)
 
+    def reload_tls(self) -> None:
+        """
+        Read key and certificates again, for connections to come; those that there are go on.
+
+        @raise TLSError: a file cannot be used; what was read before stays in use.
+        """
+        if self._tls is not None:
+            self._tls.reload()
+
+    def hasten(self) -> None:
+        """Where it is stopping: wait for no client any longer.  On the reactor thread."""
+        self._factory.hasten()
+
     # IService
 
     def privilegedStartService(self) -> None:
@@ -147,8 +171,11 @@ class MetricsService(Service):
         if self._stopping:
             return fail(ListenError("Couldn't listen: it has not stopped yet"))
         self._listening = True
+        factory: IProtocolFactory = self._factory
+        if self._tls is not None:
+            factory = self._tls.wrap(factory, self._factory.clock)
         self._attempts = [
-            maybeDeferred(endpoint.listen, self._factory).addCallback(self._listens)
+            maybeDeferred(endpoint.listen, factory).addCallback(self._listens)
             for endpoint in self._endpoints
         ]
         return DeferredList(self._attempts, consumeErrors=True).addCallback(self._listened)
@@ -165,11 +192,9 @@ class MetricsService(Service):
             address = port.getHost()
             shown = show_address(address)
             self._log.info("Streaming metrics on {address}", address=shown)
-            if is_exposed(address):
-                self._log.warn(
-                    "Everybody who can reach this machine can read the metrics on {address}",
-                    address=shown,
-                )
+            certified = self._tls is not None and self._tls.wants_certificate
+            if who := audience(address, self._factory.networks, certified):
+                self._log.warn("{who} can read the metrics on {address}", who=who, address=shown)
 
     def _stop_listening(self) -> Deferred[None]:
         self._listening = False

@@ -7,6 +7,7 @@ What it is made of comes with the extra ``tls``, and is imported when TLS is ask
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,11 @@ class ServerTLS:
         self._client_ca = None if client_ca is None else _absolute(client_ca)
         self.reload()
 
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether clients have to show a certificate."""
+        return self._client_ca is not None
+
     def reload(self) -> None:
         """
         Read the files again, for connections to come; those that there are go on.
@@ -123,12 +129,19 @@ def with_tls(
     return wrapped
 
 
-def explain(error: BaseException) -> str | None:
+def is_tls(transport: object) -> bool:
+    """Whether a transport is TLS, directly: it then tells when its handshake is done."""
+    # Without importing it: who has such a transport has done so.
+    tls = sys.modules.get("twisted.protocols.tls")
+    return tls is not None and isinstance(transport, tls.TLSMemoryBIOProtocol)
+
+
+def explain(error: BaseException | None) -> str | None:
     """Why TLS with the other end failed; None if the error is not one of TLS."""
     package = type(error).__module__.partition(".")[0]
     if package == "service_identity":
         return "its certificate is for another name"
-    if package != "OpenSSL":
+    if error is None or package != "OpenSSL":
         return None
     try:
         said = str(error.args[0][-1][-1])

@@ -1,0 +1,130 @@
+"""
+Keys and certificates, made for one test.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+try:
+    import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
+    import service_identity  # noqa: F401
+except ImportError:
+    no_tls = "pyOpenSSL and service-identity are not installed"
+else:
+    no_tls = ""
+
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """
+    The files of a certificate.
+
+    @ivar cert: the certificate, and those that lead to its authority.
+    @ivar key: its private key.
+    """
+
+    cert: str
+    key: str
+
+
+class Authority:
+    """
+    Issues certificates, by way of one that it has issued to itself.
+
+    @ivar file: what those who trust it have.
+    """
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self._directory = Path(case.mktemp()).resolve()
+        self._directory.mkdir(parents=True)
+        self._count = 0
+        self._root = self._sign("the root", None, ca=True)
+        self._between = self._sign("one between", self._root, ca=True)
+        self.file = self._write("root.pem", [self._root[1]])
+
+    def issue(
+        self,
+        hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+        begins: timedelta = -DAY,
+        ends: timedelta = DAY,
+        password: bytes | None = None,
+    ) -> Issued:
+        """
+        @param begins: when the certificate is valid, from now.
+        @param password: what the key is to be encrypted with.
+        """
+        from cryptography.hazmat.primitives import serialization
+
+        key, certificate = self._sign(
+            "somebody", self._between, hosts=hosts, begins=begins, ends=ends
+        )
+        self._count += 1
+        key_file = self._directory / f"{self._count}.key"
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(password)
+                if password
+                else serialization.NoEncryption(),
+            )
+        )
+        chain = [certificate, self._between[1]]
+        return Issued(self._write(f"{self._count}.pem", chain), str(key_file))
+
+    def _sign(
+        self,
+        name: str,
+        issuer: tuple[Any, Any] | None,
+        hosts: Sequence[str] = (),
+        ca: bool = False,
+        begins: timedelta = -DAY,
+        ends: timedelta = DAY,
+    ) -> tuple[Any, Any]:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer[1].subject if issuer else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + min(begins, ends - DAY))
+            .not_valid_after(now + ends)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if hosts:
+            names = [_general_name(host) for host in hosts]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return key, builder.sign(issuer[0] if issuer else key, hashes.SHA256())
+
+    def _write(self, name: str, certificates: list[Any]) -> str:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        path = self._directory / name
+        path.write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in certificates))
+        return str(path)
+
+
+def _general_name(host: str) -> Any:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

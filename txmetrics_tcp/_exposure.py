@@ -1,0 +1,64 @@
+"""
+Who can connect to where something listens.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from collections.abc import Sequence
+from ipaddress import IPv6Address as V6
+from ipaddress import ip_address
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+
+def audience(address: IAddress, networks: Sequence[object] = (), certified: bool = False) -> str:
+    """
+    Who can connect there beside the programs of this machine's loopback interface, or the owner
+    of the socket file.
+
+    @param networks: where clients may come from, if that is not everywhere.
+    @param certified: whether they have to show a certificate.
+    @return: the subject of a sentence; empty if it is nobody.
+    """
+    match address:
+        case UNIXAddress():
+            return _of_file(address, " and has a certificate that is asked for" * certified)
+        case IPv4Address() | IPv6Address():
+            host = ip_address(address.host)
+            if isinstance(host, V6):
+                host = host.ipv4_mapped or host
+            if host.is_loopback:
+                return ""
+            reached = "this machine" if host.is_unspecified else f"{address.host} of this machine"
+            origin = " in " + ", ".join(map(str, networks)) if networks else ""
+            certificate = " and has a certificate that is asked for" * certified
+            return f"Everybody{origin} who can reach {reached}{certificate}"
+    return "Whoever can connect"
+
+
+def _of_file(address: UNIXAddress, certificate: str) -> str:
+    path = address.name
+    if not path or path.startswith(b"\0"):
+        # One of Linux' that are no files, and so have no mode.
+        return f"Every user of this machine{certificate and ' who' + certificate[4:]}"
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    # To connect is to write.
+    if found.st_mode & stat.S_IWOTH:
+        return f"Every user who may enter its directory{certificate}"
+    if found.st_mode & stat.S_IWGRP:
+        return f"Every user of group {_group(found.st_gid)}{certificate}"
+    return ""
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
