@@ -8,17 +8,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txmetrics_tcp import __version__, _tail
+from txmetrics_tcp import __version__, _record, _tail
 from txmetrics_tcp._endpoints import EndpointError
+from txmetrics_tcp._steady import measure_steadily
 from txmetrics_tcp._lines import visible
+from txmetrics_tcp.observe import command as observe
 
-_COMMANDS = (_tail.add_command,)
+_COMMANDS = (
+    _tail.add_command,
+    _record.add_command,
+    observe.add_command,
+)
 """
 What adds each command, in the order of the help.
 
 It is given what `argparse.ArgumentParser.add_subparsers` returned, adds its parser there, and
 sets the default C{run} of it to a function of the options and the reactor that returns an exit
-code.
+code.  One that needs a certain reactor sets C{install_reactor} to a function that installs it.
 """
 
 
@@ -31,9 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
+        install_reactor = getattr(options, "install_reactor", None)
+        if install_reactor is not None:
+            install_reactor()
         # Late, since importing it installs it.
         from twisted.internet import reactor
 
+        measure_steadily(reactor)
         code: int = options.run(options, reactor)
     except EndpointError as error:
         print(f"metrics-tcp {options.command}: {visible(str(error))}", file=sys.stderr)

@@ -1,0 +1,333 @@
+"""
+The viewer itself: puts the parts on the screen, and does what keys and mouse ask for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal
+from textual.widgets import Footer, Input, Static
+
+from txmetrics_tcp._filters import FilterError
+from txmetrics_tcp.observe.cells import shown
+from txmetrics_tcp.observe.detail import Detail
+from txmetrics_tcp.observe.export import EXPORTS, plain_svg, write_new
+from txmetrics_tcp.observe.header import Header
+from txmetrics_tcp.observe.help import Help
+from txmetrics_tcp.observe.keys import KEYS
+from txmetrics_tcp.observe.palette import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
+from txmetrics_tcp.observe.rows import WINDOWS, Group, Row, Rows
+from txmetrics_tcp.observe.sources import Source, State
+from txmetrics_tcp.observe.table import SeriesTable
+
+FRAME = 0.1
+"""How many seconds are between two frames, at least; what keys do is drawn at once."""
+
+SHARE = 0.25
+"""
+The share of time that drawing may take.  Events come first: when drawing takes longer, there are
+fewer frames.
+"""
+
+MAX_FRAME_DELAY = 2.0
+"""How many seconds may be between two frames, at most, however slow drawing is."""
+
+WIDE = 150
+"""From how many columns on the detail pane is at the right, instead of below."""
+
+
+class ObserveApp(App[int]):
+    """
+    The viewer of some sources, from `start` to `stop`.
+
+    @ivar rows: what the table shows.
+    @ivar frames: how many frames have been drawn.
+    @ivar delay: how many seconds the next frame is away from the one before.
+    """
+
+    TITLE = "metrics-tcp observe"
+    ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
+    ESCAPE_TO_MINIMIZE = False
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key.keys, key.action, key.hint or key.does, show=bool(key.hint), priority=key.first)
+        for key in KEYS
+    ]
+
+    CSS = f"""
+    Screen {{ background: {BACKGROUND}; color: {TEXT}; layers: base; }}
+    #body {{ height: 1fr; layout: vertical; }}
+    #body.wide {{ layout: horizontal; }}
+    #detail {{ display: none; height: 55%; }}
+    #body.detail #detail {{ display: block; }}
+    #body.wide #detail {{ height: 100%; width: 45%; }}
+    #filter-bar {{ display: none; height: 1; background: {PANEL}; }}
+    #filter-bar.open {{ display: block; }}
+    #filter-bar Static {{ width: auto; height: 1; color: {DIM}; background: {PANEL}; }}
+    #filter-bar Input {{
+        width: 1fr; height: 1; border: none; padding: 0; background: {PANEL}; color: {TEXT};
+    }}
+    #filter-bar #filter-error {{ color: {BAD}; padding: 0 1; max-width: 60%; }}
+    Toast {{ max-width: 90%; }}
+    """
+
+    def __init__(self, sources: Sequence[Source], export_dir: Path | None = None) -> None:
+        super().__init__()
+        self.rows = Rows(sources)
+        self.frames = 0
+        self.delay = FRAME
+        self._export_dir = export_dir or Path()
+        self._drawing_since: float | None = None
+        self._watched: Row | None = None
+        self.header = Header(self.rows)
+        self.table = SeriesTable(self.rows, id="table")
+        self.detail = Detail(id="detail")
+        self._body = Container(self.table, self.detail, id="body")
+        self._field = Input(id="filter", placeholder="word kind:histogram label=value /regex/ -not")
+        self._problem = Static("", id="filter-error", markup=False)
+        self._bar = Horizontal(
+            Static(" / ", markup=False), self._field, self._problem, id="filter-bar"
+        )
+
+    # Its life
+
+    def compose(self) -> ComposeResult:
+        yield self.header
+        yield self._body
+        yield self._bar
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.register_theme(THEME)
+        self.theme = THEME.name
+        self.table.focus()
+        for source in self.rows.sources:
+            source.start()
+        self._frame()
+
+    def on_unmount(self) -> None:
+        for source in self.rows.sources:
+            source.stop()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._body.set_class(event.size.width >= WIDE, "wide")
+        self.header.fit_height(event.size.height)
+
+    @property
+    def detail_open(self) -> bool:
+        return self._body.has_class("detail")
+
+    # Frames
+
+    def _frame(self) -> None:
+        """Draw what there is now, and see how long that takes."""
+        if not self.screen_stack:
+            # It is being left.
+            return
+        self._drawing_since = time.thread_time()
+        for source in self.rows.sources:
+            source.tick()
+        self.redraw()
+        self.call_after_refresh(self._drawn)
+
+    def _drawn(self) -> None:
+        assert self._drawing_since is not None
+        # Of this thread's time, so that waiting for the screen's own rhythm does not count; what
+        # was folded meanwhile does, and makes the frames fewer under load.
+        cost = time.thread_time() - self._drawing_since
+        self.frames += 1
+        self.delay = min(MAX_FRAME_DELAY, max(FRAME, cost / SHARE))
+        self.set_timer(self.delay, self._frame)
+
+    def redraw(self) -> None:
+        """Show what has changed, also when that was done by a key."""
+        if self.rows.update():
+            self.table.lines_changed()
+        self.table.empty_text = self._nothing()
+        self.table.refresh()
+        self.header.refresh()
+        self._show_detail()
+
+    def _nothing(self) -> str:
+        if self.rows.all:
+            return "no series passes the filter"
+        if any(source.state is State.CONNECTED for source in self.rows.sources):
+            return "no series yet"
+        return "nothing to be seen yet"
+
+    def _show_detail(self) -> None:
+        if not self.detail_open:
+            self._watch(None)
+            return
+        line = self.table.chosen
+        self._watch(line if isinstance(line, Row) else None)
+        self.detail.show(line, self.rows.window)
+
+    def _watch(self, row: Row | None) -> None:
+        """Only the series that is looked at keeps its last events."""
+        if row is not self._watched:
+            if self._watched is not None:
+                self._watched.series.watch(False)
+            if row is not None:
+                row.series.watch()
+            self._watched = row
+
+    def _tell(self, text: str, bad: bool = False) -> None:
+        self.notify(
+            shown(text), severity="error" if bad else "information", timeout=4, markup=False
+        )
+
+    # What keys do
+
+    def action_move(self, by: int) -> None:
+        self.table.move(by)
+        self._show_detail()
+
+    def action_page(self, by: int) -> None:
+        self.table.move(by * self.table.body_height)
+        self._show_detail()
+
+    def action_edge(self, which: int) -> None:
+        self.table.move(which * len(self.rows.lines))
+        self._show_detail()
+
+    def action_columns(self, by: int) -> None:
+        self.table.shift(by)
+
+    def action_detail(self) -> None:
+        line = self.table.chosen
+        if isinstance(line, Group):
+            self.rows.fold(line)
+        elif line is not None or self.detail_open:
+            self._body.toggle_class("detail")
+            self.call_after_refresh(self._keep_in_sight)
+        self.redraw()
+
+    def _keep_in_sight(self) -> None:
+        position = self.table.position
+        if position is not None:
+            self.table.choose(position)
+
+    def action_sort(self, by: int) -> None:
+        columns = [column.id for column in self.table.all_columns]
+        at = columns.index(self.rows.sort) if self.rows.sort in columns else 0
+        self.rows.sort_by(columns[(at + by) % len(columns)])
+        self.table.reveal(self.rows.sort)
+        self.redraw()
+
+    def action_reverse(self) -> None:
+        self.rows.reverse()
+        self.redraw()
+
+    def action_group(self, by: int) -> None:
+        groupings = self.rows.groupings
+        at = groupings.index(self.rows.grouping) if self.rows.grouping in groupings else 0
+        self.rows.group_by(groupings[(at + by) % len(groupings)])
+        self.redraw()
+
+    def action_window(self, by: int) -> None:
+        if self.rows.paused:
+            self._tell("The picture is held still: go on first, then choose another time.")
+            return
+        at = WINDOWS.index(self.rows.window)
+        self.rows.set_window(WINDOWS[(at + by) % len(WINDOWS)])
+        self.redraw()
+
+    def action_pause(self) -> None:
+        if self.rows.paused:
+            self.rows.resume()
+        else:
+            for source in self.rows.sources:
+                source.tick()
+            self.rows.pause()
+        self.redraw()
+
+    def action_clear(self) -> None:
+        self._watch(None)
+        self.rows.clear()
+        self.redraw()
+
+    def action_help(self) -> None:
+        self.push_screen(Help())
+
+    def action_leave(self) -> None:
+        self.exit(0)
+
+    # Filters
+
+    def action_filter(self) -> None:
+        self._bar.add_class("open")
+        field = self._field
+        field.value = self.rows.filter_text
+        field.cursor_position = len(field.value)
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filter_changed(self, event: Input.Changed) -> None:
+        problem = self._problem
+        try:
+            self.rows.set_filter(event.value)
+        except FilterError as error:
+            problem.update(shown(str(error)))
+        else:
+            problem.update("")
+            self.redraw()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_kept(self) -> None:
+        self._close_filter()
+
+    def _close_filter(self) -> None:
+        self._bar.remove_class("open")
+        self.table.focus()
+
+    def action_step_back(self) -> None:
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+        elif self._bar.has_class("open"):
+            # What was being typed is given up.
+            self.rows.set_filter("")
+            self._close_filter()
+        elif self.detail_open:
+            self._body.remove_class("detail")
+        elif self.rows.filter_text:
+            self.rows.set_filter("")
+        self.redraw()
+
+    # Files
+
+    def action_export(self, ending: str) -> None:
+        self._write(ending, EXPORTS[ending](self.rows))
+
+    def action_picture(self) -> None:
+        self._write("svg", plain_svg(self.export_screenshot(title=self.TITLE)))
+
+    def _write(self, ending: str, content: str) -> None:
+        try:
+            path = write_new(self._export_dir, ending, content)
+        except OSError as error:
+            self._tell(f"cannot write to {self._export_dir.resolve()}: {error.strerror}", bad=True)
+        else:
+            self._tell(f"written: {path.resolve()}")
+
+    # The mouse
+
+    @on(SeriesTable.SortClicked)
+    def _sort_clicked(self, message: SeriesTable.SortClicked) -> None:
+        self.rows.sort_by(message.column)
+        self.redraw()
+
+    @on(SeriesTable.LineClicked)
+    def _line_clicked(self, message: SeriesTable.LineClicked) -> None:
+        if isinstance(message.line, Group) or message.again:
+            self.action_detail()
+        else:
+            self._show_detail()

@@ -1,0 +1,80 @@
+"""
+Numbers over time, drawn with characters: one line high for the table, larger for the detail pane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_LEVELS = len(_BARS) - 1
+
+_SPARK_LEVELS = _LEVELS - 1
+"""Not the full block: lines that stand above each other are not to grow together."""
+
+
+def sparkline(values: Sequence[float], width: int, from_zero: bool) -> str:
+    """
+    The last values, one character each, the newest at the right.
+
+    A value that is not finite leaves its place empty.  What never changes is a flat line.
+
+    @param from_zero: whether the foot of the scale is zero, as for rates, rather than the
+        smallest value.
+    """
+    values = values[-width:]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return " " * width
+    low = min(0.0, min(finite)) if from_zero else min(finite)
+    high = max(finite)
+    span = high - low
+    if span <= 0 or not math.isfinite(span):
+        flat = "▁" if from_zero or not math.isfinite(span) else "▄"
+        line = "".join(flat if math.isfinite(value) else " " for value in values)
+        return line.rjust(width)
+    # The smallest is seen as well: one level is the least that a value has.
+    scale = (_SPARK_LEVELS - 1) / span
+    line = "".join(
+        _BARS[1 + round((value - low) * scale)] if math.isfinite(value) else " " for value in values
+    )
+    return line.rjust(width)
+
+
+def chart(
+    values: Sequence[float], width: int, height: int, from_zero: bool
+) -> tuple[list[str], float, float]:
+    """
+    An area of blocks, one column a value, the newest at the right.
+
+    When there are fewer values than columns, each value gets several.
+
+    @return: the lines, from the top, and what their foot and their top stand for.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or width < 1 or height < 1:
+        return [" " * width] * height, 0.0, 0.0
+    low = min(0.0, min(finite)) if from_zero else min(finite)
+    high = max(finite)
+    if high == low:
+        # A line in the middle, or at the foot.
+        high = low + (abs(low) or 1.0)
+        if not from_zero:
+            low -= abs(low) or 1.0
+    span = high - low
+    if not math.isfinite(span):
+        return [" " * width] * height, low, high
+    wide = max(1, width // max(1, len(values)))
+    values = values[-(width // wide) :]
+    steps = height * _LEVELS
+    levels = [
+        max(1, round((value - low) / span * steps)) if math.isfinite(value) else 0
+        for value in values
+    ]
+    lines = []
+    for row in reversed(range(height)):
+        foot = row * _LEVELS
+        line = "".join(_BARS[min(_LEVELS, max(0, level - foot))] * wide for level in levels)
+        lines.append(line.rjust(width))
+    return lines, low, high

@@ -1,0 +1,167 @@
+"""
+``metrics-tcp observe``, as the console script sees it.  Textual is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ReactorAlreadyInstalledError
+
+from txmetrics_tcp._blocks import RecordingError
+from txmetrics_tcp._endpoint_options import (
+    ENDPOINT_HELP,
+    add_tls_arguments,
+    client_endpoint_from,
+)
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, DEFAULT_HOST, EndpointError
+from txmetrics_tcp._lines import visible
+from txmetrics_tcp._wire import MAX_FRAME
+
+if TYPE_CHECKING:
+    from txmetrics_tcp.observe.app import ObserveApp
+    from txmetrics_tcp.observe.sources import Source
+
+GARBAGE = 50_000
+"""
+After how many new objects Python looks for garbage in cycles: events come by the ten thousand, and
+have none.
+"""
+
+
+def install_reactor() -> None:
+    """
+    Install the reactor that runs on asyncio, on which Textual runs; leave one that is there.
+    """
+    from twisted.internet import asyncioreactor
+
+    try:
+        asyncioreactor.install(asyncio.new_event_loop())
+    except ReactorAlreadyInstalledError:
+        return
+
+
+def run(options: argparse.Namespace, reactor: Any) -> int:
+    """
+    @return: the exit code.
+    @raise EndpointError: an endpoint cannot be understood.
+    """
+    try:
+        import textual  # noqa: F401
+    except ImportError:
+        return _refuse("this needs Textual: pip install 'txmetrics-tcp[observe]'")
+    sources = [_source(options, reactor, text) for text in options.endpoints]
+    for number, name in enumerate(("input", "output", "error")):
+        # The last is what Textual draws on.
+        if not os.isatty(number):
+            return _refuse(f"this needs a terminal, and standard {name} is none; see also: tail")
+    from txmetrics_tcp.observe.app import ObserveApp
+
+    return run_app(reactor, ObserveApp(sources, options.export_dir))
+
+
+def run_app(reactor: Any, app: ObserveApp) -> int:
+    """
+    Show the app until it is left.
+
+    @param reactor: one on asyncio, not running yet.
+    @return: the exit code.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 50)
+
+    def start() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # The terminal is left as it was found.
+            loop.add_signal_handler(number, app.exit, 128 + number)
+        task = loop.create_task(app.run_async())
+        task.add_done_callback(lambda done: reactor.stop())
+
+    reactor.callLater(0, start)
+    reactor.run(installSignalHandlers=False)
+    code = app.return_value
+    return (app.return_code or 1) if code is None else code
+
+
+def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
+    """
+    @raise EndpointError: it is neither a recording nor an endpoint.
+    """
+    from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
+
+    if os.path.isfile(text):
+        try:
+            return RecordingSource(reactor, text)
+        except RecordingError as error:
+            raise EndpointError(f"{text}: {error}") from None
+        except OSError as error:
+            raise EndpointError(f"{text}: cannot be read: {error.strerror}") from None
+    endpoint = client_endpoint_from(options, reactor, text)
+    label = f"{DEFAULT_HOST}:{text}" if text.isdigit() else text
+    return LiveSource(reactor, label, endpoint, options.max_frame)
+
+
+def _refuse(reason: str) -> int:
+    print(f"metrics-tcp observe: {visible(reason)}", file=sys.stderr)
+    return 1
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 1:
+        raise ValueError
+    return size
+
+
+_size.__name__ = "number of bytes"  # argparse calls it so
+
+
+def add_command(commands: Any) -> None:
+    """
+    Add the command to ``metrics-tcp``.
+
+    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
+    """
+    parser = commands.add_parser(
+        "observe",
+        help="watch series live, on the whole screen",
+        description="""Watch the series of one or more servers live, on the whole screen of the
+        terminal: values, rates, trends and percentiles, filtered, sorted and grouped. Press ? for
+        all keys. A connection that ends, or does not come about, is tried again after a while.""",
+        epilog="""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, or
+        Textual is not installed: pip install 'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
+        when interrupted and 143 when terminated from outside. docs/observe.md has more.""",
+    )
+    parser.add_argument(
+        "endpoints",
+        nargs="*",
+        default=[DEFAULT_ENDPOINT],
+        metavar="ENDPOINT",
+        help=f"""where a server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
+        written (default: {DEFAULT_ENDPOINT})""",
+    )
+    add_tls_arguments(parser)
+    parser.add_argument(
+        "--export-dir",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where exports and screenshots are written (default: the current directory)",
+    )
+    parser.add_argument(
+        "--max-frame",
+        type=_size,
+        default=MAX_FRAME,
+        metavar="BYTES",
+        help="""give a stream up when it announces a frame of more bytes than this (default:
+        %(default)s)""",
+    )
+    parser.set_defaults(run=run, install_reactor=install_reactor)

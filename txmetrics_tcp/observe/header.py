@@ -1,0 +1,259 @@
+"""
+The first lines of the screen: what is shown, how it is with each source, and what was missed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from txmetrics_tcp.observe.cells import fit, shown
+from txmetrics_tcp.observe.palette import (
+    ACCENT,
+    BACKGROUND,
+    BAD,
+    DIM,
+    FAINT,
+    GOOD,
+    RAISED,
+    TEXT,
+    WARNING,
+    ink,
+)
+from txmetrics_tcp.observe.rows import Rows
+from txmetrics_tcp.observe.sources import Source, State
+
+MAX_SHARE = 4
+"""A quarter of the screen is the most that sources get; the others are summed up in a line."""
+
+RESTART_SHOWN = 60.0
+"""For how many seconds a restart is a warning."""
+
+
+MAX_NOTE = 80
+"""How many characters are said of what is wrong."""
+
+
+class Piece(NamedTuple):
+    """
+    A part of a line.
+
+    @ivar rank: when there is not enough room, those of the highest rank are left out; what has
+        the rank 0 stays in any case.
+    """
+
+    text: str
+    style: Style
+    rank: int = 0
+
+
+def duration(seconds: float) -> str:
+    """``5s``, ``3m20s``, ``2h05m``, ``4d03h``."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole // 60 % 60:02}m"
+    return f"{whole // 86400}d{whole // 3600 % 24:02}h"
+
+
+def window_text(window: float | None) -> str:
+    """The time that percentiles are of."""
+    if window is None:
+        return "all time"
+    return f"{window:.0f} s" if window < 120 else f"{window / 60:.0f} min"
+
+
+def brief(number: float) -> str:
+    """A number in about four characters."""
+    if number < 9.95:
+        return f"{number:.1f}".removesuffix(".0")
+    for unit in ("", "k", "M", "G"):
+        if number < 999.5:
+            return f"{number:.0f}{unit}" if not unit or number >= 99.95 else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.0f}T"
+
+
+class Header(Widget):
+    """
+    Draws `Rows`' settings and the sources.
+    """
+
+    DEFAULT_CSS = """
+    Header { height: 2; }
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def fit_height(self, screen: int) -> None:
+        """
+        Take as many lines as there are sources, within a share of the screen.
+
+        @param screen: the screen's height.
+        """
+        height = 1 + min(len(self.rows.sources), max(1, screen // MAX_SHARE - 1))
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = height
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0:
+            return self._summary(width)
+        lines = self.size.height - 1
+        sources = list(self.rows.sources)
+        if len(sources) <= lines:
+            return _line(_source_pieces(sources[y - 1], len(sources) > 1), width)
+        # Those with which something is wrong are to be seen.
+        sources.sort(key=_is_fine)
+        if y < lines:
+            return _line(_source_pieces(sources[y - 1], True), width)
+        return _line(_rest_pieces(sources[lines - 1 :]), width)
+
+    def _summary(self, width: int) -> Strip:
+        rows = self.rows
+        base = ink(TEXT, RAISED)
+        dim = ink(DIM, RAISED)
+        events = sum(source.events_per_second for source in rows.sources)
+        if rows.paused:
+            seconds = duration(time.monotonic() - rows.paused_at)
+            state = Piece(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
+        else:
+            state = Piece(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
+        total = f"{len(rows.all):,}"
+        listed = f"{len(rows.matching):,} of {total}" if rows.filter_text else total
+        pieces = [
+            state,
+            Piece("  metrics-tcp", ink(ACCENT, RAISED, bold=True), 5),
+            Piece(f"  {listed}", base),
+            Piece(" series", dim),
+            Piece(f"  {brief(events)}", base),
+            Piece(" events/s", dim),
+            Piece("  window ", dim, 3),
+            Piece(window_text(rows.window), base, 2),
+        ]
+        if rows.grouping is not None:
+            pieces += [Piece("  by ", dim, 4), Piece(rows.grouping.title, base, 4)]
+        if rows.filter_text:
+            pieces += [
+                Piece("  / ", dim, 1),
+                Piece(shown(rows.filter_text), ink(WARNING, RAISED), 1),
+            ]
+        return _line(pieces, width, RAISED)
+
+
+def _is_fine(source: Source) -> bool:
+    view = source.view
+    missed = view.missed_incoming + view.missed_client
+    return not missed and source.state in (State.CONNECTED, State.ENDED, State.READING)
+
+
+def _source_pieces(source: Source, several: bool) -> list[Piece]:
+    view = source.view
+    text, dim = ink(TEXT), ink(DIM)
+    color, what, more = _state(source)
+    style = ink(color if color != GOOD else DIM)
+    pieces = [
+        Piece(" ● ", ink(color)),
+        Piece(source.label, text),
+        Piece(f"  {what}", style),
+        Piece(more, style, 1),
+    ]
+    pieces += [Piece("  ", dim), *loss_pieces(source)]
+    if view.refused:
+        pieces.append(Piece(f"  {view.refused:,} left out: too many series", ink(BAD)))
+    if view.restarts:
+        times = f" {view.restarts} times, last" if view.restarts > 1 else ""
+        ago = 0.0 if view.restarted_at is None else max(0.0, source.view_now() - view.restarted_at)
+        style = ink(WARNING if ago < RESTART_SHOWN else DIM)
+        pieces += [
+            Piece(f"  ↻ restarted{times}", style),
+            Piece(f" {duration(ago)} ago", style, 1),
+        ]
+    if several:
+        pieces.append(Piece(f"  {brief(source.events_per_second)}/s", dim, 3))
+    if view.status is not None:
+        pieces.append(Piece(f"  {shown(view.status.source)}", dim, 4))
+    return pieces
+
+
+def loss_pieces(source: Source) -> list[Piece]:
+    """What was missed, by reason.  A server that never says so is not taken for one without."""
+    view = source.view
+    missed = view.missed_incoming + view.missed_client
+    if not missed:
+        if view.status is None:
+            unknown = "losses unknown" if view.events else ""
+            return [Piece(unknown, ink(DIM), 1)]
+        return [Piece("no losses", ink(GOOD))]
+    bad = ink(BAD, bold=True)
+    return [
+        Piece(f"missed {missed:,}", bad),
+        Piece(f" ({view.missed_incoming:,} incoming, {view.missed_client:,} client)", ink(BAD)),
+    ]
+
+
+def _state(source: Source) -> tuple[str, str, str]:
+    """A colour, words, and more of them where there is room."""
+    match source.state:
+        case State.CONNECTED:
+            return GOOD, "connected", f" {duration(source.seconds)}"
+        case State.CONNECTING:
+            return WARNING, "connecting…", ""
+        case State.READING:
+            return WARNING, f"reading {source.progress:.0%}", ""
+        case State.ENDED:
+            return ACCENT, "recording", f" {source.note[:MAX_NOTE]}"
+        case _:
+            wait = source.retry_in
+            again = "trying again" if wait is None else f"again in {wait:.0f} s"
+            return BAD, f"{source.state.value}, {again}", f": {source.note[:MAX_NOTE]}"
+
+
+def _rest_pieces(sources: Sequence[Source]) -> list[Piece]:
+    incoming = sum(source.view.missed_incoming for source in sources)
+    client = sum(source.view.missed_client for source in sources)
+    broken = sum(source.state in _BROKEN for source in sources)
+    pieces = [Piece(f" … and {len(sources)} more", ink(DIM))]
+    if broken:
+        pieces.append(Piece(f"  {broken} not connected", ink(BAD)))
+    if incoming + client:
+        pieces += [
+            Piece(f"  missed {incoming + client:,}", ink(BAD, bold=True)),
+            Piece(f" ({incoming:,} incoming, {client:,} client)", ink(BAD)),
+        ]
+    else:
+        pieces.append(Piece("  no losses told", ink(DIM)))
+    return pieces
+
+
+_BROKEN = (State.CONNECTING, State.LOST, State.FOREIGN)
+
+
+def _line(pieces: Sequence[Piece], width: int, on: str = BACKGROUND) -> Strip:
+    """As many pieces as fit; those that matter least are left out first."""
+    kept = list(pieces)
+    while sum(cell_len(piece.text) for piece in kept) > width:
+        least = max(kept, key=lambda piece: piece.rank)
+        if not least.rank:
+            break
+        kept = [piece for piece in kept if piece.rank != least.rank]
+    segments = [Segment(piece.text, piece.style) for piece in kept if piece.text]
+    strip = Strip(segments)
+    if strip.cell_length > width:
+        text = fit("".join(segment.text for segment in strip.crop(width - 1)), 1)
+        strip = Strip.join(
+            [strip.crop(0, width - 1), Strip([Segment(text and "…", ink(FAINT, on))])]
+        )
+    return strip.adjust_cell_length(width, ink(TEXT, on))

@@ -1,0 +1,104 @@
+"""
+What each key does: one table, for the bindings, the help on the screen and docs/observe.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """
+    @ivar keys: in Textual's words, separated by commas.
+    @ivar shown: in people's words.
+    @ivar action: the name of the app's action.
+    @ivar does: what it does, a line for the help.
+    @ivar hint: a word for the last line of the screen; empty when it is not to be there.
+    @ivar first: whether it is heeded before what has the focus gets the key.
+    """
+
+    keys: str
+    shown: str
+    action: str
+    does: str
+    hint: str = ""
+    first: bool = False
+
+
+SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
+    (
+        "Look around",
+        (
+            Key("up,k", "↑ k", "move(-1)", "the series above"),
+            Key("down,j", "↓ j", "move(1)", "the series below"),
+            Key("pageup", "PgUp", "page(-1)", "one screen up"),
+            Key("pagedown", "PgDn", "page(1)", "one screen down"),
+            Key("home", "Home", "edge(-1)", "the first series"),
+            Key("end,G", "End G", "edge(1)", "the last series"),
+            Key("left,h", "← h", "columns(-1)", "columns further left"),
+            Key("right,l", "→ l", "columns(1)", "columns further right"),
+            Key(
+                "enter",
+                "Enter",
+                "detail",
+                "all about the series, and close that; fold a group",
+                "detail",
+            ),
+        ),
+    ),
+    (
+        "Find",
+        (
+            Key("slash", "/", "filter", "filter as you type; Enter keeps it", "filter"),
+            Key(
+                "escape",
+                "Esc",
+                "step_back",
+                "one step back: close what is open, forget the filter",
+                "",
+                True,
+            ),
+            Key("s", "s", "sort(1)", "sort by the next column", "sort"),
+            Key("S", "S", "sort(-1)", "sort by the column before"),
+            Key("r", "r", "reverse", "turn the order around"),
+            Key("g", "g", "group(1)", "group by name, then by each label, then not", "group"),
+            Key("b", "b", "group(-1)", "group by what was before"),
+        ),
+    ),
+    (
+        "Time",
+        (
+            Key("w", "w", "window(1)", "percentiles of the next longer time, or of all", "window"),
+            Key("W", "W", "window(-1)", "percentiles of the next shorter time"),
+            Key("space,p", "Space p", "pause", "hold the picture still, or go on", "pause"),
+            Key("c", "c", "clear", "forget what was seen; totals and the stream go on", "clear"),
+        ),
+    ),
+    (
+        "Keep",
+        (
+            Key("e", "e", "export('json')", "write what is shown to a file, as JSON"),
+            Key("v", "v", "export('csv')", "write what is shown to a file, as CSV"),
+            Key("x", "x", "picture", "write the screen to a file, as SVG"),
+        ),
+    ),
+    (
+        "And",
+        (
+            Key("question_mark,f1", "? F1", "help", "this help", "help"),
+            Key("q", "q", "leave", "leave", "quit"),
+            Key("ctrl+c,ctrl+q", "Ctrl-C", "leave", "leave, whatever has the focus", "", True),
+        ),
+    ),
+)
+
+KEYS = tuple(key for _, keys in SECTIONS for key in keys)
+
+MOUSE = (
+    ("click on a column's title", "sort by it; once more turns the order around"),
+    ("click on a series", "choose it; once more for all about it"),
+    ("click on a group", "fold or unfold it"),
+    ("wheel", "scroll"),
+    ("click on the last line", "what the key there does"),
+)

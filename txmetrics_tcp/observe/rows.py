@@ -1,0 +1,432 @@
+"""
+Which series are listed, and in what order: filtered, sorted, grouped, held still.  No Textual.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import NamedTuple
+
+from txmetrics_tcp._filters import Filter, parse_filter
+from txmetrics_tcp._model import Key, MetricKind
+from txmetrics_tcp._sketch import Summary
+from txmetrics_tcp._view import Happened, SeriesView
+from txmetrics_tcp.observe.cells import shown
+from txmetrics_tcp.observe.sources import Source
+
+HISTORY = 60
+"""How many seconds a sparkline, and the chart, go back."""
+
+WINDOWS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)
+"""The times that percentiles can be of, in seconds; None for all time."""
+
+REARRANGE = 1.0
+"""
+After how many seconds what is sorted by a number is sorted again, at the earliest: rows that change
+places ten times a second cannot be read.
+"""
+
+REARRANGE_SHARE = 0.1
+"""The share of time that sorting may take."""
+
+MAX_GROUPINGS = 12
+"""By how many labels one can group; those that most series have."""
+
+
+class Look(NamedTuple):
+    """What there is to see of a series at one moment."""
+
+    value: int | float
+    rate: float
+    history: list[float]
+    summary: Summary | None
+    lifetime: Summary | None
+    events: int
+    age: float
+    timestamp_ns: int
+    recent: tuple[Happened, ...]
+
+
+class Row:
+    """
+    One series of one source.
+
+    @ivar name: and C{labels}, as they may be put on the screen.
+    @ivar by_name: what orders it among the others.
+    @ivar held: what is shown while the picture is held still.
+    @ivar drawn: what the table keeps of it: how name and labels were drawn last.
+    """
+
+    __slots__ = ("by_name", "drawn", "held", "key", "labels", "name", "series", "source")
+
+    def __init__(self, source: Source, series: SeriesView) -> None:
+        key = series.key
+        self.source = source
+        self.series = series
+        self.key: Key = key
+        self.name = shown(key.name)
+        self.labels = tuple((shown(label), shown(value)) for label, value in key.labels)
+        self.by_name = (*_folded(self.name), self.labels, source.label)
+        self.held: Look | None = None
+        self.drawn: object = None
+
+    @property
+    def unit(self) -> str | None:
+        """As it may be put on the screen."""
+        metadata = self.source.view.description(self.key)
+        return None if metadata is None or not metadata.unit else shown(str(metadata.unit))
+
+    @property
+    def is_histogram(self) -> bool:
+        return self.key.kind is MetricKind.HISTOGRAM
+
+    def rate(self) -> float:
+        return self.series.rate(self.source.now) if self.held is None else self.held.rate
+
+    def value(self) -> int | float:
+        return self.series.value if self.held is None else self.held.value
+
+    def summary(self, window: float | None) -> Summary | None:
+        if not self.is_histogram:
+            return None
+        if self.held is not None:
+            return self.held.summary
+        return self.series.summary(window, self.source.now)
+
+    def lifetime(self) -> Summary | None:
+        """The summary of all time, as it was when the picture was held still."""
+        if self.held is not None:
+            return self.held.lifetime
+        return self.series.summary() if self.is_histogram else None
+
+    def age(self) -> float:
+        """How many seconds ago it changed."""
+        if self.held is not None:
+            return self.held.age
+        return max(0.0, self.source.now - self.series.updated)
+
+    def look(self, window: float | None) -> Look:
+        """
+        @param window: that of the summary.
+        """
+        if self.held is not None:
+            return self.held
+        series = self.series
+        now = self.source.now
+        return Look(
+            series.value,
+            series.rate(now),
+            series.history(now, HISTORY),
+            self.summary(window),
+            None,
+            series.events,
+            max(0.0, now - series.updated),
+            series.timestamp_ns,
+            tuple(series.recent),
+        )
+
+
+class Group:
+    """
+    The line above the series that have something in common.
+
+    @ivar title: what that is, as it may be put on the screen.
+    @ivar rate: the sum of their rates, None where that means nothing.
+    @ivar value: the same of their values.
+    @ivar folded: whether the series are left out.
+    """
+
+    __slots__ = ("folded", "rate", "rows", "title", "value")
+
+    def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
+        self.title = title
+        self.rows = rows
+        self.folded = folded
+        kinds = {row.key.kind for row in rows}
+        summable = len(kinds) == 1 and MetricKind.GAUGE not in kinds
+        self.rate = sum(row.rate() for row in rows) if summable else None
+        self.value = sum(row.value() for row in rows) if summable else None
+
+    @property
+    def unit(self) -> str | None:
+        units = {row.unit for row in self.rows}
+        return units.pop() if len(units) == 1 else None
+
+
+Line = Row | Group
+
+
+class Grouping(NamedTuple):
+    """
+    @ivar label: by which label; None for by name.
+    """
+
+    label: str | None
+
+    @property
+    def title(self) -> str:
+        return "name" if self.label is None else shown(self.label)
+
+    def of(self, row: Row) -> str:
+        if self.label is None:
+            return row.name
+        for label, value in row.key.labels:
+            if label == self.label:
+                return shown(f"{label}={value}")
+        return f"without {shown(self.label)}"
+
+
+def _quantile(name: str) -> Callable[[Row, float | None], object]:
+    def key(row: Row, window: float | None) -> object:
+        summary = row.summary(window)
+        return None if summary is None or not summary.count else getattr(summary, name)
+
+    return key
+
+
+def _folded(text: str) -> tuple[str, str]:
+    return text.casefold(), text
+
+
+SORTS: dict[str, Callable[[Row, float | None], object]] = {
+    "source": lambda row, window: row.source.label,
+    "name": lambda row, window: row.by_name,
+    "labels": lambda row, window: row.labels,
+    "kind": lambda row, window: row.key.kind.value,
+    "value": lambda row, window: row.value(),
+    "rate": lambda row, window: row.rate(),
+    "trend": lambda row, window: -row.age(),
+    **{name: _quantile(name) for name in ("min", "p50", "p90", "p99", "p999", "max")},
+}
+"""By column, what to sort by; None, and what is not a number, comes last in any case."""
+
+STEADY = frozenset({"source", "name", "labels", "kind"})
+"""The columns whose values never change: in their order, only what is new has to be put."""
+
+
+class Rows:
+    """
+    What the table shows, of all sources.
+
+    @ivar lines: what is listed, from the top.
+    @ivar matching: the series that pass the filter, in their order, with those of folded groups.
+    @ivar all: all series.
+    @ivar filter_text: the filter, as it was written; always one that can be understood.
+    @ivar sort: the column that orders, one of `SORTS`.
+    @ivar descending: whether that order is turned around.
+    @ivar window: of which time percentiles are.
+    @ivar paused: whether the picture is held still.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.sources = sources
+        self._clock = clock
+        self.lines: list[Line] = []
+        self.matching: list[Row] = []
+        self.all: list[Row] = []
+        self.filter_text = ""
+        self._filter: Filter = parse_filter("")
+        self.sort = "name"
+        self.descending = False
+        self.grouping: Grouping | None = None
+        self._folded: set[str] = set()
+        self.window: float | None = WINDOWS[1]
+        self.paused = False
+        self.paused_at = 0.0
+        # Of each source, how many series are in `all`, and which run of its server they are of.
+        self._known = [0] * len(sources)
+        self._runs = [(source.view.restarts, source.view.since) for source in sources]
+        self._arranged = -math.inf
+        self._took = 0.0
+        self._dirty = True
+        self.histograms = 0
+        self._label_counts: Counter[str] = Counter()
+        self.name_length = 0
+        self.labels_length = 0
+
+    # What there is
+
+    def update(self) -> bool:
+        """
+        Take in what is new, and sort again if it is time for that.
+
+        @return: whether `lines` is another list than before.
+        """
+        if not self.paused:
+            self._learn()
+        if not self._dirty:
+            wait = max(REARRANGE, self._took / REARRANGE_SHARE)
+            moves = self.sort not in STEADY or self.grouping is not None
+            if self.paused or not moves or self._clock() < self._arranged + wait:
+                return False
+        self._arrange()
+        return True
+
+    def _learn(self) -> None:
+        for number, source in enumerate(self.sources):
+            view = source.view
+            series = view.series
+            # Another one after a restart of the server, and after clearing.
+            run = view.restarts, view.since
+            known = self._known[number]
+            if run != self._runs[number] or len(series) < known:
+                self._runs[number] = run
+                self._forget(source)
+                known = self._known[number] = 0
+            if len(series) > known:
+                self._add(source, islice(series.values(), known, None))
+                self._known[number] = len(series)
+
+    def _add(self, source: Source, new: Iterable[SeriesView]) -> None:
+        for series in new:
+            row = Row(source, series)
+            self.all.append(row)
+            self.histograms += row.is_histogram
+            self.name_length = max(self.name_length, len(row.name))
+            width = sum(len(label) + len(value) + 2 for label, value in row.labels) - 1
+            self.labels_length = max(self.labels_length, width)
+            self._label_counts.update(label for label, _ in row.key.labels)
+            if self._filter.matches(row.key):
+                self.matching.append(row)
+                self._dirty = True
+
+    def _forget(self, source: Source) -> None:
+        self.all = [row for row in self.all if row.source is not source]
+        self.matching = [row for row in self.matching if row.source is not source]
+        self.histograms = sum(row.is_histogram for row in self.all)
+        self._dirty = True
+
+    # What people do
+
+    def clear(self) -> None:
+        """Forget what was seen; series come back with their next event, totals go on."""
+        for source in self.sources:
+            source.view.clear()
+        self.resume()
+        self._label_counts.clear()
+        self.name_length = self.labels_length = 0
+        self._learn()
+
+    def set_filter(self, text: str) -> None:
+        """
+        @raise FilterError: it cannot be understood; the one before stays.
+        """
+        self._filter = parse_filter(text)
+        self.filter_text = text.strip()
+        self.matching = [row for row in self.all if self._filter.matches(row.key)]
+        self._dirty = True
+
+    def sort_by(self, column: str) -> None:
+        """Sort by another column, numbers from the largest down; or turn the order around."""
+        if column == self.sort:
+            self.descending = not self.descending
+        else:
+            self.sort = column
+            self.descending = column not in STEADY
+        self._dirty = True
+
+    def reverse(self) -> None:
+        self.descending = not self.descending
+        self._dirty = True
+
+    @property
+    def groupings(self) -> list[Grouping | None]:
+        """All ways to group."""
+        labels = sorted(label for label, _ in self._label_counts.most_common(MAX_GROUPINGS))
+        return [None, Grouping(None), *map(Grouping, labels)]
+
+    def group_by(self, grouping: Grouping | None) -> None:
+        self.grouping = grouping
+        self._folded.clear()
+        self._dirty = True
+
+    def fold(self, group: Group) -> None:
+        """Leave out the series of a group, or list them again."""
+        if group.title in self._folded:
+            self._folded.remove(group.title)
+        else:
+            self._folded.add(group.title)
+        self._dirty = True
+
+    def set_window(self, window: float | None) -> None:
+        self.window = window
+        self._dirty = True
+
+    def pause(self) -> None:
+        """Hold the picture still.  What comes meanwhile is counted in, and seen afterwards."""
+        if not self.paused:
+            self.paused = True
+            self.paused_at = self._clock()
+            for row in self.all:
+                row.held = row.look(self.window)._replace(lifetime=row.lifetime())
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            for row in self.all:
+                row.held = None
+            self._dirty = True
+
+    # In what order
+
+    def _arrange(self) -> None:
+        started = self._clock()
+        self._sort(self.matching)
+        if self.grouping is None:
+            self.lines = list(self.matching)
+        else:
+            self.lines = self._grouped(self.grouping)
+        self._dirty = False
+        self._arranged = self._clock()
+        self._took = self._arranged - started
+
+    def _sort(self, rows: list[Row]) -> None:
+        # Ties are in the order of names, whichever way the column is sorted.
+        rows.sort(key=attrgetter("by_name"))
+        if self.sort == "name":
+            if self.descending:
+                rows.reverse()
+            return
+        key = SORTS[self.sort]
+        window = self.window
+        keys = {id(row): key(row, window) for row in rows}
+        missing = [row for row in rows if _is_missing(keys[id(row)])]
+        if missing:
+            rows[:] = [row for row in rows if not _is_missing(keys[id(row)])]
+        rows.sort(key=lambda row: keys[id(row)], reverse=self.descending)  # type: ignore[arg-type, return-value]
+        rows += missing
+
+    def _grouped(self, grouping: Grouping) -> list[Line]:
+        members: dict[str, list[Row]] = {}
+        for row in self.matching:
+            members.setdefault(grouping.of(row), []).append(row)
+        groups = [
+            Group(title, rows, title in self._folded)
+            for title, rows in sorted(members.items(), key=lambda item: _folded(item[0]))
+        ]
+        if self.sort in ("rate", "value"):
+            groups.sort(key=lambda group: _sum(group, self.sort), reverse=self.descending)
+        elif self.descending and self.sort == "name":
+            groups.reverse()
+        lines: list[Line] = []
+        for group in groups:
+            lines.append(group)
+            if not group.folded:
+                lines += group.rows
+        return lines
+
+
+def _sum(group: Group, column: str) -> float:
+    total = group.rate if column == "rate" else group.value
+    return -math.inf if total is None else total
+
+
+def _is_missing(key: object) -> bool:
+    return key is None or (isinstance(key, float) and math.isnan(key))

@@ -1,0 +1,249 @@
+"""
+Where the events come from: servers, or recordings.  Each with its view, and how it is with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from txmetrics_tcp._client import (
+    Connected,
+    Connecting,
+    ConnectionState,
+    Disconnected,
+    MetricsClientService,
+)
+from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._model import Event
+from txmetrics_tcp._recording import Chunk, RecordingReader
+from txmetrics_tcp._view import SourceView
+from txmetrics_tcp._wire import MAX_FRAME, StreamError
+from txmetrics_tcp.observe.cells import shown
+
+METER = 3.0
+"""Over how many seconds the rate of a source's events is taken."""
+
+TURN = 0.02
+"""For how many seconds a recording is read before the screen gets its turn."""
+
+
+class State(Enum):
+    """How it is with a source."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "disconnected"
+    FOREIGN = "not a metrics stream"
+    READING = "reading"
+    ENDED = "recording"
+
+
+class Source:
+    """
+    What all sources have in common; to be used on the reactor thread.
+
+    @ivar label: what it is called on the screen: what the user wrote, made harmless.
+    @ivar view: what its stream has told.
+    @ivar state: how it is with it.
+    @ivar since: when that began, as `time.monotonic`.
+    @ivar note: more about the state, for people, made harmless.
+    @ivar retry_at: when the next attempt to connect is made, as `time.monotonic`, if one is.
+    @ivar progress: how much of a recording has been read, from 0 to 1.
+    @ivar now: the time of the view, as of the last `tick`.
+    """
+
+    def __init__(
+        self, label: str, view: SourceView, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.label = shown(label)
+        self.view = view
+        self.state = State.CONNECTING
+        self.note = ""
+        self.retry_at: float | None = None
+        self.progress = 0.0
+        self._monotonic = monotonic
+        self.since = monotonic()
+        self.now = 0.0
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Come to an end."""
+
+    def view_now(self) -> float:
+        """The time on the view's clock."""
+        return self._monotonic()
+
+    def tick(self) -> None:
+        """A frame is about to be drawn."""
+        self.now = self.view_now()
+        moment = self._monotonic()
+        counts = self._counts
+        counts.append((moment, self.view.events))
+        while len(counts) > 2 and counts[1][0] <= moment - METER:
+            counts.popleft()
+
+    @property
+    def events_per_second(self) -> float:
+        """How many came lately."""
+        if len(self._counts) < 2:
+            return 0.0
+        (began, before), (ended, after) = self._counts[0], self._counts[-1]
+        return max(0.0, (after - before) / (ended - began)) if ended > began else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been in its state."""
+        return max(0.0, self._monotonic() - self.since)
+
+    @property
+    def retry_in(self) -> float | None:
+        """How many seconds it is to the next attempt to connect."""
+        return None if self.retry_at is None else max(0.0, self.retry_at - self._monotonic())
+
+    def _turn(self, state: State, note: str = "") -> None:
+        self.state = state
+        self.note = shown(note)
+        self.since = self._monotonic()
+        self.retry_at = None
+
+
+class LiveSource(Source):
+    """
+    A server, to which it stays connected.
+
+    What a read from the socket brought is folded together, in the same turn of the reactor.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        label: str,
+        endpoint: IStreamClientEndpoint,
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        super().__init__(label, SourceView())
+        self._reactor = reactor
+        self._pending: list[Event] = []
+        self._service = MetricsClientService(
+            reactor,
+            endpoint,
+            self._received,
+            observer=self._changed,
+            max_frame=max_frame,
+        )
+
+    def start(self) -> None:
+        self._service.startService()
+
+    def stop(self) -> None:
+        self._service.stopService()
+
+    def _received(self, event: Event) -> None:
+        pending = self._pending
+        if not pending:
+            self._reactor.callLater(0, self._fold)
+        pending.append(event)
+
+    def _fold(self) -> None:
+        pending, self._pending = self._pending, []
+        self.view.fold(pending)
+
+    def _changed(self, state: ConnectionState) -> None:
+        # What came before belongs to the connection before.
+        self._fold()
+        match state:
+            case Connecting():
+                # What went wrong stays on the screen until something is better.
+                if self.state is State.CONNECTING:
+                    self._turn(State.CONNECTING)
+                self.retry_at = None
+            case Connected():
+                self.view.connected()
+                self._turn(State.CONNECTED)
+            case Disconnected():
+                foreign = isinstance(state.reason.value, StreamError)
+                reason = str(state).removeprefix("not a metrics stream: ")
+                self._turn(State.FOREIGN if foreign else State.LOST, reason)
+            case _:
+                self.retry_at = self._monotonic() + state.seconds
+
+
+class RecordingSource(Source):
+    """
+    A recording, read as fast as it can be; its view then stands at the recording's end.
+    """
+
+    def __init__(self, reactor: Any, path: str) -> None:
+        """
+        @raise RecordingError: the file is no recording.
+        @raise OSError: it cannot be read.
+        """
+        self._reactor = reactor
+        # Closed when it has been read, or by stop().
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115
+        try:
+            self._size = os.fstat(self._file.fileno()).st_size
+            self._reader = RecordingReader(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        super().__init__(Path(path).name, SourceView(self.view_now))
+        self._chunks: Iterator[Chunk] = iter(self._reader)
+        self._decoder = Decoder(MAX_FRAME)
+        self._begun = False
+        self._turn(State.READING)
+
+    def start(self) -> None:
+        self._reactor.callLater(0, self._read)
+
+    def stop(self) -> None:
+        self._chunks = iter(())
+        self._file.close()
+
+    def view_now(self) -> float:
+        return self._reader.seconds
+
+    def _read(self) -> None:
+        end = time.monotonic() + TURN
+        try:
+            for chunk in self._chunks:
+                if chunk.begins:
+                    self._decoder = Decoder(MAX_FRAME)
+                    self.view.connected()
+                self.view.fold(self._decoder.feed(chunk.frames))
+                if time.monotonic() > end:
+                    self.progress = self._reader.position / max(1, self._size)
+                    self._reactor.callLater(0, self._read)
+                    return
+        except (OSError, StreamError, ValueError) as error:
+            self._end(str(error))
+            return
+        reader = self._reader
+        missing = reader.damage or (
+            "it ends within a block, and is shown up to there"
+            if reader.truncated
+            else "it was cut off"
+            if reader.cut_off
+            else ""
+        )
+        self._end(missing)
+
+    def _end(self, problem: str) -> None:
+        self.progress = 1.0
+        self._file.close()
+        begun = self._reader.sessions
+        of = f"of {begun[0].source}" if begun else ""
+        if len(begun) > 1:
+            of += f" and {len(begun) - 1} more"
+        self._turn(State.ENDED, f"{of}; {problem}" if problem else of)

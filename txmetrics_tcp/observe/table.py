@@ -1,0 +1,335 @@
+"""
+The table of series.  Only the rows that are on the screen are computed, however many there are.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from txmetrics_tcp._humane import show_rate, show_value
+from txmetrics_tcp._model import MetricKind
+from txmetrics_tcp.observe.cells import fit, fit_end, number, right
+from txmetrics_tcp.observe.charts import sparkline
+from txmetrics_tcp.observe.columns import GAP, MARK, NAME, Column, Layout, columns_for, lay_out
+from txmetrics_tcp.observe.palette import (
+    ACCENT,
+    BACKGROUND,
+    CHOSEN,
+    DIM,
+    FAINT,
+    KIND,
+    PANEL,
+    TEXT,
+    WARNING,
+    ink,
+)
+from txmetrics_tcp.observe.rows import Group, Line, Look, Row, Rows
+
+QUIET = 30.0
+"""After how many seconds without an event a series is drawn dim."""
+
+
+class SeriesTable(ScrollView, can_focus=True):
+    """
+    Draws `Rows`.
+
+    The chosen line is remembered as what it is, not where: sorting takes it along.
+
+    @ivar chosen: the line that is chosen, if there is any.
+    """
+
+    DEFAULT_CSS = """
+    SeriesTable { height: 1fr; scrollbar-size: 1 1; overflow-x: hidden; overflow-y: auto; }
+    """
+
+    class SortClicked(Message):
+        """A title was clicked."""
+
+        def __init__(self, column: str) -> None:
+            super().__init__()
+            self.column = column
+
+    class LineClicked(Message):
+        """A line was clicked.
+
+        @ivar again: whether it was the chosen one before.
+        """
+
+        def __init__(self, line: Line, again: bool) -> None:
+            super().__init__()
+            self.line = line
+            self.again = again
+
+    def __init__(self, rows: Rows, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.rows = rows
+        self.chosen: Line | None = None
+        self.empty_text = ""
+        self._hidden = 0
+        self._layout: Layout | None = None
+
+    # What is where
+
+    @property
+    def placement(self) -> Layout:
+        """Where which column is, at the width there is."""
+        width = self.scrollable_content_region.width
+        layout = lay_out(self.rows, width, self._hidden)
+        self._hidden = layout.before
+        return layout
+
+    @property
+    def body_height(self) -> int:
+        """How many lines are to be seen below the titles."""
+        return max(1, self.scrollable_content_region.height - 1)
+
+    @property
+    def position(self) -> int | None:
+        """Where the chosen line is."""
+        return self._index(self.chosen)
+
+    def _index(self, line: Line | None) -> int | None:
+        if line is None:
+            return None
+        try:
+            return self.rows.lines.index(line)
+        except ValueError:
+            return None
+
+    def lines_changed(self) -> None:
+        """`Rows.lines` is another list than before."""
+        lines = self.rows.lines
+        if isinstance(self.chosen, Group):
+            # Groups are made anew each time.
+            title = self.chosen.title
+            self.chosen = next(
+                (line for line in lines if isinstance(line, Group) and line.title == title), None
+            )
+        elif self.chosen is not None and self._index(self.chosen) is None:
+            # So are rows, when their server was restarted.
+            key, source = self.chosen.key, self.chosen.source
+            self.chosen = next(
+                (row for row in self.rows.matching if row.key == key and row.source is source), None
+            )
+        if self._index(self.chosen) is None:
+            self.chosen = lines[0] if lines else None
+        size = Size(self.scrollable_content_region.width, len(lines) + 1)
+        if size != self.virtual_size:
+            self.virtual_size = size
+        self.refresh()
+
+    # What people do
+
+    def move(self, by: int) -> None:
+        """Choose a line further down, or up."""
+        lines = self.rows.lines
+        if lines:
+            position = self.position
+            at = 0 if position is None else min(len(lines) - 1, max(0, position + by))
+            self.choose(at)
+
+    def choose(self, position: int) -> None:
+        """Choose a line by its place, and bring it into sight."""
+        self.chosen = self.rows.lines[position]
+        top = round(self.scroll_y)
+        if position < top:
+            self.scroll_to(y=position, animate=False, immediate=True)
+        elif position >= top + self.body_height:
+            self.scroll_to(y=position - self.body_height + 1, animate=False, immediate=True)
+        self.refresh()
+
+    def shift(self, by: int) -> None:
+        """Hide one column more at the left, or one less."""
+        if by < 0 or self.placement.after:
+            self._hidden = max(0, self._hidden + by)
+            self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        # Where it is inside of the widget: scrollbars have events of their own.
+        if event.y == 0:
+            column = self.placement.at(event.x)
+            if column is not None:
+                self.post_message(self.SortClicked(column.id))
+            return
+        position = round(self.scroll_y) + event.y - 1
+        if position < len(self.rows.lines):
+            line = self.rows.lines[position]
+            again = line is self.chosen
+            self.choose(position)
+            self.post_message(self.LineClicked(line, again))
+
+    @property
+    def all_columns(self) -> list[Column]:
+        """The columns that one can sort by, in their order."""
+        columns = columns_for(self.rows, self.scrollable_content_region.width)
+        return [NAME, *columns]
+
+    def reveal(self, column: str) -> None:
+        """Bring a column into sight."""
+        while (layout := self.placement).before and not layout.has(column):
+            self._hidden -= 1
+        while (layout := self.placement).after and not layout.has(column):
+            self._hidden += 1
+        self.refresh()
+
+    # How it looks
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._layout = self.placement
+        return super().render_lines(crop)
+
+    def render_line(self, y: int) -> Strip:
+        layout = self._layout or self.placement
+        width = self.scrollable_content_region.width
+        if y == 0:
+            return self._titles(layout, width)
+        position = round(self.scroll_y) + y - 1
+        lines = self.rows.lines
+        if position >= len(lines):
+            return self._beyond(y, width)
+        line = lines[position]
+        on = CHOSEN if line is self.chosen else BACKGROUND
+        mark = Segment("▌" if line is self.chosen else " ", ink(ACCENT, on))
+        if isinstance(line, Group):
+            segments = _group_cells(line, layout, width, on)
+        else:
+            segments = _row_cells(line, self.rows, layout, on)
+        strip = Strip([mark, *segments])
+        return strip.adjust_cell_length(width, ink(TEXT, on))
+
+    def _titles(self, layout: Layout, width: int) -> Strip:
+        rows = self.rows
+        plain, sorted_by = ink(DIM, PANEL), ink(ACCENT, PANEL, bold=True)
+        segments = [Segment("◂" if layout.before else " ", ink(WARNING, PANEL))]
+        x = MARK
+        for column, start in layout.placed:
+            segments.append(Segment(" " * (start - x), plain))
+            title = column.title
+            if column.id == rows.sort:
+                arrow = "▼" if rows.descending else "▲"
+                title = f"{arrow}{title}" if column.number else f"{title}{arrow}"
+            text = right(title, column.width) if column.number else fit(title, column.width)
+            segments.append(Segment(text, sorted_by if column.id == rows.sort else plain))
+            x = start + column.width
+        strip = Strip(segments).adjust_cell_length(width - 1, plain)
+        more = Strip([Segment("▸" if layout.after else " ", ink(WARNING, PANEL))], 1)
+        return Strip.join([strip, more])
+
+    def _beyond(self, y: int, width: int) -> Strip:
+        if not self.rows.lines and y == 2:
+            return Strip([Segment(fit(f"  {self.empty_text}", width), ink(DIM))], width)
+        return Strip.blank(width, ink(TEXT))
+
+
+def _row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
+    """One series, from the second cell of its line on."""
+    look = row.look(rows.window)
+    unit = row.unit
+    kind = row.key.kind
+    quiet = look.age > QUIET
+    value_style = ink(DIM if quiet else TEXT, on)
+    gap = Segment(" " * GAP, ink(TEXT, on))
+    segments: list[Segment] = []
+    for column, _ in layout.placed:
+        if segments:
+            segments.append(gap)
+        width = column.width
+        match column.id:
+            case "name":
+                grouping = rows.grouping
+                said = quiet or (grouping is not None and grouping.label is None)
+                indent = "  " if grouping is not None else ""
+                text = indent + fit_end(row.name, width - len(indent))
+                segments.append(Segment(text, ink(DIM if said else TEXT, on)))
+            case "labels":
+                segments += label_segments(row.labels, width, on)
+            case "source":
+                segments.append(Segment(fit(row.source.label, width), ink(DIM, on)))
+            case "kind":
+                segments.append(Segment(_kind(kind, width), ink(KIND[kind], on)))
+            case "value":
+                # Of a histogram it is a number of samples, whatever unit they have.
+                text = show_value(look.value, None if row.is_histogram else unit)
+                segments.append(Segment(number(text, width), value_style))
+            case "rate":
+                segments.append(_rate_cell(look, kind, unit, width, on))
+            case "trend":
+                color = FAINT if quiet else KIND[kind]
+                line = sparkline(look.history, width, kind is not MetricKind.GAUGE)
+                segments.append(Segment(line, ink(color, on)))
+            case _:
+                segments.append(_percentile(look, column.id, unit, width, on))
+    return segments
+
+
+def _rate_cell(look: Look, kind: MetricKind, unit: str | None, width: int, on: str) -> Segment:
+    rate = 0.0 if math.isnan(look.rate) else look.rate
+    # A rate of samples has no unit of theirs.
+    text = show_rate(rate, None if kind is MetricKind.HISTOGRAM else unit) if rate else "·"
+    return Segment(number(text, width), ink(WARNING if rate else FAINT, on))
+
+
+def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) -> Segment:
+    summary = look.summary
+    if summary is None or not summary.count:
+        return Segment(right("" if summary is None else "·", width), ink(FAINT, on))
+    value = getattr(summary, name)
+    if math.isnan(value):
+        return Segment(right("·", width), ink(FAINT, on))
+    return Segment(number(show_value(value, unit), width), ink(TEXT, on))
+
+
+def _group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segment]:
+    """The line of a group: its title over the columns of text, sums where they mean something."""
+    sums = {}
+    for column, start in layout.placed:
+        if column.id == "value" and group.value is not None:
+            histograms = group.rows[0].is_histogram
+            sums[start, column.width] = show_value(group.value, None if histograms else group.unit)
+        elif column.id == "rate" and group.rate:
+            sums[start, column.width] = show_rate(group.rate, None)
+    end = min([start for start, _ in sums], default=width)
+    fold = "▸ " if group.folded else "▾ "
+    count = f"  {len(group.rows):,}"
+    title = fit(fold + group.title, min(len(group.title) + 2, max(1, end - len(count) - 2)))
+    segments = [
+        Segment(title, ink(ACCENT, on, bold=True)),
+        Segment(count, ink(DIM, on)),
+    ]
+    x = MARK + sum(segment.cell_length for segment in segments)
+    for (start, column_width), text in sums.items():
+        segments.append(Segment(" " * (start - x), ink(TEXT, on)))
+        segments.append(Segment(number(text, column_width), ink(TEXT, on, bold=True)))
+        x = start + column_width
+    return segments
+
+
+def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> list[Segment]:
+    """Labels in so many cells: their names dim, their values not."""
+    dim, faint, plain = ink(DIM, on), ink(FAINT, on), ink(TEXT, on)
+    pieces: list[tuple[str, Style]] = []
+    for label, value in labels:
+        if pieces:
+            pieces.append((" ", plain))
+        pieces += [(label, dim), ("=", faint), (value, plain)]
+    segments = [Segment(text, style) for text, style in pieces]
+    total = sum(segment.cell_length for segment in segments)
+    if total <= width:
+        return [*segments, Segment(" " * (width - total), plain)]
+    segments = list(Strip(segments, total).crop(0, max(0, width - 1)))
+    return [*segments, Segment("…"[:width], faint)]
+
+
+def _kind(kind: MetricKind, width: int) -> str:
+    return fit(kind.value, width) if width >= 9 else _SHORT[kind]
+
+
+_SHORT = {MetricKind.COUNTER: "count", MetricKind.GAUGE: "gauge", MetricKind.HISTOGRAM: "histo"}
