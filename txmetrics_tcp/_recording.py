@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -222,6 +223,7 @@ class RecordingWriter:
         self._count = 0
         self._block_ns = 0
         session = json.dumps({"time_ns": clock(), "source": source[:1000]}).encode()
+        self._failed = False
         self._put((MAGIC if begin else b"") + encode_block(SESSION, session))
 
     @classmethod
@@ -335,14 +337,20 @@ class RecordingWriter:
         self._closed = True
         try:
             self.flush()
-            self._put(encode_block(END, b"", offset_ns=self._monotonic() - self._started_ns))
+            if not self._failed:
+                # Else something is missing, which readers are to say.
+                self._put(encode_block(END, b"", offset_ns=self._monotonic() - self._started_ns))
             with suppress(OSError):  # of a pipe or a device
                 os.fsync(self._file.fileno())
         finally:
             self._file.close()
 
     def _put(self, block: bytes) -> None:
-        _write(self._file, block)
+        try:
+            _write(self._file, block)
+        except OSError:
+            self._failed = True
+            raise
         self.bytes_written += len(block)
 
 
@@ -417,7 +425,12 @@ def _write(file: BinaryIO, data: bytes) -> None:
     written = 0
     try:
         while written < len(data):
-            written += file.write(data[written:]) or 0
+            count = file.write(data[written:])
+            if count is None:
+                # Somebody else made it one that does not wait.
+                select.select([], [file], [])
+            else:
+                written += count
     except OSError:
         with suppress(OSError):  # of a pipe or a device
             if written:

@@ -12,9 +12,6 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
-INTERRUPTED = 128
-"""What is added to the number of a signal, to be the exit code of a command that it ended."""
-
 
 class Running:
     """
@@ -29,15 +26,18 @@ class Running:
         reactor: Any,
         finish: Callable[[], object],
         interrupted: Callable[[], object] = lambda: None,
+        interrupted_code: Callable[[int], int] = lambda number: 128 + number,
     ) -> None:
         """
         @param finish: called once when it is over, with the reactor still running.  It may return
             a Deferred.
         @param interrupted: called by the signal handler, in the middle of whatever runs.
+        @param interrupted_code: the exit code, for the number of a signal.
         """
         self._reactor = reactor
         self._finish = finish
         self._interrupted = interrupted
+        self._interrupted_code = interrupted_code
         self._exit_code: int | None = None
         self._failure: Failure | None = None
 
@@ -70,4 +70,4 @@ class Running:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         self._interrupted()
-        self._reactor.callFromThread(self.stop, INTERRUPTED + number)
+        self._reactor.callFromThread(self.stop, self._interrupted_code(number))

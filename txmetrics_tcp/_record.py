@@ -1,0 +1,336 @@
+"""
+``metrics-tcp record``: a stream into a file, byte for byte and with its timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+from collections.abc import Callable
+from io import FileIO
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from txmetrics_tcp._arguments import at_least_one, duration
+from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp._frames import Frames
+from txmetrics_tcp._model import Event, Metric, Status
+from txmetrics_tcp._output import say
+from txmetrics_tcp._progress import Progress, show_size, show_time
+from txmetrics_tcp._recording import RecordingWriter
+from txmetrics_tcp._remarks import ConnectionRemarks, server_name
+from txmetrics_tcp._running import Running
+from txmetrics_tcp._tap import TappedEndpoint
+from txmetrics_tcp._wire import MAX_FRAME
+
+FLUSH_INTERVAL = 1.0
+"""How often, in seconds, what has come is written, and so how much may be lost at most."""
+
+
+class Record:
+    """
+    Writes what a service receives to a recording.
+
+    @ivar metrics: how many events of metrics have been recorded.
+    @ivar connected: whether there ever was a connection.
+    """
+
+    def __init__(
+        self,
+        writer: RecordingWriter,
+        stop: Callable[[int], object],
+        fail: Callable[[OSError], object],
+        count: int | None = None,
+    ) -> None:
+        """
+        @param stop: called with an exit code when it is over.
+        @param fail: called when the file cannot be written.
+        @param count: after how many events of metrics it is over; None for never.
+        """
+        self._writer = writer
+        self._stop = stop
+        self._fail = fail
+        self._count = count
+        self.metrics = 0
+        self.connected = False
+        self._missed_before = 0
+        self._missed_now = 0
+        # Only to end in the middle of what came at once.
+        self._frames = Frames(MAX_RECORDED_FRAME)
+        self._over = False
+
+    @property
+    def missed(self) -> int:
+        """How many events the server says have been missed."""
+        return self._missed_before + self._missed_now
+
+    def begin(self) -> None:
+        """There is a connection."""
+        self.connected = True
+        self._missed_before, self._missed_now = self.missed, 0
+        self._frames = Frames(MAX_RECORDED_FRAME)
+        self._write(self._writer.connected)
+
+    def received(self, events: list[Event]) -> None:
+        """Events have come.  The bytes that they were made of come after them, to `tap`."""
+        for event in events:
+            if isinstance(event, Metric):
+                self.metrics += 1
+            elif isinstance(event, Status):
+                self._missed_now = event.dropped_incoming + event.dropped_client
+
+    def tap(self, data: bytes) -> None:
+        """
+        @param data: a piece of the stream, however it is cut.
+        """
+        if self._over:
+            return
+        if self._count is not None:
+            data, _ = self._frames.feed(data)
+            surplus = self.metrics - self._count
+            if surplus >= 0:
+                self._over = True
+                if surplus:
+                    data = _without_last(data, surplus)
+                    self.metrics = self._count
+        self._write(lambda: self._writer.write(data))
+        if self._over:
+            self._stop(0)
+
+    def flush(self) -> None:
+        """Write what has come."""
+        self._write(self._writer.flush)
+
+    def close(self) -> None:
+        """End the file."""
+        self._over = True
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._fail(error)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self._over = True
+            self._fail(error)
+
+
+def _without_last(frames: bytes, surplus: int) -> bytes:
+    """
+    Leave out the last events of metrics, and all that stands between them.
+
+    @param frames: whole frames, with more such events than that.
+    """
+    ends = []
+    decoder = Decoder(MAX_RECORDED_FRAME)
+    for end in range(1, len(frames) + 1):
+        if any(isinstance(event, Metric) for event in decoder.feed(frames[end - 1 : end])):
+            ends.append(end)
+    return frames[: ends[-surplus - 1]] if len(ends) > surplus else b""
+
+
+class _Command:
+    """One run of the command, from its options to its exit code."""
+
+    def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
+        """
+        @raise EndpointError: the endpoint cannot be understood.
+        """
+        self._options = options
+        self._clock: IReactorTime = reactor
+        self._endpoint = client_endpoint_from(options, reactor)
+        self._reactor = reactor
+        self._progress = Progress(reactor, self._how_far)
+        self._failed = False
+
+    def run(self) -> int:
+        options = self._options
+        try:
+            self._writer = _writer(options)
+        except RecordingError as error:
+            say(f"cannot record to {options.file}: {error}")
+            return 1
+        except FileExistsError:
+            say(f"{options.file} is there already: --append goes on with it, --force replaces it")
+            return 1
+        except OSError as error:
+            self._say_error(error)
+            return 1
+        if self._writer.removed:
+            say(
+                f"{options.file} had been cut off: of the last {self._writer.removed} bytes,"
+                f" {self._writer.salvaged} whole frames were kept"
+            )
+        self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
+        self._record = Record(self._writer, self._running.stop, self._fail, options.count)
+        self._remarks = ConnectionRemarks(options.endpoint, self._progress.say)
+        self._service = MetricsClientService(
+            self._reactor,
+            TappedEndpoint(self._endpoint, self._record.tap),
+            received_many=self._record.received,
+            observer=self._state_changed,
+            max_frame=options.max_frame,
+        )
+        self._flushing = LoopingCall(self._record.flush)
+        self._flushing.clock = self._clock
+        code = self._running.run(self._start)
+        return 1 if self._failed else code or (0 if self._record.connected else 1)
+
+    def _start(self) -> None:
+        self._started = self._clock.seconds()
+        self._progress.start()
+        self._flushing.start(FLUSH_INTERVAL, now=False)
+        if self._options.duration is not None:
+            self._clock.callLater(self._options.duration, self._running.stop, 0)
+        self._service.startService()
+
+    def _finish(self) -> Any:
+        self._flushing.stop()
+        self._progress.stop()
+        stopped = self._service.stopService()
+        self._record.close()
+        if not self._failed:
+            self._say_result()
+        return stopped
+
+    def _state_changed(self, state: ConnectionState) -> None:
+        if isinstance(state, Connected):
+            self._record.begin()
+        self._remarks.state_changed(state)
+
+    def _fail(self, error: OSError) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        if isinstance(error, BrokenPipeError):
+            self._progress.say("nobody reads the recording any more")
+        else:
+            self._say_error(error)
+        self._running.stop(1)
+
+    def _say_error(self, error: OSError) -> None:
+        self._progress.say(f"cannot record to {self._options.file}: {error.strerror or error}")
+
+    def _how_far(self) -> str:
+        record = self._record
+        missed = f", {record.missed:,} missed" if record.missed else ""
+        return (
+            f"recording {self._options.file}: {show_time(self._clock.seconds() - self._started)},"
+            f" {record.metrics:,} events, {show_size(self._writer.bytes_written)}{missed}"
+        )
+
+    def _say_result(self) -> None:
+        record = self._record
+        if not record.connected:
+            say(f"there was no connection to {server_name(self._options.endpoint)}")
+        missed = f"; the server says that {record.missed:,} were missed" if record.missed else ""
+        seconds = self._clock.seconds() - self._started
+        say(
+            f"recorded {record.metrics:,} events in {seconds:.1f} seconds:"
+            f" {show_size(self._writer.bytes_written)}{missed}"
+        )
+
+
+def _writer(options: argparse.Namespace) -> RecordingWriter:
+    """
+    @raise RecordingError: the file cannot be appended to, or standard output is a terminal.
+    @raise OSError: it cannot be written.
+    """
+    source = server_name(options.endpoint)
+    if options.file == "-":
+        if sys.stdout is None:
+            # What is descriptor 1 by now is something else, the reactor's for example.
+            raise RecordingError("standard output is closed")
+        if os.isatty(1):
+            raise RecordingError("standard output is a terminal")
+        return RecordingWriter(FileIO(1, "w", closefd=False), source, compress=options.compress)
+    if options.append:
+        return RecordingWriter.append(options.file, source, compress=options.compress)
+    overwrite = options.force or _is_device(options.file)
+    return RecordingWriter.create(
+        options.file, source, overwrite=overwrite, compress=options.compress
+    )
+
+
+def _is_device(path: str) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def run(options: argparse.Namespace, reactor: Any) -> int:
+    """
+    @return: the exit code.
+    @raise EndpointError: the endpoint cannot be understood.
+    """
+    return _Command(options, reactor).run()
+
+
+def add_command(commands: Any) -> None:
+    """
+    Add the command to ``metrics-tcp``.
+
+    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
+    """
+    parser = commands.add_parser(
+        "record",
+        help="write a stream to a file, with its timing",
+        description="""Connect to a server of metrics and write all that it sends to a file, as it
+        comes, until interrupted; "metrics-tcp replay" serves it again. A connection that ends, or
+        does not come about, is tried again after a while. What has come is in the file within a
+        second. A file that was cut off, by a full disk or a crash, can still be read and
+        appended to.""",
+        epilog="""Exit codes: 0 when it ended as it was to, also by Ctrl-C or SIGTERM; 1 when the
+        file cannot be written (a full disk, or it is there already), or when there never was a
+        connection; 2 for wrong arguments. The file is closed properly in every case.""",
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="""the file to write, which must not be there yet; "-" is standard output""",
+    )
+    add_endpoint_arguments(parser)
+    parser.add_argument(
+        "--compress",
+        action="store_true",
+        help="""compress with zlib, to about a tenth; when the file is cut off, up to a block of
+        64 KiB more is lost""",
+    )
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--append",
+        action="store_true",
+        help="go on with the recording in FILE, if there is one",
+    )
+    there.add_argument("--force", action="store_true", help="replace FILE, if there is one")
+    parser.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help="end after so many seconds, or 5m, 1h, 2d",
+    )
+    parser.add_argument(
+        "--count",
+        type=at_least_one("number of events"),
+        metavar="N",
+        help="end after N events of metrics",
+    )
+    parser.add_argument(
+        "--max-frame",
+        type=at_least_one("number of bytes"),
+        default=MAX_FRAME,
+        metavar="BYTES",
+        help="""give a stream up when it announces a frame of more bytes than this (default:
+        %(default)s)""",
+    )
+    parser.set_defaults(run=run)
