@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import Logger, LogPublisher
 
+from tests.daemon import LEFT_TO_THE_SYSTEM
 from tests.loopback import (
     SMALL,
     LoopbackTestCase,
@@ -33,7 +34,8 @@ from tests.loopback import (
 )
 from tests.reader import truth
 from txmetrics_tcp._arrival import MAX_RECEIVED
-from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL
+from txmetrics_tcp._batch import CHUNK
+from txmetrics_tcp._protocol import KNOCK_INTERVAL
 from txmetrics_tcp._refusals import RefusalLog
 
 try:
@@ -621,7 +623,9 @@ class OutsideTests(LoopbackTestCase):
         output, errors, status = await getProcessOutputAndValue(
             sys.executable,
             ["-c", OUTSIDE, module, how],
-            {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            | LEFT_TO_THE_SYSTEM,
         )
         self.assertEqual((errors.decode(), status), ("", 0))
         states: list[list[int]] = json.loads(output)

@@ -21,9 +21,10 @@ from txmetrics_tcp import (
     decode,
 )
 from txmetrics_tcp._arrival import MAX_RECEIVED
+from txmetrics_tcp._batch import CHUNK
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import BATCH
-from txmetrics_tcp._protocol import CHUNK, KNOCK_INTERVAL, Batch
+from txmetrics_tcp._protocol import KNOCK_INTERVAL
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -289,23 +290,6 @@ class BackpressureTests(ServerTestCase):
         values = reader.values("c")
         self.assertEqual(values, sorted(values))
         self.assertEqual(values[-1], 1999)
-
-
-class BatchTests(SynchronousTestCase):
-    def test_oneChunk(self) -> None:
-        frames = [b"a", b"bc", b"d"]
-        self.assertEqual(Batch(frames, 0).chunks(), [(b"abcd", 3)])
-
-    def test_chunks(self) -> None:
-        """At most so many bytes; what is longer by itself stands alone; nothing is cut."""
-        sizes = [CHUNK - 1, 1, 1, 2 * CHUNK, CHUNK // 2, CHUNK // 2, 3]
-        frames = [bytes([65 + i]) * size for i, size in enumerate(sizes)]
-        chunks = Batch(frames, 0).chunks()
-        self.assertEqual([behind for _, behind in chunks], [2, 3, 4, 6, 7])
-        first = 0
-        for chunk, behind in chunks:
-            self.assertEqual(chunk, b"".join(frames[first:behind]))
-            first = behind
 
 
 class AccountTests(ServerTestCase):

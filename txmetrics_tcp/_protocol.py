@@ -6,10 +6,8 @@ All of it belongs to the reactor thread.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -23,6 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmetrics_tcp._arrival import ArrivingProtocol, Door
+from txmetrics_tcp._batch import CHUNK, Backlog, Batch
 from txmetrics_tcp._incoming import Counts, Mark
 from txmetrics_tcp._liveness import (
     KEEPALIVE,
@@ -36,57 +35,11 @@ from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
 from txmetrics_tcp._wire import EMPTY_FRAME, Encoder
 
-CHUNK = 64 * 1024
-"""
-The most bytes that are given to a transport at once.  Twisted's transports pause their producer
-when more than this waits in them, so a client that stalls holds about one chunk there.
-"""
-
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
 
 Name = tuple[MetricKind, str] | None
 """What an owed frame is about: a description's kind and name, or the stream itself."""
-
-
-class Batch:
-    """
-    Encoded events on their way to all clients: frame by frame for those that lag, and joined,
-    once for all, for those that keep up.
-
-    @ivar since: the number of the fold that the oldest of them may be from.
-    """
-
-    __slots__ = ("_chunks", "frames", "since")
-
-    def __init__(self, frames: list[bytes], since: int) -> None:
-        self.frames = frames
-        self.since = since
-        self._chunks: list[tuple[bytes, int]] | None = None
-
-    def chunks(self) -> list[tuple[bytes, int]]:
-        """
-        The frames, joined to pieces of at most `CHUNK` bytes (a longer frame is one by itself);
-        with each, the index of the first frame behind it.
-        """
-        if self._chunks is None:
-            self._chunks = self._join()
-        return self._chunks
-
-    def _join(self) -> list[tuple[bytes, int]]:
-        frames = self.frames
-        joined = b"".join(frames)
-        if len(joined) <= CHUNK:
-            return [(joined, len(frames))]
-        ends = list(accumulate(map(len, frames)))
-        chunks = []
-        first = start = 0
-        while first < len(frames):
-            behind = max(bisect_right(ends, start + CHUNK), first + 1)
-            end = ends[behind - 1]
-            chunks.append((joined[start:end], behind))
-            first, start = behind, end
-        return chunks
 
 
 class Exporter(Door, Interface):
@@ -159,7 +112,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
         self._totals_at = 0
         self._encoder = Encoder()
-        self._events: deque[bytes] = deque(maxlen=buffer_size)
+        self._events = Backlog(buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self._paused = False
         self._flushing = False
@@ -171,9 +124,8 @@ class MetricsProtocol(ArrivingProtocol):
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
-        # The fold of the oldest event that waits; of the oldest event that was lost and has not
-        # been made up for; and of the same once a mark is on its way.
-        self._since = 0
+        # The fold of the oldest event that was lost and has not been made up for; and of the same
+        # once a mark is on its way.
         self._lost_since: int | None = None
         self._asked_since: int | None = None
         self._overdue: IDelayedCall | None = None
@@ -201,11 +153,9 @@ class MetricsProtocol(ArrivingProtocol):
         """Send events, or keep them for when the transport takes more."""
         if self._joined is None:
             return
-        frames = batch.frames
         if self._paused or self._flushing:
-            self._keep(frames, batch.since)
+            self._keep(batch)
             return
-        self._since = batch.since
         sent = 0
         for chunk, behind in batch.chunks():
             self._write(chunk)
@@ -213,8 +163,8 @@ class MetricsProtocol(ArrivingProtocol):
             sent = behind
             if self._paused:
                 break
-        if sent < len(frames):
-            self._keep(frames[sent:], batch.since)
+        if sent < batch.size:
+            self._keep(batch, sent)
 
     def lost(self, since: int) -> None:
         """
@@ -249,7 +199,7 @@ class MetricsProtocol(ArrivingProtocol):
             since = 0
         elif self._events:
             # They may have to be given up.
-            since = min(since, self._since)
+            since = min(since, self._events.since)
         self._asked_since, self._lost_since = since, None
         return since
 
@@ -408,32 +358,27 @@ class MetricsProtocol(ArrivingProtocol):
             operation = SET_OPERATION[series.key.kind]
             frames += self._encoder.encode([(series, operation, total, self._totals_at)])
             room -= len(frames[-1])
-        events = self._events
-        while events:
-            room -= len(events[0])
-            if room < 0 and frames:
-                break
-            frames.append(events.popleft())
-            self._written += 1
-        return b"".join(frames)
+        if room > 0 and self._events:
+            chunk, taken = self._events.take(room)
+            if not taken and not frames:
+                chunk, taken = self._events.take_one(), 1
+            self._written += taken
+            frames.append(chunk)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _write(self, chunk: bytes) -> None:
         self._bytes_written += len(chunk)
         self.transport.write(chunk)
 
-    def _keep(self, frames: list[bytes], since: int) -> None:
+    def _keep(self, batch: Batch, first: int = 0) -> None:
         events = self._events
-        if not events:
-            self._since = since
-        limit = events.maxlen
-        waiting = len(events) + len(frames)
-        lost = 0 if limit is None else waiting - limit
-        # A full deque lets its oldest go by itself, which is quicker than doing it one by one: a
-        # hundred stuck clients must not slow the others down.
-        events.extend(frames)
+        since = events.since if events else batch.since
+        lost = events.add(batch, first)
         self._high_water = max(self._high_water, len(events))
-        if lost > 0:
-            self._lose(lost)
+        if lost:
+            self._dropped += lost
+            self._losses.lost(lost)
+            self.lost(since)
 
     def _give_up_events(self) -> None:
         lost = len(self._events)
@@ -441,11 +386,6 @@ class MetricsProtocol(ArrivingProtocol):
             self._events.clear()
             self._dropped += lost
             self._losses.lost(lost)
-
-    def _lose(self, events: int) -> None:
-        self._dropped += events
-        self._losses.lost(events)
-        self.lost(self._since)
 
     def _is_overdue(self) -> None:
         self._overdue = None

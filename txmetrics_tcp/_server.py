@@ -30,12 +30,13 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._arrival import Refused
+from txmetrics_tcp._batch import Batch
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._own_metrics import OwnMetrics
-from txmetrics_tcp._protocol import Batch, MetricsProtocol, Name
+from txmetrics_tcp._protocol import MetricsProtocol, Name
 from txmetrics_tcp._refusals import RefusalLog
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder

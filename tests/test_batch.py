@@ -1,0 +1,114 @@
+"""
+Events on their way to all clients, and those that wait for one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp._batch import CHUNK, Backlog, Batch
+
+
+def frames(*sizes: int) -> list[bytes]:
+    """Frames of some sizes, no two next to each other the same."""
+    return [bytes([65 + number % 50]) * size for number, size in enumerate(sizes)]
+
+
+class BatchTests(SynchronousTestCase):
+    def test_oneChunk(self) -> None:
+        self.assertEqual(Batch([b"a", b"bc", b"d"], 0).chunks(), [(b"abcd", 3)])
+
+    def test_chunks(self) -> None:
+        """At most so many bytes; what is longer by itself stands alone; nothing is cut."""
+        sent = frames(CHUNK - 1, 1, 1, 2 * CHUNK, CHUNK // 2, CHUNK // 2, 3)
+        chunks = Batch(sent, 0).chunks()
+        self.assertEqual([behind for _, behind in chunks], [2, 3, 4, 6, 7])
+        first = 0
+        for chunk, behind in chunks:
+            self.assertEqual(chunk, b"".join(sent[first:behind]))
+            first = behind
+
+    def test_shared(self) -> None:
+        """All clients are given the same object."""
+        batch = Batch(frames(1, 2, 3), 0)
+        self.assertIs(batch.chunks()[0][0], batch.chunks()[0][0])
+        self.assertIs(batch.chunk(0, CHUNK)[0], batch.chunks()[0][0])
+
+
+class BacklogTests(SynchronousTestCase):
+    def test_oldestAreDropped(self) -> None:
+        backlog = Backlog(3)
+        self.assertEqual(backlog.add(Batch([b"a", b"b"], 1)), 0)
+        self.assertEqual(backlog.add(Batch([b"c", b"d"], 2)), 1)
+        self.assertEqual(backlog.since, 1)
+        self.assertEqual(backlog.add(Batch([b"e"], 3)), 1)
+        self.assertEqual(backlog.since, 2)
+        self.assertEqual(len(backlog), 3)
+        self.assertEqual(backlog.take(CHUNK), (b"cde", 3))
+        self.assertEqual(len(backlog), 0)
+
+    def test_batchLargerThanTheLimit(self) -> None:
+        backlog = Backlog(2)
+        self.assertEqual(backlog.add(Batch([b"a", b"b", b"c", b"d", b"e"], 1), 1), 2)
+        self.assertEqual(backlog.take(CHUNK), (b"de", 2))
+
+    def test_nothingFits(self) -> None:
+        backlog = Backlog(None)
+        backlog.add(Batch([b"abc", b"d"], 1))
+        self.assertEqual(backlog.take(2), (b"", 0))
+        self.assertEqual(backlog.take_one(), b"abc")
+        self.assertEqual(backlog.take(2), (b"d", 1))
+
+    def test_wholeBatchesAreShared(self) -> None:
+        """Who takes a whole batch at once takes no copy of it."""
+        batch = Batch(frames(10, 20), 1)
+        chunk = batch.chunks()[0][0]
+        backlog = Backlog(None)
+        backlog.add(batch)
+        self.assertIs(backlog.take(CHUNK)[0], chunk)
+
+    def test_clear(self) -> None:
+        backlog = Backlog(5)
+        backlog.add(Batch([b"a", b"b"], 1))
+        backlog.take_one()
+        backlog.clear()
+        self.assertFalse(backlog)
+        backlog.add(Batch([b"c", b"d"], 1))
+        self.assertEqual(backlog.take(CHUNK), (b"cd", 2))
+
+    @given(
+        st.one_of(st.none(), st.integers(1, 12)),
+        st.lists(
+            st.one_of(
+                st.lists(st.integers(1, 9), min_size=1, max_size=8),  # a batch comes
+                st.integers(0, 30),  # so many bytes are taken
+                st.just(None),  # one is taken
+            )
+        ),
+    )
+    def test_likeADeque(self, limit: int | None, steps: list[list[int] | int | None]) -> None:
+        """It does what a deque of frames with that limit does."""
+        backlog = Backlog(limit)
+        model: deque[bytes] = deque(maxlen=limit)
+        for step in steps:
+            if isinstance(step, list):
+                coming = frames(*step)
+                before = len(model)
+                model.extend(coming)
+                dropped = backlog.add(Batch(coming, 0))
+                self.assertEqual(dropped, before + len(coming) - len(model))
+            elif step is None:
+                if model:
+                    self.assertEqual(backlog.take_one(), model.popleft())
+            else:
+                expected = b""
+                count = 0
+                while model and len(expected) + len(model[0]) <= step:
+                    expected += model.popleft()
+                    count += 1
+                self.assertEqual(backlog.take(step), (expected, count))
+            self.assertEqual(len(backlog), len(model))

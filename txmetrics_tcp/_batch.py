@@ -1,0 +1,165 @@
+"""
+Encoded events on their way: what goes to all clients, and what waits for one of them.
+
+Clients share the bytes of an event, also while it waits for many of them.  All of it belongs to the
+reactor thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from itertools import accumulate
+
+CHUNK = 64 * 1024
+"""
+The most bytes that are given to a transport at once.  Twisted's transports pause their producer
+when more than this waits in them, so a client that stalls holds about one chunk there.
+"""
+
+
+class Batch:
+    """
+    The events of one drain: joined, once for all clients.
+
+    @ivar since: the number of the fold that the oldest of them may be from.
+    """
+
+    __slots__ = ("_chunks", "_ends", "_frames", "_joined", "since", "size")
+
+    def __init__(self, frames: list[bytes], since: int) -> None:
+        """
+        @param frames: the frame of each event; at least one.
+        """
+        self.since = since
+        self.size = len(frames)
+        self._frames = frames
+        self._joined = b"".join(frames)
+        self._ends: list[int] | None = None
+        self._chunks: list[tuple[bytes, int]] | None = None
+
+    def chunks(self) -> list[tuple[bytes, int]]:
+        """
+        All of it, in pieces as `chunk` makes them; with each, the index of the first frame behind.
+        """
+        if self._chunks is None:
+            self._chunks = []
+            behind = 0
+            while behind < self.size:
+                self._chunks.append(self.chunk(behind, CHUNK))
+                behind = self._chunks[-1][1]
+        return self._chunks
+
+    def chunk(self, first: int, room: int) -> tuple[bytes, int]:
+        """
+        Whole frames of at most so many bytes together; or one, if it alone is longer.
+
+        @param first: the index of the first.
+        @return: the frames, and the index of the first one behind them.
+        """
+        joined = self._joined
+        if first == 0 and len(joined) <= room:
+            return joined, self.size
+        ends = self.ends()
+        start = ends[first - 1] if first else 0
+        behind = max(bisect_right(ends, start + room), first + 1)
+        return joined[start : ends[behind - 1]], behind
+
+    def ends(self) -> list[int]:
+        """Where each frame ends.  Frames themselves are not kept once that is known."""
+        if self._ends is None:
+            self._ends = list(accumulate(map(len, self._frames)))
+            self._frames = []
+        return self._ends
+
+
+class Backlog:
+    """
+    The events that wait for one client, from which the oldest are dropped when they are too many.
+
+    A deque of batches, of the first of which some may be gone: so it costs a client next to nothing
+    that an event waits for it, and a hundred stuck clients do not slow the others down.
+    """
+
+    __slots__ = ("_batches", "_first", "_limit", "_size")
+
+    def __init__(self, limit: int | None) -> None:
+        """
+        @param limit: how many events may wait; None for any number.
+        """
+        self._limit = limit
+        self._batches: deque[Batch] = deque()
+        # Of the first batch, the index of its first event that still waits.
+        self._first = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many events wait."""
+        return self._size
+
+    @property
+    def since(self) -> int:
+        """The number of the fold that the oldest event that waits may be from."""
+        return self._batches[0].since
+
+    def add(self, batch: Batch, first: int = 0) -> int:
+        """
+        Let events wait.
+
+        @param first: the index of the first of the batch; not 0 only if none waits yet.
+        @return: how many were dropped to make room.
+        """
+        if not self._batches:
+            self._first = first
+        # It may wait for long: its frames are let go of, which take more memory than all of it.
+        batch.ends()
+        self._batches.append(batch)
+        self._size += batch.size - first
+        excess = 0 if self._limit is None else max(0, self._size - self._limit)
+        if excess:
+            self._drop(excess)
+        return excess
+
+    def take(self, room: int) -> tuple[bytes, int]:
+        """
+        Take the oldest.
+
+        @param room: how many bytes they may have.
+        @return: whole frames, and how many: none if none fits.
+        """
+        pieces: list[bytes] = []
+        taken = 0
+        batches = self._batches
+        while batches:
+            batch = batches[0]
+            piece, behind = batch.chunk(self._first, room)
+            room -= len(piece)
+            if room < 0:
+                break
+            pieces.append(piece)
+            taken += behind - self._first
+            self._first = behind
+            if behind < batch.size:
+                break
+            batches.popleft()
+            self._first = 0
+        self._size -= taken
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), taken
+
+    def take_one(self) -> bytes:
+        """Take the oldest, however long it is."""
+        piece, _behind = self._batches[0].chunk(self._first, 0)
+        self._drop(1)
+        return piece
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._batches.clear()
+        self._size = 0
+
+    def _drop(self, events: int) -> None:
+        self._size -= events
+        self._first += events
+        batches = self._batches
+        while batches and self._first >= batches[0].size:
+            self._first -= batches.popleft().size
