@@ -43,6 +43,12 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
 """The port of the reference."""
 
+BACKLOG = 1024
+"""
+How many connections the kernel may hold until they are accepted.  With Twisted's 50, a crowd that
+comes at once makes all others wait for a second and more.
+"""
+
 DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 _PORT = re.compile(r"[0-9]+")
@@ -146,8 +152,8 @@ def _endpoint(
 
 def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
     if ":" in host:
-        return TCP6ServerEndpoint(reactor, port, interface=host)
-    return TCP4ServerEndpoint(reactor, port, interface=host)
+        return TCP6ServerEndpoint(reactor, port, BACKLOG, interface=host)
+    return TCP4ServerEndpoint(reactor, port, BACKLOG, interface=host)
 
 
 def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:

@@ -1,0 +1,363 @@
+"""
+Who is let in and who is turned away: networks, limits, and those who are no viewers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_network
+from pathlib import Path
+from unittest import skipIf
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, IReactorUNIX
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import Logger, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
+from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp._admission import MAX_CLIENTS, Admission, network
+from txmetrics_tcp._arrival import MAX_RECEIVED, looks_like
+from txmetrics_tcp._refusals import INTERVAL, RefusalLog
+from txmetrics_tcp.testing import FakeReactor
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+def at(host: str) -> IAddress:
+    made = IPv6Address if ":" in host else IPv4Address
+    address: IAddress = made("TCP", host, 5)
+    return address
+
+
+class NetworkTests(SynchronousTestCase):
+    def test_good(self) -> None:
+        for text, same in (
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ):
+            self.assertEqual(network(text), ip_network(same), text)
+
+    def test_bad(self) -> None:
+        with self.assertRaisesRegex(ValueError, r"'192.0.2.7/24' .* do you mean 192.0.2.0/24\?"):
+            network("192.0.2.7/24")
+        for text in ("", "here", "192.0.2.0/33", "192.0.2", "localhost"):
+            with self.assertRaisesRegex(ValueError, f"{text!r} is no network; give one as "):
+                network(text)
+
+
+class AdmissionTests(SynchronousTestCase):
+    def test_anywhere(self) -> None:
+        admission = Admission()
+        for host in ("192.0.2.1", "2001:db8::1", "127.0.0.1"):
+            self.assertIsNone(admission.refuses(at(host)))
+        self.assertIsNone(admission.refuses(None))
+
+    def test_networks(self) -> None:
+        """What is not allowed is not, the loopback interface included."""
+        admission = Admission([network("192.0.2.0/24"), network("2001:db8::/32")])
+        for host in ("192.0.2.255", "2001:db8::1", "2001:db8::1%eth0", "::ffff:192.0.2.1"):
+            self.assertIsNone(admission.refuses(at(host)), host)
+        for host in ("192.0.3.1", "127.0.0.1", "::1", "2001:db9::1", "::ffff:192.0.3.1"):
+            self.assertEqual(admission.refuses(at(host)), "its address is not allowed", host)
+
+    def test_unknownAddress(self) -> None:
+        """Who is asked for an address and has none is not let in; a file's mode is enough."""
+        admission = Admission([network("192.0.2.0/24")])
+        self.assertIsNotNone(admission.refuses(None))
+        self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
+
+    def test_clients(self) -> None:
+        admission = Admission(max_clients=2)
+        for address in (at("192.0.2.1"), UNIXAddress("/run/x")):
+            self.assertIsNone(admission.refuses(address))
+            admission.enter(address)
+        for address in (at("192.0.2.2"), UNIXAddress("/run/x"), None):
+            self.assertEqual(admission.refuses(address), "there are 2 clients, which is the limit")
+        admission.leave(at("192.0.2.1"))
+        self.assertIsNone(admission.refuses(at("192.0.2.2")))
+
+    def test_fromOneAddress(self) -> None:
+        """Of IPv6, the half of an address that a machine chooses itself does not count."""
+        for one, same, other in (
+            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"),
+        ):
+            admission = Admission(max_per_address=2)
+            admission.enter(at(one))
+            self.assertIsNone(admission.refuses(at(same)))
+            admission.enter(at(same))
+            self.assertIn("2 clients from its address", admission.refuses(at(one)) or "")
+            self.assertIsNone(admission.refuses(at(other)))
+            admission.leave(at(one))
+            self.assertIsNone(admission.refuses(at(same)))
+            admission.leave(at(same))
+
+    def test_forgets(self) -> None:
+        """It keeps nothing of those who have left."""
+        admission = Admission(max_per_address=2)
+        for number in range(100):
+            admission.enter(at(f"192.0.2.{number}"))
+            admission.leave(at(f"192.0.2.{number}"))
+        self.assertEqual(len(admission._by_place), 0)
+
+    def test_unixHasNoAddress(self) -> None:
+        admission = Admission(max_per_address=1)
+        admission.enter(UNIXAddress("/run/x"))
+        self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
+
+    def test_default(self) -> None:
+        admission = Admission()
+        for _ in range(MAX_CLIENTS):
+            self.assertIsNone(admission.refuses(None))
+            admission.enter(None)
+        self.assertIn("1000 clients", admission.refuses(None) or "")
+
+    def test_bad(self) -> None:
+        for limit in (0, -1):
+            self.assertRaises(ValueError, Admission, (), limit)
+            self.assertRaises(ValueError, Admission, (), None, limit)
+            self.assertRaises(ValueError, MetricsFactory, FakeReactor(), max_clients=limit)
+        self.assertRaises(ValueError, MetricsFactory, FakeReactor(), allow=["nonsense"])
+
+
+class LooksTests(SynchronousTestCase):
+    def test_known(self) -> None:
+        for head, name in (
+            (b"GET / HTTP/1.1\r\n", "HTTP"),
+            (b"OPTIONS * HTTP/1.", "HTTP"),
+            (b"PRI * HTTP/2.0\r\n", "HTTP"),
+            (bytes.fromhex("16030100c8010000c40303"), "TLS"),
+            (b"SSH-2.0-OpenSSH_9", "SSH"),
+            (b"PROXY TCP4 192.0", "proxy"),
+            (b"\r\n\r\n\0\r\nQUIT\n!\x11", "proxy"),
+        ):
+            self.assertIn(name, looks_like(head) or "")
+            # Not before it can be told.
+            self.assertIsNone(looks_like(head[:2]))
+
+    def test_unknown(self) -> None:
+        for head in (b"", b"\n", b"GETTING", b"hello", b"\x16\x04\x00", b"\0" * 16):
+            self.assertIsNone(looks_like(head), head)
+
+
+class RefusalLogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
+        )
+        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.clock = Clock()
+        self.log = RefusalLog(self.clock)
+
+    def taken(self) -> list[str]:
+        logged, self.logged[:] = self.logged[:], []
+        return logged
+
+    def test_one(self) -> None:
+        self.log.say("x:1", "it is late")
+        self.assertEqual(self.taken(), ["Client x:1 was turned away because it is late"])
+        self.clock.advance(INTERVAL)
+        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_many(self) -> None:
+        """One line at once, then one for all that came in a while; in the end nothing is lost."""
+        for number in range(1000):
+            self.log.say(f"x:{number}", "it is late")
+        self.assertEqual(len(self.taken()), 1)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(
+            self.taken(),
+            ["999 more clients were turned away because it is late; the last was x:999"],
+        )
+        self.log.say("x:1000", "it is late")
+        self.assertEqual(self.taken(), [])
+        self.clock.advance(INTERVAL)
+        self.assertIn("1 more clients", self.taken()[0])
+        self.clock.advance(INTERVAL)
+        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
+        self.log.say("x:1001", "it is late")
+        self.assertIn("Client x:1001 ", self.taken()[0])
+
+    def test_reasons(self) -> None:
+        """Each reason has its line."""
+        self.log.say("x:1", "it is late", ": by a year")
+        self.log.say("x:2", "it is early")
+        self.log.say("x:3", "it is late", ": by a day")
+        self.assertEqual(
+            self.taken(),
+            [
+                "Client x:1 was turned away because it is late: by a year",
+                "Client x:2 was turned away because it is early",
+            ],
+        )
+
+    def test_close(self) -> None:
+        self.log.close()
+        for _ in range(3):
+            self.log.say("x:1", "it is late")
+        self.log.close()
+        self.assertIn("2 more clients", self.taken()[-1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.log.close()
+        self.assertEqual(self.taken(), [])
+
+
+class DoorTests(LoopbackTestCase):
+    """The same, with real connections."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
+        )
+        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+
+    def connected(self, source: str = "127.0.0.1") -> socket.socket:
+        """A connection that the kernel has accepted."""
+        made = self.socket(socket.AF_INET)
+        made.bind((source, 0))
+        made.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
+        return made
+
+    async def received(self, client: socket.socket) -> bytes:
+        """All that a client receives until the server hangs up."""
+
+        def read() -> bytes:
+            data = b""
+            try:
+                while more := client.recv(65536):
+                    data += more
+            except ConnectionError:
+                pass
+            return data
+
+        found: bytes = await self.in_thread(read)
+        return found
+
+    async def test_tooMany(self) -> None:
+        """One over the limit is refused, and told nothing; whoever leaves makes room."""
+        await self.exporter(max_clients=2)
+        first, second = await self.connect(), await self.connect()
+        for _ in range(3):
+            self.assertEqual(await self.received(self.connected()), b"")
+        self.assertEqual(len(self.logged), 1)
+        self.assertRegex(
+            self.logged[0],
+            r"^Client 127\.0\.0\.1:\d+ was turned away because there are 2 clients, ",
+        )
+        first.reset()
+        await self.factory.clients(1)
+        third = await self.connect()
+        for client in (second, third):
+            await self.in_thread(client.read_snapshot)
+        await self.service.stop()
+        self.assertIn("2 more clients were turned away", self.logged[1])
+
+    async def test_fromOneAddress(self) -> None:
+        await self.exporter(max_clients_per_address=1)
+        await self.connect()
+        self.assertEqual(await self.received(self.connected()), b"")
+        self.connected("127.0.0.2")
+        await self.factory.clients(2)
+
+    async def test_notAllowed(self) -> None:
+        await self.exporter(allow=["127.0.0.2/32"])
+        self.assertEqual(await self.received(self.connected()), b"")
+        self.connected("127.0.0.2")
+        await self.factory.clients(1)
+        [line] = self.logged
+        self.assertIn("its address is not allowed", line)
+
+    async def test_unix(self) -> None:
+        if not IReactorUNIX.providedBy(reactor):
+            self.skipTest("this reactor has no UNIX sockets")
+        path = os.path.relpath(self.mktemp())
+        await self.exporter(
+            endpoint=f"unix:{path}", allow=["192.0.2.0/24"], max_clients_per_address=1
+        )
+        for number in range(3):
+            self.socket(socket.AF_UNIX).connect(path)
+            await self.factory.clients(number + 1)
+
+    async def test_noViewers(self) -> None:
+        """
+        Who takes us for something else is sent away at its first words, and who sends without
+        an end, at the bound.
+        """
+        await self.exporter()
+        client = await self.connect()
+        for sent, looks in (
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "it sent an HTTP request"),
+            (bytes.fromhex("16030100c8010000c40303"), "it sent the beginning of TLS"),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", "it sent the beginning of SSH"),
+            (b"x" * (MAX_RECEIVED + 1), "it sends data, which no viewer does: b'xxxx"),
+        ):
+            stranger = self.connected()
+            stranger.sendall(sent)
+            await self.received(stranger)
+            self.assertIn(looks, self.logged[-1])
+        self.assertEqual(len(self.logged), 4)
+        await self.factory.clients(1)
+        self.factory.recorder.counter("c").increment(5)
+        await self.in_thread(client.read, until=lambda: client.reader.values("c"))
+
+    async def test_slowWords(self) -> None:
+        """One byte after the other."""
+        await self.exporter()
+        stranger = self.connected()
+        stranger.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"GET ":
+            stranger.sendall(bytes([byte]))
+        await self.received(stranger)
+        self.assertIn("it sent an HTTP request", self.logged[0])
+
+    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    async def test_manyConnections(self) -> None:
+        """
+        Thousands of connections in a moment, most of them over the limit: a client that reads
+        misses nothing of what threads record, few lines are logged, and nothing is left.
+        """
+        events, threads = 60_000, 2
+        factory = await self.exporter(max_clients=20)
+        client = await self.connect()
+        before = len(os.listdir(DESCRIPTORS))
+        pace = Pace(threads, 1024)
+        numbers = Numbers(threads, pace)
+        reading = self.in_thread(numbers.read, client.socket, events)
+        recording = self.all_in_threads(
+            lambda thread: record_numbers(factory.recorder, thread, events // threads, pace.record),
+            threads,
+        )
+        port = self.address.port  # type: ignore[attr-defined]
+
+        def come_and_go() -> None:
+            crowd = []
+            for _ in range(3000):
+                # It may be closed before it is known to be open.
+                one = socket.socket()
+                one.connect_ex(("127.0.0.1", port))
+                crowd.append(one)
+                if len(crowd) == 60:
+                    for one in crowd:
+                        one.close()
+                    crowd.clear()
+
+        await self.in_thread(come_and_go)
+        await recording
+        await reading
+        await factory.clients(1)
+        # A closed port's transports go in the turns that follow.
+        while len(os.listdir(DESCRIPTORS)) > before:
+            await deferLater(reactor, 0.01, lambda: None)
+        self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
+        self.assertEqual(len(factory._present), 1)
+        self.assertLess(len(self.logged), 10)
