@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, _sketch
 from txmetrics_tcp._model import U64_MAX, Event
 from txmetrics_tcp._view import CHUNK, RECENT, SeriesView, SourceView
 
@@ -489,6 +489,18 @@ class SummaryTests(ViewCase):
         assert summary is not None
         self.near(summary.p50, -1001, 10.1)
         self.near(summary.p99, -21, 0.22)
+
+    def test_noLibrary(self) -> None:
+        """Without the extra, all is told but percentiles."""
+        self.patch(_sketch, "_library", lambda: None)
+        self.assertFalse(_sketch.has_percentiles())
+        self.record(*[2.0, 6.0, math.nan] * CHUNK)
+        for window in (None, 10, 60):
+            summary = self.only().summary(window, self.now)
+            assert summary is not None
+            self.assertEqual((summary.count, summary.sum), (2 * CHUNK, 8 * CHUNK))
+            self.assertEqual((summary.min, summary.max, summary.not_finite), (2, 6, CHUNK))
+            self.assertTrue(math.isnan(summary.p50) and math.isnan(summary.p999))
 
     def test_boundedMemory(self) -> None:
         """Samples wait in one chunk at most, and fill a bounded number of bins."""

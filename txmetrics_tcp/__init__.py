@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._decoder import Decoder, decode
     from txmetrics_tcp._endpoints import EndpointError
     from txmetrics_tcp._event_stream import EventStream
+    from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._layers import (
         FanoutRecorder,
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
     from txmetrics_tcp._protocol import MetricsProtocol
     from txmetrics_tcp._server import MetricsFactory
     from txmetrics_tcp._service import ListenError, MetricsService
+    from txmetrics_tcp._sketch import Summary
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
+    from txmetrics_tcp._view import SeriesView, SourceView
     from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata, encode_metric
 
 __all__ = [
@@ -75,6 +78,8 @@ __all__ = [
     "Event",
     "EventStream",
     "FanoutRecorder",
+    "Filter",
+    "FilterError",
     "FilterRecorder",
     "Gauge",
     "Histogram",
@@ -99,10 +104,13 @@ __all__ = [
     "Route",
     "RouterRecorder",
     "Series",
+    "SeriesView",
     "Sink",
+    "SourceView",
     "Stats",
     "Status",
     "StreamError",
+    "Summary",
     "TcpBuilder",
     "TcpRecorder",
     "ThreadedExporter",
@@ -119,6 +127,7 @@ __all__ = [
     "gauge",
     "histogram",
     "local_recorder",
+    "parse_filter",
     "set_global_recorder",
 ]
 
@@ -135,14 +144,17 @@ _LATER = {
         "_decoder": "Decoder decode",
         "_endpoints": "EndpointError",
         "_event_stream": "EventStream",
+        "_filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
         "_server": "MetricsFactory",
         "_service": "ListenError MetricsService",
+        "_sketch": "Summary",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
+        "_view": "SeriesView SourceView",
         "_wire": "MAX_FRAME StreamError encode_metadata encode_metric",
     }.items()
     for name in names.split()
