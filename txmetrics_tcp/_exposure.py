@@ -24,37 +24,43 @@ def audience(address: IAddress, networks: Sequence[object] = (), certified: bool
     @param certified: whether they have to show a certificate.
     @return: the subject of a sentence; empty if it is nobody.
     """
+    certificate = "has a certificate that is asked for" if certified else ""
     match address:
         case UNIXAddress():
-            return _of_file(address, " and has a certificate that is asked for" * certified)
+            return _of_file(address.name, certificate)
         case IPv4Address() | IPv6Address():
             host = ip_address(address.host)
             if isinstance(host, V6):
                 host = host.ipv4_mapped or host
             if host.is_loopback:
                 return ""
-            reached = "this machine" if host.is_unspecified else f"{address.host} of this machine"
-            origin = " in " + ", ".join(map(str, networks)) if networks else ""
-            certificate = " and has a certificate that is asked for" * certified
-            return f"Everybody{origin} who can reach {reached}{certificate}"
-    return "Whoever can connect"
+            everybody = "Everybody"
+            if networks:
+                everybody += " in " + ", ".join(map(str, networks))
+            where = "this machine" if host.is_unspecified else f"{address.host} of this machine"
+            return _those(everybody, f"can reach {where}", certificate)
+    return _those("Whoever can connect", certificate)
 
 
-def _of_file(address: UNIXAddress, certificate: str) -> str:
-    path = address.name
+def _of_file(path: bytes | None, certificate: str) -> str:
     if not path or path.startswith(b"\0"):
         # One of Linux' that are no files, and so have no mode.
-        return f"Every user of this machine{certificate and ' who' + certificate[4:]}"
+        return _those("Every user of this machine", certificate)
     try:
         found = os.stat(path)
     except OSError:
         return ""
     # To connect is to write.
     if found.st_mode & stat.S_IWOTH:
-        return f"Every user who may enter its directory{certificate}"
+        return _those("Every user", "may enter its directory", certificate)
     if found.st_mode & stat.S_IWGRP:
-        return f"Every user of group {_group(found.st_gid)}{certificate}"
+        return _those(f"Every user of group {_group(found.st_gid)}", certificate)
     return ""
+
+
+def _those(who: str, *conditions: str) -> str:
+    held = " and ".join(filter(None, conditions))
+    return f"{who} who {held}" if held else who
 
 
 def _group(number: int) -> str:
