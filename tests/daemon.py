@@ -26,6 +26,14 @@ LIMIT = 30.0
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
 
+LEFT_TO_THE_SYSTEM = {
+    "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"
+}
+"""
+For the environment of a process whose error output is looked at, where Python is told to warn
+(C{PYTHONDEVMODE=1}): that a reactor's sockets are open when a process ends is no leak.
+"""
+
 _ROOT = Path(__file__).resolve().parent.parent
 _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
 
@@ -63,7 +71,9 @@ class Daemon:
             self.process = Popen(
                 [*runner, *arguments],
                 cwd=self.directory,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))},
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))}
+                | LEFT_TO_THE_SYSTEM,
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,

@@ -127,9 +127,8 @@ def accounts(evidence: Evidence) -> Finding:
         exact = report["ended"]
         for theirs, ours in (("events", "written"), ("received", "bytes_written")):
             if report[theirs] > account[ours] or (exact and report[theirs] != account[ours]):
-                wrong.append(
-                    f"{_name(report)}: {report[theirs]} {theirs} came, but {ours} is {account[ours]}"
-                )
+                figures = f"{report[theirs]} {theirs} came, but {ours} is {account[ours]}"
+                wrong.append(f"{_name(report)}: {figures}")
     summary = f"{len(evidence.accounts):,} closed, looked at {looks:,} times while open"
     return Finding("accounts", summary, wrong)
 

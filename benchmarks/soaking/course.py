@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from suite.peers import Peer, PeerError, python
+
 from soaking import plan
 from soaking.checks import Evidence, Sample
 from soaking.processes import Crowd
 from soaking.progress import Progress
-from suite.peers import Peer, PeerError, python
 
 LOOK_INTERVAL = 1.0
 """How often, in seconds, the server is looked at."""
@@ -103,15 +104,13 @@ class Course:
             self._stopped.go_on()
 
     def _kill(self) -> Iterator[float]:
-        number = 0
-        for strike in plan.strikes(self._seed, "kill"):
+        for number, strike in enumerate(plan.strikes(self._seed, "kill")):
             mortal = self._crowd(f"mortal {number}", places=3)
             mortal.next()
             yield strike.after
             self._crowds.remove(mortal)
             self._keep(mortal)
             mortal.kill()
-            number += 1
             self.evidence.killed += 1
 
     def _end(self) -> None:

@@ -23,9 +23,10 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from itertools import count
 
+from suite.commands import say
+
 from soaking import plan
 from soaking.tally import Tally
-from suite.commands import say
 from txmetrics_tcp import StreamError
 
 SILENCE = 120.0

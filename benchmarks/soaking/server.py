@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from suite.commands import allow_many_files, commands, say
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -26,7 +27,6 @@ from twisted.python.threadable import isInIOThread
 from soaking import plan
 from soaking.recording import Recording
 from soaking.tally import show, stamp
-from suite.commands import allow_many_files, commands, say
 from tests.reader import truth
 from txmetrics_tcp import MetricsFactory, MetricsProtocol, MetricsService
 
