@@ -1,0 +1,86 @@
+"""
+Two network namespaces with a cable between them that can be pulled, for tests; nothing of the
+machine's own network is touched.
+
+A socket belongs to the namespace in which it was made, whichever process or thread uses it
+later: so both ends can be in one process, each made by a thread that went there for that moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.trial.unittest import SkipTest, TestCase
+
+SERVER = "198.18.77.1"
+CLIENT = "198.18.77.2"
+
+_CLONE_NEWNET = 0x40000000
+_T = TypeVar("_T")
+
+
+class Cable:
+    """It is there until the end of a test."""
+
+    def __init__(self, case: TestCase) -> None:
+        """
+        @raise SkipTest: it takes root, iproute2, and a kernel that lets have namespaces.
+        """
+        if os.geteuid() != 0:
+            raise SkipTest("pulling a cable needs root privileges")
+        if shutil.which("ip") is None:
+            raise SkipTest("pulling a cable needs the command ip, of iproute2")
+        self._server, self._client = (f"txm{os.getpid()}{end}" for end in "ab")
+        for name in (self._server, self._client):
+            try:
+                self._ip("netns", "add", name)
+            except subprocess.CalledProcessError as error:
+                raise SkipTest(f"there are no network namespaces here: {error.stderr}") from None
+            case.addCleanup(self._ip, "netns", "del", name)
+            self._ip("-n", name, "link", "set", "lo", "up")
+        one, other = f"cable netns {self._server}".split(), f"cable netns {self._client}".split()
+        self._ip("link", "add", *one, "type", "veth", "peer", *other)
+        for name, address in ((self._server, SERVER), (self._client, CLIENT)):
+            self._ip("-n", name, "addr", "add", f"{address}/30", "dev", "cable")
+            self._ip("-n", name, "link", "set", "cable", "up")
+
+    def pull(self) -> None:
+        """From now on nothing goes through, and neither end is told."""
+        self._ip("-n", self._client, "link", "set", "cable", "down")
+
+    def plug_in(self) -> None:
+        """All is as before."""
+        self._ip("-n", self._client, "link", "set", "cable", "up")
+
+    def listen(self) -> socket.socket:
+        """A socket that listens at the server's end."""
+        return self._in(self._server, lambda: socket.create_server((SERVER, 0)))
+
+    def connect(self, address: Any, *, from_client: bool = True) -> socket.socket:
+        """A socket that is connected, from the client's end or from that of the server itself."""
+        name = self._client if from_client else self._server
+        return self._in(name, lambda: socket.create_connection(address, timeout=60))
+
+    def _ip(self, *arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=60)
+
+    def _in(self, name: str, make: Callable[[], _T]) -> _T:
+        made: list[_T] = []
+
+        def run() -> None:
+            with open(f"/run/netns/{name}") as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(make())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        return made[0]

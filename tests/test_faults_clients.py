@@ -1,0 +1,252 @@
+"""
+Clients that take nothing, or next to nothing, and clients that come and go by the thousand: on
+real sockets, some of them those of another process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from subprocess import PIPE, Popen
+from textwrap import dedent
+from unittest import skipIf
+
+from twisted.internet.interfaces import IReactorUNIX
+from twisted.logger import Logger, LogPublisher
+
+from tests.loopback import (
+    PATIENCE,
+    SMALL,
+    LoopbackTestCase,
+    Numbers,
+    Pace,
+    SocketClient,
+    in_order,
+    reactor,
+    record_numbers,
+)
+from tests.reader import Reader, truth
+from txmetrics_tcp import MetricsProtocol
+from txmetrics_tcp._liveness import KEEPALIVE
+from txmetrics_tcp._protocol import CHUNK
+
+DESCRIPTORS = Path("/proc/self/fd")
+STATUS = Path("/proc/self/statm")
+
+CONNECTS = 10_000
+
+# Reads a stream to its end, a thousand bytes at a time, and writes it to a file.
+READING = dedent("""
+    import socket, sys
+    connected = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    with open(sys.argv[2], "wb", buffering=0) as stream:
+        while data := connected.recv(1000):
+            stream.write(data)
+""")
+
+
+class StallTests(LoopbackTestCase):
+    async def test_stopped_process(self) -> None:
+        """
+        A client whose process is stopped (SIGSTOP, Ctrl-Z, a debugger) again and again, under full
+        load: its frames are whole when it goes on, and another client misses nothing.
+        """
+        events = 60_000
+        factory = await self.exporter(buffer_size=1000, flush_timeout=PATIENCE)
+        factory.send_buffer = SMALL
+        path = Path(self.mktemp())
+        port = str(self.address.port)  # type: ignore[attr-defined]
+        process = Popen([sys.executable, "-c", READING, port, str(path)], stderr=PIPE)
+        self.addCleanup(process.__exit__, None, None, None)
+        self.addCleanup(process.kill)
+        await factory.connections(1)
+        [stopping] = factory.protocols
+        factory.send_buffer = None
+        client = await self.connect()
+        pace = Pace(2, 1000)
+        numbers = Numbers(2, pace)
+        reading = self.in_thread(numbers.read, client.socket, 3 * events)
+        for number in range(3):
+            dropped = stopping.stats().dropped
+            process.send_signal(signal.SIGSTOP)
+            await self.all_in_threads(
+                lambda thread, first: record_numbers(
+                    factory.recorder, thread, events // 2, pace.record, "x" * 500, first
+                ),
+                2,
+                number * events // 2,
+            )
+            # It has lost a lot; and it holds what its buffers hold, whatever happens.
+            self.assertGreater(stopping.stats().dropped - dropped, events // 2)
+            self.assertLessEqual(stopping.stats().waiting, 1000 + 2 * 1024)
+            process.send_signal(signal.SIGCONT)
+        await reading
+        await self.service.stop()
+        _, errors = await self.in_thread(process.communicate)
+        self.assertEqual((errors, process.returncode), (b"", 0))
+        reader = Reader()
+        reader.feed(path.read_bytes())
+        self.assertEqual(reader.unfinished, 0)
+        self.assertEqual(reader.bits(), truth(factory))
+        self.assertGreater(stopping.stats().repairs, 0)
+        self.check_account(stopping)
+
+    async def test_drip(self) -> None:
+        """
+        A client that takes a single byte now and then, under full load: what it took at the end is
+        the beginning of a stream of whole frames.
+        """
+        factory = await self.exporter(buffer_size=100, flush_timeout=PATIENCE)
+        factory.send_buffer = SMALL
+        client = await self.connect(receive_buffer=SMALL)
+        [protocol] = factory.protocols
+        turn = threading.Semaphore(0)
+        over = threading.Event()
+
+        def before(thread: int, number: int) -> None:
+            if number % 100 == 0:
+                turn.release()
+
+        def wait_for_turn() -> None:
+            if not over.is_set():
+                turn.acquire(timeout=PATIENCE)
+
+        self.addCleanup(turn.release)
+        self.addCleanup(over.set)
+        dripping = self.in_thread(client.read, until=over.is_set, before=wait_for_turn, size=1)
+        for first in range(0, 60_000, 10_000):
+            await self.all_in_threads(
+                lambda thread, first: record_numbers(
+                    factory.recorder, thread, 10_000, before, "x" * 100, first
+                ),
+                2,
+                first,
+            )
+        stats = protocol.stats()
+        self.assertGreater(stats.dropped, 1000)
+        self.assertLessEqual(stats.bytes_written, client.received + 2 * CHUNK + 8 * SMALL)
+        over.set()
+        turn.release()
+        await dripping
+        self.assertGreater(client.received, 100)
+        reading = self.in_thread(client.read)
+        await self.service.stop()
+        await reading
+        self.assertEqual(client.reader.unfinished, 0)
+        self.assertTrue(in_order(client))
+        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.received, protocol.stats().bytes_written)
+
+
+class DeadTests(LoopbackTestCase):
+    """Those that cannot be told from dead; see test_cable.py for the really dead."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))
+        )
+        self.patch(MetricsProtocol, "_log", Logger(namespace="test", observer=publisher))
+
+    def options(self, connected: socket.socket) -> tuple[int, int, int]:
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        return tuple(  # type: ignore[return-value]
+            connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+        )
+
+    @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "the times of keepalive are the kernel's own here")
+    async def test_keepalive(self) -> None:
+        """Who is silently gone is found out within two minutes."""
+        factory = await self.exporter()
+        await self.connect()
+        accepted = factory.protocols[0].transport.getHandle()  # type: ignore[attr-defined]
+        self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        self.assertEqual(self.options(accepted), KEEPALIVE)
+        idle, interval, count = KEEPALIVE
+        self.assertLess(idle + interval * count, 120)
+
+    async def test_dead_after(self) -> None:
+        """Who takes nothing is cut off, with one line; who reads slowly or not at all is not."""
+        factory = await self.exporter(buffer_size=100, dead_after=1.0)
+        quick, idle = await self.connect(), await self.connect()
+        reading = self.in_thread(quick.read)
+        factory.send_buffer = SMALL
+        await self.connect(receive_buffer=SMALL)
+        began = time.monotonic()
+        padding = "x" * 500
+        while factory.protocols[2] in factory.present:
+            await self.in_thread(record_numbers, factory.recorder, 0, 300, padding=padding)
+            # It reads a little, and what it has not read is in the kernel's buffer.
+            await self.in_thread(idle.read, until=lambda: True)
+            await self.in_thread(idle.socket.recv, 1 << 20)
+            self.assertLess(time.monotonic() - began, PATIENCE)
+        self.assertGreater(time.monotonic() - began, 0.9)
+        self.assertEqual(factory.present, factory.protocols[:2])
+        self.check_account(factory.protocols[2])
+        await self.service.stop()
+        await reading
+        self.assertEqual(quick.reader.bits(), truth(factory))
+
+    async def test_dead_after_unix(self) -> None:
+        """The same where the kernel has no such limit."""
+        if not IReactorUNIX.providedBy(reactor):
+            self.skipTest("this reactor has no UNIX sockets")
+        path = os.path.relpath(self.mktemp())
+        factory = await self.exporter(100, f"unix:{path}", dead_after=0.5)
+        connected = self.socket(socket.AF_UNIX)
+        connected.connect(path)
+        await factory.clients(1)
+        [protocol] = factory.protocols
+        while not protocol.stats().dropped and factory.present:
+            await self.in_thread(record_numbers, factory.recorder, 0, 2000, padding="x" * 500)
+        await factory.clients(0)
+        self.assertEqual(len(self.logged), 1, self.logged)
+        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.5 seconds; disconnecting")
+        self.check_account(protocol)
+
+
+class LeakTests(LoopbackTestCase):
+    @skipIf(not DESCRIPTORS.exists(), "there is no /proc here")
+    async def test_ten_thousand(self) -> None:
+        """Ten thousand clients later, descriptors and memory are what they were."""
+        factory = await self.exporter()
+        # Those are for tests.
+        self.patch(factory, "client_connected", super(type(factory), factory).client_connected)
+        counter = factory.recorder.counter("c")
+        port = self.address.port  # type: ignore[attr-defined]
+
+        def come_and_go(times: int) -> None:
+            for number in range(times):
+                client = SocketClient(socket.create_connection(("127.0.0.1", port), PATIENCE))
+                if number % 3 == 0:
+                    client.reset()
+                elif number % 3 == 1:
+                    # The whole way of a client: it has received something.
+                    client.socket.recv(1)
+                    client.reset()
+                else:
+                    client.socket.recv(1)
+                    client.socket.close()
+                counter.increment()
+
+        async def measure(times: int) -> tuple[int, int, int]:
+            await self.all_in_threads(lambda thread: come_and_go(times // 2), 2)
+            await factory.clients(0)
+            gc.collect()
+            pages = int(STATUS.read_text().split()[1])
+            objects = sum(isinstance(one, MetricsProtocol) for one in gc.get_objects())
+            return len(os.listdir(DESCRIPTORS)), objects, pages * os.sysconf("SC_PAGE_SIZE")
+
+        before = await measure(1000)
+        after = await measure(CONNECTS)
+        self.assertEqual(factory.stats().connected, 1000 + CONNECTS)
+        self.assertEqual(after[:2], before[:2])
+        # A hundred bytes that stay of each would be a million; allocators have their own ideas.
+        self.assertLess(after[2] - before[2], 4_000_000)

@@ -1,0 +1,106 @@
+"""
+The daemon is told to stop: under load, with clients that take nothing, and more than once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import LIMIT, Daemon, Viewer
+
+LOAD = ("--interval=0.001", "--buffer-size=100")
+"""So many events that a client which takes nothing is stuck within a second or two."""
+
+SOCKET = "s"
+
+PATIENT = """
+from txmetrics_tcp import MetricsFactory
+stop = MetricsFactory.stop
+MetricsFactory.stop = lambda self, timeout: stop(self, 1000.0)
+"""
+
+
+class StoppingTests(SynchronousTestCase):
+    def daemon(self, *options: str, patient: bool = False) -> Daemon:
+        """
+        Run one with a client that takes nothing and is stuck, and another that reads.
+
+        @param patient: whether it gives clients far longer at the end than a test takes.
+        """
+        modules = None
+        if patient:
+            modules = Path(self.mktemp()).resolve()
+            modules.mkdir()
+            (modules / "sitecustomize.py").write_text(PATIENT)
+        daemon = Daemon(
+            self,
+            "-n",
+            "metrics-tcp",
+            "--listen=0",
+            f"--listen=unix:{SOCKET}",
+            *LOAD,
+            *options,
+            modules=modules,
+        )
+        stuck = socket.create_connection(("127.0.0.1", daemon.port), timeout=LIMIT)
+        self.addCleanup(stuck.close)
+        daemon.wait_for("Events are being lost because client")
+        return daemon
+
+    def assert_ends_by(self, daemon: Daemon, number: int) -> str:
+        """It ends as the signal's victim, and nothing of it is left behind."""
+        status, output, errors = daemon.end()
+        self.assertEqual((status, errors), (-number, ""), output)
+        self.assertNotIn("Traceback", output)
+        self.assertNotIn("Unhandled", output)
+        self.assertFalse((daemon.directory / SOCKET).exists())
+        self.assertFalse(daemon.pid_file.exists())
+        return output
+
+    def test_stuck_client(self) -> None:
+        """It waits for a second for who takes nothing; who reads gets whole frames to the end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            daemon = self.daemon()
+            reading = iter(Viewer(self, daemon.port))
+            next(reading)
+            began = time.monotonic()
+            daemon.process.send_signal(number)
+            # To the end of the stream, which is that of a whole frame.
+            for _ in reading:
+                pass
+            self.assert_ends_by(daemon, number)
+            self.assertLess(time.monotonic() - began, 3)
+
+    def test_twice(self) -> None:
+        """Who says it a second time does not want to wait for those who take nothing."""
+        for first, second in (
+            (signal.SIGTERM, signal.SIGTERM),
+            (signal.SIGINT, signal.SIGINT),
+            (signal.SIGTERM, signal.SIGINT),
+        ):
+            daemon = self.daemon(patient=True)
+            daemon.process.send_signal(first)
+            daemon.wait_for(f"Received {first.name}, shutting down")
+            # A client that comes now is refused: so it is stopping, and waits for the stuck one.
+            daemon.wait_for(r"Port \d+ Closed")
+            daemon.process.send_signal(second)
+            output = self.assert_ends_by(daemon, first)
+            self.assertEqual(output.count(f"Received {second.name} as well"), 1, output)
+
+    def test_at_once_and_many(self) -> None:
+        """However many come, and however fast."""
+        daemon = self.daemon(patient=True)
+        for number in (signal.SIGTERM, signal.SIGINT) * 20:
+            os.kill(daemon.process.pid, number)
+        status, output, errors = daemon.end()
+        self.assertIn(status, (-signal.SIGTERM, -signal.SIGINT))
+        self.assertEqual(errors, "")
+        self.assertNotIn("Traceback", output)
+        self.assertFalse((daemon.directory / SOCKET).exists())
+        self.assertFalse(daemon.pid_file.exists())

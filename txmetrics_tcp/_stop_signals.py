@@ -1,0 +1,63 @@
+"""
+What the daemon does when it is told to stop a second time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+_Handler = Callable[[int, FrameType | None], object]
+
+
+class StopSignals(Service):
+    """
+    Lets the first signal to stop be what it is to Twisted, and takes every further one for
+    impatience.  Twisted itself would log an error for it, and go on waiting.
+    """
+
+    _log = Logger(namespace="txmetrics_tcp")
+
+    def __init__(self, reactor: Any, hasten: Callable[[], object]) -> None:
+        """
+        @param hasten: called on the reactor thread when the process is told to stop again.
+        """
+        self._reactor = reactor
+        self._hasten = hasten
+        self._told = False
+
+    def startService(self) -> None:
+        super().startService()
+        # Twisted installs its handlers when the reactor begins to run.
+        self._reactor.callWhenRunning(self._install)
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            twisted = signal.getsignal(number)
+            # Where Twisted has none (`run(installSignalHandlers=False)`, say, or a SIGINT that
+            # is ignored, in the background of a shell), none is wanted.
+            if getattr(twisted, "__self__", None) is self._reactor and callable(twisted):
+                signal.signal(number, self._handler(twisted))
+
+    def _handler(self, first: _Handler) -> _Handler:
+        def handle(number: int, frame: FrameType | None) -> None:
+            # It may have begun to stop for another reason.
+            if self.running and not self._told:
+                self._told = True
+                first(number, frame)
+            else:
+                self._reactor.callFromThread(self._again, number)
+
+        return handle
+
+    def _again(self, number: int) -> None:
+        self._log.info(
+            "Received {signal} as well: not waiting for viewers any longer",
+            signal=signal.Signals(number).name,
+        )
+        self._hasten()
