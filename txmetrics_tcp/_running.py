@@ -60,8 +60,12 @@ class Running:
         """It is over.  Only the first call matters."""
         if self._exit_code is None:
             self._exit_code = exit_code
-            finished = maybeDeferred(self._finish).addErrback(self._failed)
-            finished.addBoth(lambda result: self._reactor.stop())
+            # Not from within what calls this: it may be in the middle of connecting.
+            self._reactor.callLater(0, self._end)
+
+    def _end(self) -> None:
+        finished = maybeDeferred(self._finish).addErrback(self._failed)
+        finished.addBoth(lambda result: self._reactor.stop())
 
     def _failed(self, reason: Failure) -> None:
         self._failure = self._failure or reason

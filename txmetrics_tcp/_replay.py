@@ -1,0 +1,366 @@
+"""
+A recording, served again as a live server: paced by its own timing and by its slowest client.
+
+All of it belongs to the reactor thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import ServerFactory
+from zope.interface import implementer
+
+from txmetrics_tcp._arrival import ArrivingProtocol
+from txmetrics_tcp._batch import CHUNK
+from txmetrics_tcp._blocks import MAX_RECORDED_FRAME
+from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._endpoints import show_address
+from txmetrics_tcp._protocol import KNOCK_INTERVAL
+from txmetrics_tcp._recording import Chunk
+from txmetrics_tcp._standing import Standing
+from txmetrics_tcp._wire import EMPTY_FRAME, StreamError
+
+CATCH_UP = 1.0
+"""
+How many seconds of being late are made up for.  When a client, or the lack of one, holds the replay
+up for longer, the rest of it is played that much later.
+"""
+
+# No reactor can wait for as long as a file may say.
+_LONG = 3600.0
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol)
+class ReplayProtocol(ArrivingProtocol):
+    """
+    One client: takes what it is sent, and says when it can take no more for now.
+
+    @ivar ready: whether it takes more.
+    """
+
+    def __init__(self, factory: ReplayFactory, clock: IReactorTime, address: str) -> None:
+        super().__init__(factory, clock, address)
+        self.factory = factory
+        self._clock = clock
+        self._paused = False
+        self._finishing = False
+        # What it is told first, if it comes in the middle.
+        self._first: Iterator[bytes] = iter(())
+        self._knock: IDelayedCall | None = None
+        self.ready = False
+
+    # What the factory calls.
+
+    def start(self, first: Iterable[bytes]) -> None:
+        """
+        @param first: pieces to send before all else; whole frames each.
+        """
+        self._first = iter(first)
+        self._go_on()
+
+    def send(self, frames: bytes) -> None:
+        """Send frames, to a client that is ready."""
+        cast(Any, self.transport).write(frames)
+
+    def finish(self) -> None:
+        """Close the connection once all is sent."""
+        self._finishing = True
+        self._go_on()
+
+    # What the transport calls.
+
+    def begin(self) -> None:
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self.factory.client_began(self)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self.ready = False
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        # The transport says this when the connection is lost, just before connectionLost.
+        self._paused = True
+        self.ready = False
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has ended its sending side, or is gone.  Who is gone answers a knock with a
+        reset; who still reads skips an empty frame.
+        """
+        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+
+    def writeConnectionLost(self) -> None:
+        """Nobody ends our sending side but we ourselves, and then we close."""
+
+    def end(self) -> None:
+        self.ready = False
+        self._paused = True
+        if self._knock is not None:
+            self._knock.cancel()
+        self.factory.client_ended(self)
+
+    # Inside.
+
+    def _go_on(self) -> None:
+        while not self._paused:
+            frames = next(self._first, None)
+            if frames is None:
+                break
+            self.send(frames)
+        if self._paused:
+            return
+        if self._finishing:
+            # A registered producer would keep the connection open.
+            self.stopProducing()
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.hang_up()
+        else:
+            self.ready = True
+            self.factory.client_ready()
+
+    def _knock_again(self) -> None:
+        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+        if not self._paused:
+            self.send(EMPTY_FRAME)
+
+
+class ReplayFactory(ServerFactory):
+    """
+    Sends the same recording to all clients, and drops nothing.
+
+    It begins when the first client is there; it goes on only while there is one, and all that are
+    there have taken what came before.  Who comes later is told first where the stream stands (see
+    `Standing`), and then gets what the others get.
+
+    @ivar clients: those that are there, in the order in which they came.
+    @ivar standing: what was sent so far.
+    @ivar bytes_sent: how many bytes of the recording were sent, to each client that was there.
+    @ivar begun: whether anything was sent.
+    @ivar damage: why the replay ended before the recording did; empty if it did not.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        chunks: Callable[[], Iterable[Chunk]],
+        finished: Callable[[], object],
+        *,
+        speed: float = 1.0,
+        loop: bool = False,
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        """
+        @param reactor: provides `IReactorTime`.
+        @param chunks: called to begin reading the recording, once, or again and again.  May raise
+            what C{damage} is to say, as an OSError; so may the iteration.
+        @param finished: called once, when all is sent and all clients are gone.
+        @param speed: how many seconds of the recording are played in one; infinity for as fast as
+            clients take them.
+        @param loop: whether it begins anew after the end.
+        @param say: takes a remark of one line, for people.
+        """
+        self._clock: IReactorTime = reactor
+        self._chunks = chunks
+        self._finished = finished
+        self._speed = speed
+        self._loop = loop
+        self._say = say
+        self.clients: dict[ReplayProtocol, None] = {}
+        self.standing = Standing()
+        self._decoder = Decoder(MAX_RECORDED_FRAME)
+        self.bytes_sent = 0
+        self.begun = False
+        self.damage = ""
+        self._reading: Iterator[Chunk] = iter(())
+        self._next: Chunk | None = None
+        # When the recording's time was 0, by the clock, or would have been.
+        self._origin = 0.0
+        self._turn: IDelayedCall | None = None
+        self._ending = False
+
+    def buildProtocol(self, addr: IAddress | None) -> ReplayProtocol | None:
+        if self._ending:
+            return None
+        return ReplayProtocol(self, self._clock, show_address(addr))
+
+    def stop(self) -> None:
+        """Close all connections now.  C{finished} is not called."""
+        self._ending = True
+        self._finished = lambda: None
+        self._cancel()
+        for client in list(self.clients):
+            client.abort()
+
+    @property
+    def waits_for(self) -> list[ReplayProtocol]:
+        """The clients that have not taken yet what was sent."""
+        return [client for client in self.clients if not client.ready]
+
+    # What the clients call.
+
+    def client_arrived(self, client: ReplayProtocol) -> None:
+        """It may have a handshake to do first."""
+
+    def client_left(self, client: ReplayProtocol) -> None:
+        """It was told already with `client_ended`, if it is of interest."""
+
+    def turn_away(self, client: ReplayProtocol, reason: str, detail: str = "") -> None:
+        self._say(f"client {client.address} was turned away because {reason}")
+
+    def client_began(self, client: ReplayProtocol) -> None:
+        if self._ending:
+            client.abort()
+            return
+        self.clients[client] = None
+        first = not self.begun and len(self.clients) == 1
+        self._say(f"client {client.address} has come{', the replay begins' if first else ''}")
+        client.start(_joined(self.standing.frames()))
+
+    def client_ready(self) -> None:
+        if self._turn is None and not self._ending:
+            self._turn = self._clock.callLater(0, self._play)
+
+    def client_ended(self, client: ReplayProtocol) -> None:
+        if client in self.clients:
+            del self.clients[client]
+            self._say(f"client {client.address} has gone")
+        if self._ending:
+            self._finish()
+        elif not self.clients:
+            if self.begun:
+                self._say("nobody is there any more; the replay waits for somebody")
+        else:
+            # Maybe it was the only one that the others waited for.
+            self.client_ready()
+
+    # Inside.
+
+    def _play(self) -> None:
+        """Send what is due, and see to it that this is called again."""
+        self._turn = None
+        if self._ending or not self.clients or self.waits_for:
+            # Called again when that has changed.
+            return
+        frames = self._due()
+        if frames:
+            self.begun = True
+            self.bytes_sent += len(frames)
+            for client in list(self.clients):
+                client.send(frames)
+        if self._next is None:
+            self._ending = True
+            for client in list(self.clients):
+                client.finish()
+            self._finish()
+            return
+        if self._turn is None:
+            late = self._late(self._next)
+            self._turn = self._clock.callLater(min(max(0.0, -late), _LONG), self._play)
+
+    def _due(self) -> bytes:
+        """What of the recording is due, but not much more than `CHUNK` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < CHUNK and self._has_next():
+            chunk = cast(Chunk, self._next)
+            late = self._late(chunk)
+            if late < 0:
+                break
+            if late > CATCH_UP:
+                self._origin += late
+            try:
+                self.standing.follow(list(self._decoder.feed(chunk.frames)))
+            except StreamError as error:
+                self._break_off(str(error))
+                break
+            pieces.append(chunk.frames)
+            size += len(chunk.frames)
+            self._next = None
+        # So that it is known whether this was the last.
+        self._has_next()
+        return b"".join(pieces)
+
+    def _has_next(self) -> bool:
+        """Whether there is a next chunk, which is read if need be."""
+        if self._next is None and not self.damage:
+            self._next = self._read() or (
+                self._read_anew() if self._loop or not self.begun else None
+            )
+        return self._next is not None
+
+    def _read(self) -> Chunk | None:
+        try:
+            return next(self._reading, None)
+        except OSError as error:
+            self._break_off(f"it cannot be read: {error.strerror or error}")
+            return None
+
+    def _read_anew(self) -> Chunk | None:
+        if self.damage:
+            return None
+        try:
+            self._reading = iter(self._chunks())
+        except OSError as error:
+            self._break_off(f"it cannot be read: {error.strerror or error}")
+            return None
+        chunk = self._read()
+        if chunk is not None:
+            # It begins at once, whatever time passed before the first event.
+            self._origin = self._clock.seconds() - self._at(chunk)
+        return chunk
+
+    def _at(self, chunk: Chunk) -> float:
+        """When a chunk is to be sent, in seconds of ours since the beginning."""
+        return 0.0 if math.isinf(self._speed) else chunk.seconds / self._speed
+
+    def _late(self, chunk: Chunk) -> float:
+        if math.isinf(self._speed):
+            return 0.0
+        return self._clock.seconds() - self._origin - self._at(chunk)
+
+    def _break_off(self, why: str) -> None:
+        self.damage = why
+        self._next = None
+
+    def _cancel(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def _finish(self) -> None:
+        if not self.clients:
+            self._cancel()
+            finished, self._finished = self._finished, lambda: None
+            finished()
+
+
+def _joined(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Frames in pieces of about `CHUNK` bytes."""
+    pieces: deque[bytes] = deque()
+    size = 0
+    for frame in frames:
+        pieces.append(frame)
+        size += len(frame)
+        if size >= CHUNK:
+            yield b"".join(pieces)
+            pieces.clear()
+            size = 0
+    if pieces:
+        yield b"".join(pieces)

@@ -1,0 +1,182 @@
+"""
+``metrics-tcp replay``: serve a recording, for any viewer to watch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
+
+from txmetrics_tcp._arguments import speed
+from txmetrics_tcp._blocks import RecordingError
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint, show_address
+from txmetrics_tcp._exposure import audience
+from txmetrics_tcp._output import say
+from txmetrics_tcp._progress import Progress, show_time
+from txmetrics_tcp._recording import Chunk, RecordingReader
+from txmetrics_tcp._replay import ReplayFactory
+from txmetrics_tcp._running import Running
+
+
+class _Command:
+    """One run of the command, from its options to its exit code."""
+
+    def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
+        """
+        @raise EndpointError: the endpoint cannot be understood.
+        """
+        self._options = options
+        self._reactor = reactor
+        self._endpoint = server_endpoint(reactor, options.listen)
+        self._file: BinaryIO
+        self._reader: RecordingReader
+        self._size = 0
+        self._said = False
+        self._port: IListeningPort | None = None
+        self._progress = Progress(reactor, self._how_far)
+        self._running = Running(reactor, self._finish)
+        self._factory = ReplayFactory(
+            reactor,
+            self._read,
+            self._finished,
+            speed=options.speed,
+            loop=options.loop,
+            say=self._progress.say,
+        )
+
+    def run(self) -> int:
+        try:
+            self._file = open(self._options.file, "rb")  # noqa: SIM115
+            self._size = os.fstat(self._file.fileno()).st_size
+            self._reader = RecordingReader(self._file)
+        except RecordingError as error:
+            say(f"cannot replay {self._options.file}: {error}")
+            return 1
+        except OSError as error:
+            say(f"cannot replay {self._options.file}: {error.strerror or error}")
+            return 1
+        with self._file:
+            return self._running.run(self._start)
+
+    def _start(self) -> Any:
+        listening = maybeDeferred(self._endpoint.listen, self._factory)
+        return listening.addCallbacks(self._listening, self._not_listening)
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        address = port.getHost()
+        say(f"{self._options.file} is served on {show_address(address)} when somebody connects")
+        if who := audience(address):
+            say(f"{who} can read it")
+        self._progress.start()
+
+    def _not_listening(self, reason: Failure) -> None:
+        reason.trap(CannotListenError, OSError)
+        error = reason.value
+        why = error.socketError if isinstance(error, CannotListenError) else error
+        say(f"cannot listen on {self._options.listen}: {why}")
+        self._running.stop(1)
+
+    def _read(self) -> Iterator[Chunk]:
+        # The first time it has been begun already, to see what it is.
+        if self._factory.begun:
+            self._say_what_is_wrong()
+            self._file.seek(0)
+            self._reader = RecordingReader(self._file)
+        return iter(self._reader)
+
+    def _finished(self) -> None:
+        """All is sent."""
+        self._progress.stop()
+        self._say_what_is_wrong()
+        say(
+            f"replayed {self._factory.standing.metrics:,} events,"
+            f" {show_time(self._reader.seconds)} of recording"
+        )
+        self._running.stop(1 if self._factory.damage or self._reader.damage else 0)
+
+    def _say_what_is_wrong(self) -> None:
+        reader = self._reader
+        wrong = self._factory.damage or reader.damage
+        if not wrong and reader.cut_off:
+            where = f"within its last {reader.truncated} bytes, " if reader.truncated else ""
+            wrong = f"it was cut off, {where}and is replayed up to its last whole event"
+        if wrong and not self._said:
+            self._said = True
+            self._progress.say(f"{self._options.file}: {wrong}")
+
+    def _finish(self) -> Deferred[Any] | None:
+        self._progress.stop()
+        self._factory.stop()
+        return None if self._port is None else maybeDeferred(self._port.stopListening)
+
+    def _how_far(self) -> str:
+        factory = self._factory
+        percent = self._reader.position * 100 // max(self._size, 1)
+        far = (
+            f"{show_time(self._reader.seconds)} ({percent} %), {factory.standing.metrics:,} events"
+        )
+        match len(factory.clients):
+            case 0:
+                return f"{far}, waiting for a client"
+            case 1:
+                return f"{far}, 1 client"
+        slow = [client.address for client in factory.waits_for]
+        behind = f", waiting for {slow[0]}" if slow else ""
+        return f"{far}, {len(factory.clients)} clients{behind}"
+
+
+def run(options: argparse.Namespace, reactor: Any) -> int:
+    """
+    @return: the exit code.
+    @raise EndpointError: the endpoint cannot be understood.
+    """
+    return _Command(options, reactor).run()
+
+
+def add_command(commands: Any) -> None:
+    """
+    Add the command to ``metrics-tcp``.
+
+    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
+    """
+    parser = commands.add_parser(
+        "replay",
+        help="serve a recording again as a live stream",
+        description="""Serve what "metrics-tcp record" has written, as a live server would, to any
+        viewer. It waits for its first client, and then sends the recording with its own timing,
+        byte for byte the same to all, and drops nothing: it goes on when the slowest of its clients
+        has taken what came before, and waits while there is none. Who comes later is told first
+        what the metrics are and what their totals have come to, and sees the rest as the others
+        do.""",
+        epilog="""Times within the stream stay those of the recording. Exit codes: 0 when all was
+        sent and all clients have taken it, also of a recording that was cut off, which is said; 1
+        when FILE cannot be read, is no recording or is damaged, or when it is not possible to
+        listen; 2 for wrong arguments, 130 when interrupted (Ctrl-C), 143 when terminated.""",
+    )
+    parser.add_argument("file", metavar="FILE", help="the recording")
+    parser.add_argument(
+        "--speed",
+        type=speed,
+        default=1.0,
+        metavar="N",
+        help="""N times as fast as it was, 0.5 for half of it; "max" for as fast as the clients can
+        take it (default: 1)""",
+    )
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_ENDPOINT,
+        metavar="ENDPOINT",
+        help="""where to listen: PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's
+        server endpoint strings, such as unix:/run/metrics.sock; port 0 is any that is free
+        (default: %(default)s)""",
+    )
+    parser.add_argument("--loop", action="store_true", help="begin again after the end, for ever")
+    parser.set_defaults(run=run)

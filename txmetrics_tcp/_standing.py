@@ -1,0 +1,68 @@
+"""
+Where a stream stands: what somebody must be told who comes in the middle of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._totals import APPLY, Number
+from txmetrics_tcp._wire import encode_metadata, encode_metric, encode_status
+
+MAX_SERIES = 100_000
+"""Of how many series, and of how many descriptions, it is known, whatever the stream has."""
+
+_SET = {MetricKind.COUNTER: Operation.SET_COUNTER, MetricKind.GAUGE: Operation.SET_GAUGE}
+
+
+class Standing:
+    """
+    Follows a stream, and says what it comes to: the last status, all descriptions, and the totals
+    of counters and gauges.  Samples of histograms come to nothing, as with a live server.
+
+    @ivar metrics: how many events of metrics there were.
+    """
+
+    def __init__(self) -> None:
+        self.metrics = 0
+        self._status: Status | None = None
+        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
+        # With the time of the last event of each.
+        self._totals: dict[Key, tuple[Number, int]] = {}
+
+    def follow(self, events: Iterable[Event]) -> None:
+        """
+        @param events: the next ones of the stream.
+        """
+        for event in events:
+            if isinstance(event, Metric):
+                self.metrics += 1
+                self._add(event)
+            elif isinstance(event, Metadata):
+                name = event.kind, event.name
+                if name in self._descriptions or len(self._descriptions) < MAX_SERIES:
+                    self._descriptions[name] = event
+            else:
+                self._status = event
+
+    def frames(self) -> Iterator[bytes]:
+        """What it comes to so far, as frames of a stream."""
+        if self._status is not None:
+            yield encode_status(self._status)
+        for metadata in self._descriptions.values():
+            yield encode_metadata(metadata)
+        for key, (total, timestamp_ns) in self._totals.items():
+            yield encode_metric(Metric(key, _SET[key.kind], total, timestamp_ns))
+
+    def _add(self, metric: Metric) -> None:
+        apply = APPLY.get(metric.operation)
+        if apply is None:
+            return
+        totals = self._totals
+        before = totals.get(metric.key)
+        if before is not None:
+            totals[metric.key] = apply(before[0], metric.value), metric.timestamp_ns
+        elif len(totals) < MAX_SERIES:
+            zero = 0 if metric.key.kind is MetricKind.COUNTER else 0.0
+            totals[metric.key] = apply(zero, metric.value), metric.timestamp_ns
