@@ -5,6 +5,7 @@ real.
 
 from __future__ import annotations
 
+import signal
 import sys
 from io import StringIO
 from typing import Any
@@ -19,8 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.daemon import occupied_port
 from txmetrics_tcp import MetricsService, current_recorder, tap
 from txmetrics_tcp._collect import CollectorService
+from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._lag import LagService
+from txmetrics_tcp._stop_signals import StopSignals
 from txmetrics_tcp.tap import CannotStart, Options, makeService
+from txmetrics_tcp.testing import FakeReactor
 
 
 def parsed(*arguments: str) -> Options:
@@ -57,6 +61,9 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options.endpoints, [])
         self.assertEqual(options["buffer-size"], 1024)
         self.assertEqual(options["interval"], 1.0)
+        self.assertEqual(options["max-clients"], 1000)
+        self.assertIsNone(options["max-clients-per-address"])
+        self.assertEqual((options.networks, options.tls), ([], None))
         self.assertFalse(options["no-process"])
         self.assertFalse(options["no-host"])
 
@@ -77,6 +84,20 @@ class OptionsTests(SynchronousTestCase):
             error = self.assert_refused("--buffer-size", text)
             self.assertIn("--buffer-size", error)
             self.assertIn(repr(text), error)
+
+    def test_limits(self) -> None:
+        for option in ("max-clients", "max-clients-per-address"):
+            for text, limit in (("1", 1), ("65536", 65536), ("none", None)):
+                self.assertEqual(parsed(f"--{option}", text)[option], limit)
+            for text in ("0", "-1", "1.5", "many", ""):
+                error = self.assert_refused(f"--{option}", text)
+                self.assertIn(f"--{option} takes", error)
+                self.assertIn(repr(text), error)
+
+    def test_allow(self) -> None:
+        options = parsed("--allow", "192.0.2.0/24", "--allow=::1")
+        self.assertEqual([str(one) for one in options.networks], ["192.0.2.0/24", "::1/128"])
+        self.assertIn("--allow: 'here'", self.assert_refused("--allow", "here"))
 
     def test_interval(self) -> None:
         for text, seconds in (("5", 5.0), ("0.25", 0.25), ("1e3", 1000.0)):
@@ -112,6 +133,9 @@ class OptionsTests(SynchronousTestCase):
             ("--listen=", "127.0.0.1:5000"),
             ("--buffer-size=", "1024"),
             ("--interval=", "1.0"),
+            ("--max-clients=", "1000"),
+            ("--max-clients-per-address=", "none"),
+            ("--allow=", "from anywhere"),
             ("--no-process", "they are streamed"),
             ("--no-host", "they are streamed, if psutil is installed"),
         ):
@@ -140,7 +164,10 @@ class ServiceTests(SynchronousTestCase):
         service = makeService(parsed())
         self.assertTrue(IService.providedBy(service))
         # What records begins after what streams, and ends before.
-        self.assertEqual(self.kinds(service), [MetricsService, LagService, CollectorService])
+        self.assertEqual(
+            self.kinds(service),
+            [HangUpService, MetricsService, StopSignals, LagService, CollectorService],
+        )
 
     def test_nothing_happens_yet(self) -> None:
         """twistd forks after it has called makeService."""
@@ -157,7 +184,9 @@ class ServiceTests(SynchronousTestCase):
 
     def test_without_process(self) -> None:
         service = makeService(parsed("--no-process"))
-        self.assertEqual(self.kinds(service), [MetricsService, CollectorService])
+        self.assertEqual(
+            self.kinds(service), [HangUpService, MetricsService, StopSignals, CollectorService]
+        )
 
     def test_without_psutil(self) -> None:
         self.hide("psutil")
@@ -183,6 +212,7 @@ class CannotStartTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.port = occupied_port(self)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         self.errors = StringIO()
         self.patch(sys, "__stderr__", self.errors)
         self.logged: list[str] = []
@@ -249,3 +279,34 @@ class CannotStartTests(SynchronousTestCase):
         """twist calls startService only."""
         service = makeService(parsed(f"--listen={self.port}", "--no-host"))
         self.assertRaises(CannotStart, service.startService)
+
+
+class HangUpTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        self.reactor = FakeReactor()
+        self.told: list[int] = []
+        self.reactor.sigTerm = self.told.append  # type: ignore[attr-defined]
+
+    def hang_up(self) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.settle()
+
+    def test_ignored(self) -> None:
+        """With nohup, the end of a terminal is not the daemon's, but certificates can be read."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        HangUpService(self.reactor, None).startService()
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+        HangUpService(self.reactor, lambda: self.told.append(0)).startService()
+        self.hang_up()
+        self.assertEqual(self.told, [0])
+
+    def test_stopped(self) -> None:
+        """It does not stop what is stopping."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        service = HangUpService(self.reactor, None)
+        service.startService()
+        self.hang_up()
+        service.stopService()
+        self.hang_up()
+        self.assertEqual(self.told, [signal.SIGHUP])

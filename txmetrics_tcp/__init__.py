@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._sketch import Summary
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
+    from txmetrics_tcp._tls import ServerTLS, TLSError
     from txmetrics_tcp._view import SeriesView, SourceView
     from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata, encode_metric
 
@@ -105,12 +106,14 @@ __all__ = [
     "RouterRecorder",
     "Series",
     "SeriesView",
+    "ServerTLS",
     "Sink",
     "SourceView",
     "Stats",
     "Status",
     "StreamError",
     "Summary",
+    "TLSError",
     "TcpBuilder",
     "TcpRecorder",
     "ThreadedExporter",
@@ -154,6 +157,7 @@ _LATER = {
         "_sketch": "Summary",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
+        "_tls": "ServerTLS TLSError",
         "_view": "SeriesView SourceView",
         "_wire": "MAX_FRAME StreamError encode_metadata encode_metric",
     }.items()

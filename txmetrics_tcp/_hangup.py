@@ -32,8 +32,16 @@ class HangUpService(Service):
         self._reactor = reactor
         self._reload = reload
 
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._install()
+
     def startService(self) -> None:
         super().startService()
+        # twist calls this one alone.
+        self._install()
+
+    def _install(self) -> None:
         # With nohup it is ignored, so that the end of a terminal is not the daemon's.
         if self._reload is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # It stays when the service stops, and does nothing then: that is under way already.

@@ -16,15 +16,25 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
+from txmetrics_tcp._admission import MAX_CLIENTS, Network, network
 from txmetrics_tcp._collect import Collector, CollectorService
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, EndpointError, server_endpoint
+from txmetrics_tcp._endpoints import (
+    DEFAULT_ENDPOINT,
+    EndpointError,
+    has_own_tls,
+    server_endpoint,
+)
+from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._host import HostCollectors
-from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, check_buffer_size
+from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, at_least, check_buffer_size
 from txmetrics_tcp._lag import LagService
 from txmetrics_tcp._process import ProcessCollector
 from txmetrics_tcp._recorder import Recorder
 from txmetrics_tcp._server import MetricsFactory
 from txmetrics_tcp._service import ListenError, MetricsService
+from txmetrics_tcp._steady import measure_steadily
+from txmetrics_tcp._stop_signals import StopSignals
+from txmetrics_tcp._tls import ServerTLS, TLSError
 
 DEFAULT_INTERVAL = 1.0
 """Seconds from one reading of process and machine to the next."""
@@ -43,6 +53,21 @@ def _buffer_size(text: str) -> int | None:
         ) from None
 
 
+def _limit(option: str) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        if text.strip().lower() == "none":
+            return None
+        try:
+            limit: int = at_least(option, 1, int(text))
+            return limit
+        except ValueError:
+            raise UsageError(
+                f"--{option} takes a whole number from 1 up, or none; not {text!r}"
+            ) from None
+
+    return parse
+
+
 def _interval(text: str) -> float:
     try:
         interval = float(text)
@@ -53,11 +78,27 @@ def _interval(text: str) -> float:
     return interval
 
 
+def _dead_after(text: str) -> float | None:
+    if text.strip().lower() == "never":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds < math.inf:
+        raise UsageError(
+            f"--dead-after takes a number of seconds from 0.1 up, or never; not {text!r}"
+        )
+    return seconds
+
+
 class Options(UsageOptions):
     """
     What ``twistd metrics-tcp`` can be told.
 
     @ivar endpoints: where to listen; empty where nothing was said.
+    @ivar networks: where viewers may come from; empty for anywhere.
+    @ivar tls: what connections begin with, if it is TLS.
     """
 
     synopsis = "[options]"
@@ -65,8 +106,8 @@ class Options(UsageOptions):
     longdesc = (
         "Streams metrics of its own process, and of the machine where psutil is installed, over"
         " TCP to every viewer that connects (metrics-tcp tail, metrics-observer). It listens on"
-        " the loopback interface unless told otherwise: there is no encryption or password, and"
-        " who can connect can read."
+        " the loopback interface unless told otherwise, since who can connect can read. It needs no"
+        " privileges. At SIGHUP it reads its certificates again, or, without any, it stops."
     )
 
     optParameters = [  # noqa: RUF012, such is usage.Options
@@ -77,6 +118,48 @@ class Options(UsageOptions):
             "How many events may wait for a viewer that is slow, before its oldest are dropped;"
             " none for no limit, which may take all memory",
             _buffer_size,
+        ],
+        [
+            "dead-after",
+            None,
+            None,
+            "Cut off viewers that have not taken what waits for them for so many seconds, because"
+            " their machine is gone or because they are stalled; never for as long as the kernel"
+            " takes to find out, which it does of the former only [default: never]",
+            _dead_after,
+        ],
+        [
+            "max-clients",
+            None,
+            MAX_CLIENTS,
+            "How many viewers there may be at once; none for any number",
+            _limit("max-clients"),
+        ],
+        [
+            "max-clients-per-address",
+            None,
+            None,
+            "How many of them from one address, or, of IPv6, from one /64; none for any number"
+            " [default: none]",
+            _limit("max-clients-per-address"),
+        ],
+        [
+            "tls-key",
+            None,
+            None,
+            "A file with the private key, in PEM, not encrypted: all connections are TLS",
+        ],
+        [
+            "tls-cert",
+            None,
+            None,
+            "A file with the certificate, in PEM, and those that lead to its authority",
+        ],
+        [
+            "tls-client-ca",
+            None,
+            None,
+            "A file with the authorities, in PEM, that a viewer has to have a certificate from",
         ],
         [
             "interval",
@@ -104,13 +187,19 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
+        self.networks: list[Network] = []
+        self.tls: ServerTLS | None = None
+        self._with_tls: list[str] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """
         Where to listen; may be given several times. PORT (on the loopback interface),
-        HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string such as unix:/run/metrics.sock;
-        a port of 0 means any that is free [default: 127.0.0.1:5000]
+        HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string such as
+        unix:/run/metrics.sock:mode=660; a port of 0 means any that is free
+        [default: 127.0.0.1:5000]
         """
+        if has_own_tls(endpoint):
+            self._with_tls.append(endpoint)
         try:
             self.endpoints.append(server_endpoint(_reactor(), endpoint))
         except EndpointError as error:
@@ -118,6 +207,19 @@ class Options(UsageOptions):
 
     # --help shows it as it is, indentation included.
     opt_listen.__doc__ = cleandoc(opt_listen.__doc__ or "")
+
+    def opt_allow(self, text: str) -> None:
+        """
+        Let viewers come from this network only; may be given several times. 192.0.2.0/24,
+        2001:db8::/32, or an address. The loopback interface is one like any other;
+        UNIX sockets are open to whom their mode lets in [default: from anywhere]
+        """
+        try:
+            self.networks.append(network(text))
+        except ValueError as error:
+            raise UsageError(f"--allow: {error}") from None
+
+    opt_allow.__doc__ = cleandoc(opt_allow.__doc__ or "")
 
     def opt_version(self) -> None:
         """Display the version of txmetrics-tcp and exit."""
@@ -129,6 +231,23 @@ class Options(UsageOptions):
     def parseArgs(self, *args: str) -> None:
         if args:
             raise UsageError(f"unexpected {args[0]!r}; to listen there, write --listen {args[0]}")
+
+    def postOptions(self) -> None:
+        key, certificate, client_ca = (
+            self[f"tls-{option}"] for option in ("key", "cert", "client-ca")
+        )
+        if key is None and certificate is None and client_ca is None:
+            return
+        if key is None or certificate is None:
+            raise UsageError("TLS needs both --tls-key and --tls-cert")
+        if self._with_tls:
+            raise UsageError(
+                f"--listen: {self._with_tls[0]!r} has TLS already; with --tls-key, leave out ssl:"
+            )
+        try:
+            self.tls = ServerTLS(key, certificate, client_ca)
+        except TLSError as error:
+            raise UsageError(str(error)) from None
 
     def parseOptions(self, options: Any = None) -> None:
         """
@@ -196,11 +315,26 @@ def makeService(options: Options) -> Daemon:
     Make the daemon's services.  Nothing is opened before they start: twistd forks between.
     """
     reactor = _reactor()
+    if options.parent is not None:
+        # It is twistd's, or twist's, and the process is for nothing else.
+        measure_steadily(reactor)
     endpoints = options.endpoints or [server_endpoint(reactor, DEFAULT_ENDPOINT)]
-    metrics = MetricsService(MetricsFactory(reactor, options["buffer-size"]), endpoints)
+    factory = MetricsFactory(
+        reactor,
+        options["buffer-size"],
+        dead_after=options["dead-after"],
+        allow=options.networks,
+        max_clients=options["max-clients"],
+        max_clients_per_address=options["max-clients-per-address"],
+    )
+    metrics = MetricsService(factory, endpoints, tls=options.tls)
     interval = options["interval"]
     daemon = Daemon(lambda reason: _say(options.parent, reason))
+    # Before anybody can know that it listens, and send a signal.
+    reload = None if options.tls is None else options.tls.reload
+    HangUpService(reactor, reload).setServiceParent(daemon)
     metrics.setServiceParent(daemon)
+    StopSignals(reactor, metrics.hasten).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
         collectors["process"] = ProcessCollector(metrics.recorder)

@@ -1,0 +1,215 @@
+"""
+``twistd metrics-tcp``, as a process, behind doors: TLS, networks, limits, SIGHUP, UNIX sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.authority import DAY, Authority, no_tls
+from tests.daemon import LIMIT, TWIST, TWISTD, Daemon, Viewer
+from txmetrics_tcp import Status
+
+
+class DoorTestCase(SynchronousTestCase):
+    def daemon(self, *arguments: str) -> Daemon:
+        return Daemon(self, "-n", "metrics-tcp", "--no-host", "--interval=0.1", *arguments)
+
+    def connect(self, port: int) -> socket.socket:
+        connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+        self.addCleanup(connected.close)
+        return connected
+
+    def assert_streams(self, port: int) -> None:
+        self.assertIsInstance(next(iter(Viewer(self, port))), Status)
+
+    def assert_ended_by(self, daemon: Daemon, number: int) -> None:
+        status, output, errors = daemon.end()
+        self.assertEqual((status, errors), (-number, ""))
+        self.assertNotIn("Traceback", output)
+        self.assertFalse(daemon.pid_file.exists())
+
+
+class HangUpTests(DoorTestCase):
+    def test_stops(self) -> None:
+        """Without certificates SIGHUP is as SIGTERM, and clients see the end of whole frames."""
+        for runner in ("twistd", "twist"):
+            if runner == "twistd":
+                daemon = self.daemon("--listen=0")
+            else:
+                daemon = Daemon(self, "metrics-tcp", "--no-host", "--listen=0", runner=TWIST)
+            viewer = iter(Viewer(self, daemon.port))
+            next(viewer)
+            daemon.process.send_signal(signal.SIGHUP)
+            for _ in viewer:
+                pass
+            self.assert_ended_by(daemon, signal.SIGHUP)
+
+    def test_socket_file(self) -> None:
+        """Nothing is left behind."""
+        daemon = self.daemon("--listen=unix:x.sock")
+        daemon.wait_for("Streaming metrics on")
+        self.assertTrue((daemon.directory / "x.sock").is_socket())
+        daemon.process.send_signal(signal.SIGHUP)
+        self.assert_ended_by(daemon, signal.SIGHUP)
+        self.assertEqual(os.listdir(daemon.directory), [])
+
+    @skipIf(no_tls, no_tls)
+    def test_reloads(self) -> None:
+        """With them, it reads them again, and whoever is there notices nothing."""
+        authority = Authority(self)
+        own, new = authority.issue(), authority.issue()
+        daemon = self.daemon("--listen=0", f"--tls-key={own.key}", f"--tls-cert={own.cert}")
+        context = ssl.create_default_context(cafile=authority.file)
+
+        def connect() -> ssl.SSLSocket:
+            wrapped = context.wrap_socket(self.connect(daemon.port), server_hostname="127.0.0.1")
+            self.addCleanup(wrapped.close)
+            return wrapped
+
+        before = connect()
+        shutil.copy(new.key, own.key)
+        shutil.copy(new.cert, own.cert)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("Read key and certificates again")
+        after = connect()
+        self.assertNotEqual(before.getpeercert(True), after.getpeercert(True))
+        Path(own.key).write_text("nonsense")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for(r"Going on with the certificates of before: there is no private key in \S+")
+        later = connect()
+        self.assertEqual(later.getpeercert(True), after.getpeercert(True))
+        for wrapped in (before, after, later):
+            self.assertTrue(wrapped.recv(1000))
+        daemon.process.terminate()
+        self.assert_ended_by(daemon, signal.SIGTERM)
+
+    @skipIf(no_tls, no_tls)
+    def test_reloads_in_background(self) -> None:
+        """Files are found again, though a daemon goes to another directory."""
+        own = Authority(self).issue()
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        # Relative to where it is started.
+        start = f"import os; os.chdir({os.path.dirname(own.key)!r})"
+        daemon = Daemon(
+            self,
+            f"--rundir={directory}",
+            f"--pidfile={directory}/pid",
+            f"--logfile={directory}/log",
+            "metrics-tcp",
+            "--listen=0",
+            f"--tls-key={os.path.basename(own.key)}",
+            f"--tls-cert={os.path.basename(own.cert)}",
+            runner=[sys.executable, "-c", f"{start}; {TWISTD[-1]}"],
+        )
+        self.assertEqual(daemon.end(), (0, "", ""))
+        log = (directory / "log").read_text()
+        # Its reactor runs when it answers.
+        port = int(log.rpartition("Streaming metrics on 127.0.0.1:")[2])
+        plain = self.connect(port)
+        plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        plain.recv(1)
+        pid = int((directory / "pid").read_text())
+        os.kill(pid, signal.SIGHUP)
+        os.kill(pid, signal.SIGTERM)
+        self.assertTrue(daemon.has_gone())
+        log = (directory / "log").read_text()
+        self.assertIn("Read key and certificates again", log)
+        self.assertNotIn("Traceback", log)
+
+
+class StartTests(DoorTestCase):
+    def assert_refused(self, *arguments: str) -> str:
+        """It ends at once, with one line that says why."""
+        status, output, errors = self.daemon("--listen=0", *arguments).end()
+        self.assertEqual((status, output), (1, ""))
+        self.assertEqual(errors.count("\n"), 1, errors)
+        return errors
+
+    @skipIf(no_tls, no_tls)
+    def test_bad_files(self) -> None:
+        authority = Authority(self)
+        good = authority.issue()
+        old, locked = authority.issue(ends=-DAY / 24), authority.issue(password=b"secret")
+        for key, cert, reason in (
+            ("nowhere", good.cert, "cannot read "),
+            (good.key, old.key, "there is no certificate in "),
+            (old.key, old.cert, "has expired"),
+            (locked.key, locked.cert, "is encrypted"),
+            (old.key, good.cert, "is not that of "),
+        ):
+            said = self.assert_refused(f"--tls-key={key}", f"--tls-cert={cert}")
+            self.assertIn(reason, said)
+        said = self.assert_refused(
+            f"--tls-key={good.key}", f"--tls-cert={good.cert}", "--tls-client-ca=nowhere"
+        )
+        self.assertIn("cannot read ", said)
+
+    def test_bad_options(self) -> None:
+        for option, value in (
+            ("--allow", "nowhere"),
+            ("--allow", "192.0.2.1/24"),
+            ("--max-clients", "0"),
+            ("--max-clients-per-address", "few"),
+        ):
+            said = self.assert_refused(f"{option}={value}")
+            self.assertIn(f"{option}", said)
+            self.assertIn(repr(value), said)
+        for arguments in (["--tls-key=x"], ["--tls-cert=x"], ["--tls-client-ca=x"]):
+            self.assertIn("both --tls-key and --tls-cert", self.assert_refused(*arguments))
+        double = self.assert_refused("--listen=ssl:0", "--tls-key=x", "--tls-cert=x")
+        self.assertIn("ssl:0", double)
+
+    def test_without_extra(self) -> None:
+        modules = Path(self.mktemp()).resolve()
+        modules.mkdir()
+        (modules / "OpenSSL").mkdir()
+        (modules / "OpenSSL" / "__init__.py").write_text("raise ImportError('as if not there')\n")
+        arguments = ("-n", "metrics-tcp", "--listen=0", "--tls-key=x", "--tls-cert=x")
+        status, output, errors = Daemon(self, *arguments, modules=modules).end()
+        self.assertEqual((status, output, errors.count("\n")), (1, "", 1), errors)
+        self.assertIn("pip install 'txmetrics-tcp[tls]'", errors)
+
+    def test_limits(self) -> None:
+        daemon = self.daemon("--listen=0", "--max-clients=1", "--allow=127.0.0.0/8")
+        viewer = iter(Viewer(self, daemon.port))
+        next(viewer)
+        self.assertRaises((ConnectionError, StopIteration), next, iter(Viewer(self, daemon.port)))
+        daemon.wait_for("was turned away because there are 1 clients")
+
+    def test_not_allowed(self) -> None:
+        daemon = self.daemon("--listen=0", "--allow=192.0.2.0/24", "--allow=2001:db8::/32")
+        self.assertRaises((ConnectionError, StopIteration), next, iter(Viewer(self, daemon.port)))
+        daemon.wait_for("was turned away because its address is not allowed")
+
+    def test_exposed(self) -> None:
+        """It says who can read, and whom it lets in."""
+        daemon = self.daemon("--listen=0.0.0.0:0", "--allow=192.0.2.0/24")
+        daemon.wait_for(
+            r"Everybody in 192\.0\.2\.0/24 who can reach this machine can read the metrics on"
+        )
+
+    def test_killed(self) -> None:
+        """What one that was killed has left is not in the way of the next; one that lives is."""
+        path = Path(self.mktemp()).name
+        directory = f"unix:/tmp/{path}-{os.getpid()}.sock"
+        self.addCleanup(lambda: Path(directory[5:]).unlink(missing_ok=True))
+        first = self.daemon(f"--listen={directory}")
+        first.wait_for("Streaming metrics on")
+        status, _, errors = self.daemon(f"--listen={directory}").end()
+        self.assertEqual(status, 1)
+        self.assertIn("A program listens there already", errors)
+        first.process.kill()
+        first.end()
+        self.assertTrue(Path(directory[5:]).is_socket())
+        self.daemon(f"--listen={directory}").wait_for("Streaming metrics on")
