@@ -239,6 +239,22 @@ class RateTests(ViewCase):
         self.fold(Status("s", 1), event(SET, 9000))
         self.assertEqual(self.rate(), 0)
 
+    def test_change(self) -> None:
+        """All that was a change, however long it is ago."""
+        self.view.connected()
+        self.fold(Status("s", 1), event(SET, 1000), event(SET_GAUGE, 5.0), event(RECORD, 1.0))
+        self.fold(event(UP, 2.0, name="new"), event(INCREMENT, 3, name="new"))
+        for _ in range(10):
+            self.now += 100
+            self.fold(event(INCREMENT, 1), event(UP, -1.0))
+        self.fold(event(SET, 1100))
+        changes = [series.change for series in self.view.series.values()]
+        self.assertEqual(changes, [100, -10.0, 1, 2.0, 3])
+        self.view.connected()
+        self.fold(Status("s", 2), event(SET, 50), event(SET_GAUGE, 7.0), event(INCREMENT, 1))
+        counter, gauge = self.view.series.values()
+        self.assertEqual((counter.change, gauge.change), (101, 0))
+
     def test_falls(self) -> None:
         """A total that falls begins anew from there."""
         self.fold(event(INCREMENT, 100))
@@ -578,5 +594,6 @@ class ChunkTests(SynchronousTestCase):
             view.fold([happened])
             for key, series in view.series.items():
                 if key.kind is not MetricKind.GAUGE:
+                    self.assertGreaterEqual(series.change, 0)
                     self.assertGreaterEqual(series.rate(now), 0)
                     self.assertTrue(all(one >= 0 for one in series.history(now)))

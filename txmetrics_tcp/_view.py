@@ -54,6 +54,7 @@ class SeriesView:
         "_pending",
         "_second",
         "_set_at",
+        "_spread",
         "_view",
         "_watched",
         "_windows",
@@ -80,9 +81,11 @@ class SeriesView:
         else:
             self._history = Increases(second)
         # The increase of a total is its value less the base.  At the beginning of the second it
-        # was the mark.
-        self._base = 0
-        self._mark = 0
+        # was the mark.  What was spread over earlier seconds comes on top.  The base of a gauge is
+        # its first value.
+        self._base: int | float = 0
+        self._mark: int | float = 0
+        self._spread = 0
         # The connection in which the total was last known to be true, and the second.
         self._connection = -1
         self._set_at = second
@@ -103,6 +106,13 @@ class SeriesView:
             self._watched = None
         elif self._watched is None:
             self._watched = deque(maxlen=RECENT)
+
+    @property
+    def change(self) -> int | float:
+        """
+        By how much it has changed since it was first seen, as far as that counts for `rate`.
+        """
+        return self.value - self._base + self._spread
 
     def rate(self, now: float) -> float:
         """
@@ -187,7 +197,7 @@ class SeriesView:
         else:
             risen = self.value - self._base
             history.turn(second, risen - self._mark)
-            self._mark = risen  # type: ignore[assignment]
+            self._mark = risen
         if windows is not None and second // FINEST != self._second // FINEST:
             self._count_samples()
             windows.close(self._second - self._second % FINEST)
@@ -199,7 +209,8 @@ class SeriesView:
         if self._connection == connection and risen > 0:
             assert isinstance(self._history, Increases)
             self._history.spread(risen, self._set_at + 1)
-        self._base += risen  # type: ignore[assignment]
+            self._spread += risen  # type: ignore[assignment]
+        self._base += risen
         self.value = total
         self._connection = connection
         self._set_at = self._second
@@ -213,7 +224,7 @@ class SeriesView:
         """It had this total before it was first seen."""
         self.value = total
         if self.key.kind is MetricKind.COUNTER:
-            self._base = total  # type: ignore[assignment]
+            self._base = total
 
     def _begin_anew(self, second: int) -> None:
         """Forget what another run of the program had; not what a chart shows of it."""
@@ -222,7 +233,7 @@ class SeriesView:
         if self.key.kind is MetricKind.GAUGE:
             self.value = 0.0
         else:
-            self._base -= self.value  # type: ignore[assignment]
+            self._base -= self.value
             self.value = 0
         self.events = 0
         self._connection = -1
@@ -313,7 +324,7 @@ class SourceView:
                 key, operation, value, timestamp_ns = event
                 series = series_of(id(key))
                 if series is None:
-                    series = self._find(key, operation, second)
+                    series = self._find(event, second)
                     if series is None:
                         continue
                 if series._second != second:
@@ -387,8 +398,9 @@ class SourceView:
         self._by_identity.clear()
         self._identified.clear()
 
-    def _find(self, key: Key, operation: Operation, second: int) -> SeriesView | None:
+    def _find(self, event: Metric, second: int) -> SeriesView | None:
         """The series of a key that is not known by identity; None if there is no room for it."""
+        key, operation, value, _timestamp_ns = event
         series = self.series.get(key)
         if series is None:
             if len(self.series) >= self._max_series:
@@ -404,6 +416,8 @@ class SourceView:
                 # It has just begun, and so its total is known.
                 series._connection = self._connection
                 series._set_at = second
+            elif key.kind is MetricKind.GAUGE:
+                series._base = value if operation is _SET_GAUGE else series.value
             self.series[key] = series
         if len(self._identified) > 4 * len(self.series) + 1000:
             # Nobody sends the same objects again.
