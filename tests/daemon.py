@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
@@ -55,11 +55,13 @@ class Daemon:
         *arguments: str,
         runner: list[str] = TWISTD,
         modules: Path | None = None,
+        inherit: Sequence[int] = (),
     ) -> None:
         """
         @param case: the test that it is for, at the end of which it is killed.
         @param arguments: those of the runner.
         @param modules: a directory of modules that it finds before all others.
+        @param inherit: descriptors that it gets.
         """
         self.directory = Path(case.mktemp()).resolve()
         self.directory.mkdir()
@@ -77,7 +79,7 @@ class Daemon:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,
-                pass_fds=[leash],
+                pass_fds=[leash, *inherit],
             )
         finally:
             os.close(leash)
