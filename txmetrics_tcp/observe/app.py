@@ -91,7 +91,11 @@ class ObserveApp(App[int]):
         self.table = SeriesTable(self.rows, id="table")
         self.detail = Detail(id="detail")
         self._body = Container(self.table, self.detail, id="body")
-        self._field = Input(id="filter", placeholder="word kind:histogram label=value /regex/ -not")
+        self._field = Input(
+            id="filter",
+            placeholder="word kind:histogram label=value /regex/ -not",
+            select_on_focus=False,
+        )
         self._problem = Static("", id="filter-error", markup=False)
         self._bar = Horizontal(
             Static(" / ", markup=False), self._field, self._problem, id="filter-bar"

@@ -14,7 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from txmetrics_tcp.observe.cells import fit, shown
+from txmetrics_tcp.observe.cells import fit, fit_end, shown
 from txmetrics_tcp.observe.palette import (
     ACCENT,
     BACKGROUND,
@@ -36,6 +36,9 @@ MAX_SHARE = 4
 RESTART_SHOWN = 60.0
 """For how many seconds a restart is a warning."""
 
+
+MAX_LABEL = 36
+"""How many cells the name of a source takes at most."""
 
 MAX_NOTE = 80
 """How many characters are said of what is wrong."""
@@ -166,9 +169,10 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
     style = ink(color if color != GOOD else DIM)
     pieces = [
         Piece(" ● ", ink(color)),
-        Piece(source.label, text),
-        Piece(f"  {what}", style),
-        Piece(more, style, 1),
+        Piece(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
+        # That all is well, the dot says as well.
+        Piece(f"  {what}", style, 1 if color == GOOD else 0),
+        Piece(more, style, 2),
     ]
     pieces += [Piece("  ", dim), *loss_pieces(source)]
     if view.refused:
@@ -179,7 +183,7 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
         style = ink(WARNING if ago < RESTART_SHOWN else DIM)
         pieces += [
             Piece(f"  ↻ restarted{times}", style),
-            Piece(f" {duration(ago)} ago", style, 1),
+            Piece(f" {duration(ago)} ago", style, 2),
         ]
     if several:
         pieces.append(Piece(f"  {brief(source.events_per_second)}/s", dim, 3))

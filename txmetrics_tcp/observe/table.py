@@ -37,7 +37,7 @@ QUIET = 30.0
 """After how many seconds without an event a series is drawn dim."""
 
 
-class SeriesTable(ScrollView, can_focus=True):
+class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     """
     Draws `Rows`.
 

@@ -1,0 +1,145 @@
+"""
+Runs the viewer without a terminal and without a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._view import SourceView
+from txmetrics_tcp.observe.app import ObserveApp
+from txmetrics_tcp.observe.rows import Row
+from txmetrics_tcp.observe.sources import Source, State
+
+SECOND = 1_000_000_000
+WHEN = 1_795_363_464 * SECOND
+"""2026-11-22T16:04:24Z"""
+
+
+class FedSource(Source):
+    """
+    A source that a test feeds.
+
+    @ivar seconds_passed: the time, for the view and for all else.
+    """
+
+    def __init__(self, label: str = "here:1") -> None:
+        self.seconds_passed = 1000.0
+        super().__init__(label, SourceView(self.clock), self.clock)
+        self.started = self.stopped = 0
+        self.turn(State.CONNECTED)
+        self.view.connected()
+
+    def clock(self) -> float:
+        return self.seconds_passed
+
+    def turn(self, state: State, note: str = "") -> None:
+        self._turn(state, note)
+
+    def start(self) -> None:
+        self.started += 1
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def feed(self, events: Iterable[Event], seconds: float = 1.0) -> None:
+        """Let time pass, and events come."""
+        self.seconds_passed += seconds
+        self.view.fold(events)
+
+
+def event(
+    operation: Operation, name: str, value: float, labels: dict[str, str] | None = None
+) -> Metric:
+    return Metric(Key.of(operation.kind, name, labels), operation, value, WHEN)
+
+
+def count(name: str, value: int = 1, **labels: str) -> Metric:
+    return event(Operation.INCREMENT_COUNTER, name, value, labels)
+
+
+def gauge(name: str, value: float, **labels: str) -> Metric:
+    return event(Operation.SET_GAUGE, name, value, labels)
+
+
+def sample(name: str, value: float, **labels: str) -> Metric:
+    return event(Operation.RECORD_HISTOGRAM, name, value, labels)
+
+
+def some_events() -> list[Event]:
+    """A few series of each kind; their order by name is not that by value or by rate."""
+    return [
+        Status("a program", 1),
+        Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "How long it took."),
+        Metadata(MetricKind.GAUGE, "memory", "bytes", "In use."),
+        count("answers", 30, route="/", status="200"),
+        count("answers", 10, route="/users", status="404"),
+        count("bytes_sent", 20),
+        gauge("memory", 1536.0),
+        *(sample("latency", number / 1000, route="/") for number in range(1, 101)),
+    ]
+
+
+Scenario = Callable[[Pilot[int], ObserveApp], Awaitable[None]]
+
+
+def watch(
+    scenario: Scenario,
+    *sources: Source,
+    size: tuple[int, int] = (120, 40),
+    export_dir: Path | None = None,
+) -> ObserveApp:
+    """
+    Run the viewer for as long as a scenario takes.
+
+    @return: the app, when it has ended.
+    """
+    if not sources:
+        source = FedSource()
+        source.feed(some_events())
+        sources = (source,)
+    app = ObserveApp(sources, export_dir)
+
+    async def run() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await draw(pilot, app)
+            await scenario(pilot, app)
+
+    # A loop of its own, and none afterwards: trial runs on another reactor.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
+    return app
+
+
+async def draw(pilot: Pilot[int], app: ObserveApp) -> None:
+    """Have a frame drawn now."""
+    for source in app.rows.sources:
+        source.tick()
+    app.redraw()
+    await pilot.pause()
+
+
+def drawn(widget: Any) -> list[str]:
+    """What a widget that draws lines shows."""
+    if hasattr(widget, "get_strips"):
+        return [strip.text for strip in widget.get_strips()]
+    return [widget.render_line(y).text for y in range(widget.size.height)]
+
+
+def listed(app: ObserveApp) -> list[str]:
+    """What the table lists: series as text, and the titles of groups."""
+    return [str(line.key) if isinstance(line, Row) else line.title for line in app.rows.lines]
+
+
+def told(app: ObserveApp) -> list[str]:
+    """What the app has said in its corner."""
+    return [notification.message for notification in app._notifications]

@@ -1,0 +1,789 @@
+"""
+The viewer: each of its keys, the mouse, and what it shows of whatever a server sends.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.observing import (
+    FedSource,
+    count,
+    draw,
+    drawn,
+    gauge,
+    listed,
+    sample,
+    some_events,
+    told,
+    watch,
+)
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._filters import SYNTAX
+from txmetrics_tcp.observe.app import ObserveApp
+from txmetrics_tcp.observe.help import Help, help_text
+from txmetrics_tcp.observe.keys import KEYS, MOUSE
+from txmetrics_tcp.observe.rows import Group, Row
+from txmetrics_tcp.observe.sources import State
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BY_NAME = [
+    "answers [route = /, status = 200]",
+    "answers [route = /users, status = 404]",
+    "bytes_sent",
+    "latency [route = /]",
+    "memory",
+]
+
+Seen = tuple[Pilot[int], ObserveApp]
+
+
+def chosen(app: ObserveApp) -> str:
+    line = app.table.chosen
+    assert line is not None
+    return str(line.key) if isinstance(line, Row) else line.title
+
+
+class KeyTests(SynchronousTestCase):
+    """
+    Each key does what the help says.
+
+    For each line of `KEYS` there is a method here; it is run with each key that stands there.
+    """
+
+    def test_all(self) -> None:
+        """No key goes without its test."""
+        actions = {re.split(r"[ (']", key.action)[0] for key in KEYS}
+        tested = {name.removeprefix("test_").lower() for name in dir(self) if "test_" in name}
+        self.assertEqual({action.replace("_", "") for action in actions} - tested, set())
+
+    def each(self, action: str) -> list[str]:
+        """The keys of an action."""
+        found = [name for key in KEYS if key.action == action for name in key.keys.split(",")]
+        self.assertTrue(found, action)
+        return found
+
+    def test_move(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for down, up in zip(self.each("move(1)"), self.each("move(-1)"), strict=True):
+                self.assertEqual(chosen(app), BY_NAME[0])
+                await pilot.press(down, down)
+                self.assertEqual(chosen(app), BY_NAME[2])
+                await pilot.press(up)
+                self.assertEqual(chosen(app), BY_NAME[1])
+                await pilot.press(up, up, up)
+                self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_page(self) -> None:
+        source = FedSource()
+        source.feed([count(f"n{number:03}") for number in range(100)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            height = app.table.body_height
+            await pilot.press(*self.each("page(1)"))
+            self.assertEqual(chosen(app), f"n{height:03}")
+            lines = drawn(app.table)
+            self.assertIn(f"n{height:03}", lines[-1])
+            await pilot.press(*self.each("page(-1)"))
+            self.assertEqual(chosen(app), "n000")
+            self.assertIn("n000", drawn(app.table)[1])
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_edge(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for last in self.each("edge(1)"):
+                await pilot.press(last)
+                self.assertEqual(chosen(app), BY_NAME[-1])
+                await pilot.press(*self.each("edge(-1)"))
+                self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_columns(self) -> None:
+        """At 80 columns percentiles are further right; the name stays."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            before = drawn(app.table)[0]
+            self.assertIn("trend", before)
+            self.assertNotIn("p99", before)
+            keys = zip(self.each("columns(1)"), self.each("columns(-1)"), strict=True)
+            for further, back in keys:
+                await pilot.press(*[further] * 12)
+                titles = drawn(app.table)[0]
+                self.assertIn("p999", titles)
+                self.assertIn("max", titles)
+                self.assertNotIn("rate", titles)
+                self.assertTrue(titles.strip("◂ ").startswith("name"), titles)
+                await pilot.press(*[back] * 12)
+                self.assertEqual(drawn(app.table)[0], before)
+
+        watch(scenario, size=(80, 24))
+
+    def test_detail(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            await pilot.press("down", "down", "down", *self.each("detail"))
+            await draw(pilot, app)
+            source.feed([sample("latency", 0.0015, route="/")])
+            await draw(pilot, app)
+            self.assertTrue(app.detail.display)
+            text = "\n".join(drawn(app.detail))
+            for part in [
+                "latency  histogram  seconds  here:1",
+                "route=/",
+                "How long it took.",
+                "60 s ago",
+                "60 s    all time",
+                "p999",
+                "100ms",
+                "101",
+                ":24.000  1.5ms",
+            ]:
+                self.assertIn(part, text)
+            await pilot.press("down")
+            await draw(pilot, app)
+            text = "\n".join(drawn(app.detail))
+            for part in ["memory  gauge  bytes", "In use.", "1.50 KiB", "1536.0"]:
+                self.assertIn(part, text)
+            await pilot.press(*self.each("detail"))
+            self.assertFalse(app.detail.display)
+
+        watch(scenario)
+
+    def test_foldGroup(self) -> None:
+        """On the line of a group, the same key folds it."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g", "home", "enter")
+            self.assertEqual(listed(app)[:2], ["answers", "bytes_sent"])
+            self.assertEqual(chosen(app), "answers")
+            self.assertIn("▸ answers  2", drawn(app.table)[1])
+            self.assertFalse(app.detail.display)
+            await pilot.press("enter")
+            self.assertEqual(listed(app)[:3], ["answers", *BY_NAME[:2]])
+
+        watch(scenario)
+
+    def test_filter(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("filter"))
+            field = app.query_one("#filter", Input)
+            self.assertTrue(field.has_focus)
+            # All that is typed is text now, also what is a key otherwise.
+            await pilot.press(*"status=4")
+            self.assertEqual(listed(app), [])
+            self.assertIn("no series passes the filter", "\n".join(drawn(app.table)))
+            await pilot.press("*")
+            self.assertEqual(listed(app), BY_NAME[1:2])
+            self.assertIn("1 of 5", drawn(app.header)[0])
+            await pilot.press("enter")
+            self.assertFalse(field.has_focus)
+            self.assertEqual(listed(app), BY_NAME[1:2])
+            self.assertIn("/ status=4*", drawn(app.header)[0])
+            # What is new is filtered as well.
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            source.feed([count("a", status="500"), count("b", status="401")])
+            await draw(pilot, app)
+            self.assertEqual(listed(app), [BY_NAME[1], "b [status = 401]"])
+            # It can be changed.
+            await pilot.press("slash", "backspace", "backspace", "5", "*", "enter")
+            self.assertEqual(listed(app), ["a [status = 500]"])
+
+        watch(scenario)
+
+    def test_filterWrong(self) -> None:
+        """What cannot be understood is said, and what is listed stays."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"kind:c")
+            self.assertEqual(listed(app), BY_NAME[:3])
+            await pilot.press("x")
+            problem = app.query_one("#filter-error")
+            self.assertIn("no kind 'cx'", str(problem.render()))
+            self.assertEqual(listed(app), BY_NAME[:3])
+            await pilot.press("backspace")
+            self.assertEqual(str(problem.render()), "")
+
+        watch(scenario)
+
+    def test_stepBack(self) -> None:
+        (key,) = self.each("step_back")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", "m", "e", "m", key)
+            self.assertEqual(listed(app), BY_NAME)
+            self.assertTrue(app.table.has_focus)
+            await pilot.press("slash", "m", "e", "m", "enter", "enter", "question_mark")
+            self.assertIsInstance(app.screen, Help)
+            await pilot.press(key)
+            self.assertNotIsInstance(app.screen, Help)
+            self.assertTrue(app.detail.display)
+            await pilot.press(key)
+            self.assertFalse(app.detail.display)
+            self.assertEqual(listed(app), ["memory"])
+            await pilot.press(key)
+            self.assertEqual(listed(app), BY_NAME)
+
+        watch(scenario)
+
+    def test_sort(self) -> None:
+        """The columns, one after the other; the order is that of their values."""
+        (following,), (before,) = self.each("sort(1)"), self.each("sort(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            seen = []
+            for _ in range(12):
+                seen.append(app.rows.sort)
+                self.assertRegex(drawn(app.table)[0], f"[▲▼]?{app.rows.sort}[▲▼]?")
+                await pilot.press(following)
+            self.assertEqual(
+                seen,
+                [
+                    "name",
+                    "labels",
+                    "kind",
+                    "value",
+                    "rate",
+                    "trend",
+                    "min",
+                    "p50",
+                    "p90",
+                    "p99",
+                    "p999",
+                    "max",
+                ],
+            )
+            self.assertEqual(app.rows.sort, "name")
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press(before)
+            self.assertEqual(app.rows.sort, "max")
+            # What has no percentiles comes last.
+            self.assertEqual(listed(app)[0], "latency [route = /]")
+            await pilot.press(*[before] * 8)
+            self.assertEqual(app.rows.sort, "value")
+            self.assertEqual(
+                listed(app), [BY_NAME[4], BY_NAME[3], BY_NAME[0], BY_NAME[2], BY_NAME[1]]
+            )
+
+        watch(scenario, size=(80, 24))
+
+    def test_reverse(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertIn("name▲", drawn(app.table)[0])
+            await pilot.press(*self.each("reverse"))
+            self.assertEqual(listed(app), BY_NAME[::-1])
+            self.assertIn("name▼", drawn(app.table)[0])
+            # The chosen series goes with it.
+            self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_group(self) -> None:
+        (following,), (before,) = self.each("group(1)"), self.each("group(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(following)
+            self.assertEqual(listed(app)[:4], ["answers", *BY_NAME[:2], "bytes_sent"])
+            # Sums, where they mean something.
+            self.assertRegex(drawn(app.table)[1], r"▾ answers  2 .* 40 ")
+            await pilot.press(following)
+            self.assertEqual(
+                [line.title for line in app.rows.lines if isinstance(line, Group)],
+                ["route=/", "route=/users", "without route"],
+            )
+            self.assertIn("by route", drawn(app.header)[0])
+            await pilot.press(following)
+            self.assertIn("status=404", listed(app))
+            await pilot.press(following)
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press(before)
+            self.assertIn("without status", listed(app))
+
+        watch(scenario)
+
+    def test_window(self) -> None:
+        """Percentiles are of the time that was chosen."""
+        source = FedSource()
+        source.feed([sample("latency", 9.0)])
+        source.feed([sample("latency", 2.0)], 150)
+        source.feed([sample("latency", 1.0)], 100)
+        (longer,), (shorter,) = self.each("window(1)"), self.each("window(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def largest() -> str:
+                return drawn(app.table)[1].split()[-1]
+
+            await pilot.press(*["right"] * 10)
+            self.assertEqual((app.rows.window, largest()), (60.0, "1"))
+            await pilot.press(longer)
+            self.assertEqual((app.rows.window, largest()), (300.0, "9"))
+            self.assertIn("window 5 min", drawn(app.header)[0])
+            await pilot.press(longer)
+            self.assertEqual((app.rows.window, largest()), (None, "9"))
+            self.assertIn("all time", drawn(app.header)[0])
+            await pilot.press(longer)
+            self.assertEqual(app.rows.window, 10.0)
+            await pilot.press(shorter)
+            self.assertIsNone(app.rows.window)
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_pause(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            total = 20
+            for key in self.each("pause"):
+                await pilot.press(key)
+                before = drawn(app.table)
+                self.assertIn("PAUSED", drawn(app.header)[0])
+                new = f"new_{key}"
+                source.feed([count("bytes_sent", 1000), count(new), Status("a program", 1, 5)])
+                total += 1000
+                await draw(pilot, app)
+                self.assertEqual(drawn(app.table), before)
+                # What is lost is told all the same.
+                self.assertIn("missed 5", drawn(app.header)[1])
+                # One can look around meanwhile, but not at other times.
+                await pilot.press("r", "w", "enter")
+                self.assertEqual(listed(app)[-5:], BY_NAME[::-1][-5:])
+                self.assertEqual(app.rows.window, 60.0)
+                self.assertIn("held still", told(app)[0])
+                await pilot.press("r", "enter", key)
+                self.assertNotIn("PAUSED", drawn(app.header)[0])
+                # Nothing was left out.
+                self.assertIn(new, listed(app))
+                self.assertIn(f" {total:,} ", drawn(app.table)[3])
+
+        watch(scenario)
+
+    def test_clear(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            await pilot.press("enter", *self.each("clear"))
+            self.assertEqual(listed(app), [])
+            self.assertIn("no series yet", "\n".join(drawn(app.table)))
+            # As many come at once as there were before; totals go on.
+            source.feed([count("bytes_sent"), *(count(f"n{number}") for number in range(4))])
+            await draw(pilot, app)
+            self.assertEqual(listed(app), ["bytes_sent", "n0", "n1", "n2", "n3"])
+            self.assertIn(" 21 ", drawn(app.table)[1])
+
+        watch(scenario)
+
+    def test_export(self) -> None:
+        """What is listed, and nothing else, goes into a file that was not there before."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"route:", "enter", "r")
+            await pilot.press(*self.each("export('json')"))
+            await pilot.press(*self.each("export('json')"))
+            await pilot.press(*self.each("export('csv')"))
+
+        app = watch(scenario, export_dir=directory)
+        wanted = [BY_NAME[3], BY_NAME[1], BY_NAME[0]]
+        one, other = sorted(directory.glob("*.json"))
+        document = json.loads(one.read_text())
+        self.assertEqual(
+            [
+                str(Key.of(MetricKind(series["kind"]), series["name"], series["labels"]))
+                for series in document["series"]
+            ],
+            wanted,
+        )
+        self.assertEqual(document["filter"], "route:")
+        self.assertEqual(document["sources"][0]["source"], "here:1")
+        latency, _, answers = document["series"]
+        self.assertEqual(answers["value"], 30)
+        self.assertEqual(latency["unit"], "seconds")
+        self.assertEqual((latency["window"]["count"], latency["window"]["max"]), (100, 0.1))
+        self.assertEqual(json.loads(other.read_text())["series"], document["series"])
+        (table,) = directory.glob("*.csv")
+        with open(table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["name"] for row in rows], ["latency", "answers", "answers"])
+        self.assertEqual(rows[0]["p999"], str(latency["window"]["p999"]))
+        self.assertEqual(rows[2]["labels"], "route=/ status=200")
+        for path in (one, other, table):
+            self.assertIn(f"written: {path.resolve()}", told(app))
+
+    def test_picture(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("picture"))
+
+        app = watch(scenario, export_dir=directory)
+        (path,) = directory.glob("*.svg")
+        text = path.read_text()
+        self.assertTrue(text.startswith("<svg"))
+        self.assertIn("bytes_sent", text)
+        # It is whole without the net.
+        self.assertNotIn("url(http", text)
+        self.assertIn(f"written: {path.resolve()}", told(app))
+
+    def test_cannotWrite(self) -> None:
+        """A directory that cannot be written to is a line on the screen."""
+        directory = Path(self.mktemp())
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("e", "v", "x")
+            await pilot.pause()
+            self.assertTrue(app.is_running)
+
+        app = watch(scenario, export_dir=directory)
+        reason = f"cannot write to {directory.resolve()}: No such file or directory"
+        self.assertEqual(told(app), [reason] * 3)
+
+    def test_help(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for key in self.each("help"):
+                await pilot.press(key)
+                self.assertIsInstance(app.screen, Help)
+                await pilot.press("pagedown", "down", "j", "k", "up", "pageup", "space")
+                self.assertIsInstance(app.screen, Help)
+                await pilot.press(key)
+                self.assertNotIsInstance(app.screen, Help)
+
+        watch(scenario, size=(80, 24))
+
+    def test_leave(self) -> None:
+        for keys in [[key] for key in self.each("leave")] + [["slash", "x", "ctrl+c"]]:
+            source = FedSource()
+
+            async def scenario(pilot: Pilot[int], app: ObserveApp, keys: list[str] = keys) -> None:
+                self.assertTrue(app.is_running)
+                await pilot.press(*keys)
+
+            app = watch(scenario, source)
+            self.assertEqual(app.return_value, 0)
+            self.assertEqual((source.started, source.stopped), (1, 1))
+
+    def test_leaveHelp(self) -> None:
+        """From the help, Ctrl-C leaves as well."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("question_mark", "ctrl+c")
+
+        self.assertEqual(watch(scenario).return_value, 0)
+
+
+class MouseTests(SynchronousTestCase):
+    def test_titles(self) -> None:
+        """A click on any column's title sorts by it, another one turns the order around."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            clicked = set()
+            for column, x in app.table.placement.placed:
+                # Wherever it is clicked.
+                for offset in {x, x + column.width - 1}:
+                    await pilot.click(app.table, offset=(offset, 0))
+                    self.assertEqual(app.rows.sort, column.id)
+                    descending = app.rows.descending
+                    await pilot.click(app.table, offset=(offset, 0))
+                    self.assertEqual(app.rows.sort, column.id)
+                    self.assertEqual(app.rows.descending, not descending)
+                clicked.add(column.id)
+            self.assertLessEqual(
+                {"source", "name", "labels", "kind", "value", "rate", "trend", "p99"}, clicked
+            )
+
+        source = FedSource("there:2")
+        source.feed(some_events())
+        watch(scenario, source, FedSource(), size=(200, 40))
+
+    def test_lines(self) -> None:
+        """A click chooses a series, a second one shows all about it."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.click(app.table, offset=(10, 3))
+            self.assertEqual(chosen(app), BY_NAME[2])
+            self.assertFalse(app.detail.display)
+            await pilot.click(app.table, offset=(10, 3))
+            self.assertTrue(app.detail.display)
+            self.assertIn("bytes_sent", drawn(app.detail)[0])
+            await pilot.click(app.table, offset=(10, 2))
+            self.assertIn("answers", drawn(app.detail)[0])
+            # Where nothing is listed, nothing happens.
+            await pilot.click(app.table, offset=(10, 10))
+            self.assertEqual(chosen(app), BY_NAME[1])
+
+        watch(scenario)
+
+    def test_group(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g")
+            await pilot.click(app.table, offset=(2, 1))
+            self.assertEqual(listed(app)[:2], ["answers", "bytes_sent"])
+            await pilot.click(app.table, offset=(2, 1))
+            self.assertEqual(listed(app)[1], BY_NAME[0])
+
+        watch(scenario)
+
+
+class ShownTests(SynchronousTestCase):
+    def test_small(self) -> None:
+        """At 80 by 24 there is room for all that matters, and nothing is wider than the screen."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for keys in [[], ["enter"], ["g"], ["s", "s", "right"], ["slash", "a"]]:
+                await pilot.press(*keys)
+                await draw(pilot, app)
+                for widget in (app.header, app.table, app.detail):
+                    for line in drawn(widget):
+                        self.assertLessEqual(len(line), 80)
+            self.assertGreaterEqual(app.table.size.height, 8)
+
+        watch(scenario, size=(80, 24))
+
+    def test_units(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines = drawn(app.table)
+            self.assertIn("1.50 KiB", lines[5])
+            for part in [" 100 ", "1ms", "50ms", "90ms", "99ms", "100ms"]:
+                self.assertIn(part, lines[4])
+
+        watch(scenario, size=(180, 40))
+
+    def test_hostile(self) -> None:
+        """
+        Names, labels, units and descriptions are text, whatever is in them: control characters
+        are shown, and markup is no markup.
+        """
+        source = FedSource("[red]me[/red]")
+        evil = "[bold]\x1b[2J\x9b1m\u202e[/bold]"
+        source.feed(
+            [
+                Status(evil, 1),
+                Metadata(MetricKind.GAUGE, evil, evil, evil),
+                gauge(evil, 1.0, **{evil: evil}),
+            ]
+        )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter", "g")
+            await pilot.press("g", "end")
+            await draw(pilot, app)
+            lines = [*drawn(app.header), *drawn(app.table), *drawn(app.detail)]
+            text = "\n".join(lines)
+            self.assertGreater(text.count(r"[bold]\x1b[2J\x9b1m\u202e[/bold]"), 5)
+            self.assertTrue(all(line.isprintable() for line in lines))
+            self.assertIn("[red]me[/red]", lines[1])
+            # In a title, in a filter's problem, and in what is told.
+            app.export_screenshot()
+            await pilot.press("slash", *"kind:", "left_square_bracket", "b", "right_square_bracket")
+            self.assertIn("'[b]'", str(app.query_one("#filter-error").render()))
+
+        directory = Path(self.mktemp()) / "[red]no[/red]"
+        watch(scenario, source, size=(300, 60), export_dir=directory)
+
+        async def written(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("e", "x")
+
+        app = watch(written, source, export_dir=directory)
+        self.assertIn("[red]no[/red]", told(app)[0])
+
+    def test_formula(self) -> None:
+        """A spreadsheet does not take a name for a formula."""
+        source = FedSource()
+        source.feed([count("=cmd()"), gauge("n", -1.5)])
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("v", "e")
+
+        watch(scenario, source, export_dir=directory)
+        (path,) = directory.glob("*.csv")
+        with open(path, newline="") as file:
+            one, other = csv.DictReader(file)
+        self.assertEqual((one["name"], other["value"]), ("'=cmd()", "-1.5"))
+        (path,) = directory.glob("*.json")
+        self.assertEqual(json.loads(path.read_text())["series"][0]["name"], "=cmd()")
+
+    def test_numbersThatAreNone(self) -> None:
+        """NaN and infinity, and times that no calendar has, are shown and break nothing."""
+        source = FedSource()
+        when = 2**70
+        source.feed(
+            Metric(
+                Key.of(operation.kind, f"{operation.kind.value}_{value}"), operation, value, when
+            )
+            for operation in (Operation.SET_GAUGE, Operation.RECORD_HISTOGRAM)
+            for value in (float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 5e-324)
+        )
+        source.feed([count("most", 2**64 - 1), count("most", 1)])
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertIn("nan", "\n".join(drawn(app.table)))
+            await pilot.press("enter")
+            for _column in range(12):
+                await pilot.press("s")
+                for _ in range(len(app.rows.lines)):
+                    await pilot.press("down")
+                    await draw(pilot, app)
+            await pilot.press("e", "v", "x", "space")
+
+        watch(scenario, source, export_dir=directory)
+        self.assertEqual(len(list(directory.iterdir())), 3)
+
+    def test_many(self) -> None:
+        """
+        With 10,000 series, a frame computes those that are on the screen, and each key works.
+        """
+        source = FedSource()
+        source.feed(
+            [count(f"name_{number % 100:02}", number, n=str(number)) for number in range(9_000)]
+            + [sample("latency", number, n=str(number)) for number in range(1_000)]
+        )
+        looked = 0
+        look = Row.look
+
+        def counted(row: Row, window: float | None) -> object:
+            nonlocal looked
+            looked += 1
+            return look(row, window)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            nonlocal looked
+            self.assertEqual(len(app.rows.lines), 10_000)
+            self.patch(Row, "look", counted)
+            looked = 0
+            await draw(pilot, app)
+            self.assertGreater(looked, 0)
+            self.assertLessEqual(looked, 4 * app.table.size.height)
+            await pilot.press("end", "enter")
+            await draw(pilot, app)
+            self.assertIn("name_99", drawn(app.table)[-1])
+            await pilot.press("g", "g", "r", "s", "s", "s", "home", "space", "space")
+            await pilot.press("b", "b", "slash", *"n=8999", "enter")
+            self.assertEqual(listed(app), ["name_99 [n = 8999]"])
+            await pilot.press("c")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_frames(self) -> None:
+        """There are never more than ten frames a second, and fewer when drawing is slow."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertGreaterEqual(app.delay, 0.1)
+            app._drawing_since = 0.0  # as if it had taken all the time since
+            app._drawn()
+            self.assertEqual(app.delay, 2.0)
+
+        watch(scenario)
+
+
+class HeaderTests(SynchronousTestCase):
+    def header(self, *sources: FedSource, size: tuple[int, int] = (120, 40)) -> list[str]:
+        lines = []
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines.extend(drawn(app.header))
+
+        watch(scenario, *sources, size=size)
+        return [" ".join(line.split()) for line in lines]
+
+    def test_losses(self) -> None:
+        """By reason and by source, and whether they are known at all."""
+        fine, losing, rust = FedSource("fine:1"), FedSource("losing:2"), FedSource("rust:3")
+        fine.feed([Status("one", 1), count("a")])
+        losing.feed([Status("two", 1, 1200, 34)])
+        rust.feed([count("a")])
+        lines = self.header(fine, losing, rust)
+        self.assertIn("● fine:1 connected 1s no losses", lines[1])
+        self.assertIn("losing:2 connected 1s missed 1,234 (1,200 incoming, 34 client)", lines[2])
+        self.assertIn("rust:3 connected 1s losses unknown", lines[3])
+
+    def test_lossesAt80(self) -> None:
+        source = FedSource("a-rather-long-name.example.org:5000")
+        source.feed([Status("a program with a long name " * 3, 1, 1200, 34)])
+        line = self.header(source, size=(80, 24))[1]
+        self.assertIn("missed 1,234 (1,200 incoming, 34 client)", line)
+
+    def test_states(self) -> None:
+        lost, foreign, new = FedSource("lost:1"), FedSource("foreign:2"), FedSource("new:3")
+        lost.turn(State.LOST, "Connection refused")
+        lost.retry_at = lost.seconds_passed + 7
+        foreign.turn(State.FOREIGN, "it looks like an HTTP server")
+        new.turn(State.CONNECTING)
+        lines = self.header(lost, foreign, new)
+        self.assertIn("lost:1 disconnected, again in 7 s: Connection refused", lines[1])
+        self.assertIn("foreign:2 not a metrics stream, trying again: it looks like an", lines[2])
+        self.assertIn("new:3 connecting…", lines[3])
+
+    def test_restart(self) -> None:
+        """Is marked; the series are those of the new run."""
+        source = FedSource()
+        source.feed([Status("a program", 1), count("a"), count("b")])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertNotIn("restarted", drawn(app.header)[1])
+            await pilot.press("down")
+            source.feed([Status("a program", 2), count("b"), count("c"), count("d")])
+            source.seconds_passed += 3
+            await draw(pilot, app)
+            self.assertIn("↻ restarted 3s ago", drawn(app.header)[1])
+            self.assertEqual(listed(app), ["b", "c", "d"])
+            self.assertEqual(chosen(app), "b")
+            source.feed([Status("a program", 3)])
+            await draw(pilot, app)
+            self.assertIn("↻ restarted 2 times, last 0s ago", drawn(app.header)[1])
+
+        watch(scenario, source)
+
+    def test_many(self) -> None:
+        """More sources than there is room for: those in trouble, and the sum of the others."""
+        sources = [FedSource(f"here:{number}") for number in range(20)]
+        for source in sources:
+            source.feed([Status("a", 1, 1 if source is sources[-1] else 0)])
+        sources[7].turn(State.LOST, "gone")
+        lines = self.header(*sources, size=(80, 24))
+        self.assertLessEqual(len(lines), 6)
+        self.assertIn("here:7 disconnected", lines[1])
+        self.assertIn("here:19 connected 1s missed 1 ", lines[2])
+        self.assertIn("and 16 more no losses told", lines[-1])
+
+    def test_refused(self) -> None:
+        source = FedSource()
+        source.view._max_series = 1
+        source.feed([Status("a", 1), count("a"), count("b")])
+        self.assertIn("1 left out: too many series", self.header(source)[1])
+
+
+class DocumentationTests(SynchronousTestCase):
+    def test_page(self) -> None:
+        """docs/observe.md has all keys, what the mouse does, and the language of filters."""
+        page = (ROOT / "docs" / "observe.md").read_text()
+        for key in KEYS:
+            shown = " ".join(f"`{name}`" for name in key.shown.split())
+            self.assertIn(f"| {shown} | {key.does} |", page)
+        for what, does in MOUSE:
+            self.assertIn(f"| {what} | {does} |", page)
+        self.assertIn(SYNTAX, page)
+
+    def test_help(self) -> None:
+        text = help_text().plain
+        for key in KEYS:
+            self.assertRegex(text, re.escape(key.shown) + " +" + re.escape(key.does))
+        for line in SYNTAX.splitlines():
+            self.assertIn(line, text)
