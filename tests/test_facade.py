@@ -287,5 +287,6 @@ PUBLIC = """
     Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
     current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
     encode_metric gauge histogram local_recorder set_global_recorder
+    RecordingError RecordingReader RecordingWriter
     Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
 """.split()  # noqa: SIM905 - a list would take a line for each

@@ -32,6 +32,7 @@ from txmetrics_tcp._recorder import Counter, Gauge, Histogram, NoopRecorder, Rec
 from txmetrics_tcp._sink import Series, Sink
 
 if TYPE_CHECKING:
+    from txmetrics_tcp._blocks import RecordingError
     from txmetrics_tcp._builder import TcpBuilder
     from txmetrics_tcp._client import (
         Connected,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         RouterRecorder,
     )
     from txmetrics_tcp._protocol import MetricsProtocol
+    from txmetrics_tcp._recording import RecordingReader, RecordingWriter
     from txmetrics_tcp._server import MetricsFactory
     from txmetrics_tcp._service import ListenError, MetricsService
     from txmetrics_tcp._sketch import Summary
@@ -102,6 +104,9 @@ __all__ = [
     "ReactorThreadError",
     "Recorder",
     "RecorderInstalledError",
+    "RecordingError",
+    "RecordingReader",
+    "RecordingWriter",
     "Route",
     "RouterRecorder",
     "Series",
@@ -141,6 +146,7 @@ __version__ = "0.1.0"
 _LATER = {
     name: module
     for module, names in {
+        "_blocks": "RecordingError",
         "_builder": "TcpBuilder",
         "_client": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
         " MetricsClientProtocol MetricsClientService Waiting",
@@ -152,6 +158,7 @@ _LATER = {
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
+        "_recording": "RecordingReader RecordingWriter",
         "_server": "MetricsFactory",
         "_service": "ListenError MetricsService",
         "_sketch": "Summary",

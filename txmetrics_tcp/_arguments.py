@@ -4,6 +4,7 @@ Values that a user gives to a command, for the C{type} of an `argparse` argument
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Callable
@@ -45,3 +46,12 @@ def speed(text: str) -> float:
     if not factor > 0:
         raise ValueError
     return factor
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Leaves a text alone that begins with an empty line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("\n"):
+            return text.strip("\n")
+        return super()._fill_text(text, width, indent)

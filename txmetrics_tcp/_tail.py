@@ -5,21 +5,30 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from textwrap import indent
+from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._arguments import at_least_one
+from txmetrics_tcp._arguments import HelpFormatter, at_least_one, duration
+from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp._endpoints import EndpointError
+from txmetrics_tcp._filters import SYNTAX, Filter
 from txmetrics_tcp._lines import JsonLines, Lines, TextLines
-from txmetrics_tcp._model import Event
+from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._output import Output, ReaderGone, say
+from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks
 from txmetrics_tcp._running import Running
-from txmetrics_tcp._wire import MAX_FRAME
+from txmetrics_tcp._selection import Selection, wanted
+from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 
 class Tail:
@@ -28,7 +37,11 @@ class Tail:
 
     Lines are written together, once for each turn of the reactor, so that a burst costs one
     write and a single event waits for nothing.
+
+    @ivar connected: whether there ever was a connection.
     """
+
+    connected = False
 
     def __init__(
         self,
@@ -38,6 +51,8 @@ class Tail:
         write: Callable[[str], object],
         say: Callable[[str], object],
         stop: Callable[[int], object],
+        filters: Sequence[Filter] = (),
+        count: int | None = None,
     ) -> None:
         """
         @param endpoint: where the server is, as the user wrote it.
@@ -45,30 +60,47 @@ class Tail:
         @param write: takes whole lines.  May raise OSError.
         @param say: takes a remark of one line, for people.
         @param stop: called with an exit code when there is no point in going on.
+        @param filters: whose series are written; without any, all.
+        @param count: after how many events of metrics it is over; None for never.
         """
         self._clock = clock
         self._make_lines = make_lines
         self._write = write
         self._say = say
         self._stop = stop
+        self._filters = filters
+        self._left = count
         self._remarks = ConnectionRemarks(endpoint, say)
-        self._format = make_lines()
+        self.begin()
         self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
 
+    def begin(self) -> None:
+        """A stream begins; maybe from another server, which describes its metrics anew."""
+        self._format = self._make_lines()
+        self._select = Selection(self._filters)
+
     def received(self, event: Event) -> None:
         """An event has come."""
-        self._lines.append(self._format(event))
-        if self._flushing is None:
+        if self._left == 0:
+            return
+        for selected in self._select(event):
+            self._lines.append(self._format(selected))
+            if self._left is not None and isinstance(selected, Metric):
+                self._left -= 1
+        if self._lines and self._flushing is None:
             self._flushing = self._clock.callLater(0, self._flush)
+        if self._left == 0:
+            self.flush()
+            self._stop(0)
 
     def state_changed(self, state: ConnectionState) -> None:
         """The connection is in another state."""
         # What is said is to stand below the events that came before.
         self.flush()
         if isinstance(state, Connected):
-            # Maybe to another server than before; it describes its metrics anew.
-            self._format = self._make_lines()
+            self.connected = True
+            self.begin()
         self._remarks.state_changed(state)
 
     def flush(self) -> None:
@@ -90,13 +122,74 @@ class Tail:
             self._stop(1)
 
 
+class _RecordingTail:
+    """Has the events of a recording written, as fast as that goes."""
+
+    def __init__(
+        self, clock: IReactorTime, path: str, tail: Tail, stop: Callable[[int], object]
+    ) -> None:
+        """
+        @raise RecordingError: it is no recording.
+        @raise OSError: it cannot be read.
+        """
+        self._clock = clock
+        self._path = path
+        self._tail = tail
+        self._stop = stop
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed when it has been read
+        try:
+            self._reader = RecordingReader(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        self._events = self._read()
+
+    def start(self) -> None:
+        self._turn: IDelayedCall | None = self._clock.callLater(0, self._go_on)
+
+    def stop(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+        self._file.close()
+
+    def _go_on(self) -> None:
+        self._turn = None
+        try:
+            batch = list(islice(self._events, 1000))
+        except (OSError, StreamError) as error:
+            self._end(str(error), 1)
+            return
+        for event in batch:
+            self._tail.received(event)
+        self._tail.flush()
+        if batch:
+            self._turn = self._clock.callLater(0, self._go_on)
+        elif self._reader.damage:
+            self._end(self._reader.damage, 1)
+        elif self._reader.cut_off:
+            self._end("it was cut off; this was its last whole event", 0)
+        else:
+            self._stop(0)
+
+    def _end(self, remark: str, exit_code: int) -> None:
+        say(f"{self._path}: {remark}")
+        self._stop(exit_code)
+
+    def _read(self) -> Iterator[Event]:
+        decoder = Decoder(MAX_RECORDED_FRAME)
+        for chunk in self._reader:
+            if chunk.begins:
+                self._tail.begin()
+            yield from decoder.feed(chunk.frames)
+
+
 def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: the endpoint cannot be understood.
     """
     output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
-    running = Running(reactor, lambda: service.stopService(), output.cancel)
+    running = Running(reactor, lambda: stop(), output.cancel)
     tail = Tail(
         reactor,
         options.endpoint,
@@ -104,21 +197,40 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         output.write,
         say,
         running.stop,
+        options.filter,
+        options.count,
     )
-    service = MetricsClientService(
-        reactor,
-        client_endpoint_from(options, reactor),
-        tail.received,
-        observer=tail.state_changed,
-        max_frame=options.max_frame,
-    )
+    start: Callable[[], object]
+    stop: Callable[[], object]
+    recorded = os.path.isfile(options.endpoint)
+    if recorded:
+        try:
+            recording = _RecordingTail(reactor, options.endpoint, tail, running.stop)
+        except RecordingError as error:
+            raise EndpointError(f"{options.endpoint}: {error}") from None
+        except OSError as error:
+            raise EndpointError(f"{options.endpoint}: {error.strerror or error}") from None
+        start, stop = recording.start, recording.stop
+    else:
+        service = MetricsClientService(
+            reactor,
+            client_endpoint_from(options, reactor),
+            tail.received,
+            observer=tail.state_changed,
+            max_frame=options.max_frame,
+        )
+        start, stop = service.startService, service.stopService
     if sys.stdout is None:
         # What is descriptor 1 by now is something else, the reactor's for example.
         say("cannot write: standard output is closed")
         return 1
     if ReaderGone.watches(1):
         reactor.addReader(ReaderGone(1, lambda: running.stop(0)))
-    return running.run(service.startService)
+    if options.duration is not None:
+        reactor.callLater(
+            options.duration, lambda: running.stop(0 if recorded or tail.connected else 1)
+        )
+    return running.run(start)
 
 
 def add_command(commands: Any) -> None:
@@ -132,17 +244,51 @@ def add_command(commands: Any) -> None:
         help="print each event as a line",
         description="""Connect to a server of metrics and print each event as a line, until
         interrupted. A connection that ends, or does not come about, is tried again after a while.
-        Events go to standard output; how the connection is, to standard error.""",
-        epilog="""Exit codes: 0 when nobody reads the output any more (as with "| head"), 1 when
-        it cannot be written, 2 for wrong arguments, 130 when interrupted (Ctrl-C), 143 when
-        terminated. While standard output is slow, nothing is read: the server then drops events,
-        and counts them.""",
+        Events go to standard output; how the connection is, to standard error. A file that
+        "metrics-tcp record" has written, given in place of the endpoint, is printed from its
+        beginning to its end.""",
+        epilog=f"""
+Filters:
+{indent(SYNTAX, "  ")}
+Exit codes:
+  0    after --count, --duration or the end of a recording; or when nobody
+       reads the output any more (as with "| head")
+  1    when it cannot be written, when a recording is damaged, or when there
+       was no connection within --duration
+  2    for wrong arguments
+  130  when interrupted (Ctrl-C)
+  143  when terminated
+
+While standard output is slow, nothing is read: the server then drops events,
+and counts them.""",
+        formatter_class=HelpFormatter,
     )
     add_endpoint_arguments(parser)
     parser.add_argument(
         "--json",
         action="store_true",
         help="print JSON, one object a line; docs/json-lines.md says what is in it",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        type=wanted,
+        default=[],
+        metavar="TEXT",
+        help="""print only events of series that TEXT stands for, see below, descriptions of these,
+        and what is said of losses; if given again, those of the other TEXT too""",
+    )
+    parser.add_argument(
+        "--count",
+        type=at_least_one("number of events"),
+        metavar="N",
+        help="end after N events of metrics",
+    )
+    parser.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help="end after so many seconds, or 5m, 1h, 2d",
     )
     parser.add_argument(
         "--max-frame",

@@ -1,0 +1,74 @@
+"""
+What of a stream is printed, for who wants to see only some of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from txmetrics_tcp._filters import Filter, FilterError, parse_filter
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
+
+MAX_REMEMBERED = 10_000
+"""Of how many series, and how many descriptions, something is remembered, whatever is sent."""
+
+
+class Selection:
+    """
+    Lets the events pass of which at least one filter wants the series.
+
+    A description passes just before the first event about what it describes; what is said of the
+    stream itself, above all of losses, always passes.
+    """
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        """
+        @param filters: without any, all passes.
+        """
+        self._filters = filters
+        self._wanted: dict[Key, bool] = {}
+        # Held back; and of what something was shown.
+        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
+        self._shown: set[tuple[MetricKind, str]] = set()
+
+    def __call__(self, event: Event) -> list[Event]:
+        """
+        @param event: the next of a stream.
+        @return: what is to be shown now.
+        """
+        if not self._filters:
+            return [event]
+        if isinstance(event, Metric):
+            return self._select(event)
+        if isinstance(event, Metadata):
+            name = event.kind, event.name
+            if name not in self._shown:
+                if len(self._descriptions) < MAX_REMEMBERED:
+                    self._descriptions[name] = event
+                return []
+        return [event]
+
+    def _select(self, event: Metric) -> list[Event]:
+        key = event.key
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            if len(self._wanted) >= MAX_REMEMBERED:
+                self._wanted.clear()
+            wanted = any(filter.matches(key) for filter in self._filters)
+            self._wanted[key] = wanted
+        if not wanted:
+            return []
+        name = key.kind, key.name
+        if len(self._shown) < MAX_REMEMBERED:
+            self._shown.add(name)
+        description = self._descriptions.pop(name, None)
+        return [event] if description is None else [description, event]
+
+
+def wanted(text: str) -> Filter:
+    """For the C{type} of an `argparse` argument."""
+    try:
+        return parse_filter(text)
+    except FilterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
