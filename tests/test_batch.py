@@ -5,6 +5,7 @@ Events on their way to all clients, and those that wait for one.
 from __future__ import annotations
 
 from collections import deque
+from itertools import accumulate
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,14 +19,19 @@ def frames(*sizes: int) -> list[bytes]:
     return [bytes([65 + number % 50]) * size for number, size in enumerate(sizes)]
 
 
+def batch(frames: list[bytes], since: int = 0) -> Batch:
+    """A batch of frames."""
+    return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
+
+
 class BatchTests(SynchronousTestCase):
     def test_oneChunk(self) -> None:
-        self.assertEqual(Batch([b"a", b"bc", b"d"], 0).chunks(), [(b"abcd", 3)])
+        self.assertEqual(batch([b"a", b"bc", b"d"], 0).chunks(), [(b"abcd", 3)])
 
     def test_chunks(self) -> None:
         """At most so many bytes; what is longer by itself stands alone; nothing is cut."""
         sent = frames(CHUNK - 1, 1, 1, 2 * CHUNK, CHUNK // 2, CHUNK // 2, 3)
-        chunks = Batch(sent, 0).chunks()
+        chunks = batch(sent).chunks()
         self.assertEqual([behind for _, behind in chunks], [2, 3, 4, 6, 7])
         first = 0
         for chunk, behind in chunks:
@@ -34,18 +40,18 @@ class BatchTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """All clients are given the same object."""
-        batch = Batch(frames(1, 2, 3), 0)
-        self.assertIs(batch.chunks()[0][0], batch.chunks()[0][0])
-        self.assertIs(batch.chunk(0, CHUNK)[0], batch.chunks()[0][0])
+        shared = batch(frames(1, 2, 3))
+        self.assertIs(shared.chunks()[0][0], shared.chunks()[0][0])
+        self.assertIs(shared.chunk(0, CHUNK)[0], shared.chunks()[0][0])
 
 
 class BacklogTests(SynchronousTestCase):
     def test_oldestAreDropped(self) -> None:
         backlog = Backlog(3)
-        self.assertEqual(backlog.add(Batch([b"a", b"b"], 1)), 0)
-        self.assertEqual(backlog.add(Batch([b"c", b"d"], 2)), 1)
+        self.assertEqual(backlog.add(batch([b"a", b"b"], 1)), 0)
+        self.assertEqual(backlog.add(batch([b"c", b"d"], 2)), 1)
         self.assertEqual(backlog.since, 1)
-        self.assertEqual(backlog.add(Batch([b"e"], 3)), 1)
+        self.assertEqual(backlog.add(batch([b"e"], 3)), 1)
         self.assertEqual(backlog.since, 2)
         self.assertEqual(len(backlog), 3)
         self.assertEqual(backlog.take(CHUNK), (b"cde", 3))
@@ -53,31 +59,31 @@ class BacklogTests(SynchronousTestCase):
 
     def test_batchLargerThanTheLimit(self) -> None:
         backlog = Backlog(2)
-        self.assertEqual(backlog.add(Batch([b"a", b"b", b"c", b"d", b"e"], 1), 1), 2)
+        self.assertEqual(backlog.add(batch([b"a", b"b", b"c", b"d", b"e"], 1), 1), 2)
         self.assertEqual(backlog.take(CHUNK), (b"de", 2))
 
     def test_nothingFits(self) -> None:
         backlog = Backlog(None)
-        backlog.add(Batch([b"abc", b"d"], 1))
+        backlog.add(batch([b"abc", b"d"], 1))
         self.assertEqual(backlog.take(2), (b"", 0))
         self.assertEqual(backlog.take_one(), b"abc")
         self.assertEqual(backlog.take(2), (b"d", 1))
 
     def test_wholeBatchesAreShared(self) -> None:
         """Who takes a whole batch at once takes no copy of it."""
-        batch = Batch(frames(10, 20), 1)
-        chunk = batch.chunks()[0][0]
+        whole = batch(frames(10, 20))
+        chunk = whole.chunks()[0][0]
         backlog = Backlog(None)
-        backlog.add(batch)
+        backlog.add(whole)
         self.assertIs(backlog.take(CHUNK)[0], chunk)
 
     def test_clear(self) -> None:
         backlog = Backlog(5)
-        backlog.add(Batch([b"a", b"b"], 1))
+        backlog.add(batch([b"a", b"b"], 1))
         backlog.take_one()
         backlog.clear()
         self.assertFalse(backlog)
-        backlog.add(Batch([b"c", b"d"], 1))
+        backlog.add(batch([b"c", b"d"], 1))
         self.assertEqual(backlog.take(CHUNK), (b"cd", 2))
 
     @given(
@@ -99,7 +105,7 @@ class BacklogTests(SynchronousTestCase):
                 coming = frames(*step)
                 before = len(model)
                 model.extend(coming)
-                dropped = backlog.add(Batch(coming, 0))
+                dropped = backlog.add(batch(coming))
                 self.assertEqual(dropped, before + len(coming) - len(model))
             elif step is None:
                 if model:

@@ -33,8 +33,9 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._encoder import Encoder, SeriesFrame
 from txmetrics_tcp._model import U64_MAX, Status
-from txmetrics_tcp._wire import EMPTY_FRAME, Encoder, SeriesFrame, encode_status, frame, varint
+from txmetrics_tcp._wire import EMPTY_FRAME, encode_status, frame, varint
 
 OURS = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
 
@@ -111,7 +112,16 @@ def fed(pieces: Iterable[bytes]) -> list[Event]:
 TEXTS = st.text(max_size=40)
 NAMES = st.text(min_size=1, max_size=40) | st.text(min_size=100, max_size=300)
 LABELS = st.dictionaries(NAMES, TEXTS, max_size=5)
-WHENS = st.integers(0, 253_402_300_799 * SECOND + 999_999_999) | st.integers(0, 2 * SECOND)
+# Where the nanoseconds of a second begin to take another number of bytes.
+EDGES = st.builds(
+    lambda second, edge, off: max(0, second * SECOND + edge + off),
+    st.sampled_from([0, 1, 1_700_000_000, 1_700_000_001]),
+    st.sampled_from([0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, SECOND]),
+    st.integers(-1, 1),
+)
+WHENS = st.one_of(
+    st.integers(0, 253_402_300_799 * SECOND + 999_999_999), st.integers(0, 2 * SECOND), EDGES
+)
 METRICS = st.one_of(
     [
         st.builds(
@@ -161,6 +171,13 @@ class Series:
         self.frame = SeriesFrame(key)
 
 
+def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
+    """What an encoder gave, frame by frame."""
+    joined, ends = encoded
+    assert len(joined) == (ends[-1] if ends else 0)
+    return [joined[start:end] for start, end in pairwise([0, *ends])]
+
+
 class EncoderTests(SynchronousTestCase):
     """What we write is what was written by hand, and what protobuf writes."""
 
@@ -186,7 +203,8 @@ class EncoderTests(SynchronousTestCase):
                 # For an encoder that is an event that has no time yet.
                 continue
             parts = series.setdefault(event.key, Series(event.key))
-            [encoded] = encoder.encode([(parts, event.operation, event.value, event.timestamp_ns)])
+            entry = (parts, event.operation, event.value, event.timestamp_ns)
+            [encoded] = frames(encoder.encode([entry]))
             self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
         self.assertLess(len(series), len(metrics), "no series occurs twice")
 
@@ -213,7 +231,7 @@ class EncoderTests(SynchronousTestCase):
         expected = [
             by_protobuf(Metric(key, Operation.SET_COUNTER, value, when)) for value, when in events
         ]
-        self.assertEqual(encoder.encode(entries), expected)
+        self.assertEqual(frames(encoder.encode(entries)), expected)
         self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
 
     def test_manyTimesTheSame(self) -> None:
@@ -221,7 +239,7 @@ class EncoderTests(SynchronousTestCase):
         key = Key.of(MetricKind.HISTOGRAM, "h")
         entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
         expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
-        self.assertEqual(Encoder().encode([entry] * 3), [expected] * 3)
+        self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
 
     def test_noTime(self) -> None:
         """An event without a time has that of its encoding."""
@@ -230,7 +248,7 @@ class EncoderTests(SynchronousTestCase):
         entry = (Series(key), Operation.SET_COUNTER, 1, 0)
         other = (Series(key), Operation.SET_COUNTER, 1, 0)
         self.assertEqual(
-            Encoder(lambda: next(times)).encode([entry, other]),
+            frames(Encoder(lambda: next(times)).encode([entry, other])),
             [
                 by_protobuf(Metric(key, Operation.SET_COUNTER, 1, when))
                 for when in (1_000_000_005, 3_000_000_007)

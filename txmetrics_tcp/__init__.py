@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Waiting,
     )
     from txmetrics_tcp._decoder import Decoder, decode
+    from txmetrics_tcp._encoder import encode_metric
     from txmetrics_tcp._endpoints import EndpointError
     from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._filters import Filter, FilterError, parse_filter
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._tcp_recorder import TcpRecorder
     from txmetrics_tcp._tls import ServerTLS, TLSError
     from txmetrics_tcp._view import SeriesView, SourceView
-    from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata, encode_metric
+    from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata
 
 __all__ = [
     "MAX_FRAME",
@@ -151,6 +152,7 @@ _LATER = {
         "_client": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
         " MetricsClientProtocol MetricsClientService Waiting",
         "_decoder": "Decoder decode",
+        "_encoder": "encode_metric",
         "_endpoints": "EndpointError",
         "_event_stream": "EventStream",
         "_filters": "Filter FilterError parse_filter",
@@ -166,7 +168,7 @@ _LATER = {
         "_tcp_recorder": "TcpRecorder",
         "_tls": "ServerTLS TLSError",
         "_view": "SeriesView SourceView",
-        "_wire": "MAX_FRAME StreamError encode_metadata encode_metric",
+        "_wire": "MAX_FRAME StreamError encode_metadata",
     }.items()
     for name in names.split()
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from itertools import accumulate
 
 CHUNK = 64 * 1024
 """
@@ -25,17 +24,17 @@ class Batch:
     @ivar since: the number of the fold that the oldest of them may be from.
     """
 
-    __slots__ = ("_chunks", "_ends", "_frames", "_joined", "since", "size")
+    __slots__ = ("_chunks", "_ends", "_joined", "since", "size")
 
-    def __init__(self, frames: list[bytes], since: int) -> None:
+    def __init__(self, joined: bytes, ends: list[int], since: int) -> None:
         """
-        @param frames: the frame of each event; at least one.
+        @param joined: the frames of the events; at least one.
+        @param ends: where each of them ends.
         """
         self.since = since
-        self.size = len(frames)
-        self._frames = frames
-        self._joined = b"".join(frames)
-        self._ends: list[int] | None = None
+        self.size = len(ends)
+        self._joined = joined
+        self._ends = ends
         self._chunks: list[tuple[bytes, int]] | None = None
 
     def chunks(self) -> list[tuple[bytes, int]]:
@@ -60,17 +59,10 @@ class Batch:
         joined = self._joined
         if first == 0 and len(joined) <= room:
             return joined, self.size
-        ends = self.ends()
+        ends = self._ends
         start = ends[first - 1] if first else 0
         behind = max(bisect_right(ends, start + room), first + 1)
         return joined[start : ends[behind - 1]], behind
-
-    def ends(self) -> list[int]:
-        """Where each frame ends.  Frames themselves are not kept once that is known."""
-        if self._ends is None:
-            self._ends = list(accumulate(map(len, self._frames)))
-            self._frames = []
-        return self._ends
 
 
 class Backlog:
@@ -111,8 +103,6 @@ class Backlog:
         """
         if not self._batches:
             self._first = first
-        # It may wait for long: its frames are let go of, which take more memory than all of it.
-        batch.ends()
         self._batches.append(batch)
         self._size += batch.size - first
         excess = 0 if self._limit is None else max(0, self._size - self._limit)

@@ -33,6 +33,9 @@ class MetricKind(Enum):
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
+    # Enum's own is a function in Python, which costs more than all else of a look-up.
+    __hash__ = object.__hash__
+
 
 class Operation(IntEnum):
     """What happened to a metric.  The values are the field numbers in ``proto/event.proto``."""
@@ -43,6 +46,9 @@ class Operation(IntEnum):
     DECREMENT_GAUGE = 7
     SET_GAUGE = 8
     RECORD_HISTOGRAM = 9
+
+    # See `MetricKind`.
+    __hash__ = int.__hash__
 
     @property
     def kind(self) -> MetricKind:

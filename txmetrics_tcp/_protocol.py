@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from txmetrics_tcp._arrival import ArrivingProtocol, Door
 from txmetrics_tcp._batch import CHUNK, Backlog, Batch
+from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import Counts, Mark
 from txmetrics_tcp._liveness import (
     KEEPALIVE,
@@ -33,7 +34,7 @@ from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
-from txmetrics_tcp._wire import EMPTY_FRAME, Encoder
+from txmetrics_tcp._wire import EMPTY_FRAME
 
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
@@ -356,7 +357,7 @@ class MetricsProtocol(ArrivingProtocol):
         while room > 0 and self._totals:
             series, total = self._totals.popitem(last=False)
             operation = SET_OPERATION[series.key.kind]
-            frames += self._encoder.encode([(series, operation, total, self._totals_at)])
+            frames.append(self._encoder.encode([(series, operation, total, self._totals_at)])[0])
             room -= len(frames[-1])
         if room > 0 and self._events:
             chunk, taken = self._events.take(room)

@@ -31,6 +31,7 @@ from twisted.python.threadable import isInIOThread
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._arrival import Refused
 from txmetrics_tcp._batch import Batch
+from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
@@ -41,7 +42,7 @@ from txmetrics_tcp._refusals import RefusalLog
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
-from txmetrics_tcp._wire import Encoder, encode_metadata, encode_status
+from txmetrics_tcp._wire import encode_metadata, encode_status
 
 FLUSH_TIMEOUT = 1.0
 """How long, in seconds, clients have at the end to take what waits for them."""
@@ -284,6 +285,10 @@ class MetricsFactory(ServerFactory):
         self._admission.leave(client.peer)
         self._finish()
 
+    def turned_away(self, address: str, reason: str) -> None:
+        """A client was not even accepted."""
+        self._refusals.say(address, reason)
+
     def turn_away(self, client: MetricsProtocol, reason: str, detail: str = "") -> None:
         self._refusals.say(client.address, reason, detail)
 
@@ -354,7 +359,7 @@ class MetricsFactory(ServerFactory):
                 for client in list(self._clients):
                     client.lost(taken.dropped_since)
             if taken.entries and self._clients:
-                batch = Batch(self._encoder.encode(taken.entries), taken.since)
+                batch = Batch(*self._encoder.encode(taken.entries), taken.since)
                 for client in list(self._clients):
                     client.deliver(batch)
                 if self._own_metrics is not None and woken_at is not None:

@@ -10,9 +10,9 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from txmetrics_tcp._encoder import SeriesFrame
 from txmetrics_tcp._model import U64_MAX, Key, MetricKind, Operation
 from txmetrics_tcp._sink import Entry, Series, Sink
-from txmetrics_tcp._wire import SeriesFrame
 
 DEFAULT_MAX_SERIES = 10_000
 """How many series are retained unless told otherwise."""
