@@ -1,0 +1,116 @@
+"""
+What a stream means, found out in the plainest way: one frame after the other, each by protobuf.
+
+It shares no code with the decoder, and remembers nothing from frame to frame.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from google.protobuf.message import DecodeError
+
+from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Status
+from txmetrics_tcp import _event_pb2 as pb
+
+Plain = tuple[object, ...]
+"""An event, as something that can be compared: to the last bit, and NaN with itself."""
+
+BANNERS = (b"HTTP/", b"SSH-", b"\x15\x03", b"\x16\x03", b"<?")
+"""What a stream is refused for at its beginning."""
+
+
+def plain(event: Event) -> Plain:
+    """What a decoded event says."""
+    if isinstance(event, Metric):
+        key = event.key
+        assert key.kind is event.operation.kind
+        return (
+            *("metric", key.name, key.labels, event.operation.name.lower()),
+            *_value(event.value),
+            event.timestamp_ns,
+        )
+    if isinstance(event, Metadata):
+        return ("metadata", event.kind, event.name, event.unit, event.description)
+    assert isinstance(event, Status), event
+    return (
+        *("status", event.source, event.started_ns),
+        *(event.dropped_incoming, event.dropped_client),
+    )
+
+
+def meaning(stream: bytes, max_frame: int) -> tuple[list[Plain], bool, int]:
+    """
+    Read a whole stream.
+
+    @return: its events; whether something is wrong behind them; and how many bytes of an unfinished
+        frame there are at its end, if not.
+    """
+    events: list[Plain] = []
+    at = 0
+    if stream.startswith(BANNERS):
+        return events, True, 0
+    while at < len(stream):
+        begin = at
+        size = 0
+        for place in range(10):
+            if begin == len(stream):
+                return events, False, len(stream) - at
+            byte = stream[begin]
+            begin += 1
+            size += (byte % 128) * 128**place
+            if size > max_frame:
+                return events, True, 0
+            if byte < 128:
+                break
+        else:
+            return events, True, 0
+        end = begin + size
+        if end > len(stream):
+            return events, False, len(stream) - at
+        try:
+            event = _event(stream[begin:end])
+        except (DecodeError, UnicodeDecodeError):
+            return events, True, 0
+        if event is not None:
+            events.append(event)
+        at = end
+    return events, False, 0
+
+
+def _event(message: bytes) -> Plain | None:
+    event = pb.Event()
+    event.ParseFromString(message)
+    if event.HasField("metric"):
+        metric = event.metric
+        operation = metric.WhichOneof("operation")
+        # Read also where it says nothing: a text that is none is wrong everywhere.
+        name, labels = metric.name, tuple(sorted(metric.labels.items()))
+        if operation is None:
+            return None
+        value = getattr(metric, operation)
+        return ("metric", name, labels, operation, *_value(value), _time(metric.timestamp))
+    if event.HasField("metadata"):
+        metadata = event.metadata
+        unit = metadata.unit_value if metadata.HasField("unit_value") else None
+        if metadata.metric_type not in (0, 1, 2):
+            return None
+        kind = (MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM)[metadata.metric_type]
+        return ("metadata", kind, metadata.name, unit, metadata.description_value)
+    if event.HasField("status"):
+        status = event.status
+        return (
+            *("status", status.source, _time(status.started)),
+            *(status.dropped_incoming, status.dropped_client),
+        )
+    return None
+
+
+def _value(value: float) -> Plain:
+    if isinstance(value, int):
+        return (int, value)
+    return (float, b"NaN" if value != value else struct.pack("<d", value))
+
+
+def _time(timestamp: pb.Metric.timestamp) -> int:  # type: ignore[name-defined]
+    return int(timestamp.seconds) * 10**9 + int(timestamp.nanos)
