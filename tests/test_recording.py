@@ -1,0 +1,584 @@
+"""
+Recordings: that what was written is read, up to wherever the file ends; and that no file whatever
+does harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import accumulate, product
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire_cases import CASES
+from txmetrics_tcp import (
+    Decoder,
+    Key,
+    Metric,
+    MetricKind,
+    Operation,
+    RecordingError,
+    RecordingReader,
+    RecordingWriter,
+    SourceView,
+    StreamError,
+    encode_metric,
+)
+from txmetrics_tcp._blocks import (
+    BLOCK,
+    HEADER_SIZE,
+    MAGIC,
+    MAX_BLOCK,
+    MAX_RECORDED_FRAME,
+    encode_block,
+)
+from txmetrics_tcp._recording import MAX_SESSIONS, Chunk, Session
+from txmetrics_tcp._wire import frame, varint
+
+FRAMES = [case.frame for case in CASES]
+STREAM = b"".join(FRAMES)
+SECOND = 1_000_000_000
+ENDS = [0, *accumulate(map(len, FRAMES))]
+"""How many bytes of `STREAM` whole frames have."""
+
+
+class Unclosed(io.BytesIO):
+    """A file in memory, to be looked at when it was closed."""
+
+    def close(self) -> None:
+        self.flush()
+
+    def fileno(self) -> int:
+        raise OSError("no file")
+
+
+class Clock:
+    """@ivar seconds: what it shows."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> int:
+        return round(self.seconds * SECOND)
+
+
+def writer_to(
+    file: Any, clock: Clock | None = None, *, compress: bool = False, begin: bool = True
+) -> RecordingWriter:
+    return RecordingWriter(
+        file,
+        "127.0.0.1:5000",
+        compress=compress,
+        begin=begin,
+        clock=lambda: 42,
+        monotonic=clock or Clock(),
+    )
+
+
+def record(*pieces: bytes, compress: bool = False) -> bytes:
+    """A recording of one connection, with a block for each piece."""
+    file = Unclosed()
+    with writer_to(file, compress=compress) as writer:
+        writer.connected()
+        for piece in pieces:
+            writer.write(piece)
+            writer.flush()
+    return file.getvalue()
+
+
+def read(data: bytes) -> tuple[RecordingReader, list[Chunk]]:
+    reader = RecordingReader(io.BytesIO(data))
+    return reader, list(reader)
+
+
+def joined(chunks: Iterable[Chunk]) -> bytes:
+    return b"".join(chunk.frames for chunk in chunks)
+
+
+class ReadWrittenTests(SynchronousTestCase):
+    """What was written is what is read."""
+
+    def test_bytes(self) -> None:
+        """The same bytes, however they came, compressed or not."""
+        for compress, size in product([False, True], [1, 7, 1000, len(STREAM)]):
+            pieces = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
+            reader, chunks = read(record(*pieces, compress=compress))
+            self.assertEqual(joined(chunks), STREAM)
+            self.assertEqual(sum(chunk.number for chunk in chunks), len(FRAMES))
+            self.assertEqual(reader.frames, len(FRAMES))
+            self.assertEqual((reader.damage, reader.cut_off, reader.truncated), ("", False, 0))
+            for chunk in chunks:
+                self.assertEqual(len(list(Decoder().feed(chunk.frames))) <= chunk.number, True)
+
+    @given(
+        st.lists(st.tuples(st.floats(0, 1e6), st.binary(max_size=200)), max_size=20), st.booleans()
+    )
+    def test_anything(self, moments: list[tuple[float, bytes]], compress: bool) -> None:
+        """Any frames at any time."""
+        clock = Clock()
+        file = Unclosed()
+        expected = []
+        with writer_to(file, clock, compress=compress) as writer:
+            for wait, message in moments:
+                clock.seconds += wait
+                writer.write(frame(message))
+                expected.append((round(clock.seconds * SECOND) - 100 * SECOND, frame(message)))
+        reader, chunks = read(file.getvalue())
+        self.assertEqual(
+            [(round(chunk.seconds * SECOND) // 1000, chunk.frames) for chunk in chunks],
+            [(round(when / 1e9 * SECOND) // 1000, frames) for when, frames in expected],
+        )
+        self.assertFalse(reader.cut_off or reader.damage)
+
+    def test_time(self) -> None:
+        """Each read has its time; a session is as long as it lasted."""
+        clock = Clock()
+        file = Unclosed()
+        with writer_to(file, clock) as writer:
+            for seconds in [100.5, 100.75, 103]:
+                clock.seconds = seconds
+                writer.write(FRAMES[0])
+            clock.seconds = 110
+        reader, chunks = read(file.getvalue())
+        self.assertEqual([chunk.seconds for chunk in chunks], [0.5, 0.75, 3])
+        self.assertEqual(reader.seconds, 10)
+        self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0)])
+
+    def test_connections(self) -> None:
+        """It shows where a connection begins; what the last one left unfinished is gone."""
+        file = Unclosed()
+        with writer_to(file) as writer:
+            writer.connected()
+            writer.write(FRAMES[0])
+            writer.write(FRAMES[1] + b"\x7fabc")
+            writer.connected()
+            writer.connected()
+            writer.write(FRAMES[2])
+        _, chunks = read(file.getvalue())
+        self.assertEqual(
+            [(chunk.frames, chunk.begins) for chunk in chunks],
+            [(FRAMES[0], True), (FRAMES[1], False), (FRAMES[2], True)],
+        )
+
+    def test_keptBack(self) -> None:
+        """Frames are written by the block, or when asked for."""
+        file = Unclosed()
+        writer = writer_to(file)
+        size = len(file.getvalue())
+        writer.write(FRAMES[0])
+        self.assertEqual(len(file.getvalue()), size)
+        writer.flush()
+        self.assertEqual(joined(read(file.getvalue())[1]), FRAMES[0])
+        size = len(file.getvalue())
+        writer.flush()
+        self.assertEqual(len(file.getvalue()), size)
+        large = frame(bytes(1000)) * 100
+        writer.write(large)
+        self.assertGreater(len(file.getvalue()), len(large) - 2 * BLOCK + size)
+        writer.close()
+        writer.close()
+        self.assertEqual(joined(read(file.getvalue())[1]), FRAMES[0] + large)
+        self.assertEqual(writer.bytes_written, len(file.getvalue()))
+        self.assertEqual(writer.frames, 101)
+
+    def test_largeFrame(self) -> None:
+        """A frame may be longer than what blocks have as a rule; but not endless."""
+        large = frame(os.urandom(MAX_RECORDED_FRAME))
+        for compress in [False, True]:
+            reader, chunks = read(record(STREAM, large, STREAM, compress=compress))
+            self.assertEqual(joined(chunks), STREAM + large + STREAM)
+            self.assertFalse(reader.damage)
+        with self.assertRaises(StreamError):
+            writer_to(Unclosed()).write(varint(MAX_RECORDED_FRAME + 1))
+
+    def test_smaller(self) -> None:
+        metric = encode_metric(
+            Metric(Key(MetricKind.COUNTER, "requests_total"), Operation.SET_COUNTER, 1, 1)
+        )
+        plain, compressed = (record(metric * 1000, compress=compress) for compress in (False, True))
+        self.assertLess(len(compressed) * 5, len(plain))
+
+    def test_unknownBlocks(self) -> None:
+        """What comes later than this version is skipped."""
+        data = record(STREAM)
+        more = encode_block(b"more", b"whatever", offset_ns=SECOND)
+        end = len(MAGIC)
+        reader, chunks = read(data[:end] + more + data[end:] + more)
+        self.assertEqual((joined(chunks), reader.damage), (STREAM, ""))
+
+    def test_documented(self) -> None:
+        """The header has the layout that is documented."""
+        block = encode_block(b"zlib", b"frames", 3, 7)
+        stored = zlib.compress(b"frames")
+        fields = struct.pack("<4sIIIIQ", b"zlib", len(stored), 6, 3, zlib.crc32(stored), 7)
+        self.assertEqual(block, fields + struct.pack("<I", zlib.crc32(fields)) + stored)
+        self.assertEqual(HEADER_SIZE, 32)
+
+
+class CutOffTests(SynchronousTestCase):
+    """A file that ends anywhere is read up to there."""
+
+    def test_everyByte(self) -> None:
+        """
+        Cut at any byte, it opens up to the last whole event, says so, and can be gone on with.
+        """
+        for compress in [False, True]:
+            stream = b"".join(FRAMES[:12])
+            whole = record(stream[:100], stream[100:], compress=compress)
+            path = self.mktemp()
+            last = 0
+            for cut in range(len(whole)):
+                reader, chunks = read(whole[:cut])
+                got = joined(chunks)
+                self.assertTrue(reader.cut_off)
+                self.assertEqual(reader.damage, "")
+                self.assertIn(len(got), ENDS)
+                self.assertTrue(stream.startswith(got))
+                # The further on it is cut, the more there is.
+                self.assertGreaterEqual(len(got), last)
+                last = len(got)
+                self.assertEqual(reader.position + reader.truncated, cut)
+
+                Path(path).write_bytes(whole[:cut])
+                with RecordingWriter.append(path, "again") as writer:
+                    writer.write(stream)
+                self.assertEqual(writer.removed, reader.truncated)
+                reader, chunks = read(Path(path).read_bytes())
+                self.assertEqual(joined(chunks), got + stream)
+                self.assertEqual((reader.cut_off, reader.damage), (False, ""))
+            self.assertEqual(last, len(stream))
+
+    def test_lastWholeEvent(self) -> None:
+        """Without compression, every frame that is whole in the file is read."""
+        whole = record(STREAM)
+        start = whole.index(STREAM)
+        for cut in range(len(STREAM) + 1):
+            _, chunks = read(whole[: start + cut])
+            self.assertEqual(len(joined(chunks)), max(end for end in ENDS if end <= cut))
+
+    def test_manyChunks(self) -> None:
+        """In the middle of a block that has many."""
+        clock = Clock()
+        file = Unclosed()
+        writer = writer_to(file, clock)
+        for each in FRAMES:
+            clock.seconds += 1
+            writer.write(each)
+        writer.flush()
+        whole = file.getvalue()
+        path = self.mktemp()
+        for cut in range(len(whole) - 100, len(whole)):
+            _, before = read(whole[:cut])
+            self.assertLess(len(before), len(FRAMES))
+            Path(path).write_bytes(whole[:cut])
+            RecordingWriter.append(path, "again").close()
+            _, after = read(Path(path).read_bytes())
+            self.assertEqual(after, before)
+
+    def test_salvaged(self) -> None:
+        """The frames that were saved are counted, and keep their time."""
+        clock = Clock()
+        file = Unclosed()
+        writer = writer_to(file, clock)
+        clock.seconds += 5
+        writer.write(STREAM)
+        writer.flush()
+        path = self.mktemp()
+        Path(path).write_bytes(file.getvalue()[:-1])
+        appended = RecordingWriter.append(path, "again", compress=True)
+        self.assertEqual(appended.salvaged, len(FRAMES) - 1)
+        self.assertGreater(appended.removed, ENDS[-2])
+        appended.close()
+        reader, chunks = read(Path(path).read_bytes())
+        self.assertEqual([chunk.seconds for chunk in chunks], [5])
+        self.assertEqual(
+            [session.source for session in reader.sessions], ["127.0.0.1:5000", "again"]
+        )
+        self.assertEqual(reader.sessions[1].seconds, 5)
+
+
+class AppendTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+
+    def test_sessions(self) -> None:
+        """Sessions follow one another as if no time had passed."""
+        for number in range(3):
+            with RecordingWriter.append(self.path, f"run {number}", compress=number == 1) as writer:
+                writer.write(STREAM)
+        reader, chunks = read(Path(self.path).read_bytes())
+        self.assertEqual(joined(chunks), STREAM * 3)
+        self.assertEqual([chunk.begins for chunk in chunks], [True] * 3)
+        self.assertEqual(
+            [session.source for session in reader.sessions], ["run 0", "run 1", "run 2"]
+        )
+        self.assertLess(reader.seconds, 30)
+        times = [chunk.seconds for chunk in chunks]
+        self.assertEqual(times, sorted(times))
+
+    def test_noRecording(self) -> None:
+        """What is something else stays as it is."""
+        for content in [b"HTTP/1.1", b"txmetrics-tcp recording 2\n", MAGIC[:-1] + b" "]:
+            Path(self.path).write_bytes(content)
+            with self.assertRaises(RecordingError):
+                RecordingWriter.append(self.path, "")
+            self.assertEqual(Path(self.path).read_bytes(), content)
+
+    def test_damaged(self) -> None:
+        """So does what has a wrong byte anywhere."""
+        whole = record(STREAM[:200], STREAM[200:])
+        for at in range(len(MAGIC), len(whole), 7):
+            content = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+            Path(self.path).write_bytes(content)
+            with self.assertRaisesRegex(RecordingError, "damaged behind its first"):
+                RecordingWriter.append(self.path, "")
+            self.assertEqual(Path(self.path).read_bytes(), content)
+
+    def test_two(self) -> None:
+        """Two recorders do not write one file."""
+        with RecordingWriter.create(self.path, "") as writer:
+            for other in [
+                lambda: RecordingWriter.append(self.path, ""),
+                lambda: RecordingWriter.create(self.path, "", overwrite=True),
+            ]:
+                with self.assertRaisesRegex(RecordingError, "another recorder"):
+                    other()
+            writer.write(STREAM)
+        self.assertEqual(joined(read(Path(self.path).read_bytes())[1]), STREAM)
+        RecordingWriter.append(self.path, "").close()
+
+    def test_create(self) -> None:
+        """A file that is there is replaced only if that is wanted."""
+        Path(self.path).write_bytes(b"x" * 10_000)
+        with self.assertRaises(FileExistsError):
+            RecordingWriter.create(self.path, "")
+        self.assertEqual(Path(self.path).read_bytes(), b"x" * 10_000)
+        RecordingWriter.create(self.path, "", overwrite=True).close()
+        reader, chunks = read(Path(self.path).read_bytes())
+        self.assertEqual((chunks, reader.cut_off), ([], False))
+
+
+class FullDisk(Unclosed):
+    """@ivar room: how many bytes it takes."""
+
+    room = 10_000
+
+    def write(self, data: Any) -> int:
+        taken = data[: max(self.room - self.tell(), 0)]
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(taken)
+
+
+class FullDiskTests(SynchronousTestCase):
+    def test_staysWhole(self) -> None:
+        """What was written before is whole; that something is missing is seen."""
+        file = FullDisk()
+        writer = writer_to(file)
+        writer.write(STREAM)
+        writer.flush()
+        size = len(file.getvalue())
+        writer.write(frame(bytes(20_000)))
+        with self.assertRaises(OSError):
+            writer.flush()
+        self.assertEqual(len(file.getvalue()), size)
+        file.room = 100_000
+        writer.close()
+        reader, chunks = read(file.getvalue())
+        self.assertEqual(joined(chunks), STREAM)
+        self.assertEqual((reader.truncated, reader.cut_off), (0, True))
+
+    def test_shortWrites(self) -> None:
+        """A file that takes little at a time gets all."""
+
+        class Short(Unclosed):
+            def write(self, data: Any) -> int:
+                return super().write(data[:100])
+
+        file = Short()
+        with writer_to(file) as writer:
+            writer.write(STREAM)
+        self.assertEqual(joined(read(file.getvalue())[1]), STREAM)
+
+
+class HostileTests(SynchronousTestCase):
+    """No file whatever does harm."""
+
+    def test_noRecording(self) -> None:
+        for content in [b"x", b"HTTP/1.1 200 OK\r\n", b"\0" * 1000, MAGIC[1:]]:
+            with self.assertRaisesRegex(RecordingError, "is not a recording"):
+                read(content)
+        with self.assertRaisesRegex(RecordingError, "format that this version does not know"):
+            read(b"txmetrics-tcp recording 2\n")
+
+    def test_everyByteWrong(self) -> None:
+        """A wrong byte anywhere is noticed, and ends the reading before it."""
+        for compress in [False, True]:
+            whole = record(STREAM[:200], STREAM[200:], compress=compress)
+            for at in range(len(MAGIC), len(whole)):
+                for wrong in [whole[at] ^ 0x80, whole[at] ^ 1]:
+                    reader, chunks = read(whole[:at] + bytes([wrong]) + whole[at + 1 :])
+                    self.assertTrue(reader.damage)
+                    self.assertLessEqual(reader.position, at)
+                    self.assertTrue(STREAM.startswith(joined(chunks)))
+                    self.assertTrue(reader.cut_off)
+
+    @given(st.binary(max_size=2000))
+    def test_garbage(self, garbage: bytes) -> None:
+        """Behind the beginning."""
+        read(MAGIC + garbage)
+
+    @given(st.binary(max_size=2000), st.sampled_from([b"data", b"zlib", b"sess", b"conn", b"end "]))
+    def test_garbageInBlocks(self, garbage: bytes, kind: bytes) -> None:
+        """With right checksums; also when the file then ends within the block."""
+        block = bytearray(encode_block(kind, garbage))
+        whole = MAGIC + block + encode_block(b"data", b"\0\1\0")
+        for data in [whole, whole[: len(MAGIC) + len(block) - 1]]:
+            _, chunks = read(data)
+            for chunk in chunks:
+                self.assertEqual(whole_frames(chunk.frames), chunk.number)
+
+    @given(st.binary(max_size=300), st.integers(0, 2000))
+    def test_garbageCompressed(self, garbage: bytes, cut: int) -> None:
+        """Chunks that are none, compressed properly."""
+        data = MAGIC + encode_block(b"zlib", b"\0" + garbage)
+        for content in [data, data[:cut]]:
+            try:
+                _, chunks = read(content)
+            except RecordingError:
+                continue
+            for chunk in chunks:
+                self.assertEqual(whole_frames(chunk.frames), chunk.number)
+
+    def test_bombs(self) -> None:
+        """A block takes no more memory than it may, whatever comes out of it or is announced."""
+        bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)
+        for size in [0, 100, MAX_BLOCK, MAX_BLOCK + 1, 2**32 - 1]:
+            header = struct.pack("<4sIIIIQ", b"zlib", len(bomb), size, 0, zlib.crc32(bomb), 0)
+            self.assert_harmless(header, bomb)
+        for size in [2**31, 2**32 - 1]:
+            header = struct.pack("<4sIIIIQ", b"data", size, size, 0, 0, 0)
+            self.assert_harmless(header, b"abc")
+
+    def assert_harmless(self, header: bytes, stored: bytes) -> None:
+        data = MAGIC + header + struct.pack("<I", zlib.crc32(header)) + stored
+        tracemalloc.start()
+        try:
+            reader = RecordingReader(io.BytesIO(data))
+            self.assertEqual(list(reader), [])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        self.assertRegex(reader.damage, "damaged behind its first 26 bytes")
+        self.assertLess(peak, 4 * MAX_BLOCK)
+
+    def test_sessions(self) -> None:
+        """What a session says may be anything; of endless sessions, not all are remembered."""
+        says = [b"", b"[", b"null", b"{}", b'{"time_ns":"x","source":1}', b"[" * 60_000, b"\xff"]
+        says.append(b'{"time_ns":1e999,"source":"x"}')
+        sessions = [encode_block(b"sess", said) for said in says]
+        reader, _ = read(MAGIC + b"".join(sessions))
+        self.assertEqual(reader.sessions, [Session(0, "", 0)] * len(says))
+        self.assertEqual(reader.damage, "")
+        reader, chunks = read(MAGIC + sessions[0] * 5000 + encode_block(b"data", b"\0\1\0"))
+        self.assertEqual(len(reader.sessions), MAX_SESSIONS)
+        self.assertEqual(joined(chunks), b"\0")
+
+    def test_time(self) -> None:
+        """Time goes forward and has an end."""
+        blocks = [
+            encode_block(b"data", varint(2**63) + b"\1\0", offset_ns=2**64 - 1),
+            encode_block(b"data", b"\0\1\0", offset_ns=5),
+        ]
+        reader, chunks = read(MAGIC + b"".join(blocks))
+        self.assertEqual([chunk.seconds for chunk in chunks], [2**63 / 1e9] * 2)
+        self.assertEqual(reader.damage, "")
+
+
+def whole_frames(data: bytes) -> int:
+    """How many frames those are, of which the last is whole."""
+    from txmetrics_tcp._frames import Frames
+
+    frames = Frames(MAX_RECORDED_FRAME)
+    whole, number = frames.feed(data)
+    assert whole == data
+    return number
+
+
+class MillionTests(SynchronousTestCase):
+    """A recording of a million events."""
+
+    def test_finalView(self) -> None:
+        """It gives the same bytes, and so the same final view, as the live stream."""
+        batch = b"".join(_batch())
+        pieces = [batch] * (1_000_000 // EVENTS)
+        path = self.mktemp()
+        with RecordingWriter.create(path, "live", compress=True) as writer:
+            for start, piece in enumerate(pieces):
+                # As a network cuts it.
+                cut = start * 13 % len(piece)
+                writer.write(piece[:cut])
+                writer.write(piece[cut:])
+        with open(path, "rb") as file:
+            reader = RecordingReader(file)
+            decoder = Decoder()
+            live, replayed = SourceView(lambda: 0.0), SourceView(lambda: 0.0)
+            at = 0
+            stream = batch * 2
+            for chunk in reader:
+                # The bytes go round and round.
+                offset = at % len(batch)
+                length = len(chunk.frames)
+                if stream[offset : offset + length] != chunk.frames:
+                    self.fail(f"other bytes behind the first {at}")
+                at += length
+                replayed.fold(decoder.feed(chunk.frames))
+        self.assertEqual(at, len(batch) * len(pieces))
+        self.assertEqual(reader.frames, 1_000_000)
+        decoder = Decoder()
+        for piece in pieces:
+            live.fold(decoder.feed(piece))
+        self.assertEqual(replayed.events, 1_000_000)
+        self.assertEqual(_shown(replayed), _shown(live))
+        self.assertEqual(live.series[Key(MetricKind.COUNTER, "c0")].value, 34 * 1000)
+
+
+EVENTS = 1000
+NOON = 1_795_348_800_500_000_000
+
+
+def _batch() -> Iterable[bytes]:
+    for number in range(EVENTS):
+        which = number % 30 % 3
+        kind = list(MetricKind)[which]
+        operation = [
+            Operation.INCREMENT_COUNTER,
+            Operation.INCREMENT_GAUGE,
+            Operation.RECORD_HISTOGRAM,
+        ][which]
+        value: Callable[[float], float] = int if which == 0 else float
+        yield encode_metric(
+            Metric(
+                Key(kind, f"{kind.value[0]}{number % 30}"),
+                operation,
+                value(1),
+                NOON + number * 1000,
+            )
+        )
+
+
+def _shown(view: SourceView) -> list[object]:
+    return [
+        (key, series.value, series.events, series.timestamp_ns)
+        for key, series in view.series.items()
+    ]
