@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txmetrics_tcp import __version__, _record, _replay_command, _tail
+from txmetrics_tcp import __version__, _record, _replay_command, _stats_command, _tail
 from txmetrics_tcp._endpoints import EndpointError
 from txmetrics_tcp._steady import measure_steadily
 from txmetrics_tcp._lines import visible
@@ -16,6 +16,7 @@ from txmetrics_tcp.observe import command as observe
 
 _COMMANDS = (
     _tail.add_command,
+    _stats_command.add_command,
     _record.add_command,
     _replay_command.add_command,
     observe.add_command,

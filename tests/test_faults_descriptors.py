@@ -1,0 +1,64 @@
+"""
+The process has no file descriptor left for another client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import LIMIT, TWISTD, Daemon, Viewer
+
+LIMITED = [
+    TWISTD[0],
+    "-c",
+    "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));" + TWISTD[2],
+]
+
+
+class DescriptorTests(SynchronousTestCase):
+    def connect(self, port: int) -> socket.socket:
+        connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+        self.addCleanup(connected.close)
+        return connected
+
+    def accepted(self, port: int) -> bool:
+        """Whether a new client receives something, rather than being hung up on."""
+        with contextlib.suppress(ConnectionError):
+            return bool(self.connect(port).recv(1))
+        return False
+
+    def test_none_left(self) -> None:
+        """
+        Who is connected goes on; who comes is hung up on, with one line for many; and as soon as
+        there is room again, who comes is accepted.
+        """
+        self.assertGreater(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 100)
+        daemon = Daemon(
+            self, "-n", "metrics-tcp", "--listen=0", "--interval=0.05", "--no-host", runner=LIMITED
+        )
+        port = daemon.port
+        viewer = iter(Viewer(self, port))
+        next(viewer)
+        clients = [self.connect(port) for _ in range(100)]
+        daemon.wait_for("turned away because")
+        for _ in range(1000):
+            next(viewer)
+        self.assertFalse(self.accepted(port))
+        for client in clients:
+            client.close()
+        while not self.accepted(port):
+            # It takes a moment to find that they have gone; meanwhile its other client goes on.
+            next(viewer)
+        daemon.process.terminate()
+        _, output, errors = daemon.end()
+        lines = [line for line in output.splitlines() if "file descriptors" in line]
+        self.assertEqual(errors, "")
+        self.assertRegex(lines[0], r"Client 127.0.0.1:\d+ was turned away because the process is")
+        # And one at the end that says how many.
+        self.assertEqual(len(lines), 2, output)
+        self.assertNotIn("EMFILE", output)
+        self.assertNotIn("Traceback", output)
