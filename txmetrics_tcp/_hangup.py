@@ -55,6 +55,7 @@ class HangUpService(Service):
         if not self.running:
             return
         if self._reload is None:
+            self._log.info("Received SIGHUP, which is as SIGTERM where there is no TLS")
             self._reactor.sigTerm(number)
             return
         try:

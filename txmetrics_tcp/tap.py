@@ -14,10 +14,7 @@ from twisted.logger import Logger
 
 from txmetrics_tcp._collect import Collector, CollectorService
 from txmetrics_tcp._daemon_options import Options, the_reactor
-from txmetrics_tcp._endpoints import (
-    DEFAULT_ENDPOINT,
-    server_endpoint,
-)
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint
 from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._host import HostCollectors
 from txmetrics_tcp._lag import LagService

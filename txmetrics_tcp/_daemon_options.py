@@ -1,0 +1,254 @@
+"""
+The options of ``twistd metrics-tcp``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Any
+
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from txmetrics_tcp._admission import MAX_CLIENTS, Network, network
+from txmetrics_tcp._endpoints import EndpointError, has_own_tls, server_endpoint
+from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, at_least, check_buffer_size
+from txmetrics_tcp._standard import occupy_standard_descriptors
+from txmetrics_tcp._tls import ServerTLS, TLSError
+
+DEFAULT_INTERVAL = 1.0
+"""Seconds from one reading of process and machine to the next."""
+
+
+def _buffer_size(text: str) -> int | None:
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return check_buffer_size(int(text))
+    except ValueError:
+        raise UsageError(
+            f"--buffer-size takes a whole number from 1 up, or none; not {text!r}"
+        ) from None
+
+
+def _limit(option: str) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        if text.strip().lower() == "none":
+            return None
+        try:
+            limit: int = at_least(option, 1, int(text))
+            return limit
+        except ValueError:
+            raise UsageError(
+                f"--{option} takes a whole number from 1 up, or none; not {text!r}"
+            ) from None
+
+    return parse
+
+
+def _interval(text: str) -> float:
+    try:
+        interval = float(text)
+    except ValueError:
+        interval = math.nan
+    if not 0 < interval < math.inf:
+        raise UsageError(f"--interval takes a number of seconds greater than 0; not {text!r}")
+    return interval
+
+
+def _dead_after(text: str) -> float | None:
+    if text.strip().lower() == "never":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds < math.inf:
+        raise UsageError(
+            f"--dead-after takes a number of seconds from 0.1 up, or never; not {text!r}"
+        )
+    return seconds
+
+
+class Options(UsageOptions):
+    """
+    What ``twistd metrics-tcp`` can be told.
+
+    @ivar endpoints: where to listen; empty where nothing was said.
+    @ivar networks: where viewers may come from; empty for anywhere.
+    @ivar tls: what connections begin with, if it is TLS.
+    """
+
+    synopsis = "[options]"
+
+    longdesc = (
+        "Streams metrics of its own process, and of the machine where psutil is installed, over"
+        " TCP to every viewer that connects (metrics-tcp tail, metrics-observer). It listens on"
+        " the loopback interface unless told otherwise, since who can connect can read. It needs no"
+        " privileges. At SIGHUP it reads its certificates again, or, without any, it stops."
+    )
+
+    optParameters = [  # noqa: RUF012, such is usage.Options
+        [
+            "buffer-size",
+            None,
+            DEFAULT_BUFFER_SIZE,
+            "How many events may wait for a viewer that is slow, before its oldest are dropped;"
+            " none for no limit, which may take all memory",
+            _buffer_size,
+        ],
+        [
+            "dead-after",
+            None,
+            None,
+            "Cut off viewers that have not taken what waits for them for so many seconds, because"
+            " their machine is gone or because they are stalled; never for as long as the kernel"
+            " takes to find out, which it does of the former only [default: never]",
+            _dead_after,
+        ],
+        [
+            "max-clients",
+            None,
+            MAX_CLIENTS,
+            "How many viewers there may be at once; none for any number",
+            _limit("max-clients"),
+        ],
+        [
+            "max-clients-per-address",
+            None,
+            None,
+            "How many of them from one address, or, of IPv6, from one /64; none for any number"
+            " [default: none]",
+            _limit("max-clients-per-address"),
+        ],
+        [
+            "tls-key",
+            None,
+            None,
+            "A file with the private key, in PEM, not encrypted: all connections are TLS",
+        ],
+        [
+            "tls-cert",
+            None,
+            None,
+            "A file with the certificate, in PEM, and those that lead to its authority",
+        ],
+        [
+            "tls-client-ca",
+            None,
+            None,
+            "A file with the authorities, in PEM, that a viewer has to have a certificate from",
+        ],
+        [
+            "interval",
+            None,
+            DEFAULT_INTERVAL,
+            "Seconds from one reading of process and machine to the next",
+            _interval,
+        ],
+    ]
+
+    optFlags = [  # noqa: RUF012
+        [
+            "no-process",
+            None,
+            "Leave out metrics of the daemon's own process and of its reactor"
+            " [default: they are streamed]",
+        ],
+        [
+            "no-host",
+            None,
+            "Leave out metrics of the machine [default: they are streamed, if psutil is installed]",
+        ],
+    ]
+
+    def __init__(self) -> None:
+        # Before anything opens a file, as the reactor does.
+        occupy_standard_descriptors()
+        super().__init__()
+        self.endpoints: list[IStreamServerEndpoint] = []
+        self.networks: list[Network] = []
+        self.tls: ServerTLS | None = None
+        self._with_tls: list[str] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        Where to listen; may be given several times. PORT (on the loopback interface),
+        HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string such as
+        unix:/run/metrics.sock:mode=660; a port of 0 means any that is free
+        [default: 127.0.0.1:5000]
+        """
+        if has_own_tls(endpoint):
+            self._with_tls.append(endpoint)
+        try:
+            self.endpoints.append(server_endpoint(the_reactor(), endpoint))
+        except EndpointError as error:
+            raise UsageError(f"--listen: {error}") from None
+
+    # --help shows it as it is, indentation included.
+    opt_listen.__doc__ = cleandoc(opt_listen.__doc__ or "")
+
+    def opt_allow(self, text: str) -> None:
+        """
+        Let viewers come from this network only; may be given several times. 192.0.2.0/24,
+        2001:db8::/32, or an address. The loopback interface is one like any other;
+        UNIX sockets are open to whom their mode lets in [default: from anywhere]
+        """
+        try:
+            self.networks.append(network(text))
+        except ValueError as error:
+            raise UsageError(f"--allow: {error}") from None
+
+    opt_allow.__doc__ = cleandoc(opt_allow.__doc__ or "")
+
+    def opt_version(self) -> None:
+        """Display the version of txmetrics-tcp and exit."""
+        from txmetrics_tcp import __version__
+
+        print(f"txmetrics-tcp {__version__}")
+        sys.exit(0)
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise UsageError(f"unexpected {args[0]!r}; to listen there, write --listen {args[0]}")
+
+    def postOptions(self) -> None:
+        key, certificate, client_ca = (
+            self[f"tls-{option}"] for option in ("key", "cert", "client-ca")
+        )
+        if key is None and certificate is None and client_ca is None:
+            return
+        if key is None or certificate is None:
+            raise UsageError("TLS needs both --tls-key and --tls-cert")
+        if self._with_tls:
+            raise UsageError(
+                f"--listen: {self._with_tls[0]!r} has TLS already; with --tls-key, leave out ssl:"
+            )
+        try:
+            self.tls = ServerTLS(key, certificate, client_ca)
+        except TLSError as error:
+            raise UsageError(str(error)) from None
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        @raise UsageError: something is wrong with them; but where they follow a command's own,
+            as those of twistd, the process ends.  twistd would print all of its options and
+            ours, to standard output, and the error last.
+        """
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            if self.parent is None:
+                raise
+            sys.exit(f"metrics-tcp: {error}")
+
+
+def the_reactor() -> Any:
+    # Late, since importing it installs it, and twistd has an option for another one.
+    from twisted.internet import reactor
+
+    return reactor
