@@ -17,6 +17,7 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
+from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, network
 from txmetrics_tcp._arrival import MAX_RECEIVED, looks_like
@@ -145,6 +146,18 @@ class LooksTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         for head in (b"", b"\n", b"GETTING", b"hello", b"\x16\x04\x00", b"\0" * 16):
             self.assertIsNone(looks_like(head), head)
+
+
+class WordsTests(SynchronousTestCase):
+    def test_slow(self) -> None:
+        """It does not matter in how many pieces they come; and nothing is said twice."""
+        said = []
+        self.patch(RefusalLog, "say", lambda log, *what: said.append(what))
+        client = FakeClient(MetricsFactory(FakeReactor()))
+        for byte in b"GET / HTTP/1.1\r\n":
+            client.transport.receive(bytes([byte]))
+            self.assertEqual(client.transport.aborted, len(said) > 0)
+        self.assertEqual(said, [("127.0.0.1:54321", "it sent an HTTP request", "")])
 
 
 class RefusalLogTests(SynchronousTestCase):
@@ -309,16 +322,6 @@ class DoorTests(LoopbackTestCase):
         await self.factory.clients(1)
         self.factory.recorder.counter("c").increment(5)
         await self.in_thread(client.read, until=lambda: client.reader.values("c"))
-
-    async def test_slowWords(self) -> None:
-        """One byte after the other."""
-        await self.exporter()
-        stranger = self.connected()
-        stranger.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"GET ":
-            stranger.sendall(bytes([byte]))
-        await self.received(stranger)
-        self.assertIn("it sent an HTTP request", self.logged[0])
 
     @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
     async def test_manyConnections(self) -> None:

@@ -301,6 +301,16 @@ class HangUpTests(SynchronousTestCase):
         self.hang_up()
         self.assertEqual(self.told, [0])
 
+    def test_early(self) -> None:
+        """A signal that comes while the daemon starts is not lost, nor the daemon."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        service = HangUpService(self.reactor, None)
+        service.privilegedStartService()
+        signal.raise_signal(signal.SIGHUP)
+        service.startService()
+        self.reactor.settle()
+        self.assertEqual(self.told, [signal.SIGHUP])
+
     def test_stopped(self) -> None:
         """It does not stop what is stopping."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import sys
 from pathlib import Path
 from unittest import skipIf
@@ -370,13 +371,31 @@ class ServerTests(TLSTestCase):
         self.assertEqual(self.logged, [])
 
     async def test_stopInHandshake(self) -> None:
-        """Who is not there yet is not waited for."""
-        await self.listen(flush_timeout=1000)
+        """Who is not there yet is cut off, and it has stopped when it is gone as well."""
+        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
+        await self.listen()
         silent = self.connected()
-        await self.assert_streams(await self.connect_tls(), 5)
+        client = await self.connect_tls()
         self.assertEqual(len(self.factory._present), 2)
-        await self.service.stop()
+        client.reset()
+        await self.factory.clients(0)
+        stopped = self.factory.stop(1000)
+        self.assertFalse(stopped.called)
+        await stopped
+        self.assertEqual(len(self.factory._present), 0)
         await self.assert_closed(silent)
+
+    async def test_fork(self) -> None:
+        """A child has no hand in connections, those in a handshake included."""
+        await self.listen()
+        self.connected()
+        await self.connect_tls()
+        descriptors = [client.transport.fileno() for client in self.factory._present]  # type: ignore[attr-defined]
+        child = os.fork()
+        if child == 0:
+            os._exit(any(stat.S_ISSOCK(os.fstat(one).st_mode) for one in descriptors))
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(len(descriptors), 2)
 
     async def test_stopsAlone(self) -> None:
         """Closing does not wait for a client to close as well; it has received everything."""
