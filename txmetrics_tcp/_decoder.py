@@ -33,11 +33,14 @@ PIECE = 64 * 1024
 MAX_REMEMBERED_FRAME = 512
 """The size of a frame, in bytes, past which it is not remembered."""
 
-MAX_REMEMBERED = 32 * 1024
+MAX_REMEMBERED = 4 * 1024 * 1024
 """
-How many tails, and how many heads, are remembered before all are forgotten.  Together with the size
-it bounds the memory that a peer can make us use.
+How many bytes of frames are remembered, each with `OVERHEAD` bytes on top, before all are forgotten.
+It bounds the memory that a peer can make us use: what is remembered of a frame of many short labels
+takes fifteen times the frame.
 """
+
+OVERHEAD = 100
 
 _PAD = bytes(16)
 # Behind what has come, so that what looks at a frame need not look whether there is one.
@@ -285,17 +288,17 @@ class _Memory:
         whose values take eight bytes, and of counters.
     @ivar second: the first bytes of timestamps within one second, up to the nanoseconds of five and
         of four bytes, and that second in nanoseconds.
-    @ivar tails: how many there are.
+    @ivar size: what they count, see `MAX_REMEMBERED`.
     """
 
-    __slots__ = ("_tails", "heads", "second", "tails")
+    __slots__ = ("_tails", "heads", "second", "size")
 
     def __init__(self) -> None:
         self.heads: dict[bytes, tuple[Tails, Tails]] = {}
         self.second = (b"", b"", 0)
         # By name.
         self._tails: dict[str, tuple[Tails, Tails]] = {}
-        self.tails = 0
+        self.size = 0
 
     def remember(self, frame: bytes, metric: Metric) -> None:
         """
@@ -337,15 +340,18 @@ class _Memory:
             return
         if alone != pb.Metric(labels=dict(key.labels)):
             return
-        if self.tails >= MAX_REMEMBERED or len(self.heads) >= MAX_REMEMBERED:
+        cost = len(frame) + OVERHEAD
+        if self.size + cost > MAX_REMEMBERED:
             self.heads.clear()
             self._tails.clear()
-            self.tails = 0
+            self.size = 0
         both = self._tails.setdefault(key.name, ({}, {}))
-        self.heads[frame[:stamp]] = both
         tails = both[operation.kind is MetricKind.COUNTER]
-        tails[frame[labels:value]] = key, operation
-        self.tails += 1
+        head, tail = frame[:stamp], frame[labels:value]
+        if head not in self.heads or tail not in tails:
+            self.heads[head] = both
+            tails[tail] = key, operation
+            self.size += cost
 
     def turn(self, stamp: bytes) -> bool:
         """
