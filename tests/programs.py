@@ -48,11 +48,11 @@ def refused(call, *arguments):
 class Program(Daemon):
     """A Python program, given as its text."""
 
-    def __init__(self, case: SynchronousTestCase, script: str) -> None:
+    def __init__(self, case: SynchronousTestCase, script: str, preamble: str = PREAMBLE) -> None:
         path = Path(case.mktemp()).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path.with_suffix(".py")
-        path.write_text(PREAMBLE + dedent(script))
+        path.write_text(preamble + dedent(script))
         super().__init__(case, str(path), runner=[sys.executable, "-u"])
 
     def said(self, name: str, nth: int = 1) -> str:
