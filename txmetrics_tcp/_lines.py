@@ -143,7 +143,7 @@ class JsonLines:
             "operation": _ACT[metric.operation],
             "name": key.name,
             "labels": dict(key.labels),
-            "value": value if math.isfinite(value) else _not_finite(value),
+            "value": value if math.isfinite(value) else not_finite(value),
         }
 
     def _metadata(self, metadata: Metadata) -> dict[str, object]:
@@ -169,18 +169,18 @@ class JsonLines:
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
         if second != self._second:
             self._second = second
-            self._clock = _utc(second)
+            self._clock = utc(second)
         return None if self._clock is None else f"{self._clock}.{nanos:09}Z"
 
 
-def _not_finite(value: float) -> str:
-    # JSON has no such numbers; these are the strings that protobuf's own mapping to JSON uses.
+def not_finite(value: float) -> str:
+    """An infinity or NaN, for JSON, which has no such numbers: as Protocol Buffers write them."""
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _utc(second: int) -> str | None:
+def utc(second: int) -> str | None:
     """Date and time to the second; None outside of the years that RFC 3339 knows."""
     try:
         moment = time.gmtime(second)

@@ -1,0 +1,213 @@
+"""
+What a stream has told by now: as a table for people, as one JSON object for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from txmetrics_tcp._humane import show_number, show_rate, show_value
+from txmetrics_tcp._lines import not_finite, utc, visible
+from txmetrics_tcp._model import Key, MetricKind
+from txmetrics_tcp._sketch import Summary, has_percentiles
+from txmetrics_tcp._view import SeriesView, SourceView
+
+SHORTEST = 0.1
+"""How many seconds, at least, make a rate."""
+
+_HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "MIN", "P50", "P90", "P99", "MAX")
+_RIGHT = 3
+"""From which column on numbers stand, which are aligned to the right."""
+
+_KINDS = list(MetricKind)
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What was seen in some time.
+
+    @ivar view: what the stream has told.
+    @ivar endpoint: where it came from, as the user wrote it.
+    @ivar seconds: how long it was watched.  Rates are over all of that time.
+    @ivar connections: how many connections there were.
+    @ivar wanted: which series are in the report.
+    @ivar sort: what it is sorted by, one of `SORTS`.
+    """
+
+    view: SourceView
+    endpoint: str
+    seconds: float
+    connections: int = 1
+    wanted: Callable[[Key], bool] = lambda key: True
+    sort: str = "name"
+
+    @property
+    def series(self) -> list[SeriesView]:
+        """Those that are wanted, in their order."""
+        wanted = [one for key, one in self.view.series.items() if self.wanted(key)]
+        wanted.sort(key=lambda one: (one.key.name, one.key.labels, _KINDS.index(one.key.kind)))
+        wanted.sort(key=lambda one: SORTS[self.sort](self, one))
+        return wanted
+
+    def rate(self, series: SeriesView) -> float:
+        """
+        The change per second of a counter's total, a histogram's samples, a gauge's value; NaN when
+        it was watched for a moment only.
+        """
+        return series.change / self.seconds if self.seconds >= SHORTEST else math.nan
+
+    def to_table(self) -> str:
+        """
+        One line a series, with values in words of their units; and one about the stream.  All is
+        fit for a terminal.
+        """
+        lines = [_HEAD, *map(self._cells, self.series)]
+        if not any(line[-1] for line in lines[1:]):
+            # Without histograms, no columns for them.
+            lines = [line[: _HEAD.index("MIN")] for line in lines]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = "".join(
+            "  ".join(
+                cell.ljust(width) if column < _RIGHT else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            + "\n"
+            for line in lines
+        )
+        return f"{text}\n{self._about()}\n"
+
+    def to_json(self) -> str:
+        """One object, as docs/commands.md describes it, in ASCII and in one line."""
+        view = self.view
+        status = view.status
+        document = {
+            "report": "stats",
+            "endpoint": self.endpoint,
+            "source": None if status is None else status.source,
+            "started": None if status is None else _time(status.started_ns),
+            "started_ns": None if status is None else status.started_ns,
+            "seconds": self.seconds,
+            "connections": self.connections,
+            "restarts": view.restarts,
+            "events": view.events,
+            "missed": None
+            if status is None
+            else {"incoming": view.missed_incoming, "client": view.missed_client},
+            "left_out": view.refused,
+            "percentiles": has_percentiles(),
+            "series": [self._json(one) for one in self.series],
+        }
+        return json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
+
+    def _cells(self, series: SeriesView) -> tuple[str, ...]:
+        key = series.key
+        unit = self._unit(series)
+        shown = None if unit is None else visible(unit)
+        summary = series.summary()
+        labels = ", ".join(f"{label}={value}" for label, value in key.labels)
+        cells = (key.kind.value, visible(key.name), visible(labels))
+        if summary is None:
+            rate = self._rate(series, shown)
+            return (*cells, show_value(series.value, shown), rate, "", "", "", "", "")
+        numbers = summary.min, summary.p50, summary.p90, summary.p99, summary.max
+        return (
+            *cells,
+            show_number(series.value),
+            self._rate(series, None),
+            *(("-" if math.isnan(one) else show_value(one, shown)) for one in numbers),
+        )
+
+    def _rate(self, series: SeriesView, unit: str | None) -> str:
+        rate = self.rate(series)
+        return "-" if math.isnan(rate) else show_rate(rate, unit)
+
+    def _about(self) -> str:
+        view = self.view
+        status = view.status
+        name = f" ({status.source})" if status is not None and status.source else ""
+        parts = [
+            f"{len(self.series):,} of {len(view.series):,} series",
+            f"{view.events:,} events in {self.seconds:.1f} seconds",
+        ]
+        if status is None:
+            parts.append("it does not say how many were missed")
+        elif view.missed_incoming or view.missed_client:
+            missed = view.missed_incoming + view.missed_client
+            parts.append(
+                f"missed {missed:,} (incoming {view.missed_incoming:,},"
+                f" client {view.missed_client:,})"
+            )
+        else:
+            parts.append("none missed")
+        if self.connections > 1:
+            parts.append(f"{self.connections:,} connections")
+        if view.restarts:
+            parts.append(f"restarted {_times(view.restarts)}")
+        if view.refused:
+            parts.append(f"{view.refused:,} events left out because of too many series")
+        return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
+
+    def _unit(self, series: SeriesView) -> str | None:
+        description = self.view.description(series.key)
+        return None if description is None else description.unit
+
+    def _json(self, series: SeriesView) -> dict[str, object]:
+        key = series.key
+        description = self.view.description(key)
+        summary = series.summary()
+        return {
+            "kind": key.kind.value,
+            "name": key.name,
+            "labels": dict(key.labels),
+            "unit": None if description is None or not description.unit else str(description.unit),
+            "description": "" if description is None else description.description,
+            "events": series.events,
+            "last": _time(series.timestamp_ns),
+            "last_ns": series.timestamp_ns,
+            "value": _number(series.value),
+            "rate": _known(self.rate(series)),
+            "samples": None if summary is None else _summary(summary),
+        }
+
+
+SORTS: dict[str, Callable[[Report, SeriesView], Any]] = {
+    "name": lambda report, series: 0,
+    "kind": lambda report, series: _KINDS.index(series.key.kind),
+    "value": lambda report, series: _descending(series.value),
+    "rate": lambda report, series: _descending(report.rate(series)),
+    "events": lambda report, series: -series.events,
+}
+"""What a report may be sorted by: the key for each.  Numbers fall; what is equal is by name."""
+
+
+def _descending(value: float) -> tuple[bool, float]:
+    return math.isnan(value), -value
+
+
+def _summary(summary: Summary) -> dict[str, object]:
+    numbers = {one.name: _known(getattr(summary, one.name)) for one in fields(summary)}
+    return {**numbers, "mean": _known(summary.mean)}
+
+
+def _known(value: float) -> object:
+    """A number that is NaN if there is none."""
+    return None if math.isnan(value) else _number(value)
+
+
+def _number(value: float) -> object:
+    return value if math.isfinite(value) else not_finite(value)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
+
+
+def _time(timestamp_ns: int) -> str | None:
+    second, nanos = divmod(timestamp_ns, 1_000_000_000)
+    moment = utc(second)
+    return None if moment is None else f"{moment}.{nanos:09}Z"

@@ -1,0 +1,383 @@
+"""
+``metrics-tcp stats``: watch a stream for a while, print what it told, and leave.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+
+from txmetrics_tcp._arguments import at_least_one, duration
+from txmetrics_tcp._blocks import RecordingError
+from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
+from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._endpoint_options import (
+    ENDPOINT_HELP,
+    add_tls_arguments,
+    client_endpoint_from,
+)
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
+from txmetrics_tcp._filter_arguments import add_filter_arguments, wanted
+from txmetrics_tcp._model import Event, MetricKind
+from txmetrics_tcp._output import Output, say
+from txmetrics_tcp._progress import Progress, show_time
+from txmetrics_tcp._recording import RecordingReader
+from txmetrics_tcp._remarks import server_name
+from txmetrics_tcp._report import SORTS, Report
+from txmetrics_tcp._running import Running
+from txmetrics_tcp._sketch import has_percentiles
+from txmetrics_tcp._view import SourceView
+from txmetrics_tcp._wire import MAX_FRAME, StreamError
+
+DEFAULT_SECONDS = 10.0
+"""How long a server is watched unless told otherwise."""
+
+TURN = 0.05
+"""For how many seconds a recording is read before the reactor gets its turn."""
+
+
+class Watch:
+    """
+    Watches a server for a while.
+
+    @ivar name: what it is called in what is said.
+    @ivar view: what it has told.
+    @ivar connections: how many there have been.
+    @ivar told: whether it has told anything.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+        name: str,
+        seconds: float,
+        say: Callable[[str], object],
+        over: Callable[[int], object],
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        """
+        @param seconds: how long to watch, from the first connection on; and how long to wait for
+            that.
+        @param say: takes a remark of one line, for people.
+        @param over: called with an exit code when it is over.
+        """
+        self._clock: IReactorTime = reactor
+        self._limit = seconds
+        self._say = say
+        self._over = over
+        self.name = name
+        self.view = SourceView(reactor.seconds)
+        self.connections = 0
+        self.told = False
+        self._said = ""
+        self._stopped = False
+        self._began: float = reactor.seconds()
+        self._service = MetricsClientService(
+            reactor,
+            endpoint,
+            received_many=self._received,
+            observer=self._state_changed,
+            max_frame=max_frame,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been watched."""
+        return float(self._clock.seconds()) - self._began
+
+    def start(self) -> None:
+        """Connect."""
+        self._began = self._clock.seconds()
+        self._ending = self._clock.callLater(self._limit, self._end)
+        self._service.startService()
+
+    def stop(self) -> Any:
+        """
+        Watch no longer.
+
+        @return: a Deferred that fires when the connection is closed.
+        """
+        self._stopped = True
+        if self._ending.active():
+            self._ending.cancel()
+        return self._service.stopService()
+
+    def how_far(self) -> str:
+        """For people who wait."""
+        if not self.connections:
+            return f"connecting to {self.name}"
+        return (
+            f"watching {self.name}: {self.seconds:.0f} of {self._limit:g} seconds,"
+            f" {len(self.view.series):,} series, {self.view.events:,} events"
+        )
+
+    def _received(self, events: list[Event]) -> None:
+        self.told = True
+        self.view.fold(events)
+
+    def _state_changed(self, state: ConnectionState) -> None:
+        match state:
+            case Connected():
+                self.view.connected()
+                self.connections += 1
+                self._said = ""
+                if self.connections == 1:
+                    self._ending.cancel()
+                    self._began = self._clock.seconds()
+                    self._ending = self._clock.callLater(self._limit, self._end)
+            case Disconnected() if not self._stopped:
+                foreign = isinstance(state.reason.value, StreamError)
+                done = "disconnected from" if self.connections else "cannot connect to"
+                text = f"{done} {self.name}: {state}"
+                if text != self._said:
+                    # It goes on trying, often for the same reason.
+                    self._said = text
+                    self._say(text)
+                if foreign:
+                    self._over(1)
+
+    def _end(self) -> None:
+        if not self.connections:
+            self._say(f"no connection to {self.name} within {self._limit:g} seconds")
+        elif not self.told:
+            self._say(f"nothing came from {self.name}: is it a server of metrics?")
+        self._over(0 if self.told else 1)
+
+
+class WatchRecording:
+    """
+    Reads a recording, as fast as it can be.
+
+    Attributes are those of `Watch`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        file: BinaryIO,
+        name: str,
+        seconds: float | None,
+        say: Callable[[str], object],
+        over: Callable[[int], object],
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        """
+        @param seconds: how much of it is read; all unless given.
+        @raise RecordingError: it is none.
+        @raise OSError: it cannot be read.
+        """
+        self._reactor = reactor
+        self._size = os.fstat(file.fileno()).st_size
+        self._reader = RecordingReader(file)
+        self._chunks = iter(self._reader)
+        self._limit = seconds
+        self._say = say
+        self._over = over
+        self._max_frame = max_frame
+        self._decoder = Decoder(max_frame)
+        self._stopped = False
+        self.name = name
+        self.seconds = 0.0
+        self.view = SourceView(lambda: self.seconds)
+        self.connections = 0
+        self.told = True
+
+    def start(self) -> None:
+        self._reactor.callLater(0, self._read)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def how_far(self) -> str:
+        percent = self._reader.position * 100 // max(1, self._size)
+        return f"reading {self.name}: {percent} %, {show_time(self.seconds)} of recording"
+
+    def _read(self) -> None:
+        turn = time.monotonic() + TURN
+        try:
+            while not self._stopped:
+                chunk = next(self._chunks, None)
+                if chunk is None or (self._limit is not None and chunk.seconds > self._limit):
+                    self._end(complete=chunk is None)
+                    return
+                self.seconds = chunk.seconds
+                if chunk.begins:
+                    self._decoder = Decoder(self._max_frame)
+                    self.view.connected()
+                    self.connections += 1
+                self.view.fold(self._decoder.feed(chunk.frames))
+                if time.monotonic() > turn:
+                    self._reactor.callLater(0, self._read)
+                    return
+        except OSError as error:
+            self._fail(f"cannot be read: {error.strerror or error}")
+        except StreamError as error:
+            self._fail(str(error))
+
+    def _end(self, complete: bool) -> None:
+        reader = self._reader
+        if not complete:
+            assert self._limit is not None
+            self.seconds = self._limit
+        else:
+            self.seconds = reader.seconds
+            if reader.damage:
+                self._fail(reader.damage)
+                return
+            if reader.cut_off:
+                self._say(f"{self.name}: it was cut off, and was read to its last whole event")
+        self._over(0)
+
+    def _fail(self, reason: str) -> None:
+        self._say(f"{self.name}: {reason}")
+        self._over(1)
+
+
+class _Command:
+    """One run of the command, from its options to its exit code."""
+
+    def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
+        self._options = options
+        self._reactor = reactor
+        self._progress = Progress(reactor, lambda: self._watch.how_far())
+        self._running = Running(reactor, self._finish)
+        self._output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
+        self._watch: Watch | WatchRecording
+        self._failed = False
+
+    def run(self) -> int:
+        """
+        @raise EndpointError: the endpoint cannot be understood.
+        """
+        text = self._options.endpoint
+        if sys.stdout is None:
+            # What is descriptor 1 by now is something else, the reactor's for example.
+            say("cannot write: standard output is closed")
+            return 1
+        if not os.path.isfile(text):
+            endpoint = client_endpoint_from(self._options, self._reactor)
+            seconds = self._options.duration or DEFAULT_SECONDS
+            name = server_name(text)
+            return self._run(Watch, endpoint, name, seconds)
+        try:
+            with open(text, "rb") as file:
+                return self._run(WatchRecording, file, text, self._options.duration)
+        except RecordingError as error:
+            say(f"cannot read {text}: {error}")
+        except OSError as error:
+            say(f"cannot read {text}: {error.strerror or error}")
+        return 1
+
+    def _run(self, watch: Callable[..., Watch | WatchRecording], *source: object) -> int:
+        self._watch = watch(
+            self._reactor,
+            *source,
+            self._progress.say,
+            self._running.stop,
+            self._options.max_frame,
+        )
+        code = self._running.run(self._start)
+        return code or (1 if self._failed else 0)
+
+    def _start(self) -> None:
+        self._progress.start()
+        self._watch.start()
+
+    def _finish(self) -> Any:
+        watch = self._watch
+        report = Report(
+            watch.view,
+            watch.name,
+            watch.seconds,
+            watch.connections,
+            wanted(self._options.filters),
+            self._options.sort,
+        )
+        self._progress.stop()
+        stopped = watch.stop()
+        if watch.told:
+            self._write(report)
+        return stopped
+
+    def _write(self, report: Report) -> None:
+        try:
+            self._output.write(report.to_json() if self._options.json else report.to_table())
+        except BrokenPipeError:
+            return
+        except OSError as error:
+            self._failed = True
+            say(f"cannot write: {error.strerror}")
+            return
+        if not has_percentiles() and any(
+            one.key.kind is MetricKind.HISTOGRAM for one in report.series
+        ):
+            say("percentiles need a library: pip install 'txmetrics-tcp[sketch]'")
+
+
+def run(options: argparse.Namespace, reactor: Any) -> int:
+    """
+    @return: the exit code.
+    @raise EndpointError: the endpoint cannot be understood.
+    """
+    return _Command(options, reactor).run()
+
+
+def add_command(commands: Any) -> None:
+    """
+    Add the command to ``metrics-tcp``.
+
+    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
+    """
+    parser = commands.add_parser(
+        "stats",
+        help="watch for a while, print a table and leave",
+        description="""Connect to a server of metrics, watch it for a while, print what was seen as
+        a table, and leave. Values are the last ones; rates, and what histograms say, are of all
+        the time that was watched. A recording is read at once, to its end.""",
+        epilog="""Exit codes: 0 when all went well; 1 when there was no connection within the time,
+        when what came is no stream of metrics, when a recording is damaged, or when the result
+        cannot be written; 2 for wrong arguments; 130 when interrupted (Ctrl-C) and 143 when
+        terminated, with what was seen so far. Losses are no error: they are told in the last line
+        of the table, and in "missed" of the JSON. docs/commands.md describes that.""",
+    )
+    parser.add_argument(
+        "endpoint",
+        nargs="?",
+        default=DEFAULT_ENDPOINT,
+        metavar="ENDPOINT",
+        help=f"""where the server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
+        written (default: %(default)s)""",
+    )
+    parser.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help=f"""for how long to watch, in seconds, or as 5m, 1h, 2d (default:
+        {DEFAULT_SECONDS:g}; of a recording, all)""",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--sort",
+        choices=list(SORTS),
+        default="name",
+        help="""what to sort by; the largest value, rate or number of events comes first (default:
+        %(default)s)""",
+    )
+    parser.add_argument(
+        "--max-frame",
+        type=at_least_one("number of bytes"),
+        default=MAX_FRAME,
+        metavar="BYTES",
+        help="""give a stream up when it announces a frame of more bytes than this (default:
+        %(default)s)""",
+    )
+    add_filter_arguments(parser)
+    add_tls_arguments(parser)
+    parser.set_defaults(run=run)
