@@ -188,7 +188,7 @@ class ReplayFactory(ServerFactory):
         self.bytes_sent = 0
         self.begun = False
         self.damage = ""
-        self._reading: Iterator[Chunk] = iter(())
+        self._reading: Iterator[Chunk] | None = None
         self._next: Chunk | None = None
         # When the recording's time was 0, by the clock, or would have been.
         self._origin = 0.0
@@ -244,6 +244,7 @@ class ReplayFactory(ServerFactory):
         if self._ending:
             self._finish()
         elif not self.clients:
+            self._cancel()
             if self.begun:
                 self._say("nobody is there any more; the replay waits for somebody")
         else:
@@ -299,28 +300,26 @@ class ReplayFactory(ServerFactory):
 
     def _has_next(self) -> bool:
         """Whether there is a next chunk, which is read if need be."""
-        if self._next is None and not self.damage:
-            self._next = self._read() or (
-                self._read_anew() if self._loop or not self.begun else None
-            )
+        if self._next is None and self._reading is not None:
+            self._next = self._read(self._reading)
+        if self._next is None and (self._loop or self._reading is None) and not self.damage:
+            self._next = self._read_anew()
         return self._next is not None
 
-    def _read(self) -> Chunk | None:
+    def _read(self, chunks: Iterator[Chunk]) -> Chunk | None:
         try:
-            return next(self._reading, None)
+            return None if self.damage else next(chunks, None)
         except OSError as error:
             self._break_off(f"it cannot be read: {error.strerror or error}")
             return None
 
     def _read_anew(self) -> Chunk | None:
-        if self.damage:
-            return None
+        self._reading = iter(())
         try:
             self._reading = iter(self._chunks())
         except OSError as error:
             self._break_off(f"it cannot be read: {error.strerror or error}")
-            return None
-        chunk = self._read()
+        chunk = self._read(self._reading)
         if chunk is not None:
             # It begins at once, whatever time passed before the first event.
             self._origin = self._clock.seconds() - self._at(chunk)

@@ -39,6 +39,7 @@ class _Command:
         self._reader: RecordingReader
         self._size = 0
         self._said = False
+        self._first = True
         self._port: IListeningPort | None = None
         self._progress = Progress(reactor, self._how_far)
         self._running = Running(reactor, self._finish)
@@ -86,7 +87,8 @@ class _Command:
 
     def _read(self) -> Iterator[Chunk]:
         # The first time it has been begun already, to see what it is.
-        if self._factory.begun:
+        first, self._first = self._first, False
+        if not first:
             self._say_what_is_wrong()
             self._file.seek(0)
             self._reader = RecordingReader(self._file)

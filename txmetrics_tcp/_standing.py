@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from txmetrics_tcp._encoder import encode_metric
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 from txmetrics_tcp._totals import APPLY, Number
-from txmetrics_tcp._wire import encode_metadata, encode_metric, encode_status
+from txmetrics_tcp._wire import encode_metadata, encode_status
 
 MAX_SERIES = 100_000
 """Of how many series, and of how many descriptions, it is known, whatever the stream has."""
