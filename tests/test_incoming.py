@@ -7,14 +7,22 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from typing import cast
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, MetricKind, Operation
-from txmetrics_tcp._incoming import BATCH, Incoming, check_buffer_size
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode
+from txmetrics_tcp._encoder import Encoder
+from txmetrics_tcp._incoming import BATCH, Incoming, Taken, check_buffer_size
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._totals import Totals
 from txmetrics_tcp.testing import FakeReactor
+
+
+def events(taken: Taken) -> list[Metric]:
+    """What was taken, decoded."""
+    return [] if taken.batch is None else cast("list[Metric]", decode(taken.batch.joined))
 
 
 class IncomingTestCase(SynchronousTestCase):
@@ -55,7 +63,15 @@ class IncomingTestCase(SynchronousTestCase):
         return Gauge(key, incoming.series(key))
 
     def take(self, incoming: Incoming) -> list[object]:
-        return [entry[2] for entry in incoming.take().entries]
+        """The values of the events of the next batch."""
+        return [event.value for event in events(incoming.take())]
+
+    def take_all(self, incoming: Incoming) -> list[object]:
+        """The values of all that waits."""
+        values = []
+        while incoming.more():
+            values += self.take(incoming)
+        return values
 
 
 class BufferSizeTests(SynchronousTestCase):
@@ -141,7 +157,7 @@ class TakeTests(IncomingTestCase):
         self.now += 5
         self.counter(incoming).increment()
         self.now += 5
-        self.assertEqual([entry[3] for entry in incoming.take().entries], [1000, 1005])
+        self.assertEqual([event.timestamp_ns for event in events(incoming.take())], [1000, 1005])
 
     def test_oneBatchAtATime(self) -> None:
         """However much waits, the reactor takes no more at once than it can handle."""
@@ -151,7 +167,7 @@ class TakeTests(IncomingTestCase):
             counter.increment(i)
         sizes = []
         while incoming.more():
-            sizes.append(len(incoming.take().entries))
+            sizes.append(len(events(incoming.take())))
         self.assertEqual(sizes, [BATCH, BATCH, 5])
 
     def test_nothingDroppedForTheReactor(self) -> None:
@@ -193,7 +209,7 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(counts.recorded, counts.waiting + counts.dropped)
         self.assertEqual(counts.recorded + len(incoming.log), 1000)
         self.assertLessEqual(len(incoming.log), 11)
-        taken = self.take(incoming)
+        taken = self.take_all(incoming)
         # The oldest ten, and what was still in the log.
         self.assertEqual(taken, [*range(10), *range(counts.recorded, 1000)])
 
@@ -278,8 +294,10 @@ class RecordManyTests(IncomingTestCase):
     def test_becomesMany(self) -> None:
         incoming = self.incoming()
         self.histogram(incoming).record_many(0.5, 3)
-        entries = incoming.take().entries
-        self.assertEqual([entry[1:3] for entry in entries], [(Operation.RECORD_HISTOGRAM, 0.5)] * 3)
+        self.assertEqual(
+            [event[1:3] for event in events(incoming.take())],
+            [(Operation.RECORD_HISTOGRAM, 0.5)] * 3,
+        )
         self.assertEqual(incoming.counts().recorded, 3)
 
     def test_moreThanABatch(self) -> None:
@@ -370,9 +388,7 @@ class ReentrancyTests(IncomingTestCase):
                 counter.increment()
 
         self.during(incoming, "_fold", record)
-        taken = len(incoming.take().entries)
-        while incoming.more():
-            taken += len(incoming.take().entries)
+        taken = len(self.take_all(incoming))
         counts = incoming.counts()
         self.assertEqual((taken + counts.dropped, counts.recorded), (201, 201))
 
@@ -388,7 +404,25 @@ class ReentrancyTests(IncomingTestCase):
         for _ in range(10):
             counter.increment()
         self.assertRaises(KeyboardInterrupt, counter.increment)
-        self.assertEqual(len(self.take(incoming)), 11)
+        self.assertEqual(len(self.take_all(incoming)), 11)
+
+    def test_exceptionWhileEncoding(self) -> None:
+        """What it costs is counted, so that totals are repaired."""
+        incoming = self.incoming(buffer_size=10)
+        counter = self.counter(incoming)
+
+        def interrupt(self: Encoder, entries: object) -> None:
+            raise KeyboardInterrupt
+
+        for _ in range(5):
+            counter.increment()
+        with mock.patch.object(Encoder, "encode", interrupt):
+            self.assertRaises(KeyboardInterrupt, incoming.take)
+        self.assertEqual(incoming.counts(), (5, 5, 0))
+        counter.increment(7)
+        taken = incoming.take()
+        self.assertIsNotNone(taken.dropped_since)
+        self.assertEqual([event.value for event in events(taken)], [7])
 
 
 class SeriesTests(IncomingTestCase):
@@ -475,7 +509,7 @@ class TotalsTests(IncomingTestCase):
         for _ in range(3):
             for name in "abcd":
                 self.counter(incoming, name).increment()
-            self.assertEqual(len(incoming.take().entries), 4)
+            self.assertEqual(len(events(incoming.take())), 4)
         self.assertEqual(
             {key.name: total for key, total in incoming.snapshot().items()}, {"a": 3, "b": 3}
         )
@@ -506,7 +540,7 @@ class TotalsTests(IncomingTestCase):
         resting.increment(2)
         resting.increment(2)
         self.assertEqual(
-            [entry[1:3] for entry in incoming.take().entries],
+            [entry[1:3] for entry in events(incoming.take())],
             [
                 (Operation.SET_COUNTER, 5),
                 (Operation.INCREMENT_COUNTER, 2),
@@ -533,19 +567,20 @@ class MarkTests(IncomingTestCase):
         incoming.mark(0)
         counter.increment(10)
         first, second = incoming.take(), incoming.take()
-        self.assertEqual([entry[2] for entry in first.entries], [1, 1, 1])
+        self.assertEqual([event.value for event in events(first)], [1, 1, 1])
         assert first.mark is not None
         self.assertEqual([total for _, total, _ in first.mark.totals], [4])
         self.assertEqual((first.mark.counts, first.mark.timestamp_ns), ((4, 1, 3), 1000))
-        self.assertEqual(([entry[2] for entry in second.entries], second.mark), ([10], None))
+        self.assertEqual(([event.value for event in events(second)], second.mark), ([10], None))
 
     def test_onlyWhatChanged(self) -> None:
         incoming = self.incoming(totals=Totals())
         self.counter(incoming, "old").increment()
         incoming.take()
         self.counter(incoming, "new").increment()
-        since = incoming.take().since
-        incoming.mark(since)
+        batch = incoming.take().batch
+        assert batch is not None
+        incoming.mark(batch.since)
         mark = incoming.take().mark
         assert mark is not None
         self.assertEqual([series.key.name for series, _, _ in mark.totals], ["new"])

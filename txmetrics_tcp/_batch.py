@@ -19,12 +19,14 @@ when more than this waits in them, so a client that stalls holds about one chunk
 
 class Batch:
     """
-    The events of one drain: joined, once for all clients.
+    The events of one fold, encoded and joined, once for all clients.
 
-    @ivar since: the number of the fold that the oldest of them may be from.
+    @ivar joined: their frames.
+    @ivar size: how many there are.
+    @ivar since: the number of the fold.
     """
 
-    __slots__ = ("_chunks", "_ends", "_joined", "since", "size")
+    __slots__ = ("_chunks", "_ends", "joined", "since", "size")
 
     def __init__(self, joined: bytes, ends: list[int], since: int) -> None:
         """
@@ -33,7 +35,7 @@ class Batch:
         """
         self.since = since
         self.size = len(ends)
-        self._joined = joined
+        self.joined = joined
         self._ends = ends
         self._chunks: list[tuple[bytes, int]] | None = None
 
@@ -56,7 +58,7 @@ class Batch:
         @param first: the index of the first.
         @return: the frames, and the index of the first one behind them.
         """
-        joined = self._joined
+        joined = self.joined
         if first == 0 and len(joined) <= room:
             return joined, self.size
         ends = self._ends

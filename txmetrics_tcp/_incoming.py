@@ -6,11 +6,16 @@ The way of an event through it::
     a handle appends it to `log`       any thread; deque.append is atomic, and nothing waits
     folding takes it from the log,     under the lock: by the reactor thread, or by a
       applies it to its series' total  recording thread that notices that the log is long
-    it waits in `_ready`, bounded      or is dropped and counted, when that is full
-    `take` hands it to the server      reactor thread
+      and encodes it                   or drops and counts it, when too many wait already
+    it waits in `_ready`, in a batch
+    `take` hands the batch on          reactor thread
 
 Order in the log is the order of truth.  Only folding counts, so no count is lost to a race; and
 a total is right whether or not its events found room.
+
+Events are encoded where they are folded, and not later on the reactor thread: what waits is then a
+few bytes objects, and not a million tuples for the garbage collector to go through again and
+again; and who records faster than can be sent does the work himself.
 
 Who may touch what:
 
@@ -36,6 +41,8 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._batch import Batch
+from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._totals import APPLY, SET_OPERATION, Number, StreamedSeries, Totals, overlay
@@ -122,15 +129,13 @@ class Taken(NamedTuple):
     """
     What the reactor takes at once.
 
-    @ivar entries: the next events.
-    @ivar since: the number of the fold that the oldest of them may be from.
+    @ivar batch: the next events, if there are any.
     @ivar dropped_since: the number of the fold in which the first events were dropped since the
         last call, if any were.
-    @ivar mark: the mark that stands right behind the entries, if one does.
+    @ivar mark: the mark that stands right behind the batch, if one does.
     """
 
-    entries: list[Entry]
-    since: int
+    batch: Batch | None
     dropped_since: int | None
     mark: Mark | None
 
@@ -151,6 +156,7 @@ class Incoming(Sink):
         "_described",
         "_dropped",
         "_dropped_since",
+        "_encoder",
         "_epoch",
         "_folding",
         "_in_reactor_thread",
@@ -159,13 +165,13 @@ class Incoming(Sink):
         "_marks",
         "_reactor",
         "_ready",
-        "_ready_since",
         "_recorded",
         "_series",
         "_stopped",
         "_streaming",
         "_taken",
         "_totals",
+        "_waiting",
         "_wanted",
         "monotonic",
         "woken_at",
@@ -207,8 +213,10 @@ class Incoming(Sink):
         self._lock = threading.RLock()
         self._folding = False
         self._epoch = 0
-        self._ready: deque[Entry] = deque()
-        self._ready_since = 0
+        self._encoder = Encoder(clock)
+        self._ready: deque[Batch] = deque()
+        # How many events are in them.
+        self._waiting = 0
         self._taken = 0
         self._marks: deque[Mark] = deque()
         self._recorded = 0
@@ -258,7 +266,7 @@ class Incoming(Sink):
     def counts(self) -> Counts:
         """How many events went which way, so far."""
         with self._lock:
-            return Counts(self._recorded, self._dropped, len(self._ready))
+            return Counts(self._recorded, self._dropped, self._waiting)
 
     def snapshot(self) -> dict[Key, Number]:
         """The total of every retained series, with all that has been recorded.  Changes nothing."""
@@ -294,8 +302,9 @@ class Incoming(Sink):
             self._streaming = False
             self.stamped = False
             self.do_not_wake()
-            self._taken += len(self._ready)
+            self._taken += self._waiting
             self._ready.clear()
+            self._waiting = 0
             self._marks.clear()
             self._dropped_since = None
 
@@ -338,21 +347,23 @@ class Incoming(Sink):
         now, and leaves the rest there.
         """
         with self._lock:
-            ready = self._ready
-            marks = self._marks
-            limit = min(BATCH, marks[0].position - self._taken) if marks else BATCH
-            since = self._ready_since if ready else self._epoch + 1
-            entries = [ready.popleft() for _ in range(min(len(ready), limit))]
-            if len(entries) < limit and not self._folding and self._streaming:
+            batch = mark = None
+            # A mark stands between two batches: where the one that was the last then had ended.
+            marked = self._marks and self._marks[0].position == self._taken
+            if not (marked or self._ready or self._folding) and self._streaming:
                 self._folding = True
                 try:
-                    self._fold(entries, limit - len(entries))
+                    self._fold()
                 finally:
                     self._folding = False
-            self._taken += len(entries)
-            mark = marks.popleft() if marks and marks[0].position == self._taken else None
+            if self._ready and not marked:
+                batch = self._ready.popleft()
+                self._waiting -= batch.size
+                self._taken += batch.size
+            if self._marks and self._marks[0].position == self._taken:
+                mark = self._marks.popleft()
             dropped_since, self._dropped_since = self._dropped_since, None
-        return Taken(entries, since, dropped_since, mark)
+        return Taken(batch, dropped_since, mark)
 
     def mark(self, since: int) -> None:
         """
@@ -363,7 +374,7 @@ class Incoming(Sink):
         with self._lock:
             self._marks.append(
                 Mark(
-                    self._taken + len(self._ready),
+                    self._taken + self._waiting,
                     self.counts(),
                     [] if self._totals is None else self._totals.since(since),
                     self.clock(),
@@ -437,10 +448,8 @@ class Incoming(Sink):
                 if self._streaming:
                     room = None
                     if self._buffer_size is not None:
-                        room = max(0, self._buffer_size - len(self._ready))
-                    if not self._ready:
-                        self._ready_since = self._epoch + 1
-                    self._fold(self._ready, BATCH, room)
+                        room = max(0, self._buffer_size - self._waiting)
+                    self._fold(room)
                 else:
                     self._fold_unheard()
             finally:
@@ -448,21 +457,23 @@ class Incoming(Sink):
         finally:
             self._lock.release()
 
-    def _fold(self, into: list[Entry] | deque[Entry], limit: int, room: int | None = None) -> None:
+    def _fold(self, room: int | None = None) -> None:
         """
-        Take at most C{limit} entries from the log, apply them to the totals, and put what there is
-        room for into C{into}.
+        Take at most `BATCH` entries from the log, apply them to the totals, and encode those for
+        which there is room.
 
         The caller holds the lock.
 
         @param room: how many events have room; what exceeds it is dropped and counted.  None:
-            as many as C{limit}, and what has no room stays in the log.
+            as many as `BATCH`, and what has no room stays in the log.
         """
         log = self.log
         epoch = self._epoch = self._epoch + 1
-        todo = repeat((), min(len(log), limit))
+        todo = repeat((), min(len(log), BATCH))
         drops = room is not None
-        left = limit if room is None else room
+        left = BATCH if room is None else room
+        kept: list[Entry] = []
+        keep = kept.append
         recorded = dropped = 0
         try:
             # A loop whose every step counts: see docs/performance.md.
@@ -474,7 +485,7 @@ class Incoming(Sink):
                     if said is not None:
                         recorded += 1
                         if left > 0 or not drops:
-                            into.append(said)
+                            keep(said)
                             left -= drops
                         else:
                             dropped += 1
@@ -491,21 +502,36 @@ class Incoming(Sink):
                         count = left
                 recorded += count
                 if count == 1 and left > 0:
-                    into.append(entry)
+                    keep(entry)
                     left -= 1
                 else:
-                    kept = min(count, left)
-                    into.extend(repeat(entry, kept))
-                    dropped += count - kept
-                    left -= kept
+                    fitting = min(count, left)
+                    kept.extend(repeat(entry, fitting))
+                    dropped += count - fitting
+                    left -= fitting
                 if left <= 0 and not drops:
                     break
         finally:
             self._recorded += recorded
             if dropped:
-                self._dropped += dropped
-                if self._dropped_since is None:
-                    self._dropped_since = epoch
+                self._drop(dropped, epoch)
+            if kept:
+                self._encode(kept, epoch)
+
+    def _encode(self, entries: list[Entry], epoch: int) -> None:
+        try:
+            joined, ends = self._encoder.encode(entries)
+        except BaseException:
+            # A signal handler that raises, say.
+            self._drop(len(entries), epoch)
+            raise
+        self._ready.append(Batch(joined, ends, epoch))
+        self._waiting += len(ends)
+
+    def _drop(self, events: int, epoch: int) -> None:
+        self._dropped += events
+        if self._dropped_since is None:
+            self._dropped_since = epoch
 
     def _fold_unheard(self) -> None:
         """

@@ -30,8 +30,6 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._arrival import Refused
-from txmetrics_tcp._batch import Batch
-from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
@@ -154,7 +152,6 @@ class MetricsFactory(ServerFactory):
         self._wanting: dict[MetricsProtocol, None] = {}
         self._asked: list[MetricsProtocol] = []
         self._metadata: dict[Name, bytes] = {}
-        self._encoder = Encoder(clock)
         self._draining = False
         self._again = False
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
@@ -358,10 +355,9 @@ class MetricsFactory(ServerFactory):
                 self._report_drops()
                 for client in list(self._clients):
                     client.lost(taken.dropped_since)
-            if taken.entries and self._clients:
-                batch = Batch(*self._encoder.encode(taken.entries), taken.since)
+            if taken.batch is not None and self._clients:
                 for client in list(self._clients):
-                    client.deliver(batch)
+                    client.deliver(taken.batch)
                 if self._own_metrics is not None and woken_at is not None:
                     self._own_metrics.sample(self.incoming.monotonic() - woken_at)
             if taken.mark is not None:
@@ -372,7 +368,7 @@ class MetricsFactory(ServerFactory):
         finally:
             self._draining = False
         if self.incoming.more():
-            if taken.entries:
+            if taken.batch is not None:
                 # What still waits is taken to have begun now: nobody will wake us for it.
                 self.incoming.woken_at = self.incoming.monotonic()
             self._drain_later()
