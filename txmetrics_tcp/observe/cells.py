@@ -78,6 +78,9 @@ def number(text: str, width: int) -> str:
     room = width - len(unit)
     if len(sign + whole) <= room:
         return (digits[:room].rstrip(".") + unit).rjust(width)
+    plain = (sign + whole).replace(",", "")
+    if len(plain) <= room:
+        return (plain + unit).rjust(width)
     value = float(digits.replace(",", ""))
     for letter in "kMGTPE":
         value /= 1000

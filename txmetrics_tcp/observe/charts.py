@@ -46,9 +46,9 @@ def chart(
     values: Sequence[float], width: int, height: int, from_zero: bool
 ) -> tuple[list[str], float, float]:
     """
-    An area of blocks, one column a value, the newest at the right.
+    An area of blocks, the newest value at the right.
 
-    When there are fewer values than columns, each value gets several.
+    When there are fewer values than columns, values get several.
 
     @return: the lines, from the top, and what their foot and their top stand for.
     """
@@ -65,8 +65,11 @@ def chart(
     span = high - low
     if not math.isfinite(span):
         return [" " * width] * height, low, high
-    wide = max(1, width // max(1, len(values)))
-    values = values[-(width // wide) :]
+    number = len(values)
+    if number < width:
+        values = [values[column * number // width] for column in range(width)]
+    else:
+        values = values[-width:]
     steps = height * _LEVELS
     levels = [
         max(1, round((value - low) / span * steps)) if math.isfinite(value) else 0
@@ -75,6 +78,6 @@ def chart(
     lines = []
     for row in reversed(range(height)):
         foot = row * _LEVELS
-        line = "".join(_BARS[min(_LEVELS, max(0, level - foot))] * wide for level in levels)
-        lines.append(line.rjust(width))
+        line = "".join(_BARS[min(_LEVELS, max(0, level - foot))] for level in levels)
+        lines.append(line)
     return lines, low, high

@@ -83,7 +83,7 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
         Column("labels", "labels", 0),
         Column("kind", "kind", 9 if wide else 5),
         Column("value", "value", 10, True),
-        Column("rate", "rate", 9, True),
+        Column("rate", "rate", 10 if wide else 9, True),
         Column("trend", "trend", 12 if wide else 10),
     ]
     if rows.histograms:

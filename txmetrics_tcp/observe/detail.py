@@ -153,8 +153,7 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
         return show_rate(value, None if row.is_histogram else unit)
 
     scale = 10
-    wide = max(1, (width - scale - 1) // HISTORY) * HISTORY
-    wide = min(wide, width - scale - 1)
+    wide = max(1, width - scale - 1)
     body, low, high = chart(look.history, wide, max(1, height - 2), not gauge)
     what = "value" if gauge else "samples a second" if row.is_histogram else "increase a second"
     finite = [value for value in look.history if math.isfinite(value)]
