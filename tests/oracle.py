@@ -16,7 +16,7 @@ from txmetrics_tcp import _event_pb2 as pb
 Plain = tuple[object, ...]
 """An event, as something that can be compared: to the last bit, and NaN with itself."""
 
-BANNERS = (b"HTTP/", b"SSH-", b"\x15\x03", b"\x16\x03", b"<?")
+BANNERS = (b"HTTP/", b"SSH-", b"220 ", b"220-", b"\x15\x03", b"\x16\x03", b"<?")
 """What a stream is refused for at its beginning."""
 
 

@@ -35,7 +35,7 @@ MAX_REMEMBERED_FRAME = 512
 
 MAX_REMEMBERED = 4 * 1024 * 1024
 """
-How many bytes of frames are remembered, each with `OVERHEAD` bytes on top, before all are forgotten.
+How many bytes of frames are remembered, each with `OVERHEAD` bytes on top, until all are forgotten.
 It bounds the memory that a peer can make us use: what is remembered of a frame of many short labels
 takes fifteen times the frame.
 """
@@ -439,10 +439,13 @@ _KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
 # What else tends to listen on a port, by the first bytes that it sends.  No stream of ours begins
-# like these: taken for a frame, the byte behind the length is no field of any message.
+# like these: taken for a frame, the byte behind the length is no field that any message has.  That
+# is not wrong by itself: "220 …" of 51 bytes or more would be an event of a kind that came later.
 _OTHERS: Iterable[tuple[bytes, str]] = (
     (b"HTTP/", "an HTTP server"),
     (b"SSH-", "an SSH server"),
+    (b"220 ", "an FTP or mail server"),
+    (b"220-", "an FTP or mail server"),
     (b"\x15\x03", "TLS"),
     (b"\x16\x03", "TLS"),
     (b"<?", "HTML or XML"),

@@ -1,0 +1,283 @@
+"""
+Whatever a server sends, a client gets events or an error that says what is wrong, and its memory is
+bounded.  `tests.fuzz` tries the same for longer.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from itertools import chain, repeat
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import mutations
+from tests.connecting import FakeEndpoint
+from tests.fuzz import check_decoder, fold, pieces
+from tests.wire_cases import CASES, increment, seen
+from txmetrics_tcp import (
+    Event,
+    EventStream,
+    MetricsClientFactory,
+    StreamError,
+    encode_metric,
+)
+from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._wire import frame, varint
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+ONE = encode_metric(increment(1))
+MESSAGES = [mutations.frames(case.frame)[0] for case in CASES]
+FRAMES = st.sampled_from([case.frame for case in CASES])
+CUTS = st.lists(st.integers(1, 50), max_size=4)
+
+
+def mutated(seed: int) -> bytes:
+    """A stream with messages that were changed, and have the right lengths again."""
+    random = Random(seed)
+    messages = [
+        *random.choices(MESSAGES, k=3),
+        *mutations.series(random, 3),
+        *random.choices(MESSAGES, k=2),
+    ]
+    at = random.randrange(len(messages))
+    messages[at] = mutations.changed_message(random, messages[at], MESSAGES)
+    return b"".join(mutations.framed(random, message) for message in messages)
+
+
+def message(name: bytes, *fields: bytes) -> bytes:
+    """A frame of a counter with this name, one more, and other fields."""
+    metric = b"\x0a" + frame(name) + b"".join(fields) + b"\x20\x01"
+    return frame(b"\x12" + frame(metric))
+
+
+def label(name: bytes, value: bytes) -> bytes:
+    return b"\x1a" + frame(b"\x0a" + frame(name) + b"\x12" + frame(value))
+
+
+class DecoderTests(SynchronousTestCase):
+    """The decoder says what protobuf says, frame by frame, however the stream is cut."""
+
+    @given(st.binary(max_size=300), CUTS)
+    def test_anyBytes(self, data: bytes, cuts: list[int]) -> None:
+        check_decoder(data, cuts)
+
+    @given(FRAMES, st.binary(max_size=100), FRAMES, CUTS)
+    def test_anyBytesWithin(self, first: bytes, data: bytes, last: bytes, cuts: list[int]) -> None:
+        check_decoder(first + data + last, cuts)
+
+    @given(st.integers(), CUTS)
+    def test_mutated(self, seed: int, cuts: list[int]) -> None:
+        check_decoder(mutated(seed), cuts)
+
+    @given(st.lists(FRAMES, max_size=5), st.integers(0, 2**31), CUTS)
+    def test_damaged(self, frames: list[bytes], seed: int, cuts: list[int]) -> None:
+        check_decoder(mutations.damaged(Random(seed), b"".join(frames)), cuts)
+
+    @given(FRAMES, FRAMES, st.data())
+    def test_truncatedAndExtended(self, first: bytes, second: bytes, data: st.DataObject) -> None:
+        """With a length that was not changed with it, or was."""
+        cut = data.draw(st.integers(0, len(first)))
+        more = data.draw(st.binary(max_size=20))
+        check_decoder(first[:cut] + second, [7])
+        check_decoder(first + more + second, [7])
+        inner = mutations.frames(first)[0]
+        check_decoder(frame(inner[:cut]) + second, [7])
+        check_decoder(frame(inner + more) + second, [7])
+        check_decoder(first * 3 + second * 2 + first, [7])
+
+
+class HostileTests(SynchronousTestCase):
+    """By way of the protocol, into a view."""
+
+    def serve(self, stream: Iterator[bytes]) -> tuple[list[Event], Failure | None]:
+        """
+        Connect a client to a server that sends this, until the client has had enough or all of it.
+
+        @return: the events that the client handed on last, and why the connection ended, if not
+            for the stream's own end.
+        """
+        last: list[Event] = []
+        lost: list[Failure] = []
+        transport = PausingTransport()
+
+        def received(events: list[Event]) -> None:
+            last[:] = events[-5:]
+            fold(events)
+
+        factory = MetricsClientFactory(
+            received_many=received, lost=lambda protocol, reason: lost.append(reason)
+        )
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        for piece in stream:
+            transport.receive(piece)
+            if transport.aborted:
+                transport.drain()
+                (reason,) = lost
+                return last, reason
+        self.assertEqual(lost, [])
+        transport.lose()
+        self.assertEqual(len(lost), 1)
+        return last, None
+
+    def refused(self, stream: Iterator[bytes]) -> str:
+        """Why the client ended the connection."""
+        _, reason = self.serve(stream)
+        assert reason is not None, "it was not refused"
+        self.assertIsInstance(reason.value, StreamError)
+        self.assertNotIn("\n", reason.getErrorMessage())
+        return reason.getErrorMessage()
+
+    @given(st.integers(), CUTS)
+    def test_mutated(self, seed: int, cuts: list[int]) -> None:
+        _, reason = self.serve(pieces(mutated(seed), cuts))
+        if reason is not None:
+            self.assertIsInstance(reason.value, StreamError)
+
+    def test_otherServers(self) -> None:
+        """What is known is called by its name, as soon as it has said its first line."""
+        for data, what in [
+            (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "an HTTP server"),
+            (b"<html><head><title>400</title></head>" + b" " * 40, "HTML or XML"),
+            (b'<?xml version="1.0"?><stream>', "HTML or XML"),
+            (b'{"version": 1, "capabilities": ["tls"], "x": "' + b"x" * 100, "JSON"),
+            (b"\x15\x03\x01\x00\x02\x02\x16", "TLS"),
+            (b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + bytes(range(100)), "TLS"),
+            (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "an SSH server"),
+            (b"220 mail.example ESMTP Postfix (Debian/GNU) ready at your service\r\n", "an FTP"),
+            (b"220-Welcome to our archive\r\n220 ready\r\n", "an FTP or mail server"),
+        ]:
+            for sizes in ([], [1]):
+                self.assertIn(f"it looks like {what}", self.refused(pieces(data, sizes)))
+
+    def test_banners(self) -> None:
+        """What is not known is refused, too, when as much has come as its first byte promises."""
+        for data in [
+            b"+OK POP3 server ready <1896.697170952@pop.example>\r\n",
+            b"* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS] ready\r\n",
+            b"RFB 003.008\n" + bytes(80),
+            b"J\x00\x00\x00\x0a8.0.36\x00" + bytes(range(64)),
+            b"-ERR unknown command\r\n" + b"-ERR unknown command\r\n" * 2,
+            b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00",
+        ]:
+            for sizes in ([], [1]):
+                self.assertIn("not a metrics stream", self.refused(pieces(data, sizes)), data)
+
+    def test_lengths(self) -> None:
+        """A length without an end, or beyond the limit, is refused before any of it comes."""
+        self.assertIn("at least", self.refused(iter([b"\xff" * 4])))
+        self.assertIn("never ends", self.refused(repeat(b"\x80")))
+        self.assertIn("never ends", self.refused(chain([ONE], repeat(b"\x80"))))
+        self.assertIn("is announced", self.refused(iter([varint(2**64 - 1)])))
+        self.assertIn("is announced", self.refused(iter([ONE, varint(1024 * 1024 + 1)])))
+
+    def test_wrongTexts(self) -> None:
+        for stream in [
+            message(b"\xff"),
+            message(b"\xed\xa0\x80"),  # half of a pair of surrogates
+            message(b"\xc0\x80"),  # more bytes than it takes
+            message(b"m", label(b"\x80", b"")),
+            message(b"m", label(b"k", b"\xf5")),
+            frame(b"\x0a" + frame(b"\x0a" + frame(b"\xff"))),
+            frame(b"\x1a" + frame(b"\x12" + frame(b"\xff"))),
+        ]:
+            # Also behind one of its kind that was right.
+            self.assertIn("is no event", self.refused(iter([message(b"m"), ONE, stream])))
+
+    def test_deep(self) -> None:
+        """Groups within groups, as deep as a frame can be, do not overflow anything."""
+        for depth in (10, 99, 100, 1000, 100_000):
+            opened, closed = b"\x7b" * depth, b"\x7c" * depth
+            for inner in (opened + closed, opened):
+                try:
+                    fine = pb.Event.FromString(inner) is not None
+                except Exception:
+                    fine = False
+                events, reason = self.serve(iter([ONE, frame(inner), ONE]))
+                self.assertEqual(reason is None, fine, depth)
+                self.assertEqual(seen(events), seen([increment(1)]))
+
+    def test_giant(self) -> None:
+        """What is very large, but not too large, is an event like any other."""
+        name = b"n" * 1_000_000
+        many = [label(b"%d" % number, b"") for number in range(50_000)]
+        (event,), reason = self.serve(pieces(message(name), [65536]))
+        self.assertIsNone(reason)
+        self.assertEqual(len(event.key.name), 1_000_000)  # type: ignore[union-attr]
+        (event,), reason = self.serve(pieces(message(b"m", *many), [65536]))
+        self.assertIsNone(reason)
+        self.assertEqual(len(event.key.labels), 50_000)  # type: ignore[union-attr]
+        (event,), _ = self.serve(iter([message(b"m", label(b"k", b"v" * 900_000))]))
+        self.assertEqual(event.key.labels, (("k", "v" * 900_000),))  # type: ignore[union-attr]
+
+
+class MemoryTests(SynchronousTestCase):
+    """However long a stream goes on, a client holds no more than a bounded part of it."""
+
+    def peak(self, stream: Iterator[bytes]) -> int:
+        """How much memory, in bytes, it took to read a stream and forget it."""
+        transport = PausingTransport()
+        protocol = MetricsClientFactory(
+            received_many=lambda events: None, lost=lambda protocol, reason: None
+        ).buildProtocol(None)
+        transport.connect(protocol)
+        tracemalloc.start()
+        try:
+            for piece in stream:
+                transport.receive(piece)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            transport.lose()
+
+    def test_unfinished(self) -> None:
+        """A frame that comes in small pieces takes a few times its size, and not more each time."""
+        stream = chain([varint(1_000_000)], repeat(b"x" * 100, 9_999))
+        self.assertLess(self.peak(stream), 8_000_000)
+
+    def test_idle(self) -> None:
+        self.assertLess(self.peak(repeat(bytes(1000), 1000)), 1_000_000)
+
+    def test_unknown(self) -> None:
+        self.assertLess(self.peak(repeat(frame(b"\x7a" + frame(bytes(1000))), 2000)), 1_000_000)
+
+    def test_newSeries(self) -> None:
+        """Ever new series, each of many labels, which is what takes most."""
+        some = [label(b"%d" % number, b"") for number in range(40)]
+        stream = (message(b"%d" % number, *some) for number in range(30_000))
+        self.assertLess(self.peak(stream), 100_000_000)
+
+    def test_garbageWithoutEnd(self) -> None:
+        """Who goes on sending after it was refused is not listened to."""
+        self.assertLess(self.peak(repeat(b"HTTP/1.1 200 OK\r\n" * 100, 1000)), 1_000_000)
+
+
+class EventStreamTests(SynchronousTestCase):
+    @given(st.integers(), CUTS)
+    def test_mutated(self, seed: int, cuts: list[int]) -> None:
+        """A loop over a stream ends, or raises what is wrong with it."""
+        endpoint = FakeEndpoint()
+        stream = EventStream(FakeReactor(), endpoint, buffer_size=2)
+        received = []
+
+        async def read() -> None:
+            async for event in stream:
+                received.append(event)
+
+        done = Deferred.fromCoroutine(read())
+        transport = endpoint.succeed()
+        for piece in pieces(mutated(seed), cuts):
+            transport.receive(piece)
+        if transport.aborted:
+            transport.drain()
+            self.failureResultOf(done, StreamError)
+        else:
+            stream.close()
+            transport.drain()
+            self.successResultOf(done)
+        fold(received)
