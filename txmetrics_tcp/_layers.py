@@ -188,7 +188,8 @@ class FanoutRecorder(Recorder):
     Sends everything to several recorders, with the same time for all.
 
     Each of them does with it what it always does: one that nobody listens to ignores it, and
-    one that is too slow loses it, without harm to the others.
+    one that is too slow loses it, without harm to the others.  Where one raises an exception, that
+    goes to who records, after the others have been given the event.
     """
 
     def __init__(self, *recorders: Recorder) -> None:

@@ -128,15 +128,22 @@ class _RelayLog:
 
     def append(self, entry: Entry, /) -> None:
         _, operation, value, stamp = entry
+        failure = None
         for series in self._every:
-            sink = series.sink
-            if sink.open:
-                if sink.stamped and not stamp:
-                    stamp = sink.clock()
-                log = sink.log
-                log.append((series, operation, value, stamp))
-                if len(log) > sink.slack:
-                    sink.nudge()
+            # A recorder of the program's own that fails must not be why the others miss it.
+            try:
+                sink = series.sink
+                if sink.open:
+                    if sink.stamped and not stamp:
+                        stamp = sink.clock()
+                    log = sink.log
+                    log.append((series, operation, value, stamp))
+                    if len(log) > sink.slack:
+                        sink.nudge()
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 def _closed_sink() -> Sink:

@@ -1,0 +1,311 @@
+"""
+What the program does to its exporter: it blocks the reactor, fails in its own recorders and log
+observers, and records from finalizers, signal handlers and log observers, all at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+from unittest import skipIf
+
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import provider
+
+from tests.loopback import PATIENCE, LoopbackTestCase, WatchedFactory, reactor
+from tests.reader import truth
+from txmetrics_tcp import (
+    FanoutRecorder,
+    Key,
+    Metadata,
+    MetricKind,
+    MetricsService,
+    Recorder,
+    TcpRecorder,
+)
+from txmetrics_tcp._endpoints import server_endpoint
+from txmetrics_tcp._sink import Series, Sink
+
+BLOCKED = 2.0
+"""For how many seconds the program blocks the reactor."""
+
+THREADS = 4
+EACH = 50_000
+
+
+class ProgramTestCase(LoopbackTestCase):
+    async def exporter_with_own_metrics(self, **settings: Any) -> WatchedFactory:
+        self.factory = WatchedFactory(reactor, **settings)
+        self.service = MetricsService(self.factory, [server_endpoint(reactor, 0)], PATIENCE)
+        self._services.append(self.service)
+        await self.service.listen()
+        return self.factory
+
+    def observe(self, observer: Callable[[LogEvent], object]) -> None:
+        provided = provider(ILogObserver)(observer)
+        globalLogPublisher.addObserver(provided)
+        self.addCleanup(globalLogPublisher.removeObserver, provided)
+
+
+class BlockedReactorTests(ProgramTestCase):
+    async def test_blocked(self) -> None:
+        """
+        While the program blocks the reactor, threads record without waiting for it; afterwards the
+        totals are true and the account is exact, and how late it was is in the stream.
+        """
+        factory = await self.exporter_with_own_metrics()
+        client = await self.connect()
+        reading = self.in_thread(client.read)
+        recorded, over = threading.Event(), Deferred[bool]()
+
+        def record(thread: int) -> None:
+            counter = factory.recorder.counter("c", thread=thread)
+            gauge = factory.recorder.gauge("g", thread=thread)
+            for _ in range(EACH):
+                counter.increment()
+                gauge.increment(0.5)
+
+        def record_all() -> None:
+            threads = [threading.Thread(target=record, args=(n,)) for n in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            recorded.set()
+
+        def block() -> None:
+            ends = time.monotonic() + BLOCKED
+            # Were they to wait for the reactor, this would be false.
+            in_time = recorded.wait(PATIENCE)
+            time.sleep(max(0.0, ends - time.monotonic()))
+            over.callback(in_time)
+
+        recording = self.in_thread(record_all)
+        block_now: Deferred[None] = Deferred()
+        reactor.callLater(0, block_now.callback, None)
+        await block_now
+        block()
+        self.assertTrue(await over)
+        await recording
+        # The next publication of own metrics; whose series are then the only ones that change.
+        published: Deferred[None] = Deferred()
+        reactor.callLater(1.5, published.callback, None)
+        await published
+        await self.service.stop()
+        await reading
+
+        [protocol] = factory.protocols
+        self.check_account(protocol)
+        stats = protocol.stats()
+        self.assertGreaterEqual(stats.recorded, 2 * THREADS * EACH)
+        self.assertGreater(stats.dropped_incoming, 0)
+        self.assertEqual(client.reader.bits(), truth(factory))
+        totals = {
+            (key.name, dict(key.labels).get("thread")): value
+            for key, value in client.reader.totals.items()
+        }
+        for thread in range(THREADS):
+            self.assertEqual(totals["c", str(thread)], EACH)
+            self.assertEqual(totals["g", str(thread)], EACH / 2)
+        latencies = client.reader.values("txmetrics_record_to_write_seconds")
+        self.assertGreaterEqual(max(latencies), BLOCKED - 0.1)
+
+
+class Tally:
+    """Counts what it records, apart from what it is recorded with."""
+
+    def __init__(self, recorder: TcpRecorder, name: str) -> None:
+        self._recorder = recorder
+        self._counter = recorder.counter(name)
+        # Appending is atomic; adding to a number is not.
+        self._all: list[None] = []
+        self.name = name
+
+    @property
+    def recorded(self) -> int:
+        return len(self._all)
+
+    def record(self) -> None:
+        """Called from anywhere, in the middle of anything."""
+        self._counter.increment()
+        # A handle made on the spot, a description, and a look at all totals.
+        self._all.append(None)
+        number = len(self._all)
+        self._recorder.histogram("h", number=number % 100).record(1.0)
+        if number % 64 == 0:
+            self._recorder.describe_counter(self.name, "count", f"{number}")
+            self._recorder.snapshot()
+            self._recorder.stats()
+
+
+class ReentrancyTests(ProgramTestCase):
+    @skipIf(not hasattr(signal, "setitimer"), "there are no interval timers here")
+    async def test_from_everywhere(self) -> None:
+        """
+        Finalizers, callbacks of the collector, a signal handler, and a log observer record, while
+        threads do and the reactor drains: nothing hangs, and not one event is missing.
+        """
+        factory = await self.exporter(buffer_size=200, flush_timeout=PATIENCE)
+        recorder = factory.recorder
+        client = await self.connect()
+        reading = self.in_thread(client.read)
+        finalizers, collections, signals, logs = (
+            Tally(recorder, name) for name in ("finalizers", "collections", "signals", "logs")
+        )
+
+        class Finalized:
+            def __init__(self) -> None:
+                # A cycle, which only the collector finds, whenever it likes.
+                self.itself = self
+
+            def __del__(self) -> None:
+                finalizers.record()
+
+        def collected(phase: str, info: dict[str, int]) -> None:
+            collections.record()
+
+        def signalled(number: int, frame: FrameType | None) -> None:
+            signals.record()
+
+        def logged(event: LogEvent) -> None:
+            # More than there is room for; and this is called while draining, among others.
+            for _ in range(500):
+                logs.record()
+
+        def record(thread: int) -> None:
+            counter = recorder.counter("c", thread=thread)
+            for number in range(60_000):
+                counter.increment()
+                if number % 10 == 0:
+                    Finalized()
+
+        self.observe(logged)
+        gc.callbacks.append(collected)
+        self.addCleanup(lambda: collected in gc.callbacks and gc.callbacks.remove(collected))
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(50)
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, signalled))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+
+        await self.all_in_threads(record, THREADS)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.callbacks.remove(collected)
+        gc.collect()
+        await self.service.stop()
+        await reading
+
+        tallies = (finalizers, collections, signals, logs)
+        for tally in tallies:
+            self.assertGreater(tally.recorded, 10, tally.name)
+        # Which of the last log lines come too late to be recorded, nobody can say.
+        totals = {key.name: value for key, value in recorder.snapshot().items()}
+        self.assertLessEqual(totals.pop("logs"), logs.recorded)
+        for tally in tallies[:3]:
+            self.assertEqual(totals[tally.name], tally.recorded, tally.name)
+        self.assertEqual(
+            sum(value for key, value in recorder.snapshot().items() if key.name == "c"),
+            THREADS * 60_000,
+        )
+        self.check_account(factory.protocols[0])
+        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.unfinished, 0)
+
+    async def test_observer_fails(self) -> None:
+        """A log observer that raises, with each line, is no matter of the stream."""
+        factory = await self.exporter(buffer_size=10, flush_timeout=PATIENCE)
+        client = await self.connect()
+        reading = self.in_thread(client.read)
+
+        def failing(event: LogEvent) -> None:
+            factory.recorder.counter("observed").increment()
+            raise LookupError("in an observer")
+
+        self.observe(failing)
+        counter = factory.recorder.counter("c")
+
+        def record(thread: int) -> None:
+            for _ in range(60_000):
+                counter.increment()
+
+        await self.all_in_threads(record, THREADS)
+        await self.service.stop()
+        await reading
+        self.check_account(factory.protocols[0])
+        self.assertGreater(factory.protocols[0].stats().dropped_incoming, 0)
+        self.assertEqual(client.reader.bits(), truth(factory))
+        key = Key.of(MetricKind.COUNTER, "c")
+        self.assertEqual(client.reader.totals[key], THREADS * 60_000)
+        self.assertTrue(self.flushLoggedErrors(LookupError))
+
+
+class Broken(Recorder):
+    """
+    A program's own, which fails in whatever way it can.
+
+    @ivar how: what fails.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def attach(self, key: Key) -> Series:
+        return Series(key, BrokenSink(self.how))
+
+    def describe(self, metadata: Metadata) -> None:
+        pass
+
+
+class BrokenLog(deque[Any]):
+    def append(self, entry: Any, /) -> None:
+        raise LookupError("log")
+
+
+class BrokenSink(Sink):
+    __slots__ = ("_how",)
+
+    def __init__(self, how: str) -> None:
+        super().__init__(BrokenLog() if how == "log" else deque(), clock=self._show)
+        self._how = how
+
+    def _show(self) -> int:
+        if self._how == "clock":
+            raise LookupError("clock")
+        return 1
+
+    def nudge(self) -> None:
+        if self._how == "nudge":
+            raise LookupError("nudge")
+
+
+class BrokenRecorderTests(ProgramTestCase):
+    async def test_in_a_fan_out(self) -> None:
+        """
+        Who records sees the exception of a recorder that fails; the exporter beside it has
+        received the event all the same, from every thread.
+        """
+        factory = await self.exporter(flush_timeout=PATIENCE)
+        client = await self.connect()
+        reading = self.in_thread(client.read)
+        events = 5000
+
+        def record(thread: int) -> None:
+            how = ("log", "clock", "nudge")[thread]
+            counter = FanoutRecorder(Broken(how), factory.recorder).counter("c", how=how)
+            for _ in range(events):
+                self.assertEqual(str(self.assertRaises(LookupError, counter.increment)), f"{how}")
+
+        await self.all_in_threads(record, 3)
+        await self.service.stop()
+        await reading
+        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(list(client.reader.totals.values()), [events] * 3)
+        self.check_account(factory.protocols[0])
