@@ -1,0 +1,92 @@
+"""
+Run the suite as strictly as can be: in random order, twice in one process, and then look whether
+anything is left.
+
+    PYTHONDEVMODE=1 python -W error strict.py [--seed SEED] [--reactor NAME]
+
+Trial itself fails a test that leaves the reactor unclean. What it does not see are threads and
+descriptors: those of the second time through must be those of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import ClassVar
+
+from twisted.application.reactors import installReactor
+from twisted.trial.reporter import VerboseTextReporter
+from twisted.trial.runner import DestructiveTestSuite, TestLoader, TestSuite, TrialRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+DESCRIPTORS = "/proc/self/fd"
+
+
+def descriptors() -> Counter[str]:
+    """What is open, by kind, and how often."""
+    found: Counter[str] = Counter()
+    for number in os.listdir(DESCRIPTORS):
+        # That of the listing itself is closed by now.
+        with suppress(FileNotFoundError):
+            # A socket or pipe has a number of its own.
+            found[os.readlink(f"{DESCRIPTORS}/{number}").split(":[")[0]] += 1
+    return found
+
+
+class LeftTests(SynchronousTestCase):
+    """Not found by any loader: `main` puts them where they belong."""
+
+    before: ClassVar[Counter[str]]
+
+    def test_between(self) -> None:
+        """After the first time: what is open once and for all is open now."""
+        gc.collect()
+        type(self).before = descriptors()
+
+    def test_afterAll(self) -> None:
+        """After the second time nothing is left of it."""
+        from twisted.internet import reactor
+
+        gc.collect()
+        self.assertEqual(descriptors() - self.before, Counter())
+        of_trial = ("MainThread", "PoolThread-twisted.internet.reactor-")
+        left = [one for one in threading.enumerate() if not one.name.startswith(of_trial)]
+        self.assertEqual(left, [])
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10**6))
+    parser.add_argument("--reactor")
+    parser.add_argument("--directory", default="_trial_temp")
+    parser.add_argument("tests", nargs="*", default=["tests"])
+    options = parser.parse_args()
+    sys.path.insert(0, os.getcwd())
+    if options.reactor:
+        installReactor(options.reactor)
+    print(f"in random order, twice; --seed {options.seed} is the same order", flush=True)
+    order = random.Random(options.seed)
+    loader = TestLoader()
+    loader.suiteFactory = DestructiveTestSuite
+    loader.sorter = lambda _: order.random()
+    suite = TestSuite(
+        [
+            loader.loadByNames(options.tests, recurse=True),
+            LeftTests("test_between"),
+            loader.loadByNames(options.tests, recurse=True),
+            LeftTests("test_afterAll"),
+        ]
+    )
+    runner = TrialRunner(VerboseTextReporter, workingDirectory=options.directory)
+    return not runner.run(suite).wasSuccessful()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

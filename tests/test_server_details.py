@@ -1,0 +1,300 @@
+"""
+What only mutants of the server and of its totals have shown that nobody looked at; see
+docs/mutation-testing.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import FakeClient, counter_key, truth
+from txmetrics_tcp import Key, MetricKind, MetricsFactory
+from txmetrics_tcp._incoming import BATCH
+from txmetrics_tcp.testing import FakeReactor
+
+
+class DetailTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.reactor_thread = False
+
+    def factory(self, buffer_size: int | None = 10, **more: object) -> MetricsFactory:
+        return MetricsFactory(
+            self.reactor,
+            buffer_size,
+            **{
+                "own_metrics": False,
+                "monotonic": self.reactor.seconds,
+                "in_reactor_thread": lambda: self.reactor_thread,
+                **more,
+            },
+        )
+
+
+class TotalsTests(DetailTestCase):
+    def test_largeGauge(self) -> None:
+        """Counters wrap at 64 bits; a gauge of any size does not."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        gauge = factory.recorder.gauge("g")
+        for value in (1e30, 2e30):
+            gauge.set(value)
+            client.read_all(self.reactor)
+            self.assertEqual(list(factory.recorder.snapshot().values()), [value])
+
+    def test_refusedLater(self) -> None:
+        """A series that finds no room counts, whenever it comes."""
+        factory = self.factory(max_series=1)
+        client = FakeClient(factory)
+        for _ in range(5):
+            factory.recorder.counter("a").increment()
+            client.read_all(self.reactor)
+        for _ in range(5):
+            factory.recorder.counter("b").increment()
+            client.read_all(self.reactor)
+        self.assertEqual(factory.stats().series_refused, 1)
+
+    def test_notRefused(self) -> None:
+        """While there is room, nothing is said of there being none."""
+        factory = self.factory()
+        FakeClient(factory)
+        factory.recorder.counter("a").increment()
+        with capturedLogs() as logged:
+            self.reactor.pump([1] * 3)
+        self.assertEqual(logged, [])
+
+    def test_idleExactly(self) -> None:
+        """A series is left out once the time has passed, to the second and to the fold."""
+        factory = self.factory(idle_after=3)
+        client = FakeClient(factory)
+        resting, busy = factory.recorder.counter("resting"), factory.recorder.counter("busy")
+        resting.increment()
+        busy.increment()
+        seen = []
+        for _ in range(5):
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+            seen.append(sorted(key.name for key in factory.recorder.snapshot()))
+            busy.increment()
+        both = ["busy", "resting"]
+        # The look after one second says what had changed by then.
+        self.assertEqual(seen, [both, both, both, ["busy"], ["busy"]])
+
+    def test_idleAtOnce(self) -> None:
+        factory = self.factory(idle_after=0)
+        client = FakeClient(factory)
+        for _ in range(2):
+            factory.recorder.counter("c").increment()
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+            self.assertEqual(factory.recorder.snapshot(), {})
+
+
+class FactoryTests(DetailTestCase):
+    def test_quiet(self) -> None:
+        """Twisted's own lines about factories that start and stop say nothing here."""
+        factory = self.factory()
+        with capturedLogs() as logged:
+            factory.doStart()
+            factory.doStop()
+        self.assertEqual(logged, [])
+
+    def test_knowsNoAddresses(self) -> None:
+        self.assertEqual(self.factory().recorder.addresses, ())
+
+    def test_protocolKnowsIt(self) -> None:
+        """As Twisted's documentation says of all protocols."""
+        factory = self.factory()
+        self.assertIs(FakeClient(factory).protocol.factory, factory)
+
+    def test_defaults(self) -> None:
+        """Its own metrics are in the stream, and its name is the program's."""
+        self.patch(sys, "argv", ["/opt/program.py"])
+        factory = MetricsFactory(self.reactor, in_reactor_thread=lambda: False)
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        reader = client.read_all(self.reactor)
+        self.reactor.advance(1)
+        client.read_all(self.reactor)
+        self.assertEqual(reader.values("txmetrics_clients"), [1])
+        self.assertRegex(reader.statuses[0].source, r"^program\.py\[\d+\]@.")
+
+    def test_noArguments(self) -> None:
+        """An embedded interpreter may have none."""
+        self.patch(sys, "argv", [])
+        client = FakeClient(self.factory())
+        self.assertRegex(client.reader.statuses[0].source, r"^python\[\d+\]@.")
+
+    def test_flushTimeout(self) -> None:
+        """Who does not read has a second at the end."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        gone = factory.stop()
+        self.reactor.advance(0.99)
+        self.reactor.settle()
+        self.assertNoResult(gone)
+        self.reactor.advance(0.01)
+        self.reactor.settle()
+        client.read_all(self.reactor)
+        self.successResultOf(gone)
+
+    def test_repairInterval(self) -> None:
+        """Who never catches up has the totals after five seconds."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        self.reactor.advance(4.99)
+        self.reactor.settle()
+        self.assertEqual(client.protocol.stats().repairs, 0)
+        self.reactor.advance(0.01)
+        self.reactor.settle()
+        self.assertEqual(client.protocol.stats().repairs, 1)
+
+    def test_hasten(self) -> None:
+        """Somebody is in a hurry: who does not read is cut off now; without a stop, nobody is."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        factory.hasten()
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertTrue(client.transport.connected)
+        gone = factory.stop(timeout=1000)
+        self.reactor.settle()
+        self.assertNoResult(gone)
+        factory.hasten()
+        self.reactor.settle()
+        client.read_all(self.reactor)
+        self.successResultOf(gone)
+        factory.hasten()
+
+
+class ClientTests(DetailTestCase):
+    def test_descriptionsForLaterOnes(self) -> None:
+        """What others have been told already is told to who comes now."""
+        factory = self.factory()
+        FakeClient(factory)
+        factory.recorder.describe_counter("c", "count", "What it counts.")
+        self.reactor.settle()
+        late = FakeClient(factory)
+        self.assertEqual([one.name for one in late.read_all(self.reactor).metadata], ["c"])
+
+    def test_goneWhileStuck(self) -> None:
+        """Nothing keeps a client that went while it waited for totals."""
+        factory = self.factory()
+        other = FakeClient(factory)
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            other.read_all(self.reactor)
+        self.assertGreater(client.protocol.stats().dropped, 0)
+        client.transport.lose()
+        left = weakref.ref(client.protocol)
+        del client
+        gc.collect()
+        self.assertIsNone(left())
+
+    def test_oneMarkAtATime(self) -> None:
+        """
+        Clients that come while the totals for another are still on their way: each of them begins
+        with its own.
+        """
+        factory = self.factory(buffer_size=None)
+        first = FakeClient(factory)
+        first.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(3 * BATCH):
+            counter.increment()
+        second, third = FakeClient(factory), FakeClient(factory)
+        counter.increment()
+        fourth = FakeClient(factory)
+        for client in (first, second, third, fourth):
+            self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+            self.assertEqual(client.reader.totals[counter_key("c")], 3 * BATCH + 1)
+
+    def test_oneWakeUp(self) -> None:
+        """While more waits than one turn takes, the next turn is arranged once."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(3 * BATCH):
+            counter.increment()
+        for _ in range(2):
+            self.assertEqual(self.reactor.waiting, 1)
+            self.reactor.drain()
+            counter.increment()
+        self.assertEqual(self.reactor.waiting, 1)
+        self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 3 * BATCH + 2)
+
+    def test_orderWhileDelivering(self) -> None:
+        """What is recorded on the reactor thread while a batch is handed out comes after it."""
+        self.reactor_thread = True
+        factory = self.factory()
+        first, second = FakeClient(factory), FakeClient(factory)
+        for client in (first, second):
+            client.read_all(self.reactor)
+        histogram = factory.recorder.histogram("h")
+        write = first.transport.write
+        numbers = iter(range(10, 100))
+
+        def recording(data: bytes) -> None:
+            write(data)
+            for _, number in zip(range(30), numbers, strict=False):
+                histogram.record(number)
+
+        for number in range(10):
+            histogram.record(number)
+        self.patch(first.transport, "write", recording)
+        seen = second.read_all(self.reactor).values("h")
+        self.assertEqual(seen, sorted(seen))
+        self.assertGreater(len(seen), 10)
+
+    def test_lossesAddUp(self) -> None:
+        """The line that tells that losses are over tells how many they were, in all bursts."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        with capturedLogs() as logged:
+            for _ in range(3):
+                for _ in range(100):
+                    factory.recorder.counter("c").increment()
+                client.read_all(self.reactor)
+                self.reactor.advance(1)
+            self.reactor.pump([1] * 10)
+        [lost] = [event["lost"] for event in logged if "lost" in event]
+        self.assertEqual(lost, factory.stats().dropped)
+        self.assertGreater(lost, 200)
+
+    def test_latencyOfTheRest(self) -> None:
+        """What one turn did not take counts as waiting from then on, not from the beginning."""
+        factory = self.factory(buffer_size=None, own_metrics=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(2 * BATCH):
+            counter.increment()
+        self.reactor.rightNow += 0.25
+        self.reactor.drain()
+        self.reactor.rightNow += 0.5
+        self.reactor.drain()
+        self.reactor.advance(1)
+        latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
+        self.assertEqual(latencies, [0.25, 0.5])
+
+    def test_seriesByKey(self) -> None:
+        """Kinds share names, and nothing else."""
+        factory = self.factory()
+        factory.recorder.counter("x").increment(2)
+        factory.recorder.gauge("x").set(3)
+        self.assertEqual(
+            factory.recorder.snapshot(),
+            {Key(MetricKind.COUNTER, "x"): 2, Key(MetricKind.GAUGE, "x"): 3.0},
+        )
