@@ -69,8 +69,7 @@ class ObserveApp(App[int]):
     #detail {{ display: none; height: 55%; }}
     #body.detail #detail {{ display: block; }}
     #body.wide #detail {{ height: 100%; width: 45%; }}
-    #filter-bar {{ display: none; height: 1; background: {PANEL}; }}
-    #filter-bar.open {{ display: block; }}
+    #filter-bar {{ height: 1; background: {PANEL}; }}
     #filter-bar Static {{ width: auto; height: 1; color: {DIM}; background: {PANEL}; }}
     #filter-bar Input {{
         width: 1fr; height: 1; border: none; padding: 0; background: {PANEL}; color: {TEXT};
@@ -100,6 +99,7 @@ class ObserveApp(App[int]):
         self._bar = Horizontal(
             Static(" / ", markup=False), self._field, self._problem, id="filter-bar"
         )
+        self._bar.display = False
 
     # Its life
 
@@ -124,6 +124,11 @@ class ObserveApp(App[int]):
     def on_resize(self, event: events.Resize) -> None:
         self._body.set_class(event.size.width >= WIDE, "wide")
         self.header.fit_height(event.size.height)
+
+    @property
+    def _typing(self) -> bool:
+        """Whether a filter is being typed."""
+        return self._bar.display
 
     @property
     def detail_open(self) -> bool:
@@ -189,6 +194,19 @@ class ObserveApp(App[int]):
             shown(text), severity="error" if bad else "information", timeout=4, markup=False
         )
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """
+        Whether a key does what it does otherwise.
+
+        The key that begins a filter is heeded first of all, so that what is typed after it, however
+        fast, gets into the field; in the field, and in the help, it is as any other.
+        """
+        if action == "filter":
+            return not self._typing and len(self.screen_stack) < 2
+        if action == "detail":
+            return len(self.screen_stack) < 2
+        return True
+
     # What keys do
 
     def action_move(self, by: int) -> None:
@@ -207,6 +225,10 @@ class ObserveApp(App[int]):
         self.table.shift(by)
 
     def action_detail(self) -> None:
+        if self._typing:
+            # Enter keeps the filter.
+            self._close_filter()
+            return
         line = self.table.chosen
         if isinstance(line, Group):
             self.rows.fold(line)
@@ -268,11 +290,13 @@ class ObserveApp(App[int]):
     # Filters
 
     def action_filter(self) -> None:
-        self._bar.add_class("open")
+        self._bar.display = True
         field = self._field
         field.value = self.rows.filter_text
         field.cursor_position = len(field.value)
-        field.focus()
+        # At once: widgets' own way to it is by a message.
+        self.screen.set_focus(field)
+        self.refresh_bindings()
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
@@ -285,18 +309,15 @@ class ObserveApp(App[int]):
             problem.update("")
             self.redraw()
 
-    @on(Input.Submitted, "#filter")
-    def _filter_kept(self) -> None:
-        self._close_filter()
-
     def _close_filter(self) -> None:
-        self._bar.remove_class("open")
-        self.table.focus()
+        self._bar.display = False
+        self.screen.set_focus(self.table)
+        self.refresh_bindings()
 
     def action_step_back(self) -> None:
         if len(self.screen_stack) > 1:
             self.pop_screen()
-        elif self._bar.has_class("open"):
+        elif self._typing:
             # What was being typed is given up.
             self.rows.set_filter("")
             self._close_filter()

@@ -44,13 +44,14 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
                 "detail",
                 "all about the series, and close that; fold a group",
                 "detail",
+                True,
             ),
         ),
     ),
     (
         "Find",
         (
-            Key("slash", "/", "filter", "filter as you type; Enter keeps it", "filter"),
+            Key("slash", "/", "filter", "filter as you type; Enter keeps it", "filter", True),
             Key(
                 "escape",
                 "Esc",
