@@ -58,15 +58,17 @@ class Authority:
         begins: timedelta = -DAY,
         ends: timedelta = DAY,
         password: bytes | None = None,
+        own_key: Any = None,
     ) -> Issued:
         """
         @param begins: when the certificate is valid, from now.
         @param password: what the key is to be encrypted with.
+        @param own_key: a key of another kind.
         """
         from cryptography.hazmat.primitives import serialization
 
         key, certificate = self._sign(
-            "somebody", self._between, hosts=hosts, begins=begins, ends=ends
+            "somebody", self._between, hosts=hosts, begins=begins, ends=ends, key=own_key
         )
         self._count += 1
         key_file = self._directory / f"{self._count}.key"
@@ -90,12 +92,13 @@ class Authority:
         ca: bool = False,
         begins: timedelta = -DAY,
         ends: timedelta = DAY,
+        key: Any = None,
     ) -> tuple[Any, Any]:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         now = datetime.now(timezone.utc)
         builder = (

@@ -97,15 +97,14 @@ class HangUpTests(DoorTestCase):
     def test_reloads_in_background(self) -> None:
         """Files are found again, though a daemon goes to another directory."""
         own = Authority(self).issue()
-        directory = Path(self.mktemp()).resolve()
-        directory.mkdir()
-        # Relative to where it is started.
-        start = f"import os; os.chdir({os.path.dirname(own.key)!r})"
+        # Started from where the files are; it goes to its own directory when it has read them.
+        start = (
+            "import os, sys; here = os.getcwd();"
+            " sys.argv[1:1] = ['--rundir=' + here, '--pidfile=' + here + '/twistd.pid',"
+            f" '--logfile=' + here + '/twistd.log']; os.chdir({os.path.dirname(own.key)!r})"
+        )
         daemon = Daemon(
             self,
-            f"--rundir={directory}",
-            f"--pidfile={directory}/pid",
-            f"--logfile={directory}/log",
             "metrics-tcp",
             "--listen=0",
             f"--tls-key={os.path.basename(own.key)}",
@@ -113,19 +112,16 @@ class HangUpTests(DoorTestCase):
             runner=[sys.executable, "-c", f"{start}; {TWISTD[-1]}"],
         )
         self.assertEqual(daemon.end(), (0, "", ""))
-        log = (directory / "log").read_text()
         # Its reactor runs when it answers.
-        port = int(log.rpartition("Streaming metrics on 127.0.0.1:")[2])
-        plain = self.connect(port)
+        plain = self.connect(daemon.logged_port)
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
         plain.recv(1)
-        pid = int((directory / "pid").read_text())
+        pid = daemon.pid
         os.kill(pid, signal.SIGHUP)
         os.kill(pid, signal.SIGTERM)
         self.assertTrue(daemon.has_gone())
-        log = (directory / "log").read_text()
-        self.assertIn("Read key and certificates again", log)
-        self.assertNotIn("Traceback", log)
+        self.assertIn("Read key and certificates again", daemon.log)
+        self.assertNotIn("Traceback", daemon.log)
 
 
 class StartTests(DoorTestCase):

@@ -12,6 +12,7 @@ import socket
 import ssl
 import stat
 import sys
+import warnings
 from pathlib import Path
 from unittest import skipIf
 
@@ -86,6 +87,32 @@ class FileTests(SynchronousTestCase):
         """Nobody is there to be asked for a password."""
         encrypted = self.authority.issue(password=b"secret")
         self.assertIn("is encrypted", self.refused(encrypted.key, encrypted.cert))
+
+    def test_kinds(self) -> None:
+        """What TLS can use is used, and of what it cannot, that is said."""
+        from cryptography.hazmat.primitives.asymmetric import ed25519, rsa, x25519
+
+        for kind in (
+            ed25519.Ed25519PrivateKey.generate(),
+            rsa.generate_private_key(65537, 2048),
+        ):
+            own = self.authority.issue(own_key=kind)
+            ServerTLS(own.key, own.cert)
+        other = self.authority.issue(own_key=x25519.X25519PrivateKey.generate())
+        self.assertIn("of a kind that TLS has not", self.refused(other.key, other.cert))
+
+    def test_refusedByOpenSSL(self) -> None:
+        """It has opinions of its own, which are shown in one line as well."""
+        from OpenSSL import SSL
+
+        def refuse(context: object, certificate: object) -> None:
+            raise SSL.Error([("SSL routines", "", "ee key too small")])
+
+        self.patch(SSL.Context, "use_certificate", refuse)
+        self.assertIn("ee key too small", self.refused(self.good.key, self.good.cert))
+        options = parsed("--tls-cert", self.good.cert, "--tls-key", self.good.key)
+        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
+        self.assertIn("ee key too small", str(error))
 
     def test_expired(self) -> None:
         old = self.authority.issue(ends=-DAY / 24)
@@ -284,8 +311,10 @@ class ServerTests(TLSTestCase):
         context = self.context()
         # What a client has to say to be so insecure.
         context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")

@@ -29,6 +29,8 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 
+_OLDEST = TLSVersion.TLSv1_2
+
 
 class CertificateError(Exception):
     """A key or certificate cannot be used.  The text, one line, says which, and why."""
@@ -41,13 +43,8 @@ def server_context(key: Path, certificate: Path, client_ca: Path | None) -> SSL.
         client needs none.
     @raise CertificateError: a file cannot be used.
     """
-    options = CertificateOptions(
-        **_identity(key, certificate),
-        trustRoot=None if client_ca is None else _trust(client_ca),
-        raiseMinimumTo=TLSVersion.TLSv1_2,
-    )
-    context: SSL.Context = options.getContext()
-    return context
+    trust = None if client_ca is None else _trust(client_ca)
+    return _context(trustRoot=trust, **_identity(key, certificate))
 
 
 def client_creator(
@@ -58,14 +55,29 @@ def client_creator(
     @param ca: the authorities that it may be from; None for those that this machine trusts.
     @raise CertificateError: a file cannot be used, or the name is none.
     """
-    own: dict[str, Any] = {"raiseMinimumTo": TLSVersion.TLSv1_2}
+    own: dict[str, Any] = {"raiseMinimumTo": _OLDEST}
     if key is not None and certificate is not None:
         own.update(_identity(key, certificate))
     trust = platformTrust() if ca is None else _trust(ca)
+    # What cannot be used is to be known now, and not with each connection.
+    _context(trustRoot=trust, **own)
     try:
         return optionsForClientTLS(name, trust, extraCertificateOptions=own)
     except UnicodeError:
         raise CertificateError(f"{name!r} is no name that a certificate could be for") from None
+
+
+def _context(**options: Any) -> SSL.Context:
+    try:
+        context: SSL.Context = CertificateOptions(
+            **{"raiseMinimumTo": _OLDEST} | options
+        ).getContext()
+    except SSL.Error as error:
+        # Too short a key, for example.
+        raise CertificateError(
+            f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}"
+        ) from None
+    return context
 
 
 def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
@@ -96,13 +108,11 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
             f"the key in {key_file} is not that of the first certificate in {certificate_file}"
         )
     try:
-        return {
-            "privateKey": crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]
-            "certificate": crypto.X509.from_cryptography(own),
-            "extraCertChain": [crypto.X509.from_cryptography(one) for one in chain],
-        }
+        crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
     except TypeError:
         raise CertificateError(f"the key in {key_file} is of a kind that TLS has not") from None
+    # Twisted hands them to pyOpenSSL as they are, which wants no objects of its own any more.
+    return {"privateKey": key, "certificate": own, "extraCertChain": chain}
 
 
 def _trust(file: Path) -> Any:
