@@ -1,0 +1,123 @@
+"""
+The genuine Rust programs around a recording: what their server sends is recorded by ours, and
+what we replay is read by their client and shown by their viewer.
+
+Where the programs are: see `tests.rust_peers.VARIABLE`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from tests.reader import Reader
+from tests.rust_peers import (
+    PATIENCE,
+    Line,
+    PeersTestCase,
+    Printer,
+    metric_line,
+    reactor,
+    screen_module,
+)
+from txmetrics_tcp import (
+    Metadata,
+    MetricKind,
+    RecordingReader,
+    RecordingWriter,
+    counter,
+    encode_metadata,
+    encode_metric,
+    gauge,
+)
+from txmetrics_tcp._recording import Chunk
+from txmetrics_tcp._replay import ReplayFactory
+from txmetrics_tcp.testing import capture
+
+EVENTS = 85
+
+
+def as_text(line: Line) -> str:
+    """In which NaN equals itself."""
+    return repr(sorted(line.items()))
+
+
+class RustReplayTests(PeersTestCase):
+    """From the Rust server into a file, and from there to the Rust client and viewer."""
+
+    async def record(self) -> list[Chunk]:
+        """Record some events of the Rust server with ``metrics-tcp record``."""
+        port, _ = await self.serve()
+        path = str(Path(self.mktemp()).resolve())
+        command = ["-m", "txmetrics_tcp.cli", "record", path, str(port), "--count", str(EVENTS)]
+        recorder = self.spawn(Printer("record"), sys.executable, *command)
+        self.assertEqual(await recorder.exited(), 0)
+        self.assertIn(f"recorded {EVENTS} events", recorder.errors)
+        with open(path, "rb") as file:
+            reader = RecordingReader(file)
+            chunks = list(reader)
+        self.assertFalse(reader.cut_off or reader.damage)
+        return chunks
+
+    async def replay(self, chunks: list[Chunk]) -> tuple[int, Deferred[None]]:
+        """Serve chunks; with the port, what fires when all is sent."""
+        finished: Deferred[None] = Deferred()
+        factory = ReplayFactory(
+            reactor, lambda: chunks, lambda: finished.callback(None), speed=1000.0
+        )
+        port = await self.listen(factory)
+        self.addCleanup(factory.stop)
+        return port, finished
+
+    async def test_receive(self) -> None:
+        """The Rust client receives every event that the Rust server sent, in its order."""
+        chunks = await self.record()
+        stream = b"".join(chunk.frames for chunk in chunks)
+        reader = Reader()
+        reader.feed(stream)
+        self.assertEqual(len(reader.metrics), EVENTS)
+        port, finished = await self.replay(chunks)
+        receiver = self.receive(port)
+        await finished.addTimeout(PATIENCE, reactor)
+        await receiver.exited()
+        expected = [
+            metric_line(
+                metric.operation.name.lower(),
+                metric.key.name,
+                dict(metric.key.labels),
+                metric.value,
+                metric.timestamp_ns,
+            )
+            for metric in reader.metrics
+        ]
+        self.assertEqual(list(map(as_text, receiver.only("metric"))), list(map(as_text, expected)))
+        self.assertEqual(receiver.bits(), reader.bits())
+
+    async def test_observer(self) -> None:
+        """The Rust viewer shows yesterday."""
+        screen_module()
+        path = self.mktemp()
+        with capture() as captured:
+            counter("requests_total", route="/").increment(2000)
+            counter("requests_total", route="/").increment(500)
+            gauge("temperature").set(21.5)
+        with RecordingWriter.create(path, "yesterday", compress=True) as writer:
+            writer.connected()
+            writer.write(encode_metadata(Metadata(MetricKind.COUNTER, "sent_bytes_total", "bytes")))
+            for metric in captured.metrics:
+                writer.write(encode_metric(metric))
+        with open(path, "rb") as file:
+            chunks = list(RecordingReader(file))
+        # Something is to come still, so that the viewer stays connected.
+        chunks.append(chunks[-1]._replace(seconds=1e9))
+        port, _ = await self.replay(chunks)
+        observer = self.observe(port)
+        shown = {"requests_total [route = /]": "total: 2500", "temperature": "current: 21.5"}
+        await observer.until_shown(shown)
+        # And one that comes late.
+        late = self.observe(port)
+        await late.until_shown(shown)
+        for viewer in (observer, late):
+            await viewer.kill()
