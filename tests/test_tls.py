@@ -29,7 +29,7 @@ from txmetrics_tcp._client import Disconnected, MetricsClientFactory, MetricsCli
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._refusals import RefusalLog
-from txmetrics_tcp._tls import ServerTLS, TLSError
+from txmetrics_tcp._tls import ServerTLS, TLSError, explain
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -168,6 +168,32 @@ class WithoutExtraTests(SynchronousTestCase):
         options = parsed("5000", "--tls")
         error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
         self.assertIn(self.ADVICE, str(error))
+
+
+@skipIf(no_tls, no_tls)
+class ExplainTests(SynchronousTestCase):
+    def test_errors(self) -> None:
+        from OpenSSL import SSL
+
+        for error, text in (
+            (
+                SSL.Error([("SSL routines", "", "certificate verify failed")]),
+                "is not to be trusted",
+            ),
+            (
+                SSL.Error([("", "", "wrong version number"), ("", "", "something else")]),
+                "what it sent is not TLS",
+            ),
+            (SSL.Error([("SSL routines", "f", "Brand New Reason")]), "brand new reason"),
+            (SSL.Error([]), "it broke off"),
+            (SSL.Error(), "it broke off"),
+            (SSL.SysCallError(-1, "Unexpected EOF"), "it broke off"),
+        ):
+            self.assertIn(text, explain(error) or "")
+
+    def test_others(self) -> None:
+        for error in (ConnectionError("x"), ValueError(), None):
+            self.assertIsNone(explain(error))
 
 
 class OptionsTests(SynchronousTestCase):

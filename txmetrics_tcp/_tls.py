@@ -30,6 +30,7 @@ _SAID = {
     "https proxy request": "it sent an HTTP request",
     "wrong version number": "what it sent is not TLS",
     "packet length too long": "what it sent is not TLS",
+    "record layer failure": "what it sent is not TLS",
     "unsupported protocol": "it has no TLS as new as 1.2",
     "no shared cipher": "it has no cipher that is good enough",
     "peer did not return a certificate": "it has no certificate",
@@ -143,11 +144,13 @@ def explain(error: BaseException | None) -> str | None:
         return "its certificate is for another name"
     if error is None or package != "OpenSSL":
         return None
-    try:
-        said = str(error.args[0][-1][-1])
-    except (IndexError, TypeError):
-        return "it broke off"
-    return _SAID.get(said.lower(), said.lower())
+    queue = error.args[0] if error.args else None
+    # A list of what failed, and of what failed because of it, in words that depend on the version.
+    said = [str(entry[-1]).lower() for entry in queue] if isinstance(queue, list) else []
+    for reason in said:
+        if reason in _SAID:
+            return _SAID[reason]
+    return said[-1] if said else "it broke off"
 
 
 def _absolute(path: StrPath) -> Path:
