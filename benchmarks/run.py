@@ -38,6 +38,7 @@ BENCHMARKS = (
     "many",
     "memory",
     "decoding",
+    "observing",
     "snapshot",
 )
 PAGE = HERE.parent / "docs" / "benchmarks.md"

@@ -37,6 +37,13 @@ beforehand, of counters, gauges and histograms in equal numbers; sending does li
 reads: the stream then waits for it, none of it is left out. Then 100,000 events a second: how much
 of one processor that takes, and how many frames are drawn, of which ten are the most."""
 
+_BENCHMARKS = Path(__file__).resolve().parent.parent
+_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(_BENCHMARKS), str(_BENCHMARKS.parent)]),
+    "TERM": "xterm-256color",
+    "COLORTERM": "truecolor",
+}
+
 _KINDS = (
     (MetricKind.COUNTER, Operation.INCREMENT_COUNTER),
     (MetricKind.GAUGE, Operation.SET_GAUGE),
@@ -89,8 +96,7 @@ def observe(stream: list[bytes], rate: float | None, seconds: float) -> dict[str
             stdout=theirs,
             stderr=theirs,
             pass_fds=[writing],
-            cwd=Path(__file__).parent.parent,
-            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+            env=os.environ | _ENVIRONMENT,
             start_new_session=True,
         )
         os.close(theirs)

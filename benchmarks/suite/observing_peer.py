@@ -2,7 +2,7 @@
 ``metrics-tcp observe``, watched while it works: ``python -m suite.observing_peer PORT SECONDS FD``.
 
 Standard input, output and error are a terminal.  What was seen, and at what cost, is written to a
-file descriptor as JSON, C{SECONDS} after the first event.
+file descriptor as JSON, of C{SECONDS} that begin a little after the first event.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.command import install_reactor, run_app
 from txmetrics_tcp.observe.sources import LiveSource
 
+WARM = 1.0
+"""How many seconds the viewer has to get to know the series."""
+
 
 def main(port: str, seconds: float, descriptor: int) -> int:
     install_reactor()
@@ -29,10 +32,13 @@ def main(port: str, seconds: float, descriptor: int) -> int:
 
     def wait() -> None:
         if source.view.events:
-            begun = time.perf_counter(), source.view.events, app.frames, cpu_seconds()
-            reactor.callLater(seconds, end, *begun)
+            reactor.callLater(WARM, begin)
         else:
             reactor.callLater(0.01, wait)
+
+    def begin() -> None:
+        begun = time.perf_counter(), source.view.events, app.frames, cpu_seconds()
+        reactor.callLater(seconds, end, *begun)
 
     def end(began: float, events: int, frames: int, cpu: float) -> None:
         report = {
