@@ -24,9 +24,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from txmetrics_tcp import EndpointError, TcpBuilder, _arrival
+from txmetrics_tcp import EndpointError, TcpBuilder, _arrival, _endpoints
 from txmetrics_tcp._client import Disconnected, MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp._endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._refusals import RefusalLog
 from txmetrics_tcp._tls import ServerTLS, TLSError, explain
@@ -162,6 +163,19 @@ class WithoutExtraTests(SynchronousTestCase):
             error = self.assertRaises(TLSError, ServerTLS, "key", "cert")
             self.assertIn(self.ADVICE, str(error))
             self.doCleanups()
+
+    def test_endpointStrings(self) -> None:
+        """The same for those of Twisted's that are TLS by themselves."""
+        self.hide("OpenSSL")
+        # What Twisted does depends on what it has imported before.
+        self.patch(_endpoints, "serverFromString", self.failing)
+        self.patch(_endpoints, "clientFromString", self.failing)
+        for make, text in ((server_endpoint, "ssl:0"), (client_endpoint, "tls:localhost:1")):
+            error = self.assertRaises(EndpointError, make, reactor, text)
+            self.assertIn(self.ADVICE, str(error))
+
+    def failing(self, *arguments: object) -> None:
+        raise NotImplementedError
 
     def test_client(self) -> None:
         self.hide("service_identity")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -36,6 +37,7 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmetrics_tcp._sockets import UnixReactor
+from txmetrics_tcp._tls import TLS_NEEDS
 
 DEFAULT_HOST = "127.0.0.1"
 """Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
@@ -143,6 +145,8 @@ def _endpoint(
             raise ValueError("there is no path")
         return parse(reactor, text)
     except Exception as error:
+        if has_own_tls(text) and find_spec("OpenSSL") is None:
+            raise EndpointError(f"{text!r} cannot be had: {TLS_NEEDS}") from error
         # Whatever a parser raises (KeyError, TypeError …), what the user wrote was wrong.
         raise EndpointError(
             f"{text!r} is no endpoint ({_reason(error)}); give PORT, HOST:PORT, [IPV6]:PORT or a"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 StrPath = str | os.PathLike[str]
 
+TLS_NEEDS = "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
+"""What to say where they are not installed."""
+
 _SAID = {
     "http request": "it sent an HTTP request",
     "https proxy request": "it sent an HTTP request",
@@ -161,7 +164,5 @@ def _certificates() -> ModuleType:
     try:
         from txmetrics_tcp import _certificates
     except ImportError:
-        raise TLSError(
-            "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
-        ) from None
+        raise TLSError(TLS_NEEDS) from None
     return _certificates
