@@ -6,16 +6,24 @@ docs/mutation-testing.md.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import weakref
+from pathlib import Path
+from unittest import skipIf
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.loopback import LoopbackTestCase
 from tests.reader import FakeClient, counter_key, truth
+from tests.test_forks import in_child
 from txmetrics_tcp import Key, MetricKind, MetricsFactory
 from txmetrics_tcp._incoming import BATCH
+from txmetrics_tcp._server import _serves
 from txmetrics_tcp.testing import FakeReactor
+
+DESCRIPTORS = Path("/proc/self/fd")
 
 
 class DetailTestCase(SynchronousTestCase):
@@ -136,14 +144,11 @@ class FactoryTests(DetailTestCase):
         client = FakeClient(factory, limit=1)
         factory.recorder.counter("c").increment()
         self.reactor.settle()
-        gone = factory.stop()
+        factory.stop()
         self.reactor.advance(0.99)
-        self.reactor.settle()
-        self.assertNoResult(gone)
+        self.assertFalse(client.transport.aborted)
         self.reactor.advance(0.01)
-        self.reactor.settle()
-        client.read_all(self.reactor)
-        self.successResultOf(gone)
+        self.assertTrue(client.transport.aborted)
 
     def test_repairInterval(self) -> None:
         """Who never catches up has the totals after five seconds."""
@@ -172,9 +177,35 @@ class FactoryTests(DetailTestCase):
         self.assertNoResult(gone)
         factory.hasten()
         self.reactor.settle()
-        client.read_all(self.reactor)
+        self.assertTrue(client.transport.aborted)
+        client.transport.lose()
         self.successResultOf(gone)
         factory.hasten()
+
+    def test_limits(self) -> None:
+        """What makes no sense is refused, and the text names it."""
+        for name, least, below in (
+            ("repair_interval", 0.1, 0.09),
+            ("dead_after", 0.1, 0.09),
+            ("max_series", 0, -1),
+        ):
+            self.factory(**{name: least})
+            error = self.assertRaises(ValueError, self.factory, **{name: below})
+            self.assertEqual(str(error), f"{name} must be at least {least}, not {below}")
+
+    def test_servesBehindWrappers(self) -> None:
+        """A port is a factory's also where TLS, say, is in between."""
+
+        class Holder:
+            def __init__(self, **attributes: object) -> None:
+                self.__dict__.update(attributes)
+
+        factory = self.factory()
+        wrapped = Holder(wrappedFactory=Holder(wrappedFactory=factory))
+        self.assertTrue(_serves(Holder(factory=factory), factory))
+        self.assertTrue(_serves(Holder(factory=wrapped), factory))
+        self.assertFalse(_serves(Holder(factory=self.factory()), factory))
+        self.assertFalse(_serves(Holder(), factory))
 
 
 class ClientTests(DetailTestCase):
@@ -211,14 +242,14 @@ class ClientTests(DetailTestCase):
         first = FakeClient(factory)
         first.read_all(self.reactor)
         counter = factory.recorder.counter("c")
-        for _ in range(3 * BATCH):
+        for _ in range(8 * BATCH):
             counter.increment()
         second, third = FakeClient(factory), FakeClient(factory)
         counter.increment()
         fourth = FakeClient(factory)
         for client in (first, second, third, fourth):
             self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
-            self.assertEqual(client.reader.totals[counter_key("c")], 3 * BATCH + 1)
+            self.assertEqual(client.reader.totals[counter_key("c")], 8 * BATCH + 1)
 
     def test_oneWakeUp(self) -> None:
         """While more waits than one turn takes, the next turn is arranged once."""
@@ -289,6 +320,80 @@ class ClientTests(DetailTestCase):
         latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
         self.assertEqual(latencies, [0.25, 0.5])
 
+    def test_latencyOfEvents(self) -> None:
+        """A description alone is no batch."""
+        factory = self.factory(own_metrics=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        factory.recorder.describe_counter("c")
+        for _ in range(3):
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+        # Its own metrics are, which it describes first.
+        latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
+        self.assertEqual(latencies, [0.0] * len(latencies))
+        self.assertLessEqual(len(latencies), 2)
+
+    def test_boundedWhileDelivering(self) -> None:
+        """However much is recorded on the reactor thread within a write, it is bounded."""
+        self.reactor_thread = True
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        write = client.transport.write
+        lengths = []
+
+        def recording(data: bytes) -> None:
+            write(data)
+            if not lengths:
+                for _ in range(1000):
+                    counter.increment()
+                    lengths.append(len(factory.incoming.log))
+
+        self.patch(client.transport, "write", recording)
+        counter.increment()
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertLess(max(lengths), 50)
+
+    def test_goneCount(self) -> None:
+        """What was dropped for a client, and made up for, still counts when it has gone."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        client.read_all(self.reactor)
+        before = factory.stats()
+        self.assertGreater(min(before.dropped_by_clients, before.repairs, before.written), 0)
+        client.transport.lose()
+        after = factory.stats()
+        for figure in ("dropped_by_clients", "repairs", "written", "bytes_written", "connected"):
+            self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
+
+    def test_lostWithinWrite(self) -> None:
+        """A transport may lose its connection while it is written to; the others go on."""
+        factory = self.factory()
+        for cause, stays in (
+            (lambda: factory.recorder.counter("c").increment(), True),
+            (lambda: factory.recorder.describe_counter("c", None, "again"), True),
+            (factory.stop, False),
+        ):
+            factory.startFactory()
+            clients = [FakeClient(factory) for _ in range(3)]
+            for client in clients:
+                client.read_all(self.reactor)
+            for client in clients[:2]:
+                lose = client.transport.lose
+                self.patch(client.transport, "write", lambda data, lose=lose: lose())
+                self.patch(client.transport, "loseConnection", lose)
+            cause()
+            before = len(clients[2].reader.events)
+            clients[2].read_all(self.reactor)
+            self.assertEqual(len(clients[2].reader.events), before + stays)
+            self.assertEqual(len(factory.stats().clients), stays)
+            clients[2].transport.lose()
+
     def test_seriesByKey(self) -> None:
         """Kinds share names, and nothing else."""
         factory = self.factory()
@@ -298,3 +403,53 @@ class ClientTests(DetailTestCase):
             factory.recorder.snapshot(),
             {Key(MetricKind.COUNTER, "x"): 2, Key(MetricKind.GAUGE, "x"): 3.0},
         )
+
+
+class ForkTests(LoopbackTestCase):
+    async def test_neither(self) -> None:
+        """Who neither listens nor has clients is not silenced; who does one of both is."""
+        reactor = FakeReactor()
+        idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
+        self.assertFalse(idle.silenced)
+        stopped.doStart()
+        stopped.doStop()
+        listening.doStart()
+        FakeClient(connected)
+        factories = (idle, stopped, listening, connected)
+        self.assertEqual(
+            in_child(lambda: [one.silenced for one in factories]), "[False, False, True, True]"
+        )
+        listening.doStop()
+
+    async def test_takesNothing(self) -> None:
+        factory = await self.exporter()
+        counter = factory.recorder.counter("c")
+
+        def record() -> object:
+            counter.increment()
+            return factory.recorder.snapshot()
+
+        self.assertEqual(in_child(record), "{}")
+
+    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    async def test_letsGo(self) -> None:
+        """Port and connections are another file in a child, which its children do not inherit."""
+        factory = await self.exporter()
+        await self.connect()
+        [protocol] = factory.present
+        numbers = [protocol.transport.fileno(), self.service._ports[0].fileno()]
+
+        def open_files() -> list[str]:
+            # That of the listing itself is gone again.
+            present = [DESCRIPTORS / number for number in os.listdir(DESCRIPTORS)]
+            return [os.readlink(one) for one in present if os.path.lexists(one)]
+
+        def look() -> object:
+            return (
+                [os.readlink(DESCRIPTORS / str(number)) for number in numbers],
+                [os.get_inheritable(number) for number in numbers],
+                open_files().count(os.devnull) - before,
+            )
+
+        before = open_files().count(os.devnull)
+        self.assertEqual(in_child(look), repr(([os.devnull] * 2, [False] * 2, 2)))
