@@ -17,7 +17,7 @@ from txmetrics_tcp import MetricsClientFactory, MetricsProtocol, MetricsService
 from txmetrics_tcp._client import MetricsClientProtocol
 from txmetrics_tcp._liveness import Keepalive
 
-SOON = Keepalive(idle=1, interval=1, count=2)
+SOON = Keepalive(idle=1, interval=1, probes=2)
 """For tests, which cannot wait two minutes."""
 
 

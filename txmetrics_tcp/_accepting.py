@@ -12,7 +12,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
-from twisted.logger import Logger, LogEvent
+from twisted.logger import ILogObserver, LogEvent, Logger
+from zope.interface import provider
 
 OUT_OF_DESCRIPTORS = "the process is out of file descriptors"
 
@@ -27,6 +28,7 @@ def say_briefly(port: IListeningPort, turned_away: Callable[[str, str], object])
         return
     own: Logger = port._logger
 
+    @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         text = str(event.get("log_format"))
         if "Closed socket from" in text:

@@ -19,12 +19,12 @@ class Keepalive(NamedTuple):
 
     @ivar idle: after how many seconds of silence the other end is probed.
     @ivar interval: how many seconds it has to answer before it is probed again.
-    @ivar count: after how many probes without an answer the connection is given up.
+    @ivar probes: after how many probes without an answer the connection is given up.
     """
 
     idle: int
     interval: int
-    count: int
+    probes: int
 
 
 KEEPALIVE = Keepalive(60, 10, 5)
