@@ -137,17 +137,16 @@ class Decoder:
             size = buffer[at]
             if size < 0x80:
                 end = at + 1 + size
-                name = at + 5
+                stamp = at + 5 + buffer[at + 4]
             else:
                 end = at + 2 + (size & 0x7F | buffer[at + 1] << 7)
-                name = at + 7
-            stamp = name + buffer[name - 1]
+                stamp = at + 7 + buffer[at + 6]
             known = heads.get(buffer[at:stamp])
             if known is not None and end <= stop:
                 # In a frame of this size with this name there is room for what is read here.
                 second, low, high, top = _stamp(buffer, stamp)
                 if second == wide:
-                    nanos = _LOW[low] + _HIGH[high] + (top << 28)
+                    nanos = _LOW[low] + _HIGH[high] + _TOP[top]
                     labels = stamp + 14
                 elif second == narrow:
                     nanos = _LOW[low] + _LAST[high]
@@ -157,28 +156,32 @@ class Decoder:
                     continue
                 else:
                     nanos = -1
-                if 0 <= nanos < 1_000_000_000:
+                if nanos >= 0:
                     floats, integers = known
-                    found = floats.get(buffer[labels : end - 8])
-                    if found is not None:
-                        key, operation = found
-                        value = _float(buffer, end - 8)[0]
-                        add(_new(Metric, (key, operation, value, second_ns + nanos)))
-                        at = end
-                        continue
-                    # A varint, from its last byte back to its first.
-                    first = end - 1
-                    value = buffer[first]
-                    if value < 0x80:
-                        while buffer[first - 1] >= 0x80:
-                            first -= 1
-                            value = value << 7 | buffer[first] & 0x7F
-                        found = integers.get(buffer[labels:first])
-                        if found is not None and end - first < _MAX_VARINT:
+                    if floats:
+                        found = floats.get(buffer[labels : end - 8])
+                        if found is not None:
                             key, operation = found
+                            value = _float(buffer, end - 8)[0]
                             add(_new(Metric, (key, operation, value, second_ns + nanos)))
                             at = end
                             continue
+                    # A varint, from its last byte back to its first.
+                    first = end - 1
+                    value = buffer[first]
+                    while buffer[first - 1] >= 0x80:
+                        first -= 1
+                        value = value << 7 | buffer[first] & 0x7F
+                        if end - first == _MAX_VARINT:
+                            # It may exceed 64 bits: let protobuf see to it.
+                            first = labels
+                            break
+                    found = integers.get(buffer[labels:first])
+                    if found is not None and buffer[end - 1] < 0x80:
+                        key, operation = found
+                        add(_new(Metric, (key, operation, value, second_ns + nanos)))
+                        at = end
+                        continue
             try:
                 end, event = self._any(at, stop)
             except StreamError:
@@ -395,6 +398,7 @@ _LOW = [
     for pair in range(1 << 16)
 ]
 _HIGH = [pair if pair == _WRONG else pair << 14 for pair in _LOW]
+_TOP = [top << 28 if top < 8 else _WRONG for top in range(1 << 8)]
 _LAST = [
     (pair & 0x7F | pair >> 1 & 0x3F80) << 14 if pair & 0x8080 == 0x0080 else _WRONG
     for pair in range(1 << 16)
