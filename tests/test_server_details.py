@@ -394,6 +394,41 @@ class ClientTests(DetailTestCase):
             self.assertEqual(len(factory.stats().clients), stays)
             clients[2].transport.lose()
 
+    def test_whenAllHaveLeft(self) -> None:
+        """Nobody is woken any more, nothing waits, and no clock is read."""
+        asked = []
+
+        def clock() -> int:
+            asked.append(1)
+            return 10**18
+
+        factory = self.factory(clock=clock)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        counter.increment()
+        client.read_all(self.reactor)
+        client.transport.lose()
+        self.reactor.settle()
+        asked.clear()
+        for _ in range(5000):
+            counter.increment()
+        self.assertEqual(self.reactor.waiting, 0)
+        self.assertEqual((factory.stats().waiting, factory.stats().dropped), (0, 0))
+        self.assertEqual(asked, [])
+        self.assertEqual(list(factory.recorder.snapshot().values()), [5001])
+
+    def test_startedAgain(self) -> None:
+        """What listens anew records anew, also before a client has come."""
+        factory = self.factory()
+        counter = factory.recorder.counter("c")
+        counter.increment()
+        self.successResultOf(factory.stop())
+        counter.increment()
+        self.assertEqual(list(factory.recorder.snapshot().values()), [1])
+        factory.startFactory()
+        counter.increment()
+        self.assertEqual(list(factory.recorder.snapshot().values()), [2])
+
     def test_seriesByKey(self) -> None:
         """Kinds share names, and nothing else."""
         factory = self.factory()
