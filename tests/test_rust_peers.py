@@ -39,7 +39,10 @@ from tests.rust_peers import (
 )
 from txmetrics_tcp import (
     Decoder,
+    Event,
+    EventStream,
     Key,
+    Metric,
     MetricKind,
     MetricsFactory,
     Recorder,
@@ -591,6 +594,43 @@ class ServeTests(PeersTestCase):
             ]
         )
         self.assert_times(before_ns, [line["timestamp_ns"] for line in metrics])
+
+    async def test_eventStream(self) -> None:
+        """A loop has its events."""
+        port, server = await self.serve()
+        events: list[Event] = []
+        async with EventStream(reactor, port) as stream:
+            async for event in stream:
+                events.append(event)
+                if sum(isinstance(event, Metric) for event in events) == ENOUGH:
+                    break
+        self.assertEqual(stream.dropped, 0)
+        self.assert_rounds(
+            [
+                (
+                    metric.operation.name.lower(),
+                    metric.key.name,
+                    dict(metric.key.labels),
+                    metric.value,
+                )
+                for metric in events
+                if isinstance(metric, Metric)
+            ]
+        )
+        server.close_input()
+        self.assertEqual(await server.exited(), 0)
+
+    async def test_slowEventStream(self) -> None:
+        """One that is too slow can drop events by itself; the stream goes on to its end."""
+        port, server = await self.serve()
+        async with EventStream(reactor, port, buffer_size=10, when_full="drop") as stream:
+            while stream.dropped < 100:
+                await turn()
+            self.assertIsInstance(await stream.__anext__(), Metric)
+            server.close_input()
+            async for _ in stream:
+                pass
+        self.assertEqual(await server.exited(), 0)
 
     def assert_described(self, described: list[Description]) -> None:
         # The genuine server sends descriptions in any order.

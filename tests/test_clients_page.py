@@ -1,0 +1,61 @@
+"""
+The scripts on docs/clients.md, as they stand there, run against a daemon.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tests.daemon import Daemon
+from tests.test_examples import ROOT, ExampleTestCase
+
+PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+METRIC = r"^\w+( \[.*\])? (SET|INCREMENT)_(COUNTER|GAUGE) [\d.]+\n$"
+BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```", PAGE)
+
+
+class ScriptTests(ExampleTestCase):
+    def run_script(self, number: int, mark: str) -> str:
+        """
+        Run one of the scripts.
+
+        @param mark: something that is in it, lest it is another one.
+        @return: what it prints.
+        """
+        block = BLOCKS[number]
+        self.assertIn(mark, block)
+        script = Path(self.mktemp()).with_suffix(".py")
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(block)
+        daemon = Daemon(self, "-n", "metrics-tcp", "--listen", "0")
+        run = Daemon(
+            self, str(script.resolve()), f"127.0.0.1:{daemon.port}", runner=[sys.executable, "-u"]
+        )
+        status, output, errors = run.end()
+        self.assertEqual((status, errors), (0, ""), output)
+        return output
+
+    def test_all(self) -> None:
+        """No script on the page is without a test."""
+        self.assertEqual(len(BLOCKS), 5)
+
+    def test_twisted(self) -> None:
+        self.assertRegex(self.run_script(0, "task.react(main)"), METRIC)
+
+    def test_asyncio(self) -> None:
+        self.assertRegex(self.run_script(1, "asyncioreactor.install"), METRIC)
+
+    def test_service(self) -> None:
+        output = self.run_script(2, "MetricsClientService(")
+        self.assertRegex(output, r"^connected to IPv4Address")
+        self.assertRegex(output, r"(?m)^Status\(source=")
+
+    def test_factory(self) -> None:
+        output = self.run_script(3, "MetricsClientFactory(")
+        self.assertRegex(output, r"^Status\(source=")
+        self.assertRegex(output, r"\nafter \d+ events: Connection was aborted")
+
+    def test_decoder(self) -> None:
+        self.assertRegex(self.run_script(4, "Decoder()"), r"^Status\(source=")
