@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.daemon import LIMIT, Daemon
 from tests.programs import Program
+from tests.rust_peers import program
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -169,3 +171,30 @@ class TerminalTests(SynchronousTestCase):
         Program(self, script.format(address=port, value=42))
         terminal.wait_for(rf"127\.0\.0\.1:{port}  connected .*↻ restarted")
         terminal.wait_for(r"answers_total +127\.0\.0\.1:\d+ +route=/ +\w+ +42 ")
+
+    def test_rustServer(self) -> None:
+        """The genuine Rust server, watched by our viewer: units, totals, percentiles, text."""
+        if shutil.which("tmux") is None:
+            raise SkipTest("needs tmux")
+        command = program("serve")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        server = subprocess.Popen(
+            [command, f"127.0.0.1:{port}"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        with server:
+            self.addCleanup(server.kill)
+            terminal = Terminal(self, observe(str(port)), 170, 30)
+            for pattern in [
+                rf"● 127\.0\.0\.1:{port}  connected .*losses unknown",
+                r"rust_requests +route=/b system=東京 +counter +[\d,]+ .*/s",
+                r"rust_sent +counter +[\d.]+ [KM]iB",
+                r"rust_load +gauge +12\.5%",
+                r"rust_special +value=nan +gauge +nan",
+                r"rust_latency +route=/a +histogram .*[\d.]+m?s +[\d.]+m?s",
+            ]:
+                terminal.wait_for(pattern)
+            terminal.press("/", "rust_load", "Enter", "Enter")
+            terminal.wait_for("eine Größe: µs, 東京")
+            server.kill()
+            terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, again in")

@@ -12,6 +12,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
+from rich.cells import cell_len
+
 from txmetrics_tcp._filters import Filter, parse_filter
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._sketch import Summary
@@ -289,8 +291,8 @@ class Rows:
             row = Row(source, series)
             self.all.append(row)
             self.histograms += row.is_histogram
-            self.name_length = max(self.name_length, len(row.name))
-            width = sum(len(label) + len(value) + 2 for label, value in row.labels) - 1
+            self.name_length = max(self.name_length, cell_len(row.name))
+            width = sum(cell_len(label) + cell_len(value) + 2 for label, value in row.labels) - 1
             self.labels_length = max(self.labels_length, width)
             self._label_counts.update(label for label, _ in row.key.labels)
             if self._filter.matches(row.key):
