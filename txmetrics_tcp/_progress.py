@@ -54,9 +54,10 @@ class Progress:
 
     def _show(self) -> None:
         with suppress(OSError):
-            columns = os.get_terminal_size(2).columns
+            # Some do not know how wide they are.
+            columns = os.get_terminal_size(2).columns or 80
             # A line that is full would be two.
-            text = visible(self._text())[: max(columns - 1, 0)]
+            text = visible(self._text())[: columns - 1]
             os.write(2, f"{_CLEAR}{text}".encode())
             self._shown = True
 

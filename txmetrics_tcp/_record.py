@@ -224,7 +224,7 @@ class _Command:
         record = self._record
         missed = f", {record.missed:,} missed" if record.missed else ""
         return (
-            f"recording {self._options.file}: {show_time(self._clock.seconds() - self._started)},"
+            f"recording: {show_time(self._clock.seconds() - self._started)},"
             f" {record.metrics:,} events, {show_size(self._writer.bytes_written)}{missed}"
         )
 
