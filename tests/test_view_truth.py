@@ -1,0 +1,180 @@
+"""
+A view of our own server: true whenever all was read, and no jumps on the way there.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import bits, truth
+from txmetrics_tcp import Decoder, MetricKind, MetricsFactory, SourceView
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+
+class Viewer:
+    """Somebody who looks, over one connection after the other, and at times not at all."""
+
+    def __init__(self, reactor: FakeReactor, limit: int) -> None:
+        self.reactor = reactor
+        self.limit = limit
+        self.view = SourceView(reactor.seconds)
+
+    def connect(self, factory: MetricsFactory) -> None:
+        self.transport = PausingTransport(self.limit)
+        protocol = factory.buildProtocol(self.transport.getPeer())
+        assert protocol is not None
+        self.protocol = protocol
+        self.transport.connect(protocol)
+        self.decoder = Decoder()
+        self.view.connected()
+
+    def read(self, size: int | None = None) -> None:
+        self.view.fold(self.decoder.feed(self.transport.drain(size)))
+
+    def read_all(self) -> None:
+        while True:
+            self.reactor.settle()
+            if not (self.transport.written or self.transport.producer_paused):
+                return
+            self.read()
+
+    def bits(self) -> object:
+        return {
+            key: bits(series.value)
+            for key, series in self.view.series.items()
+            if key.kind is not MetricKind.HISTOGRAM
+        }
+
+
+class TruthTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.reactor.advance(1000)
+        self.factory = self.make_factory()
+        self.viewer = Viewer(self.reactor, limit=1000)
+
+    def make_factory(self) -> MetricsFactory:
+        return MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            50,
+            own_metrics=False,
+            in_reactor_thread=lambda: False,
+        )
+
+    def test_losses(self) -> None:
+        """Of a hundred a second most are lost, and yet a hundred a second are shown."""
+        recorder = self.factory.recorder
+        counter = recorder.counter("c")
+        counter.increment(1_000_000)
+        self.viewer.connect(self.factory)
+        self.viewer.read_all()
+        (series,) = self.viewer.view.series.values()
+        self.assertEqual((series.value, series.rate(self.reactor.seconds())), (1_000_000, 0))
+        for second in range(30):
+            for _ in range(100):
+                counter.increment()
+            self.reactor.settle()
+            self.reactor.advance(1)
+            if second % 3 == 2:
+                self.viewer.read_all()
+        view = self.viewer.view
+        missed = view.missed_client + view.missed_incoming
+        self.assertGreater(missed, 1000)
+        self.assertEqual(view.events - 1 + missed, 3000 + self.protocol_repairs())
+        self.assertEqual(series.value, 1_003_000)
+        self.assertEqual(series.change, 3000)
+        now = self.reactor.seconds()
+        history = series.history(now, 30)
+        self.assertLess(max(history), 200)
+        self.assertLess(abs(series.rate(now) - 100), 30)
+
+    def protocol_repairs(self) -> int:
+        """How many events were totals, and not what was recorded."""
+        return self.viewer.protocol.stats().repairs
+
+    def test_away(self) -> None:
+        """What happened while nobody looked is no rate; totals are true at once."""
+        counter = self.factory.recorder.counter("c")
+        self.viewer.connect(self.factory)
+        counter.increment(5)
+        self.viewer.read_all()
+        self.viewer.transport.lose()
+        counter.increment(1_000_000)
+        self.reactor.advance(3)
+        self.viewer.connect(self.factory)
+        self.viewer.read_all()
+        (series,) = self.viewer.view.series.values()
+        self.assertEqual((series.value, series.change), (1_000_005, 5))
+        self.assertEqual(self.viewer.view.restarts, 0)
+
+    def test_restart(self) -> None:
+        """Another server has other totals."""
+        self.factory.recorder.counter("c").increment(5)
+        self.factory.recorder.counter("gone").increment(5)
+        self.viewer.connect(self.factory)
+        self.viewer.read_all()
+        self.viewer.transport.lose()
+        self.factory = self.make_factory()
+        self.factory.recorder.counter("c").increment(2)
+        self.viewer.connect(self.factory)
+        self.viewer.read_all()
+        self.assertEqual(self.viewer.bits(), truth(self.factory))
+        self.assertEqual(self.viewer.view.restarts, 1)
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["count", "set", "gauge", "sample"]), st.integers(0, 60))
+            | st.tuples(st.just("pass"), st.floats(0, 10))
+            | st.tuples(st.sampled_from(["read", "lose", "restart", "clear", "all"]), st.none()),
+            max_size=30,
+        )
+    )
+    def test_anything(self, steps: list[tuple[str, float | None]]) -> None:
+        """Whatever happens on the way: when all was read, totals are true."""
+        self.setUp()
+        self.viewer.connect(self.factory)
+        for step, number in steps:
+            recorder = self.factory.recorder
+            match step, number:
+                case "count", int():
+                    for _ in range(number):
+                        recorder.counter("c").increment(7)
+                case "set", int():
+                    recorder.counter("absolute").absolute(number)
+                case "gauge", int():
+                    for _ in range(number):
+                        recorder.gauge("g").increment(0.1)
+                case "sample", int():
+                    for _ in range(number):
+                        recorder.histogram("h").record(0.1)
+                case "pass", float():
+                    self.reactor.advance(number)
+                case "read", _:
+                    self.viewer.read(100)
+                case "all", _:
+                    self.viewer.read_all()
+                case "clear", _:
+                    self.viewer.view.clear()
+                case "lose" | "restart", _:
+                    self.viewer.transport.lose()
+                    if step == "restart":
+                        self.factory = self.make_factory()
+                    self.viewer.connect(self.factory)
+            self.reactor.settle()
+        self.viewer.read_all()
+        shown = self.viewer.bits()
+        true = truth(self.factory)
+        if any(step == "clear" for step, _ in steps):
+            # What nothing happened to since is not shown.
+            assert isinstance(shown, dict)
+            self.assertEqual(shown, {key: value for key, value in true.items() if key in shown})
+        else:
+            self.assertEqual(shown, true)
+        view, stats = self.viewer.view, self.viewer.protocol.stats()
+        if not any(step in ("lose", "restart", "clear") for step, _ in steps):
+            self.assertEqual(
+                (view.missed_incoming, view.missed_client),
+                (stats.dropped_incoming, stats.dropped),
+            )
