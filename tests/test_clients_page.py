@@ -39,7 +39,7 @@ class ScriptTests(ExampleTestCase):
 
     def test_all(self) -> None:
         """No script on the page is without a test."""
-        self.assertEqual(len(BLOCKS), 5)
+        self.assertEqual(len(BLOCKS), 6)
 
     def test_twisted(self) -> None:
         self.assertRegex(self.run_script(0, "task.react(main)"), METRIC)
@@ -59,3 +59,8 @@ class ScriptTests(ExampleTestCase):
 
     def test_decoder(self) -> None:
         self.assertRegex(self.run_script(4, "Decoder()"), r"^Status\(source=")
+
+    def test_view(self) -> None:
+        output = self.run_script(5, "SourceView()")
+        self.assertRegex(output, r"(?m)^process_cpu_seconds\S* .*[\d.]+ -?[\d.]+/s$")
+        self.assertRegex(output, r"\n0 events missed\n$")
