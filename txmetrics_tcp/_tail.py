@@ -154,15 +154,19 @@ class _RecordingTail:
 
     def _go_on(self) -> None:
         self._turn = None
+        batch: list[Event] = []
+        problem = ""
         try:
-            batch = list(islice(self._events, 1000))
+            # What comes out before it raises is in the list.
+            batch.extend(islice(self._events, 1000))
         except (OSError, StreamError) as error:
-            self._end(str(error), 1)
-            return
+            problem = str(error)
         for event in batch:
             self._tail.received(event)
         self._tail.flush()
-        if batch:
+        if problem:
+            self._end(problem, 1)
+        elif batch:
             self._turn = self._clock.callLater(0, self._go_on)
         elif self._reader.damage:
             self._end(self._reader.damage, 1)
