@@ -27,6 +27,7 @@ from txmetrics_tcp import (
     describe_counter,
     set_global_recorder,
 )
+from txmetrics_tcp.testing import PausingTransport
 
 
 class BuilderTestCase(SynchronousTestCase):
@@ -95,6 +96,40 @@ class SettingsTests(BuilderTestCase):
         for worse in (1.5, "1", True):
             with self.assertRaisesRegex(TypeError, "must be a whole number or None, not "):
                 self.builder.buffer_size(worse)  # type: ignore[arg-type]
+
+    def test_deadAfter(self) -> None:
+        """A client that takes nothing for so long is cut off."""
+        recorder = self.successResultOf(self.builder.dead_after(5.0).build())
+        client = PausingTransport(limit=100)
+        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        self.reactor.advance(4.9)
+        self.assertFalse(client.aborted)
+        self.reactor.advance(0.2)
+        self.assertTrue(client.aborted)
+        self.assertRaises(ValueError, self.builder.dead_after, 0)
+
+    def test_deadAfterNever(self) -> None:
+        recorder = self.successResultOf(self.builder.dead_after(5.0).dead_after(None).build())
+        client = PausingTransport(limit=100)
+        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        self.reactor.advance(100_000)
+        self.assertFalse(client.aborted)
+
+    def test_deadAfterTaking(self) -> None:
+        """One that takes what it is given, however late, is left alone."""
+        recorder = self.successResultOf(self.builder.dead_after(5.0).build())
+        client = PausingTransport(limit=100)
+        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        for _ in range(5):
+            self.record(recorder, 1000)
+            self.reactor.settle()
+            self.reactor.advance(4)
+            client.drain()
+        self.assertFalse(client.aborted)
 
     def test_badBufferSizeChangesNothing(self) -> None:
         self.assertRaises(ValueError, self.builder.buffer_size(3).buffer_size, 0)

@@ -61,6 +61,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options.endpoints, [])
         self.assertEqual(options["buffer-size"], 1024)
         self.assertEqual(options["interval"], 1.0)
+        self.assertIsNone(options["dead-after"])
         self.assertEqual(options["max-clients"], 1000)
         self.assertIsNone(options["max-clients-per-address"])
         self.assertEqual((options.networks, options.tls), ([], None))
@@ -175,6 +176,13 @@ class ServiceTests(SynchronousTestCase):
         makeService(parsed("--listen=0"))
         after = set(reactor.getDelayedCalls()), set(reactor.getReaders())
         self.assertEqual(after, before)
+
+    def test_dead_after(self) -> None:
+        self.assertEqual(parsed("--dead-after=2.5")["dead-after"], 2.5)
+        self.assertIsNone(parsed("--dead-after=never")["dead-after"])
+        for text in ("soon", "0", "-1", "nan", "inf", ""):
+            error = self.assertRaises(UsageError, parsed, f"--dead-after={text}")
+            self.assertIn("--dead-after takes a number of seconds", str(error))
 
     def test_no_global_recorder(self) -> None:
         before = current_recorder()
