@@ -38,6 +38,7 @@ BENCHMARKS = (
     "many",
     "memory",
     "decoding",
+    "viewing",
     "observing",
     "snapshot",
 )

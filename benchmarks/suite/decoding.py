@@ -46,6 +46,16 @@ def decode(data: bytes, events: int) -> float:
     return events / seconds
 
 
+def prost(bench: Bench, path: str, events: int) -> float:
+    """Events per second, of a stream that is in a file."""
+    command = [bench.peers.decode, path, "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    if answer["events"] != events:
+        raise PeerError(f"prost decoded {answer['events']} of {events} events")
+    return events / float(sorted(answer["seconds"])[1])
+
+
 def run(bench: Bench) -> Section:
     events = 5_000 if bench.quick else 100_000
     data = stream(events)
@@ -56,10 +66,5 @@ def run(bench: Bench) -> Section:
         for _ in bench.rounds(5):
             speed.setdefault(OURS, []).append(decode(data, events))
             if bench.peers.rust:
-                command = [bench.peers.decode, file.name, "3"]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                answer = json.loads(done.stdout)
-                if answer["events"] != events:
-                    raise PeerError(f"prost decoded {answer['events']} of {events} events")
-                speed.setdefault(REFERENCE, []).append(events / sorted(answer["seconds"])[1])
+                speed.setdefault(REFERENCE, []).append(prost(bench, file.name, events))
     return Section("Decoding", HOW, [Row.of("decoded", "events/s", speed, REFERENCE, Goal(0.25))])
