@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.logger import globalLogBeginner
 
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._endpoint_options import (
@@ -74,6 +75,8 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
     @param reactor: one on asyncio, not running yet.
     @return: the exit code.
     """
+    # What is critical would otherwise be written over the screen.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 50)
 

@@ -290,19 +290,25 @@ class Rows:
         for series in new:
             row = Row(source, series)
             self.all.append(row)
-            self.histograms += row.is_histogram
-            self.name_length = max(self.name_length, cell_len(row.name))
-            width = sum(cell_len(label) + cell_len(value) + 2 for label, value in row.labels) - 1
-            self.labels_length = max(self.labels_length, width)
-            self._label_counts.update(label for label, _ in row.key.labels)
+            self._measure(row)
             if self._filter.matches(row.key):
                 self.matching.append(row)
                 self._dirty = True
 
+    def _measure(self, row: Row) -> None:
+        self.histograms += row.is_histogram
+        self.name_length = max(self.name_length, cell_len(row.name))
+        width = sum(cell_len(label) + cell_len(value) + 2 for label, value in row.labels) - 1
+        self.labels_length = max(self.labels_length, width)
+        self._label_counts.update(label for label, _ in row.key.labels)
+
     def _forget(self, source: Source) -> None:
         self.all = [row for row in self.all if row.source is not source]
         self.matching = [row for row in self.matching if row.source is not source]
-        self.histograms = sum(row.is_histogram for row in self.all)
+        self.histograms = self.name_length = self.labels_length = 0
+        self._label_counts.clear()
+        for row in self.all:
+            self._measure(row)
         self._dirty = True
 
     # What people do
@@ -312,8 +318,6 @@ class Rows:
         for source in self.sources:
             source.view.clear()
         self.resume()
-        self._label_counts.clear()
-        self.name_length = self.labels_length = 0
         self._learn()
 
     def set_filter(self, text: str) -> None:
