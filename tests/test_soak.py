@@ -16,8 +16,9 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation
+from txmetrics_tcp._encoder import encode_metric
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._wire import encode_metadata, encode_metric, encode_status
+from txmetrics_tcp._wire import encode_metadata, encode_status
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
