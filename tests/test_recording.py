@@ -326,6 +326,20 @@ class AppendTests(SynchronousTestCase):
         times = [chunk.seconds for chunk in chunks]
         self.assertEqual(times, sorted(times))
 
+    def test_time(self) -> None:
+        """What is appended begins when the session before it ended."""
+        file = Unclosed()
+        for begin in (True, False):
+            clock = Clock()
+            with writer_to(file, clock, begin=begin) as writer:
+                clock.seconds += 2
+                writer.write(FRAMES[0])
+                clock.seconds += 3
+        reader, chunks = read(file.getvalue())
+        self.assertEqual([chunk.seconds for chunk in chunks], [2, 7])
+        self.assertEqual([session.seconds for session in reader.sessions], [0, 5])
+        self.assertEqual(reader.seconds, 10)
+
     def test_noRecording(self) -> None:
         """What is something else stays as it is."""
         for content in [b"HTTP/1.1", b"txmetrics-tcp recording 2\n", MAGIC[:-1] + b" "]:
