@@ -45,7 +45,7 @@ CONNECTS = 10_000
 READING = dedent("""
     import socket, sys
     connected = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-    with open(sys.argv[2], "wb", buffering=0) as stream:
+    with connected, open(sys.argv[2], "wb", buffering=0) as stream:
         while data := connected.recv(1000):
             stream.write(data)
 """)
