@@ -79,7 +79,7 @@ def number(text: str, width: int) -> str:
     if len(sign + whole) <= room:
         return (digits[:room].rstrip(".") + unit).rjust(width)
     plain = (sign + whole).replace(",", "")
-    if len(plain) <= room:
+    if len(plain) <= min(room, 4):
         return (plain + unit).rjust(width)
     value = float(digits.replace(",", ""))
     for letter in "kMGTPE":

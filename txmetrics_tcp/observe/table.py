@@ -314,7 +314,8 @@ def _group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segm
 
 def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> list[Segment]:
     """Labels in so many cells: their names dim, their values not."""
-    dim, faint, plain = ink(DIM, on), ink(FAINT, on), ink(TEXT, on)
+    dim, plain = ink(DIM, on), ink(TEXT, on)
+    faint = dim if on == CHOSEN else ink(FAINT, on)
     pieces: list[tuple[str, Style]] = []
     for label, value in labels:
         if pieces:

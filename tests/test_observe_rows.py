@@ -1,0 +1,193 @@
+"""
+What the viewer lists, and how it fits on a screen: the parts that need no screen.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.observing import FedSource, count, gauge, sample
+from txmetrics_tcp._humane import show_rate, show_value
+from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
+from txmetrics_tcp.observe.charts import chart, sparkline
+from txmetrics_tcp.observe.columns import columns_for, lay_out
+from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Row, Rows
+
+ANY_NUMBER = st.floats() | st.integers(0, 2**64)
+
+
+class RowsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.source = FedSource()
+        self.now = 100.0
+        self.rows = Rows([self.source], lambda: self.now)
+
+    def names(self) -> list[str]:
+        return [row.key.name for row in self.rows.lines if isinstance(row, Row)]
+
+    def test_calm(self) -> None:
+        """What is sorted by a number changes places once a second, not with each frame."""
+        self.source.feed([gauge("a", 1.0), gauge("b", 2.0)])
+        self.rows.sort_by("value")
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["b", "a"])
+        self.source.feed([gauge("a", 3.0)])
+        self.now += 0.9
+        self.assertFalse(self.rows.update())
+        self.assertEqual(self.names(), ["b", "a"])
+        self.now += 0.2
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_slow(self) -> None:
+        """Where sorting takes long, it is done less often."""
+        self.source.feed([gauge("a", 1.0)])
+        self.rows.sort_by("value")
+
+        def clock() -> float:
+            self.now += 0.5
+            return self.now
+
+        self.rows._clock = clock
+        self.rows.update()
+        self.rows._clock = lambda: self.now
+        self.now += 4.9
+        self.assertFalse(self.rows.update())
+        self.now += 0.2
+        self.assertTrue(self.rows.update())
+
+    def test_steady(self) -> None:
+        """What is sorted by name is only sorted again when something is new."""
+        self.source.feed([count("b")])
+        self.assertTrue(self.rows.update())
+        self.source.feed([count("b")])
+        self.now += 100
+        self.assertFalse(self.rows.update())
+        self.source.feed([count("a")])
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_notANumber(self) -> None:
+        """What has no value comes last, whichever way it is sorted."""
+        self.source.feed([gauge("a", math.nan), gauge("b", 1.0), gauge("c", 2.0)])
+        self.rows.sort_by("value")
+        self.rows.update()
+        self.assertEqual(self.names(), ["c", "b", "a"])
+        self.rows.reverse()
+        self.rows.update()
+        self.assertEqual(self.names(), ["b", "c", "a"])
+
+    def test_trend(self) -> None:
+        """To sort by the trend is to sort by what changed last."""
+        for name in "bca":
+            self.source.feed([count(name)])
+        self.source.tick()
+        self.rows.sort_by("trend")
+        self.rows.update()
+        self.assertEqual(self.names(), ["a", "c", "b"])
+
+    def test_groupings(self) -> None:
+        """Of many labels, one can group by those that most series have."""
+        self.source.feed(count("n", **{f"label{number}": "x", "all": "y"}) for number in range(100))
+        self.rows.update()
+        labels = [grouping.label for grouping in self.rows.groupings if grouping is not None]
+        self.assertEqual(labels[:2], [None, "all"])
+        self.assertEqual(len(labels), 1 + MAX_GROUPINGS)
+
+    def test_frozen(self) -> None:
+        """While the picture is held still, nothing of a series changes."""
+        self.source.feed([count("a", 5), sample("b", 1.0)])
+        self.source.tick()
+        self.rows.update()
+        self.rows.pause()
+        before = [(row.look(60), row.lifetime(), row.age()) for row in self.rows.matching]
+        self.source.feed([count("a", 5), sample("b", 2.0)], 7)
+        self.source.tick()
+        self.assertEqual(
+            [(row.look(60), row.lifetime(), row.age()) for row in self.rows.matching], before
+        )
+        self.rows.resume()
+        self.assertEqual(self.rows.matching[0].look(60).value, 10)
+
+
+class FittingTests(SynchronousTestCase):
+    @given(st.text(), st.integers(0, 40))
+    def test_text(self, text: str, width: int) -> None:
+        """Whatever a server sends, it takes as many cells as there are for it."""
+        for fitted in (fit(shown(text), width), fit_end(shown(text), width)):
+            self.assertEqual(cell_len(fitted), width)
+            self.assertTrue(fitted.isprintable())
+
+    @given(ANY_NUMBER, st.sampled_from([None, "bytes", "seconds", "percent", "count", "x"]))
+    def test_number(self, value: float, unit: str | None) -> None:
+        for text in (show_value(value, unit), show_rate(value, unit)):
+            for width in (8, 9, 10, 12):
+                self.assertEqual(cell_len(number(text, width)), width)
+
+    def test_shorterNumbers(self) -> None:
+        """A number that is too long has fewer digits, and never other ones."""
+        for text, width, expected in [
+            ("1,234/s", 9, "  1,234/s"),
+            ("1,234,567/s", 9, "  1.23M/s"),
+            ("123.45 MiB/s", 9, " 123MiB/s"),
+            ("123.45 MiB/s", 10, "123.4MiB/s"),
+            ("1,010.00 KiB/s", 9, "1010KiB/s"),
+            ("-1,234,567", 8, "  -1.23M"),
+            ("18,446,744,073,709,551,615", 8, "   18.4E"),
+        ]:
+            self.assertEqual(number(text, width), expected)
+
+    @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 60), st.booleans())
+    def test_sparkline(self, values: list[float], width: int, from_zero: bool) -> None:
+        self.assertEqual(len(sparkline(values, width, from_zero)), width)
+
+    def test_sparklineShape(self) -> None:
+        self.assertEqual(sparkline([0, 3, 6], 3, True), "▁▄▇")
+        self.assertEqual(sparkline([6, 6, 12], 3, True), "▄▄▇")
+        self.assertEqual(sparkline([6, 6, 12], 3, False), "▁▁▇")
+        self.assertEqual(sparkline([5, 5], 4, False), "  ▄▄")
+        self.assertEqual(sparkline([0, 0], 2, True), "▁▁")
+        self.assertEqual(sparkline([1, math.nan, 2], 3, False), "▁ ▇")
+        self.assertEqual(sparkline([9, 1, 2], 2, False), "▁▇")
+
+    @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 99), st.integers(1, 9), st.booleans())
+    def test_chart(self, values: list[float], width: int, height: int, from_zero: bool) -> None:
+        lines, low, high = chart(values, width, height, from_zero)
+        self.assertEqual([len(line) for line in lines], [width] * height)
+        self.assertLessEqual(low, high)
+
+    def test_chartShape(self) -> None:
+        lines, low, high = chart([0, 2, 4], 6, 2, True)
+        self.assertEqual(lines, ["    ██", "▁▁████"])
+        self.assertEqual((low, high), (0, 4))
+
+    @given(
+        st.integers(40, 400),
+        st.integers(0, 20),
+        st.integers(1, 80),
+        st.integers(0, 80),
+        st.integers(1, 3),
+    )
+    def test_columns(self, width: int, hidden: int, name: int, labels: int, sources: int) -> None:
+        """Columns do not overlap and fit; each can be brought into sight; the name stays."""
+        rows = Rows([FedSource(f"a.long.name.example:{n}") for n in range(sources)])
+        rows.histograms = 1
+        rows.name_length, rows.labels_length = name, labels
+        layout = lay_out(rows, width, hidden)
+        x = 0
+        for placed in layout.placed:
+            self.assertGreaterEqual(placed.x, x)
+            x = placed.end
+        self.assertEqual(layout.placed[0].column.id, "name")
+        if width >= 80:
+            self.assertLess(x, width)
+            self.assertGreaterEqual(layout.placed[0].column.width, min(name, 12))
+        # Hidden, in sight, not in sight: that is all of them.
+        total = len(columns_for(rows, width))
+        self.assertEqual(layout.before + len(layout.placed) - 1 + layout.after, total)
+        self.assertEqual(lay_out(rows, width, total).after, 0)
