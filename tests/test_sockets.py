@@ -17,8 +17,8 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from txmetrics_tcp import ListenError, MetricsService
-from txmetrics_tcp._exposure import audience
+from txmetrics_tcp import ListenError, MetricsService, _exposure
+from txmetrics_tcp._exposure import audience, may_enter
 from txmetrics_tcp._sockets import make_way
 
 
@@ -91,6 +91,8 @@ class ListenTests(LoopbackTestCase):
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("this reactor has no UNIX sockets")
         self.path = os.path.relpath(self.mktemp())
+        # Where the suite runs may be a directory that nobody else enters.
+        self.patch(_exposure, "may_enter", lambda path, bits: True)
         self.logged: list[str] = []
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
@@ -123,7 +125,7 @@ class ListenTests(LoopbackTestCase):
     async def test_everybody(self) -> None:
         """Twisted's own mode lets everybody in."""
         await self.exporter(endpoint=f"unix:{self.path}")
-        self.assertTrue(self.logged[1].startswith("Every user who may enter its directory can"))
+        self.assertTrue(self.logged[1].startswith("Every user of this machine can read "))
 
     async def test_stale(self) -> None:
         made = socket.socket(socket.AF_UNIX)
@@ -174,6 +176,33 @@ class AudienceTests(SynchronousTestCase):
             "Everybody in 192.0.2.0/24, 2001:db8::/32 who can reach this machine"
             " and has a certificate that is asked for",
         )
+
+    def test_directories(self) -> None:
+        """A socket for all is for nobody where nobody may go."""
+        for mode, doors, who in (
+            (0o666, stat.S_IXOTH | stat.S_IXGRP, "Every user of this machine"),
+            (0o666, stat.S_IXGRP, "Every user who may enter its directory"),
+            (0o666, 0, ""),
+            (0o660, stat.S_IXGRP, "Every user of group "),
+            (0o660, 0, ""),
+            (0o644, stat.S_IXOTH | stat.S_IXGRP, ""),
+        ):
+            self.patch(_exposure, "may_enter", lambda path, bits, doors=doors: bits & doors)
+            path = self.mktemp()
+            Path(path).touch()
+            os.chmod(path, mode)
+            found = audience(UNIXAddress(path))
+            self.assertTrue(found.startswith(who) and bool(found) == bool(who), found)
+
+    def test_mayEnter(self) -> None:
+        directory = Path(self.mktemp()).resolve()
+        inner = directory / "inner"
+        inner.mkdir(parents=True)
+        path = os.fsencode(inner / "x.sock")
+        directory.chmod(0o700)
+        self.assertTrue(may_enter(path, stat.S_IXUSR))
+        self.assertFalse(may_enter(path, stat.S_IXGRP | stat.S_IXOTH))
+        self.assertTrue(may_enter(b"/no/such/directory/x.sock", stat.S_IXOTH))
 
     def test_abstract(self) -> None:
         address = UNIXAddress(b"\0metrics")

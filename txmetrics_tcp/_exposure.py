@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from ipaddress import IPv6Address as V6
 from ipaddress import ip_address
+from pathlib import Path
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -51,11 +52,25 @@ def _of_file(path: bytes | None, certificate: str) -> str:
     except OSError:
         return ""
     # To connect is to write.
-    if found.st_mode & stat.S_IWOTH:
-        return _those("Every user", "may enter its directory", certificate)
-    if found.st_mode & stat.S_IWGRP:
+    if not found.st_mode & (stat.S_IWOTH | stat.S_IWGRP) or not may_enter(
+        path, stat.S_IXOTH | stat.S_IXGRP
+    ):
+        return ""
+    if not found.st_mode & stat.S_IWOTH:
         return _those(f"Every user of group {_group(found.st_gid)}", certificate)
-    return ""
+    if may_enter(path, stat.S_IXOTH):
+        return _those("Every user of this machine", certificate)
+    return _those("Every user", "may enter its directory", certificate)
+
+
+def may_enter(path: bytes, bits: int) -> bool:
+    """Whether all directories above a file have one of these bits, which let somebody in."""
+    above = Path(os.fsdecode(path)).absolute().parents
+    try:
+        return all(directory.stat().st_mode & bits for directory in above)
+    except OSError:
+        # Rather a warning too many.
+        return True
 
 
 def _those(who: str, *conditions: str) -> str:
