@@ -426,7 +426,7 @@ class KeyTests(SynchronousTestCase):
         self.assertTrue(text.startswith("<svg"))
         self.assertIn("bytes_sent", text)
         # It is whole without the net.
-        self.assertNotIn("url(http", text)
+        self.assertNotRegex(text, r"url\([\"']?http")
         self.assertIn(f"written: {path.resolve()}", told(app))
 
     def test_cannotWrite(self) -> None:
