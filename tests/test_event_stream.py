@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -106,6 +107,18 @@ class TwistedTests(StreamTestCase):
         self.endpoint.connect = lambda factory: 1 // 0  # type: ignore[method-assign]
         self.failureResultOf(self.start(self.stream()), ZeroDivisionError)
 
+    def test_failsAfterwards(self) -> None:
+        """An endpoint that fails although there is a connection does not end that."""
+        done = self.start(self.stream())
+        factory, attempt = self.endpoint.attempts[0]
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        attempt.errback(KeyError())
+        self.assertNoResult(done)
+        transport.receive(frame(1))
+        transport.lose(ConnectionDone())
+        self.assertEqual(self.successResultOf(done), "ended")
+
     def test_notAStream(self) -> None:
         """It is raised behind the events that came before."""
         done = self.start(self.stream())
@@ -179,6 +192,8 @@ class TwistedTests(StreamTestCase):
         coroutine = main()
         coroutine.send(None)
         transport = self.endpoint.succeed()
+        # It goes on, and waits for an event.
+        coroutine.send(None)
         coroutine.close()
         self.assertTrue(transport.aborted)
 
@@ -262,6 +277,7 @@ class TwistedTests(StreamTestCase):
         transport = self.endpoint.succeed()
         first.cancel()
         self.failureResultOf(first, CancelledError)
+        self.assertEqual(stream._intake._waits, [])
         transport.receive(frame(1) + frame(2))
         for number in 1, 2:
             event = self.successResultOf(Deferred.fromCoroutine(stream.__anext__()))
@@ -530,17 +546,21 @@ class AsyncioTests(StreamTestCase):
         async def main() -> None:
             stream = self.stream()
             transports = []
-            for early in (True, False):
+            for when in ("alone", "after an event", "before an event"):
                 task = asyncio.create_task(stream.__anext__())
                 await self.turn()
                 if not transports:
                     transports.append(self.endpoint.succeed())
-                if not early:
+                if when == "after an event":
                     transports[0].receive(frame(1))
                 task.cancel()
+                if when == "before an event":
+                    transports[0].receive(frame(2))
                 with self.assertRaises(asyncio.CancelledError):
                     await task
-            self.assertEqual(await stream.__anext__(), increment(1))
+                if when == "after an event":
+                    self.assertEqual(await stream.__anext__(), increment(1))
+            self.assertEqual(await stream.__anext__(), increment(2))
             stream.close()
             transports[0].drain()
 
@@ -622,8 +642,12 @@ class AsyncioTests(StreamTestCase):
         stream = self.run_task(main())
         self.reactor.callFromThread = lambda *args: self.loop.call_soon(*args)  # type: ignore[method-assign, assignment]
         self.loop.close()
+        raised: list[object] = []
+        self.patch(sys, "unraisablehook", raised.append)
+        self.patch(sys, "excepthook", lambda *error: raised.append(error))
         del stream
         gc.collect()
+        self.assertEqual(raised, [])
 
 
 class StoppingReactor(FakeReactor):
