@@ -244,7 +244,7 @@ class ArgumentTests(SynchronousTestCase):
     def test_help(self) -> None:
         code, out, _ = self.run_main("--help")
         self.assertEqual(code, 0)
-        for text in ("Exit codes:", "--duration", "kind:counter", "--tls-ca"):
+        for text in ("Exit codes:", "--duration", "kind:counter", "--tls-ca", "!term"):
             self.assertIn(text, out)
 
     def test_wrong(self) -> None:

@@ -380,6 +380,28 @@ class StatusTests(ViewCase):
         self.assertEqual(counter.history(self.now + 1, 3), [7, 0, 1])
         self.assertEqual(gauge.history(self.now + 1, 3)[::2], [3.0, 4.0])
 
+    def test_restartAtOnce(self) -> None:
+        """Nothing of the run before is left, also if no time has passed."""
+        self.fold(Status("s", 1), event(RECORD, 5.0), event(SET, 9), event(UP, 4.0))
+        self.view.clear()
+        self.fold(event(RECORD, 5.0))
+        self.now += 20
+        self.fold(event(RECORD, 5.0), Status("s", 2), event(RECORD, 7.0))
+        summary = self.only().summary()
+        assert summary is not None
+        self.assertEqual((summary.count, summary.min), (1, 7.0))
+        self.fold(event(INCREMENT, 1), event(UP, 1.0))
+        self.assertEqual([series.value for series in self.view.series.values()], [1, 1, 1.0])
+
+    def test_restartAndRepair(self) -> None:
+        """What a SET adds is spread no further than to the restart."""
+        self.fold(Status("s", 1), event(INCREMENT, 1))
+        self.now += 40
+        self.fold(Status("s", 2), event(INCREMENT, 1))
+        self.now += 10
+        self.fold(event(SET, 101))
+        self.assertEqual(self.only().history(self.now + 1, 11), [1] + [10.0] * 10)
+
     def test_clear(self) -> None:
         """All is forgotten but what is needed to go on with true totals."""
         self.view.connected()

@@ -4,10 +4,9 @@ What of a stream is printed, for who wants to see only some of it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from txmetrics_tcp._filters import Filter, FilterError, parse_filter
+from txmetrics_tcp._filters import Filter
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
 
 MAX_REMEMBERED = 10_000
@@ -64,11 +63,3 @@ class Selection:
             self._shown.add(name)
         description = self._descriptions.pop(name, None)
         return [event] if description is None else [description, event]
-
-
-def wanted(text: str) -> Filter:
-    """For the C{type} of an `argparse` argument."""
-    try:
-        return parse_filter(text)
-    except FilterError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from txmetrics_tcp._arguments import at_least_one, duration
+from txmetrics_tcp._arguments import HelpFormatter, at_least_one, duration
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
@@ -23,7 +23,7 @@ from txmetrics_tcp._endpoint_options import (
     client_endpoint_from,
 )
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
-from txmetrics_tcp._filter_arguments import add_filter_arguments, wanted
+from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument, wanted
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
@@ -297,7 +297,7 @@ class _Command:
             watch.name,
             watch.seconds,
             watch.connections,
-            wanted(self._options.filters),
+            wanted(self._options.filter),
             self._options.sort,
         )
         self._progress.stop()
@@ -341,11 +341,19 @@ def add_command(commands: Any) -> None:
         description="""Connect to a server of metrics, watch it for a while, print what was seen as
         a table, and leave. Values are the last ones; rates, and what histograms say, are of all
         the time that was watched. A recording is read at once, to its end.""",
-        epilog="""Exit codes: 0 when all went well; 1 when there was no connection within the time,
-        when what came is no stream of metrics, when a recording is damaged, or when the result
-        cannot be written; 2 for wrong arguments; 130 when interrupted (Ctrl-C) and 143 when
-        terminated, with what was seen so far. Losses are no error: they are told in the last line
-        of the table, and in "missed" of the JSON. docs/commands.md describes that.""",
+        epilog=f"""
+{FILTERS_HELP}
+Exit codes:
+  0    when all went well; losses are told in the last line, and are no error
+  1    when there was no connection within the time, when what came is no
+       stream of metrics, when a recording is damaged, or when the result
+       cannot be written
+  2    for wrong arguments
+  130  when interrupted (Ctrl-C), with what was seen so far
+  143  when terminated, likewise
+
+docs/commands.md describes the JSON.""",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "endpoint",
@@ -363,6 +371,11 @@ def add_command(commands: Any) -> None:
         {DEFAULT_SECONDS:g}; of a recording, all)""",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_filter_argument(
+        parser,
+        """report only series that TEXT stands for, see below; if given again, those of the other
+        TEXT too""",
+    )
     parser.add_argument(
         "--sort",
         choices=list(SORTS),
@@ -378,6 +391,5 @@ def add_command(commands: Any) -> None:
         help="""give a stream up when it announces a frame of more bytes than this (default:
         %(default)s)""",
     )
-    add_filter_arguments(parser)
     add_tls_arguments(parser)
     parser.set_defaults(run=run)

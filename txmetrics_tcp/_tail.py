@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from textwrap import indent
 from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,14 +19,15 @@ from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientServi
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._endpoints import EndpointError
-from txmetrics_tcp._filters import SYNTAX, Filter
+from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
+from txmetrics_tcp._filters import Filter
 from txmetrics_tcp._lines import JsonLines, Lines, TextLines
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._output import Output, ReaderGone, say
 from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks
 from txmetrics_tcp._running import Running
-from txmetrics_tcp._selection import Selection, wanted
+from txmetrics_tcp._selection import Selection
 from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 
@@ -252,8 +252,7 @@ def add_command(commands: Any) -> None:
         "metrics-tcp record" has written, given in place of the endpoint, is printed from its
         beginning to its end.""",
         epilog=f"""
-Filters:
-{indent(SYNTAX, "  ")}
+{FILTERS_HELP}
 Exit codes:
   0    after --count, --duration or the end of a recording; or when nobody
        reads the output any more (as with "| head")
@@ -273,13 +272,9 @@ and counts them.""",
         action="store_true",
         help="print JSON, one object a line; docs/json-lines.md says what is in it",
     )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        type=wanted,
-        default=[],
-        metavar="TEXT",
-        help="""print only events of series that TEXT stands for, see below, descriptions of these,
+    add_filter_argument(
+        parser,
+        """print only events of series that TEXT stands for, see below, descriptions of these,
         and what is said of losses; if given again, those of the other TEXT too""",
     )
     parser.add_argument(

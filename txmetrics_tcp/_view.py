@@ -237,6 +237,7 @@ class SeriesView:
             self.value = 0
         self.events = 0
         self._connection = -1
+        self._set_at = second
         self._pending.clear()
         if self._windows is not None:
             self._windows = Windows()
@@ -415,7 +416,6 @@ class SourceView:
             if operation is _INCREMENT_COUNTER:
                 # It has just begun, and so its total is known.
                 series._connection = self._connection
-                series._set_at = second
             elif key.kind is MetricKind.GAUGE:
                 series._base = value if operation is _SET_GAUGE else series.value
             self.series[key] = series
