@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.connecting import FakeEndpoint
 from tests.observing import SECOND, WHEN, count, sample
 from txmetrics_tcp import Event, Status, encode_metric
-from txmetrics_tcp._recording import RecordingWriter
+from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.observe.sources import LiveSource, RecordingSource, State
 from txmetrics_tcp.testing import FakeReactor

@@ -27,7 +27,7 @@ from txmetrics_tcp import (
     Status,
     encode_metric,
 )
-from txmetrics_tcp._recording import RecordingWriter
+from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._stats_command import Watch, WatchRecording
 from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.cli import main

@@ -59,7 +59,8 @@ if TYPE_CHECKING:
         RouterRecorder,
     )
     from txmetrics_tcp._protocol import MetricsProtocol
-    from txmetrics_tcp._recording import RecordingReader, RecordingWriter
+    from txmetrics_tcp._recording import RecordingReader
+    from txmetrics_tcp._recording_writer import RecordingWriter
     from txmetrics_tcp._server import MetricsFactory
     from txmetrics_tcp._service import ListenError, MetricsService
     from txmetrics_tcp._sketch import Summary
@@ -160,7 +161,8 @@ _LATER = {
         "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
-        "_recording": "RecordingReader RecordingWriter",
+        "_recording": "RecordingReader",
+        "_recording_writer": "RecordingWriter",
         "_server": "MetricsFactory",
         "_service": "ListenError MetricsService",
         "_sketch": "Summary",

@@ -24,7 +24,7 @@ from txmetrics_tcp._frames import Frames
 from txmetrics_tcp._model import Event, Metric, Status
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_size, show_time
-from txmetrics_tcp._recording import RecordingWriter
+from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._remarks import ConnectionRemarks, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._tap import TappedEndpoint
