@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.widgets import Input
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -35,6 +36,7 @@ from txmetrics_tcp.observe.help import Help, help_text
 from txmetrics_tcp.observe.keys import KEYS, MOUSE
 from txmetrics_tcp.observe.rows import SORTS, Group, Grouping, Row
 from txmetrics_tcp.observe.sources import State
+from txmetrics_tcp.observe.table import SeriesTable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -660,8 +662,10 @@ class ShownTests(SynchronousTestCase):
             self.assertEqual(len(app.rows.lines), 10_000)
             self.patch(Row, "look", counted)
             looked = 0
+            source.seconds_passed += 1
             await draw(pilot, app)
-            self.assertGreater(looked, 0)
+            await pilot.pause(0.1)
+            self.assertGreater(looked, 10)
             self.assertLessEqual(looked, 4 * app.table.size.height)
             await pilot.press("end", "enter")
             await draw(pilot, app)
@@ -672,6 +676,35 @@ class ShownTests(SynchronousTestCase):
             await pilot.press("c")
 
         watch(scenario, source, size=(80, 24))
+
+    def test_onlyChanges(self) -> None:
+        """Drawn are the lines in which something has changed."""
+        source = FedSource()
+        source.feed([count(f"n{number}") for number in range(10)])
+        lines: list[int] = []
+        render_line = SeriesTable.render_line
+
+        def noted(table: SeriesTable, y: int) -> Strip:
+            lines.append(y)
+            return render_line(table, y)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.pause(0.3)
+            self.patch(SeriesTable, "render_line", noted)
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(lines, [])
+            source.feed([count("n3"), count("n7")], 0)
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(set(lines), {4, 8})
+            # A second later, trends and rates are others.
+            source.seconds_passed += 1
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(set(lines), set(range(1, 11)))
+
+        watch(scenario, source)
 
     def test_frames(self) -> None:
         """There are never more than ten frames a second, and fewer when drawing is slow."""

@@ -161,8 +161,8 @@ class ObserveApp(App[int]):
         if self.rows.update():
             self.table.lines_changed()
         self.table.empty_text = self._nothing()
-        self.table.refresh()
-        self.header.refresh()
+        self.table.update()
+        self.header.update()
         self._show_detail()
 
     def _nothing(self) -> str:

@@ -65,7 +65,10 @@ class Detail(Widget):
     def show(self, line: Line | None, window: float | None) -> None:
         self.line = line
         self.window = window
-        self.refresh()
+        lines = self.get_strips()
+        if lines != self._lines:
+            self._lines = lines
+            self.refresh()
 
     def get_strips(self) -> list[Strip]:
         """All that fits, line by line."""

@@ -99,6 +99,7 @@ class Header(Widget):
     def __init__(self, rows: Rows) -> None:
         super().__init__()
         self.rows = rows
+        self._lines: list[Strip] = []
 
     def fit_height(self, screen: int) -> None:
         """
@@ -110,7 +111,17 @@ class Header(Widget):
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 
+    def update(self) -> None:
+        """Draw what looks different from before."""
+        lines = [self._line_at(y) for y in range(self.size.height)]
+        if lines != self._lines:
+            self._lines = lines
+            self.refresh()
+
     def render_line(self, y: int) -> Strip:
+        return self._line_at(y)
+
+    def _line_at(self, y: int) -> Strip:
         width = self.size.width
         if y == 0:
             return self._summary(width)

@@ -75,6 +75,9 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.empty_text = ""
         self._hidden = 0
         self._layout: Layout | None = None
+        # What the last frame was drawn from: all lines, and each of them.
+        self._frame: object = None
+        self._seen: list[object] = []
 
     # What is where
 
@@ -125,6 +128,36 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         if size != self.virtual_size:
             self.virtual_size = size
         self.refresh()
+
+    def update(self) -> None:
+        """Draw the lines anew in which there is something else to be seen than before."""
+        top = round(self.scroll_y)
+        lines = self.rows.lines[top : top + self.body_height]
+        seen = [self._sight(line) for line in lines]
+        frame = (self.placement, self.rows.window, self.rows.sort, self.rows.descending)
+        frame += (self.rows.grouping, self.empty_text, len(seen), top)  # type: ignore[assignment]
+        before, self._seen = self._seen, seen
+        if frame != self._frame:
+            self._frame = frame
+            self.refresh()
+            return
+        width = self.size.width
+        changed = [
+            Region(0, y + 1, width, 1)
+            for y, (now, then) in enumerate(zip(seen, before, strict=True))
+            if now != then
+        ]
+        if changed:
+            self.refresh(*changed)
+
+    def _sight(self, line: Line) -> object:
+        """What a line depends on: it is another when the line looks different."""
+        chosen = line is self.chosen
+        if isinstance(line, Group):
+            return line.title, line.folded, line.rate, line.value, len(line.rows), chosen
+        # The second, since that is how often a trend goes on and a rate falls.
+        second = 0 if line.held is not None else math.floor(line.source.now)
+        return id(line), line.series.events if line.held is None else 0, second, line.unit, chosen
 
     # What people do
 
