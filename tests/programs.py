@@ -80,6 +80,7 @@ class Stream:
             self._socket = socket.create_connection(("127.0.0.1", address), timeout=LIMIT)
         else:
             self._socket = socket.socket(socket.AF_UNIX)
+            case.addCleanup(self._socket.close)
             self._socket.settimeout(LIMIT)
             # Its path may be too long for a socket address; relative to its directory it is not.
             here = os.open(".", os.O_RDONLY)

@@ -46,15 +46,14 @@ class SurroundingsTestCase(SynchronousTestCase):
     def assert_streams(self, daemon: Daemon) -> None:
         path = str(daemon.directory / SOCKET)
         deadline = time.monotonic() + LIMIT
+        # There may be no output that would say when it listens.
         while True:
-            # There may be no output that would say when it listens.
             try:
                 stream = Stream(self, path)
+                break
             except (FileNotFoundError, ConnectionRefusedError):
                 self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.01)
-            else:
-                break
+                time.sleep(0.05)
         stream.read_until(lambda reader: len(reader.metrics) > 300)
         stream.close()
 
