@@ -34,7 +34,8 @@ from txmetrics_tcp._filters import SYNTAX
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.help import Help, help_text
 from txmetrics_tcp.observe.keys import KEYS, MOUSE
-from txmetrics_tcp.observe.rows import SORTS, Group, Grouping, Row
+from txmetrics_tcp.observe.row import Group, Grouping, Row
+from txmetrics_tcp.observe.rows import SORTS
 from txmetrics_tcp.observe.sources import State
 from txmetrics_tcp.observe.table import SeriesTable
 

@@ -16,7 +16,8 @@ from txmetrics_tcp._humane import show_rate, show_value
 from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
-from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Row, Rows
+from txmetrics_tcp.observe.row import Row
+from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
 
@@ -154,6 +155,7 @@ class FittingTests(SynchronousTestCase):
         self.assertEqual(sparkline([0, 0], 2, True), "▁▁")
         self.assertEqual(sparkline([1, math.nan, 2], 3, False), "▁ ▇")
         self.assertEqual(sparkline([9, 1, 2], 2, False), "▁▇")
+        self.assertEqual(sparkline([0, 5e-324], 2, True), "▁▇")
 
     @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 99), st.integers(1, 9), st.booleans())
     def test_chart(self, values: list[float], width: int, height: int, from_zero: bool) -> None:

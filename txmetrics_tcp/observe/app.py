@@ -23,7 +23,8 @@ from txmetrics_tcp.observe.header import Header
 from txmetrics_tcp.observe.help import Help
 from txmetrics_tcp.observe.keys import KEYS
 from txmetrics_tcp.observe.palette import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
-from txmetrics_tcp.observe.rows import WINDOWS, Group, Row, Rows
+from txmetrics_tcp.observe.row import Group, Row
+from txmetrics_tcp.observe.rows import WINDOWS, Rows
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.table import SeriesTable
 

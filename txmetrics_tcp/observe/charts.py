@@ -35,9 +35,10 @@ def sparkline(values: Sequence[float], width: int, from_zero: bool) -> str:
         line = "".join(flat if math.isfinite(value) else " " for value in values)
         return line.rjust(width)
     # The smallest is seen as well: one level is the least that a value has.
-    scale = (_SPARK_LEVELS - 1) / span
+    top = _SPARK_LEVELS - 1
     line = "".join(
-        _BARS[1 + round((value - low) * scale)] if math.isfinite(value) else " " for value in values
+        _BARS[1 + round((value - low) / span * top)] if math.isfinite(value) else " "
+        for value in values
     )
     return line.rjust(width)
 

@@ -19,9 +19,9 @@ from txmetrics_tcp._sketch import Summary
 from txmetrics_tcp.observe.cells import fit, number, right, shown
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import duration, window_text
+from txmetrics_tcp.observe.line import label_segments
 from txmetrics_tcp.observe.palette import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
-from txmetrics_tcp.observe.rows import HISTORY, Group, Line, Look, Row
-from txmetrics_tcp.observe.table import label_segments
+from txmetrics_tcp.observe.row import HISTORY, Group, Line, Look, Row
 
 SIDE_BY_SIDE = 76
 """From how many cells on the numbers stand beside the chart."""

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from txmetrics_tcp.observe.rows import Row, Rows
+from txmetrics_tcp.observe.row import Row
+from txmetrics_tcp.observe.rows import Rows
 
 PERCENTILES = ("min", "p50", "p90", "p99", "p999", "max")
 

@@ -7,34 +7,27 @@ from __future__ import annotations
 import math
 
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from txmetrics_tcp._humane import show_rate, show_value
-from txmetrics_tcp._model import MetricKind
-from txmetrics_tcp.observe.cells import fit, fit_end, number, right
-from txmetrics_tcp.observe.charts import sparkline
-from txmetrics_tcp.observe.columns import GAP, MARK, NAME, Column, Layout, columns_for, lay_out
+from txmetrics_tcp.observe.cells import fit, right
+from txmetrics_tcp.observe.columns import MARK, NAME, Column, Layout, columns_for, lay_out
+from txmetrics_tcp.observe.line import group_cells, row_cells
 from txmetrics_tcp.observe.palette import (
     ACCENT,
     BACKGROUND,
     CHOSEN,
     DIM,
-    FAINT,
-    KIND,
     PANEL,
     TEXT,
     WARNING,
     ink,
 )
-from txmetrics_tcp.observe.rows import Group, Line, Look, Row, Rows
-
-QUIET = 30.0
-"""After how many seconds without an event a series is drawn dim."""
+from txmetrics_tcp.observe.row import Group, Line
+from txmetrics_tcp.observe.rows import Rows
 
 
 class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
@@ -232,9 +225,9 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         on = CHOSEN if line is self.chosen else BACKGROUND
         mark = Segment("▌" if line is self.chosen else " ", ink(ACCENT, on))
         if isinstance(line, Group):
-            segments = _group_cells(line, layout, width, on)
+            segments = group_cells(line, layout, width, on)
         else:
-            segments = _row_cells(line, self.rows, layout, on)
+            segments = row_cells(line, self.rows, layout, on)
         strip = Strip([mark, *segments])
         return strip.adjust_cell_length(width, ink(TEXT, on))
 
@@ -260,110 +253,3 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         if not self.rows.lines and y == 2:
             return Strip([Segment(fit(f"  {self.empty_text}", width), ink(DIM))], width)
         return Strip.blank(width, ink(TEXT))
-
-
-def _row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
-    """One series, from the second cell of its line on."""
-    look = row.look(rows.window)
-    unit = row.unit
-    kind = row.key.kind
-    quiet = look.age > QUIET
-    value_style = ink(DIM if quiet else TEXT, on)
-    gap = Segment(" " * GAP, ink(TEXT, on))
-    segments: list[Segment] = []
-    for column, _ in layout.placed:
-        if segments:
-            segments.append(gap)
-        width = column.width
-        match column.id:
-            case "name":
-                grouping = rows.grouping
-                said = quiet or (grouping is not None and grouping.label is None)
-                indent = "  " if grouping is not None else ""
-                text = indent + fit_end(row.name, width - len(indent))
-                segments.append(Segment(text, ink(DIM if said else TEXT, on)))
-            case "labels":
-                segments += label_segments(row.labels, width, on)
-            case "source":
-                segments.append(Segment(fit(row.source.label, width), ink(DIM, on)))
-            case "kind":
-                segments.append(Segment(_kind(kind, width), ink(KIND[kind], on)))
-            case "value":
-                # Of a histogram it is a number of samples, whatever unit they have.
-                text = show_value(look.value, None if row.is_histogram else unit)
-                segments.append(Segment(number(text, width), value_style))
-            case "rate":
-                segments.append(_rate_cell(look, kind, unit, width, on))
-            case "trend":
-                color = FAINT if quiet else KIND[kind]
-                line = sparkline(look.history, width, kind is not MetricKind.GAUGE)
-                segments.append(Segment(line, ink(color, on)))
-            case _:
-                segments.append(_percentile(look, column.id, unit, width, on))
-    return segments
-
-
-def _rate_cell(look: Look, kind: MetricKind, unit: str | None, width: int, on: str) -> Segment:
-    rate = 0.0 if math.isnan(look.rate) else look.rate
-    # A rate of samples has no unit of theirs.
-    text = show_rate(rate, None if kind is MetricKind.HISTOGRAM else unit) if rate else "·"
-    return Segment(number(text, width), ink(WARNING if rate else FAINT, on))
-
-
-def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) -> Segment:
-    summary = look.summary
-    if summary is None or not summary.count:
-        return Segment(right("" if summary is None else "·", width), ink(FAINT, on))
-    value = getattr(summary, name)
-    if math.isnan(value):
-        return Segment(right("·", width), ink(FAINT, on))
-    return Segment(number(show_value(value, unit), width), ink(TEXT, on))
-
-
-def _group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segment]:
-    """The line of a group: its title over the columns of text, sums where they mean something."""
-    sums = {}
-    for column, start in layout.placed:
-        if column.id == "value" and group.value is not None:
-            histograms = group.rows[0].is_histogram
-            sums[start, column.width] = show_value(group.value, None if histograms else group.unit)
-        elif column.id == "rate" and group.rate:
-            sums[start, column.width] = show_rate(group.rate, None)
-    end = min([start for start, _ in sums], default=width)
-    fold = "▸ " if group.folded else "▾ "
-    count = f"  {len(group.rows):,}"
-    title = fit(fold + group.title, min(len(group.title) + 2, max(1, end - len(count) - 2)))
-    segments = [
-        Segment(title, ink(ACCENT, on, bold=True)),
-        Segment(count, ink(DIM, on)),
-    ]
-    x = MARK + sum(segment.cell_length for segment in segments)
-    for (start, column_width), text in sums.items():
-        segments.append(Segment(" " * (start - x), ink(TEXT, on)))
-        segments.append(Segment(number(text, column_width), ink(TEXT, on, bold=True)))
-        x = start + column_width
-    return segments
-
-
-def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> list[Segment]:
-    """Labels in so many cells: their names dim, their values not."""
-    dim, plain = ink(DIM, on), ink(TEXT, on)
-    faint = dim if on == CHOSEN else ink(FAINT, on)
-    pieces: list[tuple[str, Style]] = []
-    for label, value in labels:
-        if pieces:
-            pieces.append((" ", plain))
-        pieces += [(label, dim), ("=", faint), (value, plain)]
-    segments = [Segment(text, style) for text, style in pieces]
-    total = sum(segment.cell_length for segment in segments)
-    if total <= width:
-        return [*segments, Segment(" " * (width - total), plain)]
-    segments = list(Strip(segments, total).crop(0, max(0, width - 1)))
-    return [*segments, Segment("…"[:width], faint)]
-
-
-def _kind(kind: MetricKind, width: int) -> str:
-    return fit(kind.value, width) if width >= 9 else _SHORT[kind]
-
-
-_SHORT = {MetricKind.COUNTER: "count", MetricKind.GAUGE: "gauge", MetricKind.HISTOGRAM: "histo"}
