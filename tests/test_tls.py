@@ -13,6 +13,7 @@ import ssl
 import stat
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from unittest import skipIf
 
@@ -144,6 +145,9 @@ class WithoutExtraTests(SynchronousTestCase):
     ADVICE = "pip install 'txmetrics-tcp[tls]'"
 
     def hide(self, module: str) -> None:
+        # What was never imported could not be put back: it has to be there, whatever ran before.
+        with suppress(ImportError):
+            import txmetrics_tcp._certificates
         for name in ("txmetrics_tcp._certificates", module):
             if name in sys.modules:
                 self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
