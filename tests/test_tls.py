@@ -6,6 +6,7 @@ certificates that are exchanged while clients are connected.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
@@ -13,7 +14,6 @@ import ssl
 import stat
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from unittest import skipIf
 
@@ -146,7 +146,7 @@ class WithoutExtraTests(SynchronousTestCase):
 
     def hide(self, module: str) -> None:
         # What was never imported could not be put back: it has to be there, whatever ran before.
-        with suppress(ImportError):
+        with contextlib.suppress(ImportError):  # a plain `suppress` means something to trial
             import txmetrics_tcp._certificates
         for name in ("txmetrics_tcp._certificates", module):
             if name in sys.modules:
