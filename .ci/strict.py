@@ -1,11 +1,11 @@
 """
-Run the suite as strictly as can be: in random order, twice in one process, and then look whether
-anything is left.
+Run the suite as strictly as can be: in random order, several times in one process, and then look
+whether anything is left.
 
     PYTHONDEVMODE=1 python -W error strict.py [--seed SEED] [--reactor NAME]
 
 Trial itself fails a test that leaves the reactor unclean. What it does not see are threads and
-descriptors: those of the second time through must be those of the first.
+descriptors: those after the last time through must be those after the time before.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ def descriptors() -> Counter[str]:
 class LeftTests(SynchronousTestCase):
     """Not found by any loader: `main` puts them where they belong."""
 
-    before: ClassVar[Counter[str]]
+    before: ClassVar[Counter[str] | None] = None
 
     def test_between(self) -> None:
-        """After the first time: what is open once and for all is open now."""
+        """What is open once and for all is open now."""
         gc.collect()
         type(self).before = descriptors()
 
     def test_afterAll(self) -> None:
-        """After the second time nothing is left of it."""
+        """Nothing is left of the last time."""
         from twisted.internet import reactor
 
         gc.collect()
-        self.assertEqual(descriptors() - self.before, Counter())
+        if self.before is not None:
+            self.assertEqual(descriptors() - self.before, Counter())
         of_trial = ("MainThread", "PoolThread-twisted.internet.reactor-")
         left = [one for one in threading.enumerate() if not one.name.startswith(of_trial)]
         self.assertEqual(left, [])
@@ -64,6 +65,7 @@ class LeftTests(SynchronousTestCase):
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10**6))
+    parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--reactor")
     parser.add_argument("--directory", default="_trial_temp")
     parser.add_argument("tests", nargs="*", default=["tests"])
@@ -71,19 +73,17 @@ def main() -> int:
     sys.path.insert(0, os.getcwd())
     if options.reactor:
         installReactor(options.reactor)
-    print(f"in random order, twice; --seed {options.seed} is the same order", flush=True)
+    print(f"in random order; --seed {options.seed} is the same order", flush=True)
     order = random.Random(options.seed)
     loader = TestLoader()
     loader.suiteFactory = DestructiveTestSuite
     loader.sorter = lambda _: order.random()
-    suite = TestSuite(
-        [
-            loader.loadByNames(options.tests, recurse=True),
-            LeftTests("test_between"),
-            loader.loadByNames(options.tests, recurse=True),
-            LeftTests("test_afterAll"),
-        ]
-    )
+    suite = TestSuite()
+    for time in range(options.times):
+        if time:
+            suite.addTest(LeftTests("test_between"))
+        suite.addTest(loader.loadByNames(options.tests, recurse=True))
+    suite.addTest(LeftTests("test_afterAll"))
     runner = TrialRunner(VerboseTextReporter, workingDirectory=options.directory)
     return not runner.run(suite).wasSuccessful()
 
