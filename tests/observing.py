@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from textual.pilot import Pilot
 
@@ -20,6 +21,9 @@ from txmetrics_tcp.observe.sources import Source, State
 SECOND = 1_000_000_000
 WHEN = 1_795_363_464 * SECOND
 """2026-11-22T16:04:24Z"""
+
+HOPS = 3
+"""From how many widgets to the next a message may go, more than any does."""
 
 
 class FedSource(Source):
@@ -105,19 +109,43 @@ def watch(
         source.feed(some_events())
         sources = (source,)
     app = ObserveApp(sources, export_dir)
+    app.animation_level = "none"
 
     async def run() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:
-            await draw(pilot, app)
-            await scenario(pilot, app)
+
+            async def until_settled(least: float) -> None:
+                await settle(pilot)
+
+            # After each key the pilot would wait until this process needs no more time of the
+            # processor, which takes long where it always needs some.
+            with (
+                mock.patch("textual.app.wait_for_idle", until_settled),
+                mock.patch("textual.pilot.wait_for_idle", until_settled),
+            ):
+                await draw(pilot, app)
+                await scenario(pilot, app)
 
     # A loop of its own, and none afterwards: trial runs on another reactor.
     loop = asyncio.new_event_loop()
+    # In Python's development mode it would look at each coroutine's frames, of which there are
+    # thousands.
+    loop.set_debug(False)
     try:
         loop.run_until_complete(run())
     finally:
         loop.close()
     return app
+
+
+async def settle(pilot: Pilot[int]) -> None:
+    """
+    Wait until all widgets have handled what they were sent, and what they have sent each other
+    for that.
+    """
+    for _ in range(HOPS):
+        # Until the messages are handled that are there now.
+        await pilot.pause(0)
 
 
 async def draw(pilot: Pilot[int], app: ObserveApp) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connecting import FakeEndpoint
+from tests.daemon import LEFT_TO_THE_SYSTEM
 from tests.observing import SECOND, WHEN, count, sample
 from txmetrics_tcp import Event, Status, encode_metric
 from txmetrics_tcp._recording_writer import RecordingWriter
@@ -187,7 +188,7 @@ class CommandTests(SynchronousTestCase):
         command = [sys.executable, "-m", "txmetrics_tcp.cli", "observe", *arguments]
         options: dict[str, object] = {
             "cwd": ROOT,
-            "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            "env": os.environ | {"PYTHONPATH": str(ROOT)} | LEFT_TO_THE_SYSTEM | environment,
             "timeout": 60,
         }
         if not terminal:

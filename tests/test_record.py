@@ -10,6 +10,7 @@ import re
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -283,8 +284,11 @@ class CommandTests(SynchronousTestCase):
 
     def read_until(self, terminal: int, pattern: bytes) -> bytes:
         shown = b""
+        deadline = time.monotonic() + LIMIT
         while not re.search(pattern, shown):
-            if not select.select([terminal], [], [], LIMIT)[0]:
+            # It draws again and again, so that something always comes.
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([terminal], [], [], left)[0]:
                 self.fail(f"waited for {pattern!r} in vain: {shown!r}")
             shown += os.read(terminal, 65536)
         return shown
