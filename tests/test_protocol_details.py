@@ -261,6 +261,26 @@ class AloneTests(SynchronousTestCase):
 
     # What is written, and when no more is.
 
+    def test_owedInOrder(self) -> None:
+        """What is owed comes in the order in which it came."""
+        transport = PausingTransport(1)
+        protocol = self.joined(transport)
+        protocol.pauseProducing()
+        for name in "cab":
+            protocol.owe({(MetricKind.COUNTER, name): name.encode()})
+        protocol.resumeProducing()
+        self.assertEqual(transport.written, b"cab")
+
+    def test_waiting(self) -> None:
+        """What waits for a client: here and on the incoming side, from when it has joined."""
+        protocol, transport = self.stuck()
+        protocol.deliver(self.batch([1, 2, 3], 2))
+        self.exporter.now = Counts(6, 0, 2)
+        self.assertEqual(protocol.stats().waiting, 3 + 2)
+        transport.lose()
+        self.assertEqual(protocol.stats().waiting, 0)
+        self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
+
     def test_nothingAfterAbort(self) -> None:
         protocol = self.joined(transport := PausingTransport())
         protocol.abort()
@@ -409,6 +429,9 @@ class AloneTests(SynchronousTestCase):
         got = [(one.key.name, one.value, one.timestamp_ns) for one in reader.metrics]
         self.assertEqual(got, [("b", 2, 77), ("c", 3, 77)])
         self.assertEqual(protocol.stats().repairs, 1)
+        self.reactor.advance(10)
+        protocol.lost(7)
+        self.assertFalse(protocol.ready_for_truth(False))
 
     def test_behindAgain(self) -> None:
         """Who has fallen behind since it was asked does not get these totals, but the next."""
