@@ -11,13 +11,13 @@ descriptors: those after the last time through must be those after the time befo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import random
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
 from typing import ClassVar
 
 from twisted.application.reactors import installReactor
@@ -33,7 +33,7 @@ def descriptors() -> Counter[str]:
     found: Counter[str] = Counter()
     for number in os.listdir(DESCRIPTORS):
         # That of the listing itself is closed by now.
-        with suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             # A socket or pipe has a number of its own.
             found[os.readlink(f"{DESCRIPTORS}/{number}").split(":[")[0]] += 1
     return found
@@ -71,8 +71,8 @@ def main() -> int:
     parser.add_argument("tests", nargs="*", default=["tests"])
     options = parser.parse_args()
     sys.path.insert(0, os.getcwd())
-    if options.reactor:
-        installReactor(options.reactor)
+    # Now, so that what it has open is not taken for what a test left.
+    installReactor(options.reactor or "default")
     print(f"in random order; --seed {options.seed} is the same order", flush=True)
     order = random.Random(options.seed)
     loader = TestLoader()

@@ -10,8 +10,10 @@ warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
 
 # The soak test's programs use modules from here, and need no Hypothesis.
 with suppress(ImportError):
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
-    # A machine that is busy with other things fails no test.
-    settings.register_profile("suite", deadline=None)
+    # A machine that is busy with other things fails no test; and `.ci/strict.py` runs each test
+    # twice, as a method of another instance.
+    unchecked = [HealthCheck.too_slow, HealthCheck.differing_executors]
+    settings.register_profile("suite", deadline=None, suppress_health_check=unchecked)
     settings.load_profile("suite")

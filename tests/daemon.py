@@ -34,6 +34,12 @@ For the environment of a process whose error output is looked at, where Python i
 (C{PYTHONDEVMODE=1}): that a reactor's sockets are open when a process ends is no leak.
 """
 
+_BUSY = re.compile(r"(?m)^Executing <.*> took [\d.]+ seconds\n")
+"""
+What asyncio says in debug mode, which is on where Python is in its development mode, of a machine
+that is busy with other things.
+"""
+
 _ROOT = Path(__file__).resolve().parent.parent
 _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
 
@@ -131,7 +137,8 @@ class Daemon:
     def end(self) -> tuple[int, str, str]:
         """Wait for the end of `process`: its status, and what is left of output and errors."""
         output, errors = self.process.communicate(timeout=LIMIT)
-        return self.process.returncode, (self._output + output).decode(), errors.decode()
+        said = _BUSY.sub("", errors.decode())
+        return self.process.returncode, (self._output + output).decode(), said
 
     def has_gone(self, timeout: float = LIMIT) -> bool:
         """Wait until no process of the run is left."""

@@ -17,7 +17,7 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.daemon import LIMIT, TWISTD, Daemon, occupied_port
+from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
 from tests.programs import Stream
 from txmetrics_tcp._standard import occupy_standard_descriptors
 
@@ -114,7 +114,7 @@ class FullDiskTests(SurroundingsTestCase):
         done = subprocess.run(
             ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
             cwd=daemon.directory,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | LEFT_TO_THE_SYSTEM,
             capture_output=True,
             text=True,
             timeout=LIMIT,

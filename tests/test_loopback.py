@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from pathlib import Path
 from statistics import median
 from unittest import skipIf
@@ -547,10 +548,12 @@ class LoadTests(LoopbackTestCase):
         took = []
         try:
             for _ in range(5):
-                began = reactor.seconds()
+                # The threads take all the time that the processor has for this process, however
+                # busy the machine is with others.
+                began = time.process_time()
                 client = await self.connect()
                 await self.in_thread(self.read_known, client)
-                took.append(reactor.seconds() - began)
+                took.append(time.process_time() - began)
                 client.reset()
                 await factory.clients(1)
         finally:
