@@ -47,6 +47,7 @@ class IncomingTestCase(SynchronousTestCase):
             buffer_size,
             want,
             totals,
+            at_once=want,
             clock=lambda: self.now,
             in_reactor_thread=lambda: in_reactor_thread,
         )
@@ -232,7 +233,7 @@ class BoundTests(IncomingTestCase):
             taken.extend(self.take(incoming))
             return True
 
-        incoming = Incoming(self.reactor, 10, want, in_reactor_thread=lambda: True)
+        incoming = Incoming(self.reactor, 10, want, at_once=want, in_reactor_thread=lambda: True)
         incoming.start_streaming()
         counter = self.counter(incoming)
         for i in range(1000):
@@ -262,7 +263,7 @@ class BoundTests(IncomingTestCase):
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with incoming._lock:
+            with incoming._held():
                 held.set()
                 release.wait(10)
 
@@ -608,7 +609,7 @@ class ForkTests(IncomingTestCase):
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with incoming._lock:
+            with incoming._held():
                 held.set()
                 release.wait(10)
 

@@ -124,7 +124,10 @@ def _host(address: IAddress | None) -> IPv4Address | IPv6Address | None:
 
 
 def _place(host: IPv4Address | IPv6Address) -> object:
-    return host if isinstance(host, IPv4Address) else int(host) >> 64
+    if isinstance(host, IPv4Address) or host.is_link_local:
+        # All machines on a link share the upper half of such an address.
+        return host
+    return int(host) >> 64
 
 
 def _limit(name: str, limit: int | None) -> int | None:

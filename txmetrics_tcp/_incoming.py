@@ -33,7 +33,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import repeat, starmap
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -55,6 +56,13 @@ held for long.
 
 MAX_SLACK = 1024
 """The length that the log may reach before recording threads fold it themselves."""
+
+WAIT = 0.000_5
+WAITS = 100
+"""
+How often, and for how many seconds each time, a recording thread waits for the fold of another
+when the log is four times too long.  A fold takes less than one of them.
+"""
 
 DEFAULT_BUFFER_SIZE = 1024
 """How many events are buffered unless told otherwise, as in the reference."""
@@ -112,14 +120,12 @@ class Mark(NamedTuple):
     """
     The truth at one position of the stream.
 
-    @ivar position: how many events had been kept for the reactor before it.
     @ivar counts: what had happened until then.
     @ivar totals: the series that changed since what was asked for, each with its total there and
         the number of the fold that changed it last.
     @ivar timestamp_ns: when that was.
     """
 
-    position: int
     counts: Counts
     totals: list[tuple[StreamedSeries, Number, int]]
     timestamp_ns: int
@@ -152,24 +158,24 @@ class Incoming(Sink):
     """
 
     __slots__ = (
+        "_at_once",
         "_buffer_size",
         "_described",
         "_dropped",
         "_dropped_since",
         "_encoder",
         "_epoch",
-        "_folding",
+        "_folder",
         "_in_reactor_thread",
         "_limit",
         "_lock",
-        "_marks",
         "_reactor",
         "_ready",
         "_recorded",
         "_series",
+        "_series_lock",
         "_stopped",
         "_streaming",
-        "_taken",
         "_totals",
         "_waiting",
         "_wanted",
@@ -183,16 +189,18 @@ class Incoming(Sink):
         self,
         reactor: IReactorFromThreads,
         buffer_size: int | None,
-        wanted: Callable[[], bool],
+        wanted: Callable[[], object],
         totals: Totals | None = None,
         *,
+        at_once: Callable[[], bool] | None = None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
     ) -> None:
         """
-        @param wanted: called on the reactor thread when there is something to take; tells
-            whether it could see to it.
+        @param wanted: called on the reactor thread when there is something to take.
+        @param at_once: called in the middle of a record on the reactor thread, when it has to be
+            taken now or be dropped; tells whether it was.
         @param totals: which series are retained; None for none, and then nothing is recorded
             while nobody listens.
         @param clock: nanoseconds since the epoch.
@@ -207,23 +215,26 @@ class Incoming(Sink):
         self._reactor = reactor
         self._buffer_size = buffer_size
         self._wanted = wanted
+        self._at_once = at_once
         self.monotonic = monotonic
         self.woken_at: float | None = None
         self._in_reactor_thread = in_reactor_thread
         self._lock = threading.RLock()
-        self._folding = False
+        # The thread that folds, or does something else that nobody may fold in the middle of.
+        self._folder: int | None = None
         self._epoch = 0
         self._encoder = Encoder(clock)
-        self._ready: deque[Batch] = deque()
-        # How many events are in them.
+        self._ready: deque[Batch | Mark] = deque()
+        # How many events are in there.
         self._waiting = 0
-        self._taken = 0
-        self._marks: deque[Mark] = deque()
         self._recorded = 0
         self._dropped = 0
         self._dropped_since: int | None = None
         self._totals = totals
         self._described: dict[tuple[MetricKind, str], Metadata] = {}
+        # A lock of its own: who asks for a series must not wait for a fold, in the middle of which
+        # the garbage collector may have called a finalizer that waits for who asks.
+        self._series_lock = threading.RLock()
         self._series: dict[Key, weakref.ref[StreamedSeries]] = {}
         self._streaming = False
         self._stopped = False
@@ -237,7 +248,7 @@ class Incoming(Sink):
         if found is not None:
             return found
         made = StreamedSeries(key, self)
-        with self._lock:
+        with self._series_lock:
             # Another thread, or a finalizer in this one, may have been here meanwhile.
             found = self._find(key)
             if found is None:
@@ -257,7 +268,8 @@ class Incoming(Sink):
             self._wake()
         if len(self.log) <= self._limit:
             return
-        if self._streaming and self._in_reactor_thread() and self._wanted():
+        at_once = self._at_once
+        if self._streaming and at_once is not None and self._in_reactor_thread() and at_once():
             # The reactor could not come round to it, busy as it is with who records right now;
             # and what can be delivered is not dropped.
             return
@@ -272,11 +284,12 @@ class Incoming(Sink):
         """The total of every retained series, with all that has been recorded.  Changes nothing."""
         if self._totals is None:
             return {}
-        with self._lock:
+        with self._held():
             totals = {series: total for series, total, _epoch in self._totals.since(0)}
             # Copying a deque is atomic; iterating over it is not.
             entries = self.log.copy()
-        return {series.key: total for series, total in overlay(totals, entries).items()}
+            room = self._totals.room
+        return {series.key: total for series, total in overlay(totals, entries, room).items()}
 
     # Reactor thread.
 
@@ -284,12 +297,10 @@ class Incoming(Sink):
         """Somebody listens: from now on events are stamped, kept, and the reactor is woken."""
         if self._streaming or self._stopped:
             return
-        with self._lock:
+        with self._held():
             # What was recorded while nobody listened belongs to the totals alone.
-            self._folding = True
             while self.log:
                 self._fold_unheard()
-            self._folding = False
             self._streaming = True
             self.stamped = True
             self.open = True
@@ -297,15 +308,13 @@ class Incoming(Sink):
 
     def stop_streaming(self) -> None:
         """Nobody listens any more: what waits is forgotten, but for what it means to totals."""
-        with self._lock:
+        with self._held():
             self.open = self._totals is not None and not self._stopped
             self._streaming = False
             self.stamped = False
             self.do_not_wake()
-            self._taken += self._waiting
             self._ready.clear()
             self._waiting = 0
-            self._marks.clear()
             self._dropped_since = None
 
     def stop(self) -> None:
@@ -321,7 +330,8 @@ class Incoming(Sink):
         """
         # The lock may have been held by a thread that does not exist here.
         self._lock = threading.RLock()
-        self._folding = False
+        self._series_lock = threading.RLock()
+        self._folder = None
         if silence:
             self.stop()
             self.stop_streaming()
@@ -346,22 +356,23 @@ class Incoming(Sink):
         Nothing is dropped here: the reactor thread takes from the log as much as it can handle
         now, and leaves the rest there.
         """
-        with self._lock:
-            batch = mark = None
-            # A mark stands between two batches: where the one that was the last then had ended.
-            marked = self._marks and self._marks[0].position == self._taken
-            if not (marked or self._ready or self._folding) and self._streaming:
-                self._folding = True
-                try:
-                    self._fold()
-                finally:
-                    self._folding = False
-            if self._ready and not marked:
-                batch = self._ready.popleft()
+        batch: Batch | None = None
+        mark: Mark | None = None
+        with self._held() as free:
+            ready = self._ready
+            if free and not ready and self._streaming:
+                self._fold()
+            if ready and isinstance(first := ready[0], Batch):
+                batch = first
+                ready.popleft()
                 self._waiting -= batch.size
-                self._taken += batch.size
-            if self._marks and self._marks[0].position == self._taken:
-                mark = self._marks.popleft()
+            if ready and isinstance(first := ready[0], Mark):
+                mark = first
+                ready.popleft()
+            if not ready:
+                # So it is; it may have been off by what a signal handler that raised kept from
+                # being done.
+                self._waiting = 0
             dropped_since, self._dropped_since = self._dropped_since, None
         return Taken(batch, dropped_since, mark)
 
@@ -371,15 +382,14 @@ class Incoming(Sink):
 
         @param since: of the series that changed in the fold of that number, or later.
         """
-        with self._lock:
-            self._marks.append(
-                Mark(
-                    self._taken + self._waiting,
-                    self.counts(),
-                    [] if self._totals is None else self._totals.since(since),
-                    self.clock(),
-                )
-            )
+        with self._held():
+            for waiting in self._ready:
+                if isinstance(waiting, Batch):
+                    # Whoever it is for may not come to take what goes before it.
+                    since = min(since, waiting.since)
+                    break
+            totals = [] if self._totals is None else self._totals.since(since)
+            self._ready.append(Mark(self.counts(), totals, self.clock()))
 
     def forget_idle(self, now: float) -> None:
         """
@@ -388,7 +398,7 @@ class Incoming(Sink):
         @param now: in seconds, on a clock that does not jump.
         """
         if self._totals is not None:
-            with self._lock:
+            with self._held():
                 self._totals.forget_idle(now, self._epoch)
 
     @property
@@ -408,7 +418,7 @@ class Incoming(Sink):
 
     def more(self) -> bool:
         """Whether `take` would give something."""
-        return self._streaming and bool(self._ready or self.log or self._marks)
+        return self._streaming and bool(self._ready or self.log)
 
     def rearm(self) -> None:
         """
@@ -436,26 +446,49 @@ class Incoming(Sink):
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""
         # Who is only a little over the slack need not wait for a thread that folds already.
-        if not self._lock.acquire(blocking=len(self.log) > 4 * self._limit):
+        if self._folder is not None and not self._may_fold():
             return
-        try:
-            # The lock is re-entrant: this may be a finalizer or a signal handler that records
-            # in the middle of this very thread's fold, which goes on when we return.
-            if self._folding:
+        with self._held() as free:
+            # It may be that this is a finalizer or a signal handler that records in the middle of
+            # this very thread's fold, which goes on when we return.
+            if not free:
                 return
-            self._folding = True
+            if self._streaming:
+                room = None
+                if self._buffer_size is not None:
+                    room = max(0, self._buffer_size - self._waiting)
+                self._fold(room)
+            else:
+                self._fold_unheard()
+
+    def _may_fold(self) -> bool:
+        """
+        Wait for the fold of another thread, if the log has become too long; but not for ever: in
+        the middle of it, a finalizer may wait for something that this thread holds.
+        """
+        this = threading.get_ident()
+        if self._folder == this or len(self.log) <= 4 * self._limit:
+            return False
+        for _ in range(WAITS):
+            if self._folder is None:
+                return True
+            time.sleep(WAIT)
+        return False
+
+    @contextmanager
+    def _held(self) -> Iterator[bool]:
+        """
+        Hold the lock, so that nobody folds meanwhile: not even who records in the middle of this.
+
+        @return: whether this thread did not hold it so already.
+        """
+        with self._lock:
+            before = self._folder
+            self._folder = threading.get_ident()
             try:
-                if self._streaming:
-                    room = None
-                    if self._buffer_size is not None:
-                        room = max(0, self._buffer_size - self._waiting)
-                    self._fold(room)
-                else:
-                    self._fold_unheard()
+                yield before is None
             finally:
-                self._folding = False
-        finally:
-            self._lock.release()
+                self._folder = before
 
     def _fold(self, room: int | None = None) -> None:
         """
@@ -464,14 +497,14 @@ class Incoming(Sink):
 
         The caller holds the lock.
 
-        @param room: how many events have room; what exceeds it is dropped and counted.  None:
-            as many as `BATCH`, and what has no room stays in the log.
+        @param room: how many events have room; what exceeds it is dropped and counted, and what
+            exceeds `BATCH` stays in the log.  None: there is room for all.
         """
         log = self.log
         epoch = self._epoch = self._epoch + 1
         todo = repeat((), min(len(log), BATCH))
-        drops = room is not None
-        left = BATCH if room is None else room
+        drops = room is not None and room <= BATCH
+        left = room if room is not None and drops else BATCH
         kept: list[Entry] = []
         keep = kept.append
         recorded = dropped = 0
@@ -583,7 +616,7 @@ class Incoming(Sink):
 
     def _forget(self, key: Key) -> Callable[[weakref.ref[StreamedSeries]], None]:
         def forget(reference: weakref.ref[StreamedSeries]) -> None:
-            with self._lock:
+            with self._series_lock:
                 if self._series.get(key) is reference:
                     del self._series[key]
 

@@ -44,7 +44,13 @@ Name = tuple[MetricKind, str] | None
 
 
 class Exporter(Door, Interface):
-    """What a client's protocol needs of its factory."""
+    """
+    What a client's protocol needs of its factory.
+
+    @ivar holding: whether nothing may be written right now; `MetricsProtocol.flush` comes later.
+    """
+
+    holding: bool
 
     def client_connected(self, client: MetricsProtocol) -> None: ...
 
@@ -71,7 +77,7 @@ class MetricsProtocol(ArrivingProtocol):
     client stands; and events, in a bounded deque from which the oldest are dropped.  Two things
     hold whenever no method of this class is on the stack:
 
-    - not paused means that nothing waits;
+    - not paused means that nothing waits, but for what came while the exporter was holding;
     - what waits is complete frames: a frame is handed to the transport whole or not at all.
 
     A client begins, and makes up for what it lost, with a `Mark`: the totals at a position of the
@@ -154,7 +160,7 @@ class MetricsProtocol(ArrivingProtocol):
         """Send events, or keep them for when the transport takes more."""
         if self._joined is None:
             return
-        if self._paused or self._flushing:
+        if self._paused or self._flushing or self._exporter.holding:
             self._keep(batch)
             return
         sent = 0
@@ -212,12 +218,15 @@ class MetricsProtocol(ArrivingProtocol):
         if self._joined is None:
             self._joined = mark.counts
         else:
-            if (self._paused or self._flushing) and not self._force:
+            if (self._paused or self._flushing or self._events) and not self._force:
                 # It fell behind again since it was asked, and these totals would overtake events
                 # that come before them.
                 self.lost(since)
                 return
             if self._has_totals:
+                if self._events:
+                    # The mark does not stand behind what they are of only.
+                    since = min(since, self._events.since)
                 self._give_up_events()
                 self._repairs += 1
             dropped_incoming = mark.counts.dropped - self._joined.dropped
@@ -234,6 +243,15 @@ class MetricsProtocol(ArrivingProtocol):
             if epoch >= since:
                 self._totals[series] = total
         self._flush()
+
+    def flush(self) -> None:
+        """Send what was kept because the exporter was holding."""
+        self._flush()
+
+    @property
+    def flushing(self) -> bool:
+        """Whether it is being sent what waits, so that nothing may be added to that."""
+        return self._flushing
 
     def finish(self) -> None:
         """Close the connection once what waits has been sent."""
@@ -328,8 +346,9 @@ class MetricsProtocol(ArrivingProtocol):
 
     def _flush(self) -> None:
         """Send what waits until the transport has enough."""
-        if self._flushing:
-            # Called back from within a write; the loop below goes on.
+        if self._flushing or self._exporter.holding:
+            # Called back from within a write, and the loop below goes on; or there will be another
+            # call.
             return
         self._flushing = True
         try:

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -135,6 +136,7 @@ class MetricsFactory(ServerFactory):
             buffer_size,
             self._drain,
             Totals(at_least("max_series", 0, max_series), idle_after) if totals else None,
+            at_once=self._drain_at_once,
             clock=clock,
             monotonic=monotonic,
             in_reactor_thread=in_reactor_thread,
@@ -153,6 +155,9 @@ class MetricsFactory(ServerFactory):
         self._asked: list[MetricsProtocol] = []
         self._metadata: dict[Name, bytes] = {}
         self._draining = False
+        # Whether clients keep what they are given, and whether some may have kept something.
+        self.holding = False
+        self._kept = False
         self._again = False
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if own_metrics else None
         self._tick: IDelayedCall | None = None
@@ -336,8 +341,6 @@ class MetricsFactory(ServerFactory):
         """
         Hand on what was recorded: one batch, after which the reactor has its turn.
 
-        Also called by `Incoming` in the middle of a record on the reactor thread.
-
         @return: whether it did; a drain on the stack (a log observer may record while it is
             called from one) is not entered again.
         """
@@ -346,6 +349,10 @@ class MetricsFactory(ServerFactory):
         self._draining = True
         woken_at = self.incoming.woken_at
         try:
+            if self._kept and not self.holding:
+                self._kept = False
+                for client in list(self._clients):
+                    client.flush()
             self.incoming.rearm()
             taken = self.incoming.take()
             # Descriptions are looked at after events have been taken, and sent before them:
@@ -374,6 +381,30 @@ class MetricsFactory(ServerFactory):
             self._drain_later()
         else:
             self._finish()
+        return True
+
+    def _drain_at_once(self) -> bool:
+        """
+        The same in the middle of a record on the reactor thread.
+
+        Who records may be a finalizer or a signal handler, and so in the middle of anything.  In
+        the middle of a transport's method clients keep what they are given until the reactor's
+        next turn: what is written there would be lost.
+
+        @return: whether it did.
+        """
+        if self._draining or any(client.flushing for client in self._clients):
+            return False
+        # This may be interrupted as well, and the one that interrupts must not end our holding.
+        before = self.holding
+        self.holding = before or within_transport()
+        try:
+            if self.holding:
+                self._kept = True
+                self._drain_later()
+            self._drain()
+        finally:
+            self.holding = before
         return True
 
     def _drain_later(self) -> None:
@@ -422,7 +453,13 @@ class MetricsFactory(ServerFactory):
         if self._asked:
             for client in self._asked:
                 del self._wanting[client]
-            self.incoming.mark(min([client.asked() for client in self._asked]))
+            try:
+                self.incoming.mark(min([client.asked() for client in self._asked]))
+            except BaseException:
+                # A signal handler that raises, say: they are to be asked again.
+                self._wanting.update(dict.fromkeys(self._asked))
+                self._asked = []
+                raise
 
     def _report_drops(self) -> None:
         dropped = self.incoming.counts().dropped
@@ -501,6 +538,20 @@ def _let_go(descriptors: list[int]) -> None:
                 os.dup2(null, descriptor, inheritable=False)
     finally:
         os.close(null)
+
+
+_TRANSPORTS = frozenset({"twisted.internet.abstract", "twisted.protocols.tls"})
+"""Where the transports are that have buffers, which they change step by step."""
+
+
+def within_transport() -> bool:
+    """Whether a method of a transport is on the stack, maybe interrupted in its middle."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _TRANSPORTS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _own_name() -> str:

@@ -98,6 +98,11 @@ class Totals:
     def __len__(self) -> int:
         return len(self._retained)
 
+    @property
+    def room(self) -> int:
+        """How many more series can be retained."""
+        return self._max_series - len(self._retained)
+
     def admit(self, series: StreamedSeries) -> None:
         """Retain a series that something happens to, if it has a total and there is room."""
         if series.key.kind is MetricKind.HISTOGRAM:
@@ -137,11 +142,19 @@ class Totals:
 
 
 def overlay(
-    totals: dict[StreamedSeries, Number], entries: Iterable[Entry]
+    totals: dict[StreamedSeries, Number], entries: Iterable[Entry], room: int
 ) -> dict[StreamedSeries, Number]:
-    """Apply entries that have not been folded yet to a copy of totals."""
+    """
+    Apply entries that have not been folded yet to a copy of totals.
+
+    @param room: how many series may be added.
+    """
     for series, operation, value, _stamp in entries:
         if operation in APPLY:
             assert isinstance(series, StreamedSeries)
+            if series not in totals:
+                if room <= 0:
+                    continue
+                room -= 1
             totals[series] = APPLY[operation](totals.get(series, series.total), value)
     return totals
