@@ -60,8 +60,14 @@ class Terminal:
         return screen
 
     def _run(self, *arguments: str) -> str:
+        # Whoever imports readline has a size in the environment that is not that of this terminal.
+        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         done = subprocess.run(
-            [*self._tmux, *arguments], capture_output=True, text=True, timeout=LIMIT
+            [*self._tmux, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
         return done.stdout
 
