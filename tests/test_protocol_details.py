@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, Reader, counter_key
 from tests.test_server_details import DetailTestCase
-from txmetrics_tcp import Metric, MetricKind, Operation
+from txmetrics_tcp import Metric, MetricKind, Operation, _protocol
 from txmetrics_tcp._batch import CHUNK, Batch
 from txmetrics_tcp._encoder import encode_metric
 from txmetrics_tcp._incoming import Counts, Incoming, Mark
@@ -281,6 +281,14 @@ class AloneTests(SynchronousTestCase):
         self.assertEqual(protocol.stats().waiting, 0)
         self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
 
+    def test_firstStatus(self) -> None:
+        """A client that comes has lost nothing."""
+        self.protocol(transport := PausingTransport())
+        reader = Reader()
+        reader.feed(transport.drain())
+        [status] = reader.statuses
+        self.assertEqual((status.dropped_incoming, status.dropped_client), (0, 0))
+
     def test_nothingAfterAbort(self) -> None:
         protocol = self.joined(transport := PausingTransport())
         protocol.abort()
@@ -362,6 +370,27 @@ class AloneTests(SynchronousTestCase):
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
         self.assertEqual(self.values(transport), [("a", value) for value in range(9001)])
+
+    def test_settledFromWithinWrite(self) -> None:
+        """Totals that come in the middle of a write do not take the place of what waits."""
+        protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
+        protocol.lost(1)
+        protocol.asked()
+        protocol.pauseProducing()
+        protocol.deliver(self.batch(list(range(9000)), 2))
+        marks = [self.mark(("b", 1, 2))]
+        write = transport.write
+
+        def interrupted(data: bytes) -> None:
+            write(data)
+            if marks:
+                protocol.settle(marks.pop())
+
+        self.patch(transport, "write", interrupted)
+        protocol.resumeProducing()
+        self.assertEqual(self.values(transport), [("a", value) for value in range(9000)])
+        self.assertEqual(protocol.stats().dropped, 0)
+        self.assertEqual(protocol.asked(), 1)
 
     # Making up for what was lost.
 
@@ -521,6 +550,20 @@ class AloneTests(SynchronousTestCase):
         protocol.settle(self.mark(("a", 1, 9)))
         self.assertTrue(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
+
+    def test_overTcp(self) -> None:
+        """Over TCP, nothing is held back to be put together with what comes later."""
+        said: list[object] = []
+        self.patch(_protocol, "is_over_tcp", lambda transport: True)
+        self.patch(_protocol, "probe_when_idle", lambda *args: said.append(args[1:]))
+        self.patch(_protocol, "limit_unacknowledged", lambda *args: said.append(args[1:]))
+
+        class TcpTransport(PausingTransport):
+            setTcpNoDelay = staticmethod(said.append)
+
+        transport = TcpTransport()
+        self.protocol(transport, dead_after=3)
+        self.assertEqual(said, [True, (MetricsProtocol.keepalive,), (3,)])
 
     def test_pausedTwice(self) -> None:
         """A transport may say twice that it has enough, and once that it has not."""
