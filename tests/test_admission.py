@@ -100,6 +100,17 @@ class AdmissionTests(SynchronousTestCase):
             self.assertIsNone(admission.refuses(at(same)))
             admission.leave(at(same))
 
+    def test_onOneLink(self) -> None:
+        """All machines on a link share the half of an address that counts elsewhere."""
+        admission = Admission(max_per_address=1)
+        for host in ("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1"):
+            self.assertIsNone(admission.refuses(at(host)), host)
+            admission.enter(at(host))
+            self.assertIsNotNone(admission.refuses(at(host)), host)
+        admission.leave(at("fe80::2%eth0"))
+        self.assertIsNone(admission.refuses(at("fe80::2%eth0")))
+        self.assertIsNotNone(admission.refuses(at("fe80::1%eth0")))
+
     def test_forgets(self) -> None:
         """It keeps nothing of those who have left."""
         admission = Admission(max_per_address=2)

@@ -12,7 +12,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, _incoming, decode
 from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import BATCH, Incoming, Taken, check_buffer_size
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram
@@ -258,6 +258,8 @@ class BoundTests(IncomingTestCase):
         While another thread folds, recording goes on without waiting; far over the slack, it
         waits for one fold.
         """
+        # Longer than this test takes, however busy the machine is.
+        self.patch(_incoming, "WAITS", 100_000)
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         held, release = threading.Event(), threading.Event()
