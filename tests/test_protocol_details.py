@@ -90,6 +90,17 @@ class ProtocolDetailTests(DetailTestCase):
         self.reactor.settle()
         self.assertEqual(client.transport.drain(), b"")
 
+    def test_stopBeforeItBegins(self) -> None:
+        """Who is in the handshake of TLS yet when the factory stops is cut off at once."""
+        factory = self.factory()
+        self.patch(MetricsProtocol, "_begin", lambda this: None)
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        gone = factory.stop(5)
+        self.assertTrue(transport.aborted)
+        transport.drain()
+        self.successResultOf(gone)
+
 
 class RecordingExporter:
     """What a protocol needs of a factory, under the control of a test."""
