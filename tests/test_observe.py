@@ -307,6 +307,55 @@ class KeyTests(SynchronousTestCase):
 
         watch(scenario)
 
+    def test_groupSums(self) -> None:
+        """What is not of one metric and one unit makes no sum, and comes last."""
+        one, other = FedSource("one:1"), FedSource("other:2")
+        for source, unit in ((one, "bytes"), (other, "kibibytes")):
+            source.feed(
+                [
+                    Metadata(MetricKind.COUNTER, "sent", unit, ""),
+                    Metadata(MetricKind.COUNTER, "packets", "count", ""),
+                    count("sent", 3000, device="eth0"),
+                    count("packets", 30, device="eth0"),
+                    count("errors", 5, device="eth1"),
+                ]
+            )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def heads() -> list[str]:
+                lines = [" ".join(line.split()) for line in drawn(app.table)]
+                return [line.removeprefix("▌") for line in lines if "▾" in line]
+
+            await pilot.press("g")
+            self.assertRegex(heads()[0], r"^▾ errors 2 10\b")
+            self.assertRegex(heads()[1], r"^▾ packets 2 60\b")
+            self.assertEqual(heads()[2], "▾ sent 2")
+            await pilot.press("g")
+            self.assertEqual(heads()[0], "▾ device=eth0 4")
+            self.assertRegex(heads()[1], r"^▾ device=eth1 2 10\b")
+            for _ in range(2):
+                app.rows.sort_by("value")
+                app.redraw()
+                self.assertEqual(heads()[1], "▾ device=eth0 4")
+
+        watch(scenario, one, other)
+
+    def test_sortGrouped(self) -> None:
+        """Wherever another order puts the chosen line, it is to be seen."""
+        source = FedSource()
+        source.feed(count(f"n{number:02}", number + 1, at=str(number % 3)) for number in range(60))
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for keys in (["g"], ["s", "s", "s"], ["r"], ["g"], ["r"], ["g"]):
+                await pilot.press(*keys)
+                self.assertIn("▌", "".join(line[0] for line in drawn(app.table)), keys)
+            await pilot.click(app.table, offset=(2, 0))
+            self.assertEqual(app.rows.sort, "name")
+            self.assertIn("▌", "".join(line[0] for line in drawn(app.table)))
+            self.assertEqual(chosen(app), "n00 [at = 0]")
+
+        watch(scenario, source, size=(80, 24))
+
     def test_window(self) -> None:
         """Percentiles are of the time that was chosen."""
         source = FedSource()
@@ -375,6 +424,12 @@ class KeyTests(SynchronousTestCase):
             await draw(pilot, app)
             self.assertEqual(listed(app), ["bytes_sent", "n0", "n1", "n2", "n3"])
             self.assertIn(" 21 ", drawn(app.table)[1])
+            # A picture that is held still goes on with it, as the help says.
+            await pilot.press("space", *self.each("clear"))
+            self.assertNotIn("PAUSED", drawn(app.header)[0])
+            self.assertEqual(listed(app), [])
+            (key,) = [key for key in KEYS if key.action == "clear"]
+            self.assertIn("go on if held still", key.does)
 
         watch(scenario)
 
@@ -545,6 +600,63 @@ class ShownTests(SynchronousTestCase):
             self.assertGreaterEqual(app.table.size.height, 8)
 
         watch(scenario, size=(80, 24))
+
+    def test_namesAt80(self) -> None:
+        """With two sources, names can be told apart: trend and rate make room for them."""
+        sources = [FedSource("127.0.0.1:5631"), FedSource("127.0.0.1:5632")]
+        names = ["host_cpu_seconds_total", "process_cpu_seconds_total"]
+        for source in sources:
+            source.feed(count(name, 1, mode="system", cpu="11") for name in names)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            titles, *lines = drawn(app.table)
+            for line, name in zip(lines, [names[0], names[0], names[1], names[1]], strict=False):
+                self.assertIn(f"{name} ", line)
+                self.assertIn(" cpu=11 mode=sy", line)
+            self.assertIn("▸", titles)
+            self.assertNotIn("trend", titles)
+            # What made room is a key away.
+            await pilot.press("right")
+            titles = drawn(app.table)[0]
+            self.assertIn("rate", titles)
+            self.assertIn("trend", titles)
+
+        watch(scenario, *sources, size=(80, 24))
+
+    def test_widthsOfListed(self) -> None:
+        """Columns are as wide as what is listed needs, not what a filter leaves out."""
+        source = FedSource()
+        name = "host_network_received_packets_total"
+        source.feed(
+            [
+                count(name, device="eth0"),
+                count("short", route="/a/very/long/route/of/many/parts/indeed", method="OPTIONS"),
+            ]
+        )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertNotIn(name, "".join(drawn(app.table)))
+            await pilot.press("slash", *"host_net", "enter")
+            self.assertIn(f"{name}  device=eth0  count", drawn(app.table)[1])
+            await pilot.press("escape")
+            self.assertNotIn(name, "".join(drawn(app.table)))
+
+        watch(scenario, source, size=(100, 24))
+
+    def test_slowGauge(self) -> None:
+        """Where foot and top of a chart would read the same, the top says how far it is."""
+        source = FedSource()
+        source.feed([Metadata(MetricKind.GAUGE, "uptime", "seconds", "")])
+        for number in range(30):
+            source.feed([gauge("uptime", 4260.0 + number)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter")
+            await draw(pilot, app)
+            edges = [line.split("┤")[0].strip() for line in drawn(app.detail) if "┤" in line]
+            self.assertEqual(edges, ["+28s", "1h 11m"])
+
+        watch(scenario, source)
 
     def test_units(self) -> None:
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
@@ -756,6 +868,40 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn("lost:1 disconnected, again in 7 s: Connection refused", lines[1])
         self.assertIn("foreign:2 not a metrics stream, trying again: it looks like an", lines[2])
         self.assertIn("new:3 connecting…", lines[3])
+
+    def test_reasonAtAnyWidth(self) -> None:
+        """Why a connection ended is said, shortened where there is little room for it."""
+        lost = FedSource("127.0.0.1:5631")
+        lost.feed([Status("a program", 1, 3, 4)])
+        lost.turn(State.LOST, "Connection was refused by other side: 111: Connection refused")
+        lost.retry_at = lost.seconds_passed + 2
+        said = "127.0.0.1:5631 disconnected, again in 2 s: Connection was refu"
+        for width in (80, 90, 100, 120, 160):
+            line = self.header(lost, size=(width, 24))[1]
+            self.assertIn(said, line)
+            self.assertIn(" missed 7", line)
+            self.assertEqual("…" in line, width < 160, line)
+        # With nothing else to be said, it gets all that there is.
+        lost = FedSource("127.0.0.1:5631")
+        lost.turn(State.LOST, "Connection was refused by other side: 111: Connection refused")
+        line = self.header(lost, size=(80, 24))[1]
+        self.assertIn("trying again: Connection was refused by", line)
+        self.assertTrue(line.endswith("…"), line)
+
+    def test_recording(self) -> None:
+        """A recording is called that: how long it is and how much it has; nothing is live in it."""
+        source = FedSource("yesterday.rec")
+        source.seconds_passed = 4 * 60 + 5
+        source.feed([Status("a program", 1), *[count("a")] * 1234], 0)
+        source.turn(State.ENDED, "of there:5000; it was cut off")
+        first, line = self.header(source, size=(80, 24))
+        self.assertIn("● RECORDING metrics-tcp 1 series 1,234 events window", first)
+        self.assertNotIn("/s", first + line)
+        self.assertIn("yesterday.rec recording, 4m05s of there:5000; it was cut off", line)
+        # Beside a server, what comes from that is live.
+        lines = self.header(source, FedSource("live:1"))
+        self.assertIn("▶ LIVE metrics-tcp 1 series 0 events/s", lines[0])
+        self.assertIn("recording, 4m05s of there:5000; it was cut off no losses 1,234 ev", lines[1])
 
     def test_restart(self) -> None:
         """Is marked; the series are those of the new run."""

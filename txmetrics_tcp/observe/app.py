@@ -239,26 +239,32 @@ class ObserveApp(App[int]):
         self.redraw()
 
     def _keep_in_sight(self) -> None:
+        """Have the chosen line on the screen, where what a key did has put it elsewhere."""
         position = self.table.position
         if position is not None:
             self.table.choose(position)
+
+    def _reordered(self) -> None:
+        """Lines have other places, by a key: the chosen one stays on the screen."""
+        self.redraw()
+        self._keep_in_sight()
 
     def action_sort(self, by: int) -> None:
         columns = [column.id for column in self.table.all_columns]
         at = columns.index(self.rows.sort) if self.rows.sort in columns else 0
         self.rows.sort_by(columns[(at + by) % len(columns)])
         self.table.reveal(self.rows.sort)
-        self.redraw()
+        self._reordered()
 
     def action_reverse(self) -> None:
         self.rows.reverse()
-        self.redraw()
+        self._reordered()
 
     def action_group(self, by: int) -> None:
         groupings = self.rows.groupings
         at = groupings.index(self.rows.grouping) if self.rows.grouping in groupings else 0
         self.rows.group_by(groupings[(at + by) % len(groupings)])
-        self.redraw()
+        self._reordered()
 
     def action_window(self, by: int) -> None:
         if self.rows.paused:
@@ -349,7 +355,7 @@ class ObserveApp(App[int]):
     @on(SeriesTable.SortClicked)
     def _sort_clicked(self, message: SeriesTable.SortClicked) -> None:
         self.rows.sort_by(message.column)
-        self.redraw()
+        self._reordered()
 
     @on(SeriesTable.LineClicked)
     def _line_clicked(self, message: SeriesTable.LineClicked) -> None:

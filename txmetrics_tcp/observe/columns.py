@@ -16,6 +16,13 @@ MARK = 1
 """How many cells are before the first: there the chosen row has its mark."""
 
 
+LEAST_NAME = 22
+"""To how many cells names are not cut while trend and rate are shown."""
+
+LEAST_LABELS = 12
+"""The same of labels."""
+
+
 class Column(NamedTuple):
     """
     @ivar id: also what it is sorted by; one of `txmetrics_tcp.observe.rows.SORTS`.
@@ -113,6 +120,11 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Layout:
     # labels have enough.
     least = _least(columns)
     text = room - sum(column.width + GAP for column in columns[:least] if column.id != "labels")
+    # But for the trend and the rate, where rows could not be told apart for them.
+    wanted = min(name, LEAST_NAME) + (min(labels, LEAST_LABELS) + GAP if labels else 0)
+    while least > 1 and text < wanted and columns[least - 1].id in ("trend", "rate"):
+        least -= 1
+        text += columns[least].width + GAP
     enough = min(name, 40) + (min(labels, 40) + GAP if labels else 0)
     while least < len(columns) and text - columns[least].width - GAP >= enough:
         text -= columns[least].width + GAP

@@ -161,6 +161,10 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
     what = "value" if gauge else "samples a second" if row.is_histogram else "increase a second"
     finite = [value for value in look.history if math.isfinite(value)]
     now = show(look.value if gauge else look.rate)
+    foot, top = number(show(low), scale), number(show(high), scale)
+    if top == foot and high > low:
+        # What differs in digits that are not shown: how much that is, above the foot.
+        top = "+" + number(show(high - low), scale - 1).strip()
     dim, faint = ink(DIM, PANEL), ink(FAINT, PANEL)
     lines: Lines = [
         [
@@ -171,9 +175,9 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
     for position, text in enumerate(body):
         edge = ""
         if finite and position == 0:
-            edge = show(high)
+            edge = top
         elif finite and position == len(body) - 1:
-            edge = show(low)
+            edge = foot
         lines.append(
             [
                 Segment(number(edge, scale), dim),

@@ -43,6 +43,9 @@ MAX_LABEL = 36
 MAX_NOTE = 80
 """How many characters are said of what is wrong."""
 
+LEAST_NOTE = 22
+"""How many cells are left for that, however little room there is."""
+
 
 class Piece(NamedTuple):
     """
@@ -50,11 +53,19 @@ class Piece(NamedTuple):
 
     @ivar rank: when there is not enough room, those of the highest rank are left out; what has
         the rank 0 stays in any case.
+    @ivar least: to how many cells it can be cut; None when it is not to be.
     """
 
     text: str
     style: Style
     rank: int = 0
+    least: int | None = None
+
+    @property
+    def needs(self) -> int:
+        """How many cells it takes at least."""
+        length = cell_len(self.text)
+        return length if self.least is None else min(length, self.least)
 
 
 def duration(seconds: float) -> str:
@@ -139,12 +150,19 @@ class Header(Widget):
         rows = self.rows
         base = ink(TEXT, RAISED)
         dim = ink(DIM, RAISED)
-        events = sum(source.events_per_second for source in rows.sources)
+        recorded = all(source.state in _RECORDED for source in rows.sources)
         if rows.paused:
             seconds = duration(time.monotonic() - rows.paused_at)
             state = Piece(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
+        elif recorded:
+            state = Piece(" ● RECORDING ", ink(BACKGROUND, ACCENT, bold=True))
         else:
             state = Piece(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
+        if recorded:
+            # All that it has: nothing comes any more.
+            events = f"{sum(source.view.events for source in rows.sources):,}"
+        else:
+            events = brief(sum(source.events_per_second for source in rows.sources))
         total = f"{len(rows.all):,}"
         listed = f"{len(rows.matching):,} of {total}" if rows.filter_text else total
         pieces = [
@@ -152,8 +170,8 @@ class Header(Widget):
             Piece("  metrics-tcp", ink(ACCENT, RAISED, bold=True), 5),
             Piece(f"  {listed}", base),
             Piece(" series", dim),
-            Piece(f"  {brief(events)}", base),
-            Piece(" events/s", dim),
+            Piece(f"  {events}", base),
+            Piece(" events" if recorded else " events/s", dim),
             Piece("  window ", dim, 3),
             Piece(window_text(rows.window), base, 2),
         ]
@@ -182,8 +200,9 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
         Piece(" ● ", ink(color)),
         Piece(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
         # That all is well, the dot says as well.
-        Piece(f"  {what}", style, 1 if color == GOOD else 0),
-        Piece(more, style, 2),
+        Piece(f"  {what}", style, 2 if color == GOOD else 0),
+        # Why, is to be seen at any width.
+        Piece(more, style, 3) if color == GOOD else Piece(more, style, 0, LEAST_NOTE),
     ]
     pieces += [Piece("  ", dim), *loss_pieces(source)]
     if view.refused:
@@ -194,12 +213,17 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
         style = ink(WARNING if ago < RESTART_SHOWN else DIM)
         pieces += [
             Piece(f"  ↻ restarted{times}", style),
-            Piece(f" {duration(ago)} ago", style, 2),
+            Piece(f" {duration(ago)} ago", style, 3),
         ]
     if several:
-        pieces.append(Piece(f"  {brief(source.events_per_second)}/s", dim, 3))
+        events = (
+            f"{view.events:,} events"
+            if source.state in _RECORDED
+            else f"{brief(source.events_per_second)}/s"
+        )
+        pieces.append(Piece(f"  {events}", dim, 4))
     if view.status is not None:
-        pieces.append(Piece(f"  {shown(view.status.source)}", dim, 4))
+        pieces.append(Piece(f"  {shown(view.status.source)}", dim, 5))
     return pieces
 
 
@@ -210,12 +234,12 @@ def loss_pieces(source: Source) -> list[Piece]:
     if not missed:
         if view.status is None:
             unknown = "losses unknown" if view.events else ""
-            return [Piece(unknown, ink(DIM), 1)]
+            return [Piece(unknown, ink(DIM), 2)]
         return [Piece("no losses", ink(GOOD))]
     bad = ink(BAD, bold=True)
     return [
         Piece(f"missed {missed:,}", bad),
-        Piece(f" ({view.missed_incoming:,} incoming, {view.missed_client:,} client)", ink(BAD)),
+        Piece(f" ({view.missed_incoming:,} incoming, {view.missed_client:,} client)", ink(BAD), 1),
     ]
 
 
@@ -229,7 +253,8 @@ def _state(source: Source) -> tuple[str, str, str]:
         case State.READING:
             return WARNING, f"reading {source.progress:.0%}", ""
         case State.ENDED:
-            return ACCENT, "recording", f" {source.note[:MAX_NOTE]}"
+            span = duration(source.view_now())
+            return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"
         case _:
             wait = source.retry_in
             again = "trying again" if wait is None else f"again in {wait:.0f} s"
@@ -255,16 +280,26 @@ def _rest_pieces(sources: Sequence[Source]) -> list[Piece]:
 
 _BROKEN = (State.CONNECTING, State.LOST, State.FOREIGN)
 
+_RECORDED = (State.READING, State.ENDED)
+
 
 def _line(pieces: Sequence[Piece], width: int, on: str = BACKGROUND) -> Strip:
-    """As many pieces as fit; those that matter least are left out first."""
+    """As many pieces as fit; those that matter least are left out first, then some are cut."""
     kept = list(pieces)
-    while sum(cell_len(piece.text) for piece in kept) > width:
-        least = max(kept, key=lambda piece: piece.rank)
-        if not least.rank:
-            break
-        kept = [piece for piece in kept if piece.rank != least.rank]
-    segments = [Segment(piece.text, piece.style) for piece in kept if piece.text]
+    for rank in sorted({piece.rank for piece in pieces} - {0}, reverse=True):
+        # What has the rank 1 goes only after what can be cut has been.
+        needed = sum(piece.needs if rank == 1 else cell_len(piece.text) for piece in kept)
+        if needed > width:
+            kept = [piece for piece in kept if piece.rank != rank]
+    spare = width - sum(piece.needs for piece in kept)
+    segments = []
+    for piece in kept:
+        text = piece.text
+        if piece.least is not None:
+            text = fit(text, min(cell_len(text), piece.needs + max(0, spare)))
+            spare -= cell_len(text) - piece.needs
+        if text:
+            segments.append(Segment(text, piece.style))
     strip = Strip(segments)
     if strip.cell_length > width:
         text = fit("".join(segment.text for segment in strip.crop(width - 1)), 1)

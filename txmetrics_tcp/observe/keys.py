@@ -73,7 +73,13 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
             Key("w", "w", "window(1)", "percentiles of the next longer time, or of all", "window"),
             Key("W", "W", "window(-1)", "percentiles of the next shorter time"),
             Key("space,p", "Space p", "pause", "hold the picture still, or go on", "pause"),
-            Key("c", "c", "clear", "forget what was seen; totals and the stream go on", "clear"),
+            Key(
+                "c",
+                "c",
+                "clear",
+                "forget what was seen, and go on if held still; totals are kept",
+                "clear",
+            ),
         ),
     ),
     (

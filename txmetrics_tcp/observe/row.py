@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rich.cells import cell_len
+
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._sketch import Summary
 from txmetrics_tcp._view import Happened, SeriesView
@@ -41,11 +43,24 @@ class Row:
 
     @ivar name: and C{labels}, as they may be put on the screen.
     @ivar by_name: what orders it among the others.
+    @ivar name_length: how many cells the name takes.
+    @ivar labels_length: how many cells the labels take.
     @ivar held: what is shown while the picture is held still.
     @ivar drawn: what the table keeps of it: how name and labels were drawn last.
     """
 
-    __slots__ = ("by_name", "drawn", "held", "key", "labels", "name", "series", "source")
+    __slots__ = (
+        "by_name",
+        "drawn",
+        "held",
+        "key",
+        "labels",
+        "labels_length",
+        "name",
+        "name_length",
+        "series",
+        "source",
+    )
 
     def __init__(self, source: Source, series: SeriesView) -> None:
         key = series.key
@@ -54,6 +69,10 @@ class Row:
         self.key: Key = key
         self.name = shown(key.name)
         self.labels = tuple((shown(label), shown(value)) for label, value in key.labels)
+        self.name_length = cell_len(self.name)
+        # Each with its equals sign, and a space between two.
+        lengths = (cell_len(label) + cell_len(value) + 2 for label, value in self.labels)
+        self.labels_length = max(0, sum(lengths) - 1)
         self.by_name = (*by_text(self.name), self.labels, source.label)
         self.held: Look | None = None
         self.drawn: object = None
@@ -119,26 +138,30 @@ class Group:
     The line above the series that have something in common.
 
     @ivar title: what that is, as it may be put on the screen.
-    @ivar rate: the sum of their rates, None where that means nothing.
+    @ivar rate: the sum of their rates, None where that means nothing: there is one of the series of
+        one counter or histogram, in one unit.
     @ivar value: the same of their values.
+    @ivar unit: the unit of both.
     @ivar folded: whether the series are left out.
     """
 
-    __slots__ = ("folded", "rate", "rows", "title", "value")
+    __slots__ = ("folded", "rate", "rows", "title", "unit", "value")
 
     def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
         self.title = title
         self.rows = rows
         self.folded = folded
-        kinds = {row.key.kind for row in rows}
-        summable = len(kinds) == 1 and MetricKind.GAUGE not in kinds
+        # Bytes and packets make no sum, neither do packets and errors.
+        metrics = {(row.key.kind, row.key.name) for row in rows}
+        summable = len(metrics) == 1 and rows[0].key.kind is not MetricKind.GAUGE
+        self.unit: str | None = None
+        if summable:
+            # Each source describes its metrics itself.
+            units = {row.unit for row in {row.source: row for row in rows}.values()}
+            summable = len(units) == 1
+            self.unit = units.pop()
         self.rate = sum(row.rate() for row in rows) if summable else None
         self.value = sum(row.value() for row in rows) if summable else None
-
-    @property
-    def unit(self) -> str | None:
-        units = {row.unit for row in self.rows}
-        return units.pop() if len(units) == 1 else None
 
 
 Line = Row | Group

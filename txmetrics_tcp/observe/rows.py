@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from rich.cells import cell_len
-
 from txmetrics_tcp._filters import Filter, parse_filter
 from txmetrics_tcp._view import SeriesView
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
@@ -66,6 +64,9 @@ class Rows:
     @ivar matching: the series that pass the filter, in their order, with those of folded groups.
     @ivar all: all series.
     @ivar filter_text: the filter, as it was written; always one that can be understood.
+    @ivar histograms: how many of all series are histograms.
+    @ivar name_length: how many cells the longest name takes, of those that pass the filter.
+    @ivar labels_length: the same of labels.
     @ivar sort: the column that orders, one of `SORTS`.
     @ivar descending: whether that order is turned around.
     @ivar window: of which time percentiles are.
@@ -137,25 +138,34 @@ class Rows:
         for series in new:
             row = Row(source, series)
             self.all.append(row)
-            self._measure(row)
+            self._count(row)
             if self._filter.matches(row.key):
                 self.matching.append(row)
+                self._fit([row])
                 self._dirty = True
 
-    def _measure(self, row: Row) -> None:
+    def _count(self, row: Row) -> None:
         self.histograms += row.is_histogram
-        self.name_length = max(self.name_length, cell_len(row.name))
-        width = sum(cell_len(label) + cell_len(value) + 2 for label, value in row.labels) - 1
-        self.labels_length = max(self.labels_length, width)
         self._label_counts.update(label for label, _ in row.key.labels)
+
+    def _fit(self, rows: Iterable[Row]) -> None:
+        """Name and labels get room for what is listed, and for that only."""
+        for row in rows:
+            self.name_length = max(self.name_length, row.name_length)
+            self.labels_length = max(self.labels_length, row.labels_length)
+
+    def _fit_anew(self) -> None:
+        self.name_length = self.labels_length = 0
+        self._fit(self.matching)
 
     def _forget(self, source: Source) -> None:
         self.all = [row for row in self.all if row.source is not source]
         self.matching = [row for row in self.matching if row.source is not source]
-        self.histograms = self.name_length = self.labels_length = 0
+        self.histograms = 0
         self._label_counts.clear()
         for row in self.all:
-            self._measure(row)
+            self._count(row)
+        self._fit_anew()
         self._dirty = True
 
     # What people do
@@ -174,6 +184,7 @@ class Rows:
         self._filter = parse_filter(text)
         self.filter_text = text.strip()
         self.matching = [row for row in self.all if self._filter.matches(row.key)]
+        self._fit_anew()
         self._dirty = True
 
     def sort_by(self, column: str) -> None:
@@ -265,7 +276,10 @@ class Rows:
             for title, rows in sorted(members.items(), key=lambda item: by_text(item[0]))
         ]
         if self.sort in ("rate", "value"):
-            groups.sort(key=lambda group: _sum(group, self.sort), reverse=self.descending)
+            # Those without a sum come last, as series without a value do.
+            with_sum = [group for group in groups if group.value is not None]
+            with_sum.sort(key=attrgetter(self.sort), reverse=self.descending)
+            groups = with_sum + [group for group in groups if group.value is None]
         elif self.descending and self.sort == "name":
             groups.reverse()
         lines: list[Line] = []
@@ -274,11 +288,6 @@ class Rows:
             if not group.folded:
                 lines += group.rows
         return lines
-
-
-def _sum(group: Group, column: str) -> float:
-    total = group.rate if column == "rate" else group.value
-    return -math.inf if total is None else total
 
 
 def _is_missing(key: object) -> bool:
