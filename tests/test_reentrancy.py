@@ -355,6 +355,24 @@ class InterruptedTransportTests(DetailTestCase):
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(MAX_SLACK + 2)))
 
+    def test_markMeanwhile(self) -> None:
+        """Totals that come to a client that keeps something wait for another time."""
+        factory = self.factory(10)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+
+        def act() -> None:
+            # One more than is kept, and so totals are due; and as many again.
+            for _ in range(22):
+                factory.recorder.counter("c").increment()
+
+        in_descriptor(act)
+        self.assertEqual(client.transport.written, b"")
+        self.assertEqual(client.protocol.stats().waiting, 10)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        stats = client.protocol.stats()
+        self.assertEqual((stats.recorded, stats.written, stats.dropped), (22, 21, 1))
+
     def test_inNoTransport(self) -> None:
         """Else, who records on the reactor thread has it delivered on the spot."""
         factory = self.factory(10)
