@@ -7,7 +7,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
-from txmetrics_tcp import MetricsFactory, Operation
+from txmetrics_tcp import Histogram, MetricsFactory, Operation
+from txmetrics_tcp._own_metrics import MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -33,6 +34,17 @@ class OwnMetricsTests(SynchronousTestCase):
             for key, total in reader.totals.items()
             if key.name.startswith("txmetrics_")
         }
+
+    def test_longest(self) -> None:
+        """However many samples there are, the longest is among those that are published."""
+        recorded: list[float] = []
+        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+        self.patch(Histogram, "record", lambda self, value: recorded.append(value))
+        own.sample(2.0)
+        for _ in range(2 * MAX_SAMPLES):
+            own.sample(0.001)
+        own.publish()
+        self.assertEqual((max(recorded), len(recorded)), (2.0, MAX_SAMPLES))
 
     def test_truth(self) -> None:
         """They say what `stats` says."""

@@ -56,10 +56,14 @@ class OwnMetrics:
         self._events = 0
         self._seen: object = None
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
+        # Of all those since the last time, also of those that have no room among the samples: the
+        # one that somebody will look for.
+        self._longest = 0.0
 
     def sample(self, seconds: float) -> None:
         """A batch took so long from its first record to being handed to the clients."""
         self._samples.append(seconds)
+        self._longest = max(self._longest, seconds)
 
     def publish(self) -> None:
         """Record what has changed."""
@@ -101,6 +105,9 @@ class OwnMetrics:
             if self._has_changed(name, value):
                 self._recorder.gauge(f"{PREFIX}_{name}").set(value)
         latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
+        longest, self._longest = self._longest, 0.0
+        if longest and longest not in self._samples:
+            self._samples[-1] = longest
         while self._samples:
             latency.record(self._samples.popleft())
             self._events += 1
