@@ -204,7 +204,7 @@ class RefusalLogTests(SynchronousTestCase):
         self.log.say("x:1000", "it is late")
         self.assertEqual(self.taken(), [])
         self.clock.advance(INTERVAL)
-        self.assertIn("1 more clients", self.taken()[0])
+        self.assertIn("1 more client was", self.taken()[0])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
         self.log.say("x:1001", "it is late")

@@ -181,7 +181,7 @@ class StartTests(DoorTestCase):
         viewer = iter(Viewer(self, daemon.port))
         next(viewer)
         self.assertRaises((ConnectionError, StopIteration), next, iter(Viewer(self, daemon.port)))
-        daemon.wait_for("was turned away because there are 1 clients")
+        daemon.wait_for("was turned away because there is 1 client,")
 
     def test_not_allowed(self) -> None:
         daemon = self.daemon("--listen=0", "--allow=192.0.2.0/24", "--allow=2001:db8::/32")

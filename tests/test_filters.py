@@ -35,6 +35,7 @@ class FilterTests(SynchronousTestCase):
         self.check("mail", QUEUE)
         self.check("/api/v1", REQUESTS)
         self.check("/v1", REQUESTS)
+        self.check('"/v1|"')
         self.check("absent")
 
     def test_all(self) -> None:
@@ -102,6 +103,8 @@ class FilterTests(SynchronousTestCase):
         for text, says in (
             ("kind:x", "no kind 'x'; the kinds are counter, gauge, histogram"),
             ("/(/", "the regular expression /(/ is wrong: missing )"),
+            ("/(", "a regular expression ends with a slash, unlike /(; in quotes, that is a word"),
+            ("!/get|post x", "unlike /get|post;"),
             ('a "b', 'a quote is not closed: "b'),
             ("=b", "the name of a label is missing before '=b'"),
             ("-", "nothing follows the '-'"),

@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -196,6 +197,7 @@ class CommandTests(SynchronousTestCase):
         for number in (signal.SIGINT, signal.SIGTERM):
             command = self.start(self.path, port, "--append", "--compress")
             command.wait_for("connected to")
+            self.wait_for_events(1 if number == signal.SIGINT else 2)
             command.process.send_signal(number)
             status, said, _ = command.end()
             self.assertEqual(status, 0, said)
@@ -204,6 +206,40 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((reader.cut_off, reader.damage), (False, ""))
         self.assertEqual(len(reader.sessions), 2)
         self.assertEqual(reader.sessions[0].source, f"127.0.0.1:{port}")
+
+    def wait_for_events(self, sessions: int) -> None:
+        """What has come is in the file within a second."""
+        deadline = time.monotonic() + LIMIT
+        while True:
+            reader, chunks = read(Path(self.path).read_bytes())
+            if len(reader.sessions) == sessions and chunks and reader.cut_off:
+                last = reader.sessions[-1].seconds
+                if chunks[-1].seconds > last or sessions == 1:
+                    return
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+    def test_fileForgotten(self) -> None:
+        """An endpoint in its place is refused, before anything is written."""
+        for forgotten in ("5611", "web1:5000", "[::1]:5000", "unix:/run/x.sock"):
+            code, said, _ = self.start(forgotten, "--duration", "0.1").end()
+            self.assertEqual(code, 2, said)
+            self.assertIn(f"if a file of that name is meant, write ./{forgotten}", said)
+            self.assertFalse(Path(forgotten).exists())
+
+    def test_nothingCame(self) -> None:
+        """The file that was made for it is gone, so that the next attempt can be the same."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = str(silent.getsockname()[1])
+            for _ in range(2):
+                code, said, _ = self.start(self.path, port, "--duration", "0.3").end()
+                self.assertEqual(code, 1, said)
+                self.assertIn(f"nothing came from 127.0.0.1:{port}", said)
+                self.assertFalse(Path(self.path).exists())
+            Path(self.path).write_bytes(record(STREAM))
+            code, said, _ = self.start(self.path, port, "--append", "--duration", "0.3").end()
+            self.assertEqual(code, 1, said)
+            self.assertEqual(joined(read(Path(self.path).read_bytes())[1]), STREAM)
 
     def test_countAndAppend(self) -> None:
         """So many events, to the last one; then as many again."""
@@ -247,7 +283,7 @@ class CommandTests(SynchronousTestCase):
             (1, [f"{self.path}.txt", port, "--append"], "it is not a recording of metrics"),
             (1, ["/nowhere/file", port], "cannot record to /nowhere/file: No such file"),
             (1, ["/dev/full", port], "cannot record to /dev/full: No space left on device"),
-            (1, [none, "1", "--duration", "0.2"], "there was no connection to 127.0.0.1:1"),
+            (1, [none, "1", "--duration", "0.2"], "nothing came from 127.0.0.1:1"),
             (2, [none, "x:y"], "'x:y' is no endpoint"),
             (2, [none, port, "--append", "--force"], "not allowed with argument"),
             (2, [none, port, "--count", "0"], "invalid number of events"),

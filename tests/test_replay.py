@@ -512,11 +512,16 @@ class CommandTests(SynchronousTestCase):
         port = str(occupied_port(self))
         for status, arguments, said in [
             (1, [f"{self.path}.nothing"], "cannot replay .*: No such file or directory"),
+            (1, ["/dev/null"], "cannot replay /dev/null: it is empty, and no recording"),
             (1, [f"{self.path}.txt"], "cannot replay .*: it is not a recording of metrics"),
             (1, ["/"], "cannot replay /: Is a directory"),
             (1, [self.path, "--listen", port], "cannot listen on .*: .*Address already in use"),
             (2, [self.path, "--listen", "x:y"], "'x:y' is no endpoint"),
-            (2, [self.path, "--speed", "0"], "invalid speed"),
+            (
+                2,
+                [self.path, "--speed", "0"],
+                "invalid speed value: '0': it is a number more than 0",
+            ),
             (2, [self.path, "--speed", "nan"], "invalid speed"),
         ]:
             code, output, _ = self.run_command("replay", *arguments).end()

@@ -187,7 +187,7 @@ class CommandTests(SynchronousTestCase):
         Path(self.path).write_text("hello")
         for status, arguments, says in [
             (1, ["1", "--duration", "0.2"], "cannot connect to 127.0.0.1:1"),
-            (2, [self.path], "it is not a recording of metrics"),
+            (1, [self.path], "it is not a recording of metrics"),
             (2, ["--filter", "kind:x"], "there is no kind 'x'"),
             (2, ["--count", "x"], "invalid number of events value: 'x'"),
             (2, ["--duration", "0"], "invalid duration value: '0'"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -118,7 +118,30 @@ class WatchTests(WatchCase):
         self.endpoint.succeed()
         self.reactor.advance(10)
         self.assertEqual(self.over, [1])
-        self.assertEqual(self.said, ["nothing came from there: is it a server of metrics?"])
+        self.assertEqual(
+            self.said,
+            [
+                "nothing has come yet; does the server want TLS (--tls-ca)?",
+                "nothing came from there: is it a server of metrics?",
+            ],
+        )
+        self.stop()
+
+    def test_refused(self) -> None:
+        """A server that hangs up at once is not asked about, but explained, once."""
+        for _ in range(3):
+            self.endpoint.succeed().lose(ConnectionLost())
+            self.reactor.advance(2)
+        self.reactor.advance(10)
+        self.assertEqual(self.over, [1])
+        self.assertEqual(
+            self.said,
+            [
+                "disconnected from there: it hung up before anything came: perhaps it does not"
+                " allow this address, is full, or wants TLS",
+                "nothing came from there",
+            ],
+        )
         self.stop()
 
     def test_foreign(self) -> None:
@@ -250,9 +273,15 @@ class ArgumentTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         for argument, says in (
             ("--filter=kind:x", "argument --filter: there is no kind 'x'"),
-            ("--duration=0", "argument --duration: invalid duration value: '0'"),
+            (
+                "--duration=0",
+                "argument --duration: invalid duration value: '0': it is seconds, more than 0",
+            ),
             ("--sort=x", "argument --sort: invalid choice: 'x'"),
-            ("--max-frame=0", "argument --max-frame: invalid number of bytes value: '0'"),
+            (
+                "--max-frame=0",
+                "argument --max-frame: invalid number of bytes value: '0': it is a whole number",
+            ),
             ("no\x1bsuch", "'no\\x1bsuch' is no endpoint"),
         ):
             code, out, err = self.run_main(argument)
@@ -310,6 +339,13 @@ class ProcessTests(TestCase):
         # The rate of a moment is none.
         self.assertRegex(child.out, r"\ncounter  requests +1,234     -\n")
         self.assertEqual(child.err, "")
+
+    async def test_emptyFile(self) -> None:
+        path = self.mktemp()
+        Path(path).touch()
+        child = self.child(f"./{path}")
+        self.assertEqual(await child.ended, 1)
+        self.assertIn("it is empty, and no recording\n", child.err)
 
     async def test_noRecording(self) -> None:
         path = self.mktemp()

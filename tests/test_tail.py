@@ -12,9 +12,12 @@ import math
 import os
 import re
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -662,6 +665,14 @@ class Greeting(Protocol):
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + b"X-Padding: yes\r\n" * 10)
 
 
+class HangingUp(Protocol):
+    """A server that turns everybody away."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
 class ProcessTests(TestCase):
     """The command itself, with a real server."""
 
@@ -803,6 +814,50 @@ class ProcessTests(TestCase):
         self.addCleanup(child.kill)
         self.assertEqual(await child.ended, 1)
         self.assertIn("metrics-tcp: cannot write: No space left on device\n", child.err)
+
+    async def test_refused(self) -> None:
+        """A stream that never began is an error, though there were connections."""
+        child = self.child(self.listen(Factory.forProtocol(HangingUp)), "--duration", "1")
+        self.assertEqual(await child.ended, 1)
+        self.assertIn("it hung up before anything came: perhaps it does not allow", child.err)
+        self.assertRegex(child.err, r"nothing came from 127\.0\.0\.1:\d+ within 1 seconds\n$")
+
+    async def test_silence(self) -> None:
+        """As of a server that waits for TLS to begin."""
+        child = self.child(self.listen(Factory.forProtocol(Protocol)), "--duration", "2.5")
+        self.assertEqual(await child.ended, 1)
+        said = "nothing has come yet; does the server want TLS (--tls-ca)?"
+        self.assertEqual(child.err.count(said), 1, child.err)
+
+    async def test_wrongFiles(self) -> None:
+        """What looks like a path is told of as one."""
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        (folder / "empty.rec").touch()
+        unix = socket.socket(socket.AF_UNIX)
+        self.addCleanup(unix.close)
+        # Such a name has to be short.
+        where = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, where)
+        unix.bind(f"{where}/s")
+        for code, path, says in [
+            (1, f"{folder}/empty.rec", "it is empty, and no recording"),
+            (2, "No-such-file.rec", "No-such-file.rec: no such file, and no endpoint"),
+            (2, f"{folder}", "it is a directory, and no endpoint"),
+            (2, f"{where}/s", f"it is a socket; to connect to it, write unix:{where}/s"),
+        ]:
+            child = self.child(path)
+            self.assertEqual(await child.ended, code, child.err)
+            self.assertTrue(child.err.endswith(f"{says}\n"), child.err)
+
+    async def test_fileNamedAsPort(self) -> None:
+        """It is no recording unless it is written as a path."""
+        Path("1").write_text("")
+        self.addCleanup(os.unlink, "1")
+        for endpoint, says in [("1", "connecting to 127.0.0.1:1\n"), ("./1", "it is empty")]:
+            child = self.child(endpoint, "--duration", "0.2")
+            self.assertEqual(await child.ended, 1)
+            self.assertIn(says, child.err)
 
     async def test_badEndpoint(self) -> None:
         child = self.child("nowhere")

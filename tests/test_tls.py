@@ -26,11 +26,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import EndpointError, TcpBuilder, _arrival, _endpoints
-from txmetrics_tcp._client import Disconnected, MetricsClientFactory, MetricsClientProtocol
+from txmetrics_tcp._client import (
+    ConnectionState,
+    Disconnected,
+    MetricsClientFactory,
+    MetricsClientProtocol,
+    MetricsClientService,
+)
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._refusals import RefusalLog
+from txmetrics_tcp._tap import TappedEndpoint
 from txmetrics_tcp._tls import ServerTLS, TLSError, explain
 
 
@@ -567,6 +574,40 @@ class ClientTests(TLSTestCase):
         event = await self.begin(*trust, "--tls-cert", own.cert, "--tls-key", own.key)
         self.assertNotIsInstance(event, str)
         self.assertEqual(await self.begin(*trust), "no TLS with it: it wants a certificate")
+        await self.service.stop()
+
+    async def test_connectedWhenTrusted(self) -> None:
+        """There is no connection before the handshake, also below what records it."""
+        await self.serve()
+        port = self.address.port  # type: ignore[attr-defined]
+        for tap in (False, True):
+            for ca, says in (
+                (Authority(self).file, ["Connecting", "Disconnected"]),
+                (self.authority.file, ["Connecting", "Connected"]),
+            ):
+                endpoint = client_endpoint_from(
+                    parsed(f"127.0.0.1:{port}", "--tls-ca", ca), reactor
+                )
+                said: list[str] = []
+                done: Deferred[None] = Deferred()
+
+                def observe(
+                    state: ConnectionState, said: list[str] = said, done: Deferred[None] = done
+                ) -> None:
+                    said.append(type(state).__name__)
+                    if len(said) == 2:
+                        done.callback(None)
+
+                service = MetricsClientService(
+                    reactor,
+                    TappedEndpoint(endpoint, lambda data: None) if tap else endpoint,
+                    lambda event: None,
+                    observer=observe,
+                )
+                service.startService()
+                await done
+                self.assertEqual(said, says)
+                await service.stopService()
         await self.service.stop()
 
     async def test_plainServer(self) -> None:

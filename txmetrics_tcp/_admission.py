@@ -91,10 +91,10 @@ class Admission:
             if self.networks and not any(host in allowed for allowed in self.networks if host):
                 return "its address is not allowed"
         if self._max_clients is not None and self._clients >= self._max_clients:
-            return f"there are {self._clients} clients, which is the limit"
+            return f"{_there_are(self._clients)}, which is the limit"
         limit = self._max_per_address
         if limit is not None and host is not None and self._by_place[_place(host)] >= limit:
-            return f"there are {limit} clients from its address, which is the limit"
+            return f"{_there_are(limit)} from its address, which is the limit"
         return None
 
     def enter(self, address: IAddress | None) -> None:
@@ -134,3 +134,7 @@ def _limit(name: str, limit: int | None) -> int | None:
     if limit is not None:
         at_least(name, 1, limit)
     return limit
+
+
+def _there_are(clients: int) -> str:
+    return "there is 1 client" if clients == 1 else f"there are {clients} clients"

@@ -8,6 +8,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
@@ -21,12 +22,12 @@ def at_least_one(what: str) -> Callable[[str], int]:
     """
 
     def parse(text: str) -> int:
-        number = int(text)
-        if number < 1:
-            raise ValueError
-        return number
+        with suppress(ValueError):
+            number = int(text)
+            if number >= 1:
+                return number
+        raise _invalid(what, text, "it is a whole number, 1 or more")
 
-    parse.__name__ = what  # argparse calls it so
     return parse
 
 
@@ -36,16 +37,21 @@ def duration(text: str) -> float:
     seconds = float(match["number"]) * _UNITS[match["unit"]] if match else 0.0
     # What a reactor can count is less than what a float can.
     if not 0 < seconds < 1e9:
-        raise ValueError
+        raise _invalid("duration", text, "it is seconds, more than 0, or as 5m, 1h, 2d")
     return seconds
 
 
 def speed(text: str) -> float:
     """A factor, more than 0; C{"max"} is infinity."""
-    factor = math.inf if text == "max" else float(text)
-    if not factor > 0:
-        raise ValueError
-    return factor
+    with suppress(ValueError):
+        factor = math.inf if text == "max" else float(text)
+        if factor > 0:
+            return factor
+    raise _invalid("speed", text, 'it is a number more than 0, or "max"')
+
+
+def _invalid(what: str, text: str, rule: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"invalid {what} value: {text!r}: {rule}")
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
+    IHandshakeListener,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
@@ -28,7 +29,7 @@ from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, client_endpoint
 from txmetrics_tcp._liveness import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._tls import explain
+from txmetrics_tcp._tls import explain, is_tls
 from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 INITIAL_DELAY = 0.5
@@ -41,6 +42,7 @@ of one server do not all come back at the same moment.
 """
 
 
+@implementer(IHandshakeListener)
 class MetricsClientProtocol(Protocol):
     """
     One connection to a server: hands on its events as they come, one by one or, at a fraction of
@@ -53,6 +55,8 @@ class MetricsClientProtocol(Protocol):
     All of it belongs to the reactor thread.
 
     @ivar events: how many events have come.
+    @ivar hung_up: whether the other end has closed the connection before anything came.
+    @ivar secured: called with this protocol when the handshake of TLS is done, if there is one.
     @cvar keepalive: when a connection over TCP counts as dead though nothing comes over it.
     """
 
@@ -91,6 +95,8 @@ class MetricsClientProtocol(Protocol):
         self._closed = False
         self._failure: Failure | None = None
         self.events = 0
+        self.hung_up = False
+        self.secured: Callable[[MetricsClientProtocol], object] | None = None
 
     def close(self) -> None:
         """
@@ -112,6 +118,11 @@ class MetricsClientProtocol(Protocol):
         if self._made is not None:
             self._made(self)
 
+    def handshakeCompleted(self) -> None:
+        """TLS is established: the server is the one that was asked for."""
+        if self.secured is not None:
+            self.secured(self)
+
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
             return
@@ -132,6 +143,8 @@ class MetricsClientProtocol(Protocol):
         unfinished = self._decoder.unfinished
         if self._failure is not None:
             reason = self._failure
+        elif not (closed or unfinished or self.events):
+            self.hung_up = isinstance(reason.value, ConnectionDone | ConnectionLost)
         elif unfinished and not closed and isinstance(reason.value, ConnectionDone):
             reason = Failure(
                 ConnectionLost(f"the stream ends within a frame, after {unfinished} bytes of it")
@@ -212,7 +225,8 @@ class Connecting:
 @dataclass(frozen=True, slots=True)
 class Connected:
     """
-    There is a connection.  Whether it is to a server of metrics, the first event will tell.
+    There is a connection; with TLS, its handshake is done.  Whether it is to a server of metrics,
+    the first event will tell.
 
     @ivar address: of the server.
     """
@@ -226,15 +240,26 @@ class Disconnected:
     An attempt to connect has failed, or a connection has ended.
 
     @ivar reason: why.  `StreamError` means that the server is of another kind.
+    @ivar hung_up: whether the other end closed a connection before anything came over it.
     """
 
     reason: Failure
+    hung_up: bool = False
 
     def __str__(self) -> str:
         """The reason, as one says it, without a full stop."""
         tls = explain(self.reason.value)
         if tls is not None:
             return f"no TLS with it: {tls}"
+        if self.hung_up:
+            return (
+                "it hung up before anything came: perhaps it does not allow this address, is full,"
+                " or wants TLS"
+            )
+        error = self.reason.value
+        if type(error) is ConnectError and error.osError is not None and error.args:
+            # What the system says; Twisted puts more before it.
+            return str(error.args[0])
         text = self.reason.getErrorMessage().rstrip(".")
         return text or type(self.reason.value).__name__
 
@@ -334,13 +359,20 @@ class MetricsClientService(ClientService):
 
     def _made(self, protocol: MetricsClientProtocol) -> None:
         self._protocol = protocol
+        if is_tls(protocol.transport):
+            # Until then it may turn out to be another server, or none that knows TLS.
+            protocol.secured = self._there
+        else:
+            self._there(protocol)
+
+    def _there(self, protocol: MetricsClientProtocol) -> None:
         self._tell(Connected(protocol.transport.getPeer()))
 
     def _ended(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
         self._protocol = None
         if protocol.events and not isinstance(reason.value, StreamError):
             self._failures = 0
-        self._tell(Disconnected(reason))
+        self._tell(Disconnected(reason, protocol.hung_up))
 
     def _next_delay(self) -> float:
         self._failures += 1

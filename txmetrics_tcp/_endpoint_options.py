@@ -8,6 +8,8 @@ not one argument called C{endpoint}, `add_tls_arguments`, and then `client_endpo
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -18,6 +20,7 @@ from txmetrics_tcp._endpoints import (
     client_endpoint,
     has_own_tls,
     host_of,
+    reads_as_endpoint,
 )
 from txmetrics_tcp._tls import TLSError, with_tls
 
@@ -69,6 +72,16 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def is_recording(text: str) -> bool:
+    """
+    Whether what a user wrote is a file to read, rather than where a server is.
+
+    What reads as an endpoint is one, also where there is a file of that name: C{./5000} is the
+    file.
+    """
+    return not reads_as_endpoint(text) and os.path.isfile(text)
+
+
 def client_endpoint_from(
     options: argparse.Namespace, reactor: Any, endpoint: str | None = None
 ) -> IStreamClientEndpoint:
@@ -81,9 +94,10 @@ def client_endpoint_from(
         line, is for the user.
     """
     text = options.endpoint if endpoint is None else endpoint
+    _check_no_path(text)
     plain = client_endpoint(reactor, text)
     files = options.tls_ca, options.tls_key, options.tls_cert
-    if not (options.tls or options.tls_name or any(files)):
+    if not wants_tls(options):
         return plain
     if has_own_tls(text):
         raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
@@ -96,3 +110,29 @@ def client_endpoint_from(
         return with_tls(plain, name, *files)
     except TLSError as error:
         raise EndpointError(f"no TLS with {text}: {error}") from None
+
+
+def wants_tls(options: argparse.Namespace) -> bool:
+    """Whether any of the options of TLS was given."""
+    files = options.tls_ca, options.tls_key, options.tls_cert
+    return bool(options.tls or options.tls_name or any(files))
+
+
+def _check_no_path(text: str) -> None:
+    """
+    @raise EndpointError: it is the path of something that is no endpoint.
+    """
+    if ":" in text or not (os.sep in text or "." in text):
+        return
+    try:
+        kind = os.stat(text).st_mode
+    except (OSError, ValueError):
+        why = "no such file, and no endpoint"
+    else:
+        if stat.S_ISSOCK(kind):
+            why = f"it is a socket; to connect to it, write unix:{text}"
+        elif stat.S_ISDIR(kind):
+            why = "it is a directory, and no endpoint"
+        else:
+            why = "it is no regular file, and no endpoint"
+    raise EndpointError(f"{text}: {why}")

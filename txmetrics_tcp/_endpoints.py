@@ -55,7 +55,10 @@ DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 _PORT = re.compile(r"[0-9]+")
 _HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base (\d+): (.*)")
+_NO_PARAMETER = re.compile(r"unexpected keyword argument '(\w+)'")
 _NO_HOST = {"unix", "systemd", "fd", "stdio"}
+_PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 
@@ -102,6 +105,15 @@ def host_of(text: str | int) -> str | None:
         text = text.partition(":")[0] + ":0"
     match = _HOST_PORT.fullmatch(text)
     return None if match is None or match["host"] in _NO_HOST else match["v6"] or match["host"]
+
+
+def reads_as_endpoint(text: str) -> bool:
+    """Whether somebody who writes this means an endpoint rather than a file of that name."""
+    return (
+        _PORT.fullmatch(text) is not None
+        or _HOST_PORT.fullmatch(text) is not None
+        or text.startswith(_PREFIXED)
+    )
 
 
 def has_own_tls(text: str) -> bool:
@@ -181,4 +193,17 @@ def _prefixes(parsers: Any) -> set[str]:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """What a parser of Twisted's has against it, without what Python calls things."""
+    said = str(error)
+    if isinstance(error, OSError):
+        return error.strerror or said
+    if said.startswith("Unknown endpoint type"):
+        # It goes on in lower case, whatever was written.
+        return "there is no such kind of endpoint"
+    if match := _NO_NUMBER.match(said):
+        return f"{match[2]} is no {'octal ' if match[1] == '8' else ''}number"
+    if match := _NO_PARAMETER.search(said):
+        return f"there is no {match[1]} in an endpoint of this kind"
+    if isinstance(error, ValueError) and said:
+        return said
+    return "something is missing in it, or too much"

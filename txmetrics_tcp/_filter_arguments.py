@@ -18,7 +18,13 @@ FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
 def add_filter_argument(parser: argparse.ArgumentParser, help: str) -> None:
     """Add C{--filter}, which may be given several times; C{options.filter} is their list."""
     parser.add_argument(
-        "--filter", action="append", type=_filter, default=[], metavar="TEXT", help=help
+        "--filter",
+        action="append",
+        type=_filter,
+        default=[],
+        metavar="TEXT",
+        # "--filter -term" is two options to argparse.
+        help=f"{help}; what is not wanted is written !TERM, since -TERM looks like an option",
     )
 
 

@@ -85,6 +85,9 @@ _TERM = re.compile(
     re.VERBOSE,
 )
 
+# Paths are words, too; but hardly what has one of these.
+_OPEN_REGEX = re.compile(r"/[^\"]*([()|^$\[\]\\]|\.[*+])")
+
 
 def _term(match: re.Match[str]) -> Callable[[Key], bool]:
     if match["regex"] is not None:
@@ -98,6 +101,11 @@ def _term(match: re.Match[str]) -> Callable[[Key], bool]:
     if kind == "has":
         return _has_label(text)
     if kind == "word":
+        if _OPEN_REGEX.match(match["word"]):
+            raise FilterError(
+                f"a regular expression ends with a slash, unlike {match['word']}; in quotes, that"
+                " is a word"
+            )
         return _word(text)
     written = match[0].strip().lstrip("-!")
     if written.startswith("kind:"):

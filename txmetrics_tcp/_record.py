@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from typing import Any
 
@@ -19,13 +20,18 @@ from txmetrics_tcp._arguments import at_least_one, duration
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
-from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp._endpoint_options import (
+    add_endpoint_arguments,
+    client_endpoint_from,
+    wants_tls,
+)
+from txmetrics_tcp._endpoints import EndpointError, reads_as_endpoint
 from txmetrics_tcp._frames import Frames
 from txmetrics_tcp._model import Event, Metric, Status
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_size, show_time
 from txmetrics_tcp._recording_writer import RecordingWriter
-from txmetrics_tcp._remarks import ConnectionRemarks, server_name
+from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._tap import TappedEndpoint
 from txmetrics_tcp._wire import MAX_FRAME
@@ -39,7 +45,7 @@ class Record:
     Writes what a service receives to a recording.
 
     @ivar metrics: how many events of metrics have been recorded.
-    @ivar connected: whether there ever was a connection.
+    @ivar told: whether anything has ever come.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Record:
         self._fail = fail
         self._count = count
         self.metrics = 0
-        self.connected = False
+        self.told = False
         self._missed_before = 0
         self._missed_now = 0
         # Only to end in the middle of what came at once.
@@ -73,13 +79,13 @@ class Record:
 
     def begin(self) -> None:
         """There is a connection."""
-        self.connected = True
         self._missed_before, self._missed_now = self.missed, 0
         self._frames = Frames(MAX_RECORDED_FRAME)
         self._write(self._writer.connected)
 
     def received(self, events: list[Event]) -> None:
         """Events have come.  The bytes that they were made of come after them, to `tap`."""
+        self.told = True
         for event in events:
             if isinstance(event, Metric):
                 self.metrics += 1
@@ -143,8 +149,14 @@ class _Command:
 
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
         """
-        @raise EndpointError: the endpoint cannot be understood.
+        @raise EndpointError: the endpoint cannot be understood, or is where the file should be.
         """
+        if reads_as_endpoint(options.file):
+            # FILE forgotten: it would record what is at the default endpoint.
+            raise EndpointError(
+                f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of that"
+                f" name is meant, write ./{options.file}"
+            )
         self._options = options
         self._clock: IReactorTime = reactor
         self._endpoint = client_endpoint_from(options, reactor)
@@ -154,6 +166,7 @@ class _Command:
 
     def run(self) -> int:
         options = self._options
+        was_there = os.path.lexists(options.file)
         try:
             self._writer = _writer(options)
         except RecordingError as error:
@@ -173,17 +186,22 @@ class _Command:
         self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
         self._record = Record(self._writer, self._running.stop, self._fail, options.count)
         self._remarks = ConnectionRemarks(options.endpoint, self._progress.say)
+        self._silence = SilenceRemark(self._clock, self._progress.say, wants_tls(options))
         self._service = MetricsClientService(
             self._reactor,
             TappedEndpoint(self._endpoint, self._record.tap),
-            received_many=self._record.received,
+            received_many=self._received,
             observer=self._state_changed,
             max_frame=options.max_frame,
         )
         self._flushing = LoopingCall(self._record.flush)
         self._flushing.clock = self._clock
         code = self._running.run(self._start)
-        return 1 if self._failed else code or (0 if self._record.connected else 1)
+        if not (self._record.told or was_there or options.file == "-"):
+            # An empty file would be in the way of the next attempt.
+            with suppress(OSError):
+                os.unlink(options.file)
+        return 1 if self._failed else code or (0 if self._record.told else 1)
 
     def _start(self) -> None:
         self._started = self._clock.seconds()
@@ -202,9 +220,15 @@ class _Command:
             self._say_result()
         return stopped
 
+    def _received(self, events: list[Event]) -> None:
+        self._silence.over()
+        self._record.received(events)
+
     def _state_changed(self, state: ConnectionState) -> None:
+        self._silence.over()
         if isinstance(state, Connected):
             self._record.begin()
+            self._silence.connected()
         self._remarks.state_changed(state)
 
     def _fail(self, error: OSError) -> None:
@@ -230,8 +254,8 @@ class _Command:
 
     def _say_result(self) -> None:
         record = self._record
-        if not record.connected:
-            say(f"there was no connection to {server_name(self._options.endpoint)}")
+        if not record.told:
+            say(f"nothing came from {server_name(self._options.endpoint)}")
         missed = f"; the server says that {record.missed:,} were missed" if record.missed else ""
         seconds = self._clock.seconds() - self._started
         say(
@@ -291,13 +315,15 @@ def add_command(commands: Any) -> None:
         second. A file that was cut off, by a full disk or a crash, can still be read and
         appended to.""",
         epilog="""Exit codes: 0 when it ended as it was to, also by Ctrl-C or SIGTERM; 1 when the
-        file cannot be written (a full disk, or it is there already), or when there never was a
-        connection; 2 for wrong arguments. The file is closed properly in every case.""",
+        file cannot be written (a full disk, or it is there already), or when nothing ever came: no
+        connection, or one that was refused; a file that was made for it is then removed; 2 for
+        wrong arguments. The file is closed properly in every case.""",
     )
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="""the file to write, which must not be there yet; "-" is standard output""",
+        help="""the file to write, which must not be there yet; "-" is standard output; what reads
+        as an endpoint is refused: ./5000 is a file of that name""",
     )
     add_endpoint_arguments(parser)
     parser.add_argument(

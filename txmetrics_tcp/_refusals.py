@@ -72,8 +72,9 @@ class RefusalLog:
         self._more = {reason: more for reason, more in self._more.items() if more.clients}
         for reason, more in self._more.items():
             self._log.warn(
-                "{clients} more clients were turned away because {reason}; the last was {address}",
+                "{clients} more {were} turned away because {reason}; the last was {address}",
                 clients=more.clients,
+                were="client was" if more.clients == 1 else "clients were",
                 reason=reason,
                 address=more.last,
             )

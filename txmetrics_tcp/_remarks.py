@@ -6,8 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
 from txmetrics_tcp._client import Connected, Connecting, ConnectionState, Disconnected, Waiting
 from txmetrics_tcp._endpoints import DEFAULT_HOST
+
+SILENCE = 2.0
+"""After how many seconds of a connection without a single event that is said."""
 
 
 class ConnectionRemarks:
@@ -38,6 +43,43 @@ class ConnectionRemarks:
             case Waiting():
                 self._say(f"{self._lost}; next attempt in {state.seconds:.1f} seconds")
                 self._lost = ""
+
+
+class SilenceRemark:
+    """
+    Says, once, that nothing has come over a connection for a while.
+
+    A server that wants TLS waits as we do, if we do not speak it.
+    """
+
+    def __init__(self, clock: IReactorTime, say: Callable[[str], object], tls: bool) -> None:
+        """
+        @param say: takes a remark of one line.
+        @param tls: whether we speak it.
+        """
+        self._clock = clock
+        self._say = say
+        self._tls = tls
+        self._said = False
+        self._waiting: IDelayedCall | None = None
+
+    def connected(self) -> None:
+        """There is a connection, over which nothing has come."""
+        if not self._said:
+            self.over()
+            self._waiting = self._clock.callLater(SILENCE, self._remark)
+
+    def over(self) -> None:
+        """Something has come, or nothing will."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _remark(self) -> None:
+        self._waiting = None
+        self._said = True
+        hint = "" if self._tls else "; does the server want TLS (--tls-ca)?"
+        self._say(f"nothing has come yet{hint}")
 
 
 def server_name(endpoint: str) -> str:

@@ -56,7 +56,7 @@ class _Command:
         try:
             self._file = open(self._options.file, "rb")  # noqa: SIM115
             self._size = os.fstat(self._file.fileno()).st_size
-            self._reader = RecordingReader(self._file)
+            self._reader = RecordingReader.begun(self._file)
         except RecordingError as error:
             say(f"cannot replay {self._options.file}: {error}")
             return 1

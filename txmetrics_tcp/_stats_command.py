@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -21,6 +22,8 @@ from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
     client_endpoint_from,
+    is_recording,
+    wants_tls,
 )
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument, wanted
@@ -28,7 +31,7 @@ from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording import RecordingReader
-from txmetrics_tcp._remarks import server_name
+from txmetrics_tcp._remarks import SilenceRemark, server_name
 from txmetrics_tcp._report import SORTS, Report
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._sketch import has_percentiles
@@ -61,12 +64,14 @@ class Watch:
         say: Callable[[str], object],
         over: Callable[[int], object],
         max_frame: int = MAX_FRAME,
+        tls: bool = False,
     ) -> None:
         """
         @param seconds: how long to watch, from the first connection on; and how long to wait for
             that.
         @param say: takes a remark of one line, for people.
         @param over: called with an exit code when it is over.
+        @param tls: whether the server is spoken to with TLS.
         """
         self._clock: IReactorTime = reactor
         self._limit = seconds
@@ -77,6 +82,7 @@ class Watch:
         self.connections = 0
         self.told = False
         self._said = ""
+        self._silence = SilenceRemark(reactor, say, tls)
         self._stopped = False
         self._began: float = reactor.seconds()
         self._service = MetricsClientService(
@@ -105,6 +111,7 @@ class Watch:
         @return: a Deferred that fires when the connection is closed.
         """
         self._stopped = True
+        self._silence.over()
         if self._ending.active():
             self._ending.cancel()
         return self._service.stopService()
@@ -120,14 +127,17 @@ class Watch:
 
     def _received(self, events: list[Event]) -> None:
         self.told = True
+        self._silence.over()
+        self._said = ""
         self.view.fold(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
+        self._silence.over()
         match state:
             case Connected():
                 self.view.connected()
                 self.connections += 1
-                self._said = ""
+                self._silence.connected()
                 if self.connections == 1:
                     self._ending.cancel()
                     self._began = self._clock.seconds()
@@ -147,7 +157,9 @@ class Watch:
         if not self.connections:
             self._say(f"no connection to {self.name} within {self._limit:g} seconds")
         elif not self.told:
-            self._say(f"nothing came from {self.name}: is it a server of metrics?")
+            # Why a connection ended has been said, if it has.
+            question = "" if self._said else ": is it a server of metrics?"
+            self._say(f"nothing came from {self.name}{question}")
         self._over(0 if self.told else 1)
 
 
@@ -175,7 +187,7 @@ class WatchRecording:
         """
         self._reactor = reactor
         self._size = os.fstat(file.fileno()).st_size
-        self._reader = RecordingReader(file)
+        self._reader = RecordingReader.begun(file)
         self._chunks = iter(self._reader)
         self._limit = seconds
         self._say = say
@@ -261,11 +273,12 @@ class _Command:
             # What is descriptor 1 by now is something else, the reactor's for example.
             say("cannot write: standard output is closed")
             return 1
-        if not os.path.isfile(text):
+        if not is_recording(text):
             endpoint = client_endpoint_from(self._options, self._reactor)
             seconds = self._options.duration or DEFAULT_SECONDS
             name = server_name(text)
-            return self._run(Watch, endpoint, name, seconds)
+            watch = partial(Watch, tls=wants_tls(self._options))
+            return self._run(watch, endpoint, name, seconds)
         try:
             with open(text, "rb") as file:
                 return self._run(WatchRecording, file, text, self._options.duration)
@@ -345,8 +358,8 @@ def add_command(commands: Any) -> None:
 {FILTERS_HELP}
 Exit codes:
   0    when all went well; losses are told in the last line, and are no error
-  1    when there was no connection within the time, when what came is no
-       stream of metrics, when a recording is damaged, or when the result
+  1    when there was no connection within the time, when nothing came, when
+       what came is no stream of metrics, when a recording is damaged, or when the result
        cannot be written
   2    for wrong arguments
   130  when interrupted (Ctrl-C), with what was seen so far

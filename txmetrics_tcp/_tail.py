@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -17,15 +16,19 @@ from txmetrics_tcp._arguments import HelpFormatter, at_least_one, duration
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
-from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
-from txmetrics_tcp._endpoints import EndpointError
+from txmetrics_tcp._endpoint_options import (
+    add_endpoint_arguments,
+    client_endpoint_from,
+    is_recording,
+    wants_tls,
+)
 from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
 from txmetrics_tcp._filters import Filter
 from txmetrics_tcp._lines import JsonLines, Lines, TextLines
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._output import Output, ReaderGone, say
 from txmetrics_tcp._recording import RecordingReader
-from txmetrics_tcp._remarks import ConnectionRemarks
+from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._selection import Selection
 from txmetrics_tcp._wire import MAX_FRAME, StreamError
@@ -38,10 +41,10 @@ class Tail:
     Lines are written together, once for each turn of the reactor, so that a burst costs one
     write and a single event waits for nothing.
 
-    @ivar connected: whether there ever was a connection.
+    @ivar told: whether anything has ever come.
     """
 
-    connected = False
+    told = False
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Tail:
         stop: Callable[[int], object],
         filters: Sequence[Filter] = (),
         count: int | None = None,
+        tls: bool = False,
     ) -> None:
         """
         @param endpoint: where the server is, as the user wrote it.
@@ -62,6 +66,7 @@ class Tail:
         @param stop: called with an exit code when there is no point in going on.
         @param filters: whose series are written; without any, all.
         @param count: after how many events of metrics it is over; None for never.
+        @param tls: whether the server is spoken to with TLS.
         """
         self._clock = clock
         self._make_lines = make_lines
@@ -71,6 +76,7 @@ class Tail:
         self._filters = filters
         self._left = count
         self._remarks = ConnectionRemarks(endpoint, say)
+        self._silence = SilenceRemark(clock, say, tls)
         self.begin()
         self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
@@ -82,6 +88,8 @@ class Tail:
 
     def received(self, event: Event) -> None:
         """An event has come."""
+        self.told = True
+        self._silence.over()
         if self._left == 0:
             return
         for selected in self._select(event):
@@ -98,9 +106,10 @@ class Tail:
         """The connection is in another state."""
         # What is said is to stand below the events that came before.
         self.flush()
+        self._silence.over()
         if isinstance(state, Connected):
-            self.connected = True
             self.begin()
+            self._silence.connected()
         self._remarks.state_changed(state)
 
     def flush(self) -> None:
@@ -138,7 +147,7 @@ class _RecordingTail:
         self._stop = stop
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed when it has been read
         try:
-            self._reader = RecordingReader(self._file)
+            self._reader = RecordingReader.begun(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -203,17 +212,20 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         running.stop,
         options.filter,
         options.count,
+        wants_tls(options),
     )
     start: Callable[[], object]
     stop: Callable[[], object]
-    recorded = os.path.isfile(options.endpoint)
+    recorded = is_recording(options.endpoint)
     if recorded:
         try:
             recording = _RecordingTail(reactor, options.endpoint, tail, running.stop)
         except RecordingError as error:
-            raise EndpointError(f"{options.endpoint}: {error}") from None
+            say(f"{options.endpoint}: {error}")
+            return 1
         except OSError as error:
-            raise EndpointError(f"{options.endpoint}: {error.strerror or error}") from None
+            say(f"{options.endpoint}: {error.strerror or error}")
+            return 1
         start, stop = recording.start, recording.stop
     else:
         service = MetricsClientService(
@@ -224,6 +236,15 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
             max_frame=options.max_frame,
         )
         start, stop = service.startService, service.stopService
+
+    def timed_out() -> int:
+        if recorded or tail.told:
+            return 0
+        say(
+            f"nothing came from {server_name(options.endpoint)} within {options.duration:g} seconds"
+        )
+        return 1
+
     if sys.stdout is None:
         # What is descriptor 1 by now is something else, the reactor's for example.
         say("cannot write: standard output is closed")
@@ -231,9 +252,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     if ReaderGone.watches(1):
         reactor.addReader(ReaderGone(1, lambda: running.stop(0)))
     if options.duration is not None:
-        reactor.callLater(
-            options.duration, lambda: running.stop(0 if recorded or tail.connected else 1)
-        )
+        reactor.callLater(options.duration, lambda: running.stop(timed_out()))
     return running.run(start)
 
 
@@ -256,8 +275,8 @@ def add_command(commands: Any) -> None:
 Exit codes:
   0    after --count, --duration or the end of a recording; or when nobody
        reads the output any more (as with "| head")
-  1    when it cannot be written, when a recording is damaged, or when there
-       was no connection within --duration
+  1    when it cannot be written, when a file is no recording or damaged, or
+       when nothing at all came within --duration: no connection, or a refused one
   2    for wrong arguments
   130  when interrupted (Ctrl-C)
   143  when terminated

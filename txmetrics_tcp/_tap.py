@@ -8,7 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
@@ -41,6 +46,7 @@ class TappedEndpoint:
         return connecting
 
 
+@implementer(IHandshakeListener)
 class _Tapped(ProtocolWrapper):
     """A transport to the protocol, which the protocol may close, and a protocol to a transport."""
 
@@ -48,6 +54,15 @@ class _Tapped(ProtocolWrapper):
     transport: Any
 
     _closed = False
+
+    @property
+    def untapped(self) -> Any:
+        """The transport below."""
+        return self.transport
+
+    def handshakeCompleted(self) -> None:
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)

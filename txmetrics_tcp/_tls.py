@@ -134,10 +134,11 @@ def with_tls(
 
 
 def is_tls(transport: object) -> bool:
-    """Whether a transport is TLS, directly: it then tells when its handshake is done."""
+    """Whether a transport is TLS, directly or tapped: it then tells when its handshake is done."""
     # Without importing it: who has such a transport has done so.
     tls = sys.modules.get("twisted.protocols.tls")
-    return tls is not None and isinstance(transport, tls.TLSMemoryBIOProtocol)
+    below = getattr(transport, "untapped", transport)
+    return tls is not None and isinstance(below, tls.TLSMemoryBIOProtocol)
 
 
 def explain(error: BaseException | None) -> str | None:

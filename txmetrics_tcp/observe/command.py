@@ -21,6 +21,7 @@ from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
     client_endpoint_from,
+    is_recording,
 )
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, DEFAULT_HOST, EndpointError
 from txmetrics_tcp._lines import visible
@@ -100,7 +101,7 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
     """
     from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
 
-    if os.path.isfile(text):
+    if is_recording(text):
         try:
             return RecordingSource(reactor, text)
         except RecordingError as error:
