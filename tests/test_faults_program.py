@@ -64,11 +64,12 @@ class BlockedReactorTests(ProgramTestCase):
         factory = await self.exporter_with_own_metrics()
         client = await self.connect()
         reading = self.in_thread(client.read)
-        recorded, over = threading.Event(), Deferred[bool]()
+        blocked, recorded, over = threading.Event(), threading.Event(), Deferred[bool]()
 
         def record(thread: int) -> None:
             counter = factory.recorder.counter("c", thread=thread)
             gauge = factory.recorder.gauge("g", thread=thread)
+            blocked.wait(PATIENCE)
             for _ in range(EACH):
                 counter.increment()
                 gauge.increment(0.5)
@@ -83,6 +84,7 @@ class BlockedReactorTests(ProgramTestCase):
 
         def block() -> None:
             ends = time.monotonic() + BLOCKED
+            blocked.set()
             # Were they to wait for the reactor, this would be false.
             in_time = recorded.wait(PATIENCE)
             time.sleep(max(0.0, ends - time.monotonic()))
