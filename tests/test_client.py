@@ -17,6 +17,7 @@ from twisted.internet.error import (
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
+    getConnectError,
 )
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import LogLevel, capturedLogs
@@ -409,6 +410,12 @@ class ServiceTests(SynchronousTestCase):
                 HUNG_UP,
             ],
         )
+
+    def test_systemError(self) -> None:
+        """What the system says about a socket that is not there, and no more."""
+        self.start()
+        self.endpoint.fail(getConnectError(OSError(2, "No such file or directory")))
+        self.assertEqual(self.said()[1], "disconnected No such file or directory")
 
     def test_beginsAnew(self) -> None:
         """Once an event came, the next failure counts as the first."""

@@ -234,7 +234,7 @@ class CommandTests(SynchronousTestCase):
             for _ in range(2):
                 code, said, _ = self.start(self.path, port, "--duration", "0.3").end()
                 self.assertEqual(code, 1, said)
-                self.assertIn(f"nothing came from 127.0.0.1:{port}", said)
+                self.assertIn(f"nothing came from 127.0.0.1:{port}, nothing is recorded", said)
                 self.assertFalse(Path(self.path).exists())
             Path(self.path).write_bytes(record(STREAM))
             code, said, _ = self.start(self.path, port, "--append", "--duration", "0.3").end()

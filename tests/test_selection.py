@@ -183,6 +183,11 @@ class CommandTests(SynchronousTestCase):
         status, out, _ = self.tail(port, "--filter", "nothing_like_that", "--duration", "0.3")
         self.assertEqual((status, out.count("\n")), (0, 1))
 
+    def test_help(self) -> None:
+        """-TERM at the beginning of a filter would be an option."""
+        _, said, _ = self.tail("--help")
+        self.assertIn("what is not wanted is written !TERM", " ".join(said.split()))
+
     def test_bad(self) -> None:
         Path(self.path).write_text("hello")
         for status, arguments, says in [

@@ -30,7 +30,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -49,6 +49,7 @@ from txmetrics_tcp._client import Connected, Connecting, Disconnected, Waiting
 from txmetrics_tcp._lines import MAX_UNITS, JsonLines, TextLines, visible
 from txmetrics_tcp._model import U64_MAX, Status
 from txmetrics_tcp._output import Output, ReaderGone
+from txmetrics_tcp._remarks import SILENCE, SilenceRemark
 from txmetrics_tcp._tail import Tail
 from txmetrics_tcp.cli import main
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -663,6 +664,34 @@ class Greeting(Protocol):
     def connectionMade(self) -> None:
         assert self.transport is not None
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + b"X-Padding: yes\r\n" * 10)
+
+
+class SilenceTests(SynchronousTestCase):
+    """What is said about a connection over which nothing comes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.said: list[str] = []
+
+    def test_once(self) -> None:
+        """Of several such connections, of the first that lasts."""
+        silence = SilenceRemark(self.clock, self.said.append, tls=False)
+        silence.connected()
+        self.clock.advance(SILENCE / 2)
+        silence.over()
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.said, [])
+        for _ in range(2):
+            silence.connected()
+            self.clock.advance(SILENCE)
+            silence.over()
+        self.assertEqual(self.said, ["nothing has come yet; does the server want TLS (--tls-ca)?"])
+
+    def test_withTLS(self) -> None:
+        """Then that is not the question."""
+        SilenceRemark(self.clock, self.said.append, tls=True).connected()
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.said, ["nothing has come yet"])
 
 
 class HangingUp(Protocol):

@@ -255,7 +255,8 @@ class _Command:
     def _say_result(self) -> None:
         record = self._record
         if not record.told:
-            say(f"nothing came from {server_name(self._options.endpoint)}")
+            say(f"nothing came from {server_name(self._options.endpoint)}, nothing is recorded")
+            return
         missed = f"; the server says that {record.missed:,} were missed" if record.missed else ""
         seconds = self._clock.seconds() - self._started
         say(
