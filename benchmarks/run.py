@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,13 +25,15 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from suite.bench import Bench  # noqa: E402
 from suite.commands import allow_many_files  # noqa: E402
 from suite.figures import Section  # noqa: E402
-from suite.page import Machine, to_json, to_page, to_table  # noqa: E402
+from suite.page import Machine, from_json, to_json, to_page, to_table  # noqa: E402
 from suite.peers import PeerError, Peers, build  # noqa: E402
+from suite.plots import charts  # noqa: E402
 
 BENCHMARKS = (
     "throughput",
     "overload",
     "lossless",
+    "loss",
     "cost",
     "paced",
     "latency",
@@ -42,6 +45,9 @@ BENCHMARKS = (
     "observing",
     "snapshot",
 )
+LATER = "measured in a later run"
+"""What of a machine says which sections were, where others were kept."""
+
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PROGRAMS = HERE / "rust" / "target" / "programs"
 
@@ -89,6 +95,37 @@ def measure(bench: Bench, names: list[str]) -> list[Section]:
     return sections
 
 
+def kept(file: Path, about: Machine) -> list[Section]:
+    """
+    What an earlier run has measured.
+
+    @raise ValueError: it is of another machine, or of other versions.
+    """
+    modules = [importlib.import_module(f"suite.{name}") for name in BENCHMARKS]
+    earlier, sections = from_json(file.read_text(), {one.TITLE: one.HOW for one in modules})
+    for what in {**about, **earlier}:
+        if what not in ("date", LATER) and about.get(what) != earlier.get(what):
+            raise ValueError(f"{what}: {earlier.get(what)} there, {about.get(what)} now")
+    return sections
+
+
+def in_order(sections: Iterable[Section]) -> list[Section]:
+    """As on the page; of those that are there twice, the last."""
+    by_title = {section.title: section for section in sections}
+    titles = [importlib.import_module(f"suite.{name}").TITLE for name in BENCHMARKS]
+    return [by_title[title] for title in titles if title in by_title]
+
+
+def write_page(page: Path, about: Machine, sections: list[Section]) -> None:
+    """The page, and its charts in a directory beside it."""
+    drawn = charts(sections)
+    directory = page.with_suffix("")
+    directory.mkdir(exist_ok=True)
+    for chart in drawn:
+        (directory / f"{chart.name}.svg").write_text(chart.svg)
+    page.write_text(to_page(about, sections, drawn, directory.name))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure txmetrics_tcp.")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
@@ -97,25 +134,34 @@ def main() -> int:
         "--page",
         type=Path,
         metavar="FILE",
-        help="write the page there (docs/benchmarks.md if everything is measured in full)",
+        help="write the page there, its charts beside it (docs/benchmarks.md if all is there, in"
+        " full)",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="take what is not measured now from there: the JSON of an earlier run like this one",
+    )
     options = parser.parse_args()
     allow_many_files()
-    complete = not options.quick and tuple(options.only) == BENCHMARKS
     try:
         peers = build(PROGRAMS)
-        bench = Bench(peers, options.quick)
-        sections = measure(bench, list(options.only))
-    except (PeerError, subprocess.SubprocessError) as error:
+        about = machine(peers, options.quick)
+        earlier = kept(options.keep, about) if options.keep else []
+        if earlier:
+            about[LATER] = ", ".join(options.only)
+        sections = in_order([*earlier, *measure(Bench(peers, options.quick), list(options.only))])
+    except (PeerError, subprocess.SubprocessError, OSError, ValueError) as error:
         print(f"benchmarks/run.py: {error}", file=sys.stderr)
         return 1
-    about = machine(peers, options.quick)
     if options.json:
         options.json.write_text(to_json(about, sections) + "\n")
+    complete = not options.quick and len(sections) == len(BENCHMARKS)
     page = options.page or (PAGE if complete and peers.rust else None)
     if page:
-        page.write_text(to_page(about, sections))
+        write_page(page, about, sections)
     return 0
 
 

@@ -12,6 +12,8 @@ EMPTY = "empty method call"
 PROMETHEUS = "prometheus_client"
 OPENTELEMETRY = "OpenTelemetry"
 
+TITLE = "What one record costs"
+
 HOW = """\
 One thread calls in a loop, of which the cost of the loop itself is taken off; the time is the
 processor's for this thread, and the least of five times 20,000 calls. With totals on, the cost
@@ -105,4 +107,4 @@ def run(bench: Bench) -> Section:
     for what, columns, base, goal in LINES:
         samples = {column: measured.get(name, []) for column, name in columns.items()}
         rows.append(Row.of(what, "ns", samples, base, goal))
-    return Section("What one record costs", HOW, rows)
+    return Section(TITLE, HOW, rows)

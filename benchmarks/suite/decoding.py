@@ -17,6 +17,8 @@ from txmetrics_tcp import Decoder, Key, Metric, MetricKind, Operation, encode_me
 
 PIECE = 64 * 1024
 
+TITLE = "Decoding"
+
 HOW = """\
 A stream in memory, of the counter that all is measured with, is decoded: by our `Decoder`, in
 pieces of 64 KiB, into events, which are then dropped; and by prost, as the clients of the Rust
@@ -67,4 +69,4 @@ def run(bench: Bench) -> Section:
             speed.setdefault(OURS, []).append(decode(data, events))
             if bench.peers.rust:
                 speed.setdefault(REFERENCE, []).append(prost(bench, file.name, events))
-    return Section("Decoding", HOW, [Row.of("decoded", "events/s", speed, REFERENCE, Goal(0.25))])
+    return Section(TITLE, HOW, [Row.of("decoded", "events/s", speed, REFERENCE, Goal(0.25))])

@@ -15,6 +15,8 @@ CLIENTS = 100
 WRITES = "bare transport.write"
 SENDS = "a bare loop of send"
 
+TITLE = "Fan-out against its limit"
+
 HOW = """\
 The same 62 KB go to 100 sockets each, through the exporter, through a Twisted factory that does
 nothing but write them, and in a bare loop of `send`, in turns, within one process. They are 60 long
@@ -54,4 +56,4 @@ def run(bench: Bench) -> Section:
         for reader in (ours, writes, sends):
             until_read(reader, answer["events"] * (2 + batches * len(rounds)))
     row = Row.of("to 100 clients", "MB/s", speed, SENDS, Goal(0.8))
-    return Section("Fan-out against its limit", HOW, [row])
+    return Section(TITLE, HOW, [row])

@@ -17,6 +17,8 @@ TICK_US = 500
 HIGHEST = 1_800_000.0
 """Where the search ends: more could overrun a buffer of 1024 within a tick."""
 
+TITLE = "Highest rate without a loss"
+
 HOW = """\
 A program records for half a second at a steady rate, in ticks of half a millisecond, with the
 default buffers of 1024 events. If every client has read every event, a higher rate follows, else a
@@ -104,4 +106,4 @@ def run(bench: Bench) -> Section:
         names = (OURS, REFERENCE) if bench.quick else (OURS, REACTOR, REFERENCE)
         samples = bench.alternate(2, measure, *names)
         rows.append(Row.of(clients_text(clients), "events/s", samples, REFERENCE, goal))
-    return Section("Highest rate without a loss", HOW, rows)
+    return Section(TITLE, HOW, rows)

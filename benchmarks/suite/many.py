@@ -12,6 +12,8 @@ CLIENTS = 1000
 RATE = 1000
 BARE = "bare transport.write"
 
+TITLE = "A thousand clients, a thousand events per second"
+
 HOW = """\
 A program records 1000 events per second for 1000 clients, with the default buffers; beside it, a
 Twisted server that does nothing but write the same bytes, ready-made, to 1000 transports. In ticks
@@ -47,4 +49,4 @@ def run(bench: Bench) -> Section:
             samples[BARE].append(measure(bench, False, tick_us))
         what = f"in ticks of {tick_us // 1000} ms"
         rows.append(Row.of(what, "s of processor time per s", samples, BARE, goal))
-    return Section("A thousand clients, a thousand events per second", HOW, rows)
+    return Section(TITLE, HOW, rows)

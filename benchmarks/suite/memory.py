@@ -13,6 +13,8 @@ from suite.peers import Server, python
 
 STUCK = 100
 
+TITLE = "Memory"
+
 HOW = """\
 Resident memory of the server's process; that of the reference is all its own, ours includes the
 interpreter. Idle is with nobody connected; the bare Twisted server is
@@ -78,7 +80,7 @@ def run(bench: Bench) -> Section:
         with start(subject) as server:
             stucks.setdefault(subject.name, []).append(stuck(bench, server))
     return Section(
-        "Memory",
+        TITLE,
         HOW,
         [
             Row.of("idle", "MB", {name: idles.get(name, []) for name in (OURS, REFERENCE, BARE)}),

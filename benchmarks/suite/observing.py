@@ -30,6 +30,8 @@ GOAL = 100_000
 
 LINES, COLUMNS = 45, 160
 
+TITLE = "Observing"
+
 HOW = """\
 `metrics-tcp observe` in a terminal of 160 by 45, sorted by rate. It is sent a stream that is made
 beforehand, of counters, gauges and histograms in equal numbers; sending does little more than
@@ -150,4 +152,4 @@ def run(bench: Bench) -> Section:
             Row.of(f"{what}: processor at that", "%", {OURS: share}),
             Row.of(f"{what}: frames at that", "1/s", {OURS: frames}),
         ]
-    return Section("Observing", HOW, rows)
+    return Section(TITLE, HOW, rows)

@@ -10,6 +10,8 @@ from suite.figures import REFERENCE, Row, Section
 BUFFER = 1024
 CLIENTS = (1, 10, 100)
 
+TITLE = "Overload"
+
 HOW = """\
 A program records as fast as it can for two seconds, with the default buffers of 1024 events, so
 that most is lost. Each client's account is compared: what it is short of, the gaps that it saw in
@@ -58,4 +60,4 @@ def run(bench: Bench) -> Section:
             Row.of(f"lost, {who}", "%", share),
             Row.of(f"streams destroyed, {who}", "%", corrupt),
         ]
-    return Section("Overload", HOW, rows)
+    return Section(TITLE, HOW, rows)

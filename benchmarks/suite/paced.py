@@ -11,6 +11,8 @@ from suite.peers import PeerError
 BUFFER = 65_536
 RATES = {1: 20_000, 10: 20_000, 100: 4_000}
 
+TITLE = "Processor time at a moderate rate"
+
 HOW = """\
 A program records for two seconds at a steady rate, in ticks of a millisecond, which is less than
 either server can deliver: the work is the same, and nothing is lost. The processor time is that of
@@ -38,4 +40,4 @@ def run(bench: Bench) -> Section:
         samples = bench.alternate(3, measure, OURS, REACTOR, REFERENCE)
         what = f"{rate:,} events/s, {clients_text(clients)}"
         rows.append(Row.of(what, "s per million", samples, REFERENCE))
-    return Section("Processor time at a moderate rate", HOW, rows)
+    return Section(TITLE, HOW, rows)

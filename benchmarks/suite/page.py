@@ -5,11 +5,12 @@ The outcome of all benchmarks, as JSON and as a page for docs/.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from suite.figures import Row, Section, Spread
+from suite.figures import Goal, Row, Section, Spread
+from suite.plots import Chart
 
 Machine = dict[str, str]
 """What it ran on, by what that is."""
@@ -21,7 +22,8 @@ What this library costs, and how it compares with the Rust crate that it comes f
 (metrics-exporter-tcp), measured by `python benchmarks/run.py`, which also wrote this page. One
 machine, one run, with everything else on it; so only ratios mean something elsewhere. Who is
 compared with whom takes turns (A B A B); a cell has the median and, in brackets, the whole range.
-A ratio (x) is the median of those of the pairs. Goals are about ratios.
+A ratio (x) is the median of those of the pairs. Goals are about ratios. In charts, lines join
+medians, and whiskers show the whole range.
 
 All events are of one counter, with a name of 16 characters and two labels. Readers are processes
 of their own, the same Rust program for both sides, and check the structure of every frame. What
@@ -62,11 +64,52 @@ def to_json(machine: Machine, sections: Sequence[Section]) -> str:
     )
 
 
-def to_page(machine: Machine, sections: Sequence[Section]) -> str:
+def from_json(text: str, how: Mapping[str, str]) -> tuple[Machine, list[Section]]:
+    """
+    What `to_json` has written.
+
+    @param how: the text of each section, by its title; what is not among them is left out.
+    @raise ValueError: it is no JSON of benchmarks.
+    """
+
+    def row(one: dict[str, Any]) -> Row:
+        return Row(
+            one["what"],
+            one["unit"],
+            {name: Spread.of(cell["samples"]) for name, cell in one["cells"].items()},
+            one["base"],
+            None if one["goal"] is None else Goal(**one["goal"]),
+        )
+
+    try:
+        found = json.loads(text)
+        sections = [
+            Section(title, how[title], [row(one) for one in section["rows"]])
+            for section in found["sections"]
+            if (title := section["title"]) in how
+        ]
+        return dict(found["machine"]), sections
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no JSON of benchmarks: {error!r}") from None
+
+
+def to_page(
+    machine: Machine,
+    sections: Sequence[Section],
+    charts: Sequence[Chart] = (),
+    directory: str = "benchmarks",
+) -> str:
+    """
+    @param directory: where the charts are, as seen from the page.
+    """
     parts = [BEGINNING]
     parts += [f"- {what}: {value}\n" for what, value in machine.items()]
     for section in sections:
-        parts.append(f"\n## {section.title}\n\n{section.how}\n\n{to_table(section.rows)}")
+        parts.append(f"\n## {section.title}\n\n{section.how}\n\n")
+        for chart in charts:
+            if chart.section == section.title:
+                parts.append(f"![{chart.title}]({directory}/{chart.name}.svg)\n\n")
+        parts.append(to_table(section.rows))
     return "".join(parts)
 
 

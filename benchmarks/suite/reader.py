@@ -19,6 +19,7 @@ from suite.commands import SEQUENCE, allow_many_files, cpu_seconds, say
 LENGTHS = frozenset(b"\x0a\x12\x1a")
 DOUBLES = frozenset(b"\x31\x39\x41\x49")
 SET_COUNTER, SET_GAUGE = 0x28, 0x41
+PARTS = {"p50_ns": 0.5, "p90_ns": 0.9, "p99_ns": 0.99, "p999_ns": 0.999, "max_ns": 1.0}
 
 
 class CorruptError(Exception):
@@ -140,7 +141,7 @@ def latency(latencies: list[int]) -> dict[str, int]:
     """Their distribution; forgets them."""
     ordered = sorted(latencies) or [0]
     answer = {"count": len(latencies)}
-    for name, part in (("p50_ns", 0.5), ("p90_ns", 0.9), ("p99_ns", 0.99), ("max_ns", 1.0)):
+    for name, part in PARTS.items():
         answer[name] = ordered[round((len(ordered) - 1) * part)]
     latencies.clear()
     return answer

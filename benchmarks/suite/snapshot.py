@@ -12,6 +12,8 @@ from suite.peers import TIMEOUT, PeerError, Reader, Server, python
 
 SERIES = 10_000
 
+TITLE = f"A snapshot of {SERIES:,} series"
+
 HOW = """\
 A server retains 10,000 counters with three labels. Measured are: a `snapshot()` by the program
 itself, and the memory that it takes; how long it takes from the start of a client's process until
@@ -47,7 +49,7 @@ def run(bench: Bench) -> Section:
                 received.append((time.perf_counter() - start) * 1e3)
             away.append(server.ask("lag")["seconds"] * 1e3)
     return Section(
-        f"A snapshot of {SERIES:,} series",
+        TITLE,
         HOW,
         [
             Row.of("snapshot()", "ms", {OURS: taken}),

@@ -14,6 +14,8 @@ QUICK_COUNTS = {1: 40_000, 10: 20_000, 100: 4_000}
 SPEED = {1: Goal(1.5), 10: Goal(6), 100: Goal(10)}
 CPU = {1: Goal(0.8, False), 10: Goal(0.25, False), 100: Goal(0.1, False)}
 
+TITLE = "Full speed, with room for all"
+
 HOW = """\
 A program records as fast as it can, with buffers of a million events: 600,000 events with one
 client, 300,000 with 10, 40,000 with 100, so that all can wait and none may be lost. The time is
@@ -54,4 +56,4 @@ def run(bench: Bench) -> Section:
         costs.append(
             Row.of(f"processor time, {who}", "s per million", cost, REFERENCE, CPU[clients])
         )
-    return Section("Full speed, with room for all", HOW, speeds + costs)
+    return Section(TITLE, HOW, speeds + costs)

@@ -23,6 +23,8 @@ from txmetrics_tcp import (
     encode_metric,
 )
 
+TITLE = "Viewing"
+
 HOW = """\
 A stream in memory is decoded in pieces of 64 KiB, and folded into a `SourceView`: totals, values,
 the rates of the last minute, and the distributions of samples, which come from a lognormal
@@ -110,4 +112,4 @@ def run(bench: Bench) -> Section:
                         speed.setdefault(REFERENCE, []).append(prost(bench, file.name, events))
             what = f"{kind.value}s, {series:,} series"
             rows.append(Row.of(what, "events/s", speed, REFERENCE))
-    return Section("Viewing", HOW, rows)
+    return Section(TITLE, HOW, rows)

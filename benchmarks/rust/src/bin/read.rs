@@ -265,11 +265,12 @@ fn latency(latencies: &mut Vec<u64>) -> String {
         count => latencies[((count - 1) as f64 * part).round() as usize],
     };
     let line = format!(
-        r#"{{"count": {}, "p50_ns": {}, "p90_ns": {}, "p99_ns": {}, "max_ns": {}}}"#,
+        r#"{{"count": {}, "p50_ns": {}, "p90_ns": {}, "p99_ns": {}, "p999_ns": {}, "max_ns": {}}}"#,
         latencies.len(),
         at(0.5),
         at(0.9),
         at(0.99),
+        at(0.999),
         at(1.0)
     );
     latencies.clear();
