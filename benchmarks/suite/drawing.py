@@ -12,8 +12,10 @@ from html import escape
 from suite.figures import Spread
 
 WIDTH = 760
-LEFT, RIGHT, TOP, LEGEND = 72, 24, 36, 22
+LEFT, RIGHT, TOP, LEGEND = 72, 24, 44, 22
 PLOT_HEIGHT = 260
+LEGEND_AT = (24, 214, 514)
+"""Where the columns of a legend begin; the second has the longest name."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _picture(title: str, height: float, parts: Sequence[str]) -> str:
             ' font-family="system-ui, sans-serif" font-size="12" fill="#222">',
             f"<title>{escape(title)}</title>",
             f'<rect width="{WIDTH}" height="{height:.0f}" rx="6" fill="#fff"/>',
-            _text(LEFT / 3, 24, title, size=15),
+            _text(LEGEND_AT[0], 24, title, size=15),
             *parts,
             "</svg>\n",
         ]
@@ -175,18 +177,18 @@ def _picture(title: str, height: float, parts: Sequence[str]) -> str:
 
 
 def _legend_rows(legend: Sequence[tuple[str, str, bool]]) -> int:
-    return math.ceil(len(legend) / 3)
+    return math.ceil(len(legend) / len(LEGEND_AT))
 
 
 def _legend(legend: Sequence[tuple[str, str, bool]]) -> list[str]:
-    """Three in a row, below the title."""
+    """Below the title."""
     parts = []
     for number, (label, colour, dashed) in enumerate(legend):
-        x = LEFT / 3 + number % 3 * (WIDTH - LEFT / 3) / 3
-        y = TOP + 8 + number // 3 * 18
+        row, column = divmod(number, len(LEGEND_AT))
+        x, y = LEGEND_AT[column], TOP + row * 18
         dash = ' stroke-dasharray="6 4"' if dashed else ""
         parts.append(
-            f'<line x1="{x:.1f}" y1="{y}" x2="{x + 22:.1f}" y2="{y}" stroke="{colour}"'
+            f'<line x1="{x}" y1="{y}" x2="{x + 22}" y2="{y}" stroke="{colour}"'
             f' stroke-width="4"{dash}/>'
         )
         parts.append(_text(x + 28, y + 4, label, size=11))
