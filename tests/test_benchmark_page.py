@@ -164,6 +164,12 @@ class ChartTests(SynchronousTestCase):
         self.assertEqual(self.drawn(LATENCY).count("<circle"), 16)
         self.assertEqual(self.drawn(LOSS).count("<circle"), 12)
 
+    def test_each_range_has_its_whisker(self) -> None:
+        for one, ranges in ((SPEED, 4), (COST, 5), (LOSS, 12)):
+            # The line, and one across at each end.
+            whiskers = [line for line in self.drawn(one).splitlines() if line.count("M") == 3]
+            self.assertEqual(len(whiskers), ranges)
+
     def test_latency(self) -> None:
         labels = texts(self.drawn(LATENCY))
         for text in ("50", "90", "99", "99.9", f"{OURS}, 1k/s", f"{REFERENCE}, 20k/s"):
