@@ -83,9 +83,10 @@ def highest(bench: Bench, subject: Subject, clients: int) -> float:
             if reached is None:
                 high = rate
             else:
+                grown = reached > best * 1.1
                 low, best = rate, max(best, reached)
-                if rate == HIGHEST or reached < rate * 0.8:
-                    # That is as fast as it records.
+                if rate == HIGHEST or (high is None and not grown):
+                    # That is as fast as it records, however much is asked for.
                     break
             if not low:
                 rate /= 3
