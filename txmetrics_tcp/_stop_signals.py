@@ -30,11 +30,19 @@ class StopSignals(Service):
         self._reactor = reactor
         self._hasten = hasten
         self._told = False
+        self._hurried = False
 
     def startService(self) -> None:
         super().startService()
         # Twisted installs its handlers when the reactor begins to run.
         self._reactor.callWhenRunning(self._install)
+
+    def stopService(self) -> Any:
+        if self._hurried:
+            # The further signal interrupted the handling of the first, and was heeded before
+            # anything had begun to stop.  By then all will have.
+            self._reactor.callFromThread(self._hasten)
+        return super().stopService()
 
     def _install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,4 +68,5 @@ class StopSignals(Service):
             "Received {signal} as well: not waiting for viewers any longer",
             signal=signal.Signals(number).name,
         )
+        self._hurried = True
         self._hasten()
