@@ -46,6 +46,20 @@ class OwnMetricsTests(SynchronousTestCase):
         own.publish()
         self.assertEqual((max(recorded), len(recorded)), (2.0, MAX_SAMPLES))
 
+    def test_late(self) -> None:
+        """What was recorded may be counted before it is handed on; how late that was is told."""
+        recorded: list[float] = []
+        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+        self.patch(Histogram, "record", lambda self, value: recorded.append(value))
+        own.publish()
+        own.sample(0.001)
+        own.publish()
+        self.assertEqual(recorded, [])
+        own.sample(2.0)
+        own.publish()
+        own.publish()
+        self.assertEqual(recorded, [0.001, 2.0])
+
     def test_truth(self) -> None:
         """They say what `stats` says."""
         slow = FakeClient(self.factory, limit=100)

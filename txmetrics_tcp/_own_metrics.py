@@ -17,6 +17,12 @@ PREFIX = "txmetrics"
 MAX_SAMPLES = 1000
 """How many samples of latency are kept for one publication; more than that, and the oldest go."""
 
+LATE = 0.1
+"""
+From how many seconds on a latency is published although nothing else has happened since the last
+time.  What is published causes shorter ones, which would be published for ever.
+"""
+
 _COUNTERS = {
     "events_recorded_total": "Events that were recorded.",
     "events_delivered_total": "Events that were handed to clients, one for each client.",
@@ -76,7 +82,7 @@ class OwnMetrics:
             stats.connected,
             len(stats.clients),
         )
-        if seen == self._seen:
+        if seen == self._seen and self._longest < LATE:
             return
         self._seen = seen
         self._describe()
@@ -106,7 +112,7 @@ class OwnMetrics:
                 self._recorder.gauge(f"{PREFIX}_{name}").set(value)
         latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
         longest, self._longest = self._longest, 0.0
-        if longest and longest not in self._samples:
+        if self._samples and longest not in self._samples:
             self._samples[-1] = longest
         while self._samples:
             latency.record(self._samples.popleft())
