@@ -23,6 +23,19 @@ else:
 
 DAY = timedelta(days=1)
 
+_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+"""What a key may be used for, in the words of its certificate."""
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -111,10 +124,20 @@ class Authority:
             .not_valid_after(now + ends)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        # Without them, some that check strictly (Python from 3.13 on) trust nothing of it.
+        identifier = x509.SubjectKeyIdentifier.from_public_key
+        signer = issuer[0] if issuer else key
+        builder = builder.add_extension(identifier(key.public_key()), critical=False)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        if ca:
+            signs_certificates = dict.fromkeys(_USES, False) | {"key_cert_sign": True}
+            builder = builder.add_extension(x509.KeyUsage(**signs_certificates), critical=True)
         if hosts:
             names = [_general_name(host) for host in hosts]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return key, builder.sign(issuer[0] if issuer else key, hashes.SHA256())
+        return key, builder.sign(signer, hashes.SHA256())
 
     def _write(self, name: str, certificates: list[Any]) -> str:
         from cryptography.hazmat.primitives.serialization import Encoding
