@@ -1,5 +1,6 @@
 """
-Values that a user gives to a command, for the C{type} of an `argparse` argument.
+Arguments that several commands have, and the values that a user gives to them: what is the C{type}
+of an `argparse` argument.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+
+from txmetrics_tcp._wire import MAX_FRAME
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
@@ -52,6 +55,34 @@ def speed(text: str) -> float:
 
 def _invalid(what: str, text: str, rule: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"invalid {what} value: {text!r}: {rule}")
+
+
+def add_end_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a command ends after that would go on for ever."""
+    parser.add_argument(
+        "--count",
+        type=at_least_one("number of events"),
+        metavar="N",
+        help="end after N events of metrics",
+    )
+    parser.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help="end after so many seconds, or 5m, 1h, 2d",
+    )
+
+
+def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the size past which a frame is refused, C{options.max_frame}."""
+    parser.add_argument(
+        "--max-frame",
+        type=at_least_one("number of bytes"),
+        default=MAX_FRAME,
+        metavar="BYTES",
+        help="""give a stream up when it announces a frame of more bytes than this (default:
+        %(default)s)""",
+    )
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from txmetrics_tcp._arguments import at_least_one, duration
+from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
@@ -34,7 +34,6 @@ from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._tap import TappedEndpoint
-from txmetrics_tcp._wire import MAX_FRAME
 
 FLUSH_INTERVAL = 1.0
 """How often, in seconds, what has come is written, and so how much may be lost at most."""
@@ -340,24 +339,6 @@ def add_command(commands: Any) -> None:
         help="go on with the recording in FILE, if there is one",
     )
     there.add_argument("--force", action="store_true", help="replace FILE, if there is one")
-    parser.add_argument(
-        "--duration",
-        type=duration,
-        metavar="TIME",
-        help="end after so many seconds, or 5m, 1h, 2d",
-    )
-    parser.add_argument(
-        "--count",
-        type=at_least_one("number of events"),
-        metavar="N",
-        help="end after N events of metrics",
-    )
-    parser.add_argument(
-        "--max-frame",
-        type=at_least_one("number of bytes"),
-        default=MAX_FRAME,
-        metavar="BYTES",
-        help="""give a stream up when it announces a frame of more bytes than this (default:
-        %(default)s)""",
-    )
+    add_end_arguments(parser)
+    add_max_frame_argument(parser)
     parser.set_defaults(run=run)

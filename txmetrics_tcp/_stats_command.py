@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from txmetrics_tcp._arguments import HelpFormatter, at_least_one, duration
+from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
@@ -396,13 +396,6 @@ docs/commands.md describes the JSON.""",
         help="""what to sort by; the largest value, rate or number of events comes first (default:
         %(default)s)""",
     )
-    parser.add_argument(
-        "--max-frame",
-        type=at_least_one("number of bytes"),
-        default=MAX_FRAME,
-        metavar="BYTES",
-        help="""give a stream up when it announces a frame of more bytes than this (default:
-        %(default)s)""",
-    )
+    add_max_frame_argument(parser)
     add_tls_arguments(parser)
     parser.set_defaults(run=run)

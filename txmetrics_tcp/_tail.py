@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._arguments import HelpFormatter, at_least_one, duration
+from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._decoder import Decoder
@@ -31,7 +31,7 @@ from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._selection import Selection
-from txmetrics_tcp._wire import MAX_FRAME, StreamError
+from txmetrics_tcp._wire import StreamError
 
 
 class Tail:
@@ -296,24 +296,6 @@ and counts them.""",
         """print only events of series that TEXT stands for, see below, descriptions of these,
         and what is said of losses; if given again, those of the other TEXT too""",
     )
-    parser.add_argument(
-        "--count",
-        type=at_least_one("number of events"),
-        metavar="N",
-        help="end after N events of metrics",
-    )
-    parser.add_argument(
-        "--duration",
-        type=duration,
-        metavar="TIME",
-        help="end after so many seconds, or 5m, 1h, 2d",
-    )
-    parser.add_argument(
-        "--max-frame",
-        type=at_least_one("number of bytes"),
-        default=MAX_FRAME,
-        metavar="BYTES",
-        help="""give a stream up when it announces a frame of more bytes than this (default:
-        %(default)s)""",
-    )
+    add_end_arguments(parser)
+    add_max_frame_argument(parser)
     parser.set_defaults(run=run)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
+from txmetrics_tcp._arguments import add_max_frame_argument
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
@@ -23,9 +24,9 @@ from txmetrics_tcp._endpoint_options import (
     client_endpoint_from,
     is_recording,
 )
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, DEFAULT_HOST, EndpointError
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, EndpointError
 from txmetrics_tcp._lines import visible
-from txmetrics_tcp._wire import MAX_FRAME
+from txmetrics_tcp._remarks import server_name
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp
@@ -109,23 +110,12 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
         except OSError as error:
             raise EndpointError(f"{text}: cannot be read: {error.strerror}") from None
     endpoint = client_endpoint_from(options, reactor, text)
-    label = f"{DEFAULT_HOST}:{text}" if text.isdigit() else text
-    return LiveSource(reactor, label, endpoint, options.max_frame)
+    return LiveSource(reactor, server_name(text), endpoint, options.max_frame)
 
 
 def _refuse(reason: str) -> int:
     print(f"metrics-tcp observe: {visible(reason)}", file=sys.stderr)
     return 1
-
-
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 1:
-        raise ValueError
-    return size
-
-
-_size.__name__ = "number of bytes"  # argparse calls it so
 
 
 def add_command(commands: Any) -> None:
@@ -160,12 +150,5 @@ def add_command(commands: Any) -> None:
         metavar="DIR",
         help="where exports and screenshots are written (default: the current directory)",
     )
-    parser.add_argument(
-        "--max-frame",
-        type=_size,
-        default=MAX_FRAME,
-        metavar="BYTES",
-        help="""give a stream up when it announces a frame of more bytes than this (default:
-        %(default)s)""",
-    )
+    add_max_frame_argument(parser)
     parser.set_defaults(run=run, install_reactor=install_reactor)
