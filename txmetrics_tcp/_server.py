@@ -397,7 +397,7 @@ class MetricsFactory(ServerFactory):
             return False
         # This may be interrupted as well, and the one that interrupts must not end our holding.
         before = self.holding
-        self.holding = before or within_transport()
+        self.holding = within_transport()
         try:
             if self.holding:
                 self._kept = True
