@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
 from txmetrics_tcp._own_metrics import MAX_SAMPLES, OwnMetrics
+from txmetrics_tcp._server import TICK
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -45,6 +46,28 @@ class OwnMetricsTests(SynchronousTestCase):
             own.sample(0.001)
         own.publish()
         self.assertEqual((max(recorded), len(recorded)), (2.0, MAX_SAMPLES))
+
+    def test_blocked(self) -> None:
+        """
+        How late events were that were recorded while the reactor was blocked, also if it was to
+        come round to them anyway, because of a client that had just connected.
+        """
+        now = 100.0
+        self.factory = MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            10,
+            monotonic=lambda: now,
+            in_reactor_thread=lambda: False,
+        )
+        handle = self.factory.recorder.counter("c")
+        client = FakeClient(self.factory)
+        self.assertEqual(self.reactor.waiting, 1)
+        handle.increment()
+        now += 2
+        self.reactor.settle()
+        self.reactor.advance(TICK)
+        name = "txmetrics_record_to_write_seconds"
+        self.assertEqual(client.read_all(self.reactor).values(name), [2.0])
 
     def test_late(self) -> None:
         """What was recorded may be counted before it is handed on; how late that was is told."""

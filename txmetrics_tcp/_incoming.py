@@ -154,7 +154,8 @@ class Incoming(Sink):
     log: the buffer size, at most `MAX_SLACK`, as a rule; four times that while
     another thread holds the lock.
 
-    @ivar woken_at: when the reactor was last woken, on the clock `monotonic`.
+    @ivar woken_at: since when the reactor is to come, or was when it last came, on the clock
+        `monotonic`.
     """
 
     __slots__ = (
@@ -427,15 +428,20 @@ class Incoming(Sink):
         self.slack = -1 if self._streaming else self._limit
 
     def do_not_wake(self) -> None:
-        """The reactor comes by itself, or need not come: no event is to wake it."""
+        """The reactor need not come: no event is to wake it."""
         self.slack = self._limit
+
+    def will_come(self) -> None:
+        """The reactor comes by itself: no event is to wake it, and it is as if one just had."""
+        if self.slack < 0:
+            self.do_not_wake()
+            self.woken_at = self.monotonic()
 
     # Inside.
 
     def _wake(self) -> None:
         # Two threads that see the flag down at once wake the reactor twice: no harm.
-        self.do_not_wake()
-        self.woken_at = self.monotonic()
+        self.will_come()
         try:
             self._reactor.callFromThread(self._wanted)
         except Exception:

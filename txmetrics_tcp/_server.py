@@ -375,10 +375,11 @@ class MetricsFactory(ServerFactory):
         finally:
             self._draining = False
         if self.incoming.more():
-            if taken.batch is not None:
-                # What still waits is taken to have begun now: nobody will wake us for it.
-                self.incoming.woken_at = self.incoming.monotonic()
             self._drain_later()
+            if taken.batch is None and woken_at is not None:
+                # What still waits has waited since then; behind a batch, it is taken to have begun
+                # to wait now.
+                self.incoming.woken_at = woken_at
         else:
             self._finish()
         return True
@@ -409,7 +410,7 @@ class MetricsFactory(ServerFactory):
 
     def _drain_later(self) -> None:
         if not self._again and not self._draining:
-            self.incoming.do_not_wake()
+            self.incoming.will_come()
             self._again = True
             # Not `callLater`, which most reactors measure with the time of day: a clock that is set
             # back by an hour in this very moment would hold the stream up for an hour.
