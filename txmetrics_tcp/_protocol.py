@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Final, Literal
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -32,6 +33,7 @@ from txmetrics_tcp._liveness import (
 )
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import MetricKind
+from txmetrics_tcp._sending import Outlet, SocketOutlet, outlet
 from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
 from txmetrics_tcp._wire import EMPTY_FRAME
@@ -39,8 +41,10 @@ from txmetrics_tcp._wire import EMPTY_FRAME
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
 
-Name = tuple[MetricKind, str] | None
-"""What an owed frame is about: a description's kind and name, or the stream itself."""
+KNOCK: Final = "knock"
+
+Name = tuple[MetricKind, str] | Literal["knock"] | None
+"""What an owed frame is about: a description's kind and name, a knock, or the stream itself."""
 
 
 class Exporter(Door, Interface):
@@ -71,8 +75,8 @@ class MetricsProtocol(ArrivingProtocol):
     """
     One client: streams to it what its factory hands out, as fast as it reads.
 
-    Backpressure is the transport's: it calls `pauseProducing` when it has enough, often from
-    within ``write``.  While it is paused, three things wait, and are sent in this order: what is
+    Backpressure is the transport's: `pauseProducing` is called when it has enough, often from
+    within a send.  While it is paused, three things wait, and are sent in this order: what is
     owed (descriptions, and how the stream fares); totals, which are due at the position where the
     client stands; and events, in a bounded deque from which the oldest are dropped.  Two things
     hold whenever no method of this class is on the stack:
@@ -121,6 +125,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._encoder = Encoder()
         self._events = Backlog(buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
+        self._outlet: Outlet | SocketOutlet
         self._paused = False
         self._flushing = False
         self._finishing = False
@@ -164,8 +169,10 @@ class MetricsProtocol(ArrivingProtocol):
             self._keep(batch)
             return
         sent = 0
+        send = self._outlet.send
         for chunk, behind in batch.chunks():
-            self._write(chunk)
+            self._bytes_written += len(chunk)
+            send(chunk)
             self._written += behind - sent
             sent = behind
             if self._paused:
@@ -291,7 +298,8 @@ class MetricsProtocol(ArrivingProtocol):
             probe_when_idle(self.transport, self.keepalive)
             if self._dead_after is not None:
                 limit_unacknowledged(self.transport, self._dead_after)
-        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
+        self._outlet = outlet(self.transport, self)
+        self.transport.registerProducer(self, self._outlet.streaming)  # type: ignore[attr-defined]
         self.owe({None: self._exporter.status(0, 0)})
         self._exporter.client_connected(self)
 
@@ -352,8 +360,12 @@ class MetricsProtocol(ArrivingProtocol):
             return
         self._flushing = True
         try:
+            send = self._outlet.send
             while not self._paused and (chunk := self._next_chunk()):
-                self._write(chunk)
+                self._bytes_written += len(chunk)
+                send(chunk)
+                # However much the socket takes: from here on the reactor has its turn first.
+                send = self._outlet.send_later
         finally:
             self._flushing = False
         if self._finishing and self._connected and not self._waits() and not self._wants_truth():
@@ -385,10 +397,6 @@ class MetricsProtocol(ArrivingProtocol):
             self._written += taken
             frames.append(chunk)
         return frames[0] if len(frames) == 1 else b"".join(frames)
-
-    def _write(self, chunk: bytes) -> None:
-        self._bytes_written += len(chunk)
-        self.transport.write(chunk)
 
     def _keep(self, batch: Batch, first: int = 0) -> None:
         events = self._events
@@ -426,7 +434,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
         if not self._paused:
             # A paused transport has bytes of ours to send anyway, which do the same.
-            self._write(EMPTY_FRAME)
+            self.owe({KNOCK: EMPTY_FRAME})
 
     def _stop_producing(self) -> None:
         # A registered producer that is paused would keep the connection open for ever.

@@ -1,0 +1,311 @@
+"""
+Straight into a socket, and by way of a transport: on a real pair of sockets, with a reactor that
+does what the test says.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactor
+from twisted.internet.unix import Server
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.reader import Reader, truth
+from txmetrics_tcp import MetricsFactory, MetricsProtocol
+from txmetrics_tcp._batch import CHUNK
+from txmetrics_tcp._incoming import MAX_SLACK
+from txmetrics_tcp._protocol import KNOCK_INTERVAL
+from txmetrics_tcp._sending import Outlet, SocketOutlet, outlet
+from txmetrics_tcp._wire import EMPTY_FRAME
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+ENDLESS = 16 * 1024 * 1024
+"""More bytes than any socket takes."""
+
+
+class HookedSocket(socket.socket):
+    """One that a test can have something done in the middle of, each time that it sends."""
+
+    hook: Callable[[], object] | None = None
+    sent = 0
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        if self.hook is not None:
+            self.hook()
+        self.sent += 1
+        return super().send(data, flags)
+
+
+@implementer(IPushProducer)
+class Flag(Protocol):
+    """A producer that is one flag."""
+
+    paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        self.paused = True
+
+
+class SocketTestCase(SynchronousTestCase):
+    """
+    @ivar ours: one end of a connection.
+    @ivar theirs: the other end.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        # Of which one end has at once what the other one sends.
+        ours, self.theirs = socket.socketpair()
+        self.ours = HookedSocket(fileno=ours.detach())
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+
+    def server(self, protocol: Protocol) -> Server:
+        """The transport of our end."""
+        return Server(
+            self.ours,
+            cast(Any, protocol),
+            "",
+            cast(Any, None),
+            0,
+            cast(Any, self.reactor),
+        )
+
+    def write_wanted(self, transport: Server) -> bool:
+        """Whether the transport has something to send, and does it in the reactor's turn."""
+        return transport in self.reactor.getWriters()
+
+    def read(self) -> bytes:
+        """What is there for the other end."""
+        pieces = []
+        while True:
+            try:
+                data = self.theirs.recv(1024 * 1024)
+            except BlockingIOError:
+                return b"".join(pieces)
+            if not data:
+                return b"".join(pieces)
+            pieces.append(data)
+
+    def read_all(self, transport: Server) -> bytes:
+        """What is there for the other end, and what the transport has."""
+        pieces = [self.read()]
+        while self.write_wanted(transport):
+            transport.doWrite()
+            pieces.append(self.read())
+        return b"".join(pieces)
+
+
+class OutletTests(SocketTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.producer = Flag()
+        self.transport = self.server(self.producer)
+        self.outlet = outlet(cast(ITransport, self.transport), self.producer)
+        self.transport.registerProducer(self.producer, self.outlet.streaming)
+
+    def test_atOnce(self) -> None:
+        """What the socket takes is on its way without a turn of the reactor."""
+        self.outlet.send(b"first")
+        self.outlet.send(b"second")
+        self.assertFalse(self.write_wanted(self.transport))
+        self.assertFalse(self.producer.paused)
+        self.assertEqual(self.read(), b"firstsecond")
+
+    def test_rest(self) -> None:
+        """What it does not take comes in the order of the bytes, and until then is a pause."""
+        first, second = b"1" * ENDLESS, b"2" * 100
+        self.outlet.send(first)
+        self.assertTrue(self.producer.paused)
+        self.assertTrue(self.write_wanted(self.transport))
+        received = self.read_all(self.transport)
+        self.assertFalse(self.producer.paused)
+        self.outlet.send(second)
+        self.assertFalse(self.write_wanted(self.transport))
+        self.assertEqual(received + self.read(), first + second)
+
+    def test_full(self) -> None:
+        """A socket that takes nothing is no error."""
+        sent = 0
+        try:
+            while True:
+                sent += self.ours.send(b"x" * CHUNK)
+        except BlockingIOError:
+            self.outlet.send(b"all of this")
+        self.assertTrue(self.producer.paused)
+        self.assertEqual(self.read_all(self.transport), b"x" * sent + b"all of this")
+
+    def test_later(self) -> None:
+        """What is left to the transport waits for the reactor, though the socket would take it."""
+        self.outlet.send_later(b"later")
+        self.assertTrue(self.producer.paused)
+        self.assertEqual(self.read(), b"")
+        self.transport.doWrite()
+        self.assertFalse(self.producer.paused)
+        self.assertEqual(self.read(), b"later")
+
+    def test_lost(self) -> None:
+        """A lost connection is for the transport to find out, and to tell as it always does."""
+        self.theirs.close()
+        self.outlet.send(b"x")
+        self.assertTrue(self.producer.paused)
+        self.assertIsInstance(self.transport.doWrite(), ConnectionLost)
+
+    def test_receives(self) -> None:
+        """Reading goes on as it does."""
+        self.theirs.sendall(b"x" * 1000)
+        received: list[bytes] = []
+        self.producer.dataReceived = received.append  # type: ignore[method-assign]
+        self.transport.doRead()
+        self.assertEqual(received, [b"x" * 1000])
+
+    def test_layers(self) -> None:
+        """Nothing goes past what stands between us and the socket: TLS, or a throttle."""
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(cast(Any, self.transport))
+        self.assertIsInstance(outlet(cast(ITransport, wrapper), self.producer), Outlet)
+        self.assertIsInstance(outlet(PausingTransport(), self.producer), Outlet)
+        self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), SocketOutlet)
+        self.transport.TLS = True  # What `startTLS` does: all that is written is then encrypted.
+        self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), Outlet)
+
+
+class ClientTests(SocketTestCase):
+    """A client of an exporter, over a socket."""
+
+    def client(self, buffer_size: int | None = None) -> None:
+        self.clock = FakeReactor()
+        self.factory = MetricsFactory(
+            self.clock,  # type: ignore[arg-type]
+            buffer_size,
+            own_metrics=False,
+            in_reactor_thread=lambda: True,
+        )
+        protocol = self.factory.buildProtocol(None)
+        assert isinstance(protocol, MetricsProtocol)
+        self.protocol = protocol
+        self.transport = self.server(protocol)
+        protocol.makeConnection(cast(Any, self.transport))
+        self.addCleanup(protocol.connectionLost)
+        self.clock.settle()
+        self.reader = Reader()
+        self.reader.feed(self.read())
+
+    def finish(self) -> None:
+        """Let the client read all that there is."""
+        while True:
+            self.clock.settle()
+            data = self.read_all(self.transport)
+            if not data:
+                return
+            self.reader.feed(data)
+
+    def test_oneTurn(self) -> None:
+        """What was recorded is with the client after one turn of the reactor, not two."""
+        self.client()
+        self.factory.recorder.counter("c").increment()
+        self.clock.drain()
+        self.reader.feed(self.read())
+        self.assertEqual(self.reader.values("c"), [1])
+
+    def test_yields(self) -> None:
+        """
+        However much waits, and however much the socket would take: it is sent in portions, between
+        which the reactor has its turn.
+        """
+        self.client()
+        histogram = self.factory.recorder.histogram("h")
+        events = 5 * CHUNK // 20
+        self.protocol.pauseProducing()
+        for number in range(events):
+            histogram.record(number)
+        self.clock.settle()
+        self.assertEqual(self.protocol.stats().waiting, events)
+        self.assertEqual(self.read(), b"")
+        before = self.ours.sent
+        self.protocol.resumeProducing()
+        self.assertEqual(self.ours.sent - before, 1)
+        self.assertTrue(self.write_wanted(self.transport))
+        self.reader.feed(self.read())
+        self.assertGreater(self.protocol.stats().waiting, events // 2)
+        self.finish()
+        self.assertEqual(self.reader.values("h"), list(range(events)))
+
+    def test_interruptedDelivery(self) -> None:
+        self.client()
+        self.interrupt()
+        self.factory.recorder.counter("c").increment()
+        self.clock.drain()
+        self.check_interrupted()
+
+    def test_interruptedResumption(self) -> None:
+        self.client()
+        self.protocol.pauseProducing()
+        self.factory.recorder.counter("c").increment()
+        self.clock.drain()
+        self.interrupt()
+        self.protocol.resumeProducing()
+        self.check_interrupted()
+
+    def test_interruptedKnock(self) -> None:
+        self.client()
+        self.protocol.readConnectionLost()
+        self.interrupt()
+        self.clock.advance(KNOCK_INTERVAL)
+        self.check_interrupted()
+
+    def interrupt(self) -> None:
+        """
+        In the middle of the next send, record as a signal handler may: a lot, so that it would be
+        delivered at once, were this not a moment in which it would land within a frame.
+        """
+        histogram = self.factory.recorder.histogram("h")
+
+        def record() -> None:
+            self.ours.hook = None
+            sent = self.ours.sent
+            for number in range(2 * MAX_SLACK):
+                histogram.record(number)
+            self.assertEqual(self.ours.sent, sent)
+
+        self.ours.hook = record
+
+    def check_interrupted(self) -> None:
+        self.assertIsNone(self.ours.hook)
+        self.finish()
+        self.assertEqual(self.reader.values("h"), list(range(2 * MAX_SLACK)))
+        self.assertEqual(self.reader.bits(), truth(self.factory))
+
+    def test_knocksBetweenFrames(self) -> None:
+        """Who is knocked for in the middle of a frame hears it behind that."""
+        self.client()
+        self.protocol.readConnectionLost()
+        long = self.factory.recorder.counter("c", label="x" * 60_000)
+        while not self.write_wanted(self.transport):
+            long.increment()
+            self.clock.drain()
+        self.reader.feed(self.read())
+        self.assertGreater(self.reader.unfinished, 0)
+        self.clock.advance(KNOCK_INTERVAL)
+        self.assertEqual(self.read(), b"")
+        self.finish()
+        self.assertEqual(self.reader.unfinished, 0)
+        self.assertEqual(self.reader.bits(), truth(self.factory))
+        self.clock.advance(KNOCK_INTERVAL)
+        self.assertEqual(self.read(), EMPTY_FRAME)

@@ -1,0 +1,83 @@
+"""
+How bytes get to a client: by way of its transport, or straight into its socket.
+
+All of it belongs to the reactor thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.tcp import Connection
+
+
+class Outlet:
+    """
+    Writes to a transport, whatever that is: TLS, or another layer over a socket, or a fake.
+
+    The transport pauses its producer, as a rule from within a write.
+
+    @cvar streaming: how a producer is to be registered with the transport.
+    """
+
+    __slots__ = ("_transport",)
+
+    streaming = True
+
+    def __init__(self, transport: ITransport) -> None:
+        self._transport: Any = transport
+
+    def send(self, data: bytes) -> None:
+        """Send now, if that can be."""
+        self._transport.write(data)
+
+    def send_later(self, data: bytes) -> None:
+        """Send in the reactor's next turn."""
+        self._transport.write(data)
+
+
+class SocketOutlet:
+    """
+    Sends to a socket at once, and leaves to its transport only what the socket does not take.
+
+    A transport's ``write`` sends nothing: it keeps the bytes, asks the poller to tell when the
+    socket takes some, and sends them in the reactor's next turn.  But a socket nearly always takes
+    all there is, and then all that costs as much as sending.
+
+    So the producer is a pull producer in the transport's eyes: paused, here, as soon as the
+    transport has anything to send, and resumed by it when it has nothing left.  What is sent must
+    not overtake what the transport has, so C{send} may be called only while the producer is not
+    paused, and not in the middle of a method of the transport.
+    """
+
+    __slots__ = ("_producer", "_send", "_transport")
+
+    streaming = False
+
+    def __init__(self, transport: Connection, producer: IPushProducer) -> None:
+        self._transport = transport
+        self._producer = producer
+        self._send = transport.getHandle().send
+
+    def send(self, data: bytes) -> None:
+        """Send now what the socket takes, and the rest later."""
+        try:
+            sent = self._send(data)
+        except OSError:
+            # It takes nothing now; or the connection is lost, which the transport will find out.
+            sent = 0
+        if sent != len(data):
+            self.send_later(data[sent:])
+
+    def send_later(self, data: bytes) -> None:
+        """Send in the reactor's next turn."""
+        self._producer.pauseProducing()
+        self._transport.write(data)
+
+
+def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOutlet:
+    """The quickest way to send over a transport, for a producer that is still to be registered."""
+    if isinstance(transport, Connection) and not getattr(transport, "TLS", False):
+        return SocketOutlet(transport, producer)
+    return Outlet(transport)
