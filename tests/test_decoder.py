@@ -21,10 +21,12 @@ from txmetrics_tcp import (
     Operation,
     StreamError,
     _decoder,
+    _remembered,
     encode_metric,
 )
 from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._wire import frame
+from txmetrics_tcp._remembered import HEAD_OVERHEAD, TAIL_OVERHEAD
+from txmetrics_tcp._wire import frame, varint
 
 NOW = 1_700_000_000 * SECOND + SECOND // 2
 """A time as programs have it, of which seconds and nanoseconds take five bytes each."""
@@ -130,14 +132,38 @@ class MemoryTests(SynchronousTestCase):
         with mock.patch.object(_decoder, "pb"):
             self.assertEqual(list(decoder.feed(data)), [expected])
 
+    def test_sameHead(self) -> None:
+        """
+        Frames that begin alike and are of one size, in which labels end and values begin at other
+        places: each is read as what it is, without protobuf.
+        """
+        counters = [("a" * (10 - len(varint(value))), value) for value in (1, 300, 20_000, 2**63)]
+        events = [
+            Metric(Key.of(MetricKind.COUNTER, "m", {"l": label}), operation, value, NOW)
+            for label, value in counters
+            for operation in (Operation.INCREMENT_COUNTER, Operation.SET_COUNTER)
+        ]
+        for kind, operation in (
+            (MetricKind.GAUGE, Operation.SET_GAUGE),
+            (MetricKind.HISTOGRAM, Operation.RECORD_HISTOGRAM),
+        ):
+            events.append(Metric(Key.of(kind, "m", {"l": "aa"}), operation, -1.5, NOW))
+        frames = list(map(encode_metric, events))
+        self.assertEqual(len(set(map(len, frames))), 1)
+        decoder = Decoder()
+        self.assertEqual(list(decoder.feed(b"".join(frames))), events)
+        self.assertEqual(len(decoder._memory.layouts), 1)
+        with mock.patch.object(_decoder, "pb"):
+            self.assertEqual(list(decoder.feed(b"".join(frames[::-1]))), events[::-1])
+
     def test_bounded(self) -> None:
         """A peer that sends ever new series does not fill our memory."""
-        limit = 10 * (len(increment("m10")) + _decoder.OVERHEAD)
-        self.patch(_decoder, "MAX_REMEMBERED", limit)
+        limit = 10 * (len(increment("m10")) + HEAD_OVERHEAD + TAIL_OVERHEAD)
+        self.patch(_remembered, "MAX_REMEMBERED", limit)
         decoder = Decoder()
         for number in range(100):
             list(decoder.feed(increment(f"m{number}")))
-            self.assertLessEqual(len(decoder._memory.heads), 10)
+            self.assertLessEqual(len(decoder._memory.layouts), 10)
             self.assertLessEqual(decoder._memory.size, limit)
         self.assertEqual(len(list(decoder.feed(increment("m1") + increment("m99")))), 2)
 
@@ -145,4 +171,4 @@ class MemoryTests(SynchronousTestCase):
         """Nor are large frames kept."""
         decoder = Decoder()
         list(decoder.feed(increment("m", "x" * 1000)))
-        self.assertEqual(decoder._memory.heads, {})
+        self.assertEqual(decoder._memory.layouts, {})

@@ -4,48 +4,29 @@ Bytes to events.  No I/O, no Twisted: the same code serves every consumer.
 A consumer of a busy program decodes most of the time, and protobuf's own way takes four
 microseconds an event: a parse, and an object for each message and a call for each field of it.  But
 most frames are like one that came before, but for a timestamp and a number.  So protobuf parses
-what is new, and what it made of it is remembered by the bytes of the frame; for a frame that has
-the same bytes in the same places, only timestamp and number are read, by hand::
-
-    length 12 length 0a length name | 12 length 08 second 10 nanos | 1a label 1a label tag | value
-    '----------- the head ---------'                                '------ the tail -----'
-
-Heads and tails are in the memory only after protobuf has parsed them; all else, including all that
-is odd or wrong, goes to protobuf.
+what is new, and what it made of it is remembered by the bytes of the frame (`_remembered.py`); of a
+frame that has the same bytes in the same places, only timestamp and number are read, by hand.  All
+else, including all that is odd or wrong, goes to protobuf.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from struct import Struct
+from itertools import chain
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp import _event_pb2 as pb
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._wire import KIND_NUMBER, MAX_FRAME, StreamError, varint
+from txmetrics_tcp._remembered import LOW, MAX_REMEMBERED_FRAME, Memory
+from txmetrics_tcp._wire import KIND_NUMBER, MAX_FRAME, StreamError
 
 PIECE = 64 * 1024
 """About how many bytes are decoded at a time."""
 
-MAX_REMEMBERED_FRAME = 512
-"""The size of a frame, in bytes, past which it is not remembered."""
-
-MAX_REMEMBERED = 4 * 1024 * 1024
-"""
-How many bytes of frames are remembered, each with `OVERHEAD` bytes on top, until all are forgotten.
-It bounds the memory that a peer can make us use: what is remembered of a frame of many short labels
-takes fifteen times the frame.
-"""
-
-OVERHEAD = 100
-
 _PAD = bytes(16)
 # Behind what has come, so that what looks at a frame need not look whether there is one.
-
-Tails = dict[bytes, tuple[Key, Operation]]
 
 
 class Decoder:
@@ -76,7 +57,7 @@ class Decoder:
         self._decoded: Iterator[Event] = iter(())
         self._failure: str | None = None
         self._begun = False
-        self._memory = _Memory()
+        self._memory = Memory()
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """
@@ -90,16 +71,18 @@ class Decoder:
         """
         if self._failure is None:
             self._held += data
-        return self._events()
+        # In C: a generator that all events pass through would cost as much as reading a number.
+        return chain.from_iterable(self._pieces())
 
     @property
     def unfinished(self) -> int:
         """How many bytes have come of a frame that is not complete."""
         return len(self._buffer) - len(_PAD) - self._offset + len(self._held)
 
-    def _events(self) -> Iterator[Event]:
+    def _pieces(self) -> Iterator[Iterator[Event]]:
         while True:
-            yield from self._decoded
+            # The rest of it stays here, if it is not used to its end.
+            yield self._decoded
             if self._failure is not None:
                 raise StreamError(self._failure)
             if self._wanted:
@@ -128,8 +111,8 @@ class Decoder:
         stop = len(buffer) - len(_PAD)
         piece = min(stop, at + PIECE)
         memory = self._memory
-        heads = memory.heads
-        wide, narrow, second_ns = memory.second
+        layouts = memory.layouts
+        second_bytes, second_ns = memory.second
         events: list[Event] = []
         add = events.append
         self._wanted = 0
@@ -137,61 +120,44 @@ class Decoder:
             size = buffer[at]
             if size < 0x80:
                 end = at + 1 + size
-                stamp = at + 5 + buffer[at + 4]
+                stamp = at + 7 + buffer[at + 4]
             else:
                 end = at + 2 + (size & 0x7F | buffer[at + 1] << 7)
-                stamp = at + 7 + buffer[at + 6]
-            known = heads.get(buffer[at:stamp])
-            if known is not None and end <= stop:
-                # In a frame of this size with this name there is room for what is read here.
-                second, low, high, top = _stamp(buffer, stamp)
-                if second == wide:
-                    nanos = _LOW[low] + _HIGH[high] + _TOP[top]
-                    labels = stamp + 14
-                elif second == narrow:
-                    nanos = _LOW[low] + _LAST[high]
-                    labels = stamp + 13
-                elif memory.turn(second):
-                    wide, narrow, second_ns = memory.second
+                stamp = at + 9 + buffer[at + 6]
+            layout = layouts.get(buffer[at:stamp]) if end <= stop else None
+            while layout is not None:
+                # Behind this head, a frame of this size has room for what is unpacked here.
+                unpack, high_worth, top_worth, value_worth, tails, layout = layout
+                second, low, high, top, tail, value = unpack(buffer, stamp)
+                found = tails.get(tail)
+                if found is None:
                     continue
-                else:
-                    nanos = -1
-                if nanos >= 0:
-                    floats, integers = known
-                    if floats:
-                        found = floats.get(buffer[labels : end - 8])
-                        if found is not None:
-                            key, operation = found
-                            value = _float(buffer, end - 8)[0]
-                            add(_new(Metric, (key, operation, value, second_ns + nanos)))
-                            at = end
-                            continue
-                    # A varint, from its last byte back to its first.
-                    first = end - 1
-                    value = buffer[first]
-                    while buffer[first - 1] >= 0x80:
-                        first -= 1
-                        value = value << 7 | buffer[first] & 0x7F
-                        if end - first == _MAX_VARINT:
-                            # It may exceed 64 bits: let protobuf see to it.
-                            first = labels
-                            break
-                    found = integers.get(buffer[labels:first])
-                    if found is not None and buffer[end - 1] < 0x80:
-                        key, operation = found
-                        add(_new(Metric, (key, operation, value, second_ns + nanos)))
-                        at = end
+                if second != second_bytes:
+                    if not memory.turn(second):
                         continue
-            try:
-                end, event = self._any(at, stop)
-            except StreamError:
-                # Said once those before it have been.
-                return events
-            if end > stop:
+                    second_bytes, second_ns = memory.second
+                nanos = LOW[low] + high_worth[high] + top_worth[top]
+                if nanos < 0:
+                    continue
+                if value_worth is not None:
+                    value = value_worth[value]
+                    if value < 0:
+                        continue
+                key, operation = found
+                add(_new(Metric, (key, operation, value, second_ns + nanos)))
+                at = end
                 break
-            if event is not None:
-                add(event)
-            at = end
+            else:
+                try:
+                    end, event = self._any(at, stop)
+                except StreamError:
+                    # Said once those before it have been.
+                    return events
+                if end > stop:
+                    break
+                if event is not None:
+                    add(event)
+                at = end
         self._offset = at
         if at == stop:
             self._wanted = 1
@@ -266,7 +232,7 @@ class Decoder:
         self._buffer = _PAD
         self._offset = 0
         self._held = bytearray()
-        self._memory = _Memory()
+        self._memory = Memory()
         return StreamError(self._failure)
 
 
@@ -283,126 +249,9 @@ def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
     return events
 
 
-class _Memory:
-    """
-    What protobuf made of frames, by their bytes.
-
-    @ivar heads: for all up to the timestamp, the tails that may follow: of gauges and histograms,
-        whose values take eight bytes, and of counters.
-    @ivar second: the first bytes of timestamps within one second, up to the nanoseconds of five and
-        of four bytes, and that second in nanoseconds.
-    @ivar size: what they count, see `MAX_REMEMBERED`.
-    """
-
-    __slots__ = ("_tails", "heads", "second", "size")
-
-    def __init__(self) -> None:
-        self.heads: dict[bytes, tuple[Tails, Tails]] = {}
-        self.second = (b"", b"", 0)
-        # By name.
-        self._tails: dict[str, tuple[Tails, Tails]] = {}
-        self.size = 0
-
-    def remember(self, frame: bytes, metric: Metric) -> None:
-        """
-        Take a whole frame to memory, if all is in its usual place.
-
-        @param metric: what protobuf says that it means.
-        """
-        key, operation = metric.key, metric.operation
-        name = key.name.encode()
-        lengths = _LENGTHS.match(frame)
-        if lengths is None or not frame.startswith(name, lengths.end()):
-            return
-        inner, named = lengths["inner"], lengths["name"]
-        stamp = lengths.end() + len(name)
-        # As long as it claims to be, and no longer: nothing stands beside the metric.
-        # There is the room that the decoder counts on, and the timestamp that it can read.
-        if (
-            lengths["outer"] != varint(len(frame) - len(lengths["outer"]))
-            or inner != varint(len(frame) - lengths.end("inner"))
-            or named[0] != len(name)
-            or len(frame) < stamp + 14
-            or _STAMP.match(frame, stamp) is None
-        ):
-            return
-        labels = stamp + 2 + frame[stamp + 1]
-        if operation.kind is MetricKind.COUNTER:
-            value = len(frame) - 1
-            while frame[value - 1] >= 0x80:
-                value -= 1
-        else:
-            value = len(frame) - 8
-        # What stands before the operation's tag must be labels and nothing else, or that would
-        # perhaps not be a tag.
-        if frame[value - 1] >> 3 != operation or value - 1 < labels:
-            return
-        try:
-            alone = pb.Metric.FromString(frame[labels : value - 1])
-        except DecodeError:
-            return
-        if alone != pb.Metric(labels=dict(key.labels)):
-            return
-        cost = len(frame) + OVERHEAD
-        if self.size + cost > MAX_REMEMBERED:
-            self.heads.clear()
-            self._tails.clear()
-            self.size = 0
-        both = self._tails.setdefault(key.name, ({}, {}))
-        tails = both[operation.kind is MetricKind.COUNTER]
-        head, tail = frame[:stamp], frame[labels:value]
-        if head not in self.heads or tail not in tails:
-            self.heads[head] = both
-            tails[tail] = key, operation
-            self.size += cost
-
-    def turn(self, stamp: bytes) -> bool:
-        """
-        Another second begins.
-
-        @param stamp: the first nine bytes of a timestamp.
-        @return: whether it is one as they all are, so that it is now in C{second}.
-        """
-        if _STAMP.match(stamp) is None:
-            return False
-        second = 0
-        for byte in reversed(stamp[3:8]):
-            second = second << 7 | byte & 0x7F
-        rest = stamp[2:]
-        self.second = b"\x12\x0c" + rest, b"\x12\x0b" + rest, second * 1_000_000_000
-        return True
-
-
-# Sizes of frame, metric and name, as they are up to two bytes, and one for the name.
-_LENGTHS = re.compile(
-    rb"(?P<outer>[\x80-\xff]?[\x00-\x7f])\x12(?P<inner>[\x80-\xff]?[\x00-\x7f])\x0a(?P<name>[\x00-\x7f])"
-)
-
-# The size of a timestamp, its seconds in five bytes (from 1978 to 3058), and the nanoseconds' tag.
-# Nanoseconds have five bytes but for the first 0.27 seconds of a second, when they have four, and
-# hardly ever less.
-_STAMP = re.compile(rb"\x12[\x0b\x0c]\x08[\x80-\xff]{4}[\x00-\x7f]\x10")
-
-_MAX_VARINT = 10
 _MAX_BANNER = 16
 
 _new = tuple.__new__
-_float = Struct("<d").unpack_from
-# A timestamp: what `_STAMP` matches, and up to five bytes of nanoseconds, two by two.
-_stamp = Struct("<9sHHB").unpack_from
-
-# What two bytes of a varint are worth, by where they stand; far below zero if they can't be there.
-_WRONG = -1 << 60
-_LOW = [
-    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x8080 else _WRONG
-    for pair in range(1 << 16)
-]
-_HIGH = [pair if pair == _WRONG else pair << 14 for pair in _LOW]
-_TOP = [top << 28 if top < 8 else _WRONG for top in range(1 << 8)]
-_LAST = [
-    (pair & 0x7F | pair >> 1 & 0x3F80) << 14 if pair & 0x8080 == 0x0080 else _WRONG
-    for pair in range(1 << 16)
-]
 
 
 def _metric(message: pb.Metric) -> Metric | None:
