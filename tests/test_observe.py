@@ -340,6 +340,28 @@ class KeyTests(SynchronousTestCase):
 
         watch(scenario, one, other)
 
+    def test_groupRate(self) -> None:
+        """The rate of a group is in the unit of its series, but for that of samples."""
+        source = FedSource()
+        source.feed(
+            [
+                Metadata(MetricKind.COUNTER, "sent", "bytes", ""),
+                Metadata(MetricKind.HISTOGRAM, "took", "seconds", ""),
+            ]
+        )
+        for _ in range(5):
+            source.feed([count("sent", 30 * 1024, device=device) for device in ("eth0", "eth1")])
+            source.feed([sample("took", 0.5, route=route) for route in "ab"], 0)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g")
+            lines = [" ".join(line.split()) for line in drawn(app.table)]
+            sent, took = (line for line in lines if "▾" in line)
+            self.assertRegex(sent, r"▾ sent 2 300\.00 KiB [\d.]+ ?KiB/s$")
+            self.assertRegex(took, r"▾ took 2 10 [\d.]+/s$")
+
+        watch(scenario, source)
+
     def test_sortGrouped(self) -> None:
         """Wherever another order puts the chosen line, it is to be seen."""
         source = FedSource()

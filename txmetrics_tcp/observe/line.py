@@ -92,13 +92,14 @@ def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) ->
 
 def group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segment]:
     """The line of a group: its title over the columns of text, sums where they mean something."""
+    # Of histograms, these are numbers of samples, whatever unit they have.
+    unit = None if group.rows[0].is_histogram else group.unit
     sums = {}
     for column, start in layout.placed:
         if column.id == "value" and group.value is not None:
-            histograms = group.rows[0].is_histogram
-            sums[start, column.width] = show_value(group.value, None if histograms else group.unit)
+            sums[start, column.width] = show_value(group.value, unit)
         elif column.id == "rate" and group.rate:
-            sums[start, column.width] = show_rate(group.rate, None)
+            sums[start, column.width] = show_rate(group.rate, unit)
     end = min([start for start, _ in sums], default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
