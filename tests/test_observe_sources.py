@@ -106,6 +106,19 @@ class LiveTests(SynchronousTestCase):
             self.source.tick()
         self.assertAlmostEqual(self.source.events_per_second, 1000.0)
 
+    def test_rateAfterClear(self) -> None:
+        """When the view has been cleared, that is not the end of the rate of what comes."""
+        moment = [0.0]
+        self.source._monotonic = lambda: moment[0]
+        self.source.tick()
+        for frame in range(80):
+            moment[0] += 0.1
+            if frame == 40:
+                self.source.view.clear()
+            self.source.view.fold([count("a")] * 100)
+            self.source.tick()
+            self.assertAlmostEqual(self.source.events_per_second, 1000.0, msg=str(frame))
+
     def test_stop(self) -> None:
         transport = self.endpoint.succeed()
         self.source.stop()

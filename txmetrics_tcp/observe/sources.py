@@ -89,6 +89,11 @@ class Source:
         self.now = self.view_now()
         moment = self._monotonic()
         counts = self._counts
+        if counts and self.view.events < counts[-1][1]:
+            # The view has begun to count anew: what it had before says nothing of what comes now.
+            since = counts[-1][0]
+            counts.clear()
+            counts.append((since, 0))
         counts.append((moment, self.view.events))
         while len(counts) > 2 and counts[1][0] <= moment - METER:
             counts.popleft()
