@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from textual.events import Key as Pressed
 from textual.pilot import Pilot
 
 from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Status
@@ -146,6 +147,12 @@ async def settle(pilot: Pilot[int]) -> None:
     for _ in range(HOPS):
         # Until the messages are handled that are there now.
         await pilot.pause(0)
+
+
+def type_fast(app: ObserveApp, *keys: str) -> None:
+    """Press keys before any of them is handled."""
+    for key in keys:
+        app.post_message(Pressed(key, key if len(key) == 1 else None))
 
 
 async def draw(pilot: Pilot[int], app: ObserveApp) -> None:

@@ -25,8 +25,10 @@ from tests.observing import (
     gauge,
     listed,
     sample,
+    settle,
     some_events,
     told,
+    type_fast,
     watch,
 )
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
@@ -207,6 +209,29 @@ class KeyTests(SynchronousTestCase):
             # It can be changed.
             await pilot.press("slash", "backspace", "backspace", "5", "*", "enter")
             self.assertEqual(listed(app), ["a [status = 500]"])
+
+        watch(scenario)
+
+    def test_filterTypedFast(self) -> None:
+        """Keys that wait, as under load, are heeded in their order: letters overtake none."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            type_fast(app, "slash", *"kind:x")
+            await settle(pilot)
+            type_fast(app, *["backspace"] * 6, *"ltency", *["left"] * 5, "a", "home", "/", "delete")
+            await settle(pilot)
+            self.assertEqual(app.query_one("#filter", Input).value, "/atency")
+            type_fast(app, *["delete"] * 9, "end", *["backspace"] * 9, *"mem", "enter", "G")
+            await settle(pilot)
+            self.assertEqual(app.rows.filter_text, "mem")
+            self.assertTrue(app.table.has_focus)
+            # What is given up is not taken up again.
+            type_fast(app, "slash", *"ory", "escape")
+            await settle(pilot)
+            self.assertEqual(app.rows.filter_text, "")
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press("slash", *"by", "enter")
+            self.assertEqual(app.rows.filter_text, "by")
 
         watch(scenario)
 

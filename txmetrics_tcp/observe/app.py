@@ -19,6 +19,7 @@ from txmetrics_tcp._filters import FilterError
 from txmetrics_tcp.observe.cells import shown
 from txmetrics_tcp.observe.detail import Detail
 from txmetrics_tcp.observe.export import EXPORTS, plain_svg, write_new
+from txmetrics_tcp.observe.field import FilterField
 from txmetrics_tcp.observe.header import Header
 from txmetrics_tcp.observe.help import Help
 from txmetrics_tcp.observe.keys import KEYS
@@ -91,7 +92,7 @@ class ObserveApp(App[int]):
         self.table = SeriesTable(self.rows, id="table")
         self.detail = Detail(id="detail")
         self._body = Container(self.table, self.detail, id="body")
-        self._field = Input(
+        self._field = FilterField(
             id="filter",
             placeholder="word kind:histogram label=value /regex/ -not",
             select_on_focus=False,
@@ -101,6 +102,7 @@ class ObserveApp(App[int]):
             Static(" / ", markup=False), self._field, self._problem, id="filter-bar"
         )
         self._bar.display = False
+        self._given_up = False
 
     # Its life
 
@@ -297,6 +299,7 @@ class ObserveApp(App[int]):
     # Filters
 
     def action_filter(self) -> None:
+        self._given_up = False
         self._bar.display = True
         field = self._field
         field.value = self.rows.filter_text
@@ -307,6 +310,9 @@ class ObserveApp(App[int]):
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
+        if self._given_up:
+            # What was typed before that, and comes after it.
+            return
         problem = self._problem
         try:
             self.rows.set_filter(event.value)
@@ -325,7 +331,7 @@ class ObserveApp(App[int]):
         if len(self.screen_stack) > 1:
             self.pop_screen()
         elif self._typing:
-            # What was being typed is given up.
+            self._given_up = True
             self.rows.set_filter("")
             self._close_filter()
         elif self.detail_open:

@@ -1,0 +1,34 @@
+"""
+The field in which a filter is typed.
+"""
+
+from __future__ import annotations
+
+from textual import events
+from textual.binding import Binding
+from textual.widgets import Input
+
+
+def _edits() -> dict[str, str]:
+    """The action of each key that edits."""
+    bindings = [binding for binding in Input.BINDINGS if isinstance(binding, Binding)]
+    return {key: binding.action for binding in bindings for key in binding.key.split(",")}
+
+
+class FilterField(Input):
+    """
+    A field in which keys do what they do in the order in which they came.
+
+    Textual's own puts letters in where it gets them, but looks what else a key does only when no
+    widget has wanted it, which is a few messages later: of keys that wait, as under load, letters
+    would overtake a backspace.
+    """
+
+    EDITS = _edits()
+
+    async def on_key(self, event: events.Key) -> None:
+        action = self.EDITS.get(event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(action)
