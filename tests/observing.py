@@ -170,6 +170,13 @@ def drawn(widget: Any) -> list[str]:
     return [widget.render_line(y).text for y in range(widget.size.height)]
 
 
+def drawn_text(app: ObserveApp, selector: str) -> str:
+    """What the screen shows where the first line of a widget is, with what is in that."""
+    region = app.screen.query_one(selector).region
+    line = app.screen._compositor.render_strips()[region.y]
+    return line.crop(region.x, region.right).text
+
+
 def listed(app: ObserveApp) -> list[str]:
     """What the table lists: series as text, and the titles of groups."""
     return [str(line.key) if isinstance(line, Row) else line.title for line in app.rows.lines]

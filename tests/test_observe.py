@@ -22,6 +22,7 @@ from tests.observing import (
     count,
     draw,
     drawn,
+    drawn_text,
     gauge,
     listed,
     sample,
@@ -249,6 +250,32 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(str(problem.render()), "")
 
         watch(scenario)
+
+    def test_filterWrongAt80(self) -> None:
+        """There is room for what is wrong with a filter; what is cut of it says so."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"kind:x")
+            self.assertRegex(
+                drawn_text(app, "#filter-bar"),
+                "^ / kind:x .*there is no kind 'x'; the kinds are counter, gauge, histogram $",
+            )
+            await pilot.press(*["backspace"] * 6, "slash", *"(abc", "slash")
+            self.assertRegex(drawn_text(app, "#filter-bar"), r"/\(abc/ .*is wrong: missing .*… $")
+
+        watch(scenario, size=(80, 24))
+
+    def test_hints(self) -> None:
+        """The last line of the screen says what keys do now."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter s sort .* q quit")
+            await pilot.press("slash")
+            self.assertRegex(drawn_text(app, "Footer"), r"^ ?⏎ keep esc forget f1 help *$")
+            await pilot.press("a", "enter")
+            self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter")
+
+        watch(scenario, size=(80, 24))
 
     def test_stepBack(self) -> None:
         (key,) = self.each("step_back")

@@ -76,7 +76,9 @@ class ObserveApp(App[int]):
     #filter-bar Input {{
         width: 1fr; height: 1; border: none; padding: 0; background: {PANEL}; color: {TEXT};
     }}
-    #filter-bar #filter-error {{ color: {BAD}; padding: 0 1; max-width: 60%; }}
+    #filter-bar #filter-error {{
+        color: {BAD}; padding: 0 1; max-width: 80%; text-wrap: nowrap; text-overflow: ellipsis;
+    }}
     Toast {{ max-width: 90%; }}
     """
 

@@ -4,8 +4,10 @@ The field in which a filter is typed.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 
@@ -23,6 +25,12 @@ class FilterField(Input):
     widget has wanted it, which is a few messages later: of keys that wait, as under load, letters
     would overtake a backspace.
     """
+
+    # What the app's own keys come to here: for the last line of the screen.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "app.detail", "keep", priority=True),
+        Binding("escape", "app.step_back", "forget", priority=True),
+    ]
 
     EDITS = _edits()
 
