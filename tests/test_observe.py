@@ -12,9 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.strip import Strip
-from textual.widgets import Input
+from textual.widgets import Input, Static
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import (
@@ -583,6 +584,21 @@ class KeyTests(SynchronousTestCase):
                 self.assertIsInstance(app.screen, Help)
                 await pilot.press(key)
                 self.assertNotIsInstance(app.screen, Help)
+
+        watch(scenario, size=(80, 24))
+
+    def test_helpAt80(self) -> None:
+        """How to leave it is to be seen at once, and no line of keys or notes is in two pieces."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("help")[:1])
+            box = app.screen.query_one(VerticalScroll)
+            self.assertIn("Esc closes", str(box.border_subtitle))
+            text = app.screen.query_one(Static).size
+            syntax = set(SYNTAX.splitlines())
+            for line in help_text().plain.splitlines():
+                if line not in syntax:
+                    self.assertLessEqual(len(line), text.width)
 
         watch(scenario, size=(80, 24))
 

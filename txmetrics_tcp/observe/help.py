@@ -18,8 +18,8 @@ from txmetrics_tcp.observe.keys import MOUSE, SECTIONS
 from txmetrics_tcp.observe.palette import ACCENT, DIM, PANEL, TEXT, WARNING
 
 _NOTES = (
-    ("rate", "per second, over the last ten seconds; of a gauge, how its value changes"),
-    ("trend", "one character a second, the newest at the right; sorts by what changed last"),
+    ("rate", "a second, over the last ten; of a gauge, how its value changes"),
+    ("trend", "one character a second, newest right; sorts by what changed last"),
     ("losses", "incoming: recorded faster than the server could handle"),
     ("", "client: this viewer, or the way to it, was too slow"),
 )
@@ -45,7 +45,7 @@ def help_text() -> Text:
         text.append(f"{line}\n", WARNING if line.startswith("  ") else DIM)
     text.append("\n")
     section("What is what", _NOTES)
-    text.append("Esc or ? closes this.", DIM)
+    text.rstrip()
     return text
 
 
@@ -63,9 +63,9 @@ class Help(ModalScreen[None]):
     DEFAULT_CSS = f"""
     Help {{ align: center middle; background: #00000080; }}
     Help > VerticalScroll {{
-        width: 84; max-width: 96%; height: auto; max-height: 92%;
+        width: 84; max-width: 100%; height: auto; max-height: 92%;
         background: {PANEL}; border: round {ACCENT}; border-title-color: {TEXT};
-        padding: 1 2; scrollbar-size: 1 1;
+        padding: 1 1; scrollbar-size: 1 1;
     }}
     Help Static {{ width: 100%; height: auto; background: {PANEL}; }}
     """
@@ -73,6 +73,8 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         box = VerticalScroll(Static(help_text(), markup=False))
         box.border_title = "metrics-tcp observe"
+        # Where it is seen also when there is more than fits.
+        box.border_subtitle = "↑ ↓ PgDn scroll, Esc closes"
         yield box
 
     def action_roll(self, lines: int) -> None:

@@ -77,7 +77,7 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
                 "c",
                 "c",
                 "clear",
-                "forget what was seen, and go on if held still; totals are kept",
+                "forget what was seen, but for totals; go on if held still",
                 "clear",
             ),
         ),
