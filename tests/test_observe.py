@@ -360,6 +360,31 @@ class KeyTests(SynchronousTestCase):
 
         watch(scenario)
 
+    def test_foldAll(self) -> None:
+        """What was chosen stays in sight: its group is chosen, where it is folded away."""
+        (key,) = self.each("fold_all")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(key)
+            self.assertIn("no groups", told(app)[0])
+            await pilot.press("g", *["down"] * 5)
+            self.assertEqual(chosen(app), "latency [route = /]")
+            await pilot.press(key)
+            titles = ["answers", "bytes_sent", "latency", "memory"]
+            self.assertEqual(listed(app), titles)
+            self.assertEqual(chosen(app), "latency")
+            # One that is unfolded is folded with the others.
+            await pilot.press("enter", key)
+            self.assertEqual(listed(app), titles)
+            await pilot.press(key)
+            self.assertEqual(listed(app)[:3], ["answers", *BY_NAME[:2]])
+            self.assertEqual(len(listed(app)), len(titles) + len(BY_NAME))
+            # Other groups begin unfolded.
+            await pilot.press(key, "g")
+            self.assertIn(BY_NAME[0], listed(app))
+
+        watch(scenario)
+
     def test_groupSums(self) -> None:
         """What is not of one metric and one unit makes no sum, and comes last."""
         one, other = FedSource("one:1"), FedSource("other:2")

@@ -270,6 +270,13 @@ class ObserveApp(App[int]):
         self.rows.group_by(groupings[(at + by) % len(groupings)])
         self._reordered()
 
+    def action_fold_all(self) -> None:
+        if self.rows.grouping is None:
+            self._tell("There are no groups: g makes some.")
+            return
+        self.rows.fold_all()
+        self._reordered()
+
     def action_window(self, by: int) -> None:
         if self.rows.paused:
             self._tell("The picture is held still: go on first, then choose another time.")

@@ -65,6 +65,7 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
             Key("r", "r", "reverse", "turn the order around"),
             Key("g", "g", "group(1)", "group by name, then by each label, then not", "group"),
             Key("b", "b", "group(-1)", "group by what was before"),
+            Key("f", "f", "fold_all", "fold all groups; once more unfolds them"),
         ),
     ),
     (

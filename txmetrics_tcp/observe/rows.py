@@ -219,6 +219,12 @@ class Rows:
             self._folded.add(group.title)
         self._dirty = True
 
+    def fold_all(self) -> None:
+        """Leave out the series of all groups; if those are left out already, list them again."""
+        titles = {line.title for line in self.lines if isinstance(line, Group)}
+        self._folded = set() if titles <= self._folded else titles | self._folded
+        self._dirty = True
+
     def set_window(self, window: float | None) -> None:
         self.window = window
         self._dirty = True

@@ -26,7 +26,7 @@ from txmetrics_tcp.observe.palette import (
     WARNING,
     ink,
 )
-from txmetrics_tcp.observe.row import Group, Line
+from txmetrics_tcp.observe.row import Group, Line, Row
 from txmetrics_tcp.observe.rows import Rows
 
 
@@ -115,12 +115,20 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.chosen = next(
                 (row for row in self.rows.matching if row.key == key and row.source is source), None
             )
+            if self.chosen is not None and self._index(self.chosen) is None:
+                # It is folded away.
+                self.chosen = self._group_of(self.chosen)
         if self._index(self.chosen) is None:
             self.chosen = lines[0] if lines else None
         size = Size(self.scrollable_content_region.width, len(lines) + 1)
         if size != self.virtual_size:
             self.virtual_size = size
         self.refresh()
+
+    def _group_of(self, row: Row) -> Group | None:
+        """The group that is listed in a row's place."""
+        groups = (line for line in self.rows.lines if isinstance(line, Group))
+        return next((group for group in groups if row in group.rows), None)
 
     def update(self) -> None:
         """Draw the lines anew in which there is something else to be seen than before."""
