@@ -717,7 +717,7 @@ class ShownTests(SynchronousTestCase):
         watch(scenario, size=(80, 24))
 
     def test_namesAt80(self) -> None:
-        """With two sources, names can be told apart: trend and rate make room for them."""
+        """With two sources, names can be told apart: the trend makes room for them."""
         sources = [FedSource("127.0.0.1:5631"), FedSource("127.0.0.1:5632")]
         names = ["host_cpu_seconds_total", "process_cpu_seconds_total"]
         for source in sources:
@@ -726,9 +726,13 @@ class ShownTests(SynchronousTestCase):
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             titles, *lines = drawn(app.table)
             for line, name in zip(lines, [names[0], names[0], names[1], names[1]], strict=False):
-                self.assertIn(f"{name} ", line)
+                self.assertIn(f"{name[-20:]} ", line)
                 self.assertIn(" cpu=11 mode=sy", line)
             self.assertIn("▸", titles)
+            # There is no need of the host that all have.
+            self.assertRegex(lines[0], " :5631 ")
+            self.assertRegex(lines[1], " :5632 ")
+            self.assertIn("rate", titles)
             self.assertNotIn("trend", titles)
             # What made room is a key away.
             await pilot.press("right")
@@ -737,6 +741,33 @@ class ShownTests(SynchronousTestCase):
             self.assertIn("trend", titles)
 
         watch(scenario, *sources, size=(80, 24))
+
+    def test_longSources(self) -> None:
+        """Names of sources that differ at their end only can be told apart, also in wide tables."""
+        sources = [FedSource(f"metrics.production.example.org:500{number}") for number in (1, 2)]
+        for source in sources:
+            source.feed([count("n")])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines = drawn(app.table)
+            self.assertRegex(lines[1], r"n +:5001 ")
+            self.assertRegex(lines[2], r"n +:5002 ")
+
+        for width in (80, 160):
+            watch(scenario, *sources, size=(width, 24))
+
+    def test_trendAt80(self) -> None:
+        """With one source, all up to the trend is to be seen, also beside a scrollbar."""
+        source = FedSource()
+        name = "http_client_request_duration_{}"
+        source.feed([sample(name.format(n), 0.1, route="/a/long/route") for n in range(60)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertTrue(app.table.show_vertical_scrollbar)
+            titles = drawn(app.table)[0]
+            self.assertRegex(titles, "name.* labels .* value +rate +trend")
+
+        watch(scenario, source, size=(80, 24))
 
     def test_widthsOfListed(self) -> None:
         """Columns are as wide as what is listed needs, not what a filter leaves out."""

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
 from txmetrics_tcp._humane import show_rate, show_value
+from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
@@ -114,6 +115,31 @@ class RowsTests(SynchronousTestCase):
         )
         self.rows.resume()
         self.assertEqual(self.rows.matching[0].look(60).value, 10)
+
+
+class BriefTests(SynchronousTestCase):
+    def test_brief(self) -> None:
+        for names, brief in [
+            (["127.0.0.1:5000", "127.0.0.1:5001"], [":5000", ":5001"]),
+            (["web1.example:5000", "web2.example:5000"], ["web1", "web2"]),
+            (["10.0.0.1:5000", "10.0.0.2:5000", "10.0.1.1:5000"], [".0.1", ".0.2", ".1.1"]),
+            (["unix:/run/a.sock", "unix:/run/b.sock"], ["/a", "/b"]),
+            (["yesterday.rec", "127.0.0.1:5000"], ["yesterday.rec", "127.0.0.1:5000"]),
+            # Nothing would be left of one of them.
+            (["a.b", "a"], ["a.b", "a"]),
+            (["here:1"], ["here:1"]),
+        ]:
+            self.assertEqual(brief_names(names), dict(zip(names, brief, strict=True)))
+        self.assertEqual(brief_names(["a:1", "a:1"]), {"a:1": "a:1"})
+
+    @given(st.lists(st.text("ab:./1", max_size=8), max_size=4))
+    def test_apart(self, names: list[str]) -> None:
+        """Whatever the names are, brief ones are as many, and parts of them."""
+        brief = brief_names(names)
+        self.assertEqual(list(brief), list(dict.fromkeys(names)))
+        self.assertEqual(len(set(brief.values())), len(brief))
+        for name, part in brief.items():
+            self.assertIn(part, name)
 
 
 class FittingTests(SynchronousTestCase):

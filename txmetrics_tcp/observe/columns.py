@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
+
 from txmetrics_tcp.observe.rows import Rows
 
 GAP = 2
@@ -19,8 +21,8 @@ MARK = 1
 LEAST_NAME = 22
 """To how many cells names are not cut while trend and rate are shown."""
 
-LEAST_LABELS = 12
-"""The same of labels."""
+LEAST_LABELS = 11
+"""The same of labels: so much is left for them at 80 columns, beside a scrollbar."""
 
 
 class Column(NamedTuple):
@@ -84,8 +86,11 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
     sources = len(rows.sources) > 1
     columns = []
     if sources:
-        length = max(len(source.label) for source in rows.sources)
-        columns.append(Column("source", "source", min(max(length, 6), 24 if wide else 14)))
+        most = 24 if wide else 14
+        length = max(map(cell_len, rows.brief))
+        if not wide or length > most:
+            length = max(map(cell_len, rows.brief.values()))
+        columns.append(Column("source", "source", min(max(length, 6), most)))
     columns += [
         Column("labels", "labels", 0),
         Column("kind", "kind", 9 if wide else 5),

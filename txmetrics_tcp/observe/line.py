@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -55,7 +56,11 @@ def row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
             case "labels":
                 segments += label_segments(row.labels, width, on)
             case "source":
-                segments.append(Segment(fit(row.source.label, width), ink(DIM, on)))
+                # All of them as they are, or none.
+                brief = width < max(map(cell_len, rows.brief))
+                label = row.source.label
+                text = fit(rows.brief[label] if brief else label, width)
+                segments.append(Segment(text, ink(DIM, on)))
             case "kind":
                 segments.append(Segment(_kind(kind, width), ink(KIND[kind], on)))
             case "value":

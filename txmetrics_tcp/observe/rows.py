@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from txmetrics_tcp._filters import Filter, parse_filter
 from txmetrics_tcp._view import SeriesView
+from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
 from txmetrics_tcp.observe.sources import Source
 
@@ -60,6 +61,7 @@ class Rows:
     """
     What the table shows, of all sources.
 
+    @ivar brief: the sources' names, and what tells them apart.
     @ivar lines: what is listed, from the top.
     @ivar matching: the series that pass the filter, in their order, with those of folded groups.
     @ivar all: all series.
@@ -77,6 +79,7 @@ class Rows:
         self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.sources = sources
+        self.brief = brief_names([source.label for source in sources])
         self._clock = clock
         self.lines: list[Line] = []
         self.matching: list[Row] = []
