@@ -1015,6 +1015,18 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn("foreign:2 not a metrics stream, trying again: it looks like an", lines[2])
         self.assertIn("new:3 connecting…", lines[3])
 
+    def test_silent(self) -> None:
+        """A connection that brings nothing does not look as if all were well."""
+        silent, quiet = FedSource("silent:1"), FedSource("quiet:2")
+        silent.heard = False
+        lines = self.header(silent, quiet, size=(80, 24))
+        self.assertNotIn("nothing has come", " ".join(lines))
+        for source in (silent, quiet):
+            source.seconds_passed += 3
+        lines = self.header(silent, quiet, size=(80, 24))
+        self.assertIn("silent:1 connected 3s nothing has come yet: is it a server of m", lines[1])
+        self.assertNotIn("nothing has come", lines[2])
+
     def test_reasonAtAnyWidth(self) -> None:
         """Why a connection ended is said, shortened where there is little room for it."""
         lost = FedSource("127.0.0.1:5631")

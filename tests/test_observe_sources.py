@@ -34,7 +34,7 @@ class LiveTests(SynchronousTestCase):
         self.addCleanup(self.source.stop)
 
     def test_folding(self) -> None:
-        """What one read brings is folded once, and in the same turn of the reactor."""
+        """What one read brings is folded once, and before the next."""
         folded: list[int] = []
         fold = self.source.view.fold
 
@@ -46,13 +46,20 @@ class LiveTests(SynchronousTestCase):
         transport = self.endpoint.succeed()
         folded.clear()
         transport.receive(b"".join(encode_metric(count("a")) for _ in range(1000)))
-        self.assertEqual(folded, [])
-        self.reactor.advance(0)
         self.assertEqual(folded, [1000])
         self.assertEqual(self.source.view.events, 1000)
         transport.receive(encode_metric(count("a")))
-        self.reactor.advance(0)
         self.assertEqual(folded, [1000, 1])
+
+    def test_heard(self) -> None:
+        """Of each connection it is known whether anything has come over it, if no metrics."""
+        for _ in range(2):
+            transport = self.endpoint.succeed()
+            self.assertFalse(self.source.heard)
+            transport.receive(encode_status(Status("a", 1)))
+            self.assertTrue(self.source.heard)
+            transport.lose(ConnectionDone())
+            self.reactor.advance(20)
 
     def test_states(self) -> None:
         source = self.source

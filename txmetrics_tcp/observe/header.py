@@ -33,6 +33,9 @@ from txmetrics_tcp.observe.sources import Source, State
 MAX_SHARE = 4
 """A quarter of the screen is the most that sources get; the others are summed up in a line."""
 
+SILENT = 3.0
+"""After how many seconds without anything a server is said to be silent."""
+
 RESTART_SHOWN = 60.0
 """For how many seconds a restart is a warning."""
 
@@ -188,7 +191,18 @@ class Header(Widget):
 def _is_fine(source: Source) -> bool:
     view = source.view
     missed = view.missed_incoming + view.missed_client
-    return not missed and source.state in (State.CONNECTED, State.ENDED, State.READING)
+    fine = source.state in (State.CONNECTED, State.ENDED, State.READING)
+    return fine and not missed and not _is_silent(source)
+
+
+def _is_silent(source: Source) -> bool:
+    """
+    Whether a connection has not brought anything for a while.
+
+    Servers of ours say at once who they are; one of the Rust family may have nothing to say, but so
+    has whatever waits for a request, or for TLS.
+    """
+    return source.state is State.CONNECTED and not source.heard and source.seconds >= SILENT
 
 
 def _source_pieces(source: Source, several: bool) -> list[Piece]:
@@ -204,6 +218,10 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
         # Why, is to be seen at any width.
         Piece(more, style, 3) if color == GOOD else Piece(more, style, 0, LEAST_NOTE),
     ]
+    if _is_silent(source):
+        pieces.append(
+            Piece("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, 22)
+        )
     pieces += [Piece("  ", dim), *loss_pieces(source)]
     if view.refused:
         pieces.append(Piece(f"  {view.refused:,} left out: too many series", ink(BAD)))

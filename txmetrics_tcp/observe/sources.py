@@ -54,6 +54,7 @@ class Source:
     @ivar view: what its stream has told.
     @ivar state: how it is with it.
     @ivar since: when that began, as `time.monotonic`.
+    @ivar heard: whether anything has come since that, where it is connected.
     @ivar note: more about the state, for people, made harmless.
     @ivar retry_at: when the next attempt to connect is made, as `time.monotonic`, if one is.
     @ivar progress: how much of a recording has been read, from 0 to 1.
@@ -66,6 +67,7 @@ class Source:
         self.label = shown(label)
         self.view = view
         self.state = State.CONNECTING
+        self.heard = True
         self.note = ""
         self.retry_at: float | None = None
         self.progress = 0.0
@@ -127,7 +129,7 @@ class LiveSource(Source):
     """
     A server, to which it stays connected.
 
-    What a read from the socket brought is folded together, in the same turn of the reactor.
+    What a read from the socket brought is folded together.
     """
 
     def __init__(
@@ -138,12 +140,10 @@ class LiveSource(Source):
         max_frame: int = MAX_FRAME,
     ) -> None:
         super().__init__(label, SourceView())
-        self._reactor = reactor
-        self._pending: list[Event] = []
         self._service = MetricsClientService(
             reactor,
             endpoint,
-            self._received,
+            received_many=self._received,
             observer=self._changed,
             max_frame=max_frame,
         )
@@ -154,19 +154,11 @@ class LiveSource(Source):
     def stop(self) -> None:
         self._service.stopService()
 
-    def _received(self, event: Event) -> None:
-        pending = self._pending
-        if not pending:
-            self._reactor.callLater(0, self._fold)
-        pending.append(event)
-
-    def _fold(self) -> None:
-        pending, self._pending = self._pending, []
-        self.view.fold(pending)
+    def _received(self, events: list[Event]) -> None:
+        self.heard = True
+        self.view.fold(events)
 
     def _changed(self, state: ConnectionState) -> None:
-        # What came before belongs to the connection before.
-        self._fold()
         match state:
             case Connecting():
                 # What went wrong stays on the screen until something is better.
@@ -176,6 +168,7 @@ class LiveSource(Source):
             case Connected():
                 self.view.connected()
                 self._turn(State.CONNECTED)
+                self.heard = False
             case Disconnected():
                 foreign = isinstance(state.reason.value, StreamError)
                 reason = str(state).removeprefix("not a metrics stream: ")
