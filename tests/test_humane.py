@@ -11,8 +11,26 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Unit
-from txmetrics_tcp._humane import show_number, show_rate, show_seconds, show_value
+from txmetrics_tcp._humane import base_scale, show_number, show_rate, show_seconds, show_value
 from txmetrics_tcp._model import U64_MAX
+
+
+class ScaleTests(SynchronousTestCase):
+    def test_compare(self) -> None:
+        """Values that are shown alike are alike when scaled, whatever unit they are in."""
+        for values in [
+            {Unit.SECONDS: 0.0015, Unit.MILLISECONDS: 1.5, Unit.NANOSECONDS: 1500000},
+            {Unit.BYTES: 3 * 1024**2, Unit.KIBIBYTES: 3 * 1024, Unit.MEBIBYTES: 3},
+            {Unit.BITS_PER_SECOND: 7e6, Unit.MEGABITS_PER_SECOND: 7},
+            {Unit.COUNT: 5, None: 5, "": 5},
+        ]:
+            self.assertEqual(len({show_value(value, unit) for unit, value in values.items()}), 1)
+            scaled = [value * base_scale(unit) for unit, value in values.items()]
+            for value in scaled:
+                self.assertAlmostEqual(value / scaled[0], 1)
+        self.assertEqual([base_scale(unit) for unit in ("percent", "widgets")], [1, 1])
+        # Large totals keep their digits.
+        self.assertEqual(U64_MAX * base_scale("bytes"), U64_MAX)
 
 
 class ValueTests(SynchronousTestCase):

@@ -12,12 +12,13 @@ from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
+from txmetrics_tcp import Metadata, MetricKind
 from txmetrics_tcp._humane import show_rate, show_value
 from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
-from txmetrics_tcp.observe.row import Row
+from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
@@ -83,6 +84,38 @@ class RowsTests(SynchronousTestCase):
         self.rows.reverse()
         self.rows.update()
         self.assertEqual(self.names(), ["b", "c", "a"])
+
+    def test_units(self) -> None:
+        """What is sorted by a number is in the order of what is shown, not of what was sent."""
+        units = {"a": "nanoseconds", "b": "seconds", "c": "milliseconds"}
+        numbers = {"a": 5e6, "b": 0.007, "c": 6.0}
+        for kind in (MetricKind.GAUGE, MetricKind.HISTOGRAM):
+            self.source.feed(Metadata(kind, name, unit) for name, unit in units.items())
+        self.source.feed(gauge(name, number) for name, number in numbers.items())
+        self.source.feed(sample(name, number) for name, number in numbers.items())
+        self.source.tick()
+        self.rows.sort_by("p99")
+        self.rows.update()
+        self.assertEqual(self.names()[:3], ["b", "c", "a"])
+        self.rows.set_filter("kind:gauge")
+        self.rows.sort_by("value")
+        self.rows.update()
+        self.assertEqual(self.names(), ["b", "c", "a"])
+
+    def test_unitsOfGroups(self) -> None:
+        self.source.feed(
+            Metadata(MetricKind.COUNTER, name, unit)
+            for name, unit in [("a", "kibibytes"), ("b", "bytes"), ("c", "mebibytes")]
+        )
+        for _ in range(3):
+            self.source.feed([count("a", 10), count("b", 100), count("c", 1)])
+        self.source.tick()
+        self.rows.group_by(Grouping(None))
+        for column in ("value", "rate"):
+            self.rows.sort_by(column)
+            self.rows.update()
+            titles = [line.title for line in self.rows.lines if isinstance(line, Group)]
+            self.assertEqual(titles, ["c", "a", "b"])
 
     def test_trend(self) -> None:
         """To sort by the trend is to sort by what changed last."""

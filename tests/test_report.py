@@ -102,6 +102,19 @@ class TableTests(ReportCase):
             },
         )
 
+    def test_sortUnits(self) -> None:
+        """In the order of what is shown, not of what was sent."""
+        self.view.fold(
+            [
+                Metadata(MetricKind.GAUGE, "more", "kibibytes"),
+                metric(Operation.SET_GAUGE, 0.0, "more"),
+                metric(Operation.SET_GAUGE, 2.0, "more"),
+            ]
+        )
+        for sort in ("value", "rate"):
+            names = [one.key.name for one in self.report(sort=sort).series]
+            self.assertEqual(names[0], "more")
+
     def test_sortWithNaN(self) -> None:
         """What is no number comes last."""
         self.view.fold([metric(Operation.SET_GAUGE, math.nan, "a")])

@@ -5,6 +5,7 @@ Numbers as people read them, in a scale that fits, by the unit that a metric was
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from txmetrics_tcp._model import Unit
 
@@ -57,6 +58,26 @@ def show_value(value: int | float, unit: str | None = None) -> str:
     if known in _IN_SECONDS:
         return show_seconds(value / _IN_SECONDS[known])
     return f"{show_number(value)}{known.label}"
+
+
+@lru_cache(maxsize=1024)
+def base_scale(unit: str | None) -> float:
+    """
+    What values of a unit are to be multiplied by, so that they compare with those of other units of
+    the same kind as they are shown: to seconds, bytes, or bits per second.
+
+        >>> base_scale("kibibytes"), base_scale("nanoseconds"), base_scale(None)
+        (1024, 1e-09, 1)
+
+    @param unit: as for `show_value`.
+    """
+    try:
+        known = Unit(unit) if unit else Unit.COUNT
+    except ValueError:
+        return 1
+    if known in _IN_SECONDS:
+        return 1 / _IN_SECONDS[known]
+    return _IN_BYTES.get(known) or _IN_BITS.get(known) or 1
 
 
 def show_rate(rate: float, unit: str | None = None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from txmetrics_tcp._humane import show_number, show_rate, show_value
+from txmetrics_tcp._humane import base_scale, show_number, show_rate, show_value
 from txmetrics_tcp._lines import not_finite, utc, visible
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._sketch import Summary, has_percentiles
@@ -152,6 +152,12 @@ class Report:
             parts.append(f"{view.refused:,} events left out because of too many series")
         return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
 
+    def scale(self, series: SeriesView) -> float:
+        """What to multiply value and rate with to compare them with those of other series."""
+        # Of a histogram they are numbers of samples, whatever unit these have.
+        histogram = series.key.kind is MetricKind.HISTOGRAM
+        return 1 if histogram else base_scale(self._unit(series))
+
     def _unit(self, series: SeriesView) -> str | None:
         description = self.view.description(series.key)
         return None if description is None else description.unit
@@ -178,8 +184,8 @@ class Report:
 SORTS: dict[str, Callable[[Report, SeriesView], Any]] = {
     "name": lambda report, series: 0,
     "kind": lambda report, series: _KINDS.index(series.key.kind),
-    "value": lambda report, series: _descending(series.value),
-    "rate": lambda report, series: _descending(report.rate(series)),
+    "value": lambda report, series: _descending(series.value * report.scale(series)),
+    "rate": lambda report, series: _descending(report.rate(series) * report.scale(series)),
     "events": lambda report, series: -series.events,
 }
 """What a report may be sorted by: the key for each.  Numbers fall; what is equal is by name."""

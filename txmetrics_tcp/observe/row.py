@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
+from txmetrics_tcp._humane import base_scale
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._sketch import Summary
 from txmetrics_tcp._view import Happened, SeriesView
@@ -82,6 +83,12 @@ class Row:
         """As it may be put on the screen."""
         metadata = self.source.view.description(self.key)
         return None if metadata is None or not metadata.unit else shown(str(metadata.unit))
+
+    @property
+    def scale(self) -> float:
+        """What to multiply with to compare it with series in other units of the same kind."""
+        metadata = self.source.view.description(self.key)
+        return base_scale(None if metadata is None else metadata.unit)
 
     @property
     def is_histogram(self) -> bool:

@@ -36,9 +36,14 @@ MAX_GROUPINGS = 12
 def _quantile(name: str) -> Callable[[Row, float | None], object]:
     def key(row: Row, window: float | None) -> object:
         summary = row.summary(window)
-        return None if summary is None or not summary.count else getattr(summary, name)
+        return None if summary is None or not summary.count else getattr(summary, name) * row.scale
 
     return key
+
+
+def _scale(row: Row) -> float:
+    """That of value and rate: those of histograms are numbers of samples, whatever their unit."""
+    return 1 if row.is_histogram else row.scale
 
 
 SORTS: dict[str, Callable[[Row, float | None], object]] = {
@@ -46,12 +51,15 @@ SORTS: dict[str, Callable[[Row, float | None], object]] = {
     "name": lambda row, window: row.by_name,
     "labels": lambda row, window: row.labels,
     "kind": lambda row, window: row.key.kind.value,
-    "value": lambda row, window: row.value(),
-    "rate": lambda row, window: row.rate(),
+    "value": lambda row, window: row.value() * _scale(row),
+    "rate": lambda row, window: row.rate() * _scale(row),
     "trend": lambda row, window: -row.age(),
     **{name: _quantile(name) for name in ("min", "p50", "p90", "p99", "p999", "max")},
 }
-"""By column, what to sort by; None, and what is not a number, comes last in any case."""
+"""
+By column, what to sort by; None, and what is not a number, comes last in any case.  Numbers are in
+one unit for all times, for all sizes and for all bit rates, whatever they came in.
+"""
 
 STEADY = frozenset({"source", "name", "labels", "kind"})
 """The columns whose values never change: in their order, only what is new has to be put."""
@@ -287,7 +295,10 @@ class Rows:
         if self.sort in ("rate", "value"):
             # Those without a sum come last, as series without a value do.
             with_sum = [group for group in groups if group.value is not None]
-            with_sum.sort(key=attrgetter(self.sort), reverse=self.descending)
+            by = attrgetter(self.sort)
+            with_sum.sort(
+                key=lambda group: by(group) * _scale(group.rows[0]), reverse=self.descending
+            )
             groups = with_sum + [group for group in groups if group.value is None]
         elif self.descending and self.sort == "name":
             groups.reverse()
