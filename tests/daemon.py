@@ -25,6 +25,12 @@ LIMIT = 30.0
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
+METRICS_TCP = [
+    sys.executable,
+    "-c",
+    # What it says is on standard error; what is read as it comes is standard output.
+    "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())",
+]
 
 LEFT_TO_THE_SYSTEM = {
     "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"

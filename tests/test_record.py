@@ -22,7 +22,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.daemon import LIMIT, TWISTD, Daemon
+from tests.daemon import LIMIT, METRICS_TCP, TWISTD, Daemon
 from tests.test_recording import FullDisk, Unclosed, joined, read, record, writer_to
 from tests.wire_cases import CASES
 from txmetrics_tcp import Decoder, Metric, StreamError
@@ -185,11 +185,7 @@ class CommandTests(SynchronousTestCase):
         return str(Daemon(self, "-n", "metrics-tcp", "--listen", "0", runner=TWISTD).port)
 
     def start(self, *arguments: str) -> Daemon:
-        # What it says is on standard error, which is read as it comes.
-        script = (
-            "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())"
-        )
-        return Daemon(self, "record", *arguments, runner=[sys.executable, "-c", script])
+        return Daemon(self, "record", *arguments, runner=METRICS_TCP)
 
     def test_interrupted(self) -> None:
         """Ctrl-C is how it ends as a rule: the file is whole, and all is well."""

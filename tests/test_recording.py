@@ -11,7 +11,7 @@ import os
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from txmetrics_tcp import (
     RecordingError,
     RecordingReader,
     RecordingWriter,
-    SourceView,
     StreamError,
     encode_metric,
 )
@@ -527,72 +526,3 @@ def whole_frames(data: bytes) -> int:
     whole, number = frames.feed(data)
     assert whole == data
     return number
-
-
-class MillionTests(SynchronousTestCase):
-    """A recording of a million events."""
-
-    def test_finalView(self) -> None:
-        """It gives the same bytes, and so the same final view, as the live stream."""
-        batch = b"".join(_batch())
-        pieces = [batch] * (1_000_000 // EVENTS)
-        path = self.mktemp()
-        with RecordingWriter.create(path, "live", compress=True) as writer:
-            for start, piece in enumerate(pieces):
-                # As a network cuts it.
-                cut = start * 13 % len(piece)
-                writer.write(piece[:cut])
-                writer.write(piece[cut:])
-        with open(path, "rb") as file:
-            reader = RecordingReader(file)
-            decoder = Decoder()
-            live, replayed = SourceView(lambda: 0.0), SourceView(lambda: 0.0)
-            at = 0
-            stream = batch * 2
-            for chunk in reader:
-                # The bytes go round and round.
-                offset = at % len(batch)
-                length = len(chunk.frames)
-                if stream[offset : offset + length] != chunk.frames:
-                    self.fail(f"other bytes behind the first {at}")
-                at += length
-                replayed.fold(decoder.feed(chunk.frames))
-        self.assertEqual(at, len(batch) * len(pieces))
-        self.assertEqual(reader.frames, 1_000_000)
-        decoder = Decoder()
-        for piece in pieces:
-            live.fold(decoder.feed(piece))
-        self.assertEqual(replayed.events, 1_000_000)
-        self.assertEqual(_shown(replayed), _shown(live))
-        self.assertEqual(live.series[Key(MetricKind.COUNTER, "c0")].value, 34 * 1000)
-
-
-EVENTS = 1000
-NOON = 1_795_348_800_500_000_000
-
-
-def _batch() -> Iterable[bytes]:
-    for number in range(EVENTS):
-        which = number % 30 % 3
-        kind = list(MetricKind)[which]
-        operation = [
-            Operation.INCREMENT_COUNTER,
-            Operation.INCREMENT_GAUGE,
-            Operation.RECORD_HISTOGRAM,
-        ][which]
-        value: Callable[[float], float] = int if which == 0 else float
-        yield encode_metric(
-            Metric(
-                Key(kind, f"{kind.value[0]}{number % 30}"),
-                operation,
-                value(1),
-                NOON + number * 1000,
-            )
-        )
-
-
-def _shown(view: SourceView) -> list[object]:
-    return [
-        (key, series.value, series.events, series.timestamp_ns)
-        for key, series in view.series.items()
-    ]

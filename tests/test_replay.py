@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import math
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.daemon import Daemon, occupied_port
+from tests.daemon import METRICS_TCP, Daemon, occupied_port
 from tests.programs import Stream
 from tests.reader import Reader
 from tests.test_recording import RecordingWriter, joined, read, record
@@ -424,11 +423,7 @@ class CommandTests(SynchronousTestCase):
         self.stream = b"".join(case.frame for case in CASES if case.event is not None)
 
     def run_command(self, *arguments: str) -> Daemon:
-        # What it says is on standard error, which is read as it comes.
-        script = (
-            "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())"
-        )
-        return Daemon(self, *arguments, runner=[sys.executable, "-c", script])
+        return Daemon(self, *arguments, runner=METRICS_TCP)
 
     def serve(self, *arguments: str) -> Daemon:
         return self.run_command("replay", self.path, "--listen", "0", *arguments)
