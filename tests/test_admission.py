@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from unittest import skipIf
 
@@ -19,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
 from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp._accepting import FEW
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, network
 from txmetrics_tcp._arrival import MAX_RECEIVED, looks_like
 from txmetrics_tcp._refusals import INTERVAL, RefusalLog
@@ -333,6 +335,19 @@ class DoorTests(LoopbackTestCase):
         await self.factory.clients(1)
         self.factory.recorder.counter("c").increment(5)
         await self.in_thread(client.read, until=lambda: client.reader.values("c"))
+
+    async def test_fewAtATime(self) -> None:
+        """A crowd that comes at once leaves others their turn: few are accepted in each."""
+        await self.exporter()
+        crowd = 20 * FEW
+        for _ in range(crowd):
+            self.connected()
+        present = [0]
+        while present[-1] < crowd:
+            await deferLater(reactor, 0, lambda: None)
+            present.append(len(self.factory._present))
+        # Some reactors turn twice until a call is made that is due at once.
+        self.assertLessEqual(max(after - before for before, after in pairwise(present)), 2 * FEW)
 
     @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
     async def test_manyConnections(self) -> None:

@@ -1,8 +1,14 @@
 """
-What a port says when it cannot accept, because the process has no file descriptor left.
+How a port accepts: few at a time; and what it says when it cannot, because the process has no
+file descriptor left.
 
-Twisted gets over it: it closes one that it keeps in reserve, accepts whoever waits, and hangs up
-on them.  But it logs three lines for each, and whoever is turned away comes back soon.
+Twisted accepts a hundred in one turn of the reactor, and more when so many come.  Each is then sent
+where things stand, which takes a moment, and so a crowd would keep all others waiting for half a
+second at a time.
+
+Twisted gets over a lack of descriptors: it closes one that it keeps in reserve, accepts whoever
+waits, and hangs up on them.  But it logs three lines for each, and whoever is turned away comes
+back soon.
 """
 
 from __future__ import annotations
@@ -15,7 +21,28 @@ from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import provider
 
+FEW = 10
+"""How many connections a port may accept in one turn of the reactor."""
+
 OUT_OF_DESCRIPTORS = "the process is out of file descriptors"
+
+
+def accept_few(port: IListeningPort) -> None:
+    """
+    Have a port leave the reactor its turn after `FEW` connections.
+
+    Nothing happens to one that is none of Twisted's own.
+    """
+    if not isinstance(port, Port) or not hasattr(port, "numberAccepts"):
+        return
+    accept = port.doRead
+
+    def accept_some() -> None:
+        # It follows how many came the last time, upwards without a bound.
+        port.numberAccepts = min(port.numberAccepts, FEW)
+        accept()
+
+    port.doRead = accept_some  # type: ignore[method-assign]
 
 
 def say_briefly(port: IListeningPort, turned_away: Callable[[str, str], object]) -> None:

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._accepting import say_briefly
+from txmetrics_tcp._accepting import accept_few, say_briefly
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._exposure import audience
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
@@ -182,6 +182,7 @@ class MetricsService(Service):
         return DeferredList(self._attempts, consumeErrors=True).addCallback(self._listened)
 
     def _listens(self, port: IListeningPort) -> None:
+        accept_few(port)
         say_briefly(port, self._factory.turned_away)
         self._ports.append(port)
 
