@@ -75,6 +75,13 @@ class WatchedFactory(MetricsFactory):
         """Fires when so many clients have ever connected."""
         return self._when(lambda: len(self.protocols) == number)
 
+    def all_gone(self, number: int) -> Deferred[None]:
+        """
+        Fires when so many clients have ever connected, and none is left.  Without their number,
+        those that the kernel has accepted, and the reactor has not yet, would be missed.
+        """
+        return self._when(lambda: self.stats().connected == number and not self._clients)
+
     def client_connected(self, client: MetricsProtocol) -> None:
         self.protocols.append(client)
         if self.send_buffer is not None:

@@ -240,8 +240,9 @@ class LeakTests(LoopbackTestCase):
                 counter.increment()
 
         async def measure(times: int) -> tuple[int, int, int]:
+            before = factory.stats().connected
             await self.all_in_threads(lambda thread: come_and_go(times // 2), 2)
-            await factory.clients(0)
+            await factory.all_gone(before + times)
             gc.collect()
             pages = int(STATUS.read_text().split()[1])
             objects = sum(isinstance(one, MetricsProtocol) for one in gc.get_objects())
