@@ -4,9 +4,11 @@ Runs programs that are instrumented, as processes of their own, and looks at the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -92,6 +94,12 @@ class Stream:
                 os.close(here)
         case.addCleanup(self._socket.close)
         self.reader = Reader()
+
+    @property
+    def unread(self) -> int:
+        """How many bytes have come that were not read."""
+        number = fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4))
+        return int.from_bytes(number, sys.byteorder)
 
     def _chunks(self) -> Iterator[bytes]:
         while data := self._socket.recv(65536):
