@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -315,6 +316,24 @@ class LoopbackTestCase(TestCase):
         made.settimeout(PATIENCE)
         self._sockets.append(made)
         return made
+
+    def stopwatch(self) -> Callable[[], float]:
+        """
+        Begin to measure time as the reactor has it: where a busy machine does not let it run for
+        long, that counts for a tenth of a second.
+
+        @return: tells how many seconds have passed.
+        """
+        tenths = 0
+
+        def count() -> None:
+            nonlocal tenths
+            tenths += 1
+
+        counting = LoopingCall(count)
+        counting.start(0.1, now=False)
+        self.addCleanup(counting.stop)
+        return lambda: tenths / 10
 
     def in_thread(self, function: Callable[..., object], *args: Any, **more: Any) -> Deferred[Any]:
         """

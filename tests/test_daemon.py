@@ -20,8 +20,11 @@ from txmetrics_tcp import Metadata, Metric, MetricKind
 
 IN_USE = os.strerror(errno.EADDRINUSE)
 
-STOP_LIMIT = 2.0
-"""How long the daemon may take to end, in seconds."""
+STOP_LIMIT = 15.0
+"""
+How long the daemon may take to end, in seconds, on a machine that is busy with other things.  What
+it would wait for in vain would keep it for ever.
+"""
 
 PROCESS = {
     "process_cpu_seconds_total",
