@@ -209,6 +209,12 @@ class ExplainTests(SynchronousTestCase):
                 SSL.Error([("", "", "wrong version number"), ("", "", "something else")]),
                 "what it sent is not TLS",
             ),
+            # One alert, as different versions of OpenSSL have it.
+            (SSL.Error([("SSL routines", "", "tls alert bad certificate")]), "not trust our"),
+            (SSL.Error([("SSL routines", "", "sslv3 alert bad certificate")]), "not trust our"),
+            (SSL.Error([("SSL routines", "", "ssl/tls alert bad certificate")]), "not trust our"),
+            (SSL.Error([("SSL routines", "", "tlsv1 alert unknown ca")]), "not trust our"),
+            (SSL.Error([("", "", "tlsv13 alert certificate required")]), "wants a certificate"),
             (SSL.Error([("SSL routines", "f", "Brand New Reason")]), "brand new reason"),
             (SSL.Error([]), "it broke off"),
             (SSL.Error(), "it broke off"),
@@ -370,6 +376,16 @@ class ServerTests(TLSTestCase):
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")
         self.assertIn("it has no TLS as new as 1.2", await line)
+
+    async def test_otherName(self) -> None:
+        """A client that expects another server says so in its way, and the log in ours."""
+        await self.listen()
+        line = self.line()
+        with self.assertRaises(ssl.SSLError):
+            await self.in_thread(
+                self.context().wrap_socket, self.connected(), server_hostname="metrics.example"
+            )
+        self.assertIn("it does not trust our certificate", await line)
 
     async def test_mutual(self) -> None:
         await self.listen(client_ca=True)

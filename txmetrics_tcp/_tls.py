@@ -7,6 +7,7 @@ What it is made of comes with the extra ``tls``, and is imported when TLS is ask
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -38,11 +39,22 @@ _SAID = {
     "no shared cipher": "it has no cipher that is good enough",
     "peer did not return a certificate": "it has no certificate",
     "certificate verify failed": "its certificate is not to be trusted",
-    "tlsv13 alert certificate required": "it wants a certificate",
-    "tlsv1 alert unknown ca": "it does not trust our certificate",
-    "tlsv1 alert protocol version": "it wants another version of TLS",
-}
-"""What OpenSSL says, as people do."""
+    "alert certificate required": "it wants a certificate",
+    "alert handshake failure": "it has no use for what we offer, or wants a certificate",
+    "alert protocol version": "it wants another version of TLS",
+} | dict.fromkeys(
+    (
+        "alert unknown ca",
+        "alert bad certificate",
+        "alert certificate unknown",
+        "alert certificate expired",
+    ),
+    # Or the name is another: who finds that says one of these, too.
+    "it does not trust our certificate",
+)
+"""What OpenSSL says, as people do; without the version of TLS that an alert is from."""
+
+_VERSION = re.compile(r"^\S+ (?=alert )")
 
 
 class TLSError(ValueError):
@@ -150,7 +162,11 @@ def explain(error: BaseException | None) -> str | None:
         return None
     queue = error.args[0] if error.args else None
     # A list of what failed, and of what failed because of it, in words that depend on the version.
-    said = [str(entry[-1]).lower() for entry in queue] if isinstance(queue, list) else []
+    said = (
+        [_VERSION.sub("", str(entry[-1]).lower()) for entry in queue]
+        if isinstance(queue, list)
+        else []
+    )
     for reason in said:
         if reason in _SAID:
             return _SAID[reason]
