@@ -477,6 +477,26 @@ class StopTests(ServerTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_eachOnce(self) -> None:
+        """To stop costs as much as there are clients, and not their square."""
+        factory = self.factory()
+        clients = [FakeClient(factory) for _ in range(20)]
+        self.reactor.settle()
+        finish = _protocol.MetricsProtocol.finish
+        finished: list[_protocol.MetricsProtocol] = []
+
+        def counted(client: _protocol.MetricsProtocol) -> None:
+            finished.append(client)
+            finish(client)
+
+        self.patch(_protocol.MetricsProtocol, "finish", counted)
+        stopped = factory.stop()
+        for client in clients:
+            self.assertNoResult(stopped)
+            client.read_all(self.reactor)
+        self.successResultOf(stopped)
+        self.assertEqual(finished, [client.protocol for client in clients])
+
     def test_stuckClient(self) -> None:
         """Who does not read is cut off when the time is over."""
         factory = self.factory()

@@ -285,7 +285,8 @@ class MetricsFactory(ServerFactory):
     def client_left(self, client: MetricsProtocol) -> None:
         del self._present[client]
         self._admission.leave(client.peer)
-        self._finish()
+        if not self._present:
+            self._finish()
 
     def turned_away(self, address: str, reason: str) -> None:
         """A client was not even accepted."""
