@@ -49,17 +49,17 @@ class Period(NamedTuple):
     A part of a second in which the nanoseconds take the same number of bytes; what is the same of
     its timestamps, and how nanoseconds are packed: from C{low}, C{middle}, and the bits above.
 
-    @ivar since: its first nanosecond, since the epoch.
+    @ivar second_ns: when its second began, in nanoseconds since the epoch.
+    @ivar since: its first nanosecond, in that second.
     @ivar until: the first one that is not in it.
-    @ivar second_ns: when its second began.
     @ivar stamp: the beginning of its timestamps, with their tag and size.
     @ivar nanos: how many bytes the nanoseconds take.
     @ivar layout: the same for `struct`.
     """
 
+    second_ns: int
     since: int
     until: int
-    second_ns: int
     stamp: bytes
     nanos: int
     layout: str
@@ -84,9 +84,7 @@ class Period(NamedTuple):
                 seconds = b"\x08" + varint(second % 2**64) if second else b""
                 size = len(seconds) + 1 + taken
                 stamp = b"\x12" + bytes([size]) + seconds + b"\x10"
-                return cls(
-                    second_ns + since, second_ns + until, second_ns, stamp, taken, layout, *how
-                )
+                return cls(second_ns, since, until, stamp, taken, layout, *how)
         return _NEVER
 
 
@@ -95,7 +93,7 @@ _PERIODS: list[tuple[Any, ...]] = [
     (1 << 21, 1 << 28, 4, "HBB", _TWO, 0x3FFF, 14, _ONE, 0x7F, 21),
     (1 << 14, 1 << 21, 3, "BBB", _ONE, 0x7F, 7, _ONE, 0x7F, 14),
 ]
-_NEVER = Period(1, 0, 0, b"", 0, "", [], 0, 0, [], 0, 0)
+_NEVER = Period(0, 1, 0, b"", 0, "", [], 0, 0, [], 0, 0)
 
 Layout = tuple[Period, Callable[..., None], bytes, bytes, int]
 """How a frame is packed: in which period, the method of a `Struct`, head, tail, and the size."""
@@ -198,24 +196,26 @@ class Encoder:
         ends: list[int] = []
         add = ends.append
         period = self._period
-        since, until, second_ns, *_, low, low_bits, middle_from, middle, middle_bits, top_from = (
-            period
-        )
+        second_ns, since, until, *_ = period
+        low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
         for series, operation, value, timestamp_ns in entries:
             frame = series.frame
-            if not since <= timestamp_ns < until:
+            # Compared as the small numbers that they are within a second, which is quicker.
+            nanos = timestamp_ns - second_ns
+            if not since <= nanos < until:
                 timestamp_ns = timestamp_ns or self._clock()
-                if not since <= timestamp_ns < until:
-                    period = self._period = Period.of(timestamp_ns)
-                    since, until, second_ns, *_ = period
-                    low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
+                period = self._period = Period.of(timestamp_ns)
                 if period.nanos == 0:
                     whole = frame.encode(operation, value, timestamp_ns)
                     buffer[at:] = whole
                     room = len(buffer)
                     at += len(whole)
                     add(at)
+                    since = until = 0
                     continue
+                second_ns, since, until, *_ = period
+                low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
+                nanos = timestamp_ns - second_ns
             if value >= 0x80 and operation <= _SET_COUNTER:
                 value = _varint(value)
                 layout = frame.layouts.get(operation | len(value) << 4)
@@ -228,7 +228,6 @@ class Encoder:
             if end > room:
                 buffer += bytes(end)
                 room = len(buffer)
-            nanos = timestamp_ns - second_ns
             pack(
                 buffer,
                 at,
