@@ -51,6 +51,10 @@ class Batch:
                 behind = self._chunks[-1][1]
         return self._chunks
 
+    def end(self, behind: int) -> int:
+        """How many bytes the frames before the one of that index have together."""
+        return self._ends[behind - 1] if behind else 0
+
     def chunk(self, first: int, room: int) -> tuple[bytes, int]:
         """
         Whole frames of at most so many bytes together; or one, if it alone is longer.
@@ -62,7 +66,7 @@ class Batch:
         if first == 0 and len(joined) <= room:
             return joined, self.size
         ends = self._ends
-        start = ends[first - 1] if first else 0
+        start = self.end(first)
         behind = max(bisect_right(ends, start + room), first + 1)
         return joined[start : ends[behind - 1]], behind
 

@@ -171,12 +171,12 @@ class MetricsProtocol(ArrivingProtocol):
         sent = 0
         send = self._outlet.send
         for chunk, behind in batch.chunks():
-            self._bytes_written += len(chunk)
             send(chunk)
-            self._written += behind - sent
             sent = behind
             if self._paused:
                 break
+        self._written += sent
+        self._bytes_written += batch.end(sent)
         if sent < batch.size:
             self._keep(batch, sent)
 
