@@ -17,7 +17,7 @@ from txmetrics_tcp._batch import CHUNK, Batch
 from txmetrics_tcp._encoder import encode_metric
 from txmetrics_tcp._incoming import Counts, Incoming, Mark
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._protocol import MetricsProtocol
+from txmetrics_tcp._protocol import TOTALS, MetricsProtocol
 from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -329,7 +329,13 @@ class AloneTests(SynchronousTestCase):
         frames, totals or events, and what they make together.
         """
         frame = 200
-        for owed, totals, events in ((700, 0, 0), (0, 5000, 0), (0, 0, 9000), (300, 1000, 9000)):
+        for owed, totals, events, full in (
+            (700, 0, 0, CHUNK),
+            # Those are encoded while all others wait.
+            (0, 5000, 0, TOTALS),
+            (0, 0, 9000, CHUNK),
+            (300, 1000, 9000, 300 * frame),
+        ):
             transport = SizingTransport(1)
             protocol = self.joined(transport, buffer_size=None)
             protocol.deliver(self.batch([0], 1))
@@ -343,7 +349,8 @@ class AloneTests(SynchronousTestCase):
                 pass
             self.assertGreater(sum(transport.sizes), CHUNK)
             self.assertLessEqual(max(transport.sizes), CHUNK + frame)
-            self.assertGreater(transport.sizes[0], CHUNK - frame)
+            self.assertGreater(transport.sizes[0], full - frame)
+            self.assertLess(transport.sizes[0], full + frame)
 
     def test_longEvent(self) -> None:
         """An event that is longer than a chunk waits like any other, and comes like any other."""

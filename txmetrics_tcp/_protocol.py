@@ -41,6 +41,9 @@ from txmetrics_tcp._wire import EMPTY_FRAME
 KNOCK_INTERVAL = 0.5
 """How often, in seconds, a client that ended its sending side is asked whether it still reads."""
 
+TOTALS = CHUNK // 2
+"""How many bytes of totals are encoded for a client at once, so that the others have their turn."""
+
 KNOCK: Final = "knock"
 
 Name = tuple[MetricKind, str] | Literal["knock"] | None
@@ -385,12 +388,13 @@ class MetricsProtocol(ArrivingProtocol):
         while room > 0 and self._owed:
             frames.append(self._owed.popitem(last=False)[1])
             room -= len(frames[-1])
-        while room > 0 and self._totals:
+        # To encode them takes ten times as long as to send them.
+        while room > CHUNK - TOTALS and self._totals:
             series, total = self._totals.popitem(last=False)
             operation = SET_OPERATION[series.key.kind]
             frames.append(self._encoder.encode([(series, operation, total, self._totals_at)])[0])
             room -= len(frames[-1])
-        if room > 0 and self._events:
+        if room > 0 and self._events and not self._totals:
             chunk, taken = self._events.take(room)
             if not taken and not frames:
                 chunk, taken = self._events.take_one(), 1
