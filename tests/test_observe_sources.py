@@ -240,7 +240,7 @@ class CommandTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text("something else")
         code, said = self.run_command(str(path.resolve()), terminal=True)
-        self.assertEqual(code, 2)
+        self.assertEqual(code, 1)
         self.assertRegex(said, r"\Ametrics-tcp observe: .*: it is not a recording of metrics\n\Z")
 
     def test_noTextual(self) -> None:

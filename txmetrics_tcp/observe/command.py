@@ -24,7 +24,7 @@ from txmetrics_tcp._endpoint_options import (
     client_endpoint_from,
     is_recording,
 )
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, EndpointError
+from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._lines import visible
 from txmetrics_tcp._remarks import server_name
 
@@ -60,7 +60,10 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         import textual  # noqa: F401
     except ImportError:
         return _refuse("this needs Textual: pip install 'txmetrics-tcp[observe]'")
-    sources = [_source(options, reactor, text) for text in options.endpoints]
+    try:
+        sources = [_source(options, reactor, text) for text in options.endpoints]
+    except _UnreadableError as error:
+        return _refuse(str(error))
     for number, name in enumerate(("input", "output", "error")):
         # The last is what Textual draws on.
         if not os.isatty(number):
@@ -96,9 +99,14 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
     return (app.return_code or 1) if code is None else code
 
 
+class _UnreadableError(Exception):
+    """A file that is there, and that nothing can be shown of."""
+
+
 def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
     """
-    @raise EndpointError: it is neither a recording nor an endpoint.
+    @raise EndpointError: it is neither a file nor an endpoint.
+    @raise _UnreadableError: it is a file, and no recording.
     """
     from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
 
@@ -106,9 +114,9 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
         try:
             return RecordingSource(reactor, text)
         except RecordingError as error:
-            raise EndpointError(f"{text}: {error}") from None
+            raise _UnreadableError(f"{text}: {error}") from None
         except OSError as error:
-            raise EndpointError(f"{text}: cannot be read: {error.strerror}") from None
+            raise _UnreadableError(f"{text}: cannot be read: {error.strerror}") from None
     endpoint = client_endpoint_from(options, reactor, text)
     return LiveSource(reactor, server_name(text), endpoint, options.max_frame)
 
@@ -130,8 +138,9 @@ def add_command(commands: Any) -> None:
         description="""Watch the series of one or more servers live, on the whole screen of the
         terminal: values, rates, trends and percentiles, filtered, sorted and grouped. Press ? for
         all keys. A connection that ends, or does not come about, is tried again after a while.""",
-        epilog="""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, or
-        Textual is not installed: pip install 'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
+        epilog="""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, a
+        file that is no recording, or Textual is not installed: pip install
+        'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
         when interrupted and 143 when terminated from outside. docs/observe.md has more.""",
     )
     parser.add_argument(
