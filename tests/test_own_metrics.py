@@ -69,6 +69,30 @@ class OwnMetricsTests(SynchronousTestCase):
         name = "txmetrics_record_to_write_seconds"
         self.assertEqual(client.read_all(self.reactor).values(name), [2.0])
 
+    def test_longAgo(self) -> None:
+        """What is recorded when somebody connects after a long time is not late by that time."""
+        now = 100.0
+        self.factory = MetricsFactory(
+            self.reactor,  # type: ignore[arg-type]
+            10,
+            monotonic=lambda: now,
+            in_reactor_thread=lambda: False,
+        )
+        handle = self.factory.recorder.counter("c")
+        first = FakeClient(self.factory)
+        first.read_all(self.reactor)
+        handle.increment()
+        first.read_all(self.reactor)
+        first.transport.lose()
+        now += 3600
+        client = FakeClient(self.factory)
+        handle.increment()
+        now += 0.5
+        self.reactor.settle()
+        self.reactor.advance(TICK)
+        name = "txmetrics_record_to_write_seconds"
+        self.assertEqual(max(client.read_all(self.reactor).values(name)), 0.5)
+
     def test_late(self) -> None:
         """What was recorded may be counted before it is handed on; how late that was is told."""
         recorded: list[float] = []

@@ -8,11 +8,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from typing import Any, cast
+from unittest import mock
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.unix import Server
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,13 +36,17 @@ class HookedSocket(socket.socket):
     """One that a test can have something done in the middle of, each time that it sends."""
 
     hook: Callable[[], object] | None = None
+    hook_behind: Callable[[], object] | None = None
     sent = 0
 
     def send(self, data: Any, flags: int = 0) -> int:
         if self.hook is not None:
             self.hook()
         self.sent += 1
-        return super().send(data, flags)
+        sent = super().send(data, flags)
+        if self.hook_behind is not None:
+            self.hook_behind()
+        return sent
 
 
 @implementer(IPushProducer)
@@ -67,7 +72,7 @@ class SocketTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.reactor = MemoryReactor()
+        self.reactor = MemoryReactorClock()
         # Of which one end has at once what the other one sends.
         ours, self.theirs = socket.socketpair()
         self.ours = HookedSocket(fileno=ours.detach())
@@ -167,6 +172,35 @@ class OutletTests(SocketTestCase):
         self.assertTrue(self.producer.paused)
         self.assertIsInstance(self.transport.doWrite(), ConnectionLost)
 
+    def test_interruptedForGood(self) -> None:
+        """
+        A signal handler raises when some bytes are on their way, and nobody knows how many: that
+        is the end of the connection, and not the middle of a frame for ever.
+        """
+
+        def interrupt(*args: object) -> None:
+            raise KeyboardInterrupt
+
+        def send_some() -> None:
+            self.ours.hook_behind = interrupt
+            self.outlet.send(b"x" * ENDLESS)
+
+        def send_rest() -> None:
+            self.patch(self.transport, "write", interrupt)
+            self.outlet.send(b"x" * ENDLESS)
+
+        def send_later() -> None:
+            self.patch(self.transport, "write", interrupt)
+            self.outlet.send_later(b"x")
+
+        for send in (send_some, send_rest, send_later):
+            self.setUp()
+            self.assertRaises(KeyboardInterrupt, send)
+            self.assertTrue(self.producer.paused)
+            self.assertTrue(self.transport.connected)
+            self.reactor.advance(0)
+            self.assertFalse(self.transport.connected)
+
     def test_receives(self) -> None:
         """Reading goes on as it does."""
         self.theirs.sendall(b"x" * 1000)
@@ -246,6 +280,57 @@ class ClientTests(SocketTestCase):
         self.assertGreater(self.protocol.stats().waiting, events // 2)
         self.finish()
         self.assertEqual(self.reader.values("h"), list(range(events)))
+
+    def test_closedByOthers(self) -> None:
+        """Who closes the transport of a client has it closed, once what was written is sent."""
+        self.client()
+        counter = self.factory.recorder.counter("c", label="x" * 60_000)
+        while not self.write_wanted(self.transport):
+            counter.increment()
+            self.clock.drain()
+        counter.increment()
+        self.transport.loseConnection()
+        why = None
+        while why is None:
+            self.reader.feed(self.read())
+            self.assertTrue(self.write_wanted(self.transport))
+            why = self.transport.doWrite()
+        self.assertIsInstance(why, ConnectionDone)
+        self.reader.feed(self.read())
+        self.assertEqual(self.reader.unfinished, 0)
+
+    def test_accountOfTheInterrupted(self) -> None:
+        """What was sent before a signal handler raised is in the account."""
+        self.client()
+        histogram = self.factory.recorder.histogram("h", label="x" * 1000)
+        for number in range(200):
+            histogram.record(number)
+
+        def interrupt() -> None:
+            if self.ours.sent == before + 2:
+                raise KeyboardInterrupt
+
+        before = self.ours.sent
+        self.ours.hook_behind = interrupt
+        self.assertRaises(KeyboardInterrupt, self.clock.drain)
+        stats = self.protocol.stats()
+        self.reader.feed(self.read())
+        self.assertGreater(stats.written, 0)
+        self.assertLess(stats.written, len(self.reader.values("h")))
+
+    def test_childOfAFork(self) -> None:
+        """
+        Who records in a child process before we know that it is one writes nothing into the
+        connections of the parent.
+        """
+        self.client(buffer_size=1)
+        sent = self.ours.sent
+        with mock.patch("os.getpid", lambda: -1):
+            for _ in range(5):
+                self.factory.recorder.counter("c").increment()
+        self.assertEqual(self.ours.sent, sent)
+        self.finish()
+        self.assertEqual(self.reader.bits(), truth(self.factory))
 
     def test_interruptedDelivery(self) -> None:
         self.client()

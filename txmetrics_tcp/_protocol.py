@@ -173,13 +173,15 @@ class MetricsProtocol(ArrivingProtocol):
             return
         sent = 0
         send = self._outlet.send
-        for chunk, behind in batch.chunks():
-            send(chunk)
-            sent = behind
-            if self._paused:
-                break
-        self._written += sent
-        self._bytes_written += batch.end(sent)
+        try:
+            for chunk, behind in batch.chunks():
+                send(chunk)
+                sent = behind
+                if self._paused:
+                    break
+        finally:
+            self._written += sent
+            self._bytes_written += batch.end(sent)
         if sent < batch.size:
             self._keep(batch, sent)
 
@@ -341,6 +343,10 @@ class MetricsProtocol(ArrivingProtocol):
             self._death = self._clock.callLater(self._dead_after, self._is_dead)
 
     def resumeProducing(self) -> None:
+        if getattr(self.transport, "disconnecting", False):
+            # Somebody else closes it, and as long as it has a producer it stays open.
+            self._stop_producing()
+            return
         self._paused = False
         if self._death is not None:
             self._death.cancel()

@@ -61,19 +61,37 @@ class SocketOutlet:
         self._send = transport.getHandle().send
 
     def send(self, data: bytes) -> None:
-        """Send now what the socket takes, and the rest later."""
+        """
+        Send now what the socket takes, and the rest later.
+
+        @raise BaseException: what a signal handler raises; the connection is closed then, since
+            nobody knows how much is on its way.
+        """
         try:
-            sent = self._send(data)
-        except OSError:
-            # It takes nothing now; or the connection is lost, which the transport will find out.
-            sent = 0
-        if sent != len(data):
-            self.send_later(data[sent:])
+            try:
+                sent = self._send(data)
+            except OSError:
+                # It takes nothing now; or it is lost, which the transport will find out.
+                sent = 0
+            if sent != len(data):
+                self._producer.pauseProducing()
+                self._transport.write(data[sent:])
+        except BaseException:
+            self._give_up()
+            raise
 
     def send_later(self, data: bytes) -> None:
-        """Send in the reactor's next turn."""
-        self._producer.pauseProducing()
-        self._transport.write(data)
+        """Send in the reactor's next turn; raises what `send` does."""
+        try:
+            self._producer.pauseProducing()
+            self._transport.write(data)
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        self._producer.stopProducing()
+        self._transport.abortConnection()
 
 
 def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOutlet:

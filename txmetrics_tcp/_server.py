@@ -174,6 +174,7 @@ class MetricsFactory(ServerFactory):
         self._deadline: IDelayedCall | None = None
         self._started = False
         self._silenced = False
+        self._pid = os.getpid()
         _factories.add(self)
 
     @property
@@ -249,6 +250,7 @@ class MetricsFactory(ServerFactory):
 
     def startFactory(self) -> None:
         self._started = True
+        self._pid = os.getpid()
         self._stopping = False
         self.incoming.restart()
 
@@ -348,7 +350,8 @@ class MetricsFactory(ServerFactory):
         if self._draining:
             return False
         self._draining = True
-        woken_at = self.incoming.woken_at
+        # If an event is still to wake us, nobody has, and this is of the time before.
+        woken_at = self.incoming.woken_at if self.incoming.slack >= 0 else None
         try:
             if self._kept and not self.holding:
                 self._kept = False
@@ -396,6 +399,10 @@ class MetricsFactory(ServerFactory):
         @return: whether it did.
         """
         if self._draining or any(client.flushing for client in self._clients):
+            return False
+        if os.getpid() != self._pid:
+            # A child process, in which somebody records before `_after_fork`: the sockets are the
+            # parent's.
             return False
         # This may be interrupted as well, and the one that interrupts must not end our holding.
         before = self.holding
@@ -492,6 +499,7 @@ class MetricsFactory(ServerFactory):
         This is a child process.  Clients and ports, if there are any, are the parent's: let go of
         them here, without the other end noticing, and take no events.
         """
+        self._pid = os.getpid()
         self._silenced = self._started or bool(self._present)
         self.incoming.after_fork(self._silenced)
         if self._silenced:
