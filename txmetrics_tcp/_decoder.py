@@ -63,9 +63,9 @@ class Decoder:
         """
         Take the next piece of the stream, and return the events that it completes.
 
-        The piece is taken at once, also if the iterator is not used to its end; what was
-        not used comes out of the next call's.  Frames that say nothing to this version (empty
-        ones, and kinds of event that came later) are skipped.
+        The piece is taken at once, also if the iterator is not used to its end.  What was not used
+        comes out of the next call's, and that iterator is of no use any more then.  Frames that
+        say nothing to this version (empty ones, and kinds of event that came later) are skipped.
 
         @raise StreamError: while iterating, at the first thing that is not a metrics stream.
         """

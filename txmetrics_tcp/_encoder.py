@@ -204,18 +204,19 @@ class Encoder:
             nanos = timestamp_ns - second_ns
             if not since <= nanos < until:
                 timestamp_ns = timestamp_ns or self._clock()
-                period = self._period = Period.of(timestamp_ns)
+                nanos = timestamp_ns - second_ns
+                if not since <= nanos < until:
+                    period = self._period = Period.of(timestamp_ns)
+                    second_ns, since, until, *_ = period
+                    low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
+                    nanos = timestamp_ns - second_ns
                 if period.nanos == 0:
                     whole = frame.encode(operation, value, timestamp_ns)
                     buffer[at:] = whole
                     room = len(buffer)
                     at += len(whole)
                     add(at)
-                    since = until = 0
                     continue
-                second_ns, since, until, *_ = period
-                low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
-                nanos = timestamp_ns - second_ns
             if value >= 0x80 and operation <= _SET_COUNTER:
                 value = _varint(value)
                 layout = frame.layouts.get(operation | len(value) << 4)

@@ -33,7 +33,7 @@ MAX_REMEMBERED = 4 * 1024 * 1024
 """
 How many bytes of heads and tails are remembered, each with its overhead on top, until all are
 forgotten.  It bounds the memory that a peer can make us use: what is remembered of a tail of
-many short labels takes fifteen times its bytes.
+many short labels takes sixteen times its bytes.
 """
 
 HEAD_OVERHEAD = 500
