@@ -128,6 +128,7 @@ class Tally:
         self._recorder = recorder
         self._counter = recorder.counter(name)
         # Appending is atomic; adding to a number is not.
+        self._begun: list[None] = []
         self._all: list[None] = []
         self.name = name
 
@@ -135,8 +136,14 @@ class Tally:
     def recorded(self) -> int:
         return len(self._all)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the middle of counting."""
+        return len(self._begun) > len(self._all)
+
     def record(self) -> None:
         """Called from anywhere, in the middle of anything."""
+        self._begun.append(None)
         self._counter.increment()
         # A handle made on the spot, a description, and a look at all totals.
         self._all.append(None)
@@ -201,14 +208,16 @@ class ReentrancyTests(ProgramTestCase):
         await self.all_in_threads(record, THREADS)
         signal.setitimer(signal.ITIMER_REAL, 0)
         gc.callbacks.remove(collected)
-        # A collection that another thread is in the middle of may still call finalizers.
-        while finalizers.recorded < THREADS * 6_000:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        tallies = (finalizers, collections, signals, logs)
+        # Another thread may still be in the middle of a collection.
+        while finalizers.recorded < THREADS * 6_000 or any(tally.busy for tally in tallies):
             gc.collect()
             await deferLater(reactor, 0)
         await self.service.stop()
         await reading
 
-        tallies = (finalizers, collections, signals, logs)
         for tally in tallies:
             self.assertGreater(tally.recorded, 10, tally.name)
         # Which of the last log lines come too late to be recorded, nobody can say.
