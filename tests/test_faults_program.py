@@ -258,6 +258,8 @@ class ReentrancyTests(ProgramTestCase):
         self.assertEqual(client.reader.bits(), truth(factory))
         key = Key.of(MetricKind.COUNTER, "c")
         self.assertEqual(client.reader.totals[key], THREADS * 60_000)
+        # What is logged from now on is none of this test's.
+        globalLogPublisher.removeObserver(provider(ILogObserver)(failing))
         self.assertTrue(self.flushLoggedErrors(LookupError))
 
 
