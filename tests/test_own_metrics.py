@@ -4,6 +4,8 @@ What an exporter publishes of itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
@@ -18,12 +20,14 @@ class OwnMetricsTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.factory = self.make()
 
-    def make(self, own_metrics: bool = True) -> MetricsFactory:
+    def make(
+        self, own_metrics: bool = True, monotonic: Callable[[], float] | None = None
+    ) -> MetricsFactory:
         return MetricsFactory(
             self.reactor,  # type: ignore[arg-type]
             10,
             own_metrics=own_metrics,
-            monotonic=self.reactor.seconds,
+            monotonic=monotonic or self.reactor.seconds,
             in_reactor_thread=lambda: False,
         )
 
@@ -53,12 +57,7 @@ class OwnMetricsTests(SynchronousTestCase):
         come round to them anyway, because of a client that had just connected.
         """
         now = 100.0
-        self.factory = MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            10,
-            monotonic=lambda: now,
-            in_reactor_thread=lambda: False,
-        )
+        self.factory = self.make(monotonic=lambda: now)
         handle = self.factory.recorder.counter("c")
         client = FakeClient(self.factory)
         self.assertEqual(self.reactor.waiting, 1)
@@ -72,12 +71,7 @@ class OwnMetricsTests(SynchronousTestCase):
     def test_longAgo(self) -> None:
         """What is recorded when somebody connects after a long time is not late by that time."""
         now = 100.0
-        self.factory = MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            10,
-            monotonic=lambda: now,
-            in_reactor_thread=lambda: False,
-        )
+        self.factory = self.make(monotonic=lambda: now)
         handle = self.factory.recorder.counter("c")
         first = FakeClient(self.factory)
         first.read_all(self.reactor)
