@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -212,6 +212,60 @@ class OtherThreadTests(IncomingTestCase):
 
         self.while_held(incoming, record)
         self.assertEqual(len(self.take_all(incoming)), 4 * MAX_SLACK + 3)
+
+    def handler(self, counter: Counter) -> Callable[..., None]:
+        """A signal handler that records, and is called 200 times at most: C{self.handled}."""
+        self.depth = self.deepest = self.handled = 0
+
+        def signalled(*_: object) -> None:
+            if self.handled == 200:
+                return
+            self.handled += 1
+            self.depth += 1
+            self.deepest = max(self.deepest, self.depth)
+            counter.increment()
+            self.depth -= 1
+
+        return signalled
+
+    def test_signalsWhileLocked(self) -> None:
+        """
+        However many signals come while a thread waits for the lock, with a handler that records:
+        no two of them stand on one another.
+        """
+        incoming = self.incoming(None, Totals())
+        counter = self.counter(incoming)
+        signalled = self.handler(counter)
+
+        class Interrupted:
+            """A lock that is free after many signals."""
+
+            def __enter__(self) -> None:
+                for _ in range(10):
+                    signalled()
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        incoming._lock = Interrupted()  # type: ignore[assignment]
+        for _ in range(MAX_SLACK + 1):
+            counter.increment()
+        self.assertEqual((self.handled, self.deepest), (10, 1))
+        self.assertEqual(incoming.counts().recorded, BATCH)
+
+    def test_signalsWhileFolding(self) -> None:
+        """The same while a thread waits for the fold of another, which takes too long."""
+        incoming = self.incoming(None, Totals())
+        counter = self.counter(incoming)
+        self.patch(_incoming, "WAITS", 5)
+        self.patch(_incoming, "time", SimpleNamespace(sleep=self.handler(counter)))
+        incoming._folder = -1
+        for _ in range(4 * MAX_SLACK + 1):
+            counter.increment()
+        self.assertEqual((self.handled, self.deepest), (5, 1))
+        # And then the next may wait again.
+        counter.increment()
+        self.assertEqual((self.handled, self.deepest), (10, 1))
 
     def test_series(self) -> None:
         """Who asks for a series, and lets go of it, does not wait for a fold."""

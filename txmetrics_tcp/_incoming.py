@@ -173,6 +173,7 @@ class Incoming(Sink):
         "_reactor",
         "_ready",
         "_recorded",
+        "_relieving",
         "_series",
         "_series_lock",
         "_stopped",
@@ -223,6 +224,8 @@ class Incoming(Sink):
         self._lock = threading.RLock()
         # The thread that folds, or does something else that nobody may fold in the middle of.
         self._folder: int | None = None
+        # The threads that fold because they record, or wait for their turn to.
+        self._relieving: set[int] = set()
         self._epoch = 0
         self._encoder = Encoder(clock)
         self._ready: deque[Batch | Mark] = deque()
@@ -333,6 +336,7 @@ class Incoming(Sink):
         self._lock = threading.RLock()
         self._series_lock = threading.RLock()
         self._folder = None
+        self._relieving.clear()
         if silence:
             self.stop()
             self.stop_streaming()
@@ -451,30 +455,38 @@ class Incoming(Sink):
 
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""
-        # Who is only a little over the slack need not wait for a thread that folds already.
-        if self._folder is not None and not self._may_fold():
-            return
-        with self._held() as free:
-            # It may be that this is a finalizer or a signal handler that records in the middle of
-            # this very thread's fold, which goes on when we return.
-            if not free:
-                return
-            if self._streaming:
-                room = None
-                if self._buffer_size is not None:
-                    room = max(0, self._buffer_size - self._waiting)
-                self._fold(room)
-            else:
-                self._fold_unheard()
-
-    def _may_fold(self) -> bool:
-        """
-        Wait for the fold of another thread, if the log has become too long; but not for ever: in
-        the middle of it, a finalizer may wait for something that this thread holds.
-        """
         this = threading.get_ident()
-        if self._folder == this or len(self.log) <= 4 * self._limit:
-            return False
+        folder = self._folder
+        # Who is only a little over the slack need not wait for a thread that folds already; and
+        # what a finalizer or a signal handler records in the middle of this very thread's fold,
+        # or of its waiting for one, need not wait for another: signals that come faster than the
+        # lock is free would stand on one another until there is no stack left.
+        if folder is not None and (folder == this or len(self.log) <= 4 * self._limit):
+            return
+        if this in self._relieving:
+            return
+        try:
+            self._relieving.add(this)
+            if folder is not None and not self._comes_free():
+                return
+            with self._held() as free:
+                if not free:
+                    return
+                if self._streaming:
+                    room = None
+                    if self._buffer_size is not None:
+                        room = max(0, self._buffer_size - self._waiting)
+                    self._fold(room)
+                else:
+                    self._fold_unheard()
+        finally:
+            self._relieving.discard(this)
+
+    def _comes_free(self) -> bool:
+        """
+        Wait for the fold of another thread; but not for ever: in the middle of it, a finalizer
+        may wait for something that this thread holds.
+        """
         for _ in range(WAITS):
             if self._folder is None:
                 return True
