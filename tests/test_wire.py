@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,25 @@ class EncoderTests(SynchronousTestCase):
         ]
         self.assertEqual(frames(encoder.encode(entries)), expected)
         self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
+
+    def test_moments(self) -> None:
+        """
+        What is kept from an event to the next is right for whatever moment is close to it: where
+        nanoseconds begin to take a byte more, and where a second ends.
+        """
+        key = Key.of(MetricKind.GAUGE, "g")
+        moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
+        for second, moment, reverse in product((-1, 0, 7), moments, (False, True)):
+            start = second * 10**9 + moment
+            whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
+            whens += [start - 1, start, start + 1]
+            whens.sort(reverse=reverse)
+            # The same part of the next second, after the beginning of that.
+            whens += [start, (second + 1) * 10**9 + 1, start + 10**9]
+            series = Series(key)
+            entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
+            expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
+            self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
 
     def test_manyTimesTheSame(self) -> None:
         """An entry that stands there several times is as many frames."""
