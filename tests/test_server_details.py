@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.loopback import LoopbackTestCase
 from tests.reader import FakeClient, counter_key, truth
 from tests.test_forks import in_child
-from txmetrics_tcp import Key, MetricKind, MetricsFactory
-from txmetrics_tcp._incoming import BATCH
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp._incoming import BATCH, Incoming, Taken
 from txmetrics_tcp._server import _serves
 from txmetrics_tcp.testing import FakeReactor
 
@@ -393,6 +393,37 @@ class ClientTests(DetailTestCase):
             self.assertEqual(len(clients[2].reader.events), before + stays)
             self.assertEqual(len(factory.stats().clients), stays)
             clients[2].transport.lose()
+
+    def test_whoFollows(self) -> None:
+        """
+        Whatever a thread records once it sees a client comes to that as it happens, however soon
+        after the client's arrival: what comes before the client's totals is in those alone.
+        """
+        factory = self.factory()
+        counter = factory.recorder.counter("c")
+        take = factory.incoming.take
+        asked = []
+
+        def taken() -> Taken:
+            if not asked:
+                # Another thread, in the middle of the arrival.
+                asked.append(factory.stats().clients)
+                counter.increment(100)
+            return take()
+
+        self.patch(Incoming, "take", lambda incoming: taken())
+        factory.recorder.describe_counter("c", None, "told before")
+        client = FakeClient(factory)
+        self.assertEqual(asked, [()])
+        self.assertGreater(factory.stats().bytes_written, 0)
+        client.read_all(self.reactor)
+        self.assertEqual(len(factory.stats().clients), 1)
+        counter.increment(1)
+        client.read_all(self.reactor)
+        self.assertEqual(
+            [(event.operation, event.value) for event in client.reader.metrics],
+            [(Operation.SET_COUNTER, 100), (Operation.INCREMENT_COUNTER, 1)],
+        )
 
     def test_whenAllHaveLeft(self) -> None:
         """Nobody is woken any more, nothing waits, and no clock is read."""

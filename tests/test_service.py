@@ -324,7 +324,7 @@ class StopTests(ServiceTestCase):
     def test_stats(self) -> None:
         service = self.service("1")
         service.startService()
-        FakeClient(self.factory)
+        FakeClient(self.factory).read_all(self.reactor)
         self.assertEqual(service.stats(), self.factory.stats())
         self.assertEqual(len(service.recorder.stats().clients), 1)
 

@@ -276,6 +276,11 @@ class MetricsProtocol(ArrivingProtocol):
             self._stop_producing()
         super().abort()
 
+    @property
+    def following(self) -> bool:
+        """Whether the stream has begun for it, so that all that is recorded from now on comes."""
+        return self._joined is not None
+
     def stats(self) -> ClientStats:
         """This client's account; also after it has gone."""
         now = self._left or self._exporter.counts()

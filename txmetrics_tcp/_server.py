@@ -203,7 +203,8 @@ class MetricsFactory(ServerFactory):
     def stats(self) -> Stats:
         """What happened so far.  May be called from any thread; see `Stats`."""
         counts = self.incoming.counts()
-        clients = tuple(client.stats() for client in list(self._clients))
+        present = [(client.following, client.stats()) for client in list(self._clients)]
+        clients = tuple(account for following, account in present if following)
         gone = self._gone
         return Stats(
             recorded=counts.recorded,
@@ -216,7 +217,8 @@ class MetricsFactory(ServerFactory):
             written=gone["written"] + sum(client.written for client in clients),
             dropped_by_clients=gone["dropped"] + sum(client.dropped for client in clients),
             repairs=gone["repairs"] + sum(client.repairs for client in clients),
-            bytes_written=gone["bytes"] + sum(client.bytes_written for client in clients),
+            # Also of those that have been sent descriptions, and nothing else yet.
+            bytes_written=gone["bytes"] + sum(account.bytes_written for _, account in present),
         )
 
     def stop(self, timeout: float = FLUSH_TIMEOUT) -> Deferred[None]:

@@ -54,7 +54,9 @@ class Stats:
     @ivar waiting: how many of them wait there.
     @ivar series: how many series are retained, so that their totals are in snapshots.
     @ivar series_refused: how many found no room among them.
-    @ivar clients: the clients that are connected.
+    @ivar clients: the clients that follow the stream: whatever is recorded after one has been
+        seen here is sent to it as it happens.  One that has just connected comes here with its
+        totals.
     @ivar connected: how many clients ever connected.
     @ivar written: events handed to clients that are or were connected, once for each.
     @ivar dropped_by_clients: events lost because the buffer of one of them was full, likewise.
