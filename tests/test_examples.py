@@ -162,8 +162,8 @@ class GunicornTests(ExampleTestCase):
         line = rf"Worker (\d+) streams metrics on unix:{re.escape(path)}\n"
         process = self.gunicorn.wait_for(rf"(?s)(?:{line}.*?){{{nth - 1}}}{line}")[2]
         stream = Stream(self, path)
-        # From here on it sees every event, and not only totals.
-        stream.read_until(lambda reader: bool(reader.statuses))
+        # From here on it sees every event, and not only totals: the worker counts it in.
+        stream.read_until(lambda reader: total(reader, "txmetrics_clients") == 1)
         return int(process), stream
 
     def connect(self) -> socket.socket:

@@ -42,6 +42,9 @@ series = [
 ]
 for number in range({EVENTS}):
     series[number % 30](number % 1009)
+# At the end, clients have no more than a second to take what waits.
+while any(client.waiting for client in metrics.recorder.stats().clients):
+    time.sleep(0.01)
 metrics.stop(60)
 """
 
