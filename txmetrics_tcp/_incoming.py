@@ -469,16 +469,13 @@ class Incoming(Sink):
             self._relieving.add(this)
             if folder is not None and not self._comes_free():
                 return
-            with self._held() as free:
-                if not free:
-                    return
-                if self._streaming:
-                    room = None
-                    if self._buffer_size is not None:
-                        room = max(0, self._buffer_size - self._waiting)
-                    self._fold(room)
-                else:
+            with self._held():
+                if not self._streaming:
                     self._fold_unheard()
+                elif self._buffer_size is None:
+                    self._fold()
+                else:
+                    self._fold(max(0, self._buffer_size - self._waiting))
         finally:
             self._relieving.discard(this)
 
