@@ -19,7 +19,7 @@ from tests.daemon import LIMIT, Daemon
 from tests.reader import Reader
 
 PREAMBLE = """
-import atexit, os, signal, sys, threading, time
+import atexit, gc, os, signal, sys, threading, time
 from txmetrics_tcp import *
 
 events = counter("events_total")

@@ -476,6 +476,7 @@ class ExitTests(ProgramTestCase):
                 while True:
                     events.increment()
                     gauge("g").set(1)
+                    time.sleep(0)  # what else runs at the end is not to wait for each turn
 
             for _ in range(3):
                 threading.Thread(target=record, daemon=True).start()
@@ -483,14 +484,49 @@ class ExitTests(ProgramTestCase):
             class Late:
                 def __del__(self):
                     events.increment()
+                    say("late", sys.is_finalizing())
 
+            gc.disable()
             late = Late()
             late.cycle = late
-            sys.late = Late()
+            del late
             """,
         )
         Stream(self, program.port).read_all()
-        self.ends(program)
+        self.assertIn("late=True\n", self.ends(program))
+
+    def test_finalizersBehindLocks(self) -> None:
+        """What records when threads are no more does not wait for the locks that they held."""
+        program = Program(
+            self,
+            """
+            from twisted.internet import reactor
+            recorder = MetricsFactory(reactor).recorder
+            incoming, counter = recorder._incoming, recorder.counter
+            held = threading.Event()
+
+            def hold():
+                with incoming._lock, incoming._series_lock:
+                    held.set()
+                    time.sleep(1000)
+
+            class Late:
+                def __del__(self):
+                    for _ in range(10_000):
+                        counter("c").increment()
+                    counter("made and forgotten")
+                    say("late", sys.is_finalizing())
+
+            counter("c").increment()
+            threading.Thread(target=hold, daemon=True).start()
+            held.wait()
+            gc.disable()
+            late = Late()
+            late.cycle = late
+            del late
+            """,
+        )
+        self.assertEqual(self.ends(program), "late=True\n")
 
     def test_stalledClient(self) -> None:
         """One that does not read holds nothing up."""

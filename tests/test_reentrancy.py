@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -179,12 +180,17 @@ class OtherThreadTests(IncomingTestCase):
         # It is not waited for long; here, hardly at all.
         self.patch(_incoming, "WAITS", 2)
 
-    def while_held(self, incoming: Incoming, act: Callable[[], object]) -> None:
-        """Something comes to its end in a thread while another folds."""
+    def while_held(
+        self,
+        incoming: Incoming,
+        act: Callable[[], object],
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Something comes to its end in a thread while another folds, or holds a lock."""
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with incoming._held():
+            with lock or incoming._held():
                 held.set()
                 release.wait(60)
 
@@ -277,6 +283,13 @@ class OtherThreadTests(IncomingTestCase):
 
         self.while_held(incoming, ask)
         self.assertEqual(len(incoming._series), 0)
+
+    def test_forgottenAtTheEnd(self) -> None:
+        """Who lets go of a series when threads are no more does not wait for what they held."""
+        incoming = self.incoming(totals=Totals())
+        series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
+        self.patch(_incoming, "sys", SimpleNamespace(is_finalizing=lambda: True))
+        self.while_held(incoming, series.clear, incoming._series_lock)
 
 
 class RepeatedTests(IncomingTestCase):

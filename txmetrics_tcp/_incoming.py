@@ -24,6 +24,9 @@ Who may touch what:
   `nudge` and `describe`;
 - who holds the lock: everything else.  It is held for one fold of at most `BATCH` events or one
   copy of the totals, and nothing foreign is called under it: entries hold plain ints and floats.
+
+When the interpreter ends, its other threads are no more, whatever lock they held.  Finalizers that
+record even then are not to wait for them, and nobody will take what they record: they fold nothing.
 """
 
 from __future__ import annotations
@@ -252,6 +255,8 @@ class Incoming(Sink):
         if found is not None:
             return found
         made = StreamedSeries(key, self)
+        if sys.is_finalizing():
+            return made
         with self._series_lock:
             # Another thread, or a finalizer in this one, may have been here meanwhile.
             found = self._find(key)
@@ -463,7 +468,7 @@ class Incoming(Sink):
         # lock is free would stand on one another until there is no stack left.
         if folder is not None and (folder == this or len(self.log) <= 4 * self._limit):
             return
-        if this in self._relieving:
+        if this in self._relieving or sys.is_finalizing():
             return
         try:
             self._relieving.add(this)
@@ -631,6 +636,8 @@ class Incoming(Sink):
 
     def _forget(self, key: Key) -> Callable[[weakref.ref[StreamedSeries]], None]:
         def forget(reference: weakref.ref[StreamedSeries]) -> None:
+            if sys.is_finalizing():
+                return
             with self._series_lock:
                 if self._series.get(key) is reference:
                     del self._series[key]
