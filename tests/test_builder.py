@@ -131,6 +131,21 @@ class SettingsTests(BuilderTestCase):
             client.drain()
         self.assertFalse(client.aborted)
 
+    def test_flushTimeout(self) -> None:
+        """How long a client has at the end."""
+        recorder = self.successResultOf(self.builder.flush_timeout(7).build())
+        client = PausingTransport(limit=100)
+        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        recorder.stop()
+        self.reactor.advance(6.9)
+        self.assertFalse(client.aborted)
+        self.reactor.advance(0.2)
+        self.assertTrue(client.aborted)
+        with self.assertRaisesRegex(ValueError, "flush_timeout must be at least 0, not -1"):
+            self.builder.flush_timeout(-1)
+
     def test_badBufferSizeChangesNothing(self) -> None:
         self.assertRaises(ValueError, self.builder.buffer_size(3).buffer_size, 0)
         recorder = self.successResultOf(self.builder.build())

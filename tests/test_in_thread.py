@@ -462,6 +462,32 @@ class ExitTests(ProgramTestCase):
         program = Program(self, "start(); record = events.increment; record(); os._exit(4)")
         self.ends(program, 4)
 
+    def test_patience(self) -> None:
+        """How long the program waits for its clients: longer than those have."""
+        program = Program(
+            self,
+            """
+            from txmetrics_tcp import _in_thread
+            call = _in_thread._call
+
+            def saying(reactor, function, timeout=None):
+                say("timeout", timeout)
+                return call(reactor, function, timeout)
+
+            builder = TcpBuilder().listen_address(0)
+            _in_thread._call = saying
+            start().stop()
+            builder.flush_timeout(20).install_in_thread().stop()
+            builder.install_in_thread().stop(60)
+            builder.install_in_thread()
+            """,
+        )
+        said = [line for line in self.ends(program).split() if line.startswith("timeout=")]
+        self.assertEqual(
+            [line for line in said if line != "timeout=None"],
+            ["timeout=5.0", "timeout=24.0", "timeout=60", "timeout=21.0"],
+        )
+
     def test_recordingWhileShuttingDown(self) -> None:
         """Daemon threads, finalizers and the like may record for as long as they exist."""
         program = Program(

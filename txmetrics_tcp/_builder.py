@@ -19,7 +19,7 @@ from txmetrics_tcp._endpoints import (
 from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._incoming import at_least, check_buffer_size
-from txmetrics_tcp._server import MetricsFactory
+from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._service import MetricsService
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._tls import ServerTLS, StrPath
@@ -42,6 +42,7 @@ class TcpBuilder:
         self._addresses: list[str] = []
         # What `MetricsFactory` is to be made with.
         self._settings: dict[str, Any] = {}
+        self._flush_timeout = FLUSH_TIMEOUT
         self._tls: ServerTLS | None = None
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
@@ -121,6 +122,16 @@ class TcpBuilder:
         self._settings["dead_after"] = seconds
         return self
 
+    def flush_timeout(self, seconds: float) -> TcpBuilder:
+        """
+        How many seconds clients have, when the exporter stops, to take what waits for them; 1
+        unless told otherwise.  After that they are cut off.
+
+        @raise ValueError: it is negative.
+        """
+        self._flush_timeout = at_least("flush_timeout", 0, seconds)
+        return self
+
     def own_metrics(self, publish: bool = True) -> TcpBuilder:
         """
         Whether the exporter's own metrics are in the stream: what it records, delivers and
@@ -185,7 +196,7 @@ class TcpBuilder:
                 raise EndpointError(f"{address!r} has TLS already; with tls(), leave out ssl:")
         endpoints = [server_endpoint(reactor, address) for address in addresses]
         factory = MetricsFactory(reactor, **self._settings)
-        return MetricsService(factory, endpoints, tls=self._tls)
+        return MetricsService(factory, endpoints, self._flush_timeout, self._tls)
 
     def build(self) -> Deferred[TcpRecorder]:
         """
@@ -229,7 +240,7 @@ class TcpBuilder:
 
         The reactor runs in a daemon thread, and leaves the program's signal handlers alone.  If it
         runs in another thread already, it is used.  When the program ends, what was recorded is
-        sent, for two seconds at most.
+        sent, for two seconds at most (a second more than `flush_timeout`).
 
         Called from any thread but the reactor's.  In a program that forks, to be called in each
         process, after the fork.
@@ -241,7 +252,9 @@ class TcpBuilder:
         @raise ReactorThreadError: this is the reactor's thread; or the reactor has run and
             stopped; or it ran when this process was forked.  It says what to do instead.
         """
-        return install_in_thread(own_reactor(self._given_reactor), self.install)
+        return install_in_thread(
+            own_reactor(self._given_reactor), self.install, self._flush_timeout
+        )
 
     def _reactor(self) -> Any:
         if self._given_reactor is None:

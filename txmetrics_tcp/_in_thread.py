@@ -30,14 +30,16 @@ from zope.interface import provider
 
 from txmetrics_tcp import _forked
 from txmetrics_tcp._facade import RecorderInstalledError, unset_global_recorder
-from txmetrics_tcp._server import FLUSH_TIMEOUT
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 
-STOP_TIMEOUT = 5.0
-"""How long, in seconds, `ThreadedExporter.stop` waits unless told otherwise."""
+STOP_MARGIN = 4.0
+"""
+How many seconds longer than clients have to take what waits, `ThreadedExporter.stop` waits for
+the reactor unless told otherwise.
+"""
 
-EXIT_TIMEOUT = FLUSH_TIMEOUT + 1.0
-"""How long, in seconds, the end of the program waits for clients to take what is there."""
+EXIT_MARGIN = 1.0
+"""The same at the end of the program."""
 
 _LOOK_INTERVAL = 0.1
 """How often, in seconds, who waits for the reactor looks whether it is still there."""
@@ -59,8 +61,12 @@ class ThreadedExporter:
     @ivar recorder: the recorder; the global one until this is stopped.
     """
 
-    def __init__(self, reactor: Any, recorder: TcpRecorder) -> None:
+    def __init__(self, reactor: Any, recorder: TcpRecorder, flush_timeout: float) -> None:
+        """
+        @param flush_timeout: how many seconds clients have at the end.
+        """
         self.recorder = recorder
+        self._flush_timeout = flush_timeout
         self._reactor = reactor
         self._process = os.getpid()
         _exporters.append(self)
@@ -74,21 +80,25 @@ class ThreadedExporter:
         """Where it listens; empty when it has stopped."""
         return self.recorder.addresses
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """
         Stop listening, send what was recorded, and close every connection; wait for it.
 
-        Clients have a second to take what waits for them.  The recorder is the global one no
-        more, so that another one may be installed.  Nothing happens where all of it has happened
-        already, where the reactor has stopped, and in a process that was forked since.
+        Clients have a second to take what waits for them, or what `TcpBuilder.flush_timeout`
+        says.  The recorder is the global one no more, so that another one may be installed.
+        Nothing happens where all of it has happened already, where the reactor has stopped, and in
+        a process that was forked since.
 
         The program's end does the same by itself, if it is an orderly one: the end of the main
         thread, an exception, or `sys.exit`, but no signal.
 
-        @param timeout: for how many seconds to wait at most.
+        @param timeout: for how many seconds to wait at most; four more than clients have, unless
+            given.
         @raise TimeoutError: the reactor did not come round to it so far.
         @raise ReactorThreadError: called on the reactor's thread, which this would wait for.
         """
+        if timeout is None:
+            timeout = self._flush_timeout + STOP_MARGIN
         try:
             if self._process == os.getpid() and _runs(self._reactor):
                 if threadable.isInIOThread():
@@ -104,6 +114,9 @@ class ThreadedExporter:
         with suppress(ValueError):
             _exporters.remove(self)
 
+    def _stop_at_exit(self) -> None:
+        self.stop(self._flush_timeout + EXIT_MARGIN)
+
     def __enter__(self) -> ThreadedExporter:
         return self
 
@@ -117,17 +130,18 @@ class ThreadedExporter:
 
 
 def install_in_thread(
-    reactor: Any, install: Callable[[], Deferred[TcpRecorder]]
+    reactor: Any, install: Callable[[], Deferred[TcpRecorder]], flush_timeout: float
 ) -> ThreadedExporter:
     """
     See `TcpBuilder.install_in_thread`.
 
     @param reactor: from `own_reactor`.
+    @param flush_timeout: how many seconds clients have when what is installed stops.
     """
     with _lock:
         _make_run(reactor)
     try:
-        return ThreadedExporter(reactor, _call(reactor, install))
+        return ThreadedExporter(reactor, _call(reactor, install), flush_timeout)
     except RecorderInstalledError as error:
         if not _exporters:
             raise
@@ -319,7 +333,7 @@ def _at_exit() -> None:
     for exporter in list(_exporters):
         # What cannot be flushed now never will be, and there is nobody left to be told.
         with suppress(Exception):
-            exporter.stop(EXIT_TIMEOUT)
+            exporter._stop_at_exit()
     for thread in list(_threads):
         with suppress(Exception):
             thread.stop(_LOOK_INTERVAL * 10)
