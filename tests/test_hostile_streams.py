@@ -6,7 +6,7 @@ bounded.  `tests.fuzz` tries the same for longer.
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from random import Random
 
@@ -23,8 +23,13 @@ from tests.wire_cases import CASES, increment, seen
 from txmetrics_tcp import (
     Event,
     EventStream,
+    Key,
+    Metric,
+    MetricKind,
     MetricsClientFactory,
+    Operation,
     StreamError,
+    _remembered,
     encode_metric,
 )
 from txmetrics_tcp import _event_pb2 as pb
@@ -241,16 +246,27 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(self.peak(stream), 8_000_000)
 
     def test_idle(self) -> None:
-        self.assertLess(self.peak(repeat(bytes(1000), 1000)), 1_000_000)
+        self.assertLess(self.peak(repeat(bytes(1000), 100)), 20_000)
 
     def test_unknown(self) -> None:
         self.assertLess(self.peak(repeat(frame(b"\x7a" + frame(bytes(1000))), 2000)), 1_000_000)
 
     def test_newSeries(self) -> None:
-        """Ever new series, each of many labels, which is what takes most."""
-        some = [label(b"%d" % number, b"") for number in range(40)]
-        stream = (message(b"%d" % number, *some) for number in range(30_000))
-        self.assertLess(self.peak(stream), 100_000_000)
+        """Ever new series, each of many labels: what is remembered of them takes most."""
+        most = _remembered.MAX_REMEMBERED
+        self.assertLess(8 * most, 40_000_000)
+        # Quicker with less of it.
+        self.patch(_remembered, "MAX_REMEMBERED", most // 8)
+        labels = tuple((str(number), "") for number in range(40))
+        nanos = 999_999_999  # as almost all are: of five bytes
+
+        def stream(of: Iterable[int]) -> Iterator[bytes]:
+            for number in of:
+                key = Key(MetricKind.COUNTER, str(number), labels)
+                yield encode_metric(Metric(key, Operation.INCREMENT_COUNTER, 1, nanos + 10**18))
+
+        self.assertGreater(self.peak(stream(range(500))), most // 8)
+        self.assertLess(self.peak(stream(range(1500))), most)
 
     def test_garbageWithoutEnd(self) -> None:
         """Who goes on sending after it was refused is not listened to."""
