@@ -32,6 +32,35 @@ stop = MetricsFactory.stop
 MetricsFactory.stop = lambda self, timeout: stop(self, 1000.0)
 """
 
+INTERRUPTED = """
+import os, signal
+from threading import get_ident
+from twisted.python import threadable
+from txmetrics_tcp._stop_signals import StopSignals
+
+armed = []
+install = StopSignals._install
+
+class Lock(threadable.XLock):
+    # As it is, but for the signal.
+    def acquire(self, blocking=True, timeout=-1):
+        if self._owner == get_ident():
+            return super().acquire(blocking, timeout)
+        self._block.acquire()
+        if armed:
+            os.kill(os.getpid(), armed.pop())
+        self._owner, self._count = get_ident(), 1
+        return True
+
+def installing(self):
+    install(self)
+    armed.append(signal.SIGTERM)
+    self._reactor.callLater(0, self._log.info, "interrupted")
+
+threadable.XLock = Lock
+StopSignals._install = installing
+"""
+
 
 class StoppingTests(SynchronousTestCase):
     def daemon(self, *options: str, patient: bool = False) -> Daemon:
@@ -40,11 +69,7 @@ class StoppingTests(SynchronousTestCase):
 
         @param patient: whether it gives clients far longer at the end than a test takes.
         """
-        modules = None
-        if patient:
-            modules = Path(self.mktemp()).resolve()
-            modules.mkdir()
-            (modules / "sitecustomize.py").write_text(PATIENT)
+        modules = self.modules(PATIENT) if patient else None
         daemon = Daemon(
             self,
             "-n",
@@ -67,6 +92,28 @@ class StoppingTests(SynchronousTestCase):
                 while left > 0:
                     left -= len(reading.recv(left))
         return daemon
+
+    def modules(self, sitecustomize: str) -> Path:
+        """Something that a daemon does before all else."""
+        modules = Path(self.mktemp()).resolve()
+        modules.mkdir()
+        (modules / "sitecustomize.py").write_text(sitecustomize)
+        return modules
+
+    def test_while_it_logs(self) -> None:
+        """A signal in the middle of taking the log file's lock: none waits for itself."""
+        daemon = Daemon(
+            self,
+            "-n",
+            "--logfile=twistd.log",
+            "metrics-tcp",
+            "--listen=0",
+            "--no-host",
+            modules=self.modules(INTERRUPTED),
+        )
+        self.assert_ends_by(daemon, signal.SIGTERM)
+        said = daemon.log
+        self.assertLess(said.index("interrupted"), said.index("Received SIGTERM"))
 
     def assert_ends_by(self, daemon: Daemon, number: int) -> str:
         """It ends as the signal's victim, and nothing of it is left behind."""

@@ -32,6 +32,17 @@ class StopSignalsTests(SynchronousTestCase):
         self.stop()
         self.assertEqual(self.done, ["stopping"])
 
+    def test_inTheMiddleOfAnything(self) -> None:
+        """The handler does nothing but let the reactor know."""
+
+        def first(number: int, frame: FrameType | None) -> None:
+            self.done.append(signal.Signals(number).name)
+
+        self.service._handler(first)(signal.SIGTERM, None)
+        self.assertEqual(self.done, [])
+        self.reactor.drain()
+        self.assertEqual(self.done, ["SIGTERM"])
+
     def test_inTheMiddleOfTheFirst(self) -> None:
         """
         A signal that interrupts the handling of the first is heeded before anything stops, and so
@@ -44,5 +55,5 @@ class StopSignalsTests(SynchronousTestCase):
 
         handle = self.service._handler(first)
         handle(signal.SIGTERM, None)
-        self.reactor.drain()
+        self.reactor.settle()
         self.assertEqual(self.done[-2:], ["stopping", "hastened"])

@@ -19,6 +19,10 @@ class StopSignals(Service):
     """
     Lets the first signal to stop be what it is to Twisted, and takes every further one for
     impatience.  Twisted itself would log an error for it, and go on waiting.
+
+    Both are heeded when the reactor has its turn.  Twisted's own handlers log in the middle of
+    whatever runs, and where that is a log file in the middle of taking its lock, the process
+    would wait for itself for ever.
     """
 
     _log = Logger(namespace="txmetrics_tcp")
@@ -57,7 +61,7 @@ class StopSignals(Service):
             # It may have begun to stop for another reason.
             if self.running and not self._told:
                 self._told = True
-                first(number, frame)
+                self._reactor.callFromThread(first, number, None)
             else:
                 self._reactor.callFromThread(self._again, number)
 
