@@ -100,8 +100,7 @@ class SettingsTests(BuilderTestCase):
     def test_deadAfter(self) -> None:
         """A client that takes nothing for so long is cut off."""
         recorder = self.successResultOf(self.builder.dead_after(5.0).build())
-        client = PausingTransport(limit=100)
-        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        client = self.connect()
         self.record(recorder, 1000)
         self.reactor.settle()
         self.reactor.advance(4.9)
@@ -112,8 +111,7 @@ class SettingsTests(BuilderTestCase):
 
     def test_deadAfterNever(self) -> None:
         recorder = self.successResultOf(self.builder.dead_after(5.0).dead_after(None).build())
-        client = PausingTransport(limit=100)
-        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        client = self.connect()
         self.record(recorder, 1000)
         self.reactor.settle()
         self.reactor.advance(100_000)
@@ -122,8 +120,7 @@ class SettingsTests(BuilderTestCase):
     def test_deadAfterTaking(self) -> None:
         """One that takes what it is given, however late, is left alone."""
         recorder = self.successResultOf(self.builder.dead_after(5.0).build())
-        client = PausingTransport(limit=100)
-        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        client = self.connect()
         for _ in range(5):
             self.record(recorder, 1000)
             self.reactor.settle()
@@ -134,8 +131,7 @@ class SettingsTests(BuilderTestCase):
     def test_flushTimeout(self) -> None:
         """How long a client has at the end."""
         recorder = self.successResultOf(self.builder.flush_timeout(7).build())
-        client = PausingTransport(limit=100)
-        client.connect(self.reactor.listening[0].factory.buildProtocol(client.getPeer()))
+        client = self.connect()
         self.record(recorder, 1000)
         self.reactor.settle()
         recorder.stop()
@@ -151,6 +147,13 @@ class SettingsTests(BuilderTestCase):
         recorder = self.successResultOf(self.builder.build())
         self.record(recorder, 100)
         self.assertEqual(recorder.stats().waiting, 3)
+
+    def connect(self) -> PausingTransport:
+        """A client that takes next to nothing until it drains."""
+        [port] = self.reactor.listening
+        client = PausingTransport(limit=100)
+        client.connect(port.factory.buildProtocol(client.getPeer()))
+        return client
 
     def record(self, recorder: TcpRecorder, events: int) -> None:
         """

@@ -114,9 +114,6 @@ class ThreadedExporter:
         with suppress(ValueError):
             _exporters.remove(self)
 
-    def _stop_at_exit(self) -> None:
-        self.stop(self._flush_timeout + EXIT_MARGIN)
-
     def __enter__(self) -> ThreadedExporter:
         return self
 
@@ -333,7 +330,7 @@ def _at_exit() -> None:
     for exporter in list(_exporters):
         # What cannot be flushed now never will be, and there is nobody left to be told.
         with suppress(Exception):
-            exporter._stop_at_exit()
+            exporter.stop(exporter._flush_timeout + EXIT_MARGIN)
     for thread in list(_threads):
         with suppress(Exception):
             thread.stop(_LOOK_INTERVAL * 10)
