@@ -8,17 +8,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from random import Random
 from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation
+from tests.reader import FakeClient
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, MetricsService, Operation
 from txmetrics_tcp._encoder import encode_metric
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._wire import encode_metadata, encode_status
+from txmetrics_tcp.testing import FakeReactor
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
@@ -26,6 +28,7 @@ if str(BENCHMARKS) not in sys.path:
 
 from soaking import plan  # noqa: E402
 from soaking.checks import Evidence, Sample, judge  # noqa: E402
+from soaking.server import Server, Watched  # noqa: E402
 from soaking.slope import fit  # noqa: E402
 from soaking.tally import MANY, Tally, stamp  # noqa: E402
 
@@ -74,6 +77,7 @@ def stats(seconds: float, resident: float, **more: object) -> Sample:
     figures: dict[str, object] = {
         "resident": resident,
         "descriptors": 13,
+        "connections": 2,
         "clients": [account("127.0.1.0:1"), account("127.0.1.1:1")],
         "recorded": 100,
         "dropped": 6,
@@ -95,7 +99,7 @@ def evidence() -> Evidence:
         samples=[
             # It grows while it becomes warm.
             *(stats(t, (30 + min(t, 20)) * MB + noise.gauss(0, MB / 20)) for t in range(80)),
-            stats(81, 50 * MB, clients=[], descriptors=10),
+            stats(81, 50 * MB, clients=[], connections=0, descriptors=10),
         ],
         accounts=[
             account("127.0.1.0:1"),
@@ -238,6 +242,12 @@ class CheckTests(SynchronousTestCase):
                 )
             },
         )
+
+    def test_beforeItsStream(self) -> None:
+        """A client that is connected and not streamed to yet has a descriptor, and no account."""
+        found = evidence()
+        seen(descriptors=14, connections=3)(found)
+        self.assertEqual(self.violations(found)["descriptors"], [])
 
     def test_wrong(self) -> None:
         """Each way in which it may be wrong is told, and by the check that it is for."""
@@ -387,6 +397,28 @@ class PlanTests(SynchronousTestCase):
         rates = [phase.rate for phase in islice(plan.phases(1, "a"), 100)]
         self.assertIn(None, rates)
         self.assertIn(0, rates)
+
+
+class ServerTests(SynchronousTestCase):
+    def test_beforeItsStream(self) -> None:
+        """A client that the stream has not begun for is a connection already."""
+        self.patch(plan, "send_buffers", lambda seed: repeat(None))
+        reactor = FakeReactor()
+        factory = Watched(reactor, 1)
+        server = Server(factory, MetricsService(factory, []), 1)
+        seen = []
+
+        def look() -> None:
+            stats = server.look_here()
+            seen.append((stats["connections"], len(stats["clients"]), len(stats["gone"])))
+
+        client = FakeClient(factory)
+        look()
+        client.read_all(reactor)
+        look()
+        client.transport.lose()
+        look()
+        self.assertEqual(seen, [(1, 0, 0), (1, 1, 0), (0, 0, 1)])
 
 
 class RunTests(SynchronousTestCase):

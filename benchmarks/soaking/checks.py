@@ -28,7 +28,8 @@ class Sample:
     How things were at one moment, on the server's reactor thread.
 
     @ivar at: seconds since recording began.
-    @ivar stats: its C{stats()} as a mapping, with C{resident} bytes and open C{descriptors}.
+    @ivar stats: its C{stats()} as a mapping, with C{resident} bytes, open C{descriptors} and
+        C{connections}.
     """
 
     at: float
@@ -233,10 +234,10 @@ def descriptors(evidence: Evidence) -> Finding:
     """A client costs one descriptor while it is connected, and then none."""
     # The last was taken when the server had let go of its port.
     *running, last = evidence.samples
-    others = [sample.stats["descriptors"] - len(sample.stats["clients"]) for sample in running]
+    others = [sample.stats["descriptors"] - sample.stats["connections"] for sample in running]
     wrong = [
         f"after {sample.at:.0f} s {number} descriptors are open beside those of"
-        f" {len(sample.stats['clients'])} clients, and {others[0]} were at the beginning"
+        f" {sample.stats['connections']} clients, and {others[0]} were at the beginning"
         for sample, number in zip(running, others, strict=True)
         if number != others[0]
     ]
@@ -245,7 +246,7 @@ def descriptors(evidence: Evidence) -> Finding:
             f"after the end {last.stats['descriptors']} descriptors are open, {others[0] - 1} were"
             " before"
         )
-    most = max(len(sample.stats["clients"]) for sample in running)
+    most = max(sample.stats["connections"] for sample in running)
     summary = (
         f"{others[0]} and one for each client, {most} at most; {last.stats['descriptors']} left"
     )

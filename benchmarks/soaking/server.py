@@ -44,12 +44,14 @@ def now_ns() -> int:
 class Watched(MetricsFactory):
     """
     @ivar gone: the accounts of clients that have left since somebody looked.
+    @ivar connections: how many there are; also those that the stream has not begun for, which
+        C{stats()} does not count yet.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, clock: Any, seed: int) -> None:
         # Its own metrics are off, because nobody numbers them.
         super().__init__(
-            reactor,
+            clock,
             BUFFER_SIZE,
             idle_after=IDLE_AFTER,
             repair_interval=2.0,
@@ -58,7 +60,16 @@ class Watched(MetricsFactory):
             clock=now_ns,
         )
         self.gone: list[dict[str, Any]] = []
+        self.connections = 0
         self._send_buffers = plan.send_buffers(seed)
+
+    def client_arrived(self, client: MetricsProtocol) -> None:
+        super().client_arrived(client)
+        self.connections += 1
+
+    def client_left(self, client: MetricsProtocol) -> None:
+        super().client_left(client)
+        self.connections -= 1
 
     def client_connected(self, client: MetricsProtocol) -> None:
         size = next(self._send_buffers)
@@ -98,7 +109,7 @@ class Server:
         return {}
 
     def look(self) -> dict[str, Any]:
-        found: dict[str, Any] = blockingCallFromThread(reactor, self._look)
+        found: dict[str, Any] = blockingCallFromThread(reactor, self.look_here)
         return found
 
     def quiet(self) -> dict[str, Any]:
@@ -120,11 +131,13 @@ class Server:
         blockingCallFromThread(reactor, self._service.stop)
         return self.look()
 
-    def _look(self) -> dict[str, Any]:
+    def look_here(self) -> dict[str, Any]:
+        """The same on the reactor's thread."""
         gone, self._factory.gone = self._factory.gone, []
         return {
             "resident": _resident_bytes(),
             "descriptors": len(os.listdir("/proc/self/fd")),
+            "connections": self._factory.connections,
             "gone": gone,
             **asdict(self._factory.stats()),
         }
@@ -152,7 +165,7 @@ def main() -> None:
     # The interrupt key is for whoever leads.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     allow_many_files()
-    factory = Watched(seed)
+    factory = Watched(reactor, seed)
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1")
     service = MetricsService(factory, [endpoint], FLUSH_TIMEOUT)
     server = Server(factory, service, seed)
