@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from suite.bench import Bench  # noqa: E402
 from suite.commands import allow_many_files  # noqa: E402
 from suite.figures import Section  # noqa: E402
+from suite.outputs import output_file  # noqa: E402
 from suite.page import Machine, from_json, to_json, to_page, to_table  # noqa: E402
 from suite.peers import PeerError, Peers, build  # noqa: E402
 from suite.plots import charts  # noqa: E402
@@ -129,10 +130,10 @@ def write_page(page: Path, about: Machine, sections: list[Section]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure txmetrics_tcp.")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--page",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write the page there, its charts beside it (docs/benchmarks.md if all is there, in"
         " full)",

@@ -22,6 +22,7 @@ from soaking.checks import Evidence, Finding, judge  # noqa: E402
 from soaking.course import Course  # noqa: E402
 from soaking.progress import Progress  # noqa: E402
 from suite.commands import allow_many_files  # noqa: E402
+from suite.outputs import output_file  # noqa: E402
 from suite.peers import PeerError  # noqa: E402
 
 SHOWN = 20
@@ -65,7 +66,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=minutes, default=60.0, help="for how long (60)")
     parser.add_argument("--seed", type=int, help="take the decisions of an earlier run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all evidence there")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all evidence there")
     options = parser.parse_args()
     if sys.platform != "linux":
         # Its /proc, and that all of 127.0.0.0/8 is there.

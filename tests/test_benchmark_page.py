@@ -4,6 +4,7 @@ The page of the benchmarks in benchmarks/: what a table says, and that its chart
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ if str(BENCHMARKS) not in sys.path:
 import run  # noqa: E402
 from suite import cost, latency, loss, throughput  # noqa: E402
 from suite.figures import OURS, REFERENCE, Goal, Row, Section, Spread  # noqa: E402
+from suite.outputs import output_file  # noqa: E402
 from suite.page import from_json, to_json, to_page, to_table  # noqa: E402
 from suite.plots import charts  # noqa: E402
 
@@ -144,6 +146,32 @@ class KeepTests(SynchronousTestCase):
         for name in ("throughput", "cost", "latency", "loss"):
             self.assertIn(f"](figures/{name}.svg)\n\n|", text)
             self.assertTrue(texts((self.directory / "figures" / f"{name}.svg").read_text()))
+
+
+class OutputTests(SynchronousTestCase):
+    """A file that is written at the very end."""
+
+    def test_can_be_written(self) -> None:
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.assertEqual(output_file(str(path)), path)
+        path.write_text("of an earlier run")
+        self.assertEqual(output_file(str(path)), path)
+        self.assertEqual(path.read_text(), "of an earlier run")
+
+    def test_cannot_be_written(self) -> None:
+        """That is told before anything is measured."""
+        path = Path(self.mktemp()) / "figures"
+        for command, option in (("run.py", "--page"), ("run.py", "--json"), ("soak.py", "--json")):
+            ended = subprocess.run(
+                [sys.executable, str(BENCHMARKS / command), option, str(path)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual((ended.returncode, ended.stdout), (2, ""))
+            self.assertIn(f"{option}: {path}: No such file or directory\n", ended.stderr)
 
 
 class ChartTests(SynchronousTestCase):
