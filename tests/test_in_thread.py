@@ -522,7 +522,10 @@ class ExitTests(ProgramTestCase):
         self.assertIn("late=True\n", self.ends(program))
 
     def test_finalizersBehindLocks(self) -> None:
-        """What records when threads are no more does not wait for the locks that they held."""
+        """
+        What records, or looks at what was, when threads are no more does not wait for the locks
+        that they held.
+        """
         program = Program(
             self,
             """
@@ -541,7 +544,8 @@ class ExitTests(ProgramTestCase):
                     for _ in range(10_000):
                         counter("c").increment()
                     counter("made and forgotten")
-                    say("late", sys.is_finalizing())
+                    [total] = recorder.snapshot().values()
+                    say("late", (sys.is_finalizing(), total, recorder.stats().dropped))
 
             counter("c").increment()
             threading.Thread(target=hold, daemon=True).start()
@@ -552,7 +556,7 @@ class ExitTests(ProgramTestCase):
             del late
             """,
         )
-        self.assertEqual(self.ends(program), "late=True\n")
+        self.assertEqual(self.ends(program), "late=(True, 10001, 0)\n")
 
     def test_stalledClient(self) -> None:
         """One that does not read holds nothing up."""

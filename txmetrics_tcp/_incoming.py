@@ -26,7 +26,7 @@ Who may touch what:
   copy of the totals, and nothing foreign is called under it: entries hold plain ints and floats.
 
 When the interpreter ends, its other threads are no more, whatever lock they held.  Finalizers that
-record even then are not to wait for them, and nobody will take what they record: they fold nothing.
+record or look at totals even then do not wait for them, and fold nothing: nobody would take it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat, starmap
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -286,7 +286,7 @@ class Incoming(Sink):
 
     def counts(self) -> Counts:
         """How many events went which way, so far."""
-        with self._lock:
+        with self._guard():
             return Counts(self._recorded, self._dropped, self._waiting)
 
     def snapshot(self) -> dict[Key, Number]:
@@ -495,6 +495,10 @@ class Incoming(Sink):
             time.sleep(WAIT)
         return False
 
+    def _guard(self) -> AbstractContextManager[object]:
+        """The lock, for as long as there may be somebody to wait for."""
+        return nullcontext() if sys.is_finalizing() else self._lock
+
     @contextmanager
     def _held(self) -> Iterator[bool]:
         """
@@ -502,7 +506,7 @@ class Incoming(Sink):
 
         @return: whether this thread did not hold it so already.
         """
-        with self._lock:
+        with self._guard():
             before = self._folder
             self._folder = threading.get_ident()
             try:
