@@ -32,6 +32,10 @@ class DoorTestCase(SynchronousTestCase):
     def assert_streams(self, port: int) -> None:
         self.assertIsInstance(next(iter(Viewer(self, port))), Status)
 
+    def assert_turned_away(self, port: int) -> None:
+        """That may be so soon that it is connecting that fails."""
+        self.assertRaises((ConnectionError, StopIteration), lambda: next(iter(Viewer(self, port))))
+
     def assert_ended_by(self, daemon: Daemon, number: int) -> None:
         status, output, errors = daemon.end()
         self.assertEqual((status, errors), (-number, ""))
@@ -180,12 +184,12 @@ class StartTests(DoorTestCase):
         daemon = self.daemon("--listen=0", "--max-clients=1", "--allow=127.0.0.0/8")
         viewer = iter(Viewer(self, daemon.port))
         next(viewer)
-        self.assertRaises((ConnectionError, StopIteration), next, iter(Viewer(self, daemon.port)))
+        self.assert_turned_away(daemon.port)
         daemon.wait_for("was turned away because there is 1 client,")
 
     def test_not_allowed(self) -> None:
         daemon = self.daemon("--listen=0", "--allow=192.0.2.0/24", "--allow=2001:db8::/32")
-        self.assertRaises((ConnectionError, StopIteration), next, iter(Viewer(self, daemon.port)))
+        self.assert_turned_away(daemon.port)
         daemon.wait_for("was turned away because its address is not allowed")
 
     def test_exposed(self) -> None:
