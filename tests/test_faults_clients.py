@@ -5,6 +5,7 @@ real sockets, some of them those of another process.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -213,6 +214,32 @@ class DeadTests(LoopbackTestCase):
         self.assertEqual(len(self.logged), 1, self.logged)
         self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.5 seconds; disconnecting")
         self.check_account(protocol)
+
+    async def test_busyReactor(self) -> None:
+        """What a client takes while the program is busy with something else counts."""
+        if not IReactorUNIX.providedBy(reactor):
+            self.skipTest("this reactor has no UNIX sockets")
+        path = os.path.relpath(self.mktemp())
+        # No time passes but where the test says so.
+        factory = await self.exporter(100, f"unix:{path}", dead_after=1000)
+        connected = self.socket(socket.AF_UNIX)
+        connected.connect(path)
+        await factory.clients(1)
+        [protocol] = factory.protocols
+        while not protocol.stats().dropped:
+            await self.in_thread(record_numbers, factory.recorder, 0, 2000, padding="x" * 500)
+        client = SocketClient(connected)
+        connected.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.read()
+        connected.settimeout(PATIENCE)
+        death = protocol._death
+        assert death is not None
+        death.hasten()
+        await self.service.stop()
+        await self.in_thread(client.read)
+        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(self.logged, [])
 
 
 class LeakTests(LoopbackTestCase):

@@ -141,6 +141,21 @@ class WakeTests(IncomingTestCase):
         self.assertEqual(incoming.counts().waiting, 10)
         self.assertLessEqual(len(incoming.log), 11)
 
+    def test_interrupted(self) -> None:
+        """Where a signal handler raises in the middle of waking, the next event wakes."""
+        wake = self.reactor.callFromThread
+
+        def interrupted(*args: object) -> None:
+            self.patch(self.reactor, "callFromThread", wake)
+            raise KeyboardInterrupt
+
+        self.patch(self.reactor, "callFromThread", interrupted)
+        counter = self.counter(self.incoming())
+        self.assertRaises(KeyboardInterrupt, counter.increment)
+        self.assertEqual(self.reactor.waiting, 0)
+        counter.increment()
+        self.assertEqual(self.reactor.waiting, 1)
+
 
 class TakeTests(IncomingTestCase):
     def test_order(self) -> None:

@@ -526,6 +526,22 @@ class StopTests(LoopbackTestCase):
         with self.assertRaises(ConnectionError):
             socket.create_connection(("127.0.0.1", port))
 
+    async def test_busyReactor(self) -> None:
+        """
+        A program that is busy with something else for as long as clients may take does not cut
+        off who has taken everything by then.
+        """
+        factory = await self.exporter()
+        factory.recorder.counter("c").increment(5)
+        client = await self.connect()
+        await self.in_thread(client.read_snapshot)
+        stopped = factory.stop()
+        # That is what is due when the reactor's turn comes, and before it looks at its sockets.
+        factory.hasten()
+        await stopped
+        await self.in_thread(client.read)
+        self.assertEqual(client.reader.bits(), truth(factory))
+
 
 class LoadTests(LoopbackTestCase):
     async def test_accepts(self) -> None:

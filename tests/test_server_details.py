@@ -182,6 +182,30 @@ class FactoryTests(DetailTestCase):
         self.successResultOf(gone)
         factory.hasten()
 
+    def test_interrupted(self) -> None:
+        """
+        Where a signal handler raises as the reactor is asked to come again, the next event is
+        followed by all that was there before.
+        """
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        call_from_thread = self.reactor.callFromThread
+
+        def interrupted(*args: object) -> None:
+            self.patch(self.reactor, "callFromThread", call_from_thread)
+            raise KeyboardInterrupt
+
+        counter = factory.recorder.counter("c")
+        for _ in range(2 * BATCH):
+            counter.increment()
+        # The reactor has been woken; it takes one batch, and is to come for the other.
+        self.patch(self.reactor, "callFromThread", interrupted)
+        self.assertRaises(KeyboardInterrupt, self.reactor.settle)
+        counter.increment()
+        client.read_all(self.reactor)
+        self.assertEqual(client.reader.values("c"), [1] * (2 * BATCH + 1))
+
     def test_limits(self) -> None:
         """What makes no sense is refused, and the text names it."""
         for name, least, below in (

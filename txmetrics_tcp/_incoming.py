@@ -450,13 +450,17 @@ class Incoming(Sink):
 
     def _wake(self) -> None:
         # Two threads that see the flag down at once wake the reactor twice: no harm.
-        self.will_come()
         try:
+            self.will_come()
             self._reactor.callFromThread(self._wanted)
         except Exception:
             # A reactor that is gone (a closed asyncio loop raises) must not become an error
             # of whoever counts something.  The bound on what waits holds all the same.
             self.rearm()
+        except BaseException:
+            # A signal handler that raises, say: the reactor may not know.
+            self.rearm()
+            raise
 
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""

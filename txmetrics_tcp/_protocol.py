@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from txmetrics_tcp._arrival import ArrivingProtocol, Door
 from txmetrics_tcp._batch import CHUNK, Backlog, Batch
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import Counts, Mark
 from txmetrics_tcp._liveness import (
@@ -135,7 +136,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._connected = False
         self._knock: IDelayedCall | None = None
         self._dead_after = dead_after
-        self._death: IDelayedCall | None = None
+        self._death: Deadline | None = None
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
@@ -345,7 +346,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._paused = True
         if self._dead_after is not None and self._death is None:
             # The kernel knows sooner, but not of every kind of socket on every platform.
-            self._death = self._clock.callLater(self._dead_after, self._is_dead)
+            self._death = Deadline(self._clock, self._dead_after, self._is_dead)
 
     def resumeProducing(self) -> None:
         if getattr(self.transport, "disconnecting", False):

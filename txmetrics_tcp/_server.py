@@ -31,6 +31,7 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._arrival import Refused
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
 from txmetrics_tcp._losses import LossReport
@@ -171,7 +172,7 @@ class MetricsFactory(ServerFactory):
         self._dropped = 0
         self._stopping = False
         self._waiters: list[Deferred[None]] = []
-        self._deadline: IDelayedCall | None = None
+        self._deadline: Deadline | None = None
         self._started = False
         self._silenced = False
         self._pid = os.getpid()
@@ -237,7 +238,7 @@ class MetricsFactory(ServerFactory):
         if not self._stopping:
             self._stopping = True
             self.incoming.stop()
-            self._deadline = self._clock.callLater(timeout, self._cut_off)
+            self._deadline = Deadline(self._clock, timeout, self._cut_off)
             for client in self._present.keys() - self._clients.keys():
                 client.abort()
         self._drain()
@@ -246,7 +247,7 @@ class MetricsFactory(ServerFactory):
     def hasten(self) -> None:
         """Where it is stopping: wait for no client any longer.  On the reactor thread."""
         if self._deadline is not None:
-            self._deadline.reset(0)
+            self._deadline.hasten()
 
     # What Twisted calls.
 
@@ -420,11 +421,17 @@ class MetricsFactory(ServerFactory):
 
     def _drain_later(self) -> None:
         if not self._again and not self._draining:
-            self.incoming.will_come()
-            self._again = True
-            # Not `callLater`, which most reactors measure with the time of day: a clock that is set
-            # back by an hour in this very moment would hold the stream up for an hour.
-            self._from_threads.callFromThread(self._drain_again)
+            try:
+                self.incoming.will_come()
+                self._again = True
+                # Not `callLater`, which most reactors measure with the time of day: a clock that is
+                # set back by an hour in this very moment would hold the stream up for an hour.
+                self._from_threads.callFromThread(self._drain_again)
+            except BaseException:
+                # A signal handler that raises, say: whatever comes next is to wake us again.
+                self._again = False
+                self.incoming.rearm()
+                raise
 
     def _drain_again(self) -> None:
         if self._again:

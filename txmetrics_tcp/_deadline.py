@@ -1,0 +1,38 @@
+"""
+Limits to how long the other end of a connection is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+
+class Deadline:
+    """
+    A limit that holds the other end to what it has done, and not to what is known of that.
+
+    When a program has kept its reactor busy, what is due comes first, and only then what has
+    happened on connections meanwhile.  So once the time is over, the reactor looks at those once
+    more.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, passed: Callable[[], object]) -> None:
+        """
+        @param passed: called when the time is over, unless it has been cancelled.
+        """
+        self._clock = clock
+        self._passed = passed
+        self._call = clock.callLater(seconds, self._look_once_more)
+
+    def cancel(self) -> None:
+        """It is not waited for any more.  Not to be called once the time is over."""
+        self._call.cancel()
+
+    def hasten(self) -> None:
+        """Let the time be over now."""
+        self._call.reset(0)
+
+    def _look_once_more(self) -> None:
+        self._call = self._clock.callLater(0, self._passed)
