@@ -27,8 +27,9 @@ class Deadline:
         self._call = clock.callLater(seconds, self._look_once_more)
 
     def cancel(self) -> None:
-        """It is not waited for any more.  Not to be called once the time is over."""
-        self._call.cancel()
+        """Nothing happens when the time is over, if it is not."""
+        if self._call.active():
+            self._call.cancel()
 
     def hasten(self) -> None:
         """Let the time be over now."""

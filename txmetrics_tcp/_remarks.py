@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from txmetrics_tcp._client import Connected, Connecting, ConnectionState, Disconnected, Waiting
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._endpoints import DEFAULT_HOST
 
 SILENCE = 2.0
@@ -61,13 +62,13 @@ class SilenceRemark:
         self._say = say
         self._tls = tls
         self._said = False
-        self._waiting: IDelayedCall | None = None
+        self._waiting: Deadline | None = None
 
     def connected(self) -> None:
         """There is a connection, over which nothing has come."""
         if not self._said:
             self.over()
-            self._waiting = self._clock.callLater(SILENCE, self._remark)
+            self._waiting = Deadline(self._clock, SILENCE, self._remark)
 
     def over(self) -> None:
         """Something has come, or nothing will."""

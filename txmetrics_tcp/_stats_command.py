@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
@@ -101,7 +102,7 @@ class Watch:
     def start(self) -> None:
         """Connect."""
         self._began = self._clock.seconds()
-        self._ending = self._clock.callLater(self._limit, self._end)
+        self._ending = Deadline(self._clock, self._limit, self._end)
         self._service.startService()
 
     def stop(self) -> Any:
@@ -112,8 +113,7 @@ class Watch:
         """
         self._stopped = True
         self._silence.over()
-        if self._ending.active():
-            self._ending.cancel()
+        self._ending.cancel()
         return self._service.stopService()
 
     def how_far(self) -> str:
@@ -141,7 +141,7 @@ class Watch:
                 if self.connections == 1:
                     self._ending.cancel()
                     self._began = self._clock.seconds()
-                    self._ending = self._clock.callLater(self._limit, self._end)
+                    self._ending = Deadline(self._clock, self._limit, self._end)
             case Disconnected() if not self._stopped:
                 foreign = isinstance(state.reason.value, StreamError)
                 done = "disconnected from" if self.connections else "cannot connect to"

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
@@ -252,7 +253,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     if ReaderGone.watches(1):
         reactor.addReader(ReaderGone(1, lambda: running.stop(0)))
     if options.duration is not None:
-        reactor.callLater(options.duration, lambda: running.stop(timed_out()))
+        Deadline(reactor, options.duration, lambda: running.stop(timed_out()))
     return running.run(start)
 
 
