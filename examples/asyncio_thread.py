@@ -8,6 +8,7 @@ This works with every loop, whoever runs it.  Watch with C{metrics-tcp tail}; en
 
 import asyncio
 import random
+import signal
 import sys
 from contextlib import suppress
 
@@ -26,6 +27,10 @@ async def handle(route: str) -> None:
 
 
 async def serve() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # Python 3.10 would raise KeyboardInterrupt in the middle of whatever runs.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     while True:
         await asyncio.gather(*[handle(route) for route in ("/", "/cart", "/checkout")])
 
@@ -39,5 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         main()

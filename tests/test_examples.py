@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from textwrap import dedent
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -90,6 +91,29 @@ class ScriptTests(ExampleTestCase):
 
     def test_asyncioThread(self) -> None:
         self.check_asyncio("asyncio_thread.py", "0")
+
+    def test_asyncioThreadInTheMiddle(self) -> None:
+        """Ctrl-C in the middle of a request is no other."""
+        script = """
+            import os, signal, sys
+            from types import SimpleNamespace
+            sys.path.insert(0, sys.argv.pop(1))
+            import asyncio_thread as example
+
+            def labels(route):
+                os.kill(os.getpid(), signal.SIGINT)
+                return SimpleNamespace(increment=lambda: None)
+
+            example.requests = SimpleNamespace(labels=labels)
+            try:
+                example.main()
+            except BaseException as error:
+                print(type(error).__name__)
+        """
+        arguments = ("-c", dedent(script), str(EXAMPLES), "0")
+        status, output, errors = Daemon(self, *arguments, runner=[sys.executable, "-u"]).end()
+        self.assertEqual((status, errors), (0, ""))
+        self.assertTrue(output.endswith("\nCancelledError\n"), output)
 
     def test_asyncioOwnLoop(self) -> None:
         self.check_asyncio("asyncio_own_loop.py", "0")
