@@ -15,6 +15,7 @@ from soaking import plan
 from soaking.checks import Evidence, Sample
 from soaking.processes import Crowd
 from soaking.progress import Progress
+from soaking.slope import FEWEST
 
 LOOK_INTERVAL = 1.0
 """How often, in seconds, the server is looked at."""
@@ -47,7 +48,7 @@ class Course:
         self._processes = ExitStack()
         self._crowds: list[Crowd] = []
         self._blocks = 0
-        self._began = time.monotonic()
+        self._began: float | None = None
 
     def run(self) -> None:
         """
@@ -115,13 +116,17 @@ class Course:
 
     def _end(self) -> None:
         """Everybody reads to the end; then the books are closed."""
+        if self._now() >= self.evidence.warm_up:
+            # A machine that was busy may have let it look too rarely.
+            while self._warm_samples() < FEWEST:
+                self._sample()
         self._stopped.go_on()
         for crowd in self._crowds:
             crowd.next()
         deadline = time.monotonic() + END
         while any(crowd.finishing is None for crowd in self._crowds):
             for crowd in self._crowds:
-                if crowd.ended or time.monotonic() > deadline:
+                if (crowd.ended and crowd.finishing is None) or time.monotonic() > deadline:
                     raise PeerError(f"the clients of {crowd.name} do not end: {crowd.trouble(0)}")
             time.sleep(0.05)
         # Who has gone is dropped within two seconds, who has come is accepted.
@@ -154,7 +159,8 @@ class Course:
         crowd.reports = []
 
     def _now(self) -> float:
-        return time.monotonic() - self._began
+        """How many seconds ago recording began."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
 
     def _sample(self) -> dict[str, Any]:
         return self._add_sample(self._server.ask("look"))
@@ -163,6 +169,9 @@ class Course:
         self.evidence.accounts += stats.pop("gone")
         self.evidence.samples.append(Sample(self._now(), stats))
         return stats
+
+    def _warm_samples(self) -> int:
+        return sum(sample.at >= self.evidence.warm_up for sample in self.evidence.samples)
 
     def _until(self, condition: Callable[[dict[str, Any]], bool], otherwise: str) -> None:
         """Look at the server until something holds; for a while."""

@@ -84,7 +84,8 @@ class Crowd:
 
     @property
     def ended(self) -> bool:
-        return self._process.poll() is not None
+        """Whether it will say no more."""
+        return not self._listening.is_alive()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -14,6 +14,9 @@ Into how many pieces of equal length the samples are put together first. Neighbo
 of memory are nearly the same, and to take each for news of its own would make the error too small.
 """
 
+FEWEST = 3
+"""The fewest samples that a line can be fitted through, and its error be known."""
+
 CERTAIN = 3.0
 """How many standard errors away is certain."""
 
@@ -46,11 +49,11 @@ def fit(samples: Sequence[tuple[float, float]]) -> Slope:
     Fit a line by least squares.
 
     @param samples: time in seconds, and value.
-    @raise ValueError: there are fewer than three.
+    @raise ValueError: there are fewer than `FEWEST`.
     """
-    if len(samples) < 3:
+    if len(samples) < FEWEST:
         raise ValueError(f"no line can be fitted through {len(samples)} samples")
-    count = min(BLOCKS, max(3, len(samples) // 2))
+    count = min(BLOCKS, max(FEWEST, len(samples) // 2))
     blocks = [
         samples[len(samples) * i // count : len(samples) * (i + 1) // count] for i in range(count)
     ]
