@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Decoder, Event
 
-LIMIT = 30.0
+LIMIT = 60.0
 """After how many seconds a test gives up that waits for something."""
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]

@@ -284,7 +284,7 @@ class LoopbackTestCase(TestCase):
         self,
         buffer_size: int | None = 1024,
         endpoint: str | int = 0,
-        flush_timeout: float = 1.0,
+        flush_timeout: float = PATIENCE,
         tls: ServerTLS | None = None,
         **more: Any,
     ) -> WatchedFactory:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from weakref import WeakKeyDictionary
 
 from textual.events import Key as Pressed
 from textual.pilot import Pilot
@@ -111,6 +112,15 @@ def watch(
         sources = (source,)
     app = ObserveApp(sources, export_dir)
     app.animation_level = "none"
+    _told[app] = []
+    notify = app.notify
+
+    def note(message: str, **how: Any) -> None:
+        _told[app].append(message)
+        # The app's own four seconds are soon over on a machine that is busy.
+        notify(message, **{**how, "timeout": 3600})
+
+    app.notify = note  # type: ignore[method-assign]
 
     async def run() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:
@@ -184,4 +194,7 @@ def listed(app: ObserveApp) -> list[str]:
 
 def told(app: ObserveApp) -> list[str]:
     """What the app has said in its corner."""
-    return [notification.message for notification in app._notifications]
+    return _told[app]
+
+
+_told: WeakKeyDictionary[ObserveApp, list[str]] = WeakKeyDictionary()

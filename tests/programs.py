@@ -28,8 +28,9 @@ def say(name, value):
     # One write, so that processes and threads do not write in between.
     os.write(1, f"{name}={value}\\n".encode())
 
-def start(address=0):
-    metrics = TcpBuilder().listen_address(address).install_in_thread()
+def start(address=0, patience=30):
+    builder = TcpBuilder().listen_address(address).flush_timeout(patience)
+    metrics = builder.install_in_thread()
     say("port", metrics.addresses[0].port)
     return metrics
 

@@ -17,6 +17,17 @@ BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```", PAGE)
 
 
 class ScriptTests(ExampleTestCase):
+    def run_until(self, pattern: str, number: int, mark: str) -> None:
+        """
+        Run one of the scripts that look for a moment; and again if they saw nothing in it, as on a
+        busy machine, but not for ever.
+        """
+        for _ in range(5):
+            output = self.run_script(number, mark)
+            if re.search(pattern, output):
+                break
+        self.assertRegex(output, pattern)
+
     def run_script(self, number: int, mark: str) -> str:
         """
         Run one of the scripts.
@@ -53,14 +64,12 @@ class ScriptTests(ExampleTestCase):
         self.assertRegex(output, r"(?m)^Status\(source=")
 
     def test_factory(self) -> None:
-        output = self.run_script(3, "MetricsClientFactory(")
-        self.assertRegex(output, r"^Status\(source=")
-        self.assertRegex(output, r"\nafter \d+ events: Connection was aborted")
+        pattern = r"(?s)^Status\(source=.*\nafter [1-9]\d* events: Connection was aborted"
+        self.run_until(pattern, 3, "MetricsClientFactory(")
 
     def test_decoder(self) -> None:
         self.assertRegex(self.run_script(4, "Decoder()"), r"^Status\(source=")
 
     def test_view(self) -> None:
-        output = self.run_script(5, "SourceView()")
-        self.assertRegex(output, r"(?m)^process_cpu_seconds\S* .*[\d.]+ -?[\d.]+/s$")
-        self.assertRegex(output, r"\n0 events missed\n$")
+        pattern = r"(?ms)^process_cpu_seconds\S* [^\n]*[\d.]+ -?[\d.]+/s$.*\n0 events missed\n\Z"
+        self.run_until(pattern, 5, "SourceView()")

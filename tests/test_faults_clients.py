@@ -59,7 +59,7 @@ class StallTests(LoopbackTestCase):
         load: its frames are whole when it goes on, and another client misses nothing.
         """
         events = 60_000
-        factory = await self.exporter(buffer_size=1000, flush_timeout=PATIENCE)
+        factory = await self.exporter(buffer_size=1000)
         factory.send_buffer = SMALL
         path = Path(self.mktemp())
         port = str(self.address.port)  # type: ignore[attr-defined]
@@ -104,7 +104,7 @@ class StallTests(LoopbackTestCase):
         the beginning of a stream of whole frames; and another client misses nothing.
         """
         events = 10_000
-        factory = await self.exporter(buffer_size=100, flush_timeout=PATIENCE)
+        factory = await self.exporter(buffer_size=100)
         factory.send_buffer = SMALL
         client = await self.connect(receive_buffer=SMALL)
         [protocol] = factory.protocols
@@ -114,12 +114,17 @@ class StallTests(LoopbackTestCase):
         numbers = Numbers(2, pace)
         reading_all = self.in_thread(numbers.read, other.socket, 2 * events)
         turn = threading.Semaphore(0)
-        over = threading.Event()
+        enough, over = threading.Event(), threading.Event()
 
         def before(thread: int, number: int) -> None:
             pace.record(thread, number)
             if number % 20 == 0:
                 turn.release()
+
+        def is_over() -> bool:
+            if client.received > 100:
+                enough.set()
+            return over.is_set()
 
         def wait_for_turn() -> None:
             if not over.is_set():
@@ -127,7 +132,7 @@ class StallTests(LoopbackTestCase):
 
         self.addCleanup(turn.release)
         self.addCleanup(over.set)
-        dripping = self.in_thread(client.read, until=over.is_set, before=wait_for_turn, size=1)
+        dripping = self.in_thread(client.read, until=is_over, before=wait_for_turn, size=1)
         await self.all_in_threads(
             lambda thread: record_numbers(factory.recorder, thread, events, before, "x" * 100), 2
         )
@@ -135,10 +140,10 @@ class StallTests(LoopbackTestCase):
         stats = protocol.stats()
         self.assertGreater(stats.dropped, events)
         self.assertLessEqual(stats.bytes_written, client.received + 2 * CHUNK + 8 * SMALL)
+        self.assertTrue(await self.in_thread(enough.wait, PATIENCE))
         over.set()
         turn.release()
         await dripping
-        self.assertGreater(client.received, 100)
         reading = self.in_thread(client.read)
         await self.service.stop()
         await reading

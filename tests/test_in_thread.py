@@ -15,7 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.programs import Program, Stream, total
 
-BOUND = 15.0
+BOUND = 30.0
 """
 More seconds than the end of any program may take here, on a busy machine; those that it may take by
 itself are about four.
@@ -476,7 +476,7 @@ class ExitTests(ProgramTestCase):
 
             builder = TcpBuilder().listen_address(0)
             _in_thread._call = saying
-            start().stop()
+            builder.install_in_thread().stop()
             builder.flush_timeout(20).install_in_thread().stop()
             builder.install_in_thread().stop(60)
             builder.install_in_thread()
@@ -563,7 +563,7 @@ class ExitTests(ProgramTestCase):
         program = Program(
             self,
             """
-            metrics = start()
+            metrics = start(patience=1)
             wait_for_client(metrics)
             big = counter("big", text="x" * 60_000)
             for _ in range(1000):
@@ -580,7 +580,7 @@ class ExitTests(ProgramTestCase):
         program = Program(
             self,
             """
-            start()
+            start(patience=1)
             from twisted.internet import reactor
             blocked = threading.Event()
             reactor.callFromThread(lambda: (blocked.set(), time.sleep(1000)))

@@ -274,7 +274,7 @@ class BoundTests(IncomingTestCase):
         waits for one fold.
         """
         # Longer than this test takes, however busy the machine is.
-        self.patch(_incoming, "WAITS", 100_000)
+        self.patch(_incoming, "WAITS", 1_000_000)
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         held, release = threading.Event(), threading.Event()
@@ -282,11 +282,11 @@ class BoundTests(IncomingTestCase):
         def hold() -> None:
             with incoming._held():
                 held.set()
-                release.wait(10)
+                release.wait(60)
 
         holder = threading.Thread(target=hold)
         holder.start()
-        held.wait(10)
+        held.wait(60)
         for i in range(40):
             # Does not block: that would be for ever, as nobody else runs here.
             counter.increment(i)
@@ -298,8 +298,8 @@ class BoundTests(IncomingTestCase):
             pass
         self.assertEqual(finished, [])
         release.set()
-        holder.join(10)
-        recorder.join(10)
+        holder.join(60)
+        recorder.join(60)
         self.assertEqual(finished, [None])
         self.assertEqual(incoming.counts().recorded, 41)
 
@@ -628,17 +628,17 @@ class ForkTests(IncomingTestCase):
         def hold() -> None:
             with incoming._held():
                 held.set()
-                release.wait(10)
+                release.wait(60)
 
         holder = threading.Thread(target=hold)
         holder.start()
-        held.wait(10)
+        held.wait(60)
         incoming.after_fork(silence=False)
         self.assertEqual(incoming.counts(), (0, 0, 0))
         self.counter(incoming).increment()
         self.assertEqual(self.take(incoming), [1])
         release.set()
-        holder.join(10)
+        holder.join(60)
 
     def test_silenced(self) -> None:
         """Where those who listened are the parent's, nothing is taken any more."""

@@ -24,6 +24,7 @@ from twisted.logger import Logger, LogPublisher
 
 from tests.daemon import LEFT_TO_THE_SYSTEM
 from tests.loopback import (
+    PATIENCE,
     SMALL,
     LoopbackTestCase,
     Numbers,
@@ -34,6 +35,7 @@ from tests.loopback import (
     record_numbers,
 )
 from tests.reader import truth
+from txmetrics_tcp import Key, MetricKind, _arrival
 from txmetrics_tcp._arrival import MAX_RECEIVED
 from txmetrics_tcp._batch import CHUNK
 from txmetrics_tcp._protocol import KNOCK_INTERVAL
@@ -103,7 +105,7 @@ class LossTests(LoopbackTestCase):
         the client saw; and the totals are true for all of them in the end.
         """
         events, padding = 20_000, "x" * 200
-        factory = await self.exporter(buffer_size=100, flush_timeout=30)
+        factory = await self.exporter(buffer_size=100)
         recorder = factory.recorder
         quick, leaving = await self.connect(), await self.connect()
         factory.send_buffer = SMALL
@@ -181,7 +183,7 @@ class LossTests(LoopbackTestCase):
         gets a stream that is corrupt for ever.
         """
         padding = "x" * 1000
-        factory = await self.exporter(buffer_size=100, flush_timeout=30)
+        factory = await self.exporter(buffer_size=100)
         client = await self.connect(receive_buffer=SMALL)
         [protocol] = factory.protocols
 
@@ -211,7 +213,8 @@ class LossTests(LoopbackTestCase):
     async def test_hundredThatNeverRead(self) -> None:
         """They cost their buffers and a chunk or two each, and a client that reads nothing."""
         events, stuck, buffer_size = 20_000, 100, 200
-        factory = await self.exporter(buffer_size=buffer_size)
+        # Nothing is given up before the end of the test.
+        factory = await self.exporter(buffer_size, repair_interval=1000)
         factory.send_buffer = SMALL
         for _ in range(stuck):
             await self.connect(receive_buffer=SMALL)
@@ -247,12 +250,15 @@ class DepartureTests(LoopbackTestCase):
         dying, staying = await self.connect(), await self.connect()
         pace = Pace(THREADS, 1024)
         numbers = Numbers(THREADS, pace)
-        half = threading.Event()
+        half, gone = threading.Event(), threading.Event()
+        self.addCleanup(gone.set)
 
         def before(thread: int, number: int) -> None:
             pace.record(thread, number)
             if number == events // THREADS // 2:
                 half.set()
+            elif number == events // THREADS - 1:
+                gone.wait(PATIENCE)
 
         def die() -> None:
             dying.read(until=half.is_set)
@@ -260,13 +266,15 @@ class DepartureTests(LoopbackTestCase):
 
         death = self.in_thread(die)
         reading = self.in_thread(numbers.read, staying.socket, events)
-        await self.all_in_threads(
+        recording = self.all_in_threads(
             lambda thread: record_numbers(factory.recorder, thread, events // THREADS, before),
             THREADS,
         )
         await death
-        await reading
         await factory.clients(1)
+        gone.set()
+        await recording
+        await reading
         self.assertEqual(numbers.total, events)
         dead, alive = factory.protocols
         self.assertEqual(factory.present, [alive])
@@ -276,7 +284,7 @@ class DepartureTests(LoopbackTestCase):
 
     async def test_killedWhileStuck(self) -> None:
         """One that does not read is not missed either when it is killed."""
-        factory = await self.exporter(buffer_size=100)
+        factory = await self.exporter(buffer_size=100, repair_interval=1000)
         factory.send_buffer = SMALL
         client = await self.connect(receive_buffer=SMALL)
         [protocol] = factory.protocols
@@ -391,7 +399,7 @@ class TransportTests(LoopbackTestCase):
         if not socket.has_ipv6:
             self.skipTest("there is no IPv6 here")
         try:
-            await self.exporter(None, "[::1]:0", flush_timeout=30)
+            await self.exporter(None, "[::1]:0")
         except Exception as error:
             self.skipTest(f"there is no IPv6 here: {error}")
         connected = self.socket(socket.AF_INET6)
@@ -406,7 +414,7 @@ class TransportTests(LoopbackTestCase):
             self.skipTest("this reactor has no UNIX sockets")
         # Such a path is bounded to about a hundred bytes; trial's own are longer at times.
         path = os.path.relpath(self.mktemp())
-        await self.exporter(None, f"unix:{path}", flush_timeout=30)
+        await self.exporter(None, f"unix:{path}")
         connected = self.socket(socket.AF_UNIX)
         connected.connect(path)
         await self.factory.clients(1)
@@ -415,11 +423,11 @@ class TransportTests(LoopbackTestCase):
 
     @skipIf(no_tls, no_tls)
     async def test_tls(self) -> None:
+        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
         certificate, key = self.self_signed()
         await self.exporter(
             None,
             f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}",
-            flush_timeout=30,
         )
         context = ssl.create_default_context(cafile=certificate)
         connected = self.socket(socket.AF_INET)
@@ -433,6 +441,7 @@ class TransportTests(LoopbackTestCase):
     @skipIf(no_tls, no_tls)
     async def test_tlsClosed(self) -> None:
         """Over TLS the end of what a client sends is its end."""
+        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
         certificate, key = self.self_signed()
         await self.exporter(
             1024, f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}"
@@ -485,7 +494,7 @@ class TransportTests(LoopbackTestCase):
 class StopTests(LoopbackTestCase):
     async def test_flushes(self) -> None:
         """Clients that read receive all that was recorded, and then it is over at once."""
-        factory = await self.exporter(buffer_size=None, flush_timeout=30)
+        factory = await self.exporter(buffer_size=None)
         port = self.address.port  # type: ignore[attr-defined]
         clients = [await self.connect() for _ in range(3)]
         await self.in_thread(record_numbers, factory.recorder, 0, 30_000)
@@ -508,11 +517,16 @@ class StopTests(LoopbackTestCase):
         stuck = await self.connect(receive_buffer=SMALL)
         factory.send_buffer = None
         client = await self.connect()
-        reading = self.in_thread(client.read)
+        done = Key(MetricKind.COUNTER, "done")
+        reading = self.in_thread(client.read, until=lambda: done in client.reader.totals)
         events = 0
         while factory.protocols[0].stats().high_water < 500:
             await self.in_thread(record_numbers, factory.recorder, events, 5000, padding="x" * 1000)
             events += 5000
+        factory.recorder.counter("done").increment()
+        events += 1
+        await reading
+        reading = self.in_thread(client.read)
         began, passed = reactor.seconds(), self.stopwatch()
         await self.service.stop()
         self.assertGreater(reactor.seconds() - began, 0.9)

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.connecting import FakeEndpoint
-from tests.test_tail import Child, Greeting
+from tests.test_tail import Child, Greeting, patiently
 from txmetrics_tcp import (
     Key,
     Metric,
@@ -292,6 +292,10 @@ class ArgumentTests(SynchronousTestCase):
             self.assertIn(says, err.replace("\\\\", "\\"))
 
 
+def nothing_came(child: Child) -> bool:
+    return "nothing came from" in child.err
+
+
 class ProcessTests(TestCase):
     """The command itself, with a real server."""
 
@@ -313,10 +317,15 @@ class ProcessTests(TestCase):
         self.addCleanup(child.kill)
         return child
 
+    async def watched(self, *arguments: str) -> Child:
+        return await patiently(
+            lambda seconds: self.child(*arguments, "--duration", seconds), 0.3, nothing_came
+        )
+
     async def test_table(self) -> None:
         port = self.serve()
-        child = self.child(port, "--duration", "0.3", "--filter", "route=/", "--filter", "name:x")
-        self.assertEqual(await child.ended, 0)
+        child = await self.watched(port, "--filter", "route=/", "--filter", "name:x")
+        self.assertEqual(child.code, 0)
         self.assertEqual(child.err, "")
         head, series, empty, last = child.out.splitlines()
         self.assertEqual(head.split(), ["KIND", "NAME", "LABELS", "VALUE", "RATE"])
@@ -325,8 +334,8 @@ class ProcessTests(TestCase):
         self.assertRegex(last, rf"^127\.0\.0\.1:{port} \(.*\): 1 of 1 series, .* none missed$")
 
     async def test_json(self) -> None:
-        child = self.child(self.serve(), "--duration=0.3", "--json")
-        self.assertEqual(await child.ended, 0)
+        child = await self.watched(self.serve(), "--json")
+        self.assertEqual(child.code, 0)
         self.assertEqual(child.err, "")
         document = json.loads(child.out)
         self.assertEqual(document["missed"], {"incoming": 0, "client": 0})
@@ -378,8 +387,13 @@ class ProcessTests(TestCase):
         self.assertIn("requests_total", child.out)
 
     async def test_cannotWrite(self) -> None:
-        command = f'"{sys.executable}" -m txmetrics_tcp.cli stats {self.serve()} --duration 0.1'
-        child = Child("/bin/sh", "-c", f"{command} > /dev/full")
-        self.addCleanup(child.kill)
-        self.assertEqual(await child.ended, 1)
+        command = f'"{sys.executable}" -m txmetrics_tcp.cli stats {self.serve()} > /dev/full'
+
+        def start(seconds: str) -> Child:
+            child = Child("/bin/sh", "-c", f"{command} --duration {seconds}")
+            self.addCleanup(child.kill)
+            return child
+
+        child = await patiently(start, 0.1, nothing_came)
+        self.assertEqual(child.code, 1)
         self.assertEqual(child.err, "metrics-tcp: cannot write: No space left on device\n")

@@ -82,13 +82,13 @@ class TimeTests(MeasureTestCase):
         def other() -> None:
             with self.timed:
                 inside.set()
-                leave.wait(10)
+                leave.wait(60)
 
         thread = threading.Thread(target=other)
         with self.timed:
             self.clock.advance(1)
             thread.start()
-            inside.wait(10)
+            inside.wait(60)
             self.clock.advance(1)
         leave.set()
         thread.join()
@@ -378,7 +378,7 @@ class DecoratorTests(MeasureTestCase):
 
         @self.measured
         def work() -> None:
-            barrier.wait(10)
+            barrier.wait(60)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:

@@ -25,7 +25,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from txmetrics_tcp import EndpointError, TcpBuilder, _arrival, _endpoints
+from tests.test_forks import warnings_of_forking_off
+from txmetrics_tcp import EndpointError, TcpBuilder, _arrival, _endpoints, _refusals
 from txmetrics_tcp._client import (
     ConnectionState,
     Disconnected,
@@ -275,6 +276,9 @@ class TLSTestCase(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        # No time passes but where a test says so, however slow the machine is.
+        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
+        self.patch(_refusals, "INTERVAL", 1000)
         self.authority = Authority(self)
         self.logged: list[str] = []
         self._line: Deferred[str] | None = None
@@ -441,8 +445,6 @@ class ServerTests(TLSTestCase):
         Who says nothing is nobody, but takes a place, for as long as a handshake may take; others
         do not notice.
         """
-        # No time passes but where the test says so, however slow the machine is.
-        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
         await self.listen(max_clients=3)
         client = await self.connect_tls()
         silent = [self.connected(), self.connected()]
@@ -472,7 +474,6 @@ class ServerTests(TLSTestCase):
 
     async def test_stopInHandshake(self) -> None:
         """Who is not there yet is cut off, and it has stopped when it is gone as well."""
-        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
         await self.listen()
         silent = self.connected()
         client = await self.connect_tls()
@@ -491,7 +492,8 @@ class ServerTests(TLSTestCase):
         self.connected()
         await self.connect_tls()
         descriptors = [client.transport.fileno() for client in self.factory._present]  # type: ignore[attr-defined]
-        child = os.fork()
+        with warnings_of_forking_off():
+            child = os.fork()
         if child == 0:
             os._exit(any(stat.S_ISSOCK(os.fstat(one).st_mode) for one in descriptors))
         self.assertEqual(os.waitpid(child, 0)[1], 0)
