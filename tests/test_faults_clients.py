@@ -205,46 +205,41 @@ class DeadTests(LoopbackTestCase):
 
     async def test_dead_after_unix(self) -> None:
         """The same where the kernel has no such limit."""
+        await self.connect_stuck(dead_after=0.5)
+        await self.factory.clients(0)
+        self.assertEqual(len(self.logged), 1, self.logged)
+        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.5 seconds; disconnecting")
+        self.check_account(self.factory.protocols[0])
+
+    async def test_busyReactor(self) -> None:
+        """What a client takes while the program is busy with something else counts."""
+        # No time passes but where the test says so.
+        client = await self.connect_stuck(dead_after=1000)
+        client.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.read()
+        client.socket.settimeout(PATIENCE)
+        death = self.factory.protocols[0]._death
+        assert death is not None
+        death.hasten()
+        await self.service.stop()
+        await self.in_thread(client.read)
+        self.assertEqual(client.reader.bits(), truth(self.factory))
+        self.assertEqual(self.logged, [])
+
+    async def connect_stuck(self, dead_after: float) -> SocketClient:
+        """Connect a client that has taken nothing, and for which the kernel takes no more."""
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("this reactor has no UNIX sockets")
         path = os.path.relpath(self.mktemp())
-        factory = await self.exporter(100, f"unix:{path}", dead_after=0.5)
+        factory = await self.exporter(100, f"unix:{path}", dead_after=dead_after)
         connected = self.socket(socket.AF_UNIX)
         connected.connect(path)
         await factory.clients(1)
         [protocol] = factory.protocols
         while not protocol.stats().dropped and factory.present:
             await self.in_thread(record_numbers, factory.recorder, 0, 2000, padding="x" * 500)
-        await factory.clients(0)
-        self.assertEqual(len(self.logged), 1, self.logged)
-        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.5 seconds; disconnecting")
-        self.check_account(protocol)
-
-    async def test_busyReactor(self) -> None:
-        """What a client takes while the program is busy with something else counts."""
-        if not IReactorUNIX.providedBy(reactor):
-            self.skipTest("this reactor has no UNIX sockets")
-        path = os.path.relpath(self.mktemp())
-        # No time passes but where the test says so.
-        factory = await self.exporter(100, f"unix:{path}", dead_after=1000)
-        connected = self.socket(socket.AF_UNIX)
-        connected.connect(path)
-        await factory.clients(1)
-        [protocol] = factory.protocols
-        while not protocol.stats().dropped:
-            await self.in_thread(record_numbers, factory.recorder, 0, 2000, padding="x" * 500)
-        client = SocketClient(connected)
-        connected.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            client.read()
-        connected.settimeout(PATIENCE)
-        death = protocol._death
-        assert death is not None
-        death.hasten()
-        await self.service.stop()
-        await self.in_thread(client.read)
-        self.assertEqual(client.reader.bits(), truth(factory))
-        self.assertEqual(self.logged, [])
+        return SocketClient(connected)
 
 
 class LeakTests(LoopbackTestCase):
