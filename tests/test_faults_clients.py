@@ -199,8 +199,10 @@ class DeadTests(LoopbackTestCase):
         self.assertGreater(time.monotonic() - began, 0.9)
         self.assertEqual(factory.present, factory.protocols[:2])
         self.check_account(factory.protocols[2])
+        reading_too = self.in_thread(idle.read)
         await self.service.stop()
         await reading
+        await reading_too
         self.assertEqual(quick.reader.bits(), truth(factory))
 
     async def test_dead_after_unix(self) -> None:
@@ -222,8 +224,9 @@ class DeadTests(LoopbackTestCase):
         death = self.factory.protocols[0]._death
         assert death is not None
         death.hasten()
+        reading = self.in_thread(client.read)
         await self.service.stop()
-        await self.in_thread(client.read)
+        await reading
         self.assertEqual(client.reader.bits(), truth(self.factory))
         self.assertEqual(self.logged, [])
 
