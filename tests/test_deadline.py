@@ -12,7 +12,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -57,6 +57,7 @@ class DeadlineTests(SynchronousTestCase):
         over = self.deadline(5)
         self.clock.advance(5)
         over.cancel()
+        over.hasten()
         self.assertEqual(self.passed, 1)
 
     def test_hastened(self) -> None:
@@ -108,8 +109,7 @@ class BusyTests(TestCase):
                 connections.append(self)
 
         connections: list[Receiver] = []
-        factory: Any = type("Factory", (), {"buildProtocol": lambda self, address: Receiver()})()
-        ReadyEndpoint(self, b"x").connect(factory)
+        ReadyEndpoint(self, b"x").connect(Factory.forProtocol(Receiver))
         [connection] = connections
         self.addCleanup(connection.transport.abortConnection)  # type: ignore[union-attr]
 

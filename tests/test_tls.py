@@ -454,7 +454,7 @@ class ServerTests(TLSTestCase):
         await self.assert_streams(client, 5)
         for present in self.factory._present:
             if present._handshake is not None:
-                present._handshake.reset(0)
+                present._handshake.hasten()
         for one in silent:
             await self.assert_closed(one)
         await self.assert_streams(await self.connect_tls(), 6)
@@ -462,6 +462,26 @@ class ServerTests(TLSTestCase):
         [full, slow] = self.logged
         self.assertIn("there are 3 clients, which is the limit", full)
         self.assertIn("it is too slow with the handshake of TLS", slow)
+
+    async def test_handshakeWhileBusy(self) -> None:
+        """What a client has said in time counts, though the program had no time to read it."""
+        await self.listen()
+        client = self.connected()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.context().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+                break
+            client.sendall(outgoing.read())
+            incoming.write(await self.in_thread(client.recv, 65536))
+        # With this it is done; and that is the end of the time, before the reactor has its turn.
+        client.sendall(outgoing.read())
+        [present] = self.factory._present
+        assert present._handshake is not None
+        present._handshake.hasten()
+        await self.factory.clients(1)
+        self.assertEqual(self.logged, [])
 
     async def test_halfHandshake(self) -> None:
         """The same for who has begun, and for whoever hangs up: that is not worth a line."""

@@ -13,7 +13,6 @@ from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHandshakeListener,
     IReactorTime,
     ITransport,
@@ -22,6 +21,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._tls import explain, is_tls
 
 HANDSHAKE_LIMIT = 10.0
@@ -81,7 +81,7 @@ class ArrivingProtocol(Protocol):
         self.address = address
         self._here = False
         self._begun = False
-        self._handshake: IDelayedCall | None = None
+        self._handshake: Deadline | None = None
         self._received = 0
         self._head = b""
         self._sent_away = False
@@ -115,7 +115,7 @@ class ArrivingProtocol(Protocol):
         self._door.client_arrived(self)
         if is_tls(self.transport):
             # Before it is known who it is, nothing is kept for it.
-            self._handshake = self._arrival_clock.callLater(HANDSHAKE_LIMIT, self._too_slow)
+            self._handshake = Deadline(self._arrival_clock, HANDSHAKE_LIMIT, self._too_slow)
         else:
             self._begin()
 

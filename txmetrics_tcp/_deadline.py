@@ -32,8 +32,9 @@ class Deadline:
             self._call.cancel()
 
     def hasten(self) -> None:
-        """Let the time be over now."""
-        self._call.reset(0)
+        """Let the time be over now, if it is not."""
+        if self._call.active():
+            self._call.reset(0)
 
     def _look_once_more(self) -> None:
         self._call = self._clock.callLater(0, self._passed)

@@ -19,7 +19,6 @@ from twisted.internet.task import LoopingCall
 from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
@@ -208,7 +207,7 @@ class _Command:
         self._progress.start()
         self._flushing.start(FLUSH_INTERVAL, now=False)
         if self._options.duration is not None:
-            Deadline(self._clock, self._options.duration, lambda: self._running.stop(0))
+            self._clock.callLater(self._options.duration, self._running.stop, 0)
         self._service.startService()
 
     def _finish(self) -> Any:
