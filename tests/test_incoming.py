@@ -149,9 +149,17 @@ class WakeTests(IncomingTestCase):
             self.patch(self.reactor, "callFromThread", wake)
             raise KeyboardInterrupt
 
+        def timed_out() -> float:
+            incoming.monotonic = monotonic
+            raise TimeoutError
+
+        incoming = self.incoming()
+        monotonic = incoming.monotonic
+        counter = self.counter(incoming)
         self.patch(self.reactor, "callFromThread", interrupted)
-        counter = self.counter(self.incoming())
         self.assertRaises(KeyboardInterrupt, counter.increment)
+        incoming.monotonic = timed_out
+        self.assertRaises(TimeoutError, counter.increment)
         self.assertEqual(self.reactor.waiting, 0)
         counter.increment()
         self.assertEqual(self.reactor.waiting, 1)

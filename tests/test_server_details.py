@@ -184,9 +184,13 @@ class FactoryTests(DetailTestCase):
 
     def test_interrupted(self) -> None:
         """
-        Where a signal handler raises as the reactor is asked to come again, the next event is
-        followed by all that was there before.
+        Where a signal handler raises as the reactor is asked to come again, it comes all the same,
+        also at the end.
         """
+        for stopping in (False, True):
+            self.interrupt(stopping)
+
+    def interrupt(self, stopping: bool) -> None:
         factory = self.factory(buffer_size=None)
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -197,14 +201,16 @@ class FactoryTests(DetailTestCase):
             raise KeyboardInterrupt
 
         counter = factory.recorder.counter("c")
-        for _ in range(2 * BATCH):
+        for _ in range(4 * BATCH):
             counter.increment()
-        # The reactor has been woken; it takes one batch, and is to come for the other.
+        if stopping:
+            # Now nothing new comes that would wake it.
+            factory.stop(1000)
+        # A batch is taken, and the reactor is to come for the next.
         self.patch(self.reactor, "callFromThread", interrupted)
         self.assertRaises(KeyboardInterrupt, self.reactor.settle)
-        counter.increment()
         client.read_all(self.reactor)
-        self.assertEqual(client.reader.values("c"), [1] * (2 * BATCH + 1))
+        self.assertEqual(client.reader.values("c"), [1] * 4 * BATCH)
 
     def test_limits(self) -> None:
         """What makes no sense is refused, and the text names it."""

@@ -452,11 +452,12 @@ class Incoming(Sink):
         # Two threads that see the flag down at once wake the reactor twice: no harm.
         try:
             self.will_come()
-            self._reactor.callFromThread(self._wanted)
-        except Exception:
-            # A reactor that is gone (a closed asyncio loop raises) must not become an error
-            # of whoever counts something.  The bound on what waits holds all the same.
-            self.rearm()
+            try:
+                self._reactor.callFromThread(self._wanted)
+            except Exception:
+                # A reactor that is gone (a closed asyncio loop raises) must not become an error
+                # of whoever counts something.  The bound on what waits holds all the same.
+                self.rearm()
         except BaseException:
             # A signal handler that raises, say: the reactor may not know.
             self.rearm()
@@ -506,7 +507,7 @@ class Incoming(Sink):
     @contextmanager
     def _held(self) -> Iterator[bool]:
         """
-        Hold the lock, so that nobody folds meanwhile: not even who records in the middle of this.
+        See to it that nobody folds meanwhile: not even who records in the middle of this.
 
         @return: whether this thread did not hold it so already.
         """

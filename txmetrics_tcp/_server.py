@@ -421,16 +421,15 @@ class MetricsFactory(ServerFactory):
 
     def _drain_later(self) -> None:
         if not self._again and not self._draining:
+            self._again = True
             try:
                 self.incoming.will_come()
-                self._again = True
                 # Not `callLater`, which most reactors measure with the time of day: a clock that is
                 # set back by an hour in this very moment would hold the stream up for an hour.
                 self._from_threads.callFromThread(self._drain_again)
             except BaseException:
-                # A signal handler that raises, say: whatever comes next is to wake us again.
-                self._again = False
-                self.incoming.rearm()
+                # A signal handler that raises, say.  To be called twice is no harm.
+                self._from_threads.callFromThread(self._drain_again)
                 raise
 
     def _drain_again(self) -> None:
