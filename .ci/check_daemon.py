@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-STOP_LIMIT = 15.0  # a hundredth of a second, on a machine that has time for it
+STOP_LIMIT = 15.0  # or it hangs; by itself it takes a hundredth of a second
 LISTENING = re.compile(r"starting on (\d+)")
 # The first byte of an Event that is not empty: the tag of the one field that it has.
 METADATA, METRIC, STATUS = 0x0A, 0x12, 0x1A

@@ -155,6 +155,7 @@ class OutputTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.parent.mkdir(parents=True, exist_ok=True)
         self.assertEqual(output_file(str(path)), path)
+        self.assertFalse(path.exists())
         path.write_text("of an earlier run")
         self.assertEqual(output_file(str(path)), path)
         self.assertEqual(path.read_text(), "of an earlier run")

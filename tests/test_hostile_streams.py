@@ -246,7 +246,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(self.peak(stream), 8_000_000)
 
     def test_idle(self) -> None:
-        self.assertLess(self.peak(repeat(bytes(1000), 20)), 20_000)
+        self.assertLess(self.peak(repeat(bytes(1000), 20)), 8_000)
 
     def test_unknown(self) -> None:
         self.assertLess(self.peak(repeat(frame(b"\x7a" + frame(bytes(1000))), 2000)), 1_000_000)

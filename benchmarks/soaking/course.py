@@ -119,6 +119,7 @@ class Course:
         if self._now() >= self.evidence.warm_up:
             # A machine that was busy may have let it look too rarely.
             while self._warm_samples() < FEWEST:
+                time.sleep(LOOK_INTERVAL)
                 self._sample()
         self._stopped.go_on()
         for crowd in self._crowds:
@@ -126,7 +127,7 @@ class Course:
         deadline = time.monotonic() + END
         while any(crowd.finishing is None for crowd in self._crowds):
             for crowd in self._crowds:
-                if (crowd.ended and crowd.finishing is None) or time.monotonic() > deadline:
+                if crowd.finishing is None and (crowd.ended or time.monotonic() > deadline):
                     raise PeerError(f"the clients of {crowd.name} do not end: {crowd.trouble(0)}")
             time.sleep(0.05)
         # Who has gone is dropped within two seconds, who has come is accepted.

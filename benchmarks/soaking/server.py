@@ -48,10 +48,10 @@ class Watched(MetricsFactory):
         C{stats()} does not count yet.
     """
 
-    def __init__(self, clock: Any, seed: int) -> None:
+    def __init__(self, reactor: Any, seed: int) -> None:
         # Its own metrics are off, because nobody numbers them.
         super().__init__(
-            clock,
+            reactor,
             BUFFER_SIZE,
             idle_after=IDLE_AFTER,
             repair_interval=2.0,
@@ -132,7 +132,7 @@ class Server:
         return self.look()
 
     def look_here(self) -> dict[str, Any]:
-        """The same on the reactor's thread."""
+        """What `look` answers; on the reactor's thread."""
         gone, self._factory.gone = self._factory.gone, []
         return {
             "resident": _resident_bytes(),

@@ -46,7 +46,8 @@ HOW = """\
 A program records at a steady rate, in ticks of a millisecond, with one client and the default
 buffers. The value of an event is the time just before the call that records it (the timestamp
 would not do: the reference takes it when it encodes); the latency is that until the client's read
-returned that brought it."""
+returned that brought it. A run in which an event was lost is made anew, a few times at the most:
+the machine has pauses of its own."""
 
 
 def what(percentile: str, rate: int) -> str:

@@ -14,8 +14,11 @@ def output_file(text: str) -> Path:
     and not after it, by the only thing that is sure to know: opening it.
     """
     path = Path(text)
+    new = not path.exists()
     try:
         path.open("a").close()
     except OSError as error:
         raise ArgumentTypeError(f"{text}: {error.strerror}") from None
+    if new:
+        path.unlink()
     return path
