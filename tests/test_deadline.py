@@ -5,7 +5,10 @@ Limits that hold the other end to what it has done.
 from __future__ import annotations
 
 import socket
+import sys
+import unittest
 from collections.abc import Callable
+from textwrap import dedent
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -17,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.daemon import Daemon
 from txmetrics_tcp import _remarks
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._model import Status
@@ -25,6 +29,8 @@ from txmetrics_tcp._stats_command import Watch
 from txmetrics_tcp._wire import encode_status
 
 reactor: Any = global_reactor
+
+SAID = encode_status(Status("there", 1, 0, 0))
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -79,7 +85,7 @@ class Pair(Connection):
 class ReadyEndpoint:
     """Connects to where something has been said already."""
 
-    def __init__(self, case: TestCase, said: bytes) -> None:
+    def __init__(self, case: unittest.TestCase, said: bytes) -> None:
         self._ours, self.theirs = socket.socketpair()
         self.theirs.sendall(said)
         case.addCleanup(self.theirs.close)
@@ -136,9 +142,23 @@ class BusyTests(TestCase):
         """It was watched."""
         over: Deferred[int] = Deferred()
         said: list[str] = []
-        endpoint: Any = ReadyEndpoint(self, encode_status(Status("there", 1, 0, 0)))
+        endpoint: Any = ReadyEndpoint(self, SAID)
         watch = Watch(reactor, endpoint, "there", 0, said.append, over.callback)
         watch.start()
         self.assertEqual(await over, 0)
         await watch.stop()
         self.assertEqual(said, [])
+
+    def test_tail(self) -> None:
+        """It was printed."""
+        script = """
+            import sys, unittest
+            from tests.test_deadline import SAID, ReadyEndpoint
+            from txmetrics_tcp import _tail, cli
+            endpoint = ReadyEndpoint(unittest.TestCase(), SAID)
+            _tail.client_endpoint_from = lambda options, reactor: endpoint
+            sys.exit(cli.main(["tail", "there:1", "--duration", "0.000001"]))
+        """
+        code, output, errors = Daemon(self, "-c", dedent(script), runner=[sys.executable]).end()
+        self.assertEqual(code, 0, errors)
+        self.assertRegex(output, "^status ")
