@@ -255,9 +255,7 @@ class Incoming(Sink):
         if found is not None:
             return found
         made = StreamedSeries(key, self)
-        if sys.is_finalizing():
-            return made
-        with self._series_lock:
+        with _unless_over(self._series_lock):
             # Another thread, or a finalizer in this one, may have been here meanwhile.
             found = self._find(key)
             if found is None:
@@ -286,7 +284,7 @@ class Incoming(Sink):
 
     def counts(self) -> Counts:
         """How many events went which way, so far."""
-        with self._guard():
+        with _unless_over(self._lock):
             return Counts(self._recorded, self._dropped, self._waiting)
 
     def snapshot(self) -> dict[Key, Number]:
@@ -500,10 +498,6 @@ class Incoming(Sink):
             time.sleep(WAIT)
         return False
 
-    def _guard(self) -> AbstractContextManager[object]:
-        """The lock, for as long as there may be somebody to wait for."""
-        return nullcontext() if sys.is_finalizing() else self._lock
-
     @contextmanager
     def _held(self) -> Iterator[bool]:
         """
@@ -511,7 +505,7 @@ class Incoming(Sink):
 
         @return: whether this thread did not hold it so already.
         """
-        with self._guard():
+        with _unless_over(self._lock):
             before = self._folder
             self._folder = threading.get_ident()
             try:
@@ -645,10 +639,13 @@ class Incoming(Sink):
 
     def _forget(self, key: Key) -> Callable[[weakref.ref[StreamedSeries]], None]:
         def forget(reference: weakref.ref[StreamedSeries]) -> None:
-            if sys.is_finalizing():
-                return
-            with self._series_lock:
+            with _unless_over(self._series_lock):
                 if self._series.get(key) is reference:
                     del self._series[key]
 
         return forget
+
+
+def _unless_over(lock: AbstractContextManager[object]) -> AbstractContextManager[object]:
+    """The lock, for as long as there may be somebody to wait for."""
+    return nullcontext() if sys.is_finalizing() else lock
