@@ -62,6 +62,11 @@ class Evidence:
     killed: int = 0
     troubles: list[str] = field(default_factory=list)
 
+    @property
+    def warm(self) -> list[Sample]:
+        """The samples from when the server was warm."""
+        return [sample for sample in self.samples if sample.at >= self.warm_up]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -208,11 +213,7 @@ def totals(evidence: Evidence) -> Finding:
 
 def memory(evidence: Evidence) -> Finding:
     """The server does not grow once it is warm."""
-    samples = [
-        (sample.at, float(sample.stats["resident"]))
-        for sample in evidence.samples[:-1]
-        if sample.at >= evidence.warm_up
-    ]
+    samples = [(sample.at, float(sample.stats["resident"])) for sample in evidence.warm[:-1]]
     try:
         slope = fit(samples)
     except ValueError as error:

@@ -118,7 +118,7 @@ class Course:
         """Everybody reads to the end; then the books are closed."""
         if self._now() >= self.evidence.warm_up:
             # A machine that was busy may have let it look too rarely.
-            while self._warm_samples() < FEWEST:
+            while len(self.evidence.warm) < FEWEST:
                 time.sleep(LOOK_INTERVAL)
                 self._sample()
         self._stopped.go_on()
@@ -170,9 +170,6 @@ class Course:
         self.evidence.accounts += stats.pop("gone")
         self.evidence.samples.append(Sample(self._now(), stats))
         return stats
-
-    def _warm_samples(self) -> int:
-        return sum(sample.at >= self.evidence.warm_up for sample in self.evidence.samples)
 
     def _until(self, condition: Callable[[dict[str, Any]], bool], otherwise: str) -> None:
         """Look at the server until something holds; for a while."""

@@ -44,8 +44,6 @@ def now_ns() -> int:
 class Watched(MetricsFactory):
     """
     @ivar gone: the accounts of clients that have left since somebody looked.
-    @ivar connections: how many there are; also those that the stream has not begun for, which
-        C{stats()} does not count yet.
     """
 
     def __init__(self, reactor: Any, seed: int) -> None:
@@ -60,16 +58,12 @@ class Watched(MetricsFactory):
             clock=now_ns,
         )
         self.gone: list[dict[str, Any]] = []
-        self.connections = 0
         self._send_buffers = plan.send_buffers(seed)
 
-    def client_arrived(self, client: MetricsProtocol) -> None:
-        super().client_arrived(client)
-        self.connections += 1
-
-    def client_left(self, client: MetricsProtocol) -> None:
-        super().client_left(client)
-        self.connections -= 1
+    @property
+    def connections(self) -> int:
+        """Also those that the stream has not begun for, which C{stats()} does not count yet."""
+        return len(self._present)
 
     def client_connected(self, client: MetricsProtocol) -> None:
         size = next(self._send_buffers)

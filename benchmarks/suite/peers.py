@@ -245,7 +245,11 @@ class Session:
 
     def _is_all(self, clients: list[dict[str, Any]]) -> bool:
         """Whether our server has counted as lost whatever has not come."""
-        if all(client["events"] >= self.recorded for client in clients):
+        # What is known to be lost need not be asked for again.
+        if all(
+            client["events"] + lost >= self.recorded
+            for client, lost in zip(clients, self._lost, strict=True)
+        ):
             return True
         accounts = self.server.ask("stats")["clients"]
         return len(accounts) == len(clients) and all(
