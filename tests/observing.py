@@ -24,6 +24,9 @@ SECOND = 1_000_000_000
 WHEN = 1_795_363_464 * SECOND
 """2026-11-22T16:04:24Z"""
 
+_told: WeakKeyDictionary[ObserveApp, list[str]] = WeakKeyDictionary()
+"""What each app has said in its corner."""
+
 HOPS = 3
 """From how many widgets to the next a message may go, more than any does."""
 
@@ -195,6 +198,3 @@ def listed(app: ObserveApp) -> list[str]:
 def told(app: ObserveApp) -> list[str]:
     """What the app has said in its corner."""
     return _told[app]
-
-
-_told: WeakKeyDictionary[ObserveApp, list[str]] = WeakKeyDictionary()

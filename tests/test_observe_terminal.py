@@ -96,7 +96,7 @@ class TerminalTests(SynchronousTestCase):
         # All in one go, as one who types fast: each of these letters is a key otherwise.
         terminal.press("/", "kind:histo")
         # A screen may be seen when a part of it has been drawn.
-        terminal.wait_for(r"(?ms)\A(?!.* gauge ).*^.reactor_lag_seconds\s+histo\s")
+        terminal.wait_for(r"(?ms)\A(?!.*gauge).*^.reactor_lag_seconds\s+histo\s")
         terminal.press("Enter", "Enter")
         terminal.wait_for(r"p999 +[\d.]+[mμ]?s")
         self.assertNotIn("written", terminal.screen())
