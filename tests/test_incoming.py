@@ -17,6 +17,7 @@ from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import BATCH, Incoming, Taken, check_buffer_size
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._totals import Totals
+from txmetrics_tcp._wire import encode_metadata
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -209,8 +210,9 @@ class TakeTests(IncomingTestCase):
         gauge = Metadata(MetricKind.GAUGE, "a", None, "other kind")
         for metadata in (first, gauge, second):
             incoming.describe(metadata)
-        self.assertEqual(incoming.take_described(), [second, gauge])
-        self.assertEqual(incoming.take_described(), [])
+        taken = incoming.take_described()
+        self.assertEqual(list(taken.values()), [encode_metadata(one) for one in (second, gauge)])
+        self.assertEqual(incoming.take_described(), {})
 
     def test_manyDescriptions(self) -> None:
         """No bound applies to descriptions."""
@@ -218,7 +220,8 @@ class TakeTests(IncomingTestCase):
         described = [Metadata(MetricKind.COUNTER, f"c{i}") for i in range(5000)]
         for metadata in described:
             incoming.describe(metadata)
-        self.assertEqual(incoming.take_described(), described)
+        taken = incoming.take_described()
+        self.assertEqual(list(taken.values()), [encode_metadata(one) for one in described])
 
 
 class BoundTests(IncomingTestCase):

@@ -32,8 +32,12 @@ def network(text: str | Network) -> Network:
     """
     A network, from what a user wrote: C{192.0.2.0/24}, C{2001:db8::/32}, or a single address.
 
+    @raise TypeError: it is neither text nor a network.
     @raise ValueError: it is none.  The text says what would be one.
     """
+    if not isinstance(text, str | Network):
+        # A number would be an address, too.
+        raise TypeError(f"a network must be a str, not {text!r}")
     try:
         found = ip_network(text)
     except ValueError:
@@ -73,6 +77,7 @@ class Admission:
         @param max_clients: how many there may be at once; None for any number.
         @param max_per_address: how many of them from one address, or, of IPv6, from one /64, which
             is what a machine is given at least; None for any number.
+        @raise TypeError: a number is no whole number.
         @raise ValueError: a number is less than 1.
         """
         self.networks = tuple(networks)

@@ -8,7 +8,9 @@ All of it belongs to the reactor thread.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -57,8 +59,13 @@ class Door(Interface):
 
     def client_left(self, client: Any) -> None: ...
 
-    def turn_away(self, client: Any, reason: str, detail: str = "") -> None:
+    def turn_away(
+        self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
+    ) -> None:
         """Say in the log why a client is disconnected; `RefusalLog.say` has the parameters."""
+
+
+_C = TypeVar("_C", bound="ArrivingProtocol")
 
 
 @implementer(IHandshakeListener)
@@ -66,6 +73,8 @@ class ArrivingProtocol(Protocol):
     """
     A connection from its first moment to its last; what is between is the subclass's, from
     `begin` to `end`.
+
+    An exception that is raised for one client ends that client only; see `for_each`.
 
     @ivar address: of the client, for people.
     @ivar peer: the same, for the factory.
@@ -92,14 +101,37 @@ class ArrivingProtocol(Protocol):
         """The client may be streamed to."""
 
     def end(self) -> None:
-        """The client is gone.  Not called if nothing had begun."""
+        """The client is gone; also if `begin` raised.  Not called if nothing had begun."""
 
     # What it may call, and the factory.
 
     def abort(self) -> None:
         """Close the connection now."""
         if self._here:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            # Not all that can be used as a transport can be aborted.
+            transport = self.transport
+            getattr(transport, "abortConnection", transport.loseConnection)()
+
+    def fail(self, failure: Failure) -> None:
+        """
+        Something was raised that concerns this client only: disconnect it.
+
+        It is gone when this returns, whatever its transport does.
+        """
+        if not self._here:
+            return
+        # Each of them may be what failed in the first place.
+        with suppress(Exception):
+            self.abort()
+        with suppress(Exception):
+            self.connectionLost(failure)
+        with suppress(Exception):
+            self._door.turn_away(
+                self,
+                f"of an error ({type(failure.value).__name__})",
+                f": {failure.getErrorMessage()}",
+                failure,
+            )
 
     def hang_up(self) -> None:
         """Close the connection once what was written is sent."""
@@ -126,6 +158,8 @@ class ArrivingProtocol(Protocol):
             self._begin()
 
     def dataReceived(self, data: bytes) -> None:
+        if not self._here:
+            return
         if len(self._head) < _HEAD:
             self._head = (self._head + data)[:_HEAD]
             if (name := looks_like(self._head)) is not None:
@@ -145,13 +179,18 @@ class ArrivingProtocol(Protocol):
             why = explain(reason.value)
             if why is not None:
                 self._door.turn_away(self, f"there is no TLS with it: {why}")
-        if self._begun:
-            self.end()
-        self._door.client_left(self)
+        try:
+            if self._begun:
+                self.end()
+        finally:
+            self._door.client_left(self)
 
     def _begin(self) -> None:
         self._begun = True
-        self.begin()
+        try:
+            self.begin()
+        except Exception:
+            self.fail(Failure())
 
     def _send_away(self, reason: str, detail: str = "") -> None:
         if not self._sent_away:
@@ -163,6 +202,15 @@ class ArrivingProtocol(Protocol):
         self._handshake = None
         self._door.turn_away(self, "it is too slow with the handshake of TLS")
         self.abort()
+
+
+def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
+    """Do something for each of some clients; one for which it raises is ended, the others go on."""
+    for client in list(clients):
+        try:
+            act(client)
+        except Exception:
+            client.fail(Failure())
 
 
 class Refused(Protocol):

@@ -18,7 +18,8 @@ from txmetrics_tcp._endpoints import (
 )
 from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
-from txmetrics_tcp._incoming import at_least, check_buffer_size
+from txmetrics_tcp._incoming import at_least, check_buffer_size, seconds_from
+from txmetrics_tcp._model import checked_source
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._service import MetricsService
 from txmetrics_tcp._tcp_recorder import TcpRecorder
@@ -79,6 +80,7 @@ class TcpBuilder:
         """
         Of how many series totals are kept at most; 10,000 unless told otherwise.
 
+        @raise TypeError: it is no whole number.
         @raise ValueError: it is negative.
         """
         self._settings["max_series"] = at_least("max_series", 0, max_series)
@@ -89,10 +91,11 @@ class TcpBuilder:
         After how many seconds without a change a series is left out of what a new client
         receives; never, unless told otherwise.
 
-        @raise ValueError: it is negative.
+        @raise TypeError: it is no number.
+        @raise ValueError: it is negative, or not finite.
         """
         if seconds is not None:
-            at_least("idle_after", 0, seconds)
+            seconds = seconds_from("idle_after", 0, seconds)
         self._settings["idle_after"] = seconds
         return self
 
@@ -101,9 +104,10 @@ class TcpBuilder:
         How long, in seconds, totals may be wrong at most for a client that does not catch up; 5
         unless told otherwise.
 
-        @raise ValueError: it is less than a tenth of a second.
+        @raise TypeError: it is no number.
+        @raise ValueError: it is less than a tenth of a second, or not finite.
         """
-        self._settings["repair_interval"] = at_least("repair_interval", 0.1, seconds)
+        self._settings["repair_interval"] = seconds_from("repair_interval", 0.1, seconds)
         return self
 
     def dead_after(self, seconds: float | None) -> TcpBuilder:
@@ -115,10 +119,11 @@ class TcpBuilder:
         It ends clients that are only stalled, too.  What counts is a piece of about 64 KiB: who
         does not take that much in the time, while more waits, is cut off.
 
-        @raise ValueError: it is less than a tenth of a second.
+        @raise TypeError: it is no number.
+        @raise ValueError: it is less than a tenth of a second, or not finite.
         """
         if seconds is not None:
-            at_least("dead_after", 0.1, seconds)
+            seconds = seconds_from("dead_after", 0.1, seconds)
         self._settings["dead_after"] = seconds
         return self
 
@@ -127,9 +132,10 @@ class TcpBuilder:
         How many seconds clients have, when the exporter stops, to take what waits for them; 1
         unless told otherwise.  After that they are cut off.
 
-        @raise ValueError: it is negative.
+        @raise TypeError: it is no number.
+        @raise ValueError: it is negative, or not finite.
         """
-        self._flush_timeout = at_least("flush_timeout", 0, seconds)
+        self._flush_timeout = seconds_from("flush_timeout", 0, seconds)
         return self
 
     def own_metrics(self, publish: bool = True) -> TcpBuilder:
@@ -140,12 +146,15 @@ class TcpBuilder:
         self._settings["own_metrics"] = publish
         return self
 
-    def source(self, name: str) -> TcpBuilder:
+    def source(self, name: str | None) -> TcpBuilder:
         """
-        What viewers show as the name of this program; its name, process number and host unless
-        told otherwise.
+        What viewers show as the name of this program; by default, and with None, its name, process
+        number and host.
+
+        @raise TypeError: it is no text.
+        @raise ValueError: it is empty, takes more than 64 KiB, or cannot be encoded as UTF-8.
         """
-        self._settings["source"] = name
+        self._settings["source"] = None if name is None else checked_source(name)
         return self
 
     def tls(self, key: StrPath, cert: StrPath, client_ca: StrPath | None = None) -> TcpBuilder:
@@ -166,6 +175,7 @@ class TcpBuilder:
         Let clients come from these networks only (C{192.0.2.0/24}, C{2001:db8::/32}, or a single
         address); several calls add up.  Those of UNIX sockets are let in as their mode says.
 
+        @raise TypeError: one is no text.
         @raise ValueError: one is no network.
         """
         self._settings.setdefault("allow", []).extend(map(network, networks))
@@ -177,6 +187,7 @@ class TcpBuilder:
 
         @param per_address: how many of them from one address (of IPv6, from one /64); any number
             unless given.
+        @raise TypeError: it is no whole number.
         @raise ValueError: it is less than 1.
         """
         Admission((), clients, per_address)

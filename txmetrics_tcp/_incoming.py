@@ -50,6 +50,7 @@ from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._totals import APPLY, SET_OPERATION, Number, StreamedSeries, Totals, overlay
+from txmetrics_tcp._wire import encode_metadata
 
 BATCH = 1024
 """
@@ -59,6 +60,13 @@ held for long.
 
 MAX_SLACK = 1024
 """The length that the log may reach before recording threads fold it themselves."""
+
+REPEATS = 10_000
+"""
+How many samples of `Histogram.record_many` beyond the first of each are streamed at most until the
+log has been empty again.  The rest is dropped and counted: with a count of a billion, all that is
+recorded behind it would otherwise wait for an hour.
+"""
 
 WAIT = 0.000_5
 WAITS = 100
@@ -96,13 +104,34 @@ def check_buffer_size(buffer_size: int | None) -> int | None:
     return buffer_size
 
 
-def at_least(name: str, least: float, value: Any) -> Any:
+def at_least(name: str, least: int, value: Any) -> int:
     """
-    @raise ValueError: a setting is below what makes sense.
+    A setting that is a whole number.
+
+    @raise TypeError: it is no whole number.
+    @raise ValueError: it is below what makes sense.
     """
-    if not value >= least:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
     return value
+
+
+def seconds_from(name: str, least: float, value: Any) -> float:
+    """
+    A setting that is a time.
+
+    @raise TypeError: it is no number.
+    @raise ValueError: it is below what makes sense, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    if not value <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite, not {value!r}")
+    return float(value)
 
 
 class Counts(NamedTuple):
@@ -142,11 +171,14 @@ class Taken(NamedTuple):
     @ivar dropped_since: the number of the fold in which the first events were dropped since the
         last call, if any were.
     @ivar mark: the mark that stands right behind the batch, if one does.
+    @ivar failure: what a fold raised since the last call.  The events that it could not handle
+        are among those that were dropped.
     """
 
     batch: Batch | None
     dropped_since: int | None
     mark: Mark | None
+    failure: Exception | None = None
 
 
 class Incoming(Sink):
@@ -169,6 +201,7 @@ class Incoming(Sink):
         "_dropped_since",
         "_encoder",
         "_epoch",
+        "_failure",
         "_folder",
         "_in_reactor_thread",
         "_limit",
@@ -177,6 +210,7 @@ class Incoming(Sink):
         "_ready",
         "_recorded",
         "_relieving",
+        "_repeats",
         "_series",
         "_series_lock",
         "_stopped",
@@ -237,8 +271,11 @@ class Incoming(Sink):
         self._recorded = 0
         self._dropped = 0
         self._dropped_since: int | None = None
+        self._failure: Exception | None = None
+        # How many of `REPEATS` are left.
+        self._repeats = REPEATS
         self._totals = totals
-        self._described: dict[tuple[MetricKind, str], Metadata] = {}
+        self._described: dict[tuple[MetricKind, str], bytes] = {}
         # A lock of its own: who asks for a series must not wait for a fold, in the middle of which
         # the garbage collector may have called a finalizer that waits for who asks.
         self._series_lock = threading.RLock()
@@ -265,7 +302,8 @@ class Incoming(Sink):
 
     def describe(self, metadata: Metadata) -> None:
         """Keep a description until the reactor thread takes it; none is ever dropped."""
-        self._described[metadata.kind, metadata.name] = metadata
+        # Encoded here, so that one that cannot be is refused at the call.
+        self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
         if self.slack < 0:
             self._wake()
 
@@ -306,8 +344,8 @@ class Incoming(Sink):
             return
         with self._held():
             # What was recorded while nobody listened belongs to the totals alone.
-            while self.log:
-                self._fold_unheard()
+            self._fold_all_unheard()
+            self._repeats = REPEATS
             self._streaming = True
             self.stamped = True
             self.open = True
@@ -350,12 +388,15 @@ class Incoming(Sink):
         self._stopped = False
         self.open = self._streaming or self._totals is not None
 
-    def take_described(self) -> list[Metadata]:
-        """The descriptions that came since the last call."""
-        taken = []
-        while self._described:
-            taken.append(self._described.pop(next(iter(self._described))))
-        return taken
+    def take_described(self) -> dict[tuple[MetricKind, str], bytes]:
+        """The descriptions that came since the last call, encoded."""
+        taken = {}
+        # As many as there are now: another thread may go on describing.  `popitem` is atomic, and
+        # takes the newest, so that a later description of the same metric wins here too.
+        for _ in range(len(self._described)):
+            name, frame = self._described.popitem()
+            taken[name] = frame
+        return dict(reversed(taken.items()))
 
     def take(self) -> Taken:
         """
@@ -382,13 +423,15 @@ class Incoming(Sink):
                 # being done.
                 self._waiting = 0
             dropped_since, self._dropped_since = self._dropped_since, None
-        return Taken(batch, dropped_since, mark)
+            failure, self._failure = self._failure, None
+        return Taken(batch, dropped_since, mark, failure)
 
-    def mark(self, since: int) -> None:
+    def mark(self, since: int) -> Mark:
         """
         Copy the totals, to be handed over by `take` where they are true: behind all that waits.
 
         @param since: of the series that changed in the fold of that number, or later.
+        @return: what `take` will hand over.
         """
         with self._held():
             for waiting in self._ready:
@@ -397,7 +440,9 @@ class Incoming(Sink):
                     since = min(since, waiting.since)
                     break
             totals = [] if self._totals is None else self._totals.since(since)
-            self._ready.append(Mark(self.counts(), totals, self.clock()))
+            mark = Mark(self.counts(), totals, self.clock())
+            self._ready.append(mark)
+        return mark
 
     def forget_idle(self, now: float) -> None:
         """
@@ -407,12 +452,20 @@ class Incoming(Sink):
         """
         if self._totals is not None:
             with self._held():
+                if not self._streaming:
+                    # No drain comes to do it.
+                    self._fold_all_unheard()
                 self._totals.forget_idle(now, self._epoch)
 
     @property
     def has_totals(self) -> bool:
         """Whether totals are retained."""
         return self._totals is not None
+
+    @property
+    def forgets(self) -> bool:
+        """Whether series that do not change are forgotten: `forget_idle` is to be called then."""
+        return self._totals is not None and self._totals.idle_after is not None
 
     @property
     def retained(self) -> int:
@@ -525,12 +578,14 @@ class Incoming(Sink):
         """
         log = self.log
         epoch = self._epoch = self._epoch + 1
-        todo = repeat((), min(len(log), BATCH))
+        size = min(len(log), BATCH)
+        todo = repeat((), size)
         drops = room is not None and room <= BATCH
         left = room if room is not None and drops else BATCH
         kept: list[Entry] = []
         keep = kept.append
-        recorded = dropped = 0
+        # Entries that are in the totals, and how many events they are more than that.
+        applied = more = 0
         try:
             # A loop whose every step counts: see docs/performance.md.
             for entry in starmap(log.popleft, todo):
@@ -539,13 +594,10 @@ class Incoming(Sink):
                 if series.epoch is not epoch:
                     said = self._first_in_fold(series, epoch, stamp)
                     if said is not None:
-                        recorded += 1
+                        more += 1
                         if left > 0 or not drops:
                             keep(said)
                             left -= drops
-                        else:
-                            dropped += 1
-                count = 1
                 if operation is _INCREMENT_COUNTER:
                     series.total += value
                 elif operation in APPLY:
@@ -553,36 +605,51 @@ class Incoming(Sink):
                 elif operation is RECORD_MANY:
                     value, count = value
                     entry = (series, _RECORD_HISTOGRAM, value, stamp)
-                    if count > left and not drops:
-                        log.appendleft((series, RECORD_MANY, (value, count - left), stamp))
-                        count = left
-                recorded += count
-                if count == 1 and left > 0:
+                    repeats = min(count - 1, self._repeats)
+                    fitting = min(repeats, max(0, left - 1))
+                    self._repeats -= fitting
+                    if fitting < repeats and not drops:
+                        # The others are for the next batch, the first of them paid for now.
+                        rest = repeats - fitting
+                        self._repeats -= 1
+                        log.appendleft((series, RECORD_MANY, (value, rest), stamp))
+                        count -= rest
+                    more += count - 1
+                    kept.extend(repeat(entry, fitting))
+                    left -= fitting
+                applied += 1
+                if left > 0:
                     keep(entry)
                     left -= 1
-                else:
-                    fitting = min(count, left)
-                    kept.extend(repeat(entry, fitting))
-                    dropped += count - fitting
-                    left -= fitting
-                if left <= 0 and not drops:
-                    break
+                    if left == 0 and not drops:
+                        break
+            if not log:
+                self._repeats = REPEATS
+        except Exception as error:
+            # Out of memory, say.  What is not in the totals yet will be, with the next fold.
+            self._failure = error
+            if size - length_hint(todo) > applied:
+                log.appendleft(entry)
         finally:
+            recorded = applied + more
             self._recorded += recorded
-            if dropped:
-                self._drop(dropped, epoch)
+            if recorded > len(kept):
+                self._drop(recorded - len(kept), epoch)
             if kept:
                 self._encode(kept, epoch)
 
     def _encode(self, entries: list[Entry], epoch: int) -> None:
         try:
             joined, ends = self._encoder.encode(entries)
-        except BaseException:
-            # A signal handler that raises, say.
+            self._ready.append(Batch(joined, ends, epoch))
+        except BaseException as error:
+            # Out of memory, say, or a signal handler that raises.
             self._drop(len(entries), epoch)
-            raise
-        self._ready.append(Batch(joined, ends, epoch))
-        self._waiting += len(ends)
+            if not isinstance(error, Exception):
+                raise
+            self._failure = error
+        else:
+            self._waiting += len(ends)
 
     def _drop(self, events: int, epoch: int) -> None:
         self._dropped += events
@@ -612,23 +679,33 @@ class Incoming(Sink):
                     series.total = apply[operation](series.total, value)
                 elif operation is RECORD_MANY:
                     more += value[1] - 1
+        except Exception as error:
+            # As in `_fold`: what raises here has not been applied.
+            self._failure = error
+            log.appendleft((series, operation, value, _stamp))
+            more -= 1
         finally:
             # What is not to be done any more has been done.
             self._recorded += size - length_hint(todo) + more
+
+    def _fold_all_unheard(self) -> None:
+        """Fold what is in the log now, though other threads may go on recording."""
+        for _ in range(0, len(self.log), BATCH):
+            self._fold_unheard()
 
     def _first_in_fold(self, series: StreamedSeries, epoch: int, stamp: int) -> Entry | None:
         """
         Something happens to a series for the first time in a fold.
 
         @return: an event to be said before it: who connected while the series was not retained
-            does not know its value.
+            does not know its value, and who was there before it was forgotten knows another.
         """
         said = None
         # Sums are let grow within a fold, and brought back to 64 bits here, in the next.
         series.total = series.value()
         if not series.retained and self._totals is not None:
             self._totals.admit(series)
-            if series.retained and series.epoch:
+            if series.retained and (series.epoch or self._totals.forgotten):
                 said = (series, SET_OPERATION[series.key.kind], series.total, stamp)
         series.epoch = epoch
         return said

@@ -33,6 +33,8 @@ What connections get: within two minutes it is known that the other end is gone.
 would be more than two hours.
 """
 
+_MAX_INT = 2**31 - 1
+
 _OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 
 
@@ -62,8 +64,11 @@ def limit_unacknowledged(transport: Any, seconds: float) -> None:
     take.  On Linux; elsewhere the kernel's own limit holds, of about a quarter of an hour.
 
     @param transport: a TCP connection; see `is_over_tcp`.
+    @param seconds: how long to wait; the kernel counts to 24 days, and no more than that is asked
+        of it.
     """
-    _set_option(transport, "TCP_USER_TIMEOUT", max(1, round(seconds * 1000)))
+    milliseconds = round(min(seconds * 1000, _MAX_INT))
+    _set_option(transport, "TCP_USER_TIMEOUT", max(1, milliseconds))
 
 
 def _set_option(transport: Any, name: str, value: int) -> None:

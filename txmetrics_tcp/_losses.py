@@ -49,7 +49,7 @@ class LossReport:
             self._end()
 
     def _is_it_over(self) -> None:
-        assert self._check is not None
+        self._check = None
         quiet = self._clock.seconds() - self._last
         if quiet < QUIET:
             self._check = self._clock.callLater(QUIET - quiet, self._is_it_over)

@@ -299,6 +299,19 @@ def real_number(key: Key, act: str, value: SupportsFloat | datetime.timedelta) -
         raise ValueError(f"{rule} that a float can hold") from None
 
 
+def checked_source(name: str) -> str:
+    """
+    What a server calls itself, as it can be sent.
+
+    @raise TypeError: it is not a `str`.
+    @raise ValueError: it is empty, too long (see `MAX_TEXT`), or cannot be encoded as UTF-8.
+    """
+    name = _text("the source", name)
+    if len(name.encode()) > MAX_TEXT:
+        raise ValueError(f"the source must not exceed {MAX_TEXT} bytes")
+    return name
+
+
 def _text(what: str, text: object, empty: bool = False) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a str, not {type(text).__name__}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from txmetrics_tcp._model import Unit
+from txmetrics_tcp._model import U64_MAX, Unit
 from txmetrics_tcp._recorder import Recorder
 from txmetrics_tcp._stats import Stats
 
@@ -96,10 +96,11 @@ class OwnMetrics:
         }
         for name, value in counters.items():
             if self._has_changed(name, value):
-                self._recorder.counter(f"{PREFIX}_{name}").absolute(value)
+                self._recorder.counter(f"{PREFIX}_{name}").absolute(min(value, U64_MAX))
         for stage, value in (("incoming", stats.dropped), ("client", stats.dropped_by_clients)):
             if self._has_changed(stage, value):
-                self._recorder.counter(f"{PREFIX}_{_DROPPED}", stage=stage).absolute(value)
+                counter = self._recorder.counter(f"{PREFIX}_{_DROPPED}", stage=stage)
+                counter.absolute(min(value, U64_MAX))
         gauges = {
             "clients": len(stats.clients),
             "client_buffer_high_water": max(
@@ -112,11 +113,14 @@ class OwnMetrics:
                 self._recorder.gauge(f"{PREFIX}_{name}").set(value)
         latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
         longest, self._longest = self._longest, 0.0
-        if self._samples and longest not in self._samples:
-            self._samples[-1] = longest
-        while self._samples:
-            latency.record(self._samples.popleft())
-            self._events += 1
+        # Those of now: recording one may cause a drain, which adds another.
+        samples = list(self._samples)
+        self._samples.clear()
+        if samples and longest not in samples:
+            samples[-1] = longest
+        for sample in samples:
+            latency.record(sample)
+        self._events += len(samples)
 
     def _has_changed(self, what: object, value: float) -> bool:
         if self._published.get(what) == value:
@@ -128,7 +132,6 @@ class OwnMetrics:
     def _describe(self) -> None:
         if self._described:
             return
-        self._described = True
         for name, text in _COUNTERS.items():
             unit = Unit.BYTES if name.startswith("bytes") else Unit.COUNT
             self._recorder.describe_counter(f"{PREFIX}_{name}", unit, text)
@@ -146,3 +149,4 @@ class OwnMetrics:
             Unit.SECONDS,
             "Time from the first record of a batch to its being handed to the clients.",
         )
+        self._described = True

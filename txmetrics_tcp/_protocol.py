@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txmetrics_tcp._arrival import ArrivingProtocol, Door
+from txmetrics_tcp._arrival import ArrivingProtocol, Door, for_each
 from txmetrics_tcp._batch import CHUNK, Backlog, Batch
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._encoder import Encoder
@@ -162,12 +162,13 @@ class MetricsProtocol(ArrivingProtocol):
         @param frames: by what they are about; a later frame about the same replaces an earlier
             one that has not been sent.
         """
-        self._owed.update(frames)
-        self._flush()
+        if self._connected:
+            self._owed.update(frames)
+            self._flush()
 
     def deliver(self, batch: Batch) -> None:
         """Send events, or keep them for when the transport takes more."""
-        if self._joined is None:
+        if self._joined is None or not self._connected:
             return
         if self._paused or self._flushing or self._exporter.holding:
             self._keep(batch)
@@ -192,6 +193,8 @@ class MetricsProtocol(ArrivingProtocol):
 
         @param since: the number of the fold that the first of them is from.
         """
+        if not self._connected:
+            return
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
         if self._overdue is None and not self._force:
@@ -257,6 +260,22 @@ class MetricsProtocol(ArrivingProtocol):
                 self._totals[series] = total
         self._flush()
 
+    def resync(self, frames: Mapping[Name, bytes]) -> None:
+        """
+        Something that was to be handed on may not have come: count it as lost, and have it made
+        up for.
+
+        @param frames: all that the client is owed, as far as that can be missing.
+        """
+        account = self.stats()
+        handled = account.dropped_incoming + account.dropped + account.written + account.waiting
+        if account.recorded > handled:
+            self._dropped += account.recorded - handled
+            self._losses.lost(account.recorded - handled)
+        if self._joined is not None:
+            self.lost(0)
+        self.owe(frames)
+
     def flush(self) -> None:
         """Send what was kept because the exporter was holding."""
         self._flush()
@@ -273,9 +292,11 @@ class MetricsProtocol(ArrivingProtocol):
 
     def abort(self) -> None:
         """Close the connection now."""
-        if self._connected:
-            self._stop_producing()
-        super().abort()
+        try:
+            if self._connected:
+                self._stop_producing()
+        finally:
+            super().abort()
 
     @property
     def following(self) -> bool:
@@ -320,7 +341,8 @@ class MetricsProtocol(ArrivingProtocol):
 
         So knock: who is gone answers with a reset, who still reads skips an empty frame.
         """
-        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+        if self._connected:
+            self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
 
     def writeConnectionLost(self) -> None:
         """Nobody ends our sending side but we ourselves, and then we close."""
@@ -332,23 +354,27 @@ class MetricsProtocol(ArrivingProtocol):
             if call is not None:
                 call.cancel()
         self._knock = self._overdue = self._death = None
-        left = self._exporter.counts()
-        if self._joined is not None:
-            self._discarded = len(self._events) + left.waiting
-        self._left = left
+        account = self.stats()
+        self._left = self._exporter.counts()
+        # All that was not handed on, also where an exception came in between.
+        self._discarded = account.recorded - (
+            account.dropped_incoming + account.dropped + account.written
+        )
         self._owed.clear()
         self._totals.clear()
         self._events.clear()
-        self._losses.close()
         self._exporter.client_disconnected(self)
+        self._losses.close()
 
     def pauseProducing(self) -> None:
         self._paused = True
-        if self._dead_after is not None and self._death is None:
+        if self._connected and self._dead_after is not None and self._death is None:
             # The kernel knows sooner, but not of every kind of socket on every platform.
             self._death = Deadline(self._clock, self._dead_after, self._is_dead)
 
     def resumeProducing(self) -> None:
+        if not self._connected:
+            return
         if getattr(self.transport, "disconnecting", False):
             # Somebody else closes it, and as long as it has a producer it stays open.
             self._stop_producing()
@@ -357,8 +383,8 @@ class MetricsProtocol(ArrivingProtocol):
         if self._death is not None:
             self._death.cancel()
             self._death = None
-        self._flush()
-        if self._lost_since is not None:
+        for_each([self], MetricsProtocol._flush)
+        if self._connected and self._lost_since is not None:
             self._exporter.client_wants_truth(self)
 
     def stopProducing(self) -> None:
@@ -447,10 +473,11 @@ class MetricsProtocol(ArrivingProtocol):
         self.abort()
 
     def _knock_again(self) -> None:
+        self._knock = None
         self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
         if not self._paused:
             # A paused transport has bytes of ours to send anyway, which do the same.
-            self.owe({KNOCK: EMPTY_FRAME})
+            for_each([self], lambda client: client.owe({KNOCK: EMPTY_FRAME}))
 
     def _stop_producing(self) -> None:
         # A registered producer that is paused would keep the connection open for ever.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 INTERVAL = 10.0
 """How many seconds one line may stand for."""
@@ -34,13 +35,18 @@ class RefusalLog:
         self._more: dict[str, _More] = {}
         self._check: IDelayedCall | None = None
 
-    def say(self, address: str, reason: str, detail: str = "") -> None:
+    def say(
+        self, address: str, reason: str, detail: str = "", failure: Failure | None = None
+    ) -> None:
         """
         A client was turned away.
 
         @param reason: one of a few; completes "because …".
         @param detail: what is to be added to the line, if there is one.
+        @param failure: what was raised; its traceback goes with the line, if there is one.
         """
+        if self._check is None:
+            self._check = self._clock.callLater(INTERVAL, self._say_how_many)
         more = self._more.get(reason)
         if more is None:
             self._more[reason] = _More()
@@ -49,9 +55,8 @@ class RefusalLog:
                 address=address,
                 reason=reason,
                 detail=detail,
+                **({} if failure is None else {"log_failure": failure}),
             )
-            if self._check is None:
-                self._check = self._clock.callLater(INTERVAL, self._say_how_many)
         else:
             more.clients += 1
             more.last = address

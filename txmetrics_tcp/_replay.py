@@ -19,9 +19,10 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._arrival import ArrivingProtocol
+from txmetrics_tcp._arrival import ArrivingProtocol, for_each
 from txmetrics_tcp._batch import CHUNK
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._decoder import Decoder
@@ -89,8 +90,9 @@ class ReplayProtocol(ArrivingProtocol):
         self.ready = False
 
     def resumeProducing(self) -> None:
-        self._paused = False
-        self._go_on()
+        if self._here:
+            self._paused = False
+            self._go_on()
 
     def stopProducing(self) -> None:
         # The transport says this when the connection is lost, just before connectionLost.
@@ -102,7 +104,8 @@ class ReplayProtocol(ArrivingProtocol):
         The client has ended its sending side, or is gone.  Who is gone answers a knock with a
         reset; who still reads skips an empty frame.
         """
-        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+        if self._here:
+            self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
 
     def writeConnectionLost(self) -> None:
         """Nobody ends our sending side but we ourselves, and then we close."""
@@ -134,6 +137,7 @@ class ReplayProtocol(ArrivingProtocol):
             self.factory.client_ready()
 
     def _knock_again(self) -> None:
+        self._knock = None
         self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
         if not self._paused:
             self.send(EMPTY_FRAME)
@@ -205,8 +209,7 @@ class ReplayFactory(ServerFactory):
         self._ending = True
         self._finished = lambda: None
         self._cancel()
-        for client in list(self.clients):
-            client.abort()
+        for_each(self.clients, ReplayProtocol.abort)
 
     @property
     def waits_for(self) -> list[ReplayProtocol]:
@@ -221,8 +224,15 @@ class ReplayFactory(ServerFactory):
     def client_left(self, client: ReplayProtocol) -> None:
         """It was told already with `client_ended`, if it is of interest."""
 
-    def turn_away(self, client: ReplayProtocol, reason: str, detail: str = "") -> None:
-        self._say(f"client {client.address} was turned away because {reason}")
+    def turn_away(
+        self,
+        client: ReplayProtocol,
+        reason: str,
+        detail: str = "",
+        failure: Failure | None = None,
+    ) -> None:
+        said = "" if failure is None else detail
+        self._say(f"client {client.address} was turned away because {reason}{said}")
 
     def client_began(self, client: ReplayProtocol) -> None:
         if self._ending:
@@ -263,12 +273,10 @@ class ReplayFactory(ServerFactory):
         if frames:
             self.begun = True
             self.bytes_sent += len(frames)
-            for client in list(self.clients):
-                client.send(frames)
+            for_each(self.clients, lambda client: client.send(frames))
         if self._next is None:
             self._ending = True
-            for client in list(self.clients):
-                client.finish()
+            for_each(self.clients, ReplayProtocol.finish)
             self._finish()
             return
         if self._turn is None:

@@ -29,7 +29,7 @@ class Outlet:
         self._transport: Any = transport
 
     def send(self, data: bytes) -> None:
-        """Send now, if that can be."""
+        """Send now, if that can be; raises what the transport's C{write} does."""
         self._transport.write(data)
 
     def send_later(self, data: bytes) -> None:

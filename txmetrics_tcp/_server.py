@@ -14,10 +14,12 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -27,22 +29,30 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
-from txmetrics_tcp._arrival import Refused
+from txmetrics_tcp._arrival import Refused, for_each
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._endpoints import show_address
-from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, at_least
+from txmetrics_tcp._incoming import (
+    DEFAULT_BUFFER_SIZE,
+    Counts,
+    Incoming,
+    Mark,
+    at_least,
+    seconds_from,
+)
 from txmetrics_tcp._losses import LossReport
-from txmetrics_tcp._model import Status
+from txmetrics_tcp._model import Status, checked_source
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import MetricsProtocol, Name
 from txmetrics_tcp._refusals import RefusalLog
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
-from txmetrics_tcp._wire import encode_metadata, encode_status
+from txmetrics_tcp._wire import encode_status
 
 FLUSH_TIMEOUT = 1.0
 """How long, in seconds, clients have at the end to take what waits for them."""
@@ -51,8 +61,20 @@ REPAIR_INTERVAL = 5.0
 """How long, in seconds, totals may be wrong at most for a client that does not catch up."""
 
 
+CUT_OFF_TIMEOUT = 0.5
+"""
+How long, in seconds, a transport has at the end to say that its connection is gone once that was
+aborted.
+"""
+
+FAILURE_INTERVAL = 10.0
+"""For how many seconds a failure to hand events on is not logged again."""
+
 TICK = 1.0
-"""How often, in seconds, the exporter's own metrics are published."""
+"""
+How often, in seconds, the exporter's own metrics are published, and series that do not change are
+looked for.
+"""
 
 
 class MetricsFactory(ServerFactory):
@@ -122,15 +144,20 @@ class MetricsFactory(ServerFactory):
         @param clock: the time of an event, in nanoseconds since the epoch.
         @param monotonic: seconds, on a clock that does not jump.
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
-        @raise TypeError: C{buffer_size} is no whole number.
-        @raise ValueError: a number is out of range.
+        @raise TypeError: a setting is of the wrong type.
+        @raise ValueError: a number is out of range or not finite; or C{source} is empty, takes
+            more than 64 KiB, or cannot be encoded as UTF-8.
         """
         self._clock = cast(IReactorTime, reactor)
         self._from_threads = cast(IReactorFromThreads, reactor)
         self._buffer_size = buffer_size
-        self._repair_interval = at_least("repair_interval", 0.1, repair_interval)
-        self._dead_after = None if dead_after is None else at_least("dead_after", 0.1, dead_after)
-        self._source = source
+        self._repair_interval = seconds_from("repair_interval", 0.1, repair_interval)
+        self._dead_after = (
+            None if dead_after is None else seconds_from("dead_after", 0.1, dead_after)
+        )
+        if idle_after is not None:
+            idle_after = seconds_from("idle_after", 0, idle_after)
+        self._source = None if source is None else checked_source(source)
         self._started_ns = clock()
         self.incoming = Incoming(
             reactor,
@@ -154,8 +181,12 @@ class MetricsFactory(ServerFactory):
         # Those that want totals, and those that a mark on its way is for.
         self._wanting: dict[MetricsProtocol, None] = {}
         self._asked: list[MetricsProtocol] = []
+        self._mark: Mark | None = None
         self._metadata: dict[Name, bytes] = {}
         self._draining = False
+        # Whether a drain was broken off, or is under way; and when that was last logged.
+        self._unsettled = False
+        self._failed_at: float | None = None
         # Whether clients keep what they are given, and whether some may have kept something.
         self.holding = False
         self._kept = False
@@ -231,16 +262,19 @@ class MetricsFactory(ServerFactory):
 
         @param timeout: how long the clients have to take what waits for them, in seconds.
             After that they are cut off.
-        @return: fires when the last is gone.
+        @return: fires when the last is gone; half a second after they were cut off, also if a
+            transport does not say that it is.
+        @raise TypeError: the timeout is no number.
+        @raise ValueError: it is negative, or not finite.
         """
+        timeout = seconds_from("timeout", 0, timeout)
         gone: Deferred[None] = Deferred()
         self._waiters.append(gone)
         if not self._stopping:
             self._stopping = True
             self.incoming.stop()
             self._deadline = Deadline(self._clock, timeout, self._cut_off)
-            for client in self._present.keys() - self._clients.keys():
-                client.abort()
+            for_each(self._present.keys() - self._clients.keys(), MetricsProtocol.abort)
         self._drain()
         return gone
 
@@ -256,10 +290,12 @@ class MetricsFactory(ServerFactory):
         self._pid = os.getpid()
         self._stopping = False
         self.incoming.restart()
+        self._keep_ticking()
 
     def stopFactory(self) -> None:
         self._started = False
         self._refusals.close()
+        self._keep_ticking()
 
     def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Refused:
         if self._stopping:
@@ -297,20 +333,28 @@ class MetricsFactory(ServerFactory):
         """A client was not even accepted."""
         self._refusals.say(address, reason)
 
-    def turn_away(self, client: MetricsProtocol, reason: str, detail: str = "") -> None:
-        self._refusals.say(client.address, reason, detail)
+    def turn_away(
+        self,
+        client: MetricsProtocol,
+        reason: str,
+        detail: str = "",
+        failure: Failure | None = None,
+    ) -> None:
+        self._refusals.say(client.address, reason, detail, failure)
 
     def client_connected(self, client: MetricsProtocol) -> None:
         self.incoming.start_streaming()
         self._clients[client] = None
         self._connected += 1
-        if self._tick is None:
-            self._tick = self._clock.callLater(TICK, self._each_second)
+        self._keep_ticking()
         client.owe(self._metadata)
         self._wanting[client] = None
         self._drain()
 
     def client_disconnected(self, client: MetricsProtocol) -> None:
+        if client not in self._clients:
+            # It failed as it began.
+            return
         del self._clients[client]
         self._wanting.pop(client, None)
         stats = client.stats()
@@ -323,11 +367,9 @@ class MetricsFactory(ServerFactory):
         if not self._clients:
             self.incoming.stop_streaming()
             self._asked.clear()
+            self._again = self._unsettled = False
+            self._keep_ticking()
             self._losses.close()
-            self._again = False
-            if self._tick is not None:
-                self._tick.cancel()
-                self._tick = None
 
     def client_wants_truth(self, client: MetricsProtocol) -> None:
         self._wanting[client] = None
@@ -353,43 +395,63 @@ class MetricsFactory(ServerFactory):
         if self._draining:
             return False
         self._draining = True
-        # If an event is still to wake us, nobody has, and this is of the time before.
-        woken_at = self.incoming.woken_at if self.incoming.slack >= 0 else None
         try:
-            if self._kept and not self.holding:
-                self._kept = False
-                for client in list(self._clients):
-                    client.flush()
-            self.incoming.rearm()
-            taken = self.incoming.take()
-            # Descriptions are looked at after events have been taken, and sent before them:
-            # what was described before it was recorded arrives in that order.
-            self._send_descriptions()
-            if taken.dropped_since is not None:
-                self._report_drops()
-                for client in list(self._clients):
-                    client.lost(taken.dropped_since)
-            if taken.batch is not None and self._clients:
-                for client in list(self._clients):
-                    client.deliver(taken.batch)
-                if self._own_metrics is not None and woken_at is not None:
-                    self._own_metrics.sample(self.incoming.monotonic() - woken_at)
-            if taken.mark is not None:
-                asked, self._asked = self._asked, []
-                for client in asked:
-                    client.settle(taken.mark)
-            self._ask_for_truth()
+            self._hand_on()
+        except Exception:
+            self._log_failure("Events could not be handed on; totals will be sent again")
         finally:
             self._draining = False
+        return True
+
+    def _hand_on(self) -> None:
+        # If an event is still to wake us, nobody has, and this is of the time before.
+        woken_at = self.incoming.woken_at if self.incoming.slack >= 0 else None
+        self.incoming.rearm()
+        self._keep_ticking()
+        if self._unsettled:
+            self._resync()
+        self._unsettled = bool(self._clients)
+        if self._kept and not self.holding:
+            self._kept = False
+            for_each(self._clients, MetricsProtocol.flush)
+        taken = self.incoming.take()
+        # Descriptions are looked at after events have been taken, and sent before them:
+        # what was described before it was recorded arrives in that order.
+        self._send_descriptions()
+        since, batch, mark = taken.dropped_since, taken.batch, taken.mark
+        if since is not None:
+            self._report_drops()
+            for_each(self._clients, lambda client: client.lost(since))
+        if batch is not None and self._clients:
+            for_each(self._clients, lambda client: client.deliver(batch))
+            if self._own_metrics is not None and woken_at is not None:
+                self._own_metrics.sample(self.incoming.monotonic() - woken_at)
+        if mark is not None and mark is self._mark:
+            asked, self._asked = self._asked, []
+            for_each(asked, lambda client: client.settle(mark))
+        if self._clients:
+            self._ask_for_truth()
+        self._unsettled = False
+        if taken.failure is not None:
+            self._log_failure("Events were dropped", Failure(taken.failure))
         if self.incoming.more():
-            self._drain_later()
-            if taken.batch is None and woken_at is not None:
+            self._drain_again_later()
+            if batch is None and woken_at is not None:
                 # What still waits has waited since then; behind a batch, it is taken to have begun
                 # to wait now.
                 self.incoming.woken_at = woken_at
         else:
             self._finish()
-        return True
+
+    def _resync(self) -> None:
+        """
+        A drain was broken off, by an exception: what it took may not have come to all clients, and
+        a mark not to those that it was for.
+        """
+        self._wanting.update(dict.fromkeys(self._asked))
+        self._asked.clear()
+        self._mark = None
+        for_each(self._clients, lambda client: client.resync(self._metadata))
 
     def _drain_at_once(self) -> bool:
         """
@@ -421,15 +483,24 @@ class MetricsFactory(ServerFactory):
 
     def _drain_later(self) -> None:
         if not self._again and not self._draining:
-            self._again = True
-            try:
-                self.incoming.will_come()
-                # Not `callLater`, which most reactors measure with the time of day: a clock that is
-                # set back by an hour in this very moment would hold the stream up for an hour.
-                self._from_threads.callFromThread(self._drain_again)
-            except BaseException:
-                # A signal handler that raises, say.  To be called twice is no harm.
-                self._from_threads.callFromThread(self._drain_again)
+            self._drain_again_later()
+
+    def _drain_again_later(self) -> None:
+        if self._again:
+            return
+        self._again = True
+        try:
+            self.incoming.will_come()
+            # Not `callLater`, which most reactors measure with the time of day: a clock that is
+            # set back by an hour in this very moment would hold the stream up for an hour.
+            self._from_threads.callFromThread(self._drain_again)
+        except BaseException as error:
+            # A signal handler that raises, say.  To be called twice is no harm.
+            self._again = False
+            self.incoming.rearm()
+            with suppress(Exception):
+                self._from_threads.callFromThread(self._drain)
+            if not isinstance(error, Exception):
                 raise
 
     def _drain_again(self) -> None:
@@ -437,8 +508,21 @@ class MetricsFactory(ServerFactory):
             self._again = False
             self._drain()
 
+    def _keep_ticking(self) -> None:
+        """Tick for as long as there are clients, or series that may be forgotten."""
+        wanted = self._clients or (self._started and self.incoming.forgets)
+        if self._tick is None and wanted:
+            self._tick = self._clock.callLater(TICK, self._each_second)
+        elif self._tick is not None and not wanted:
+            self._tick.cancel()
+            self._tick = None
+
     def _each_second(self) -> None:
-        self._tick = self._clock.callLater(TICK, self._each_second)
+        self._tick = None
+        self._keep_ticking()
+        if self._unsettled:
+            # What was broken off goes on, also where nothing else happens.
+            self._drain()
         self.incoming.forget_idle(self.incoming.monotonic())
         if self.incoming.refused and not self._said_refused:
             self._said_refused = True
@@ -447,18 +531,16 @@ class MetricsFactory(ServerFactory):
                 " do not see those that came last",
                 series=self.incoming.retained,
             )
-        if self._own_metrics is not None:
+        if self._own_metrics is not None and self._clients:
             self._own_metrics.publish()
 
     def _send_descriptions(self) -> None:
         described: dict[Name, bytes] = {
-            (metadata.kind, metadata.name): encode_metadata(metadata)
-            for metadata in self.incoming.take_described()
+            name: frame for name, frame in self.incoming.take_described().items()
         }
         if described:
             self._metadata.update(described)
-            for client in list(self._clients):
-                client.owe(described)
+            for_each(self._clients, lambda client: client.owe(described))
 
     def _ask_for_truth(self) -> None:
         """Have a mark made, if any client can take the totals that it wants."""
@@ -470,13 +552,7 @@ class MetricsFactory(ServerFactory):
         if self._asked:
             for client in self._asked:
                 del self._wanting[client]
-            try:
-                self.incoming.mark(min([client.asked() for client in self._asked]))
-            except BaseException:
-                # A signal handler that raises, say: they are to be asked again.
-                self._wanting.update(dict.fromkeys(self._asked))
-                self._asked = []
-                raise
+            self._mark = self.incoming.mark(min([client.asked() for client in self._asked]))
 
     def _report_drops(self) -> None:
         dropped = self.incoming.counts().dropped
@@ -489,8 +565,7 @@ class MetricsFactory(ServerFactory):
             return
         if self._clients:
             if not self.incoming.more():
-                for client in list(self._clients):
-                    client.finish()
+                for_each(self._clients, MetricsProtocol.finish)
             return
         if self._present:
             return
@@ -520,9 +595,22 @@ class MetricsFactory(ServerFactory):
             self._present.clear()
 
     def _cut_off(self) -> None:
+        self._deadline = Deadline(self._clock, CUT_OFF_TIMEOUT, self._forget_rest)
+        for_each(self._present, MetricsProtocol.abort)
+
+    def _forget_rest(self) -> None:
+        # Their transports do not say that they are gone.
         self._deadline = None
         for client in list(self._present):
-            client.abort()
+            client.connectionLost(Failure(ConnectionAborted()))
+
+    def _log_failure(self, what: str, failure: Failure | None = None) -> None:
+        """Say that something was raised, in one line for as long as it happens again and again."""
+        failure = failure or Failure()
+        now = self.incoming.monotonic()
+        if self._failed_at is None or now - self._failed_at >= FAILURE_INTERVAL:
+            self._failed_at = now
+            self._log.failure(what, failure)
 
 
 _factories: weakref.WeakSet[MetricsFactory] = weakref.WeakSet()
@@ -574,4 +662,6 @@ def within_transport() -> bool:
 
 def _own_name() -> str:
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    return f"{program or 'python'}[{os.getpid()}]@{socket.gethostname()}"
+    name = f"{program[:255] or 'python'}[{os.getpid()}]@{socket.gethostname()}"
+    # What the system calls a program or a host need not be UTF-8.
+    return name.encode(errors="replace").decode()

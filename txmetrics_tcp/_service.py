@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._accepting import accept_few, say_briefly
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._exposure import audience
+from txmetrics_tcp._incoming import seconds_from
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
@@ -69,7 +70,7 @@ class MetricsService(Service):
         """
         self._factory = factory
         self._endpoints = list(endpoints)
-        self._flush_timeout = flush_timeout
+        self._flush_timeout = seconds_from("flush_timeout", 0, flush_timeout)
         self._tls = tls
         self._ports: list[IListeningPort] = []
         self._attempts: list[Deferred[None]] = []

@@ -79,6 +79,9 @@ class Totals:
     Which series are retained, so that their values are in snapshots.
 
     @ivar refused: how many series found no room.
+    @ivar idle_after: after how many seconds without a change a series is no longer retained.
+    @ivar forgotten: whether any series is no longer retained.  One that comes back through a new
+        handle begins at 0, which who has known it must be told.
     """
 
     def __init__(self, max_series: int = DEFAULT_MAX_SERIES, idle_after: float | None = None):
@@ -88,10 +91,11 @@ class Totals:
             retained; None for never.
         """
         self._max_series = max_series
-        self._idle_after = idle_after
+        self.idle_after = idle_after
         # Strongly: a value must outlive the handle that made it.
         self._retained: dict[StreamedSeries, None] = {}
         self.refused = 0
+        self.forgotten = False
         # (time, epoch): what had changed by when, so that no event needs a second clock.
         self._history: deque[tuple[float, int]] = deque()
 
@@ -128,17 +132,18 @@ class Totals:
         @param now: in seconds, on a clock that does not jump.
         @param epoch: the number of the last fold.
         """
-        if self._idle_after is None:
+        if self.idle_after is None:
             return
         history = self._history
         history.append((now, epoch))
         idle = None
-        while history and history[0][0] <= now - self._idle_after:
+        while history and history[0][0] <= now - self.idle_after:
             idle = history.popleft()[1]
         if idle is not None:
             for series in [one for one in self._retained if one.epoch <= idle]:
                 del self._retained[series]
                 series.retained = False
+                self.forgotten = True
 
 
 def overlay(

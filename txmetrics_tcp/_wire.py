@@ -10,7 +10,7 @@ means nothing; its frame is one zero byte.
 from __future__ import annotations
 
 from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._model import Metadata, MetricKind, Status
+from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Status
 
 MAX_FRAME = 1024 * 1024
 """The default bound on the size of a frame that is received, in bytes."""
@@ -56,12 +56,15 @@ def encode_metadata(metadata: Metadata) -> bytes:
 
 
 def encode_status(status: Status) -> bytes:
-    """Encode how the stream fares, as a whole frame."""
+    """
+    Encode how the stream fares, as a whole frame.  A count past the largest number that there is
+    room for stays there.
+    """
     seconds, nanos = divmod(status.started_ns, 1_000_000_000)
     message = pb.Status(
         source=status.source,
-        dropped_incoming=status.dropped_incoming,
-        dropped_client=status.dropped_client,
+        dropped_incoming=min(status.dropped_incoming, U64_MAX),
+        dropped_client=min(status.dropped_client, U64_MAX),
     )
     message.started.seconds = seconds
     message.started.nanos = nanos
