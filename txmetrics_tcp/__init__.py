@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._sketch import Summary
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
-    from txmetrics_tcp._tls import ServerTLS, TLSError
+    from txmetrics_tcp._tls import ServerTLS, TLSError, tls_endpoint
     from txmetrics_tcp._view import SeriesView, SourceView
     from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata
 
@@ -139,6 +139,7 @@ __all__ = [
     "local_recorder",
     "parse_filter",
     "set_global_recorder",
+    "tls_endpoint",
 ]
 
 __version__ = "0.1.0"
@@ -168,7 +169,7 @@ _LATER = {
         "_sketch": "Summary",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
-        "_tls": "ServerTLS TLSError",
+        "_tls": "ServerTLS TLSError tls_endpoint",
         "_view": "SeriesView SourceView",
         "_wire": "MAX_FRAME StreamError encode_metadata",
     }.items()

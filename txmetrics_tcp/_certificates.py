@@ -6,19 +6,22 @@ This module needs pyOpenSSL and service-identity; `txmetrics_tcp._tls` imports i
 
 from __future__ import annotations
 
+import weakref
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-# Not for its own sake: without it Twisted checks names less well, and no addresses at all.
-import service_identity  # noqa: F401
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL import SSL, crypto
+from service_identity import hazmat, pyopenssl
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -28,12 +31,18 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 _OLDEST = TLSVersion.TLSv1_2
 
 
 class CertificateError(Exception):
     """A key or certificate cannot be used.  The text, one line, says which, and why."""
+
+
+class CertificateNameError(Exception):
+    """A server's certificate does not say which server it is for, or not so that it can be read."""
 
 
 def server_context(key: Path, certificate: Path, client_ca: Path | None) -> SSL.Context:
@@ -62,9 +71,72 @@ def client_creator(
     # What cannot be used is to be known now, and not with each connection.
     _context(trustRoot=trust, **own)
     try:
-        return optionsForClientTLS(name, trust, extraCertificateOptions=own)
-    except UnicodeError:
+        creator = optionsForClientTLS(name, trust, extraCertificateOptions=own)
+        return _NameCheckingCreator(creator, name)
+    except ValueError:
+        # UnicodeError is one of them.
         raise CertificateError(f"{name!r} is no name that a certificate could be for") from None
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _NameCheckingCreator:
+    """
+    Checks that a server's certificate is for a name, whatever another creator checks besides.
+
+    Twisted 26.10 accepts a certificate when service_identity raises its C{CertificateError}: one
+    without any name, or with one that cannot be read, passes for every server.  Here what is not
+    known to be right is refused.
+    """
+
+    def __init__(self, creator: Any, name: str) -> None:
+        """
+        @param creator: makes connections that check the authority.
+        @raise ValueError: it is no name that a certificate could be for.
+        """
+        self._creator = creator
+        is_address = isIPAddress(name) or isIPv6Address(name)
+        self._wanted = hazmat.IPAddress_ID(name) if is_address else hazmat.DNS_ID(name)
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection: SSL.Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        # A connection keeps its callback, and its protocol keeps the connection.
+        protocol = weakref.ref(tlsProtocol)
+
+        def verify(
+            connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
+        ) -> bool:
+            # What is raised here would be lost in OpenSSL.
+            if not ok or depth != 0:
+                return bool(ok)
+            try:
+                hazmat.verify_service_identity(names_in(certificate), [self._wanted], [])
+            except Exception:
+                if (failed := protocol()) is not None:
+                    failed.failVerification(Failure())
+                return False
+            return True
+
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
+
+
+def names_in(certificate: crypto.X509) -> Any:
+    """
+    The names that a server's certificate is for, as service_identity has them.
+
+    @raise CertificateNameError: there are none, or one cannot be read.
+    """
+    try:
+        names = pyopenssl.extract_patterns(certificate)
+    except Exception as error:
+        # Whatever is raised (there are several).
+        said = str(error).rstrip(".")
+        raise CertificateNameError(f"a name in its certificate is not valid: {said}") from None
+    if not names:
+        raise CertificateNameError(
+            "its certificate names no server (it has no subjectAltName with a host name or address)"
+        )
+    return names
 
 
 def _context(**options: Any) -> SSL.Context:
@@ -111,8 +183,42 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
         crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
     except TypeError:
         raise CertificateError(f"the key in {key_file} is of a kind that TLS has not") from None
+    if own.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        # It would be taken for another key than that of its certificate.
+        raise CertificateError(
+            f"the key in {key_file} is one for RSA-PSS alone, which is not supported; a key for RSA"
+            " is good for that, too"
+        )
     # Twisted hands them to pyOpenSSL as they are, which wants no objects of its own any more.
-    return {"privateKey": key, "certificate": own, "extraCertChain": chain}
+    identity = {"privateKey": key, "certificate": own, "extraCertChain": chain}
+    if not _is_usable(identity):
+        curve = getattr(key, "curve", None)
+        raise CertificateError(
+            f"no peer could use the key in {key_file}"
+            + (f": TLS has no use for the curve {curve.name}; take secp256r1" if curve else "")
+        )
+    return identity
+
+
+def _is_usable(identity: dict[str, Any]) -> bool:
+    """Whether a handshake with a key and its certificates succeeds, with the usual client."""
+    server = SSL.Connection(_context(**identity), None)
+    client = SSL.Connection(_context(), None)
+    server.set_accept_state()
+    client.set_connect_state()
+    done: set[SSL.Connection] = set()
+    # A handshake takes fewer steps than this.
+    for one, other in [(client, server), (server, client)] * 5:
+        try:
+            one.do_handshake()
+            done.add(one)
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            return False
+        with suppress(SSL.WantReadError):
+            other.bio_write(one.bio_read(2**16))
+    return len(done) == 2
 
 
 def _trust(file: Path) -> Any:

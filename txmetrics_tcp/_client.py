@@ -29,7 +29,7 @@ from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, client_endpoint
 from txmetrics_tcp._liveness import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._tls import explain, is_tls
+from txmetrics_tcp._tls import TLSError, check_server, explain, is_tls
 from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 INITIAL_DELAY = 0.5
@@ -120,6 +120,12 @@ class MetricsClientProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is established: the server is the one that was asked for."""
+        try:
+            check_server(self.transport)
+        except TLSError:
+            self._failure = Failure()
+            self.close()
+            return
         if self.secured is not None:
             self.secured(self)
 

@@ -22,7 +22,7 @@ from txmetrics_tcp._endpoints import (
     host_of,
     reads_as_endpoint,
 )
-from txmetrics_tcp._tls import TLSError, with_tls
+from txmetrics_tcp._tls import TLSError, tls_endpoint
 
 ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
 endpoint strings, such as unix:/run/metrics.sock"""
@@ -107,7 +107,7 @@ def client_endpoint_from(
             f"{text!r} names no host: say with --tls-name whose certificate to take"
         )
     try:
-        return with_tls(plain, name, *files)
+        return tls_endpoint(plain, name, *files)
     except TLSError as error:
         raise EndpointError(f"no TLS with {text}: {error}") from None
 

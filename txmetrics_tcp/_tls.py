@@ -114,7 +114,7 @@ class ServerTLS:
         return Connection(self._context, None)
 
 
-def with_tls(
+def tls_endpoint(
     endpoint: IStreamClientEndpoint,
     name: str,
     ca: StrPath | None = None,
@@ -122,7 +122,10 @@ def with_tls(
     certificate: StrPath | None = None,
 ) -> IStreamClientEndpoint:
     """
-    Connect with TLS, 1.2 or newer, to a server that proves who it is.
+    Connect with TLS, 1.2 or newer, to a server that proves who it is::
+
+        plain = HostnameEndpoint(reactor, "metrics.example", 5000)
+        stream = EventStream(reactor, tls_endpoint(plain, "metrics.example", ca="authority.pem"))
 
     @param endpoint: where the server is.
     @param name: the name, or IP address, that its certificate has to be for.
@@ -153,9 +156,34 @@ def is_tls(transport: object) -> bool:
     return tls is not None and isinstance(below, tls.TLSMemoryBIOProtocol)
 
 
+def check_server(transport: Any) -> None:
+    """
+    Check that the certificate of a server names anything at all.
+
+    `tls_endpoint` has it checked for one name.  Endpoints that were made with Twisted's
+    C{optionsForClientTLS} do so, too, but for Twisted 26.10, which accepts a certificate whose
+    names are missing, or cannot be read, for every name.
+
+    @param transport: for which `is_tls` holds, and whose handshake is done.
+    @raise TLSError: it names nothing, or nothing that can be read.
+    """
+    certificate = transport.getPeerCertificate()
+    if certificate is None:
+        # With ciphers that need none, which have to be asked for.
+        return
+    certificates = _certificates()
+    try:
+        certificates.names_in(certificate)
+    except certificates.CertificateNameError as error:
+        raise TLSError(str(error)) from None
+
+
 def explain(error: BaseException | None) -> str | None:
     """Why TLS with the other end failed; None if the error is not one of TLS."""
-    package = type(error).__module__.partition(".")[0]
+    module = type(error).__module__
+    if isinstance(error, TLSError) or module == "txmetrics_tcp._certificates":
+        return str(error)
+    package = module.partition(".")[0]
     if package == "service_identity":
         return "its certificate is for another name"
     if error is None or package != "OpenSSL":
