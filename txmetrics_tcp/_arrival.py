@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._deadline import Deadline
+from txmetrics_tcp._sending import abort
 from txmetrics_tcp._tls import explain, is_tls
 
 HANDSHAKE_LIMIT = 10.0
@@ -108,9 +109,7 @@ class ArrivingProtocol(Protocol):
     def abort(self) -> None:
         """Close the connection now."""
         if self._here:
-            # Not all that can be used as a transport can be aborted.
-            transport = self.transport
-            getattr(transport, "abortConnection", transport.loseConnection)()
+            abort(self.transport)
 
     def fail(self, failure: Failure) -> None:
         """
@@ -120,6 +119,7 @@ class ArrivingProtocol(Protocol):
         """
         if not self._here:
             return
+        said = failure.getErrorMessage()
         # Each of them may be what failed in the first place.
         with suppress(Exception):
             self.abort()
@@ -129,7 +129,7 @@ class ArrivingProtocol(Protocol):
             self._door.turn_away(
                 self,
                 f"of an error ({type(failure.value).__name__})",
-                f": {failure.getErrorMessage()}",
+                f": {said}" if said else "",
                 failure,
             )
 

@@ -503,16 +503,14 @@ class Incoming(Sink):
         # Two threads that see the flag down at once wake the reactor twice: no harm.
         try:
             self.will_come()
-            try:
-                self._reactor.callFromThread(self._wanted)
-            except Exception:
-                # A reactor that is gone (a closed asyncio loop raises) must not become an error
-                # of whoever counts something.  The bound on what waits holds all the same.
-                self.rearm()
-        except BaseException:
-            # A signal handler that raises, say: the reactor may not know.
+            self._reactor.callFromThread(self._wanted)
+        except BaseException as error:
+            # The reactor may not know: the next event wakes it.  One that is gone (a closed asyncio
+            # loop raises) must not become an error of whoever counts something, and the bound on
+            # what waits holds all the same; what a signal handler raises is another matter.
             self.rearm()
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""

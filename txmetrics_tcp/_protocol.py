@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._arrival import ArrivingProtocol, Door, for_each
@@ -63,6 +64,9 @@ class Exporter(Door, Interface):
     def client_connected(self, client: MetricsProtocol) -> None: ...
 
     def client_disconnected(self, client: MetricsProtocol) -> None: ...
+
+    def out_of_memory(self, failure: Failure) -> None:
+        """There was no memory for what a client is to be sent: see `MetricsProtocol.put_off`."""
 
     def client_wants_truth(self, client: MetricsProtocol) -> None:
         """The client lost events; `MetricsProtocol.ready_for_truth` says from when on it can take
@@ -260,6 +264,21 @@ class MetricsProtocol(ArrivingProtocol):
                 self._totals[series] = total
         self._flush()
 
+    @property
+    def stalled(self) -> bool:
+        """Whether it has not taken yet what it was sent, so that all else waits."""
+        return self._paused
+
+    def put_off(self) -> None:
+        """
+        Forget what waits, to have its memory back; `resync` is to be called once there may be some
+        again, counts it as lost and makes up for it.
+        """
+        if self._joined is not None:
+            self._owed.clear()
+            self._totals.clear()
+            self._events.clear()
+
     def resync(self, frames: Mapping[Name, bytes]) -> None:
         """
         Something that was to be handed on may not have come: count it as lost, and have it made
@@ -297,6 +316,16 @@ class MetricsProtocol(ArrivingProtocol):
                 self._stop_producing()
         finally:
             super().abort()
+
+    def fail(self, failure: Failure) -> None:
+        """
+        See `ArrivingProtocol.fail`; but a client that keeps up is not the one to go where there is
+        no memory.
+        """
+        if isinstance(failure.value, MemoryError) and self._joined is not None and not self._paused:
+            self._exporter.out_of_memory(failure)
+        else:
+            super().fail(failure)
 
     @property
     def following(self) -> bool:
@@ -402,8 +431,12 @@ class MetricsProtocol(ArrivingProtocol):
         self._flushing = True
         try:
             send = self._outlet.send
-            while not self._paused and (chunk := self._next_chunk()):
+            while not self._paused:
+                chunk, events = self._next_chunk()
+                if not chunk:
+                    break
                 self._bytes_written += len(chunk)
+                self._written += events
                 send(chunk)
                 # However much the socket takes: from here on the reactor has its turn first.
                 send = self._outlet.send_later
@@ -419,9 +452,13 @@ class MetricsProtocol(ArrivingProtocol):
     def _waits(self) -> bool:
         return bool(self._owed or self._totals or self._events)
 
-    def _next_chunk(self) -> bytes:
-        """Up to `CHUNK` bytes of what waits, and at least one frame, if any waits."""
+    def _next_chunk(self) -> tuple[bytes, int]:
+        """
+        Up to `CHUNK` bytes of what waits, and at least one frame, if any waits; and how many of
+        those are events.
+        """
         frames: list[bytes] = []
+        taken = 0
         room = CHUNK
         while room > 0 and self._owed:
             frames.append(self._owed.popitem(last=False)[1])
@@ -436,9 +473,8 @@ class MetricsProtocol(ArrivingProtocol):
             chunk, taken = self._events.take(room)
             if not taken and not frames:
                 chunk, taken = self._events.take_one(), 1
-            self._written += taken
             frames.append(chunk)
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        return frames[0] if len(frames) == 1 else b"".join(frames), taken
 
     def _keep(self, batch: Batch, first: int = 0) -> None:
         events = self._events

@@ -29,12 +29,21 @@ class Outlet:
         self._transport: Any = transport
 
     def send(self, data: bytes) -> None:
-        """Send now, if that can be; raises what the transport's C{write} does."""
-        self._transport.write(data)
+        """
+        Send now, if that can be.
+
+        @raise BaseException: what the transport's C{write} does; the connection is closed then,
+            since nobody knows how much is on its way.
+        """
+        try:
+            self._transport.write(data)
+        except BaseException:
+            abort(self._transport)
+            raise
 
     def send_later(self, data: bytes) -> None:
-        """Send in the reactor's next turn."""
-        self._transport.write(data)
+        """Send in the reactor's next turn; raises what `send` does."""
+        self.send(data)
 
 
 class SocketOutlet:
@@ -91,7 +100,12 @@ class SocketOutlet:
 
     def _give_up(self) -> None:
         self._producer.stopProducing()
-        self._transport.abortConnection()
+        abort(self._transport)
+
+
+def abort(transport: Any) -> None:
+    """Close a connection now, or at least soon: not every transport can be aborted."""
+    getattr(transport, "abortConnection", transport.loseConnection)()
 
 
 def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOutlet:

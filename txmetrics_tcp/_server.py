@@ -184,8 +184,10 @@ class MetricsFactory(ServerFactory):
         self._mark: Mark | None = None
         self._metadata: dict[Name, bytes] = {}
         self._draining = False
-        # Whether a drain was broken off, or is under way; and when that was last logged.
+        # Whether a drain was broken off, or is under way; whether what waited for clients was put
+        # off; and when either was last logged.
         self._unsettled = False
+        self._put_off = False
         self._failed_at: float | None = None
         # Whether clients keep what they are given, and whether some may have kept something.
         self.holding = False
@@ -371,6 +373,16 @@ class MetricsFactory(ServerFactory):
             self._keep_ticking()
             self._losses.close()
 
+    def out_of_memory(self, failure: Failure) -> None:
+        # Clients that do not keep up hold most of it, so they go; the others receive what is true
+        # with the next tick.
+        self._put_off = True
+        for client in self._clients:
+            client.put_off()
+        for client in [client for client in self._clients if client.stalled]:
+            client.fail(failure)
+        self._log_failure("Out of memory: clients miss events, or are disconnected", failure)
+
     def client_wants_truth(self, client: MetricsProtocol) -> None:
         self._wanting[client] = None
         self._drain_later()
@@ -397,6 +409,8 @@ class MetricsFactory(ServerFactory):
         self._draining = True
         try:
             self._hand_on()
+        except MemoryError:
+            self.out_of_memory(Failure())
         except Exception:
             self._log_failure("Events could not be handed on; totals will be sent again")
         finally:
@@ -432,7 +446,9 @@ class MetricsFactory(ServerFactory):
         if self._clients:
             self._ask_for_truth()
         self._unsettled = False
-        if taken.failure is not None:
+        if isinstance(taken.failure, MemoryError):
+            self.out_of_memory(Failure(taken.failure))
+        elif taken.failure is not None:
             self._log_failure("Events were dropped", Failure(taken.failure))
         if self.incoming.more():
             self._drain_again_later()
@@ -520,6 +536,9 @@ class MetricsFactory(ServerFactory):
     def _each_second(self) -> None:
         self._tick = None
         self._keep_ticking()
+        if self._put_off:
+            self._put_off = False
+            self._resync()
         if self._unsettled:
             # What was broken off goes on, also where nothing else happens.
             self._drain()
@@ -605,12 +624,13 @@ class MetricsFactory(ServerFactory):
             client.connectionLost(Failure(ConnectionAborted()))
 
     def _log_failure(self, what: str, failure: Failure | None = None) -> None:
-        """Say that something was raised, in one line for as long as it happens again and again."""
-        failure = failure or Failure()
-        now = self.incoming.monotonic()
-        if self._failed_at is None or now - self._failed_at >= FAILURE_INTERVAL:
-            self._failed_at = now
-            self._log.failure(what, failure)
+        """Say that something was raised; every `FAILURE_INTERVAL` seconds at most."""
+        # There may be no memory for this, either.
+        with suppress(Exception):
+            now = self.incoming.monotonic()
+            if self._failed_at is None or now - self._failed_at >= FAILURE_INTERVAL:
+                self._failed_at = now
+                self._log.failure(what, failure or Failure())
 
 
 _factories: weakref.WeakSet[MetricsFactory] = weakref.WeakSet()
