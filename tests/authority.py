@@ -72,17 +72,30 @@ class Authority:
         ends: timedelta = DAY,
         password: bytes | None = None,
         own_key: Any = None,
+        names: Sequence[Any] = (),
     ) -> Issued:
         """
+        @param hosts: host names and addresses that the certificate is for.
+        @param names: names of other kinds, as cryptography has them; with neither, it is for none.
         @param begins: when the certificate is valid, from now.
         @param password: what the key is to be encrypted with.
         @param own_key: a key of another kind.
         """
+        key, certificate = self._sign(
+            "somebody",
+            self._between,
+            names=[*map(_general_name, hosts), *names],
+            begins=begins,
+            ends=ends,
+            key=own_key,
+        )
+        return self._issued(key, [certificate, self._between[1]], password)
+
+    def _issued(
+        self, key: Any, certificates: Sequence[Any], password: bytes | None = None
+    ) -> Issued:
         from cryptography.hazmat.primitives import serialization
 
-        key, certificate = self._sign(
-            "somebody", self._between, hosts=hosts, begins=begins, ends=ends, key=own_key
-        )
         self._count += 1
         key_file = self._directory / f"{self._count}.key"
         key_file.write_bytes(
@@ -94,14 +107,18 @@ class Authority:
                 else serialization.NoEncryption(),
             )
         )
-        chain = [certificate, self._between[1]]
-        return Issued(self._write(f"{self._count}.pem", chain), str(key_file))
+        return Issued(self._write(f"{self._count}.pem", certificates), str(key_file))
+
+    def issue_self_signed(self) -> Issued:
+        """A certificate that is from no authority."""
+        key, certificate = self._sign("itself", None, names=[_general_name("127.0.0.1")])
+        return self._issued(key, [certificate])
 
     def _sign(
         self,
         name: str,
         issuer: tuple[Any, Any] | None,
-        hosts: Sequence[str] = (),
+        names: Sequence[Any] = (),
         ca: bool = False,
         begins: timedelta = -DAY,
         ends: timedelta = DAY,
@@ -134,8 +151,7 @@ class Authority:
         if ca:
             signs_certificates = dict.fromkeys(_USES, False) | {"key_cert_sign": True}
             builder = builder.add_extension(x509.KeyUsage(**signs_certificates), critical=True)
-        if hosts:
-            names = [_general_name(host) for host in hosts]
+        if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return key, builder.sign(signer, hashes.SHA256())
 

@@ -4,6 +4,7 @@ The builder: settings, listening, and becoming the global recorder.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from tests.test_recorder import ListRecorder
 from txmetrics_tcp import (
     EndpointError,
     ListenError,
+    MetricsFactory,
+    MetricsService,
     RecorderInstalledError,
     TcpBuilder,
     TcpRecorder,
@@ -108,6 +111,29 @@ class SettingsTests(BuilderTestCase):
         self.reactor.advance(0.2)
         self.assertTrue(client.aborted)
         self.assertRaises(ValueError, self.builder.dead_after, 0)
+
+    def test_badTimes(self) -> None:
+        """Each is refused where it is given, with its name; and the same by the factory."""
+        for name in ("dead_after", "repair_interval", "idle_after", "flush_timeout"):
+            for bad, error in ((math.inf, ValueError), (math.nan, ValueError), ("1", TypeError)):
+                with self.assertRaisesRegex(error, f"^{name} must be "):
+                    getattr(self.builder, name)(bad)
+                if name != "flush_timeout":
+                    with self.assertRaisesRegex(error, f"^{name} must be "):
+                        MetricsFactory(self.reactor, **{name: bad})
+        factory = MetricsFactory(self.reactor)
+        with self.assertRaisesRegex(ValueError, "^timeout must be finite"):
+            factory.stop(math.inf)
+        with self.assertRaisesRegex(ValueError, "^flush_timeout must be finite"):
+            MetricsService(factory, [], math.inf)
+
+    def test_badNumbers(self) -> None:
+        for name in ("max_series", "max_clients"):
+            for bad in (1.5, "1", True):
+                with self.assertRaisesRegex(TypeError, f"^{name} must be a whole number, not "):
+                    getattr(self.builder, name)(bad)
+        with self.assertRaisesRegex(TypeError, "^a network must be a str, not 5"):
+            self.builder.allow(5)  # type: ignore[arg-type]
 
     def test_deadAfterNever(self) -> None:
         recorder = self.successResultOf(self.builder.dead_after(5.0).dead_after(None).build())

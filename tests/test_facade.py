@@ -289,4 +289,5 @@ PUBLIC = """
     encode_metric gauge histogram local_recorder set_global_recorder
     RecordingError RecordingReader RecordingWriter
     Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
+    tls_endpoint
 """.split()  # noqa: SIM905 - a list would take a line for each

@@ -18,8 +18,10 @@ from subprocess import PIPE, Popen
 from textwrap import dedent
 from unittest import skipIf
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.logger import Logger, LogPublisher
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from tests.loopback import (
     PATIENCE,
@@ -205,6 +207,19 @@ class DeadTests(LoopbackTestCase):
         await reading_too
         self.assertEqual(quick.reader.bits(), truth(factory))
 
+    async def test_dead_after_for_ever(self) -> None:
+        """However long it is, clients are served: the kernel counts no further than to 24 days."""
+        for seconds in (30 * 24 * 3600.0, sys.float_info.max):
+            factory = await self.exporter(dead_after=seconds)
+            client = await self.connect()
+            factory.recorder.counter("c").increment()
+            await self.in_thread(client.read_snapshot)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                handle = factory.protocols[0].transport.getHandle()  # type: ignore[attr-defined]
+                limit = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                self.assertGreater(limit, 24 * 24 * 3600 * 1000)
+            await self.service.stop()
+
     async def test_dead_after_unix(self) -> None:
         """The same where the kernel has no such limit."""
         await self.connect_stuck(dead_after=0.5)
@@ -284,3 +299,57 @@ class LeakTests(LoopbackTestCase):
         self.assertEqual(after[:2], before[:2])
         # A hundred bytes that stay of each would be a million; allocators have their own ideas.
         self.assertLess(after[2] - before[2], 4_000_000)
+
+
+class FailingTransportTests(LoopbackTestCase):
+    """A transport of the program's own between the socket and the client's protocol."""
+
+    async def test_othersMissNothing(self) -> None:
+        """
+        One whose `write` raises under load ends its own connection; the others receive every
+        event, and all accounts are exact.
+        """
+        factory = await self.exporter(buffer_size=None)
+        failing = reactor.listenTCP(0, FailingFactory(factory), interface="127.0.0.1")
+        self.addCleanup(failing.stopListening)
+        first = await self.connect()
+        bad = self.socket(socket.AF_INET)
+        bad.connect(("127.0.0.1", failing.getHost().port))
+        await factory.connections(2)
+        second = await self.connect()
+        numbers = [Numbers(1), Numbers(1)]
+        reading = [
+            self.in_thread(one.read, client.socket, 20_000)
+            for one, client in zip(numbers, (first, second), strict=True)
+        ]
+        reading_bad = self.in_thread(self.read_to_the_end, bad)
+        await self.in_thread(record_numbers, factory.recorder, 0, 20_000)
+        await gatherResults(reading)
+        await reading_bad
+        self.assertEqual(factory.present, [factory.protocols[0], factory.protocols[2]])
+        for protocol in factory.protocols:
+            self.check_account(protocol)
+        self.assertGreater(factory.protocols[1].stats().discarded, 0)
+        await self.service.stop()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def read_to_the_end(self, connected: socket.socket) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            while connected.recv(256 * 1024):
+                pass
+
+
+class FailingWrapper(ProtocolWrapper):
+    """Fails when it has been given some data."""
+
+    given = 0
+
+    def write(self, data: bytes) -> None:
+        self.given += len(data)
+        if self.given > 100_000:
+            raise ZeroDivisionError
+        super().write(data)
+
+
+class FailingFactory(WrappingFactory):
+    protocol = FailingWrapper

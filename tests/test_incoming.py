@@ -4,17 +4,29 @@ The log, folding and its bounds: what recording threads share with the reactor.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable
 from typing import cast
 from unittest import mock
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, _incoming, decode
 from txmetrics_tcp._encoder import Encoder
-from txmetrics_tcp._incoming import BATCH, Incoming, Taken, check_buffer_size
+from txmetrics_tcp._incoming import (
+    BATCH,
+    REPEATS,
+    Incoming,
+    Taken,
+    at_least,
+    check_buffer_size,
+    seconds_from,
+)
+from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._totals import Totals
 from txmetrics_tcp._wire import encode_metadata
@@ -352,6 +364,66 @@ class RecordManyTests(IncomingTestCase):
             histogram.record_many(1, 2**60)
         self.assertEqual(incoming.counts(), (11 * 2**60, 11 * 2**60 - 10, 10))
 
+    def test_hugeCount(self) -> None:
+        """
+        Of a huge count so many are streamed, and the rest is dropped: what is recorded behind it
+        comes a moment later.
+        """
+        for buffer_size in (10, 2000, None):
+            incoming = self.incoming(buffer_size)
+            histogram = self.histogram(incoming)
+            for _ in range(2):
+                histogram.record_many(2, 10**9)
+                histogram.record(3)
+                values = self.take_all(incoming)
+                self.assertEqual(values, [2.0] * (1 + REPEATS) + [3.0])
+            self.assertEqual(
+                incoming.counts(), (2 * 10**9 + 2, 2 * (10**9 - 1 - REPEATS), 0), buffer_size
+            )
+
+    def test_manyHugeCounts(self) -> None:
+        """Several share what one may have, until the log has been empty again."""
+        incoming = self.incoming(buffer_size=None)
+        histogram = self.histogram(incoming)
+        for _ in range(500):
+            histogram.record_many(2, U64_MAX)
+            histogram.record(3)
+        folds = 0
+        taken: list[float] = []
+        while incoming.more():
+            taken += self.take(incoming)
+            folds += 1
+        self.assertLessEqual(folds, 2 + (1000 + REPEATS) // BATCH)
+        self.assertEqual((taken.count(2.0), taken.count(3.0)), (500 + REPEATS, 500))
+        recorded, dropped, waiting = incoming.counts()
+        self.assertEqual((recorded, waiting), (500 * U64_MAX + 500, 0))
+        self.assertEqual(recorded - dropped, len(taken))
+
+    @given(
+        st.lists(st.one_of(st.none(), st.integers(1, 3 * REPEATS)), max_size=30),
+        st.integers(1, 30),
+        st.booleans(),
+    )
+    def test_anyCounts(self, counts: list[int | None], take_every: int, bounded: bool) -> None:
+        """Whatever the counts are, every event is taken or dropped, and order is kept."""
+        incoming = self.incoming(buffer_size=5 if bounded else None)
+        histogram = self.histogram(incoming)
+        recorded = 0
+        taken: list[float] = []
+        for number, count in enumerate(counts):
+            if count is None:
+                histogram.record(number)
+            else:
+                histogram.record_many(number, count)
+            recorded += count or 1
+            if number % take_every == 0:
+                taken += self.take(incoming)
+        taken += self.take_all(incoming)
+        self.assertEqual(taken, sorted(taken))
+        self.assertEqual(incoming.counts(), (recorded, recorded - len(taken), 0))
+        if not bounded:
+            self.assertEqual(set(taken), set(range(len(counts))))
+
     def test_unheard(self) -> None:
         incoming = self.incoming(totals=Totals(), streaming=False)
         histogram = self.histogram(incoming)
@@ -660,3 +732,26 @@ class ForkTests(IncomingTestCase):
         self.counter(incoming).increment()
         incoming.start_streaming()
         self.assertEqual((len(incoming.log), incoming.more()), (0, False))
+
+
+class SettingTests(SynchronousTestCase):
+    def test_wholeNumbers(self) -> None:
+        self.assertEqual(at_least("x", 2, 2), 2)
+        for bad, error in ((1, ValueError), (2.0, TypeError), ("2", TypeError), (True, TypeError)):
+            with self.assertRaisesRegex(error, r"^x must be .*, not "):
+                at_least("x", 2, bad)
+
+    def test_seconds(self) -> None:
+        for good in (1, 1.5, 10**9, sys.float_info.max):
+            self.assertEqual(seconds_from("x", 1, good), good)
+        for bad, error in (
+            (0.9, ValueError),
+            (math.nan, ValueError),
+            (math.inf, ValueError),
+            (10**400, ValueError),
+            ("1", TypeError),
+            (None, TypeError),
+            (True, TypeError),
+        ):
+            with self.assertRaisesRegex(error, r"^x must be .*, not "):
+                seconds_from("x", 1, bad)

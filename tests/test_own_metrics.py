@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
+from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._own_metrics import MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._server import TICK
 from txmetrics_tcp.testing import FakeReactor
@@ -100,6 +101,36 @@ class OwnMetricsTests(SynchronousTestCase):
         own.publish()
         own.publish()
         self.assertEqual(recorded, [0.001, 2.0])
+
+    def test_refilledMeanwhile(self) -> None:
+        """Each sample that is published may cause a drain, which brings another: for next time."""
+        recorded: list[float] = []
+        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+
+        def record(histogram: Histogram, value: float) -> None:
+            recorded.append(value)
+            own.sample(value + 1)
+
+        self.patch(Histogram, "record", record)
+        for value in range(3):
+            own.sample(value)
+        own.publish()
+        self.assertEqual(recorded, [0, 1, 2])
+        own.publish()
+        self.assertEqual(recorded, [0, 1, 2, 1, 2, 3])
+
+    def test_noMoreThanFits(self) -> None:
+        """A count that is too large for a counter stays at the largest, and the rest goes on."""
+        client = FakeClient(self.factory)
+        for _ in range(3):
+            self.factory.recorder.histogram("h").record_many(1.0, U64_MAX)
+            self.reactor.settle()
+            self.reactor.advance(1)
+            latest = self.latest(client)
+        self.assertEqual(latest["events_recorded_total"], U64_MAX)
+        self.assertEqual(latest["events_dropped_total [stage = incoming]"], U64_MAX)
+        self.assertEqual(latest["clients"], 1)
+        self.assertGreater(self.factory.stats().dropped, 2 * U64_MAX)
 
     def test_truth(self) -> None:
         """They say what `stats` says."""

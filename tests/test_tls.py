@@ -111,6 +111,26 @@ class FileTests(SynchronousTestCase):
         other = self.authority.issue(own_key=x25519.X25519PrivateKey.generate())
         self.assertIn("of a kind that TLS has not", self.refused(other.key, other.cert))
 
+    def test_curves(self) -> None:
+        """A curve that no client knows is refused at once, and not by each client."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        for good in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()):
+            own = self.authority.issue(own_key=ec.generate_private_key(good))
+            ServerTLS(own.key, own.cert)
+        own = self.authority.issue(own_key=ec.generate_private_key(ec.SECP256K1()))
+        said = f"no peer could use the key in {own.key}: TLS has no use for the curve secp256k1"
+        self.assertIn(said, self.refused(own.key, own.cert))
+        options = parsed("--tls-cert", own.cert, "--tls-key", own.key)
+        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
+        self.assertIn(said, str(error))
+
+    def test_rsaPss(self) -> None:
+        """A key that is for RSA-PSS alone; OpenSSL would call it "no certificate assigned"."""
+        data = Path(__file__).parent / "data"
+        said = self.refused(str(data / "rsa-pss.key"), str(data / "rsa-pss.pem"))
+        self.assertIn("is one for RSA-PSS alone", said)
+
     def test_refusedByOpenSSL(self) -> None:
         """It has opinions of its own, which are shown in one line as well."""
         from OpenSSL import SSL
@@ -590,6 +610,113 @@ class ClientTests(TLSTestCase):
         await self.serve()
         why = await self.begin("--tls-ca", self.authority.file, "--tls-name", "metrics.example")
         self.assertEqual(why, "no TLS with it: its certificate is for another name")
+        await self.service.stop()
+
+    async def test_names(self) -> None:
+        """
+        Whatever a certificate is for, one line says what is wrong with that, and nothing is logged
+        besides; checked by our own code, since Twisted 26.10 accepts some of these.
+        """
+        from cryptography import x509
+
+        other = "its certificate is for another name"
+        none = (
+            "its certificate names no server (it has no subjectAltName with a host name or address)"
+        )
+        for hosts, names, wanted, says in (
+            (["metrics.example"], [], "metrics.example", ""),
+            (["metrics.example"], [], "METRICS.example", ""),
+            (["*.metrics.example"], [], "a.metrics.example", ""),
+            (["*.metrics.example"], [], "metrics.example", other),
+            (["*.metrics.example"], [], "a.b.metrics.example", other),
+            (["xn--mtrics-bva.example"], [], "m\u00e9trics.example", ""),
+            (["127.0.0.1"], [], "127.0.0.1", ""),
+            (["::1"], [], "::1", ""),
+            (["::1"], [], "127.0.0.1", other),
+            (["127.0.0.2"], [], "127.0.0.1", other),
+            (["127.0.0.1"], [], "metrics.example", other),
+            (["metrics.example"], [], "127.0.0.1", other),
+            (["somebody"], [], "127.0.0.1", other),
+            # The common name, "somebody", is none.
+            ([], [], "somebody", none),
+            ([], [], "metrics.example", none),
+            ([], [], "127.0.0.1", none),
+            ([], [x509.RFC822Name("a@metrics.example")], "metrics.example", none),
+            (
+                [],
+                [x509.UniformResourceIdentifier("https://metrics.example")],
+                "metrics.example",
+                other,
+            ),
+            # An address as if it were a name, and wildcards for too much.
+            ([], [x509.DNSName("127.0.0.1")], "127.0.0.1", "a name in its certificate is not"),
+            (["*"], [], "metrics", "a name in its certificate is not valid: "),
+            (["*.example"], [], "metrics.example", "a name in its certificate is not valid: "),
+            (["*.*.example"], [], "a.b.example", "a name in its certificate is not valid: "),
+        ):
+            own = self.authority.issue(hosts, names=names)
+            await self.exporter(tls=ServerTLS(own.key, own.cert))
+            got = await self.begin("--tls-ca", self.authority.file, "--tls-name", wanted)
+            if says:
+                self.assertIsInstance(got, str, (hosts, names, wanted))
+                self.assertIn(f"no TLS with it: {says}", str(got), (hosts, names, wanted))
+            else:
+                self.assertFalse(isinstance(got, str), (hosts, names, wanted, got))
+            await self.service.stop()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_twistedsOwnOptions(self) -> None:
+        """
+        The same for endpoints that were made with Twisted's own means, as its documentation shows,
+        as far as Twisted does not see to it.
+        """
+        from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+        from twisted.internet.ssl import Certificate, optionsForClientTLS
+
+        trust = Certificate.loadPEM(Path(self.authority.file).read_text())
+        for hosts, says in (
+            (["metrics.example"], ""),
+            (["other.example"], "its certificate is for another name"),
+            ([], "its certificate names no server"),
+            (["*.*.example"], "a name in its certificate is not valid"),
+        ):
+            own = self.authority.issue(hosts)
+            await self.exporter(tls=ServerTLS(own.key, own.cert))
+            endpoint = wrapClientTLS(
+                optionsForClientTLS("metrics.example", trust),
+                TCP4ClientEndpoint(reactor, "127.0.0.1", self.address.port),  # type: ignore[attr-defined]
+            )
+            states: list[str] = []
+            done: Deferred[None] = Deferred()
+
+            def observe(
+                state: ConnectionState,
+                states: list[str] = states,
+                done: Deferred[None] = done,
+            ) -> None:
+                states.append(str(state) if isinstance(state, Disconnected) else "")
+                if len(states) == 2:
+                    done.callback(None)
+
+            service = MetricsClientService(reactor, endpoint, lambda event: None, observer=observe)
+            service.startService()
+            await done
+            await service.stopService()
+            self.assertIn(says and f"no TLS with it: {says}", states[1])
+            self.assertEqual(bool(states[1]), bool(says))
+            await self.service.stop()
+        # What Twisted has to say of it.
+        self.flushLoggedErrors()
+
+    async def test_selfSigned(self) -> None:
+        """One that is from no authority is as foreign as one that is from another."""
+        own = self.authority.issue_self_signed()
+        await self.exporter(tls=ServerTLS(own.key, own.cert))
+        untrusted = "no TLS with it: its certificate is not to be trusted"
+        self.assertEqual(await self.begin("--tls-ca", self.authority.file), untrusted)
+        self.assertEqual(await self.begin("--tls"), untrusted)
+        # Who has it at hand can trust it.
+        self.assertNotIsInstance(await self.begin("--tls-ca", own.cert), str)
         await self.service.stop()
 
     async def test_rightName(self) -> None:

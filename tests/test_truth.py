@@ -4,9 +4,11 @@ Totals are always true: at connect, after losses, whatever happened before.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,8 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, bits, counter_key, truth
-from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, decode
-from txmetrics_tcp._model import Status
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, TcpBuilder, decode
+from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -33,6 +35,7 @@ class TruthTestCase(SynchronousTestCase):
             idle_after=idle_after,
             max_series=max_series,
             own_metrics=False,
+            monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: False,
         )
 
@@ -170,6 +173,21 @@ class RepairTests(TruthTestCase):
             stats.recorded, stats.written + stats.dropped + stats.dropped_incoming + stats.waiting
         )
 
+    def test_moreThanFits(self) -> None:
+        """A repair says how much was lost as far as there is a number for it, and is one."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        for _ in range(30):
+            factory.recorder.histogram("h").record_many(1.0, U64_MAX)
+            counter.increment()
+        reader = client.read_all(self.reactor)
+        self.assertGreater(client.protocol.stats().dropped_incoming, 10 * U64_MAX)
+        self.assertEqual(reader.statuses[-1].dropped_incoming, U64_MAX)
+        self.assertEqual(reader.bits(), truth(factory))
+        counter.increment()
+        self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 31)
+
     def test_stoppingRepairs(self) -> None:
         """The last that a client reads is the truth."""
         factory = self.factory()
@@ -196,6 +214,70 @@ class RepairTests(TruthTestCase):
         self.assertEqual(client.protocol.stats().repairs, 0)
 
 
+class IdleTests(TruthTestCase):
+    """Series that have not changed for long."""
+
+    def forgotten(self, factory: MetricsFactory, *clients: FakeClient) -> None:
+        """Time passes in which nothing happens, and nobody holds on to a handle."""
+        for _ in range(3):
+            self.reactor.settle()
+            for client in clients:
+                client.read_all(self.reactor)
+            self.reactor.advance(1)
+        factory.recorder._handle.cache_clear()
+        gc.collect()
+        self.assertEqual(factory.recorder.snapshot(), {})
+
+    def test_comesBackThroughANewHandle(self) -> None:
+        """It begins at 0, and who was there before knows that as well."""
+        factory = self.factory(idle_after=1)
+        early = FakeClient(factory)
+        factory.recorder.counter("c").increment(7)
+        factory.recorder.gauge("g").set(7)
+        self.forgotten(factory, early)
+        self.assertEqual(early.reader.totals[counter_key("c")], 7)
+        factory.recorder.counter("c").increment()
+        factory.recorder.gauge("g").increment()
+        late = FakeClient(factory)
+        for client in (early, late):
+            reader = client.read_all(self.reactor)
+            self.assertEqual(reader.bits(), truth(factory))
+            self.assertEqual(sorted(reader.totals.values()), [1, 1])
+
+    def test_newOnesBeforeAnyIsForgotten(self) -> None:
+        """As long as none was forgotten, a new series costs no event of its own."""
+        factory = self.factory(idle_after=1)
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        [metric] = client.read_all(self.reactor).metrics
+        self.assertEqual(metric.operation, Operation.INCREMENT_COUNTER)
+
+    def test_withoutClients(self) -> None:
+        """They make room for others, and leave the snapshot, though nobody is connected."""
+        factory = self.factory(idle_after=1, max_series=5)
+        factory.doStart()
+        for i in range(5):
+            factory.recorder.counter("old", i=i).increment()
+        self.reactor.pump([1] * 4)
+        self.assertEqual(factory.stats().series, 0)
+        self.assertEqual(factory.recorder.snapshot(), {})
+        for i in range(5):
+            factory.recorder.counter("new", i=i).increment()
+        self.assertEqual({key.name for key in factory.recorder.snapshot()}, {"new"})
+        client = FakeClient(factory)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual((len(client.reader.totals), factory.stats().series_refused), (5, 0))
+        client.transport.lose()
+        factory.doStop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_nothingToForget(self) -> None:
+        """Where no series is ever left out, nothing happens while nobody is connected."""
+        factory = self.factory()
+        factory.doStart()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
 class StatusTests(TruthTestCase):
     def test_firstOfAll(self) -> None:
         """A client learns who the server is, and since when it has been there."""
@@ -213,6 +295,35 @@ class StatusTests(TruthTestCase):
         """Unless it was given a name, it calls itself by program, process and host."""
         [status] = FakeClient(self.factory()).reader.statuses
         self.assertRegex(status.source, rf"^.+\[{os.getpid()}\]@{re.escape(socket.gethostname())}$")
+
+    def test_ownNameThatIsNotUTF8(self) -> None:
+        """Programs and hosts may be called so; what cannot be sent is replaced."""
+        self.patch(sys, "argv", ["/opt/caf\udce9.py"])
+        self.patch(socket, "gethostname", lambda: "h\udcf6st")
+        [status] = FakeClient(self.factory()).reader.statuses
+        self.assertEqual(status.source, f"caf?.py[{os.getpid()}]@h?st")
+
+    def test_longName(self) -> None:
+        self.patch(sys, "argv", ["x" * 100_000])
+        [status] = FakeClient(self.factory()).reader.statuses
+        self.assertLess(len(status.source), 400)
+
+    def test_badSource(self) -> None:
+        """What cannot be sent is refused where it is given."""
+        for bad, error, why in (
+            (5, TypeError, "must be a str, not int"),
+            (b"x", TypeError, "must be a str, not bytes"),
+            ("", ValueError, "must not be empty"),
+            ("a\udcff", ValueError, "cannot be encoded as UTF-8"),
+            ("x" * (MAX_TEXT + 1), ValueError, f"must not exceed {MAX_TEXT} bytes"),
+        ):
+            for take in (
+                TcpBuilder(self.reactor).source,
+                lambda source: MetricsFactory(self.reactor, source=source),
+            ):
+                with self.assertRaisesRegex(error, f"^the source {why}"):
+                    take(bad)  # type: ignore[arg-type]
+        TcpBuilder(self.reactor).source("x" * MAX_TEXT).source(None)
 
     def test_losses(self) -> None:
         """A client learns how much it has missed, and why, when it has caught up."""
@@ -304,10 +415,13 @@ class Machine(RuleBasedStateMachine):
         self.factory = MetricsFactory(
             self.reactor,  # type: ignore[arg-type]
             7,
-            max_series=100,
-            idle_after=30,
+            max_series=8,
+            idle_after=5,
+            monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: self.on_reactor_thread,
         )
+        # So that time passes for series while nobody is connected, too.
+        self.factory.doStart()
         self.alive: list[FakeClient] = []
 
     @rule(target=clients, limit=st.sampled_from([1, 60, 300, 100_000]))
@@ -361,7 +475,13 @@ class Machine(RuleBasedStateMachine):
         for value in values * repeat:
             getattr(self.factory.recorder.gauge("g"), act)(value)
 
-    @rule(n=st.integers(0, 5000))
+    @rule()
+    def forget_handles(self) -> None:
+        """What records makes new ones, of series that may have been forgotten meanwhile."""
+        self.factory.recorder._handle.cache_clear()
+        gc.collect()
+
+    @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))
     def sample(self, n: int) -> None:
         self.factory.recorder.histogram("h").record_many(0.5, n)
 
@@ -405,6 +525,7 @@ class Machine(RuleBasedStateMachine):
         stopped = self.factory.stop()
         for client in self.alive:
             client.read_all(self.reactor)
+        self.factory.doStop()
         assert stopped.called
         assert self.reactor.getDelayedCalls() == []
 

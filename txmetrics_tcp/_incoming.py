@@ -171,14 +171,14 @@ class Taken(NamedTuple):
     @ivar dropped_since: the number of the fold in which the first events were dropped since the
         last call, if any were.
     @ivar mark: the mark that stands right behind the batch, if one does.
-    @ivar failure: what a fold raised since the last call.  The events that it could not handle
-        are among those that were dropped.
+    @ivar failure: what was raised since the last call for want of memory.  The events that could
+        not be handled are among those that were dropped.
     """
 
     batch: Batch | None
     dropped_since: int | None
     mark: Mark | None
-    failure: Exception | None = None
+    failure: MemoryError | None = None
 
 
 class Incoming(Sink):
@@ -271,7 +271,7 @@ class Incoming(Sink):
         self._recorded = 0
         self._dropped = 0
         self._dropped_since: int | None = None
-        self._failure: Exception | None = None
+        self._failure: MemoryError | None = None
         # How many of `REPEATS` are left.
         self._repeats = REPEATS
         self._totals = totals
@@ -503,14 +503,16 @@ class Incoming(Sink):
         # Two threads that see the flag down at once wake the reactor twice: no harm.
         try:
             self.will_come()
-            self._reactor.callFromThread(self._wanted)
-        except BaseException as error:
-            # The reactor may not know: the next event wakes it.  One that is gone (a closed asyncio
-            # loop raises) must not become an error of whoever counts something, and the bound on
-            # what waits holds all the same; what a signal handler raises is another matter.
+            try:
+                self._reactor.callFromThread(self._wanted)
+            except Exception:
+                # A reactor that is gone (a closed asyncio loop raises) must not become an error
+                # of whoever counts something.  The bound on what waits holds all the same.
+                self.rearm()
+        except BaseException:
+            # A signal handler that raises, say: the reactor may not know.
             self.rearm()
-            if not isinstance(error, Exception):
-                raise
+            raise
 
     def _relieve(self) -> None:
         """Fold on a recording thread: what finds no room is dropped, the newest first."""
@@ -623,8 +625,8 @@ class Incoming(Sink):
                         break
             if not log:
                 self._repeats = REPEATS
-        except Exception as error:
-            # Out of memory, say.  What is not in the totals yet will be, with the next fold.
+        except MemoryError as error:
+            # What is not in the totals yet will be, with the next fold.
             self._failure = error
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
@@ -641,9 +643,9 @@ class Incoming(Sink):
             joined, ends = self._encoder.encode(entries)
             self._ready.append(Batch(joined, ends, epoch))
         except BaseException as error:
-            # Out of memory, say, or a signal handler that raises.
+            # No memory, or a signal handler that raises, say.
             self._drop(len(entries), epoch)
-            if not isinstance(error, Exception):
+            if not isinstance(error, MemoryError):
                 raise
             self._failure = error
         else:
@@ -677,7 +679,7 @@ class Incoming(Sink):
                     series.total = apply[operation](series.total, value)
                 elif operation is RECORD_MANY:
                     more += value[1] - 1
-        except Exception as error:
+        except MemoryError as error:
             # As in `_fold`: what raises here has not been applied.
             self._failure = error
             log.appendleft((series, operation, value, _stamp))

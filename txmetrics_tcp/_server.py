@@ -446,10 +446,8 @@ class MetricsFactory(ServerFactory):
         if self._clients:
             self._ask_for_truth()
         self._unsettled = False
-        if isinstance(taken.failure, MemoryError):
+        if taken.failure is not None:
             self.out_of_memory(Failure(taken.failure))
-        elif taken.failure is not None:
-            self._log_failure("Events were dropped", Failure(taken.failure))
         if self.incoming.more():
             self._drain_again_later()
             if batch is None and woken_at is not None:
