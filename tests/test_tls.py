@@ -460,6 +460,19 @@ class ServerTests(TLSTestCase):
         self.assertEqual(len(self.logged), 2)
         await self.assert_streams(client, 5)
 
+    async def test_halfClosed(self) -> None:
+        """
+        Who ends its sending side is gone at once, unlike without TLS: Twisted's TLS ends both
+        directions.
+        """
+        await self.listen()
+        client = await self.connect_tls()
+        await self.assert_streams(client, 5)
+        client.socket.shutdown(socket.SHUT_WR)
+        await self.factory.clients(0)
+        await self.assert_streams(await self.connect_tls(), 6)
+        self.assertEqual(self.logged, [])
+
     async def test_slowHandshake(self) -> None:
         """
         Who says nothing is nobody, but takes a place, for as long as a handshake may take; others
@@ -615,7 +628,7 @@ class ClientTests(TLSTestCase):
     async def test_names(self) -> None:
         """
         Whatever a certificate is for, one line says what is wrong with that, and nothing is logged
-        besides; checked by our own code, since Twisted 26.10 accepts some of these.
+        besides; checked by our own code, since Twisted accepts some of these from 26.4 on.
         """
         from cryptography import x509
 

@@ -89,7 +89,7 @@ class TcpBuilder:
     def idle_after(self, seconds: float | None) -> TcpBuilder:
         """
         After how many seconds without a change a series is left out of what a new client
-        receives; never, unless told otherwise.
+        receives, and makes room for others under `max_series`; never, by default.
 
         @raise TypeError: it is no number.
         @raise ValueError: it is negative, or not finite.

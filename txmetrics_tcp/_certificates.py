@@ -83,9 +83,9 @@ class _NameCheckingCreator:
     """
     Checks that a server's certificate is for a name, whatever another creator checks besides.
 
-    Twisted 26.10 accepts a certificate when service_identity raises its C{CertificateError}: one
-    without any name, or with one that cannot be read, passes for every server.  Here what is not
-    known to be right is refused.
+    Twisted accepts a certificate, since 26.4, when service_identity raises its C{CertificateError}:
+    one without any name, or with a name that is not valid, passes for every server.  Here only a
+    certificate that is known to be right passes.
     """
 
     def __init__(self, creator: Any, name: str) -> None:

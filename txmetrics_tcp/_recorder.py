@@ -264,7 +264,9 @@ class Histogram(Handle):
         """
         Record the same sample several times.
 
-        It is streamed as so many events, but recording them costs no more than one.
+        It is streamed as so many events, but recording them costs no more than one.  Beyond the
+        first sample of each call, 10,000 are streamed until the exporter has caught up with all
+        that is recorded; the rest is dropped and counted, as in C{stats().dropped}.
 
         @param value: as for `record`.
         @param n: how often; a whole number from 0 to 2**64-1.

@@ -160,16 +160,16 @@ def check_server(transport: Any) -> None:
     """
     Check that the certificate of a server names anything at all.
 
-    `tls_endpoint` has it checked for one name.  Endpoints that were made with Twisted's
-    C{optionsForClientTLS} do so, too, but for Twisted 26.10, which accepts a certificate whose
-    names are missing, or cannot be read, for every name.
+    `tls_endpoint` checks for one name.  Endpoints that were made with Twisted's
+    C{optionsForClientTLS} do the same, but since Twisted 26.4 they accept a certificate without a
+    name, or with a name that is not valid, for every server.
 
-    @param transport: for which `is_tls` holds, and whose handshake is done.
-    @raise TLSError: it names nothing, or nothing that can be read.
+    @param transport: a transport for which `is_tls` holds, after its handshake.
+    @raise TLSError: the certificate has no name, or one that is not valid.
     """
     certificate = transport.getPeerCertificate()
     if certificate is None:
-        # With ciphers that need none, which have to be asked for.
+        # Some ciphers need no certificate; a program has to ask for them.
         return
     certificates = _certificates()
     try:
