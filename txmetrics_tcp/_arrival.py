@@ -113,14 +113,14 @@ class ArrivingProtocol(Protocol):
 
     def fail(self, failure: Failure) -> None:
         """
-        Something was raised that concerns this client only: disconnect it.
+        Disconnect this client because of an exception that concerns it alone.
 
-        It is gone when this returns, whatever its transport does.
+        All of it is released when this returns, whatever its transport does.
         """
         if not self._here:
             return
         said = failure.getErrorMessage()
-        # Each of them may be what failed in the first place.
+        # Each of these may be what failed in the first place.
         with suppress(Exception):
             self.abort()
         with suppress(Exception):
@@ -205,7 +205,7 @@ class ArrivingProtocol(Protocol):
 
 
 def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
-    """Do something for each of some clients; one for which it raises is ended, the others go on."""
+    """Call a function for each of some clients; one for which it raises is disconnected."""
     for client in list(clients):
         try:
             act(client)

@@ -64,8 +64,7 @@ def limit_unacknowledged(transport: Any, seconds: float) -> None:
     take.  On Linux; elsewhere the kernel's own limit holds, of about a quarter of an hour.
 
     @param transport: a TCP connection; see `is_over_tcp`.
-    @param seconds: how long to wait; the kernel counts to 24 days, and no more than that is asked
-        of it.
+    @param seconds: how long to wait; more than 24 days count as 24 days, the kernel's maximum.
     """
     milliseconds = round(min(seconds * 1000, _MAX_INT))
     _set_option(transport, "TCP_USER_TIMEOUT", max(1, milliseconds))

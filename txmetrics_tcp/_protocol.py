@@ -66,7 +66,7 @@ class Exporter(Door, Interface):
     def client_disconnected(self, client: MetricsProtocol) -> None: ...
 
     def out_of_memory(self, failure: Failure) -> None:
-        """There was no memory for what a client is to be sent: see `MetricsProtocol.put_off`."""
+        """There was no memory to send something to a client; see `MetricsProtocol.put_off`."""
 
     def client_wants_truth(self, client: MetricsProtocol) -> None:
         """The client lost events; `MetricsProtocol.ready_for_truth` says from when on it can take
@@ -266,13 +266,13 @@ class MetricsProtocol(ArrivingProtocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether it has not taken yet what it was sent, so that all else waits."""
+        """Whether the transport has enough, so that all else is pending."""
         return self._paused
 
     def put_off(self) -> None:
         """
-        Forget what waits, to have its memory back; `resync` is to be called once there may be some
-        again, counts it as lost and makes up for it.
+        Release what is pending, for its memory.  `resync` makes up for it, once there may be
+        memory again.
         """
         if self._joined is not None:
             self._owed.clear()
@@ -281,10 +281,9 @@ class MetricsProtocol(ArrivingProtocol):
 
     def resync(self, frames: Mapping[Name, bytes]) -> None:
         """
-        Something that was to be handed on may not have come: count it as lost, and have it made
-        up for.
+        Count as dropped what was recorded and is in no account, and have it repaired.
 
-        @param frames: all that the client is owed, as far as that can be missing.
+        @param frames: the descriptions, of which some may not have been sent.
         """
         account = self.stats()
         handled = account.dropped_incoming + account.dropped + account.written + account.waiting
@@ -319,8 +318,8 @@ class MetricsProtocol(ArrivingProtocol):
 
     def fail(self, failure: Failure) -> None:
         """
-        See `ArrivingProtocol.fail`; but a client that keeps up is not the one to go where there is
-        no memory.
+        See `ArrivingProtocol.fail`; but a client that keeps up stays connected when there was no
+        memory.
         """
         if isinstance(failure.value, MemoryError) and self._joined is not None and not self._paused:
             self._exporter.out_of_memory(failure)
@@ -385,7 +384,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._knock = self._overdue = self._death = None
         account = self.stats()
         self._left = self._exporter.counts()
-        # All that was not handed on, also where an exception came in between.
+        # All that was neither written nor dropped, also what an exception kept from being pending.
         self._discarded = account.recorded - (
             account.dropped_incoming + account.dropped + account.written
         )

@@ -32,8 +32,8 @@ class Outlet:
         """
         Send now, if that can be.
 
-        @raise BaseException: what the transport's C{write} does; the connection is closed then,
-            since nobody knows how much is on its way.
+        @raise BaseException: what the transport's C{write} raises; the connection is closed then,
+            since it is unknown how much was sent.
         """
         try:
             self._transport.write(data)
@@ -104,7 +104,7 @@ class SocketOutlet:
 
 
 def abort(transport: Any) -> None:
-    """Close a connection now, or at least soon: not every transport can be aborted."""
+    """Abort a connection, or close it in the usual way where the transport has nothing else."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 

@@ -62,19 +62,13 @@ REPAIR_INTERVAL = 5.0
 
 
 CUT_OFF_TIMEOUT = 0.5
-"""
-How long, in seconds, a transport has at the end to say that its connection is gone once that was
-aborted.
-"""
+"""How long, in seconds, `stop` waits for a transport to report that its connection was aborted."""
 
 FAILURE_INTERVAL = 10.0
-"""For how many seconds a failure to hand events on is not logged again."""
+"""The least time, in seconds, between two log lines about failures to hand events on."""
 
 TICK = 1.0
-"""
-How often, in seconds, the exporter's own metrics are published, and series that do not change are
-looked for.
-"""
+"""How often, in seconds, own metrics are published and idle series are looked for."""
 
 
 class MetricsFactory(ServerFactory):
@@ -184,8 +178,8 @@ class MetricsFactory(ServerFactory):
         self._mark: Mark | None = None
         self._metadata: dict[Name, bytes] = {}
         self._draining = False
-        # Whether a drain was broken off, or is under way; whether what waited for clients was put
-        # off; and when either was last logged.
+        # Whether a drain is under way, or was broken off by an exception; whether what was pending
+        # for clients was put off for want of memory; and when either was last logged.
         self._unsettled = False
         self._put_off = False
         self._failed_at: float | None = None
@@ -264,8 +258,8 @@ class MetricsFactory(ServerFactory):
 
         @param timeout: how long the clients have to take what waits for them, in seconds.
             After that they are cut off.
-        @return: fires when the last is gone; half a second after they were cut off, also if a
-            transport does not say that it is.
+        @return: fires when the last is gone, and half a second after they were cut off at the
+            latest.
         @raise TypeError: the timeout is no number.
         @raise ValueError: it is negative, or not finite.
         """
@@ -374,8 +368,8 @@ class MetricsFactory(ServerFactory):
             self._losses.close()
 
     def out_of_memory(self, failure: Failure) -> None:
-        # Clients that do not keep up hold most of it, so they go; the others receive what is true
-        # with the next tick.
+        # Clients that do not keep up hold most of it, so they are disconnected; the others receive
+        # the totals with the next tick.
         self._put_off = True
         for client in self._clients:
             client.put_off()
@@ -408,22 +402,37 @@ class MetricsFactory(ServerFactory):
             return False
         self._draining = True
         try:
-            self._hand_on()
+            waiting_since = self._hand_on()
         except MemoryError:
             self.out_of_memory(Failure())
+            return True
         except Exception:
             self._log_failure("Events could not be handed on; totals will be sent again")
+            return True
         finally:
             self._draining = False
+        if self.incoming.more():
+            self._drain_later()
+            if waiting_since is not None:
+                self.incoming.woken_at = waiting_since
+        else:
+            self._finish()
         return True
 
-    def _hand_on(self) -> None:
-        # If an event is still to wake us, nobody has, and this is of the time before.
+    def _hand_on(self) -> float | None:
+        """
+        Take a batch, and what stands behind it, and hand it on.
+
+        @return: since when what still waits has waited, on the clock of C{incoming.monotonic}; None
+            if that is not known, or from now on: behind a batch, it is taken to wait from now on.
+        """
+        # If the next event is to wake the reactor, none has, and the time is an earlier one's.
         woken_at = self.incoming.woken_at if self.incoming.slack >= 0 else None
         self.incoming.rearm()
         self._keep_ticking()
         if self._unsettled:
             self._resync()
+        # Until the end of this: what raises leaves it so.
         self._unsettled = bool(self._clients)
         if self._kept and not self.holding:
             self._kept = False
@@ -448,19 +457,12 @@ class MetricsFactory(ServerFactory):
         self._unsettled = False
         if taken.failure is not None:
             self.out_of_memory(Failure(taken.failure))
-        if self.incoming.more():
-            self._drain_again_later()
-            if batch is None and woken_at is not None:
-                # What still waits has waited since then; behind a batch, it is taken to have begun
-                # to wait now.
-                self.incoming.woken_at = woken_at
-        else:
-            self._finish()
+        return woken_at if batch is None else None
 
     def _resync(self) -> None:
         """
-        A drain was broken off, by an exception: what it took may not have come to all clients, and
-        a mark not to those that it was for.
+        Make up for a drain that an exception broke off: what it took may not have reached all
+        clients, nor a mark those that it was for.
         """
         self._wanting.update(dict.fromkeys(self._asked))
         self._asked.clear()
@@ -496,11 +498,7 @@ class MetricsFactory(ServerFactory):
         return True
 
     def _drain_later(self) -> None:
-        if not self._again and not self._draining:
-            self._drain_again_later()
-
-    def _drain_again_later(self) -> None:
-        if self._again:
+        if self._again or self._draining:
             return
         self._again = True
         try:
@@ -509,7 +507,8 @@ class MetricsFactory(ServerFactory):
             # set back by an hour in this very moment would hold the stream up for an hour.
             self._from_threads.callFromThread(self._drain_again)
         except BaseException as error:
-            # A signal handler that raises, say.  To be called twice is no harm.
+            # The reactor is gone, or a signal handler raised, and then the reactor may not know.
+            # To be called twice is no harm.
             self._again = False
             self.incoming.rearm()
             with suppress(Exception):
@@ -523,7 +522,7 @@ class MetricsFactory(ServerFactory):
             self._drain()
 
     def _keep_ticking(self) -> None:
-        """Tick for as long as there are clients, or series that may be forgotten."""
+        """Tick while there are clients, or, while something listens, series that may expire."""
         wanted = self._clients or (self._started and self.incoming.forgets)
         if self._tick is None and wanted:
             self._tick = self._clock.callLater(TICK, self._each_second)
@@ -616,7 +615,7 @@ class MetricsFactory(ServerFactory):
         for_each(self._present, MetricsProtocol.abort)
 
     def _forget_rest(self) -> None:
-        # Their transports do not say that they are gone.
+        # Their transports do not report the end of the connection.
         self._deadline = None
         for client in list(self._present):
             client.connectionLost(Failure(ConnectionAborted()))
