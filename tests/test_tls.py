@@ -699,24 +699,22 @@ class ClientTests(TLSTestCase):
                 optionsForClientTLS("metrics.example", trust),
                 TCP4ClientEndpoint(reactor, "127.0.0.1", self.address.port),  # type: ignore[attr-defined]
             )
-            states: list[str] = []
-            done: Deferred[None] = Deferred()
+            came: Deferred[str] = Deferred()
 
-            def observe(
-                state: ConnectionState,
-                states: list[str] = states,
-                done: Deferred[None] = done,
-            ) -> None:
-                states.append(str(state) if isinstance(state, Disconnected) else "")
-                if len(states) == 2:
-                    done.callback(None)
+            def observe(state: ConnectionState, came: Deferred[str] = came) -> None:
+                if isinstance(state, Disconnected) and not came.called:
+                    came.callback(str(state))
 
-            service = MetricsClientService(reactor, endpoint, lambda event: None, observer=observe)
+            def received(event: Event, came: Deferred[str] = came) -> None:
+                if not came.called:
+                    came.callback("")
+
+            service = MetricsClientService(reactor, endpoint, received, observer=observe)
             service.startService()
-            await done
+            why = await came
             await service.stopService()
-            self.assertIn(says and f"no TLS with it: {says}", states[1])
-            self.assertEqual(bool(states[1]), bool(says))
+            self.assertEqual(bool(why), bool(says), why)
+            self.assertIn(says, why)
             await self.service.stop()
         # What Twisted has to say of it.
         self.flushLoggedErrors()
