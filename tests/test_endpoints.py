@@ -162,6 +162,12 @@ class BadEndpointTests(SynchronousTestCase):
         for text in (None, True, 5000.0, "\u0665\u0660\u0660\u0660"):
             self.assertIn(SYNTAX, self.refused(text))
 
+    def test_sslWithoutName(self) -> None:
+        """Twisted's "ssl:" takes any certificate, but with a name to check."""
+        for text in ("ssl:localhost:5000", "ssl:localhost:5000:caCertsDir=/etc/ssl/certs"):
+            said = self.refused(text, client_endpoint)
+            self.assertIn("ssl: checks no server's name; use tls:HOST:PORT", said)
+
     def test_portTooLarge(self) -> None:
         for text in (65536, "70000", "host:70000", "[::1]:70000", "9" * 10_000):
             self.assertTrue(self.refused(text).endswith("a port is at most 65535"))

@@ -131,6 +131,20 @@ class FileTests(SynchronousTestCase):
         said = self.refused(str(data / "rsa-pss.key"), str(data / "rsa-pss.pem"))
         self.assertIn("is one for RSA-PSS alone", said)
 
+    def test_longChain(self) -> None:
+        """A whole bundle: Twisted's TLS sends 32 KiB of it and waits, and so would every client."""
+        chain = Path(self.good.cert)
+        chain.write_text(chain.read_text() + 100 * Path(self.authority.file).read_text())
+        self.assertIn("are too long together", self.refused(self.good.key, self.good.cert))
+
+    def test_pipe(self) -> None:
+        """A pipe would hold up the program until something is written to it."""
+        pipe = self.mktemp()
+        os.mkfifo(pipe)
+        said = f"cannot read {os.path.abspath(pipe)}: it is not a regular file"
+        self.assertEqual(self.refused(pipe, self.good.cert), said)
+        self.assertEqual(self.refused(self.good.key, pipe), said)
+
     def test_refusedByOpenSSL(self) -> None:
         """It has opinions of its own, which are shown in one line as well."""
         from OpenSSL import SSL
@@ -633,16 +647,15 @@ class ClientTests(TLSTestCase):
         from cryptography import x509
 
         other = "its certificate is for another name"
-        none = (
-            "its certificate names no server (it has no subjectAltName with a host name or address)"
-        )
+        none = "its certificate names no server (no valid host name or address in a subjectAltName)"
+        url = x509.UniformResourceIdentifier("https://metrics.example:5000/")
         for hosts, names, wanted, says in (
             (["metrics.example"], [], "metrics.example", ""),
             (["metrics.example"], [], "METRICS.example", ""),
             (["*.metrics.example"], [], "a.metrics.example", ""),
             (["*.metrics.example"], [], "metrics.example", other),
             (["*.metrics.example"], [], "a.b.metrics.example", other),
-            (["xn--mtrics-bva.example"], [], "m\u00e9trics.example", ""),
+            (["xn--mtrics-bva.example"], [], "M\u00c9trics.example", ""),
             (["127.0.0.1"], [], "127.0.0.1", ""),
             (["::1"], [], "::1", ""),
             (["::1"], [], "127.0.0.1", other),
@@ -655,17 +668,20 @@ class ClientTests(TLSTestCase):
             ([], [], "metrics.example", none),
             ([], [], "127.0.0.1", none),
             ([], [x509.RFC822Name("a@metrics.example")], "metrics.example", none),
-            (
-                [],
-                [x509.UniformResourceIdentifier("https://metrics.example")],
-                "metrics.example",
-                other,
-            ),
+            ([], [url], "metrics.example", none),
             # An address as if it were a name, and wildcards for too much.
-            ([], [x509.DNSName("127.0.0.1")], "127.0.0.1", "a name in its certificate is not"),
-            (["*"], [], "metrics", "a name in its certificate is not valid: "),
-            (["*.example"], [], "metrics.example", "a name in its certificate is not valid: "),
-            (["*.*.example"], [], "a.b.example", "a name in its certificate is not valid: "),
+            ([], [x509.DNSName("127.0.0.1")], "127.0.0.1", none),
+            (["*"], [], "metrics", none),
+            (["*.example"], [], "metrics.example", none),
+            (["*.*.example"], [], "a.b.example", none),
+            # Such names do no harm beside one that is right, and do not stand in for it.
+            (["metrics.example", "*.com"], [url], "metrics.example", ""),
+            (["other.example", "*.com"], [url], "metrics.example", other),
+            (["127.0.0.1"], [x509.DNSName("127.0.0.1")], "127.0.0.1", ""),
+            # What a certificate never has.
+            (["metrics.example"], [], "metrics.example.", ""),
+            (["::1"], [], "::1%lo", ""),
+            (["my_host"], [], "my_host", ""),
         ):
             own = self.authority.issue(hosts, names=names)
             await self.exporter(tls=ServerTLS(own.key, own.cert))
@@ -718,6 +734,32 @@ class ClientTests(TLSTestCase):
             await self.service.stop()
         # What Twisted has to say of it.
         self.flushLoggedErrors()
+
+    async def test_wholeCertificateSkipped(self) -> None:
+        """
+        One name that is not valid makes Twisted's own check accept all the others for any server.
+        """
+        from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+        from twisted.internet.ssl import Certificate, optionsForClientTLS
+
+        own = self.authority.issue(["other.example", "*.com"])
+        await self.exporter(tls=ServerTLS(own.key, own.cert))
+        trust = Certificate.loadPEM(Path(self.authority.file).read_text())
+        endpoint = wrapClientTLS(
+            optionsForClientTLS("metrics.example", trust),
+            TCP4ClientEndpoint(reactor, "127.0.0.1", self.address.port),  # type: ignore[attr-defined]
+        )
+        why: Deferred[str] = Deferred()
+        events: list[Event] = []
+        endpoint.connect(
+            MetricsClientFactory(
+                events.append, lost=lambda protocol, reason: why.callback(explain(reason.value))
+            )
+        )
+        self.assertIn("a name in its certificate is not valid", await why)
+        self.assertEqual(events, [])
+        self.flushLoggedErrors()
+        await self.service.stop()
 
     async def test_selfSigned(self) -> None:
         """One that is from no authority is as foreign as one that is from another."""

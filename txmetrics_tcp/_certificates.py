@@ -9,9 +9,11 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from datetime import datetime, timezone
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+import idna
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -27,7 +29,6 @@ from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
-    optionsForClientTLS,
     platformTrust,
     trustRootFromCertificates,
 )
@@ -35,6 +36,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 _OLDEST = TLSVersion.TLSv1_2
+
+_MAX_CHAIN = 30_000
+
+_NO_NAME = "its certificate names no server (no valid host name or address in a subjectAltName)"
 
 
 class CertificateError(Exception):
@@ -64,41 +69,50 @@ def client_creator(
     @param ca: the authorities that it may be from; None for those that this machine trusts.
     @raise CertificateError: a file cannot be used, or the name is none.
     """
-    own: dict[str, Any] = {"raiseMinimumTo": _OLDEST}
-    if key is not None and certificate is not None:
-        own.update(_identity(key, certificate))
-    trust = platformTrust() if ca is None else _trust(ca)
-    # What cannot be used is to be known now, and not with each connection.
-    _context(trustRoot=trust, **own)
+    own = {} if key is None or certificate is None else _identity(key, certificate)
+    context = _context(trustRoot=platformTrust() if ca is None else _trust(ca), **own)
     try:
-        creator = optionsForClientTLS(name, trust, extraCertificateOptions=own)
-        return _NameCheckingCreator(creator, name)
+        return _ClientTLS(context, name)
     except ValueError:
         # UnicodeError is one of them.
         raise CertificateError(f"{name!r} is no name that a certificate could be for") from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _NameCheckingCreator:
+class _ClientTLS:
     """
-    Checks that a server's certificate is for a name, whatever another creator checks besides.
+    The client's side of TLS: checks that a server's certificate is for a name.
 
-    Twisted accepts a certificate, since 26.4, when service_identity raises its C{CertificateError}:
-    one without any name, or with a name that is not valid, passes for every server.  Here only a
-    certificate that is known to be right passes.
+    Twisted's C{optionsForClientTLS} does it too, but accepts a certificate, since 26.4, when
+    service_identity raises its C{CertificateError}: one without a name, or with one that is not
+    valid, passes for every server.  Here a certificate passes only if a name in it is right.
     """
 
-    def __init__(self, creator: Any, name: str) -> None:
+    def __init__(self, context: SSL.Context, name: str) -> None:
         """
-        @param creator: makes connections that check the authority.
+        @param context: checks the authority.
         @raise ValueError: it is no name that a certificate could be for.
         """
-        self._creator = creator
-        is_address = isIPAddress(name) or isIPv6Address(name)
-        self._wanted = hazmat.IPAddress_ID(name) if is_address else hazmat.DNS_ID(name)
+        self._context = context
+        self._server_name: bytes | None = None
+        self._wanted: hazmat.DNS_ID | hazmat.IPAddress_ID
+        # A certificate has neither the zone of an address nor the last dot of a name.
+        address = name.partition("%")[0]
+        if isIPAddress(address) or isIPv6Address(address):
+            self._wanted = hazmat.IPAddress_ID(address)
+        else:
+            if not name.isascii():
+                name = idna.encode(name, uts46=True).decode()
+            name = name.removesuffix(".")
+            if not all(0 < len(label) < 64 for label in name.split(".")):
+                raise ValueError("a label is empty or too long")
+            self._wanted = hazmat.DNS_ID(name)
+            self._server_name = name.encode()
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection: SSL.Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        connection = SSL.Connection(self._context, None)
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
         # A connection keeps its callback, and its protocol keeps the connection.
         protocol = weakref.ref(tlsProtocol)
 
@@ -109,23 +123,32 @@ class _NameCheckingCreator:
             if not ok or depth != 0:
                 return bool(ok)
             try:
-                hazmat.verify_service_identity(names_in(certificate), [self._wanted], [])
+                hazmat.verify_service_identity(_names_in(certificate), [self._wanted], [])
             except Exception:
                 if (failed := protocol()) is not None:
                     failed.failVerification(Failure())
                 return False
+            if (passed := protocol()) is not None:
+                _checked.add(passed)
             return True
 
         connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
         return connection
 
 
-def names_in(certificate: crypto.X509) -> Any:
-    """
-    The names that a server's certificate is for, as service_identity has them.
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The protocols of TLS whose servers `_ClientTLS` has checked."""
 
-    @raise CertificateNameError: there are none, or one cannot be read.
+
+def check_names(protocol: Any, certificate: crypto.X509) -> None:
     """
+    Check a server's certificate for what Twisted's own check leaves out; see `_ClientTLS`.
+
+    @param protocol: that of TLS.
+    @raise CertificateNameError: there is no name, or one that makes Twisted skip its check.
+    """
+    if protocol in _checked:
+        return
     try:
         names = pyopenssl.extract_patterns(certificate)
     except Exception as error:
@@ -133,10 +156,30 @@ def names_in(certificate: crypto.X509) -> Any:
         said = str(error).rstrip(".")
         raise CertificateNameError(f"a name in its certificate is not valid: {said}") from None
     if not names:
-        raise CertificateNameError(
-            "its certificate names no server (it has no subjectAltName with a host name or address)"
+        raise CertificateNameError(_NO_NAME)
+
+
+def _names_in(certificate: crypto.X509) -> list[Any]:
+    """
+    The host names and addresses that a server's certificate is for; those that are not valid are
+    left out.
+
+    @raise CertificateNameError: there are none.
+    """
+    found: list[Any] = []
+    with suppress(Exception):
+        names = certificate.to_cryptography().extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
         )
-    return names
+        for host in names.value.get_values_for_type(x509.DNSName):
+            with suppress(Exception):
+                found.append(hazmat.DNSPattern.from_bytes(host.encode()))
+        for address in names.value.get_values_for_type(x509.IPAddress):
+            if isinstance(address, IPv4Address | IPv6Address):
+                found.append(hazmat.IPAddressPattern(address))
+    if not found:
+        raise CertificateNameError(_NO_NAME)
+    return found
 
 
 def _context(**options: Any) -> SSL.Context:
@@ -165,6 +208,12 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
         # Whatever is raised (there are several), it is for people who read ASN.1.
         raise CertificateError(f"there is no private key in {key_file}, in PEM") from None
     own, *chain = _certificates(certificate_file)
+    if sum(len(one.public_bytes(Encoding.DER)) for one in (own, *chain)) > _MAX_CHAIN:
+        # Twisted sends no more than 32 KiB before the other side answers, and would wait for that.
+        raise CertificateError(
+            f"the certificates in {certificate_file} are too long together; keep the first, and"
+            " those that lead to its authority"
+        )
     now = datetime.now(timezone.utc)
     if now > own.not_valid_after_utc:
         raise CertificateError(
@@ -236,6 +285,9 @@ def _certificates(file: Path) -> list[x509.Certificate]:
 
 def _read(file: Path) -> bytes:
     try:
+        if file.exists() and not file.is_file():
+            # Reading a pipe, say, would wait for who writes to it.
+            raise CertificateError(f"cannot read {file}: it is not a regular file")
         return file.read_bytes()
     except OSError as error:
         raise CertificateError(f"cannot read {file}: {error.strerror}") from None

@@ -88,7 +88,7 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
         reactor,
         text,
         _client_at,
-        clientFromString,
+        _client_from_string,
         IStreamClientEndpointStringParserWithReactor,
     )
     return endpoint
@@ -176,6 +176,14 @@ def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:
     if text.startswith("unix:"):
         reactor = UnixReactor(reactor)
     endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    return endpoint
+
+
+def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
+    if text.startswith("ssl:") and ":hostname=" not in text:
+        # Twisted would take any certificate.
+        raise ValueError("ssl: checks no server's name; use tls:HOST:PORT, or add hostname=NAME")
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
     return endpoint
 
 

@@ -173,7 +173,7 @@ def check_server(transport: Any) -> None:
         return
     certificates = _certificates()
     try:
-        certificates.names_in(certificate)
+        certificates.check_names(getattr(transport, "untapped", transport), certificate)
     except certificates.CertificateNameError as error:
         raise TLSError(str(error)) from None
 
