@@ -382,8 +382,9 @@ class MetricsProtocol(ArrivingProtocol):
             if call is not None:
                 call.cancel()
         self._knock = self._overdue = self._death = None
-        account = self.stats()
+        # First of all: other threads go on recording.
         self._left = self._exporter.counts()
+        account = self.stats()
         # All that was neither written nor dropped, also what an exception kept from being pending.
         self._discarded = account.recorded - (
             account.dropped_incoming + account.dropped + account.written
