@@ -4,7 +4,6 @@ Totals are always true: at connect, after losses, whatever happened before.
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import socket
@@ -225,7 +224,6 @@ class IdleTests(TruthTestCase):
                 client.read_all(self.reactor)
             self.reactor.advance(1)
         factory.recorder._handle.cache_clear()
-        gc.collect()
         self.assertEqual(factory.recorder.snapshot(), {})
 
     def test_comesBackThroughANewHandle(self) -> None:
@@ -479,7 +477,6 @@ class Machine(RuleBasedStateMachine):
     def forget_handles(self) -> None:
         """What records makes new ones, of series that may have been forgotten meanwhile."""
         self.factory.recorder._handle.cache_clear()
-        gc.collect()
 
     @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))
     def sample(self, n: int) -> None:
