@@ -5,6 +5,7 @@ place, and then the others have exact totals and exact accounts.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from txmetrics_tcp import (
     _server,
     encode_metadata,
 )
+from txmetrics_tcp._incoming import MAX_SLACK, Incoming
 from txmetrics_tcp._recording import Chunk
 from txmetrics_tcp._replay import ReplayFactory
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -497,6 +499,76 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(len(self.logged), 1)
         self.assertEqual(self.factory._wanting, {})
         self.assertEqual([call.func for call in self.reactor.getDelayedCalls()][1:], [])
+
+
+class BrokenDrainTests(SynchronousTestCase):
+    """Something is raised where a drain is about all clients."""
+
+    def setUp(self) -> None:
+        self.patch(MetricsFactory, "_log", Logger(namespace="test", observer=LogPublisher()))
+        self.reactor = FakeReactor()
+        self.factory = MetricsFactory(
+            self.reactor, own_metrics=False, in_reactor_thread=lambda: False
+        )
+
+    def once(self, owner: type, method: str, error: BaseException) -> None:
+        """Let a method raise, the next time that it is called."""
+        original = getattr(owner, method)
+
+        def fails(*arguments: Any, **more: Any) -> None:
+            self.patch(owner, method, original)
+            raise error
+
+        self.patch(owner, method, fails)
+
+    def test_asTheFirstMarkComes(self) -> None:
+        """A client that has just connected has its totals all the same, an older one as well."""
+        for error in (RuntimeError(), MemoryError(), KeyboardInterrupt()):
+            old = FakeClient(self.factory)
+            counter = self.factory.recorder.counter("c")
+            counter.increment(5)
+            old.read_all(self.reactor)
+            new = FakeClient(self.factory)
+            self.assertEqual(len(self.factory._asked), 1)
+            self.once(Incoming, "take", error)
+            with contextlib.suppress(KeyboardInterrupt):
+                self.reactor.settle()
+            self.reactor.advance(1)
+            counter.increment()
+            for client in (old, new):
+                self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+                client.transport.lose()
+
+    def test_noMemoryToApply(self) -> None:
+        """An event that could not be applied to the totals is, with the next fold."""
+        for connected in (True, False):
+            counter = self.factory.recorder.counter("c", connected=connected)
+            client = FakeClient(self.factory) if connected else None
+            if client is not None:
+                client.read_all(self.reactor)
+            counter.increment(3)
+            self.once(Incoming, "_first_in_fold", MemoryError())
+            if client is None:
+                for _ in range(2 * MAX_SLACK):
+                    counter.increment(0)
+            self.reactor.settle()
+            self.reactor.advance(1)
+            self.assertEqual(self.factory.recorder.snapshot()[counter.key], 3)
+            if client is not None:
+                self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+                client.transport.lose()
+
+    def test_lossReport(self) -> None:
+        """A report of losses that had no timer can be closed."""
+        self.patch(_losses.LossReport, "_log", Logger(namespace="test", observer=LogPublisher()))
+        report = _losses.LossReport(self.reactor, "here")
+        report.lost(1)
+        self.reactor.advance(3)
+        report.lost(1)
+        self.once(FakeReactor, "callLater", MemoryError())
+        self.assertRaises(MemoryError, self.reactor.advance, 3)
+        report.close()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class ReplayTests(SynchronousTestCase):

@@ -220,6 +220,20 @@ class OutletTests(SocketTestCase):
         self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), Outlet)
 
 
+class InterruptedOutletTests(SynchronousTestCase):
+    def test_interrupted(self) -> None:
+        """A transport whose `write` raises is closed: it is unknown how much it has taken."""
+
+        def interrupted(data: bytes) -> None:
+            raise KeyboardInterrupt
+
+        for send in (Outlet.send, Outlet.send_later):
+            transport = PausingTransport()
+            self.patch(transport, "write", interrupted)
+            self.assertRaises(KeyboardInterrupt, send, Outlet(transport), b"x")
+            self.assertTrue(transport.aborted)
+
+
 class ClientTests(SocketTestCase):
     """A client of an exporter, over a socket."""
 

@@ -465,8 +465,8 @@ class MetricsFactory(ServerFactory):
         clients, nor a mark those that it was for.
         """
         self._wanting.update(dict.fromkeys(self._asked))
+        # The mark on its way is not asked for any longer, since it may be gone.
         self._asked.clear()
-        self._mark = None
         for_each(self._clients, lambda client: client.resync(self._metadata))
 
     def _drain_at_once(self) -> bool:
