@@ -220,8 +220,7 @@ class FoldTests(IncomingTestCase):
 
     def test_returnWithRoomForOne(self) -> None:
         """What says the value of a series that returns takes the room that there is, if any."""
-        # The other one begins with a value, too, since it may be one that was forgotten.
-        for before, kept in ((0, 2), (1, 1), (2, 0)):
+        for before, kept in ((0, 2), (1, 2), (2, 1), (3, 0)):
             totals = Totals(idle_after=0)
             incoming = self.incoming(buffer_size=3, totals=totals)
             counter = self.counter(incoming)

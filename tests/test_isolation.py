@@ -60,7 +60,7 @@ class Trap:
     def wrap(self, whose: str, function: _F) -> _F:
         def wrapped(*args: Any, **more: Any) -> Any:
             caller = sys._getframe(1)
-            # What is raised in waking is for who records: a signal handler's, say.
+            # What is raised in waking is for the caller: a signal handler raises it, say.
             wakes = caller.f_code.co_name == "will_come"
             if not self.armed or not is_library(caller.f_globals["__name__"]) or wakes:
                 return function(*args, **more)

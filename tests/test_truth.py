@@ -16,7 +16,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, bits, counter_key, truth
-from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, TcpBuilder, decode
+from txmetrics_tcp import (
+    Key,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    TcpBuilder,
+    _totals,
+    decode,
+)
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -217,7 +225,7 @@ class IdleTests(TruthTestCase):
     """Series that have not changed for long."""
 
     def forgotten(self, factory: MetricsFactory, *clients: FakeClient) -> None:
-        """Time passes in which nothing happens, and nobody holds on to a handle."""
+        """Time passes without events, and the handles are released."""
         for _ in range(3):
             self.reactor.settle()
             for client in clients:
@@ -242,16 +250,41 @@ class IdleTests(TruthTestCase):
             self.assertEqual(reader.bits(), truth(factory))
             self.assertEqual(sorted(reader.totals.values()), [1, 1])
 
-    def test_newOnesBeforeAnyIsForgotten(self) -> None:
-        """As long as none was forgotten, a new series costs no event of its own."""
+    def test_newOnes(self) -> None:
+        """A series that no client can know costs no event of its own."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
-        factory.recorder.counter("c").increment()
-        [metric] = client.read_all(self.reactor).metrics
-        self.assertEqual(metric.operation, Operation.INCREMENT_COUNTER)
+        for name in "ab":
+            factory.recorder.counter(name).increment(5)
+            [*_, metric] = client.read_all(self.reactor).metrics
+            self.assertEqual((metric.operation, metric.value), (Operation.INCREMENT_COUNTER, 5))
+            self.forgotten(factory, client)
+        self.assertEqual(len(client.reader.metrics), 2)
+        # No client that knows them is connected any longer.
+        client.transport.lose()
+        client = FakeClient(factory)
+        factory.recorder.counter("a").increment(5)
+        self.assertEqual(client.read_all(self.reactor).values("a"), [5])
+
+    def test_tooMany(self) -> None:
+        """Where too many were forgotten to know them all, each new one may be one of them."""
+        self.patch(_totals, "MAX_FORGOTTEN", 2)
+        factory = self.factory(idle_after=1)
+        client = FakeClient(factory)
+        for name in "abc":
+            factory.recorder.counter(name).increment(7)
+        self.forgotten(factory, client)
+        for name in "ad":
+            factory.recorder.counter(name).increment()
+        reader = client.read_all(self.reactor)
+        self.assertEqual((reader.values("a"), reader.values("d")), ([7, 0, 1], [0, 1]))
+        self.assertEqual(
+            {key: value for key, value in reader.bits().items() if key.name in "ad"},
+            truth(factory),
+        )
 
     def test_withoutClients(self) -> None:
-        """They make room for others, and leave the snapshot, though nobody is connected."""
+        """They make room for others and leave the snapshot while no clients are connected."""
         factory = self.factory(idle_after=1, max_series=5)
         factory.doStart()
         for i in range(5):
@@ -270,7 +303,7 @@ class IdleTests(TruthTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_nothingToForget(self) -> None:
-        """Where no series is ever left out, nothing happens while nobody is connected."""
+        """Where no series expires, nothing happens while no clients are connected."""
         factory = self.factory()
         factory.doStart()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -418,7 +451,7 @@ class Machine(RuleBasedStateMachine):
             monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: self.on_reactor_thread,
         )
-        # So that time passes for series while nobody is connected, too.
+        # So that time passes for series while no clients are connected, too.
         self.factory.doStart()
         self.alive: list[FakeClient] = []
 

@@ -361,6 +361,8 @@ class Incoming(Sink):
             self._ready.clear()
             self._waiting = 0
             self._dropped_since = None
+            if self._totals is not None:
+                self._totals.no_clients()
 
     def stop(self) -> None:
         """Take no more events; those that are in already can still be taken."""
@@ -705,7 +707,7 @@ class Incoming(Sink):
         series.total = series.value()
         if not series.retained and self._totals is not None:
             self._totals.admit(series)
-            if series.retained and (series.epoch or self._totals.forgotten):
+            if series.retained and (series.epoch or self._totals.may_be_known(series)):
                 said = (series, SET_OPERATION[series.key.kind], series.total, stamp)
         series.epoch = epoch
         return said

@@ -17,6 +17,12 @@ from txmetrics_tcp._sink import Entry, Series, Sink
 DEFAULT_MAX_SERIES = 10_000
 """How many series are retained unless told otherwise."""
 
+MAX_FORGOTTEN = 50_000
+"""
+How many series that are no longer retained are known by their keys.  Beyond that, every new series
+counts as one that clients may know.
+"""
+
 Number = int | float
 
 
@@ -80,8 +86,6 @@ class Totals:
 
     @ivar refused: how many series found no room.
     @ivar idle_after: after how many seconds without a change a series is no longer retained.
-    @ivar forgotten: whether any series is no longer retained.  One that comes back through a new
-        handle begins at 0, which who has known it must be told.
     """
 
     def __init__(self, max_series: int = DEFAULT_MAX_SERIES, idle_after: float | None = None):
@@ -95,7 +99,9 @@ class Totals:
         # Strongly: a value must outlive the handle that made it.
         self._retained: dict[StreamedSeries, None] = {}
         self.refused = 0
-        self.forgotten = False
+        # The hashes of the keys of series that connected clients may know and that are no longer
+        # retained; None if they are too many.
+        self._forgotten: set[int] | None = set()
         # (time, epoch): what had changed by when, so that no event needs a second clock.
         self._history: deque[tuple[float, int]] = deque()
 
@@ -143,7 +149,18 @@ class Totals:
             for series in [one for one in self._retained if one.epoch <= idle]:
                 del self._retained[series]
                 series.retained = False
-                self.forgotten = True
+                if self._forgotten is not None:
+                    self._forgotten.add(hash(series.key))
+            if self._forgotten is not None and len(self._forgotten) > MAX_FORGOTTEN:
+                self._forgotten = None
+
+    def may_be_known(self, series: StreamedSeries) -> bool:
+        """Whether a client that is connected may have another value of a series than its own."""
+        return self._forgotten is None or hash(series.key) in self._forgotten
+
+    def no_clients(self) -> None:
+        """No clients are connected, and so none knows a series."""
+        self._forgotten = set()
 
 
 def overlay(
