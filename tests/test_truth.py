@@ -260,9 +260,15 @@ class IdleTests(TruthTestCase):
             self.assertEqual((metric.operation, metric.value), (Operation.INCREMENT_COUNTER, 5))
             self.forgotten(factory, client)
         self.assertEqual(len(client.reader.metrics), 2)
-        # No client that knows them is connected any longer.
+        # No client that knows them is connected any longer; others expire meanwhile.
         client.transport.lose()
+        factory.recorder.counter("c").increment()
+        factory.doStart()
+        self.reactor.pump([1] * 4)
+        factory.recorder._handle.cache_clear()
         client = FakeClient(factory)
+        factory.recorder.counter("c").increment(3)
+        self.assertEqual(client.read_all(self.reactor).values("c"), [3])
         factory.recorder.counter("a").increment(5)
         self.assertEqual(client.read_all(self.reactor).values("a"), [5])
 

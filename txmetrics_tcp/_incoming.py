@@ -346,6 +346,8 @@ class Incoming(Sink):
             # What was recorded while nobody listened belongs to the totals alone.
             self._fold_all_unheard()
             self._repeats = REPEATS
+            if self._totals is not None:
+                self._totals.first_client()
             self._streaming = True
             self.stamped = True
             self.open = True
@@ -361,8 +363,6 @@ class Incoming(Sink):
             self._ready.clear()
             self._waiting = 0
             self._dropped_since = None
-            if self._totals is not None:
-                self._totals.no_clients()
 
     def stop(self) -> None:
         """Take no more events; those that are in already can still be taken."""
@@ -700,7 +700,7 @@ class Incoming(Sink):
         Something happens to a series for the first time in a fold.
 
         @return: an event to be said before it: who connected while the series was not retained
-            does not know its value, and who was there before it was forgotten knows another.
+            does not know its value, and clients from before it expired know another.
         """
         said = None
         # Sums are let grow within a fold, and brought back to 64 bits here, in the next.

@@ -158,8 +158,8 @@ class Totals:
         """Whether a client that is connected may have another value of a series than its own."""
         return self._forgotten is None or hash(series.key) in self._forgotten
 
-    def no_clients(self) -> None:
-        """No clients are connected, and so none knows a series."""
+    def first_client(self) -> None:
+        """A client connects, and no other is connected: it knows no series that has expired."""
         self._forgotten = set()
 
 
