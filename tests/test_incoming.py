@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 from unittest import mock
 
@@ -19,6 +19,7 @@ from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, _incomin
 from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import (
     BATCH,
+    FREE_REPEATS,
     REPEATS,
     Incoming,
     Taken,
@@ -376,9 +377,11 @@ class RecordManyTests(IncomingTestCase):
                 histogram.record_many(2, 10**9)
                 histogram.record(3)
                 values = self.take_all(incoming)
-                self.assertEqual(values, [2.0] * (1 + REPEATS) + [3.0])
+                self.assertEqual(values, [2.0] * (FREE_REPEATS + REPEATS) + [3.0])
             self.assertEqual(
-                incoming.counts(), (2 * 10**9 + 2, 2 * (10**9 - 1 - REPEATS), 0), buffer_size
+                incoming.counts(),
+                (2 * 10**9 + 2, 2 * (10**9 - FREE_REPEATS - REPEATS), 0),
+                buffer_size,
             )
 
     def test_manyHugeCounts(self) -> None:
@@ -393,14 +396,28 @@ class RecordManyTests(IncomingTestCase):
         while incoming.more():
             taken += self.take(incoming)
             folds += 1
-        self.assertLessEqual(folds, 2 + (1000 + REPEATS) // BATCH)
-        self.assertEqual((taken.count(2.0), taken.count(3.0)), (500 + REPEATS, 500))
+        streamed = 500 * FREE_REPEATS + REPEATS
+        self.assertLessEqual(folds, 2 + (500 + streamed) // BATCH)
+        self.assertEqual((taken.count(2.0), taken.count(3.0)), (streamed, 500))
         recorded, dropped, waiting = incoming.counts()
         self.assertEqual((recorded, waiting), (500 * U64_MAX + 500, 0))
         self.assertEqual(recorded - dropped, len(taken))
 
+    def test_manySmallCounts(self) -> None:
+        """Counts of everyday use are streamed as single samples would be, however many calls."""
+        incoming = self.incoming(buffer_size=10)
+        histogram = self.histogram(incoming)
+        for _ in range(10):
+            histogram.record_many(2, FREE_REPEATS)
+        self.assertEqual(self.take_all(incoming), [2.0] * 10 * FREE_REPEATS)
+        incoming = self.incoming(buffer_size=None)
+        histogram = self.histogram(incoming)
+        for _ in range(2000):
+            histogram.record_many(2, 30)
+        self.assertEqual(self.take_all(incoming), [2.0] * 60_000)
+
     @given(
-        st.lists(st.one_of(st.none(), st.integers(1, 3 * REPEATS)), max_size=30),
+        st.lists(st.one_of(st.none(), st.integers(1, 3 * REPEATS)), max_size=12),
         st.integers(1, 30),
         st.booleans(),
     )
@@ -432,6 +449,32 @@ class RecordManyTests(IncomingTestCase):
             histogram.record(1)
         incoming.start_streaming()
         self.assertEqual(incoming.counts(), (11 * 2**40 + 11, 0, 0))
+
+    def test_restUnheard(self) -> None:
+        """What was for later batches counts as well when the last client leaves before."""
+        incoming = self.incoming(totals=Totals())
+        histogram = self.histogram(incoming)
+        histogram.record_many(1, 2 * BATCH)
+        self.take(incoming)
+        incoming.stop_streaming()
+        incoming.start_streaming()
+        self.assertEqual(incoming.counts(), (2 * BATCH, 0, 0))
+
+    def test_describedMeanwhile(self) -> None:
+        """A description that another thread makes meanwhile takes no other's place."""
+        incoming = self.incoming()
+
+        class Describing(dict[object, bytes]):
+            def __iter__(self) -> Iterator[object]:
+                names = list(super().__iter__())
+                incoming.describe(Metadata(MetricKind.COUNTER, "later"))
+                return iter(names)
+
+        incoming._described = Describing()  # type: ignore[assignment]
+        for name in "abc":
+            incoming.describe(Metadata(MetricKind.COUNTER, name))
+        self.assertEqual([name for _, name in incoming.take_described()], ["a", "b", "c"])
+        self.assertEqual([name for _, name in incoming.take_described()], ["later"])
 
 
 class ReentrancyTests(IncomingTestCase):

@@ -14,6 +14,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, LogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, Reader, truth
@@ -455,6 +456,29 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.factory._present, {})
         self.successResultOf(self.factory.stop())
 
+    def test_lastOneFailsAtTheEnd(self) -> None:
+        """Nothing is left to be called when the last client fails as the exporter stops."""
+        bad = self.failing("")
+        self.connect(bad)
+        self.reactor.settle()
+        type(bad).failing = "loseConnection"
+        self.successResultOf(self.factory.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_goneAtTheBeginning(self) -> None:
+        """A transport may report the end of the connection while the client is greeted."""
+
+        class Ending(PausingTransport):
+            def registerProducer(self, producer: Any, streaming: bool) -> None:
+                super().registerProducer(producer, streaming)
+                self.lose()
+
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 54321))
+        transport = Ending()
+        transport.connect(protocol)
+        self.assertEqual((self.factory._clients, self.factory._present), ({}, {}))
+        self.successResultOf(self.factory.stop())
+
     def test_neverSaysThatItIsGone(self) -> None:
         """
         A transport that does not say that its connection is gone does not hold up the end for
@@ -505,7 +529,9 @@ class BrokenDrainTests(SynchronousTestCase):
     """Something is raised where a drain is about all clients."""
 
     def setUp(self) -> None:
-        self.patch(MetricsFactory, "_log", Logger(namespace="test", observer=LogPublisher()))
+        quiet = Logger(namespace="test", observer=LogPublisher())
+        for owner in (MetricsFactory, _losses.LossReport, _refusals.RefusalLog):
+            self.patch(owner, "_log", quiet)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
             self.reactor, own_metrics=False, in_reactor_thread=lambda: False
@@ -558,9 +584,75 @@ class BrokenDrainTests(SynchronousTestCase):
                 self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
                 client.transport.lose()
 
+    def test_stopping(self) -> None:
+        """An exporter without clients stops though its last drain breaks off."""
+        for error in (MemoryError(), RuntimeError()):
+            self.once(Incoming, "take", error)
+            self.successResultOf(self.factory.stop())
+            self.factory.startFactory()
+
+    def test_noProgress(self) -> None:
+        """While there is no memory, the reactor is not kept busy: the next tick tries again."""
+        client = FakeClient(self.factory)
+        client.read_all(self.reactor)
+
+        def fails(*arguments: object) -> None:
+            drains.append(1)
+            raise MemoryError
+
+        drains: list[int] = []
+        patch = self.patch(Incoming, "_first_in_fold", fails)
+        counter = self.factory.recorder.counter("c")
+        counter.increment(5)
+        self.reactor.settle()
+        self.reactor.pump([1] * 3)
+        self.assertLess(len(drains), 10)
+        patch.restore()
+        self.reactor.advance(1)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+        self.assertEqual(client.reader.totals[counter.key], 5)
+
+    def test_goneMeanwhile(self) -> None:
+        """A client that is disconnected for want of memory is not brought up to date."""
+        stuck = FakeClient(self.factory, limit=1)
+        counter = self.factory.recorder.counter("c")
+        for _ in range(5):
+            counter.increment()
+            self.reactor.settle()
+        self.factory.out_of_memory(Failure(MemoryError()))
+        self.assertTrue(stuck.transport.aborted)
+        before = stuck.protocol.stats()
+        stuck.protocol.resync({})
+        self.assertEqual(stuck.protocol.stats(), before)
+        self.assertEqual(before.recorded, before.dropped + before.written + before.discarded)
+
+    def test_putOffAtTheEnd(self) -> None:
+        """A client whose events were put off has exact totals when the exporter stops."""
+        client = FakeClient(self.factory)
+        client.read_all(self.reactor)
+        counter = self.factory.recorder.counter("c")
+        self.once(_encoder.Encoder, "encode", MemoryError())
+        counter.increment(5)
+        self.reactor.settle()
+        stopped = self.factory.stop(5)
+        self.reactor.settle()
+        self.assertNoResult(stopped)
+        self.reactor.advance(1)
+        self.assertEqual(client.read_all(self.reactor).totals[counter.key], 5)
+        self.successResultOf(stopped)
+
+    def test_markIsReleased(self) -> None:
+        """What a client was given at the beginning is not kept for longer than that."""
+        self.factory.recorder.counter("c").increment()
+        client = FakeClient(self.factory)
+        client.read_all(self.reactor)
+        self.assertIsNone(self.factory._mark)
+        client = FakeClient(self.factory)
+        client.transport.lose()
+        self.assertEqual(len(self.factory._clients), 1)
+
     def test_lossReport(self) -> None:
         """A report of losses that had no timer can be closed."""
-        self.patch(_losses.LossReport, "_log", Logger(namespace="test", observer=LogPublisher()))
         report = _losses.LossReport(self.reactor, "here")
         report.lost(1)
         self.reactor.advance(3)

@@ -230,8 +230,10 @@ class InterruptedOutletTests(SynchronousTestCase):
         for send in (Outlet.send, Outlet.send_later):
             transport = PausingTransport()
             self.patch(transport, "write", interrupted)
-            self.assertRaises(KeyboardInterrupt, send, Outlet(transport), b"x")
+            producer = mock.Mock()
+            self.assertRaises(KeyboardInterrupt, send, Outlet(transport, producer), b"x")
             self.assertTrue(transport.aborted)
+            producer.stopProducing.assert_called_once_with()
 
 
 class ClientTests(SocketTestCase):

@@ -26,6 +26,7 @@ from txmetrics_tcp import (
     decode,
 )
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
+from txmetrics_tcp._totals import Totals
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -271,6 +272,39 @@ class IdleTests(TruthTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), [3])
         factory.recorder.counter("a").increment(5)
         self.assertEqual(client.read_all(self.reactor).values("a"), [5])
+
+    def test_lostBefore(self) -> None:
+        """A series of which a client has lost events expires when that has been repaired."""
+        factory = self.factory(idle_after=1)
+        client = FakeClient(factory, limit=1)
+        series = factory.recorder.counter("a")
+        for _ in range(20):
+            series.increment()
+            self.reactor.settle()
+        for _ in range(3):
+            self.reactor.advance(1)
+            self.reactor.settle()
+        self.assertEqual(len(factory.recorder.snapshot()), 1)
+        self.assertEqual(client.read_all(self.reactor).totals[series.key], 20)
+        self.reactor.pump([1] * 3)
+        self.assertEqual(factory.recorder.snapshot(), {})
+
+    def test_noRoomToComeBack(self) -> None:
+        """One that comes back and is no longer retained begins with its value as well."""
+        factory = self.factory(idle_after=1, max_series=1)
+        client = FakeClient(factory)
+        factory.recorder.counter("a").increment(5)
+        self.forgotten(factory, client)
+        factory.recorder.counter("b").increment()
+        factory.recorder.counter("a").increment()
+        self.assertEqual(client.read_all(self.reactor).values("a"), [5, 0, 1])
+
+    def test_longTimes(self) -> None:
+        """What is remembered of when a series changed does not grow with the time."""
+        totals = Totals(idle_after=100_000.0)
+        for second in range(20_000):
+            totals.forget_idle(second, second)
+        self.assertLess(len(totals._history), 1001)
 
     def test_tooMany(self) -> None:
         """Where too many were forgotten to know them all, each new one may be one of them."""

@@ -124,14 +124,14 @@ class ArrivingProtocol(Protocol):
         with suppress(Exception):
             self.abort()
         with suppress(Exception):
-            self.connectionLost(failure)
-        with suppress(Exception):
             self._door.turn_away(
                 self,
                 f"of an error ({type(failure.value).__name__})",
                 f": {said}" if said else "",
                 failure,
             )
+        with suppress(Exception):
+            self.connectionLost(failure)
 
     def hang_up(self) -> None:
         """Close the connection once what was written is sent."""

@@ -44,11 +44,12 @@ class Batch:
         All of it, in pieces as `chunk` makes them; with each, the index of the first frame behind.
         """
         if self._chunks is None:
-            self._chunks = []
+            chunks: list[tuple[bytes, int]] = []
             behind = 0
             while behind < self.size:
-                self._chunks.append(self.chunk(behind, CHUNK))
-                behind = self._chunks[-1][1]
+                chunks.append(self.chunk(behind, CHUNK))
+                behind = chunks[-1][1]
+            self._chunks = chunks
         return self._chunks
 
     def end(self, behind: int) -> int:

@@ -39,6 +39,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat, starmap
+from numbers import Integral, Real
 from operator import length_hint
 from typing import Any, NamedTuple
 
@@ -61,12 +62,16 @@ held for long.
 MAX_SLACK = 1024
 """The length that the log may reach before recording threads fold it themselves."""
 
-REPEATS = 10_000
+FREE_REPEATS = 100
+REPEATS = 50_000
 """
-How many samples of `Histogram.record_many` beyond the first of each are streamed at most until the
-log has been empty again.  The rest is dropped and counted: with a count of a billion, all that is
-recorded behind it would otherwise wait for an hour.
+Of each call of `Histogram.record_many`, C{FREE_REPEATS} samples are streamed like any other events;
+beyond that, C{REPEATS} for all calls together, until the log has been empty again.  The rest is
+dropped and counted: events behind a count of a billion would otherwise wait for an hour.
 """
+
+_REST: Any = object()
+"""In an `Entry`, stands for the part of a `RECORD_MANY` that is for later batches."""
 
 WAIT = 0.000_5
 WAITS = 100
@@ -111,11 +116,11 @@ def at_least(name: str, least: int, value: Any) -> int:
     @raise TypeError: it is no whole number.
     @raise ValueError: it is below what makes sense.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
-    return value
+    return int(value)
 
 
 def seconds_from(name: str, least: float, value: Any) -> float:
@@ -125,7 +130,7 @@ def seconds_from(name: str, least: float, value: Any) -> float:
     @raise TypeError: it is no number.
     @raise ValueError: it is below what makes sense, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
@@ -363,6 +368,7 @@ class Incoming(Sink):
             self._ready.clear()
             self._waiting = 0
             self._dropped_since = None
+            self._failure = None
 
     def stop(self) -> None:
         """Take no more events; those that are in already can still be taken."""
@@ -392,13 +398,8 @@ class Incoming(Sink):
 
     def take_described(self) -> dict[tuple[MetricKind, str], bytes]:
         """The descriptions that came since the last call, encoded."""
-        taken = {}
-        # As many as there are now: another thread may go on describing.  `popitem` is atomic, and
-        # takes the newest, so that a later description of the same metric wins here too.
-        for _ in range(len(self._described)):
-            name, frame = self._described.popitem()
-            taken[name] = frame
-        return dict(reversed(taken.items()))
+        # Those of now: another thread may go on describing.  To copy the keys is atomic.
+        return {name: self._described.pop(name) for name in list(self._described)}
 
     def take(self) -> Taken:
         """
@@ -446,18 +447,24 @@ class Incoming(Sink):
             self._ready.append(mark)
         return mark
 
-    def forget_idle(self, now: float) -> None:
+    def forget_idle(self, now: float, needed: int | None = None) -> None:
         """
         Let go of the series that have not changed for long.
 
         @param now: in seconds, on a clock that does not jump.
+        @param needed: the number of the first fold of which a client may still need totals.
         """
         if self._totals is not None:
             with self._held():
                 if not self._streaming:
                     # No drain comes to do it.
                     self._fold_all_unheard()
-                self._totals.forget_idle(now, self._epoch)
+                pending = [one.since for one in self._ready if isinstance(one, Batch)]
+                if self._dropped_since is not None:
+                    pending.append(self._dropped_since)
+                if needed is not None:
+                    pending.append(needed)
+                self._totals.forget_idle(now, self._epoch, min(pending, default=None))
 
     @property
     def has_totals(self) -> bool:
@@ -604,19 +611,18 @@ class Incoming(Sink):
                     series.total += value
                 elif operation in APPLY:
                     series.total = APPLY[operation](series.total, value)
-                elif operation is RECORD_MANY:
+                elif operation is RECORD_MANY or operation is _REST:
                     value, count = value
                     entry = (series, _RECORD_HISTOGRAM, value, stamp)
-                    repeats = min(count - 1, self._repeats)
-                    fitting = min(repeats, max(0, left - 1))
-                    self._repeats -= fitting
-                    if fitting < repeats and not drops:
-                        # The others are for the next batch, the first of them paid for now.
-                        rest = repeats - fitting
-                        self._repeats -= 1
-                        log.appendleft((series, RECORD_MANY, (value, rest), stamp))
-                        count -= rest
-                    more += count - 1
+                    allowed = count
+                    if count > FREE_REPEATS and operation is RECORD_MANY and not drops:
+                        allowed = min(count, FREE_REPEATS + self._repeats)
+                        self._repeats -= allowed - FREE_REPEATS
+                    fitting = min(allowed - 1, max(0, left - 1))
+                    rest = 0 if drops else allowed - 1 - fitting
+                    if rest:
+                        log.appendleft((series, _REST, (value, rest), stamp))
+                    more += count - 1 - rest
                     kept.extend(repeat(entry, fitting))
                     left -= fitting
                 applied += 1
@@ -628,8 +634,9 @@ class Incoming(Sink):
             if not log:
                 self._repeats = REPEATS
         except MemoryError as error:
-            # What is not in the totals yet will be, with the next fold.
-            self._failure = error
+            # What is not in the totals yet will be, with the next fold.  Without the traceback,
+            # which holds all that is here.
+            self._failure = error.with_traceback(None)
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
         finally:
@@ -649,7 +656,7 @@ class Incoming(Sink):
             self._drop(len(entries), epoch)
             if not isinstance(error, MemoryError):
                 raise
-            self._failure = error
+            self._failure = error.with_traceback(None)
         else:
             self._waiting += len(ends)
 
@@ -679,11 +686,11 @@ class Incoming(Sink):
                     series.total += value
                 elif operation in apply:
                     series.total = apply[operation](series.total, value)
-                elif operation is RECORD_MANY:
+                elif operation is RECORD_MANY or operation is _REST:
                     more += value[1] - 1
         except MemoryError as error:
             # As in `_fold`: what raises here has not been applied.
-            self._failure = error
+            self._failure = error.with_traceback(None)
             log.appendleft((series, operation, value, _stamp))
             more -= 1
         finally:
@@ -707,7 +714,7 @@ class Incoming(Sink):
         series.total = series.value()
         if not series.retained and self._totals is not None:
             self._totals.admit(series)
-            if series.retained and (series.epoch or self._totals.may_be_known(series)):
+            if series.retained if series.epoch else self._totals.may_be_known(series):
                 said = (series, SET_OPERATION[series.key.kind], series.total, stamp)
         series.epoch = epoch
         return said

@@ -275,6 +275,7 @@ class MetricsProtocol(ArrivingProtocol):
         memory again.
         """
         if self._joined is not None:
+            self._lost_since = 0
             self._owed.clear()
             self._totals.clear()
             self._events.clear()
@@ -285,6 +286,8 @@ class MetricsProtocol(ArrivingProtocol):
 
         @param frames: the descriptions, of which some may not have been sent.
         """
+        if not self._connected:
+            return
         account = self.stats()
         handled = account.dropped_incoming + account.dropped + account.written + account.waiting
         if account.recorded > handled:
@@ -302,6 +305,12 @@ class MetricsProtocol(ArrivingProtocol):
     def flushing(self) -> bool:
         """Whether it is being sent what waits, so that nothing may be added to that."""
         return self._flushing
+
+    @property
+    def needed_since(self) -> int | None:
+        """The number of the first fold of which it may still need totals; None for none."""
+        since = [self._lost_since, self._asked_since, self._events.since if self._events else None]
+        return min((one for one in since if one is not None), default=None)
 
     def finish(self) -> None:
         """Close the connection once what waits has been sent."""
@@ -361,7 +370,9 @@ class MetricsProtocol(ArrivingProtocol):
         self._outlet = outlet(self.transport, self)
         self.transport.registerProducer(self, self._outlet.streaming)  # type: ignore[attr-defined]
         self.owe({None: self._exporter.status(0, 0)})
-        self._exporter.client_connected(self)
+        # Unless its transport has just reported the end of the connection.
+        if self._connected:
+            self._exporter.client_connected(self)
 
     def readConnectionLost(self) -> None:
         """
@@ -378,21 +389,24 @@ class MetricsProtocol(ArrivingProtocol):
     def end(self) -> None:
         self._connected = False
         self._paused = True
-        for call in (self._knock, self._overdue, self._death):
-            if call is not None:
-                call.cancel()
-        self._knock = self._overdue = self._death = None
-        # First of all: other threads go on recording.
-        self._left = self._exporter.counts()
-        account = self.stats()
-        # All that was neither written nor dropped, also what an exception kept from being pending.
-        self._discarded = account.recorded - (
-            account.dropped_incoming + account.dropped + account.written
-        )
-        self._owed.clear()
-        self._totals.clear()
-        self._events.clear()
-        self._exporter.client_disconnected(self)
+        try:
+            for call in (self._knock, self._overdue, self._death):
+                if call is not None:
+                    call.cancel()
+            self._knock = self._overdue = self._death = None
+            # First of all: other threads go on recording.
+            self._left = self._exporter.counts()
+            account = self.stats()
+            # All that was neither written nor dropped, also what an exception kept from being
+            # pending.
+            self._discarded = account.recorded - (
+                account.dropped_incoming + account.dropped + account.written
+            )
+            self._owed.clear()
+            self._totals.clear()
+            self._events.clear()
+        finally:
+            self._exporter.client_disconnected(self)
         self._losses.close()
 
     def pauseProducing(self) -> None:

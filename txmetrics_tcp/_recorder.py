@@ -265,8 +265,8 @@ class Histogram(Handle):
         Record the same sample several times.
 
         It is streamed as so many events, but recording them costs no more than one.  Beyond the
-        first sample of each call, 10,000 are streamed until the exporter has caught up with all
-        that is recorded; the rest is dropped and counted, as in C{stats().dropped}.
+        first 100 samples of each call, 50,000 are streamed until the exporter has caught up with
+        all that is recorded; the rest is dropped and counted, as in C{stats().dropped}.
 
         @param value: as for `record`.
         @param n: how often; a whole number from 0 to 2**64-1.

@@ -92,7 +92,7 @@ class ReplayProtocol(ArrivingProtocol):
     def resumeProducing(self) -> None:
         if self._here:
             self._paused = False
-            self._go_on()
+            for_each([self], ReplayProtocol._go_on)
 
     def stopProducing(self) -> None:
         # The transport says this when the connection is lost, just before connectionLost.
@@ -140,7 +140,7 @@ class ReplayProtocol(ArrivingProtocol):
         self._knock = None
         self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
         if not self._paused:
-            self.send(EMPTY_FRAME)
+            for_each([self], lambda client: client.send(EMPTY_FRAME))
 
 
 class ReplayFactory(ServerFactory):

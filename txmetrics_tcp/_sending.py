@@ -21,12 +21,13 @@ class Outlet:
     @cvar streaming: how a producer is to be registered with the transport.
     """
 
-    __slots__ = ("_transport",)
+    __slots__ = ("_producer", "_transport")
 
     streaming = True
 
-    def __init__(self, transport: ITransport) -> None:
+    def __init__(self, transport: ITransport, producer: IPushProducer) -> None:
         self._transport: Any = transport
+        self._producer = producer
 
     def send(self, data: bytes) -> None:
         """
@@ -38,6 +39,7 @@ class Outlet:
         try:
             self._transport.write(data)
         except BaseException:
+            self._producer.stopProducing()
             abort(self._transport)
             raise
 
@@ -112,4 +114,4 @@ def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOut
     """The quickest way to send over a transport, for a producer that is still to be registered."""
     if isinstance(transport, Connection) and not getattr(transport, "TLS", False):
         return SocketOutlet(transport, producer)
-    return Outlet(transport)
+    return Outlet(transport, producer)

@@ -344,7 +344,8 @@ class MetricsFactory(ServerFactory):
         self._connected += 1
         self._keep_ticking()
         client.owe(self._metadata)
-        self._wanting[client] = None
+        if client in self._clients:
+            self._wanting[client] = None
         self._drain()
 
     def client_disconnected(self, client: MetricsProtocol) -> None:
@@ -363,7 +364,8 @@ class MetricsFactory(ServerFactory):
         if not self._clients:
             self.incoming.stop_streaming()
             self._asked.clear()
-            self._again = self._unsettled = False
+            self._again = self._unsettled = self._put_off = False
+            self._mark = None
             self._keep_ticking()
             self._losses.close()
 
@@ -405,18 +407,19 @@ class MetricsFactory(ServerFactory):
             waiting_since = self._hand_on()
         except MemoryError:
             self.out_of_memory(Failure())
-            return True
+            waiting_since = None
         except Exception:
             self._log_failure("Events could not be handed on; totals will be sent again")
-            return True
+            waiting_since = None
         finally:
             self._draining = False
-        if self.incoming.more():
+        if not self._clients or not (self.incoming.more() or self._unsettled or self._put_off):
+            self._finish()
+        elif not (self._unsettled or self._put_off):
             self._drain_later()
             if waiting_since is not None:
                 self.incoming.woken_at = waiting_since
-        else:
-            self._finish()
+        # Otherwise the next event, or the tick, comes to it.
         return True
 
     def _hand_on(self) -> float | None:
@@ -451,6 +454,7 @@ class MetricsFactory(ServerFactory):
                 self._own_metrics.sample(self.incoming.monotonic() - woken_at)
         if mark is not None and mark is self._mark:
             asked, self._asked = self._asked, []
+            self._mark = None
             for_each(asked, lambda client: client.settle(mark))
         if self._clients:
             self._ask_for_truth()
@@ -534,12 +538,16 @@ class MetricsFactory(ServerFactory):
         self._tick = None
         self._keep_ticking()
         if self._put_off:
-            self._put_off = False
-            self._resync()
+            self._unsettled, self._put_off = True, False
         if self._unsettled:
             # What was broken off goes on, also where nothing else happens.
             self._drain()
-        self.incoming.forget_idle(self.incoming.monotonic())
+        needed = [client.needed_since for client in self._clients]
+        if not (self._unsettled or self._put_off):
+            self.incoming.forget_idle(
+                self.incoming.monotonic(),
+                min((one for one in needed if one is not None), default=None),
+            )
         if self.incoming.refused and not self._said_refused:
             self._said_refused = True
             self._log.warn(
@@ -551,9 +559,7 @@ class MetricsFactory(ServerFactory):
             self._own_metrics.publish()
 
     def _send_descriptions(self) -> None:
-        described: dict[Name, bytes] = {
-            name: frame for name, frame in self.incoming.take_described().items()
-        }
+        described: dict[Name, bytes] = {**self.incoming.take_described()}  # type: ignore[dict-item]
         if described:
             self._metadata.update(described)
             for_each(self._clients, lambda client: client.owe(described))
@@ -618,7 +624,11 @@ class MetricsFactory(ServerFactory):
         # Their transports do not report the end of the connection.
         self._deadline = None
         for client in list(self._present):
-            client.connectionLost(Failure(ConnectionAborted()))
+            with suppress(Exception):
+                client.connectionLost(Failure(ConnectionAborted()))
+        self._clients.clear()
+        self._present.clear()
+        self._finish()
 
     def _log_failure(self, what: str, failure: Failure | None = None) -> None:
         """Say that something was raised; every `FAILURE_INTERVAL` seconds at most."""

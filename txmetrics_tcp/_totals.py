@@ -6,6 +6,7 @@ All of it is guarded by the lock of the `Incoming` that it belongs to.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -104,6 +105,8 @@ class Totals:
         self._forgotten: set[int] | None = set()
         # (time, epoch): what had changed by when, so that no event needs a second clock.
         self._history: deque[tuple[float, int]] = deque()
+        # The last fold that is older than `idle_after`.
+        self._idle = 0
 
     def __len__(self) -> int:
         return len(self._retained)
@@ -131,31 +134,36 @@ class Totals:
             if series.epoch >= epoch
         ]
 
-    def forget_idle(self, now: float, epoch: int) -> None:
+    def forget_idle(self, now: float, epoch: int, needed: int | None = None) -> None:
         """
         Let go of the series that have not changed for long.
 
         @param now: in seconds, on a clock that does not jump.
         @param epoch: the number of the last fold.
+        @param needed: the number of the first fold of which totals may still be asked for.
         """
         if self.idle_after is None:
             return
         history = self._history
-        history.append((now, epoch))
-        idle = None
+        last, noted = history[-1] if history else (-math.inf, self._idle)
+        # Often enough, and not once a second for a week.
+        if epoch != noted and now - last >= self.idle_after / 1000:
+            history.append((now, epoch))
         while history and history[0][0] <= now - self.idle_after:
-            idle = history.popleft()[1]
-        if idle is not None:
-            for series in [one for one in self._retained if one.epoch <= idle]:
-                del self._retained[series]
-                series.retained = False
-                if self._forgotten is not None:
-                    self._forgotten.add(hash(series.key))
-            if self._forgotten is not None and len(self._forgotten) > MAX_FORGOTTEN:
-                self._forgotten = None
+            self._idle = history.popleft()[1]
+        idle = self._idle if needed is None else min(self._idle, needed - 1)
+        for series in [one for one in self._retained if one.epoch <= idle]:
+            del self._retained[series]
+            series.retained = False
+            if self._forgotten is not None:
+                self._forgotten.add(hash(series.key))
+        if self._forgotten is not None and len(self._forgotten) > MAX_FORGOTTEN:
+            self._forgotten = None
 
     def may_be_known(self, series: StreamedSeries) -> bool:
         """Whether a client that is connected may have another value of a series than its own."""
+        if series.key.kind is MetricKind.HISTOGRAM:
+            return False
         return self._forgotten is None or hash(series.key) in self._forgotten
 
     def first_client(self) -> None:
