@@ -36,7 +36,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat, starmap
 from numbers import Integral, Real
@@ -137,6 +137,11 @@ def seconds_from(name: str, least: float, value: Any) -> float:
     if not value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite, not {value!r}")
     return float(value)
+
+
+def earliest(folds: Iterable[int | None]) -> int | None:
+    """The smallest number of a fold, of those that are known; None if none is."""
+    return min((fold for fold in folds if fold is not None), default=None)
 
 
 class Counts(NamedTuple):
@@ -437,11 +442,10 @@ class Incoming(Sink):
         @return: what `take` will hand over.
         """
         with self._held():
-            for waiting in self._ready:
-                if isinstance(waiting, Batch):
-                    # Whoever it is for may not come to take what goes before it.
-                    since = min(since, waiting.since)
-                    break
+            pending = self._first_pending()
+            if pending is not None:
+                # The client may not come to take what goes before the mark.
+                since = min(since, pending)
             totals = [] if self._totals is None else self._totals.since(since)
             mark = Mark(self.counts(), totals, self.clock())
             self._ready.append(mark)
@@ -459,12 +463,8 @@ class Incoming(Sink):
                 if not self._streaming:
                     # No drain comes to do it.
                     self._fold_all_unheard()
-                pending = [one.since for one in self._ready if isinstance(one, Batch)]
-                if self._dropped_since is not None:
-                    pending.append(self._dropped_since)
-                if needed is not None:
-                    pending.append(needed)
-                self._totals.forget_idle(now, self._epoch, min(pending, default=None))
+                needed = earliest([needed, self._dropped_since, self._first_pending()])
+                self._totals.forget_idle(now, self._epoch, needed)
 
     @property
     def has_totals(self) -> bool:
@@ -696,6 +696,10 @@ class Incoming(Sink):
         finally:
             # What is not to be done any more has been done.
             self._recorded += size - length_hint(todo) + more
+
+    def _first_pending(self) -> int | None:
+        """The number of the fold of the first batch that waits for the reactor."""
+        return next((one.since for one in self._ready if isinstance(one, Batch)), None)
 
     def _fold_all_unheard(self) -> None:
         """Fold what is in the log now, though other threads may go on recording."""

@@ -26,7 +26,7 @@ from txmetrics_tcp._arrival import ArrivingProtocol, Door, for_each
 from txmetrics_tcp._batch import CHUNK, Backlog, Batch
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._encoder import Encoder
-from txmetrics_tcp._incoming import Counts, Mark
+from txmetrics_tcp._incoming import Counts, Mark, earliest
 from txmetrics_tcp._liveness import (
     KEEPALIVE,
     is_over_tcp,
@@ -309,8 +309,8 @@ class MetricsProtocol(ArrivingProtocol):
     @property
     def needed_since(self) -> int | None:
         """The number of the first fold of which it may still need totals; None for none."""
-        since = [self._lost_since, self._asked_since, self._events.since if self._events else None]
-        return min((one for one in since if one is not None), default=None)
+        pending = self._events.since if self._events else None
+        return earliest([self._lost_since, self._asked_since, pending])
 
     def finish(self) -> None:
         """Close the connection once what waits has been sent."""

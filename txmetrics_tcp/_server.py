@@ -42,6 +42,7 @@ from txmetrics_tcp._incoming import (
     Incoming,
     Mark,
     at_least,
+    earliest,
     seconds_from,
 )
 from txmetrics_tcp._losses import LossReport
@@ -542,12 +543,9 @@ class MetricsFactory(ServerFactory):
         if self._unsettled:
             # What was broken off goes on, also where nothing else happens.
             self._drain()
-        needed = [client.needed_since for client in self._clients]
-        if not (self._unsettled or self._put_off):
-            self.incoming.forget_idle(
-                self.incoming.monotonic(),
-                min((one for one in needed if one is not None), default=None),
-            )
+        if self.incoming.forgets and not (self._unsettled or self._put_off):
+            needed = earliest(client.needed_since for client in self._clients)
+            self.incoming.forget_idle(self.incoming.monotonic(), needed)
         if self.incoming.refused and not self._said_refused:
             self._said_refused = True
             self._log.warn(
