@@ -48,9 +48,9 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._batch import Batch
 from txmetrics_tcp._encoder import Encoder
-from txmetrics_tcp._model import Key, Metadata, MetricKind, Operation
+from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Metadata, MetricKind, Number, Operation
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
-from txmetrics_tcp._totals import APPLY, SET_OPERATION, Number, StreamedSeries, Totals, overlay
+from txmetrics_tcp._totals import StreamedSeries, Totals, overlay
 from txmetrics_tcp._wire import encode_metadata
 
 BATCH = 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import NamedTuple, SupportsFloat, SupportsIndex
@@ -64,6 +64,37 @@ _KIND_OF = {
     Operation.SET_GAUGE: MetricKind.GAUGE,
     Operation.RECORD_HISTOGRAM: MetricKind.HISTOGRAM,
 }
+
+
+Number = int | float
+
+
+def _set(total: Number, value: Number) -> Number:
+    return value
+
+
+def _wrap(total: int, value: int) -> int:
+    # As a view does that adds in 64 bits.
+    return (total + value) & U64_MAX
+
+
+APPLY: dict[Operation, Callable[..., Number]] = {
+    Operation.INCREMENT_COUNTER: _wrap,
+    Operation.SET_COUNTER: _set,
+    Operation.INCREMENT_GAUGE: operator.add,
+    Operation.DECREMENT_GAUGE: operator.sub,
+    Operation.SET_GAUGE: _set,
+}
+"""
+What each operation does to a total.  Floats are added one by one, in the order of the log: a view
+that saw every event has the same value to the last bit.
+"""
+
+SET_OPERATION = {
+    MetricKind.COUNTER: Operation.SET_COUNTER,
+    MetricKind.GAUGE: Operation.SET_GAUGE,
+}
+"""The operation that sets a total, by kind.  Histograms have no total."""
 
 
 class Unit(str, Enum):

@@ -34,10 +34,10 @@ from txmetrics_tcp._liveness import (
     probe_when_idle,
 )
 from txmetrics_tcp._losses import LossReport
-from txmetrics_tcp._model import MetricKind
+from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._sending import Outlet, SocketOutlet, outlet
 from txmetrics_tcp._stats import ClientStats
-from txmetrics_tcp._totals import SET_OPERATION, Number, StreamedSeries
+from txmetrics_tcp._totals import StreamedSeries
 from txmetrics_tcp._wire import EMPTY_FRAME
 
 KNOCK_INTERVAL = 0.5

@@ -7,14 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from txmetrics_tcp._encoder import encode_metric
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._totals import APPLY, Number
+from txmetrics_tcp._model import (
+    APPLY,
+    SET_OPERATION,
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Number,
+    Status,
+)
 from txmetrics_tcp._wire import encode_metadata, encode_status
 
 MAX_SERIES = 100_000
 """Of how many series, and of how many descriptions, it is known, whatever the stream has."""
-
-_SET = {MetricKind.COUNTER: Operation.SET_COUNTER, MetricKind.GAUGE: Operation.SET_GAUGE}
 
 
 class Standing:
@@ -54,7 +61,7 @@ class Standing:
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
         for key, (total, timestamp_ns) in self._totals.items():
-            yield encode_metric(Metric(key, _SET[key.kind], total, timestamp_ns))
+            yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
 
     def _add(self, metric: Metric) -> None:
         apply = APPLY.get(metric.operation)

@@ -7,12 +7,11 @@ All of it is guarded by the lock of the `Incoming` that it belongs to.
 from __future__ import annotations
 
 import math
-import operator
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from txmetrics_tcp._encoder import SeriesFrame
-from txmetrics_tcp._model import U64_MAX, Key, MetricKind, Operation
+from txmetrics_tcp._model import APPLY, U64_MAX, Key, MetricKind, Number
 from txmetrics_tcp._sink import Entry, Series, Sink
 
 DEFAULT_MAX_SERIES = 10_000
@@ -23,36 +22,6 @@ MAX_FORGOTTEN = 50_000
 How many series that are no longer retained are known by their keys.  Beyond that, every new series
 counts as one that clients may know.
 """
-
-Number = int | float
-
-
-def _set(total: Number, value: Number) -> Number:
-    return value
-
-
-def _wrap(total: int, value: int) -> int:
-    # As a view does that adds in 64 bits.
-    return (total + value) & U64_MAX
-
-
-APPLY: dict[Operation, Callable[..., Number]] = {
-    Operation.INCREMENT_COUNTER: _wrap,
-    Operation.SET_COUNTER: _set,
-    Operation.INCREMENT_GAUGE: operator.add,
-    Operation.DECREMENT_GAUGE: operator.sub,
-    Operation.SET_GAUGE: _set,
-}
-"""
-What each operation does to a total.  Floats are added one by one, in the order of the log: a view
-that saw every event has the same value to the last bit.
-"""
-
-SET_OPERATION = {
-    MetricKind.COUNTER: Operation.SET_COUNTER,
-    MetricKind.GAUGE: Operation.SET_GAUGE,
-}
-"""The operation that sets a total, by kind.  Histograms have no total."""
 
 
 class StreamedSeries(Series):

@@ -46,10 +46,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._facade import capturing
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation
+from txmetrics_tcp._model import APPLY, Event, Key, Metadata, Metric, MetricKind, Number, Operation
 from txmetrics_tcp._recorder import Recorder
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Series, Sink
-from txmetrics_tcp._totals import APPLY, Number
 
 __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]
 
