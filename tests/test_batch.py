@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._batch import CHUNK, Backlog, Batch
+from txmetrics_tcp._batch import Backlog, Batch
+from txmetrics_tcp._sending import CHUNK
 
 
 def frames(*sizes: int) -> list[bytes]:

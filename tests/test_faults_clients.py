@@ -37,7 +37,7 @@ from tests.loopback import (
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsProtocol
 from txmetrics_tcp._liveness import KEEPALIVE
-from txmetrics_tcp._protocol import CHUNK
+from txmetrics_tcp._sending import CHUNK
 
 DESCRIPTORS = Path("/proc/self/fd")
 STATUS = Path("/proc/self/statm")

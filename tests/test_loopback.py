@@ -36,10 +36,9 @@ from tests.loopback import (
 )
 from tests.reader import truth
 from txmetrics_tcp import Key, MetricKind, _arrival
-from txmetrics_tcp._arrival import MAX_RECEIVED
-from txmetrics_tcp._batch import CHUNK
-from txmetrics_tcp._protocol import KNOCK_INTERVAL
+from txmetrics_tcp._arrival import KNOCK_INTERVAL, MAX_RECEIVED
 from txmetrics_tcp._refusals import RefusalLog
+from txmetrics_tcp._sending import CHUNK
 
 try:
     import OpenSSL  # noqa: F401  Twisted's TLS is made of it.

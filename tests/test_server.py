@@ -20,11 +20,10 @@ from txmetrics_tcp import (
     _refusals,
     decode,
 )
-from txmetrics_tcp._arrival import MAX_RECEIVED
-from txmetrics_tcp._batch import CHUNK
+from txmetrics_tcp._arrival import KNOCK_INTERVAL, MAX_RECEIVED
 from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import BATCH
-from txmetrics_tcp._protocol import KNOCK_INTERVAL
+from txmetrics_tcp._sending import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 

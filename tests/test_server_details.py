@@ -20,7 +20,7 @@ from tests.reader import FakeClient, counter_key, truth
 from tests.test_forks import in_child
 from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
 from txmetrics_tcp._incoming import BATCH, Incoming, Taken
-from txmetrics_tcp._server import _serves
+from txmetrics_tcp._standard import listens_with
 from txmetrics_tcp.testing import FakeReactor
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -232,10 +232,10 @@ class FactoryTests(DetailTestCase):
 
         factory = self.factory()
         wrapped = Holder(wrappedFactory=Holder(wrappedFactory=factory))
-        self.assertTrue(_serves(Holder(factory=factory), factory))
-        self.assertTrue(_serves(Holder(factory=wrapped), factory))
-        self.assertFalse(_serves(Holder(factory=self.factory()), factory))
-        self.assertFalse(_serves(Holder(), factory))
+        self.assertTrue(listens_with(Holder(factory=factory), factory))
+        self.assertTrue(listens_with(Holder(factory=wrapped), factory))
+        self.assertFalse(listens_with(Holder(factory=self.factory()), factory))
+        self.assertFalse(listens_with(Holder(), factory))
 
 
 class ClientTests(DetailTestCase):

@@ -30,6 +30,9 @@ from txmetrics_tcp._tls import explain, is_tls
 HANDSHAKE_LIMIT = 10.0
 """How long, in seconds, a handshake of TLS may take."""
 
+KNOCK_INTERVAL = 0.5
+"""How often, in seconds, a client that ended its sending side is asked whether it still reads."""
+
 MAX_RECEIVED = 64 * 1024
 """How many bytes a client may send before it is cut off.  What it sends is ignored."""
 

@@ -10,11 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 
-CHUNK = 64 * 1024
-"""
-The most bytes that are given to a transport at once.  Twisted's transports pause their producer
-when more than this waits in them, so a client that stalls holds about one chunk there.
-"""
+from txmetrics_tcp._sending import CHUNK
 
 
 class Batch:

@@ -39,7 +39,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat, starmap
-from numbers import Integral, Real
 from operator import length_hint
 from typing import Any, NamedTuple
 
@@ -107,36 +106,6 @@ def check_buffer_size(buffer_size: int | None) -> int | None:
             f"buffer_size must be at most {sys.maxsize} (or None for no limit), not {buffer_size}"
         )
     return buffer_size
-
-
-def at_least(name: str, least: int, value: Any) -> int:
-    """
-    A setting that is a whole number.
-
-    @raise TypeError: it is no whole number.
-    @raise ValueError: it is below what makes sense.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value!r}")
-    return int(value)
-
-
-def seconds_from(name: str, least: float, value: Any) -> float:
-    """
-    A setting that is a time.
-
-    @raise TypeError: it is no number.
-    @raise ValueError: it is below what makes sense, or not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value!r}")
-    if not value <= sys.float_info.max:
-        raise ValueError(f"{name} must be finite, not {value!r}")
-    return float(value)
 
 
 def earliest(folds: Iterable[int | None]) -> int | None:

@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._arrival import ArrivingProtocol, Door, for_each
-from txmetrics_tcp._batch import CHUNK, Backlog, Batch
+from txmetrics_tcp._arrival import KNOCK_INTERVAL, ArrivingProtocol, Door, for_each
+from txmetrics_tcp._batch import Backlog, Batch
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import Counts, Mark, earliest
@@ -35,13 +35,10 @@ from txmetrics_tcp._liveness import (
 )
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
-from txmetrics_tcp._sending import Outlet, SocketOutlet, outlet
+from txmetrics_tcp._sending import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import StreamedSeries
 from txmetrics_tcp._wire import EMPTY_FRAME
-
-KNOCK_INTERVAL = 0.5
-"""How often, in seconds, a client that ended its sending side is asked whether it still reads."""
 
 TOTALS = CHUNK // 2
 """How many bytes of totals are encoded for a client at once, so that the others have their turn."""

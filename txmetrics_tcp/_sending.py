@@ -6,10 +6,21 @@ All of it belongs to the reactor thread.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.tcp import Connection
+
+CHUNK = 64 * 1024
+"""
+The most bytes that are given to a transport at once.  Twisted's transports pause their producer
+when more than this waits in them, so a client that stalls holds about one chunk there.
+"""
+
+_TRANSPORTS = frozenset({"twisted.internet.abstract", "twisted.protocols.tls"})
+"""Where the transports are that have buffers, which they change step by step."""
 
 
 class Outlet:
@@ -115,3 +126,13 @@ def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOut
     if isinstance(transport, Connection) and not getattr(transport, "TLS", False):
         return SocketOutlet(transport, producer)
     return Outlet(transport, producer)
+
+
+def within_transport() -> bool:
+    """Whether a method of a transport is on the stack, maybe interrupted in its middle."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _TRANSPORTS:
+            return True
+        frame = frame.f_back
+    return False

@@ -15,7 +15,6 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import FrameType
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -34,22 +33,17 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._arrival import Refused, for_each
+from txmetrics_tcp._checks import at_least, seconds_from
 from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._endpoints import show_address
-from txmetrics_tcp._incoming import (
-    DEFAULT_BUFFER_SIZE,
-    Counts,
-    Incoming,
-    Mark,
-    at_least,
-    earliest,
-    seconds_from,
-)
+from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, Mark, earliest
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status, checked_source
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import MetricsProtocol, Name
 from txmetrics_tcp._refusals import RefusalLog
+from txmetrics_tcp._sending import within_transport
+from txmetrics_tcp._standard import listens_with, replace_descriptors
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
@@ -608,9 +602,11 @@ class MetricsFactory(ServerFactory):
         if self._silenced:
             held: list[Any] = [client.transport for client in self._present]
             if IReactorFDSet.providedBy(self._clock):
-                held += [reader for reader in self._clock.getReaders() if _serves(reader, self)]
+                held += [
+                    reader for reader in self._clock.getReaders() if listens_with(reader, self)
+                ]
             # Not all that a factory is used with is a socket.
-            _let_go([one.fileno() for one in held if hasattr(one, "fileno")])
+            replace_descriptors([one.fileno() for one in held if hasattr(one, "fileno")])
             self._clients.clear()
             self._present.clear()
 
@@ -647,42 +643,6 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _serves(reader: object, factory: MetricsFactory) -> bool:
-    """Whether something that a reactor reads from is a port that listens with a factory."""
-    listening = getattr(reader, "factory", None)
-    while listening is not None and listening is not factory:
-        # TLS wraps the factory that it is for.
-        listening = getattr(listening, "wrappedFactory", None)
-    return listening is not None
-
-
-def _let_go(descriptors: list[int]) -> None:
-    # Not `socket.close` (some socket objects would close the number again, which may be somebody
-    # else's by then), and not `shutdown` (which would end the parent's connection): the
-    # descriptor becomes another file, and the socket stays the parent's alone.
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.dup2(null, descriptor, inheritable=False)
-    finally:
-        os.close(null)
-
-
-_TRANSPORTS = frozenset({"twisted.internet.abstract", "twisted.protocols.tls"})
-"""Where the transports are that have buffers, which they change step by step."""
-
-
-def within_transport() -> bool:
-    """Whether a method of a transport is on the stack, maybe interrupted in its middle."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _TRANSPORTS:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _own_name() -> str:

@@ -1,5 +1,6 @@
 """
-Standard input, output and error of a process that was started without them (``>&-``).
+The descriptors of a process: those that it was started without (``>&-``), and those of sockets that
+a forked child shares with its parent.
 """
 
 from __future__ import annotations
@@ -7,12 +8,13 @@ from __future__ import annotations
 import os
 
 _LAST = 2
-"""The number of the last of the three."""
+"""The number of the last of the three standard descriptors."""
 
 
 def occupy_standard_descriptors() -> None:
     """
-    Have something at the numbers of those that are closed: what is opened next would get them.
+    Open something at the numbers of standard input, output and error where they are closed: what
+    is opened next would get them.
 
     That would be the reactor's own descriptors, for example, which twistd then takes for standard
     output and closes when it goes into the background.
@@ -21,3 +23,28 @@ def occupy_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
         pass
     os.close(descriptor)
+
+
+def listens_with(reader: object, factory: object) -> bool:
+    """Whether something that a reactor reads from is a port that listens with a factory."""
+    listening = getattr(reader, "factory", None)
+    while listening is not None and listening is not factory:
+        # TLS wraps the factory that it is for.
+        listening = getattr(listening, "wrappedFactory", None)
+    return listening is not None
+
+
+def replace_descriptors(descriptors: list[int]) -> None:
+    """
+    Have another file at the numbers of sockets that a forked child shares with its parent.
+    """
+    # Not `socket.close` (some socket objects would close the number again, which may be somebody
+    # else's by then), and not `shutdown` (which would end the parent's connection): the
+    # descriptor becomes another file, and the socket stays the parent's alone.
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.dup2(null, descriptor, inheritable=False)
+    finally:
+        os.close(null)
