@@ -32,8 +32,8 @@ from txmetrics_tcp import (
     Operation,
     TcpRecorder,
 )
-from txmetrics_tcp._endpoints import server_endpoint
-from txmetrics_tcp._tls import ServerTLS
+from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.tls import ServerTLS
 
 # Twisted declares it as a module; trial has installed whatever it was told to.
 reactor: Any = _reactor

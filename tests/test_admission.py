@@ -19,11 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
 from tests.reader import FakeClient
-from txmetrics_tcp import MetricsFactory, _refusals
-from txmetrics_tcp._accepting import FEW
-from txmetrics_tcp._admission import MAX_CLIENTS, Admission, network
-from txmetrics_tcp._arrival import MAX_RECEIVED, looks_like
-from txmetrics_tcp._refusals import INTERVAL, RefusalLog
+from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp._net import log_throttle
+from txmetrics_tcp._net.acceptor import FEW
+from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, network
+from txmetrics_tcp._net.connection import MAX_RECEIVED, looks_like
+from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
 from txmetrics_tcp.testing import FakeReactor
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -244,7 +245,7 @@ class DoorTests(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
         # No line says how many more there were before the end.
-        self.patch(_refusals, "INTERVAL", 1000)
+        self.patch(log_throttle, "INTERVAL", 1000)
         self.logged: list[str] = []
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp._batch import Backlog, Batch
-from txmetrics_tcp._sending import CHUNK
+from txmetrics_tcp._net.writers import CHUNK
 
 
 def frames(*sizes: int) -> list[bytes]:

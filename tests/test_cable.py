@@ -15,7 +15,7 @@ from tests.loopback import LoopbackTestCase, SocketClient, WatchedFactory, react
 from tests.reader import truth
 from txmetrics_tcp import MetricsClientFactory, MetricsProtocol, MetricsService
 from txmetrics_tcp._client import MetricsClientProtocol
-from txmetrics_tcp._liveness import Keepalive
+from txmetrics_tcp._net.keepalive import Keepalive
 
 SOON = Keepalive(idle=1, interval=1, probes=2)
 """For tests, which cannot wait two minutes."""

@@ -48,7 +48,7 @@ from txmetrics_tcp._client import (
     MetricsClientService,
     Waiting,
 )
-from txmetrics_tcp._endpoints import client_endpoint
+from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 reactor: Any = _reactor

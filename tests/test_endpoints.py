@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._endpoints import (
+from txmetrics_tcp._net.endpoints import (
     DEFAULT_ENDPOINT,
     EndpointError,
     client_endpoint,

@@ -36,8 +36,8 @@ from tests.loopback import (
 )
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsProtocol
-from txmetrics_tcp._liveness import KEEPALIVE
-from txmetrics_tcp._sending import CHUNK
+from txmetrics_tcp._net.keepalive import KEEPALIVE
+from txmetrics_tcp._net.writers import CHUNK
 
 DESCRIPTORS = Path("/proc/self/fd")
 STATUS = Path("/proc/self/statm")

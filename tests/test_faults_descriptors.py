@@ -12,7 +12,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.daemon import LIMIT, TWISTD, Daemon, Viewer
-from txmetrics_tcp._refusals import INTERVAL
+from txmetrics_tcp._net.log_throttle import INTERVAL
 
 LIMITED = [
     TWISTD[0],

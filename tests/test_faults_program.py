@@ -31,7 +31,7 @@ from txmetrics_tcp import (
     Recorder,
     TcpRecorder,
 )
-from txmetrics_tcp._endpoints import server_endpoint
+from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._sink import Series, Sink
 
 BLOCKED = 2.0

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
 from tests.programs import Stream
-from txmetrics_tcp._standard import occupy_standard_descriptors
+from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 
 FULL = "/dev/full"
 NO_SPACE = os.strerror(errno.ENOSPC)

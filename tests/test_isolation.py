@@ -26,11 +26,11 @@ from txmetrics_tcp import (
     MetricsProtocol,
     _encoder,
     _losses,
-    _refusals,
     _server,
     encode_metadata,
 )
 from txmetrics_tcp._incoming import MAX_SLACK, Incoming
+from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._recording import Chunk
 from txmetrics_tcp._replay import ReplayFactory
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -256,7 +256,7 @@ _encode_status = _server.encode_status
 class EachCallTests(SynchronousTestCase):
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (_losses.LossReport, _refusals.RefusalLog, MetricsFactory):
+        for owner in (_losses.LossReport, log_throttle.RefusalLog, MetricsFactory):
             self.patch(owner, "_log", quiet)
 
     def world(self, trap: Trap) -> World:
@@ -360,7 +360,7 @@ class ClientTests(SynchronousTestCase):
             if "log_failure" in event:
                 self.failures.append(event["log_failure"].getErrorMessage())
 
-        self.patch(_refusals.RefusalLog, "_log", Logger(namespace="test", observer=observe))
+        self.patch(log_throttle.RefusalLog, "_log", Logger(namespace="test", observer=observe))
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
             self.reactor, own_metrics=False, max_clients=3, in_reactor_thread=lambda: False
@@ -530,7 +530,7 @@ class BrokenDrainTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (MetricsFactory, _losses.LossReport, _refusals.RefusalLog):
+        for owner in (MetricsFactory, _losses.LossReport, log_throttle.RefusalLog):
             self.patch(owner, "_log", quiet)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(

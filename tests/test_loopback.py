@@ -35,10 +35,11 @@ from tests.loopback import (
     record_numbers,
 )
 from tests.reader import truth
-from txmetrics_tcp import Key, MetricKind, _arrival
-from txmetrics_tcp._arrival import KNOCK_INTERVAL, MAX_RECEIVED
-from txmetrics_tcp._refusals import RefusalLog
-from txmetrics_tcp._sending import CHUNK
+from txmetrics_tcp import Key, MetricKind
+from txmetrics_tcp._net import connection
+from txmetrics_tcp._net.connection import KNOCK_INTERVAL, MAX_RECEIVED
+from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.writers import CHUNK
 
 try:
     import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
@@ -422,7 +423,7 @@ class TransportTests(LoopbackTestCase):
 
     @skipIf(no_tls, no_tls)
     async def test_tls(self) -> None:
-        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
+        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
         certificate, key = self.self_signed()
         await self.exporter(
             None,
@@ -440,7 +441,7 @@ class TransportTests(LoopbackTestCase):
     @skipIf(no_tls, no_tls)
     async def test_tlsClosed(self) -> None:
         """Over TLS the end of what a client sends is its end."""
-        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
+        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
         certificate, key = self.self_signed()
         await self.exporter(
             1024, f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}"

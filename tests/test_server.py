@@ -17,13 +17,13 @@ from txmetrics_tcp import (
     Unit,
     _losses,
     _protocol,
-    _refusals,
     decode,
 )
-from txmetrics_tcp._arrival import KNOCK_INTERVAL, MAX_RECEIVED
-from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import BATCH
-from txmetrics_tcp._sending import CHUNK
+from txmetrics_tcp._net import log_throttle
+from txmetrics_tcp._net.connection import KNOCK_INTERVAL, MAX_RECEIVED
+from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -39,7 +39,7 @@ class ServerTestCase(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        for owner in (_losses.LossReport, _protocol.MetricsProtocol, _refusals.RefusalLog):
+        for owner in (_losses.LossReport, _protocol.MetricsProtocol, log_throttle.RefusalLog):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
     def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:

@@ -20,7 +20,7 @@ from tests.reader import FakeClient, counter_key, truth
 from tests.test_forks import in_child
 from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
 from txmetrics_tcp._incoming import BATCH, Incoming, Taken
-from txmetrics_tcp._standard import listens_with
+from txmetrics_tcp._net.descriptors import listens_with
 from txmetrics_tcp.testing import FakeReactor
 
 DESCRIPTORS = Path("/proc/self/fd")

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
-from txmetrics_tcp._endpoints import server_endpoint, show_address
+from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 
 
 class ServiceTestCase(SynchronousTestCase):

@@ -17,9 +17,10 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from txmetrics_tcp import ListenError, MetricsService, _exposure
-from txmetrics_tcp._exposure import audience, may_enter
-from txmetrics_tcp._sockets import make_way
+from txmetrics_tcp import ListenError, MetricsService
+from txmetrics_tcp._net import exposure
+from txmetrics_tcp._net.exposure import audience, may_enter
+from txmetrics_tcp._net.unix import make_way
 
 
 class MakeWayTests(SynchronousTestCase):
@@ -92,7 +93,7 @@ class ListenTests(LoopbackTestCase):
             self.skipTest("this reactor has no UNIX sockets")
         self.path = os.path.relpath(self.mktemp())
         # Where the suite runs may be a directory that nobody else enters.
-        self.patch(_exposure, "may_enter", lambda path, bits: True)
+        self.patch(exposure, "may_enter", lambda path, bits: True)
         self.logged: list[str] = []
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
@@ -187,7 +188,7 @@ class AudienceTests(SynchronousTestCase):
             (0o660, 0, ""),
             (0o644, stat.S_IXOTH | stat.S_IXGRP, ""),
         ):
-            self.patch(_exposure, "may_enter", lambda path, bits, doors=doors: bits & doors)
+            self.patch(exposure, "may_enter", lambda path, bits, doors=doors: bits & doors)
             path = self.mktemp()
             Path(path).touch()
             os.chmod(path, mode)

@@ -14,6 +14,7 @@ import ssl
 import stat
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from unittest import skipIf
 
@@ -26,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from tests.test_forks import warnings_of_forking_off
-from txmetrics_tcp import EndpointError, TcpBuilder, _arrival, _endpoints, _refusals
+from txmetrics_tcp import EndpointError, TcpBuilder
 from txmetrics_tcp._client import (
     ConnectionState,
     Disconnected,
@@ -35,11 +36,12 @@ from txmetrics_tcp._client import (
     MetricsClientService,
 )
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
-from txmetrics_tcp._endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._refusals import RefusalLog
+from txmetrics_tcp._net import connection, endpoints, log_throttle
+from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
+from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
 from txmetrics_tcp._tap import TappedEndpoint
-from txmetrics_tcp._tls import ServerTLS, TLSError, explain
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -189,19 +191,17 @@ class WithoutExtraTests(SynchronousTestCase):
     def hide(self, module: str) -> None:
         # What was never imported could not be put back: it has to be there, whatever ran before.
         with contextlib.suppress(ImportError):  # a plain `suppress` means something to trial
-            import txmetrics_tcp._certificates
-        for name in ("txmetrics_tcp._certificates", module):
+            import_module("txmetrics_tcp._net.certificates")
+        for name in ("txmetrics_tcp._net.certificates", module):
             if name in sys.modules:
                 self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
             else:
                 self.addCleanup(sys.modules.pop, name, None)
         sys.modules[module] = None  # type: ignore[assignment]
-        import txmetrics_tcp
+        from txmetrics_tcp import _net
 
-        self.addCleanup(
-            setattr, txmetrics_tcp, "_certificates", getattr(txmetrics_tcp, "_certificates", None)
-        )
-        vars(txmetrics_tcp).pop("_certificates", None)
+        self.addCleanup(setattr, _net, "certificates", getattr(_net, "certificates", None))
+        vars(_net).pop("certificates", None)
 
     def test_server(self) -> None:
         for module in ("OpenSSL", "service_identity"):
@@ -214,8 +214,8 @@ class WithoutExtraTests(SynchronousTestCase):
         """The same for those of Twisted's that are TLS by themselves."""
         self.hide("OpenSSL")
         # What Twisted does depends on what it has imported before.
-        self.patch(_endpoints, "serverFromString", self.failing)
-        self.patch(_endpoints, "clientFromString", self.failing)
+        self.patch(endpoints, "serverFromString", self.failing)
+        self.patch(endpoints, "clientFromString", self.failing)
         for make, text in ((server_endpoint, "ssl:0"), (client_endpoint, "tls:localhost:1")):
             error = self.assertRaises(EndpointError, make, reactor, text)
             self.assertIn(self.ADVICE, str(error))
@@ -311,8 +311,8 @@ class TLSTestCase(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
         # No time passes but where a test says so, however slow the machine is.
-        self.patch(_arrival, "HANDSHAKE_LIMIT", 1000)
-        self.patch(_refusals, "INTERVAL", 1000)
+        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
+        self.patch(log_throttle, "INTERVAL", 1000)
         self.authority = Authority(self)
         self.logged: list[str] = []
         self._line: Deferred[str] | None = None

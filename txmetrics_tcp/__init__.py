@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     )
     from txmetrics_tcp._decoder import Decoder, decode
     from txmetrics_tcp._encoder import encode_metric
-    from txmetrics_tcp._endpoints import EndpointError
     from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
@@ -58,6 +57,8 @@ if TYPE_CHECKING:
         Route,
         RouterRecorder,
     )
+    from txmetrics_tcp._net.endpoints import EndpointError
+    from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
     from txmetrics_tcp._protocol import MetricsProtocol
     from txmetrics_tcp._recording import RecordingReader
     from txmetrics_tcp._recording_writer import RecordingWriter
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from txmetrics_tcp._sketch import Summary
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
-    from txmetrics_tcp._tls import ServerTLS, TLSError, tls_endpoint
     from txmetrics_tcp._view import SeriesView, SourceView
     from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata
 
@@ -155,7 +155,7 @@ _LATER = {
         " MetricsClientProtocol MetricsClientService Waiting",
         "_decoder": "Decoder decode",
         "_encoder": "encode_metric",
-        "_endpoints": "EndpointError",
+        "_net.endpoints": "EndpointError",
         "_event_stream": "EventStream",
         "_filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",
@@ -169,7 +169,7 @@ _LATER = {
         "_sketch": "Summary",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
-        "_tls": "ServerTLS TLSError tls_endpoint",
+        "_net.tls": "ServerTLS TLSError tls_endpoint",
         "_view": "SeriesView SourceView",
         "_wire": "MAX_FRAME StreamError encode_metadata",
     }.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 
-from txmetrics_tcp._sending import CHUNK
+from txmetrics_tcp._net.writers import CHUNK
 
 
 class Batch:

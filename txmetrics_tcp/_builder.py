@@ -9,22 +9,22 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._admission import Admission, network
-from txmetrics_tcp._checks import at_least, seconds_from
-from txmetrics_tcp._endpoints import (
+from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
+from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
+from txmetrics_tcp._incoming import check_buffer_size
+from txmetrics_tcp._model import checked_source
+from txmetrics_tcp._net.admission import Admission, network
+from txmetrics_tcp._net.checks import at_least, seconds_from
+from txmetrics_tcp._net.endpoints import (
     DEFAULT_ENDPOINT,
     EndpointError,
     has_own_tls,
     server_endpoint,
 )
-from txmetrics_tcp._facade import set_global_recorder, unset_global_recorder
-from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
-from txmetrics_tcp._incoming import check_buffer_size
-from txmetrics_tcp._model import checked_source
+from txmetrics_tcp._net.tls import ServerTLS, StrPath
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._service import MetricsService
 from txmetrics_tcp._tcp_recorder import TcpRecorder
-from txmetrics_tcp._tls import ServerTLS, StrPath
 
 
 class TcpBuilder:

@@ -26,10 +26,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._decoder import Decoder
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, client_endpoint
-from txmetrics_tcp._liveness import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._tls import TLSError, check_server, explain, is_tls
+from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT, client_endpoint
+from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
+from txmetrics_tcp._net.tls import TLSError, check_server, explain, is_tls
 from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 INITIAL_DELAY = 0.5

@@ -14,12 +14,12 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txmetrics_tcp._admission import MAX_CLIENTS, Network, network
-from txmetrics_tcp._checks import at_least
-from txmetrics_tcp._endpoints import EndpointError, has_own_tls, server_endpoint
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, check_buffer_size
-from txmetrics_tcp._standard import occupy_standard_descriptors
-from txmetrics_tcp._tls import ServerTLS, TLSError
+from txmetrics_tcp._net.admission import MAX_CLIENTS, Network, network
+from txmetrics_tcp._net.checks import at_least
+from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
+from txmetrics_tcp._net.endpoints import EndpointError, has_own_tls, server_endpoint
+from txmetrics_tcp._net.tls import ServerTLS, TLSError
 
 DEFAULT_INTERVAL = 1.0
 """Seconds from one reading of process and machine to the next."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txmetrics_tcp._endpoints import (
+from txmetrics_tcp._net.endpoints import (
     DEFAULT_ENDPOINT,
     EndpointError,
     client_endpoint,
@@ -22,7 +22,7 @@ from txmetrics_tcp._endpoints import (
     host_of,
     reads_as_endpoint,
 )
-from txmetrics_tcp._tls import TLSError, tls_endpoint
+from txmetrics_tcp._net.tls import TLSError, tls_endpoint
 
 ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
 endpoint strings, such as unix:/run/metrics.sock"""

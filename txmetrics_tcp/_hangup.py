@@ -12,7 +12,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from txmetrics_tcp._tls import TLSError
+from txmetrics_tcp._net.tls import TLSError
 
 
 class HangUpService(Service):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from txmetrics_tcp._client import Connected, Connecting, ConnectionState, Disconnected, Waiting
-from txmetrics_tcp._deadline import Deadline
-from txmetrics_tcp._endpoints import DEFAULT_HOST
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.endpoints import DEFAULT_HOST
 
 SILENCE = 2.0
 """After how many seconds of a connection without a single event that is said."""

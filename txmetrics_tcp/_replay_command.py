@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._arguments import speed
 from txmetrics_tcp._blocks import RecordingError
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint, show_address
-from txmetrics_tcp._exposure import audience
+from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT, server_endpoint, show_address
+from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording import Chunk, RecordingReader

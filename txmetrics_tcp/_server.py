@@ -31,19 +31,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
-from txmetrics_tcp._admission import MAX_CLIENTS, Admission, Network, network
-from txmetrics_tcp._arrival import Refused, for_each
-from txmetrics_tcp._checks import at_least, seconds_from
-from txmetrics_tcp._deadline import Deadline
-from txmetrics_tcp._endpoints import show_address
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, Mark, earliest
 from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status, checked_source
+from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, Network, network
+from txmetrics_tcp._net.checks import at_least, seconds_from
+from txmetrics_tcp._net.connection import Refused, for_each
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.descriptors import listens_with, replace_descriptors
+from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.writers import within_transport
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import MetricsProtocol, Name
-from txmetrics_tcp._refusals import RefusalLog
-from txmetrics_tcp._sending import within_transport
-from txmetrics_tcp._standard import listens_with, replace_descriptors
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals

@@ -17,7 +17,6 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
-from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
@@ -26,9 +25,10 @@ from txmetrics_tcp._endpoint_options import (
     is_recording,
     wants_tls,
 )
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument, wanted
 from txmetrics_tcp._model import Event, MetricKind
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording import RecordingReader

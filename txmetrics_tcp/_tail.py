@@ -15,7 +15,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._deadline import Deadline
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
@@ -27,6 +26,7 @@ from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
 from txmetrics_tcp._filters import Filter
 from txmetrics_tcp._lines import JsonLines, Lines, TextLines
 from txmetrics_tcp._model import Event, Metric
+from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._output import Output, ReaderGone, say
 from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name

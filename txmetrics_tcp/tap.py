@@ -14,15 +14,15 @@ from twisted.logger import Logger
 
 from txmetrics_tcp._collect import Collector, CollectorService
 from txmetrics_tcp._daemon_options import Options, the_reactor
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT, server_endpoint
 from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._host import HostCollectors
 from txmetrics_tcp._lag import LagService
+from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT, server_endpoint
+from txmetrics_tcp._net.reactor_clock import measure_steadily
 from txmetrics_tcp._process import ProcessCollector
 from txmetrics_tcp._recorder import Recorder
 from txmetrics_tcp._server import MetricsFactory
 from txmetrics_tcp._service import ListenError, MetricsService
-from txmetrics_tcp._steady import measure_steadily
 from txmetrics_tcp._stop_signals import StopSignals
 
 _log = Logger(namespace="txmetrics_tcp")

@@ -13,7 +13,7 @@ import sys
 import time
 
 from suite.commands import cpu_seconds
-from txmetrics_tcp._endpoints import client_endpoint
+from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.command import install_reactor, run_app
 from txmetrics_tcp.observe.sources import LiveSource

@@ -24,8 +24,8 @@ from txmetrics_tcp._endpoint_options import (
     client_endpoint_from,
     is_recording,
 )
-from txmetrics_tcp._endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._lines import visible
+from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT
 from txmetrics_tcp._remarks import server_name
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmetrics_tcp._sockets import UnixReactor
-from txmetrics_tcp._tls import TLS_NEEDS
+from txmetrics_tcp._net.tls import TLS_NEEDS
+from txmetrics_tcp._net.unix import UnixReactor
 
 DEFAULT_HOST = "127.0.0.1"
 """Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""

@@ -181,7 +181,7 @@ def check_server(transport: Any) -> None:
 def explain(error: BaseException | None) -> str | None:
     """Why TLS with the other end failed; None if the error is not one of TLS."""
     module = type(error).__module__
-    if isinstance(error, TLSError) or module == "txmetrics_tcp._certificates":
+    if isinstance(error, TLSError) or module == "txmetrics_tcp._net.certificates":
         return str(error)
     package = module.partition(".")[0]
     if package == "service_identity":
@@ -207,7 +207,7 @@ def _absolute(path: StrPath) -> Path:
 
 def _certificates() -> ModuleType:
     try:
-        from txmetrics_tcp import _certificates
+        from txmetrics_tcp._net import certificates
     except ImportError:
         raise TLSError(TLS_NEEDS) from None
-    return _certificates
+    return certificates

@@ -23,9 +23,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._deadline import Deadline
-from txmetrics_tcp._sending import abort
-from txmetrics_tcp._tls import explain, is_tls
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.tls import explain, is_tls
+from txmetrics_tcp._net.writers import abort
 
 HANDSHAKE_LIMIT = 10.0
 """How long, in seconds, a handshake of TLS may take."""

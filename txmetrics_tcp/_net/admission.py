@@ -18,7 +18,7 @@ from ipaddress import (
 from twisted.internet import address as internet
 from twisted.internet.interfaces import IAddress
 
-from txmetrics_tcp._checks import at_least
+from txmetrics_tcp._net.checks import at_least
 
 MAX_CLIENTS = 1000
 """How many clients there may be at once, unless told otherwise."""

@@ -1,7 +1,7 @@
 """
 Keys and certificates from PEM files, and the OpenSSL contexts that are made of them.
 
-This module needs pyOpenSSL and service-identity; `txmetrics_tcp._tls` imports it late.
+This module needs pyOpenSSL and service-identity; `txmetrics_tcp._net.tls` imports it late.
 """
 
 from __future__ import annotations
