@@ -12,14 +12,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._net.endpoints import (
-    DEFAULT_ENDPOINT,
-    EndpointError,
-    client_endpoint,
-    has_own_tls,
-    host_of,
-    server_endpoint,
-)
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls, host_of
+from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
 
 SYNTAX = "give PORT, HOST:PORT, [IPV6]:PORT or a Twisted endpoint string such as unix:/run/"
 

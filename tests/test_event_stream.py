@@ -31,7 +31,7 @@ from txmetrics_tcp import (
     Status,
     StreamError,
 )
-from txmetrics_tcp._losses import QUIET
+from txmetrics_tcp._net.log_throttle import QUIET
 from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 

@@ -25,7 +25,6 @@ from txmetrics_tcp import (
     MetricsFactory,
     MetricsProtocol,
     _encoder,
-    _losses,
     _server,
     encode_metadata,
 )
@@ -256,7 +255,7 @@ _encode_status = _server.encode_status
 class EachCallTests(SynchronousTestCase):
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (_losses.LossReport, log_throttle.RefusalLog, MetricsFactory):
+        for owner in (log_throttle.LossReport, log_throttle.RefusalLog, MetricsFactory):
             self.patch(owner, "_log", quiet)
 
     def world(self, trap: Trap) -> World:
@@ -530,7 +529,7 @@ class BrokenDrainTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (MetricsFactory, _losses.LossReport, log_throttle.RefusalLog):
+        for owner in (MetricsFactory, log_throttle.LossReport, log_throttle.RefusalLog):
             self.patch(owner, "_log", quiet)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
@@ -653,7 +652,7 @@ class BrokenDrainTests(SynchronousTestCase):
 
     def test_lossReport(self) -> None:
         """A report of losses that had no timer can be closed."""
-        report = _losses.LossReport(self.reactor, "here")
+        report = log_throttle.LossReport(self.reactor, "here")
         report.lost(1)
         self.reactor.advance(3)
         report.lost(1)

@@ -15,7 +15,6 @@ from txmetrics_tcp import (
     MetricsFactory,
     Operation,
     Unit,
-    _losses,
     _protocol,
     decode,
 )
@@ -39,7 +38,7 @@ class ServerTestCase(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        for owner in (_losses.LossReport, _protocol.MetricsProtocol, log_throttle.RefusalLog):
+        for owner in (log_throttle.LossReport, _protocol.MetricsProtocol, log_throttle.RefusalLog):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
     def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Route,
         RouterRecorder,
     )
-    from txmetrics_tcp._net.endpoints import EndpointError
+    from txmetrics_tcp._net.endpoint_syntax import EndpointError
     from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
     from txmetrics_tcp._protocol import MetricsProtocol
     from txmetrics_tcp._recording import RecordingReader
@@ -155,7 +155,7 @@ _LATER = {
         " MetricsClientProtocol MetricsClientService Waiting",
         "_decoder": "Decoder decode",
         "_encoder": "encode_metric",
-        "_net.endpoints": "EndpointError",
+        "_net.endpoint_syntax": "EndpointError",
         "_event_stream": "EventStream",
         "_filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",

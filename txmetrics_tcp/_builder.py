@@ -15,12 +15,8 @@ from txmetrics_tcp._incoming import check_buffer_size
 from txmetrics_tcp._model import checked_source
 from txmetrics_tcp._net.admission import Admission, network
 from txmetrics_tcp._net.checks import at_least, seconds_from
-from txmetrics_tcp._net.endpoints import (
-    DEFAULT_ENDPOINT,
-    EndpointError,
-    has_own_tls,
-    server_endpoint,
-)
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
+from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
 from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
 from txmetrics_tcp._service import MetricsService

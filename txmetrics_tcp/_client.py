@@ -27,7 +27,8 @@ from zope.interface import implementer
 
 from txmetrics_tcp._decoder import Decoder
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT, client_endpoint
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import TLSError, check_server, explain, is_tls
 from txmetrics_tcp._wire import MAX_FRAME, StreamError

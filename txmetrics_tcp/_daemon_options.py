@@ -18,7 +18,8 @@ from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, check_buffer_size
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Network, network
 from txmetrics_tcp._net.checks import at_least
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
-from txmetrics_tcp._net.endpoints import EndpointError, has_own_tls, server_endpoint
+from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
+from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS, TLSError
 
 DEFAULT_INTERVAL = 1.0

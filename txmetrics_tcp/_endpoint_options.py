@@ -14,14 +14,14 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txmetrics_tcp._net.endpoints import (
+from txmetrics_tcp._net.endpoint_syntax import (
     DEFAULT_ENDPOINT,
     EndpointError,
-    client_endpoint,
     has_own_tls,
     host_of,
     reads_as_endpoint,
 )
+from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp._net.tls import TLSError, tls_endpoint
 
 ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client

@@ -25,7 +25,6 @@ from zope.interface import implementer
 from txmetrics_tcp._batch import Backlog, Batch
 from txmetrics_tcp._encoder import Encoder
 from txmetrics_tcp._incoming import Counts, Mark, earliest
-from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, Door, for_each
 from txmetrics_tcp._net.deadline import Deadline
@@ -35,6 +34,7 @@ from txmetrics_tcp._net.keepalive import (
     limit_unacknowledged,
     probe_when_idle,
 )
+from txmetrics_tcp._net.log_throttle import LossReport
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp._stats import ClientStats
 from txmetrics_tcp._totals import StreamedSeries

@@ -27,7 +27,7 @@ from txmetrics_tcp._endpoint_options import (
 )
 from txmetrics_tcp._frames import Frames
 from txmetrics_tcp._model import Event, Metric, Status
-from txmetrics_tcp._net.endpoints import EndpointError, reads_as_endpoint
+from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_size, show_time
 from txmetrics_tcp._recording_writer import RecordingWriter

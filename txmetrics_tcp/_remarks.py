@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from txmetrics_tcp._client import Connected, Connecting, ConnectionState, Disconnected, Waiting
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._net.endpoints import DEFAULT_HOST
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
 
 SILENCE = 2.0
 """After how many seconds of a connection without a single event that is said."""

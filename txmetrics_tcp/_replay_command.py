@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._arguments import speed
 from txmetrics_tcp._blocks import RecordingError
-from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT, server_endpoint, show_address
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_time

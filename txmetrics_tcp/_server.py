@@ -32,7 +32,6 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, Mark, earliest
-from txmetrics_tcp._losses import LossReport
 from txmetrics_tcp._model import Status, checked_source
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._net.checks import at_least, seconds_from
@@ -40,7 +39,7 @@ from txmetrics_tcp._net.connection import Refused, for_each
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.descriptors import listens_with, replace_descriptors
 from txmetrics_tcp._net.endpoints import show_address
-from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.log_throttle import LossReport, RefusalLog
 from txmetrics_tcp._net.writers import within_transport
 from txmetrics_tcp._own_metrics import OwnMetrics
 from txmetrics_tcp._protocol import MetricsProtocol, Name

@@ -28,7 +28,7 @@ from txmetrics_tcp._endpoint_options import (
 from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument, wanted
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording import RecordingReader

@@ -1,12 +1,5 @@
 """
-What a user may write where an endpoint is asked for.
-
-=====================  =========================================================
-``5000``               that port, on the loopback interface
-``192.0.2.1:5000``     that port, on that address; also ``localhost:5000``
-``[::1]:5000``         the same for IPv6
-``unix:/run/x.sock``   any of Twisted's endpoint strings
-=====================  =========================================================
+Twisted endpoints from what a user wrote, which `txmetrics_tcp._net.endpoint_syntax` describes.
 """
 
 from __future__ import annotations
@@ -36,14 +29,15 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from txmetrics_tcp._net.endpoint_syntax import (
+    DEFAULT_HOST,
+    HOST_PORT,
+    PORT,
+    EndpointError,
+    has_own_tls,
+)
 from txmetrics_tcp._net.tls import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
-
-DEFAULT_HOST = "127.0.0.1"
-"""Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
-
-DEFAULT_PORT = 5000
-"""The port of the reference."""
 
 BACKLOG = 1024
 """
@@ -51,19 +45,9 @@ How many connections the kernel may hold until they are accepted.  With Twisted'
 comes at once makes all others wait for a second and more.
 """
 
-DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
-
-_PORT = re.compile(r"[0-9]+")
-_HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
 _NO_NUMBER = re.compile(r"invalid literal for int\(\) with base (\d+): (.*)")
 _NO_PARAMETER = re.compile(r"unexpected keyword argument '(\w+)'")
-_NO_HOST = {"unix", "systemd", "fd", "stdio"}
-_PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
-
-
-class EndpointError(ValueError):
-    """What was given is no endpoint.  The text says what would be one."""
 
 
 def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
@@ -94,33 +78,6 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
     return endpoint
 
 
-def host_of(text: str | int) -> str | None:
-    """The host that an endpoint names: whose certificate is to be expected there, for example."""
-    text = str(text).strip()
-    if _PORT.fullmatch(text):
-        return DEFAULT_HOST
-    if text.startswith("tcp:"):
-        # As Twisted has it: tcp:HOST:PORT, with names before them or not.
-        text = text.removeprefix("tcp:").removeprefix("host=")
-        text = text.partition(":")[0] + ":0"
-    match = _HOST_PORT.fullmatch(text)
-    return None if match is None or match["host"] in _NO_HOST else match["v6"] or match["host"]
-
-
-def reads_as_endpoint(text: str) -> bool:
-    """Whether somebody who writes this means an endpoint rather than a file of that name."""
-    return (
-        _PORT.fullmatch(text) is not None
-        or _HOST_PORT.fullmatch(text) is not None
-        or text.startswith(_PREFIXED)
-    )
-
-
-def has_own_tls(text: str) -> bool:
-    """Whether what listens on an endpoint, or connects to it, has TLS of its own."""
-    return text.strip().startswith(("ssl:", "tls:"))
-
-
 def show_address(address: IAddress | None) -> str:
     """An address, as people write it."""
     match address:
@@ -144,9 +101,9 @@ def _endpoint(
     text = str(text).strip()
     host = DEFAULT_HOST
     port = ""
-    if _PORT.fullmatch(text):
+    if PORT.fullmatch(text):
         port = text
-    elif (match := _HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
+    elif (match := HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
         host, port = match["v6"] or match["host"], match["port"]
     if port:
         if len(port) > 100 or int(port) > 65535:

@@ -25,7 +25,7 @@ from txmetrics_tcp._endpoint_options import (
     is_recording,
 )
 from txmetrics_tcp._lines import visible
-from txmetrics_tcp._net.endpoints import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._remarks import server_name
 
 if TYPE_CHECKING:
