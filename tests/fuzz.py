@@ -40,10 +40,10 @@ from txmetrics_tcp import (  # noqa: E402
     Event,
     MetricsFactory,
     StreamError,
-    _decoder,
     _protocol,
     _server,
 )
+from txmetrics_tcp._codec import decoder as decoder_module  # noqa: E402
 from txmetrics_tcp.testing import FakeReactor  # noqa: E402
 
 MAX_FRAME = 5000
@@ -291,7 +291,7 @@ class Ways:
 Check = Callable[[bytes, list[int]], None]
 
 TARGETS: dict[str, tuple[Check, type[Streams] | type[Requests], list[ModuleType]]] = {
-    "decoder": (check_decoder, Streams, [_decoder]),
+    "decoder": (check_decoder, Streams, [decoder_module]),
     "server": (check_server, Requests, [_protocol, _server]),
 }
 

@@ -11,7 +11,7 @@ import struct
 from google.protobuf.message import DecodeError
 
 from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Status
-from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._codec import event_pb2 as pb
 
 Plain = tuple[object, ...]
 """An event, as something that can be compared: to the last bit, and NaN with itself."""

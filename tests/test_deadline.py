@@ -22,11 +22,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.daemon import Daemon
 from txmetrics_tcp import _remarks
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._remarks import SilenceRemark
 from txmetrics_tcp._stats_command import Watch
-from txmetrics_tcp._wire import encode_status
 
 reactor: Any = global_reactor
 

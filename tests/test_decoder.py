@@ -20,13 +20,13 @@ from txmetrics_tcp import (
     MetricKind,
     Operation,
     StreamError,
-    _decoder,
-    _remembered,
     encode_metric,
 )
-from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._remembered import HEAD_OVERHEAD, TAIL_OVERHEAD
-from txmetrics_tcp._wire import frame, varint
+from txmetrics_tcp._codec import decoder as decoder_module
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec import frame_cache
+from txmetrics_tcp._codec.frame_cache import HEAD_OVERHEAD, TAIL_OVERHEAD
+from txmetrics_tcp._codec.wire import frame, varint
 
 NOW = 1_700_000_000 * SECOND + SECOND // 2
 """A time as programs have it, of which seconds and nanoseconds take five bytes each."""
@@ -108,7 +108,7 @@ class MemoryTests(SynchronousTestCase):
             decoder = Decoder()
             list(decoder.feed(encode_metric(Metric(key, operation, value, NOW))))
             later = Metric(key, operation, value * 100, NOW + SECOND + 12_345)
-            with mock.patch.object(_decoder, "pb") as protobuf:
+            with mock.patch.object(decoder_module, "pb") as protobuf:
                 self.assertEqual(list(decoder.feed(encode_metric(later))), [later])
             self.assertEqual(protobuf.mock_calls, [])
 
@@ -129,7 +129,7 @@ class MemoryTests(SynchronousTestCase):
         expected = Metric(key, Operation.INCREMENT_COUNTER, 7, NOW)
         decoder = Decoder()
         self.assertEqual(list(decoder.feed(data)), [expected])
-        with mock.patch.object(_decoder, "pb"):
+        with mock.patch.object(decoder_module, "pb"):
             self.assertEqual(list(decoder.feed(data)), [expected])
 
     def test_sameHead(self) -> None:
@@ -153,13 +153,13 @@ class MemoryTests(SynchronousTestCase):
         decoder = Decoder()
         self.assertEqual(list(decoder.feed(b"".join(frames))), events)
         self.assertEqual(len(decoder._memory.layouts), 1)
-        with mock.patch.object(_decoder, "pb"):
+        with mock.patch.object(decoder_module, "pb"):
             self.assertEqual(list(decoder.feed(b"".join(frames[::-1]))), events[::-1])
 
     def test_bounded(self) -> None:
         """A peer that sends ever new series does not fill our memory."""
         limit = 10 * (len(increment("m10")) + HEAD_OVERHEAD + TAIL_OVERHEAD)
-        self.patch(_remembered, "MAX_REMEMBERED", limit)
+        self.patch(frame_cache, "MAX_REMEMBERED", limit)
         decoder = Decoder()
         for number in range(100):
             list(decoder.feed(increment(f"m{number}")))

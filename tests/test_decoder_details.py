@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Decoder, Key, Metric, MetricKind, Operation, StreamError
-from txmetrics_tcp._encoder import encode_metric
+from txmetrics_tcp._codec.encoder import encode_metric
 
 SAMPLE = encode_metric(
     Metric(Key(MetricKind.HISTOGRAM, "h" * 1000), Operation.RECORD_HISTOGRAM, 1.0, 10**18)

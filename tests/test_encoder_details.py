@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import counter_key
 from txmetrics_tcp import Operation
-from txmetrics_tcp._encoder import KEPT, Encoder, SeriesFrame, _Bare
+from txmetrics_tcp._codec.encoder import KEPT, Encoder, SeriesFrame, _Bare
 
 
 class BufferTests(SynchronousTestCase):

@@ -31,8 +31,8 @@ from txmetrics_tcp import (
     Status,
     StreamError,
 )
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._net.log_throttle import QUIET
-from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 reactor: Any = _reactor

@@ -29,11 +29,11 @@ from txmetrics_tcp import (
     MetricsClientFactory,
     Operation,
     StreamError,
-    _remembered,
     encode_metric,
 )
-from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._wire import frame, varint
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec import frame_cache
+from txmetrics_tcp._codec.wire import frame, varint
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 ONE = encode_metric(increment(1))
@@ -253,10 +253,10 @@ class MemoryTests(SynchronousTestCase):
 
     def test_newSeries(self) -> None:
         """Ever new series, each of many labels: what is remembered of them takes most."""
-        most = _remembered.MAX_REMEMBERED
+        most = frame_cache.MAX_REMEMBERED
         self.assertLess(8 * most, 40_000_000)
         # Quicker with less of it.
-        self.patch(_remembered, "MAX_REMEMBERED", most // 8)
+        self.patch(frame_cache, "MAX_REMEMBERED", most // 8)
         labels = tuple((str(number), "") for number in range(40))
         nanos = 999_999_999  # as almost all are: of five bytes
 

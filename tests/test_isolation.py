@@ -24,10 +24,10 @@ from txmetrics_tcp import (
     MetricKind,
     MetricsFactory,
     MetricsProtocol,
-    _encoder,
     _server,
     encode_metadata,
 )
+from txmetrics_tcp._codec import encoder
 from txmetrics_tcp._incoming import MAX_SLACK, Incoming
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._recording import Chunk
@@ -159,7 +159,7 @@ class World:
         self.reactor = TrappedReactor(trap)
         self.on_reactor_thread = False
         case.patch(_server.socket, "gethostname", trap.wrap("host", lambda: "host"))
-        case.patch(_encoder.Encoder, "encode", trap.wrap("encoder", _encoder_encode))
+        case.patch(encoder.Encoder, "encode", trap.wrap("encoder", _encoder_encode))
         case.patch(_server, "encode_status", trap.wrap("encoder", _encode_status))
         self.factory = MetricsFactory(
             self.reactor,
@@ -248,7 +248,7 @@ class World:
         return [client for client in self.clients if not client.gone]
 
 
-_encoder_encode = _encoder.Encoder.encode
+_encoder_encode = encoder.Encoder.encode
 _encode_status = _server.encode_status
 
 
@@ -630,7 +630,7 @@ class BrokenDrainTests(SynchronousTestCase):
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
         counter = self.factory.recorder.counter("c")
-        self.once(_encoder.Encoder, "encode", MemoryError())
+        self.once(encoder.Encoder, "encode", MemoryError())
         counter.increment(5)
         self.reactor.settle()
         stopped = self.factory.stop(5)

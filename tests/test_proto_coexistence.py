@@ -17,7 +17,7 @@ from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-OURS = "txmetrics_tcp._event_pb2"
+OURS = "txmetrics_tcp._codec.event_pb2"
 REFERENCE = "tests.data.reference_event_pb2"
 UNRELATED = "tests.data.unrelated_event_pb2"
 

@@ -14,12 +14,12 @@ from tests.reader import FakeClient, Reader, counter_key
 from tests.test_server_details import DetailTestCase
 from txmetrics_tcp import Metric, MetricKind, Operation, _protocol
 from txmetrics_tcp._batch import Batch
-from txmetrics_tcp._encoder import encode_metric
+from txmetrics_tcp._codec.encoder import encode_metric
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._incoming import Counts, Incoming, Mark
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._protocol import TOTALS, MetricsProtocol
-from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 

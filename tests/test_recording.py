@@ -41,8 +41,8 @@ from txmetrics_tcp._blocks import (
     MAX_RECORDED_FRAME,
     encode_block,
 )
+from txmetrics_tcp._codec.wire import frame, varint
 from txmetrics_tcp._recording import MAX_SESSIONS, Chunk, Session
-from txmetrics_tcp._wire import frame, varint
 
 FRAMES = [case.frame for case in CASES]
 STREAM = b"".join(FRAMES)
@@ -520,7 +520,7 @@ class HostileTests(SynchronousTestCase):
 
 def whole_frames(data: bytes) -> int:
     """How many frames those are, of which the last is whole."""
-    from txmetrics_tcp._frames import Frames
+    from txmetrics_tcp._codec.framing import Frames
 
     frames = Frames(MAX_RECORDED_FRAME)
     whole, number = frames.feed(data)

@@ -32,11 +32,11 @@ from txmetrics_tcp import (
     encode_metadata,
     encode_metric,
 )
+from txmetrics_tcp._codec.wire import EMPTY_FRAME, encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._recording import Chunk
 from txmetrics_tcp._replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._standing import Standing
-from txmetrics_tcp._wire import EMPTY_FRAME, encode_status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 REQUESTS = Key(MetricKind.COUNTER, "requests_total")

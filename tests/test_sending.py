@@ -21,10 +21,10 @@ from zope.interface import implementer
 
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsFactory, MetricsProtocol
+from txmetrics_tcp._codec.wire import EMPTY_FRAME
 from txmetrics_tcp._incoming import MAX_SLACK
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
-from txmetrics_tcp._wire import EMPTY_FRAME
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 ENDLESS = 16 * 1024 * 1024

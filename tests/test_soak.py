@@ -17,9 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, MetricsService, Operation
-from txmetrics_tcp._encoder import encode_metric
+from txmetrics_tcp._codec.encoder import encode_metric
+from txmetrics_tcp._codec.wire import encode_metadata, encode_status
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._wire import encode_metadata, encode_status
 from txmetrics_tcp.testing import FakeReactor
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"

@@ -27,9 +27,9 @@ from txmetrics_tcp import (
     Status,
     encode_metric,
 )
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._stats_command import Watch, WatchRecording
-from txmetrics_tcp._wire import encode_status
 from txmetrics_tcp.cli import main
 from txmetrics_tcp.testing import FakeReactor
 

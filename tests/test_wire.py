@@ -32,10 +32,10 @@ from txmetrics_tcp import (
     encode_metadata,
     encode_metric,
 )
-from txmetrics_tcp import _event_pb2 as pb
-from txmetrics_tcp._encoder import Encoder, SeriesFrame
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
+from txmetrics_tcp._codec.wire import EMPTY_FRAME, encode_status, frame, varint
 from txmetrics_tcp._model import U64_MAX, Status
-from txmetrics_tcp._wire import EMPTY_FRAME, encode_status, frame, varint
 
 OURS = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
 

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
         MetricsClientService,
         Waiting,
     )
-    from txmetrics_tcp._decoder import Decoder, decode
-    from txmetrics_tcp._encoder import encode_metric
+    from txmetrics_tcp._codec.decoder import Decoder, decode
+    from txmetrics_tcp._codec.encoder import encode_metric
+    from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError, encode_metadata
     from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
     from txmetrics_tcp._view import SeriesView, SourceView
-    from txmetrics_tcp._wire import MAX_FRAME, StreamError, encode_metadata
 
 __all__ = [
     "MAX_FRAME",
@@ -153,8 +153,8 @@ _LATER = {
         "_builder": "TcpBuilder",
         "_client": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
         " MetricsClientProtocol MetricsClientService Waiting",
-        "_decoder": "Decoder decode",
-        "_encoder": "encode_metric",
+        "_codec.decoder": "Decoder decode",
+        "_codec.encoder": "encode_metric",
         "_net.endpoint_syntax": "EndpointError",
         "_event_stream": "EventStream",
         "_filters": "Filter FilterError parse_filter",
@@ -171,7 +171,7 @@ _LATER = {
         "_tcp_recorder": "TcpRecorder",
         "_net.tls": "ServerTLS TLSError tls_endpoint",
         "_view": "SeriesView SourceView",
-        "_wire": "MAX_FRAME StreamError encode_metadata",
+        "_codec.wire": "MAX_FRAME StreamError encode_metadata",
     }.items()
     for name in names.split()
 }

@@ -25,13 +25,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._codec.decoder import Decoder
+from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import TLSError, check_server, explain, is_tls
-from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 INITIAL_DELAY = 0.5
 """How many seconds to wait before the next attempt, but for a growth by half with each failure."""

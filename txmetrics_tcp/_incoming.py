@@ -46,11 +46,11 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._batch import Batch
-from txmetrics_tcp._encoder import Encoder
+from txmetrics_tcp._codec.encoder import Encoder
+from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Metadata, MetricKind, Number, Operation
 from txmetrics_tcp._sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._totals import StreamedSeries, Totals, overlay
-from txmetrics_tcp._wire import encode_metadata
 
 BATCH = 1024
 """

@@ -19,13 +19,13 @@ from twisted.internet.task import LoopingCall
 from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._codec.decoder import Decoder
+from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
     client_endpoint_from,
     wants_tls,
 )
-from txmetrics_tcp._frames import Frames
 from txmetrics_tcp._model import Event, Metric, Status
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
 from txmetrics_tcp._output import say

@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._incoming import DEFAULT_BUFFER_SIZE, Counts, Incoming, Mark, earliest
 from txmetrics_tcp._model import Status, checked_source
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, Network, network
@@ -46,7 +47,6 @@ from txmetrics_tcp._protocol import MetricsProtocol, Name
 from txmetrics_tcp._stats import Stats
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 from txmetrics_tcp._totals import DEFAULT_MAX_SERIES, Totals
-from txmetrics_tcp._wire import encode_status
 
 FLUSH_TIMEOUT = 1.0
 """How long, in seconds, clients have at the end to take what waits for them."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from txmetrics_tcp._encoder import encode_metric
+from txmetrics_tcp._codec.encoder import encode_metric
+from txmetrics_tcp._codec.wire import encode_metadata, encode_status
 from txmetrics_tcp._model import (
     APPLY,
     SET_OPERATION,
@@ -18,7 +19,6 @@ from txmetrics_tcp._model import (
     Number,
     Status,
 )
-from txmetrics_tcp._wire import encode_metadata, encode_status
 
 MAX_SERIES = 100_000
 """Of how many series, and of how many descriptions, it is known, whatever the stream has."""

@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
-from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._codec.decoder import Decoder
+from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
@@ -37,7 +38,6 @@ from txmetrics_tcp._report import SORTS, Report
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._sketch import has_percentiles
 from txmetrics_tcp._view import SourceView
-from txmetrics_tcp._wire import MAX_FRAME, StreamError
 
 DEFAULT_SECONDS = 10.0
 """How long a server is watched unless told otherwise."""

@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._codec.decoder import Decoder
+from txmetrics_tcp._codec.wire import StreamError
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
     client_endpoint_from,
@@ -32,7 +33,6 @@ from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._selection import Selection
-from txmetrics_tcp._wire import StreamError
 
 
 class Tail:

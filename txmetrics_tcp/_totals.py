@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from txmetrics_tcp._encoder import SeriesFrame
+from txmetrics_tcp._codec.encoder import SeriesFrame
 from txmetrics_tcp._model import APPLY, U64_MAX, Key, MetricKind, Number
 from txmetrics_tcp._sink import Entry, Series, Sink
 

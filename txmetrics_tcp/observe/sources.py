@@ -21,11 +21,11 @@ from txmetrics_tcp._client import (
     Disconnected,
     MetricsClientService,
 )
-from txmetrics_tcp._decoder import Decoder
+from txmetrics_tcp._codec.decoder import Decoder
+from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording import Chunk, RecordingReader
 from txmetrics_tcp._view import SourceView
-from txmetrics_tcp._wire import MAX_FRAME, StreamError
 from txmetrics_tcp.observe.cells import shown
 
 METER = 3.0

@@ -19,7 +19,7 @@ DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19txmetrics_tcp/
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'txmetrics_tcp._event_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'txmetrics_tcp._codec.event_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_METRIC_LABELSENTRY']._options = None

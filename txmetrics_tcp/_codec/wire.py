@@ -1,5 +1,5 @@
 """
-What a stream is made of; `txmetrics_tcp._encoder` and `txmetrics_tcp._decoder` turn events into it
+What a stream is made of; `encoder` and `decoder` beside it turn events into it
 and back.  No I/O, no Twisted: the same code serves every producer and consumer.
 
 A stream is a sequence of frames: an unsigned LEB128 varint, then that many bytes of one
@@ -9,7 +9,7 @@ means nothing; its frame is one zero byte.
 
 from __future__ import annotations
 
-from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Status
 
 MAX_FRAME = 1024 * 1024

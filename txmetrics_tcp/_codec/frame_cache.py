@@ -22,9 +22,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec.wire import varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
-from txmetrics_tcp._wire import varint
 
 MAX_REMEMBERED_FRAME = 512
 """The size of a frame, in bytes, past which it is not remembered."""

@@ -17,10 +17,10 @@ from itertools import chain
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
+from txmetrics_tcp._codec.wire import KIND_NUMBER, MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._remembered import LOW, MAX_REMEMBERED_FRAME, Memory
-from txmetrics_tcp._wire import KIND_NUMBER, MAX_FRAME, StreamError
 
 PIECE = 64 * 1024
 """About how many bytes are decoded at a time."""

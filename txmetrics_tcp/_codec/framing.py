@@ -4,7 +4,7 @@ Cuts the bytes of a stream between its frames, without looking into them.  No I/
 
 from __future__ import annotations
 
-from txmetrics_tcp._wire import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
 
 
 class Frames:

@@ -22,9 +22,9 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
-from txmetrics_tcp import _event_pb2 as pb
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec.wire import frame, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
-from txmetrics_tcp._wire import frame, varint
 
 KEPT = 256 * 1024
 """How many bytes of the buffer that it encodes into an encoder keeps at most for the next time."""
