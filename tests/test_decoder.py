@@ -26,7 +26,7 @@ from txmetrics_tcp._codec import decoder as decoder_module
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec import frame_cache
 from txmetrics_tcp._codec.frame_cache import HEAD_OVERHEAD, TAIL_OVERHEAD
-from txmetrics_tcp._codec.wire import frame, varint
+from txmetrics_tcp._codec.framing import frame, varint
 
 NOW = 1_700_000_000 * SECOND + SECOND // 2
 """A time as programs have it, of which seconds and nanoseconds take five bytes each."""

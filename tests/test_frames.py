@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire_cases import CASES
 from txmetrics_tcp import StreamError
-from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._codec.wire import frame
+from txmetrics_tcp._codec.framing import Frames, frame
 
 FRAMES = st.lists(st.binary(max_size=300).map(frame), max_size=20)
 

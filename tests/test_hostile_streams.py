@@ -33,7 +33,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec import frame_cache
-from txmetrics_tcp._codec.wire import frame, varint
+from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 ONE = encode_metric(increment(1))

@@ -41,7 +41,7 @@ from txmetrics_tcp._blocks import (
     MAX_RECORDED_FRAME,
     encode_block,
 )
-from txmetrics_tcp._codec.wire import frame, varint
+from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._recording import MAX_SESSIONS, Chunk, Session
 
 FRAMES = [case.frame for case in CASES]

@@ -32,7 +32,8 @@ from txmetrics_tcp import (
     encode_metadata,
     encode_metric,
 )
-from txmetrics_tcp._codec.wire import EMPTY_FRAME, encode_status
+from txmetrics_tcp._codec.framing import EMPTY_FRAME
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._recording import Chunk
 from txmetrics_tcp._replay import CATCH_UP, ReplayFactory, ReplayProtocol

@@ -34,7 +34,8 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
-from txmetrics_tcp._codec.wire import EMPTY_FRAME, encode_status, frame, varint
+from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, varint
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import U64_MAX, Status
 
 OURS = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]

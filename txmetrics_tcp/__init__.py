@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     )
     from txmetrics_tcp._codec.decoder import Decoder, decode
     from txmetrics_tcp._codec.encoder import encode_metric
-    from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError, encode_metadata
+    from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
+    from txmetrics_tcp._codec.wire import encode_metadata
     from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
@@ -171,7 +172,8 @@ _LATER = {
         "_tcp_recorder": "TcpRecorder",
         "_net.tls": "ServerTLS TLSError tls_endpoint",
         "_view": "SeriesView SourceView",
-        "_codec.wire": "MAX_FRAME StreamError encode_metadata",
+        "_codec.framing": "MAX_FRAME StreamError",
+        "_codec.wire": "encode_metadata",
     }.items()
     for name in names.split()
 }

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from txmetrics_tcp._codec.wire import MAX_FRAME
+from txmetrics_tcp._codec.framing import MAX_FRAME
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
-from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._codec.wire import StreamError
+from txmetrics_tcp._codec.framing import Frames, StreamError
 
 MAGIC = b"txmetrics-tcp recording 1\n"
 """What every recording begins with; the number is that of the format."""

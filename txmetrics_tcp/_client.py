@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import client_endpoint

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from txmetrics_tcp._batch import Backlog, Batch
 from txmetrics_tcp._codec.encoder import Encoder
-from txmetrics_tcp._codec.wire import EMPTY_FRAME
+from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._incoming import Counts, Mark, earliest
 from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, Door, for_each

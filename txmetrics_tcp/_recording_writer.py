@@ -32,8 +32,7 @@ from txmetrics_tcp._blocks import (
     encode_block,
     split,
 )
-from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._codec.wire import varint
+from txmetrics_tcp._codec.framing import Frames, varint
 
 
 class RecordingWriter:

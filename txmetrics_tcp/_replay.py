@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.wire import EMPTY_FRAME, StreamError
+from txmetrics_tcp._codec.framing import EMPTY_FRAME, StreamError
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, for_each
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK

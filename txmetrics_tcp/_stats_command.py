@@ -18,7 +18,7 @@ from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, dura
 from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,

@@ -16,7 +16,7 @@ from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_f
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.wire import StreamError
+from txmetrics_tcp._codec.framing import StreamError
 from txmetrics_tcp._endpoint_options import (
     add_endpoint_arguments,
     client_endpoint_from,

@@ -19,7 +19,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
-from txmetrics_tcp._codec.wire import KIND_NUMBER, MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.wire import KIND_NUMBER
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 
 PIECE = 64 * 1024

@@ -23,7 +23,7 @@ from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
 from txmetrics_tcp._codec import event_pb2 as pb
-from txmetrics_tcp._codec.wire import frame, varint
+from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
 KEPT = 256 * 1024

@@ -23,7 +23,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from txmetrics_tcp._codec import event_pb2 as pb
-from txmetrics_tcp._codec.wire import varint
+from txmetrics_tcp._codec.framing import varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
 MAX_REMEMBERED_FRAME = 512

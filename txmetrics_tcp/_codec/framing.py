@@ -1,10 +1,37 @@
 """
-Cuts the bytes of a stream between its frames, without looking into them.  No I/O, no Twisted.
+How a stream is cut into frames, whatever is in them.  No I/O, no Twisted, no protobuf.
+
+A stream is a sequence of frames: an unsigned LEB128 varint, then that many bytes of one
+serialized ``Event`` of ``proto/event.proto``.  An ``Event`` without content is allowed and
+means nothing; its frame is one zero byte.
 """
 
 from __future__ import annotations
 
-from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
+MAX_FRAME = 1024 * 1024
+"""The default bound on the size of a frame that is received, in bytes."""
+
+EMPTY_FRAME = b"\x00"
+"""An ``Event`` without content.  Every reader skips it."""
+
+
+class StreamError(Exception):
+    """What was received is not a stream of metrics.  The text says why."""
+
+
+def varint(value: int) -> bytes:
+    """Encode an unsigned integer as LEB128: seven bits a byte, lowest first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def frame(message: bytes) -> bytes:
+    """Put the length of a serialized ``Event`` before it."""
+    return varint(len(message)) + message
 
 
 class Frames:

@@ -22,7 +22,7 @@ from txmetrics_tcp._client import (
     MetricsClientService,
 )
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.wire import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording import Chunk, RecordingReader
 from txmetrics_tcp._view import SourceView
