@@ -15,28 +15,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import (
-    EndpointError,
-    ListenError,
-    MetricsFactory,
-    MetricsService,
-    RecorderInstalledError,
-    TcpBuilder,
-    TcpRecorder,
-    _builder,
-    _facade,
-    counter,
-    current_recorder,
-    describe_counter,
-    set_global_recorder,
-)
+from txmetrics_tcp import EndpointError, ListenError, MetricsFactory, MetricsService, RecorderInstalledError, TcpBuilder, TcpRecorder, _builder, counter, current_recorder, describe_counter, set_global_recorder
+from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import PausingTransport
 
 
 class BuilderTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         # A program has one global recorder for its whole life; a test has its own.
-        self.patch(_facade, "_program", _facade._Program())
+        self.patch(facade, "_program", facade._Program())
         self.reactor = ListeningReactor()
         self.builder = TcpBuilder(self.reactor)
 

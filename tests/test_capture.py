@@ -9,27 +9,14 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import (
-    Key,
-    Metadata,
-    Metric,
-    MetricKind,
-    Operation,
-    _facade,
-    counter,
-    current_recorder,
-    describe_counter,
-    gauge,
-    histogram,
-    local_recorder,
-    set_global_recorder,
-)
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, counter, current_recorder, describe_counter, gauge, histogram, local_recorder, set_global_recorder
+from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import Captured, capture
 
 
 class CaptureTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(_facade, "_program", _facade._Program())
+        self.patch(facade, "_program", facade._Program())
         self.program = ListRecorder()
 
     def test_values(self) -> None:
@@ -195,7 +182,7 @@ class CaptureTests(SynchronousTestCase):
 
 class CapturedTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(_facade, "_program", _facade._Program())
+        self.patch(facade, "_program", facade._Program())
         context = capture()
         self.captured = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)

@@ -13,33 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import (
-    Counter,
-    FanoutRecorder,
-    Key,
-    Metadata,
-    MetricKind,
-    NoopRecorder,
-    Operation,
-    PrefixRecorder,
-    RecorderInstalledError,
-    Series,
-    _facade,
-    counter,
-    current_recorder,
-    describe_counter,
-    describe_gauge,
-    describe_histogram,
-    gauge,
-    histogram,
-    set_global_recorder,
-)
+from txmetrics_tcp import Counter, FanoutRecorder, Key, Metadata, MetricKind, NoopRecorder, Operation, PrefixRecorder, RecorderInstalledError, Series, counter, current_recorder, describe_counter, describe_gauge, describe_histogram, gauge, histogram, set_global_recorder
+from txmetrics_tcp._instruments import facade
 
 
 class FacadeTests(SynchronousTestCase):
     def setUp(self) -> None:
         # A program has one global recorder for its whole life; a test has its own.
-        self.patch(_facade, "_program", _facade._Program())
+        self.patch(facade, "_program", facade._Program())
         self.recorder = ListRecorder()
 
     def test_handlesFromBefore(self) -> None:
@@ -100,7 +81,7 @@ class FacadeTests(SynchronousTestCase):
         """What could not start leaves everything as it was, for another that can."""
         early = counter("early")
         set_global_recorder(self.recorder)
-        _facade.unset_global_recorder(self.recorder)
+        facade.unset_global_recorder(self.recorder)
         early.increment()
         self.assertEqual(self.recorder.take(), [])
         another = ListRecorder()
@@ -110,7 +91,7 @@ class FacadeTests(SynchronousTestCase):
 
     def test_takenBackByAnother(self) -> None:
         set_global_recorder(self.recorder)
-        _facade.unset_global_recorder(ListRecorder())
+        facade.unset_global_recorder(ListRecorder())
         self.assertIs(current_recorder(), self.recorder)
 
     def test_forgottenHandles(self) -> None:
@@ -165,7 +146,7 @@ class FacadeTests(SynchronousTestCase):
 
     def test_installedWhileMaking(self) -> None:
         """A handle in the making gets to a recorder that is installed meanwhile."""
-        program = _facade._program
+        program = facade._program
         another = ListRecorder()
 
         class Installing(NoopRecorder):
@@ -194,7 +175,7 @@ class FacadeTests(SynchronousTestCase):
             thread.start()
         for _ in range(20):
             set_global_recorder(self.recorder)
-            _facade.unset_global_recorder(self.recorder)
+            facade.unset_global_recorder(self.recorder)
         set_global_recorder(self.recorder)
         stop.set()
         for thread in threads:
@@ -222,7 +203,7 @@ class FacadeTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(self.recorder.described, [Metadata(MetricKind.COUNTER, "db_early")])
-        _facade.unset_global_recorder(self.recorder)
+        facade.unset_global_recorder(self.recorder)
         early.increment()
         self.assertEqual(self.recorder.take(), [])
 

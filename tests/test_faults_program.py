@@ -32,7 +32,7 @@ from txmetrics_tcp import (
     TcpRecorder,
 )
 from txmetrics_tcp._net.endpoints import server_endpoint
-from txmetrics_tcp._sink import Series, Sink
+from txmetrics_tcp._instruments.sink import Series, Sink
 
 BLOCKED = 2.0
 """For how many seconds the program blocks the reactor."""

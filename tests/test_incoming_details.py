@@ -22,8 +22,8 @@ from txmetrics_tcp._incoming import (
     Taken,
     check_buffer_size,
 )
-from txmetrics_tcp._recorder import Counter
-from txmetrics_tcp._sink import Sink
+from txmetrics_tcp._instruments.recorder import Counter
+from txmetrics_tcp._instruments.sink import Sink
 from txmetrics_tcp._totals import StreamedSeries, Totals
 
 

@@ -24,8 +24,8 @@ from txmetrics_tcp import (
     RouterRecorder,
     Sink,
 )
-from txmetrics_tcp._layers import Pattern, _FanoutSeries
-from txmetrics_tcp._sink import NOWHERE
+from txmetrics_tcp._instruments.layers import Pattern, _FanoutSeries
+from txmetrics_tcp._instruments.sink import NOWHERE
 from txmetrics_tcp.testing import FakeReactor
 
 

@@ -23,8 +23,8 @@ from txmetrics_tcp import (
     Sink,
     Unit,
 )
-from txmetrics_tcp._recorder import HANDLE_CACHE_SIZE
-from txmetrics_tcp._sink import RECORD_MANY, Entry
+from txmetrics_tcp._instruments.recorder import HANDLE_CACHE_SIZE
+from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry
 
 
 class ListRecorder(Recorder):

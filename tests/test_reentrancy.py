@@ -20,7 +20,7 @@ from tests.test_server_details import DetailTestCase
 from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, _incoming, decode
 from txmetrics_tcp._batch import Batch
 from txmetrics_tcp._incoming import BATCH, MAX_SLACK, Incoming
-from txmetrics_tcp._recorder import Counter
+from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._totals import StreamedSeries, Totals
 
 

@@ -13,26 +13,13 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import (
-    Metadata,
-    MetricKind,
-    Recorder,
-    _facade,
-    counter,
-    current_recorder,
-    describe_counter,
-    describe_gauge,
-    describe_histogram,
-    gauge,
-    histogram,
-    local_recorder,
-    set_global_recorder,
-)
+from txmetrics_tcp import Metadata, MetricKind, Recorder, counter, current_recorder, describe_counter, describe_gauge, describe_histogram, gauge, histogram, local_recorder, set_global_recorder
+from txmetrics_tcp._instruments import facade
 
 
 class ScopeTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(_facade, "_program", _facade._Program())
+        self.patch(facade, "_program", facade._Program())
         self.everywhere = ListRecorder()
         set_global_recorder(self.everywhere)
         self.local = ListRecorder()
@@ -102,7 +89,7 @@ class ScopeTests(SynchronousTestCase):
         self.assertIs(current_recorder(), self.everywhere)
 
     def test_withoutGlobal(self) -> None:
-        _facade.unset_global_recorder(self.everywhere)
+        facade.unset_global_recorder(self.everywhere)
         with local_recorder(self.local):
             counter("c").increment()
         self.assertEqual(len(self.local.take()), 1)

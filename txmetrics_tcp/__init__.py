@@ -15,7 +15,7 @@ application, or with ``twistd metrics-tcp``.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from txmetrics_tcp._facade import (
+from txmetrics_tcp._instruments.facade import (
     RecorderInstalledError,
     counter,
     current_recorder,
@@ -28,8 +28,8 @@ from txmetrics_tcp._facade import (
     set_global_recorder,
 )
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
-from txmetrics_tcp._recorder import Counter, Gauge, Histogram, NoopRecorder, Recorder
-from txmetrics_tcp._sink import Series, Sink
+from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram, NoopRecorder, Recorder
+from txmetrics_tcp._instruments.sink import Series, Sink
 
 if TYPE_CHECKING:
     from txmetrics_tcp._blocks import RecordingError
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
-    from txmetrics_tcp._layers import (
+    from txmetrics_tcp._instruments.layers import (
         FanoutRecorder,
         FilterRecorder,
         LabelsRecorder,
@@ -160,7 +160,7 @@ _LATER = {
         "_event_stream": "EventStream",
         "_filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",
-        "_layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
+        "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
         "_recording": "RecordingReader",

@@ -19,7 +19,7 @@ from typing import Any
 
 from txmetrics_tcp._collect import Collector
 from txmetrics_tcp._model import Metadata, MetricKind, Unit
-from txmetrics_tcp._recorder import Recorder
+from txmetrics_tcp._instruments.recorder import Recorder
 
 
 def _gauge(name: str, unit: Unit, description: str) -> Metadata:

@@ -28,8 +28,8 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import provider
 
-from txmetrics_tcp import _forked
-from txmetrics_tcp._facade import RecorderInstalledError, unset_global_recorder
+from txmetrics_tcp._instruments import forked
+from txmetrics_tcp._instruments.facade import RecorderInstalledError, unset_global_recorder
 from txmetrics_tcp._tcp_recorder import TcpRecorder
 
 STOP_MARGIN = 4.0
@@ -216,7 +216,7 @@ def own_reactor(given: Any = None) -> Any:
     # Late, since importing it installs it, and some programs want another one.
     from twisted.internet import reactor
 
-    inherited = _forked.inherited_reactor
+    inherited = forked.inherited_reactor
     if inherited is None or (given or reactor) is not inherited:
         return given or reactor
     if inherited.running:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from txmetrics_tcp._model import Metadata, MetricKind, Unit
-from txmetrics_tcp._recorder import Recorder
+from txmetrics_tcp._instruments.recorder import Recorder
 
 _COUNTER, _GAUGE = MetricKind.COUNTER, MetricKind.GAUGE
 

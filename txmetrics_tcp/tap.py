@@ -21,7 +21,7 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.reactor_clock import measure_steadily
 from txmetrics_tcp._process import ProcessCollector
-from txmetrics_tcp._recorder import Recorder
+from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._server import MetricsFactory
 from txmetrics_tcp._service import ListenError, MetricsService
 from txmetrics_tcp._stop_signals import StopSignals

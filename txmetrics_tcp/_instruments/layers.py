@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from txmetrics_tcp._model import Key, Metadata, MetricKind
-from txmetrics_tcp._recorder import NoopRecorder, Recorder
-from txmetrics_tcp._sink import NOWHERE, RelaySink, Series
+from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder
+from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
 
 Pattern = str | re.Pattern[str]
 """

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
-from txmetrics_tcp import _forked as _forked  # has to be there before a fork
+from txmetrics_tcp._instruments import forked as forked  # has to be there before a fork
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit
-from txmetrics_tcp._recorder import (
+from txmetrics_tcp._instruments.recorder import (
     HANDLES,
     Counter,
     Gauge,
@@ -26,7 +26,7 @@ from txmetrics_tcp._recorder import (
     NoopRecorder,
     Recorder,
 )
-from txmetrics_tcp._sink import NOWHERE, RelaySink, Series
+from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
 
 
 class RecorderInstalledError(Exception):

@@ -21,8 +21,8 @@ from txmetrics_tcp._model import (
     real_number,
     whole_number,
 )
-from txmetrics_tcp._sink import NOWHERE, RECORD_MANY, Series
-from txmetrics_tcp._timing import ExceptionCount, InProgress, Timer
+from txmetrics_tcp._instruments.sink import NOWHERE, RECORD_MANY, Series
+from txmetrics_tcp._instruments.timers import ExceptionCount, InProgress, Timer
 
 HANDLE_CACHE_SIZE = 4096
 """How many handles a recorder keeps, so that asking for one again costs little."""

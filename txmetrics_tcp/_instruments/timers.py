@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from txmetrics_tcp._recorder import Counter, Gauge, Histogram
+    from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
