@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._view import SourceView
+from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.export import plain_svg
 from txmetrics_tcp.observe.sources import Source, State

@@ -145,7 +145,7 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
 
 def fold(events: list[Event]) -> None:
     """Let a view take events, and say what it knows; any will do that are events."""
-    from txmetrics_tcp._view import SourceView
+    from txmetrics_tcp._view.series import SourceView
 
     now = 1.0
     view = SourceView(lambda: now)

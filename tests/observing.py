@@ -15,7 +15,7 @@ from textual.events import Key as Pressed
 from textual.pilot import Pilot
 
 from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._view import SourceView
+from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.row import Row
 from txmetrics_tcp.observe.sources import Source, State

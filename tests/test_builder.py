@@ -15,7 +15,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import EndpointError, ListenError, MetricsFactory, MetricsService, RecorderInstalledError, TcpBuilder, TcpRecorder, _builder, counter, current_recorder, describe_counter, set_global_recorder
+from txmetrics_tcp import (
+    EndpointError,
+    ListenError,
+    MetricsFactory,
+    MetricsService,
+    RecorderInstalledError,
+    TcpBuilder,
+    TcpRecorder,
+    _builder,
+    counter,
+    current_recorder,
+    describe_counter,
+    set_global_recorder,
+)
 from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import PausingTransport
 

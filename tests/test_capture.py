@@ -9,7 +9,20 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, counter, current_recorder, describe_counter, gauge, histogram, local_recorder, set_global_recorder
+from txmetrics_tcp import (
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    counter,
+    current_recorder,
+    describe_counter,
+    gauge,
+    histogram,
+    local_recorder,
+    set_global_recorder,
+)
 from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import Captured, capture
 

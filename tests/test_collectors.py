@@ -22,9 +22,9 @@ from txmetrics_tcp import _host as host
 from txmetrics_tcp import _process as process
 from txmetrics_tcp._collect import CollectorService
 from txmetrics_tcp._host import HostCollectors
+from txmetrics_tcp._instruments.sink import Entry
 from txmetrics_tcp._lag import MAX_MISSED, MAX_PERIOD, MIN_PERIOD, SAMPLES, LagService
 from txmetrics_tcp._process import ProcessCollector, ProcessReading, read_process
-from txmetrics_tcp._instruments.sink import Entry
 
 SET = {"counter": Operation.SET_COUNTER, "gauge": Operation.SET_GAUGE}
 

@@ -13,7 +13,26 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import Counter, FanoutRecorder, Key, Metadata, MetricKind, NoopRecorder, Operation, PrefixRecorder, RecorderInstalledError, Series, counter, current_recorder, describe_counter, describe_gauge, describe_histogram, gauge, histogram, set_global_recorder
+from txmetrics_tcp import (
+    Counter,
+    FanoutRecorder,
+    Key,
+    Metadata,
+    MetricKind,
+    NoopRecorder,
+    Operation,
+    PrefixRecorder,
+    RecorderInstalledError,
+    Series,
+    counter,
+    current_recorder,
+    describe_counter,
+    describe_gauge,
+    describe_histogram,
+    gauge,
+    histogram,
+    set_global_recorder,
+)
 from txmetrics_tcp._instruments import facade
 
 

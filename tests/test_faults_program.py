@@ -31,8 +31,8 @@ from txmetrics_tcp import (
     Recorder,
     TcpRecorder,
 )
-from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._instruments.sink import Series, Sink
+from txmetrics_tcp._net.endpoints import server_endpoint
 
 BLOCKED = 2.0
 """For how many seconds the program blocks the reactor."""

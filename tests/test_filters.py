@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, MetricKind
-from txmetrics_tcp._filters import FilterError, parse_filter
+from txmetrics_tcp._view.filters import FilterError, parse_filter
 
 REQUESTS = Key.of(MetricKind.COUNTER, "http_requests_total", {"method": "GET", "route": "/api/v1"})
 QUEUE = Key.of(MetricKind.GAUGE, "queue_depth", {"queue": "Mail out", "shard": ""})

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Unit
-from txmetrics_tcp._humane import base_scale, show_number, show_rate, show_seconds, show_value
 from txmetrics_tcp._model import U64_MAX
+from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
 
 
 class ScaleTests(SynchronousTestCase):

@@ -19,9 +19,9 @@ from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, _incomin
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._incoming import BATCH, FREE_REPEATS, REPEATS, Incoming, Taken, check_buffer_size
+from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._net.checks import at_least, seconds_from
-from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._totals import Totals
 from txmetrics_tcp.testing import FakeReactor
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
 from txmetrics_tcp import Metadata, MetricKind
-from txmetrics_tcp._humane import show_rate, show_value
+from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
 from txmetrics_tcp.observe.charts import chart, sparkline

@@ -12,10 +12,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, _sketch
-from txmetrics_tcp._filters import parse_filter
-from txmetrics_tcp._report import SORTS, Report
-from txmetrics_tcp._view import SourceView
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._view import sketch
+from txmetrics_tcp._view.filters import parse_filter
+from txmetrics_tcp._view.report import SORTS, Report
+from txmetrics_tcp._view.series import SourceView
 
 WHEN = 1_795_363_464_789_260_613
 """2026-11-22T16:04:24.789260613Z"""
@@ -142,7 +143,7 @@ class TableTests(ReportCase):
 
     def test_noPercentiles(self) -> None:
         """A dash, where the library is missing."""
-        self.patch(_sketch, "_library", lambda: None)
+        self.patch(sketch, "_library", lambda: None)
         self.setUp()
         line = self.report().to_table().splitlines()[2]
         self.assertRegex(line, r"10\.1/s +1ms +- +- +- +100ms$")

@@ -13,7 +13,20 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.test_recorder import ListRecorder
-from txmetrics_tcp import Metadata, MetricKind, Recorder, counter, current_recorder, describe_counter, describe_gauge, describe_histogram, gauge, histogram, local_recorder, set_global_recorder
+from txmetrics_tcp import (
+    Metadata,
+    MetricKind,
+    Recorder,
+    counter,
+    current_recorder,
+    describe_counter,
+    describe_gauge,
+    describe_histogram,
+    gauge,
+    histogram,
+    local_recorder,
+    set_global_recorder,
+)
 from txmetrics_tcp._instruments import facade
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, _sketch
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
 from txmetrics_tcp._model import U64_MAX, Event
-from txmetrics_tcp._view import CHUNK, RECENT, SeriesView, SourceView
+from txmetrics_tcp._view import sketch
+from txmetrics_tcp._view.series import CHUNK, RECENT, SeriesView, SourceView
 
 INCREMENT = Operation.INCREMENT_COUNTER
 SET = Operation.SET_COUNTER
@@ -530,8 +531,8 @@ class SummaryTests(ViewCase):
 
     def test_noLibrary(self) -> None:
         """Without the extra, all is told but percentiles."""
-        self.patch(_sketch, "_library", lambda: None)
-        self.assertFalse(_sketch.has_percentiles())
+        self.patch(sketch, "_library", lambda: None)
+        self.assertFalse(sketch.has_percentiles())
         self.record(*[2.0, 6.0, math.nan] * CHUNK)
         for window in (None, 10, 60):
             summary = self.only().summary(window, self.now)

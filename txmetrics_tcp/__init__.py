@@ -27,9 +27,9 @@ from txmetrics_tcp._instruments.facade import (
     local_recorder,
     set_global_recorder,
 )
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram, NoopRecorder, Recorder
 from txmetrics_tcp._instruments.sink import Series, Sink
+from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
 
 if TYPE_CHECKING:
     from txmetrics_tcp._blocks import RecordingError
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
     from txmetrics_tcp._codec.wire import encode_metadata
     from txmetrics_tcp._event_stream import EventStream
-    from txmetrics_tcp._filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._instruments.layers import (
         FanoutRecorder,
@@ -66,10 +65,11 @@ if TYPE_CHECKING:
     from txmetrics_tcp._recording_writer import RecordingWriter
     from txmetrics_tcp._server import MetricsFactory
     from txmetrics_tcp._service import ListenError, MetricsService
-    from txmetrics_tcp._sketch import Summary
     from txmetrics_tcp._stats import ClientStats, Stats
     from txmetrics_tcp._tcp_recorder import TcpRecorder
-    from txmetrics_tcp._view import SeriesView, SourceView
+    from txmetrics_tcp._view.filters import Filter, FilterError, parse_filter
+    from txmetrics_tcp._view.series import SeriesView, SourceView
+    from txmetrics_tcp._view.sketch import Summary
 
 __all__ = [
     "MAX_FRAME",
@@ -158,7 +158,7 @@ _LATER = {
         "_codec.encoder": "encode_metric",
         "_net.endpoint_syntax": "EndpointError",
         "_event_stream": "EventStream",
-        "_filters": "Filter FilterError parse_filter",
+        "_view.filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
@@ -167,11 +167,11 @@ _LATER = {
         "_recording_writer": "RecordingWriter",
         "_server": "MetricsFactory",
         "_service": "ListenError MetricsService",
-        "_sketch": "Summary",
+        "_view.sketch": "Summary",
         "_stats": "ClientStats Stats",
         "_tcp_recorder": "TcpRecorder",
         "_net.tls": "ServerTLS TLSError tls_endpoint",
-        "_view": "SeriesView SourceView",
+        "_view.series": "SeriesView SourceView",
         "_codec.framing": "MAX_FRAME StreamError",
         "_codec.wire": "encode_metadata",
     }.items()

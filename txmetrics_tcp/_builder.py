@@ -9,9 +9,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._incoming import check_buffer_size
+from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._model import checked_source
 from txmetrics_tcp._net.admission import Admission, network
 from txmetrics_tcp._net.checks import at_least, seconds_from

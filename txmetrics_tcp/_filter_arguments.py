@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from textwrap import indent
 
-from txmetrics_tcp._filters import SYNTAX, Filter, FilterError, parse_filter
 from txmetrics_tcp._model import Key
+from txmetrics_tcp._view.filters import SYNTAX, Filter, FilterError, parse_filter
 
 FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
 """What the language is, for the end of a command's help."""

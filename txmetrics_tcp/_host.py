@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from txmetrics_tcp._collect import Collector
-from txmetrics_tcp._model import Metadata, MetricKind, Unit
 from txmetrics_tcp._instruments.recorder import Recorder
+from txmetrics_tcp._model import Metadata, MetricKind, Unit
 
 
 def _gauge(name: str, unit: Unit, description: str) -> Metadata:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._model import Metadata, MetricKind, Unit
 from txmetrics_tcp._instruments.recorder import Recorder
+from txmetrics_tcp._model import Metadata, MetricKind, Unit
 
 SAMPLES = 10
 """How often the lag is measured between two collections of other metrics."""

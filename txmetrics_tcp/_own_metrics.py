@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from txmetrics_tcp._model import U64_MAX, Unit
 from txmetrics_tcp._instruments.recorder import Recorder
+from txmetrics_tcp._model import U64_MAX, Unit
 from txmetrics_tcp._stats import Stats
 
 PREFIX = "txmetrics"

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
-from txmetrics_tcp._model import Metadata, MetricKind, Unit
 from txmetrics_tcp._instruments.recorder import Recorder
+from txmetrics_tcp._model import Metadata, MetricKind, Unit
 
 _COUNTER, _GAUGE = MetricKind.COUNTER, MetricKind.GAUGE
 

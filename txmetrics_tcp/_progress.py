@@ -11,8 +11,8 @@ from contextlib import suppress
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from txmetrics_tcp._lines import visible
 from txmetrics_tcp._output import say
+from txmetrics_tcp._view.lines import visible
 
 INTERVAL = 0.5
 """How often, in seconds, what is shown is renewed."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from txmetrics_tcp._filters import Filter
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
+from txmetrics_tcp._view.filters import Filter
 
 MAX_REMEMBERED = 10_000
 """Of how many series, and how many descriptions, something is remembered, whatever is sent."""

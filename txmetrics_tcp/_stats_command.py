@@ -34,10 +34,10 @@ from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import SilenceRemark, server_name
-from txmetrics_tcp._report import SORTS, Report
 from txmetrics_tcp._running import Running
-from txmetrics_tcp._sketch import has_percentiles
-from txmetrics_tcp._view import SourceView
+from txmetrics_tcp._view.report import SORTS, Report
+from txmetrics_tcp._view.series import SourceView
+from txmetrics_tcp._view.sketch import has_percentiles
 
 DEFAULT_SECONDS = 10.0
 """How long a server is watched unless told otherwise."""

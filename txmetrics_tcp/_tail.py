@@ -24,8 +24,6 @@ from txmetrics_tcp._endpoint_options import (
     wants_tls,
 )
 from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
-from txmetrics_tcp._filters import Filter
-from txmetrics_tcp._lines import JsonLines, Lines, TextLines
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._output import Output, ReaderGone, say
@@ -33,6 +31,8 @@ from txmetrics_tcp._recording import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._selection import Selection
+from txmetrics_tcp._view.filters import Filter
+from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
 
 
 class Tail:

@@ -46,9 +46,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._instruments.facade import capturing
-from txmetrics_tcp._model import APPLY, Event, Key, Metadata, Metric, MetricKind, Number, Operation
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Series, Sink
+from txmetrics_tcp._model import APPLY, Event, Key, Metadata, Metric, MetricKind, Number, Operation
 
 __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]
 

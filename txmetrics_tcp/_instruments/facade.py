@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
 from txmetrics_tcp._instruments import forked as forked  # has to be there before a fork
-from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit
 from txmetrics_tcp._instruments.recorder import (
     HANDLES,
     Counter,
@@ -27,6 +26,7 @@ from txmetrics_tcp._instruments.recorder import (
     Recorder,
 )
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
+from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit
 
 
 class RecorderInstalledError(Exception):

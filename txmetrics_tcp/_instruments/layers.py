@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 
-from txmetrics_tcp._model import Key, Metadata, MetricKind
 from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
+from txmetrics_tcp._model import Key, Metadata, MetricKind
 
 Pattern = str | re.Pattern[str]
 """

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
+from txmetrics_tcp._instruments.sink import NOWHERE, RECORD_MANY, Series
+from txmetrics_tcp._instruments.timers import ExceptionCount, InProgress, Timer
 from txmetrics_tcp._model import (
     U64_MAX,
     Key,
@@ -21,8 +23,6 @@ from txmetrics_tcp._model import (
     real_number,
     whole_number,
 )
-from txmetrics_tcp._instruments.sink import NOWHERE, RECORD_MANY, Series
-from txmetrics_tcp._instruments.timers import ExceptionCount, InProgress, Timer
 
 HANDLE_CACHE_SIZE = 4096
 """How many handles a recorder keeps, so that asking for one again costs little."""

@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.widgets import Footer, Input, Static
 
-from txmetrics_tcp._filters import FilterError
+from txmetrics_tcp._view.filters import FilterError
 from txmetrics_tcp.observe.cells import shown
 from txmetrics_tcp.observe.detail import Detail
 from txmetrics_tcp.observe.export import EXPORTS, plain_svg, write_new

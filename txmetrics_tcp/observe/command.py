@@ -24,9 +24,9 @@ from txmetrics_tcp._endpoint_options import (
     client_endpoint_from,
     is_recording,
 )
-from txmetrics_tcp._lines import visible
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._remarks import server_name
+from txmetrics_tcp._view.lines import visible
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp

@@ -13,9 +13,9 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from txmetrics_tcp._humane import show_rate, show_value
 from txmetrics_tcp._model import MetricKind, Operation
-from txmetrics_tcp._sketch import Summary
+from txmetrics_tcp._view.numbers import show_rate, show_value
+from txmetrics_tcp._view.sketch import Summary
 from txmetrics_tcp.observe.cells import fit, number, right, shown
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import duration, window_text

@@ -13,7 +13,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from txmetrics_tcp._filters import SYNTAX
+from txmetrics_tcp._view.filters import SYNTAX
 from txmetrics_tcp.observe.keys import MOUSE, SECTIONS
 from txmetrics_tcp.observe.palette import ACCENT, DIM, PANEL, TEXT, WARNING
 

@@ -11,8 +11,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from txmetrics_tcp._humane import show_rate, show_value
 from txmetrics_tcp._model import MetricKind
+from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp.observe.cells import fit, fit_end, number, right
 from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Layout

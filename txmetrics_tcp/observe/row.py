@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from txmetrics_tcp._humane import base_scale
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._sketch import Summary
-from txmetrics_tcp._view import Happened, SeriesView
+from txmetrics_tcp._view.numbers import base_scale
+from txmetrics_tcp._view.series import Happened, SeriesView
+from txmetrics_tcp._view.sketch import Summary
 from txmetrics_tcp.observe.cells import shown
 from txmetrics_tcp.observe.sources import Source
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from txmetrics_tcp._filters import Filter, parse_filter
-from txmetrics_tcp._view import SeriesView
+from txmetrics_tcp._view.filters import Filter, parse_filter
+from txmetrics_tcp._view.series import SeriesView
 from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
 from txmetrics_tcp.observe.sources import Source

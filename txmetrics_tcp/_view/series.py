@@ -19,8 +19,8 @@ from txmetrics_tcp._model import (
     Operation,
     Status,
 )
-from txmetrics_tcp._rates import MIN_WATCHED, RATE_WINDOW, SECONDS, Increases, Values
-from txmetrics_tcp._sketch import FINEST, Summary, Windows
+from txmetrics_tcp._view.rates import MIN_WATCHED, RATE_WINDOW, SECONDS, Increases, Values
+from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
 
 MAX_SERIES = 100_000
 """How many series a view has unless told otherwise, whatever a peer sends."""
