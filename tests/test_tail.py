@@ -50,7 +50,8 @@ from txmetrics_tcp._model import U64_MAX, Status
 from txmetrics_tcp._output import Output, ReaderGone
 from txmetrics_tcp._remarks import SILENCE, SilenceRemark
 from txmetrics_tcp._tail import Tail
-from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines, visible
+from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
+from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli import main
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 

@@ -18,7 +18,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._view.lines import visible
+from txmetrics_tcp._view.text import visible
 
 
 class Output:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from txmetrics_tcp._output import say
-from txmetrics_tcp._view.lines import visible
+from txmetrics_tcp._view.text import visible
 
 INTERVAL = 0.5
 """How often, in seconds, what is shown is renewed."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from txmetrics_tcp import __version__, _record, _replay_command, _stats_command, _tail
 from txmetrics_tcp._net.endpoint_syntax import EndpointError
 from txmetrics_tcp._net.reactor_clock import measure_steadily
-from txmetrics_tcp._view.lines import visible
+from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.observe import command as observe
 
 _COMMANDS = (

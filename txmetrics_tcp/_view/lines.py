@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
+from txmetrics_tcp._view.text import not_finite, utc, visible
 
 Lines = Callable[[Event], str]
 """Turns the events of one connection into lines, without what ends a line."""
@@ -24,25 +25,6 @@ _WHAT = {
 
 MAX_UNITS = 10_000
 """For how many metrics `TextLines` remembers a unit, whatever a server says."""
-
-
-def visible(text: str) -> str:
-    """
-    Show what a terminal would act on, or not show at all, instead of sending it there.
-
-    That is all but letters, marks, numbers, punctuation, symbols and the plain space: control
-    characters (C0 and C1, escape sequences with them), characters that change the direction of
-    text, separators of lines and paragraphs, characters without width.
-
-        >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
-        a\\x1b[2Jb\\u202e\\n
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 class TextLines:
@@ -171,21 +153,3 @@ class JsonLines:
             self._second = second
             self._clock = utc(second)
         return None if self._clock is None else f"{self._clock}.{nanos:09}Z"
-
-
-def not_finite(value: float) -> str:
-    """An infinity or NaN, for JSON, which has no such numbers: as Protocol Buffers write them."""
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def utc(second: int) -> str | None:
-    """Date and time to the second; None outside of the years that RFC 3339 knows."""
-    try:
-        moment = time.gmtime(second)
-    except (OverflowError, ValueError, OSError):
-        return None
-    if not 1 <= moment.tm_year <= 9999:
-        return None
-    return f"{moment.tm_year:04}{time.strftime('-%m-%dT%H:%M:%S', moment)}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.lines import not_finite, utc, visible
 from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
 from txmetrics_tcp._view.sketch import Summary, has_percentiles
+from txmetrics_tcp._view.text import not_finite, utc, visible
 
 SHORTEST = 0.1
 """How many seconds, at least, make a rate."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
-from txmetrics_tcp._view.lines import visible
+from txmetrics_tcp._view.text import visible
 
 MAX_SHOWN = 400
 """Of a longer text, no more characters are looked at; no screen is so wide."""

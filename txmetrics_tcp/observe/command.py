@@ -26,7 +26,7 @@ from txmetrics_tcp._endpoint_options import (
 )
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._remarks import server_name
-from txmetrics_tcp._view.lines import visible
+from txmetrics_tcp._view.text import visible
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp

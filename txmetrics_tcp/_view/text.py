@@ -1,0 +1,45 @@
+"""
+Pieces of text that are safe to show: on a terminal, or in JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+def visible(text: str) -> str:
+    """
+    Show what a terminal would act on, or not show at all, instead of sending it there.
+
+    That is all but letters, marks, numbers, punctuation, symbols and the plain space: control
+    characters (C0 and C1, escape sequences with them), characters that change the direction of
+    text, separators of lines and paragraphs, characters without width.
+
+        >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
+        a\\x1b[2Jb\\u202e\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def not_finite(value: float) -> str:
+    """An infinity or NaN, for JSON, which has no such numbers: as Protocol Buffers write them."""
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def utc(second: int) -> str | None:
+    """Date and time to the second; None outside of the years that RFC 3339 knows."""
+    try:
+        moment = time.gmtime(second)
+    except (OverflowError, ValueError, OSError):
+        return None
+    if not 1 <= moment.tm_year <= 9999:
+        return None
+    return f"{moment.tm_year:04}{time.strftime('-%m-%dT%H:%M:%S', moment)}"
