@@ -14,7 +14,7 @@ from tests.cable import Cable
 from tests.loopback import LoopbackTestCase, SocketClient, WatchedFactory, reactor
 from tests.reader import truth
 from txmetrics_tcp import MetricsClientFactory, MetricsProtocol, MetricsService
-from txmetrics_tcp._client import MetricsClientProtocol
+from txmetrics_tcp._client.protocol import MetricsClientProtocol
 from txmetrics_tcp._net.keepalive import Keepalive
 
 SOON = Keepalive(idle=1, interval=1, probes=2)

@@ -37,7 +37,7 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
-from txmetrics_tcp._client import (
+from txmetrics_tcp._client.protocol import (
     MAX_DELAY,
     Connected,
     Connecting,

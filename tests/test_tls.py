@@ -28,20 +28,20 @@ from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from tests.test_forks import warnings_of_forking_off
 from txmetrics_tcp import EndpointError, TcpBuilder
-from txmetrics_tcp._client import (
+from txmetrics_tcp._client.protocol import (
     ConnectionState,
     Disconnected,
     MetricsClientFactory,
     MetricsClientProtocol,
     MetricsClientService,
 )
+from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
-from txmetrics_tcp._tap import TappedEndpoint
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

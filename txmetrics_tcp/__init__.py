@@ -34,7 +34,7 @@ from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Opera
 if TYPE_CHECKING:
     from txmetrics_tcp._blocks import RecordingError
     from txmetrics_tcp._builder import TcpBuilder
-    from txmetrics_tcp._client import (
+    from txmetrics_tcp._client.protocol import (
         Connected,
         Connecting,
         ConnectionState,
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
         MetricsClientService,
         Waiting,
     )
+    from txmetrics_tcp._client.stream import EventStream
     from txmetrics_tcp._codec.decoder import Decoder, decode
     from txmetrics_tcp._codec.encoder import encode_metric
     from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
     from txmetrics_tcp._codec.wire import encode_metadata
-    from txmetrics_tcp._event_stream import EventStream
     from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._instruments.layers import (
         FanoutRecorder,
@@ -152,12 +152,12 @@ _LATER = {
     for module, names in {
         "_blocks": "RecordingError",
         "_builder": "TcpBuilder",
-        "_client": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
+        "_client.protocol": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
         " MetricsClientProtocol MetricsClientService Waiting",
         "_codec.decoder": "Decoder decode",
         "_codec.encoder": "encode_metric",
         "_net.endpoint_syntax": "EndpointError",
-        "_event_stream": "EventStream",
+        "_client.stream": "EventStream",
         "_view.filters": "Filter FilterError parse_filter",
         "_in_thread": "ReactorThreadError ThreadedExporter",
         "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"

@@ -18,7 +18,8 @@ from twisted.internet.task import LoopingCall
 
 from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
-from txmetrics_tcp._client import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._client.protocol import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._endpoint_options import (
@@ -33,7 +34,6 @@ from txmetrics_tcp._progress import Progress, show_size, show_time
 from txmetrics_tcp._recording_writer import RecordingWriter
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
-from txmetrics_tcp._tap import TappedEndpoint
 
 FLUSH_INTERVAL = 1.0
 """How often, in seconds, what has come is written, and so how much may be lost at most."""

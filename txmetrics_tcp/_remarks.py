@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from txmetrics_tcp._client import Connected, Connecting, ConnectionState, Disconnected, Waiting
+from txmetrics_tcp._client.protocol import (
+    Connected,
+    Connecting,
+    ConnectionState,
+    Disconnected,
+    Waiting,
+)
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
 

@@ -16,7 +16,12 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
-from txmetrics_tcp._client import Connected, ConnectionState, Disconnected, MetricsClientService
+from txmetrics_tcp._client.protocol import (
+    Connected,
+    ConnectionState,
+    Disconnected,
+    MetricsClientService,
+)
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._endpoint_options import (
