@@ -37,14 +37,13 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
-from txmetrics_tcp._client.protocol import (
+from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
+from txmetrics_tcp._client.service import (
     MAX_DELAY,
     Connected,
     Connecting,
     ConnectionState,
     Disconnected,
-    MetricsClientFactory,
-    MetricsClientProtocol,
     MetricsClientService,
     Waiting,
 )

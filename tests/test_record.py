@@ -26,7 +26,7 @@ from tests.daemon import LIMIT, METRICS_TCP, TWISTD, Daemon
 from tests.test_recording import FullDisk, Unclosed, joined, read, record, writer_to
 from tests.wire_cases import CASES
 from txmetrics_tcp import Decoder, Metric, StreamError
-from txmetrics_tcp._client.protocol import Disconnected, MetricsClientService, Waiting
+from txmetrics_tcp._client.service import Disconnected, MetricsClientService, Waiting
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._record import Record

@@ -45,7 +45,7 @@ from txmetrics_tcp import (
     StreamError,
     __version__,
 )
-from txmetrics_tcp._client.protocol import Connected, Connecting, Disconnected, Waiting
+from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
 from txmetrics_tcp._model import U64_MAX, Status
 from txmetrics_tcp._output import Output, ReaderGone
 from txmetrics_tcp._remarks import SILENCE, SilenceRemark

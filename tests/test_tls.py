@@ -28,13 +28,8 @@ from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from tests.test_forks import warnings_of_forking_off
 from txmetrics_tcp import EndpointError, TcpBuilder
-from txmetrics_tcp._client.protocol import (
-    ConnectionState,
-    Disconnected,
-    MetricsClientFactory,
-    MetricsClientProtocol,
-    MetricsClientService,
-)
+from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
+from txmetrics_tcp._client.service import ConnectionState, Disconnected, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._model import Event

@@ -34,13 +34,12 @@ from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Opera
 if TYPE_CHECKING:
     from txmetrics_tcp._blocks import RecordingError
     from txmetrics_tcp._builder import TcpBuilder
-    from txmetrics_tcp._client.protocol import (
+    from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
+    from txmetrics_tcp._client.service import (
         Connected,
         Connecting,
         ConnectionState,
         Disconnected,
-        MetricsClientFactory,
-        MetricsClientProtocol,
         MetricsClientService,
         Waiting,
     )
@@ -152,8 +151,9 @@ _LATER = {
     for module, names in {
         "_blocks": "RecordingError",
         "_builder": "TcpBuilder",
-        "_client.protocol": "Connected Connecting ConnectionState Disconnected MetricsClientFactory"
-        " MetricsClientProtocol MetricsClientService Waiting",
+        "_client.protocol": "MetricsClientFactory MetricsClientProtocol",
+        "_client.service": "Connected Connecting ConnectionState Disconnected"
+        " MetricsClientService Waiting",
         "_codec.decoder": "Decoder decode",
         "_codec.encoder": "encode_metric",
         "_net.endpoint_syntax": "EndpointError",

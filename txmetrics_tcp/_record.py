@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 
 from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
-from txmetrics_tcp._client.protocol import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames

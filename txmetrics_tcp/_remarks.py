@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from txmetrics_tcp._client.protocol import (
+from txmetrics_tcp._client.service import (
     Connected,
     Connecting,
     ConnectionState,

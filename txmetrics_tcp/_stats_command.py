@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._blocks import RecordingError
-from txmetrics_tcp._client.protocol import (
+from txmetrics_tcp._client.service import (
     Connected,
     ConnectionState,
     Disconnected,

@@ -17,7 +17,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol, as_endpoint
+from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
+from txmetrics_tcp._client.service import as_endpoint
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._model import Event, Status
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txmetrics_tcp._client.protocol import (
+from txmetrics_tcp._client.service import (
     Connected,
     Connecting,
     ConnectionState,
