@@ -30,8 +30,8 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec import encoder
 from txmetrics_tcp._incoming import MAX_SLACK, Incoming
 from txmetrics_tcp._net import log_throttle
-from txmetrics_tcp._recording import Chunk
-from txmetrics_tcp._replay import ReplayFactory
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 _F = TypeVar("_F", bound=Callable[..., Any])

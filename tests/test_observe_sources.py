@@ -18,7 +18,7 @@ from tests.daemon import LEFT_TO_THE_SYSTEM
 from tests.observing import SECOND, WHEN, count, sample
 from txmetrics_tcp import Event, Status, encode_metric
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._recording_writer import RecordingWriter
+from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp.observe.sources import LiveSource, RecordingSource, State
 from txmetrics_tcp.testing import FakeReactor
 

@@ -33,7 +33,8 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
-from txmetrics_tcp._blocks import (
+from txmetrics_tcp._codec.framing import frame, varint
+from txmetrics_tcp._recording.blocks import (
     BLOCK,
     HEADER_SIZE,
     MAGIC,
@@ -41,8 +42,7 @@ from txmetrics_tcp._blocks import (
     MAX_RECORDED_FRAME,
     encode_block,
 )
-from txmetrics_tcp._codec.framing import frame, varint
-from txmetrics_tcp._recording import MAX_SESSIONS, Chunk, Session
+from txmetrics_tcp._recording.reader import MAX_SESSIONS, Chunk, Session
 
 FRAMES = [case.frame for case in CASES]
 STREAM = b"".join(FRAMES)

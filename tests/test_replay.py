@@ -35,9 +35,9 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._recording import Chunk
-from txmetrics_tcp._replay import CATCH_UP, ReplayFactory, ReplayProtocol
-from txmetrics_tcp._standing import Standing
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
+from txmetrics_tcp._recording.stream_state import Standing
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 REQUESTS = Key(MetricKind.COUNTER, "requests_total")

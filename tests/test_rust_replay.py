@@ -32,8 +32,8 @@ from txmetrics_tcp import (
     encode_metric,
     gauge,
 )
-from txmetrics_tcp._recording import Chunk
-from txmetrics_tcp._replay import ReplayFactory
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import capture
 
 EVENTS = 85

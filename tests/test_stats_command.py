@@ -28,7 +28,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._recording_writer import RecordingWriter
+from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._stats_command import Watch, WatchRecording
 from txmetrics_tcp.cli import main
 from txmetrics_tcp.testing import FakeReactor

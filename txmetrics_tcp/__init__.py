@@ -32,7 +32,6 @@ from txmetrics_tcp._instruments.sink import Series, Sink
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
 
 if TYPE_CHECKING:
-    from txmetrics_tcp._blocks import RecordingError
     from txmetrics_tcp._builder import TcpBuilder
     from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
     from txmetrics_tcp._client.service import (
@@ -60,8 +59,9 @@ if TYPE_CHECKING:
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
     from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
     from txmetrics_tcp._protocol import MetricsProtocol
-    from txmetrics_tcp._recording import RecordingReader
-    from txmetrics_tcp._recording_writer import RecordingWriter
+    from txmetrics_tcp._recording.blocks import RecordingError
+    from txmetrics_tcp._recording.reader import RecordingReader
+    from txmetrics_tcp._recording.writer import RecordingWriter
     from txmetrics_tcp._server import MetricsFactory
     from txmetrics_tcp._service import ListenError, MetricsService
     from txmetrics_tcp._stats import ClientStats, Stats
@@ -149,7 +149,7 @@ __version__ = "0.1.0"
 _LATER = {
     name: module
     for module, names in {
-        "_blocks": "RecordingError",
+        "_recording.blocks": "RecordingError",
         "_builder": "TcpBuilder",
         "_client.protocol": "MetricsClientFactory MetricsClientProtocol",
         "_client.service": "Connected Connecting ConnectionState Disconnected"
@@ -163,8 +163,8 @@ _LATER = {
         "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
         "_protocol": "MetricsProtocol",
-        "_recording": "RecordingReader",
-        "_recording_writer": "RecordingWriter",
+        "_recording.reader": "RecordingReader",
+        "_recording.writer": "RecordingWriter",
         "_server": "MetricsFactory",
         "_service": "ListenError MetricsService",
         "_view.sketch": "Summary",

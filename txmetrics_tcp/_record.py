@@ -17,7 +17,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
-from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
@@ -31,7 +30,8 @@ from txmetrics_tcp._model import Event, Metric, Status
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
 from txmetrics_tcp._output import say
 from txmetrics_tcp._progress import Progress, show_size, show_time
-from txmetrics_tcp._recording_writer import RecordingWriter
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 

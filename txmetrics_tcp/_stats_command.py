@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
-from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._client.service import (
     Connected,
     ConnectionState,
@@ -37,7 +36,8 @@ from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._output import Output, say
 from txmetrics_tcp._progress import Progress, show_time
-from txmetrics_tcp._recording import RecordingReader
+from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp._recording.reader import RecordingReader
 from txmetrics_tcp._remarks import SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._view.report import SORTS, Report

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
-from txmetrics_tcp._blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import StreamError
@@ -27,7 +26,8 @@ from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._output import Output, ReaderGone, say
-from txmetrics_tcp._recording import RecordingReader
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._recording.reader import RecordingReader
 from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp._running import Running
 from txmetrics_tcp._selection import Selection

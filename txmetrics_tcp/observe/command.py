@@ -17,7 +17,6 @@ from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
 from txmetrics_tcp._arguments import add_max_frame_argument
-from txmetrics_tcp._blocks import RecordingError
 from txmetrics_tcp._endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
@@ -25,6 +24,7 @@ from txmetrics_tcp._endpoint_options import (
     is_recording,
 )
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._remarks import server_name
 from txmetrics_tcp._view.text import visible
 

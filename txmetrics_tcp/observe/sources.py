@@ -24,7 +24,7 @@ from txmetrics_tcp._client.service import (
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._recording import Chunk, RecordingReader
+from txmetrics_tcp._recording.reader import Chunk, RecordingReader
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.cells import shown
 

@@ -22,14 +22,14 @@ from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, StreamError
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, for_each
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
-from txmetrics_tcp._recording import Chunk
-from txmetrics_tcp._standing import Standing
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.stream_state import Standing
 
 CATCH_UP = 1.0
 """

@@ -4,7 +4,7 @@ Recordings: a stream, byte for byte and with its timing, read from a file.  No T
 docs/recording-format.md describes the file.  In short: a line that says what it is, then blocks,
 each with a header that has its sizes and checksums; the frames of the stream are in blocks of
 about 64 KiB, compressed or not.  A file that was cut off anywhere can be read up to the last frame
-that is whole, and can be appended to; `txmetrics_tcp._recording_writer` writes it.
+that is whole, and can be appended to; `txmetrics_tcp._recording.writer` writes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from txmetrics_tcp._blocks import (
+from txmetrics_tcp._recording.blocks import (
     CONNECTION,
     END,
     PLAIN,

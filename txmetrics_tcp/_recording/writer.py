@@ -1,7 +1,7 @@
 """
 Recordings: a stream, byte for byte and with its timing, written to a file.  No Twisted.
 
-`txmetrics_tcp._recording` reads it, and says more.
+`txmetrics_tcp._recording.reader` reads it, and says more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from io import FileIO
 from types import TracebackType
 from typing import BinaryIO
 
-from txmetrics_tcp._blocks import (
+from txmetrics_tcp._codec.framing import Frames, varint
+from txmetrics_tcp._recording.blocks import (
     BLOCK,
     CONNECTION,
     END,
@@ -32,7 +33,6 @@ from txmetrics_tcp._blocks import (
     encode_block,
     split,
 )
-from txmetrics_tcp._codec.framing import Frames, varint
 
 
 class RecordingWriter:
