@@ -35,15 +35,10 @@ from tests import mutations  # noqa: E402
 from tests.oracle import meaning, plain  # noqa: E402
 from tests.reader import FakeClient  # noqa: E402
 from tests.wire_cases import CASES  # noqa: E402
-from txmetrics_tcp import (  # noqa: E402
-    Decoder,
-    Event,
-    MetricsFactory,
-    StreamError,
-    _protocol,
-    _server,
-)
+from txmetrics_tcp import Decoder, Event, MetricsFactory, StreamError  # noqa: E402
 from txmetrics_tcp._codec import decoder as decoder_module  # noqa: E402
+from txmetrics_tcp._exporter import factory as factory_module  # noqa: E402
+from txmetrics_tcp._exporter import protocol  # noqa: E402
 from txmetrics_tcp.testing import FakeReactor  # noqa: E402
 
 MAX_FRAME = 5000
@@ -292,7 +287,7 @@ Check = Callable[[bytes, list[int]], None]
 
 TARGETS: dict[str, tuple[Check, type[Streams] | type[Requests], list[ModuleType]]] = {
     "decoder": (check_decoder, Streams, [decoder_module]),
-    "server": (check_server, Requests, [_protocol, _server]),
+    "server": (check_server, Requests, [protocol, factory_module]),
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._batch import Backlog, Batch
+from txmetrics_tcp._exporter.backlog import Backlog, Batch
 from txmetrics_tcp._net.writers import CHUNK
 
 

@@ -23,12 +23,12 @@ from txmetrics_tcp import (
     RecorderInstalledError,
     TcpBuilder,
     TcpRecorder,
-    _builder,
     counter,
     current_recorder,
     describe_counter,
     set_global_recorder,
 )
+from txmetrics_tcp._exporter import builder as builder_module
 from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import PausingTransport
 
@@ -50,7 +50,7 @@ class BuilderTestCase(SynchronousTestCase):
     def late(self) -> LateEndpoint:
         """Have every address mean an endpoint that takes its time."""
         endpoint = LateEndpoint(self.reactor)
-        self.patch(_builder, "server_endpoint", lambda reactor, text: endpoint)
+        self.patch(builder_module, "server_endpoint", lambda reactor, text: endpoint)
         return endpoint
 
 

@@ -16,8 +16,8 @@ from tests.reader import FakeClient, truth
 from tests.test_wire import by_protobuf
 from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, Operation, decode
 from txmetrics_tcp._codec.encoder import Encoder, encode_metric
+from txmetrics_tcp._exporter.totals import StreamedSeries
 from txmetrics_tcp._net.reactor_clock import measure_steadily
-from txmetrics_tcp._totals import StreamedSeries
 from txmetrics_tcp.testing import FakeReactor
 
 SECOND = 1_000_000_000

@@ -467,15 +467,15 @@ class ExitTests(ProgramTestCase):
         program = Program(
             self,
             """
-            from txmetrics_tcp import _in_thread
-            call = _in_thread._call
+            from txmetrics_tcp._exporter import thread
+            call = thread._call
 
             def saying(reactor, function, timeout=None):
                 say("timeout", timeout)
                 return call(reactor, function, timeout)
 
             builder = TcpBuilder().listen_address(0)
-            _in_thread._call = saying
+            thread._call = saying
             builder.install_in_thread().stop()
             builder.flush_timeout(20).install_in_thread().stop()
             builder.install_in_thread().stop(60)

@@ -15,14 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, _incoming, decode
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
-from txmetrics_tcp._incoming import BATCH, FREE_REPEATS, REPEATS, Incoming, Taken, check_buffer_size
+from txmetrics_tcp._exporter import ingest
+from txmetrics_tcp._exporter.ingest import (
+    BATCH,
+    FREE_REPEATS,
+    REPEATS,
+    Incoming,
+    Taken,
+    check_buffer_size,
+)
+from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._net.checks import at_least, seconds_from
-from txmetrics_tcp._totals import Totals
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -290,7 +298,7 @@ class BoundTests(IncomingTestCase):
         waits for one fold.
         """
         # Longer than this test takes, however busy the machine is.
-        self.patch(_incoming, "WAITS", 1_000_000)
+        self.patch(ingest, "WAITS", 1_000_000)
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         held, release = threading.Event(), threading.Event()

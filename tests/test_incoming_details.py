@@ -13,8 +13,9 @@ from typing import Any
 from tests.reader import FakeClient, truth
 from tests.test_incoming import IncomingTestCase, events
 from tests.test_server_details import DetailTestCase
-from txmetrics_tcp import Histogram, Key, Metric, MetricKind, MetricsFactory, Operation, _incoming
-from txmetrics_tcp._incoming import (
+from txmetrics_tcp import Histogram, Key, Metric, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp._exporter import ingest
+from txmetrics_tcp._exporter.ingest import (
     BATCH,
     DEFAULT_BUFFER_SIZE,
     MAX_SLACK,
@@ -22,9 +23,9 @@ from txmetrics_tcp._incoming import (
     Taken,
     check_buffer_size,
 )
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._instruments.sink import Sink
-from txmetrics_tcp._totals import StreamedSeries, Totals
 
 
 class ReturnTests(DetailTestCase):
@@ -344,11 +345,11 @@ class StreamingTests(IncomingTestCase):
         meanwhile: list[StreamedSeries] = []
 
         def make(key: Key, sink: Sink) -> StreamedSeries:
-            self.patch(_incoming, "StreamedSeries", StreamedSeries)
+            self.patch(ingest, "StreamedSeries", StreamedSeries)
             meanwhile.append(incoming.series(key))
             return StreamedSeries(key, sink)
 
-        self.patch(_incoming, "StreamedSeries", make)
+        self.patch(ingest, "StreamedSeries", make)
         self.assertIs(incoming.series(key), meanwhile[0])
         self.assertIs(incoming.series(key), meanwhile[0])
 

@@ -24,11 +24,11 @@ from txmetrics_tcp import (
     MetricKind,
     MetricsFactory,
     MetricsProtocol,
-    _server,
     encode_metadata,
 )
 from txmetrics_tcp._codec import encoder
-from txmetrics_tcp._incoming import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter import factory as factory_module
+from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._recording.reader import Chunk
 from txmetrics_tcp._recording.replay import ReplayFactory
@@ -158,9 +158,9 @@ class World:
         self.trap = trap
         self.reactor = TrappedReactor(trap)
         self.on_reactor_thread = False
-        case.patch(_server.socket, "gethostname", trap.wrap("host", lambda: "host"))
+        case.patch(factory_module.socket, "gethostname", trap.wrap("host", lambda: "host"))
         case.patch(encoder.Encoder, "encode", trap.wrap("encoder", _encoder_encode))
-        case.patch(_server, "encode_status", trap.wrap("encoder", _encode_status))
+        case.patch(factory_module, "encode_status", trap.wrap("encoder", _encode_status))
         self.factory = MetricsFactory(
             self.reactor,
             10,
@@ -249,7 +249,7 @@ class World:
 
 
 _encoder_encode = encoder.Encoder.encode
-_encode_status = _server.encode_status
+_encode_status = factory_module.encode_status
 
 
 class EachCallTests(SynchronousTestCase):

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
+from txmetrics_tcp._exporter.factory import TICK
+from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._own_metrics import MAX_SAMPLES, OwnMetrics
-from txmetrics_tcp._server import TICK
 from txmetrics_tcp.testing import FakeReactor
 
 

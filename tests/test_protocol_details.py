@@ -12,14 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, Reader, counter_key
 from tests.test_server_details import DetailTestCase
-from txmetrics_tcp import Metric, MetricKind, Operation, _protocol
-from txmetrics_tcp._batch import Batch
+from txmetrics_tcp import Metric, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._incoming import Counts, Incoming, Mark
+from txmetrics_tcp._exporter import protocol as protocol_module
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark
+from txmetrics_tcp._exporter.protocol import TOTALS, MetricsProtocol
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.writers import CHUNK
-from txmetrics_tcp._protocol import TOTALS, MetricsProtocol
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -573,9 +574,9 @@ class AloneTests(SynchronousTestCase):
     def test_overTcp(self) -> None:
         """Over TCP, nothing is held back to be put together with what comes later."""
         said: list[object] = []
-        self.patch(_protocol, "is_over_tcp", lambda transport: True)
-        self.patch(_protocol, "probe_when_idle", lambda *args: said.append(args[1:]))
-        self.patch(_protocol, "limit_unacknowledged", lambda *args: said.append(args[1:]))
+        self.patch(protocol_module, "is_over_tcp", lambda transport: True)
+        self.patch(protocol_module, "probe_when_idle", lambda *args: said.append(args[1:]))
+        self.patch(protocol_module, "limit_unacknowledged", lambda *args: said.append(args[1:]))
 
         class TcpTransport(PausingTransport):
             setTcpNoDelay = staticmethod(said.append)

@@ -17,11 +17,12 @@ from twisted.internet.abstract import FileDescriptor
 from tests.reader import FakeClient, truth
 from tests.test_incoming import IncomingTestCase
 from tests.test_server_details import DetailTestCase
-from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, _incoming, decode
-from txmetrics_tcp._batch import Batch
-from txmetrics_tcp._incoming import BATCH, MAX_SLACK, Incoming
+from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, decode
+from txmetrics_tcp._exporter import ingest
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ingest import BATCH, MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
-from txmetrics_tcp._totals import StreamedSeries, Totals
 
 
 class InterruptedSeries(dict[StreamedSeries, None]):
@@ -178,7 +179,7 @@ class OtherThreadTests(IncomingTestCase):
     def setUp(self) -> None:
         super().setUp()
         # It is not waited for long; here, hardly at all.
-        self.patch(_incoming, "WAITS", 2)
+        self.patch(ingest, "WAITS", 2)
 
     def while_held(
         self,
@@ -263,8 +264,8 @@ class OtherThreadTests(IncomingTestCase):
         """The same while a thread waits for the fold of another, which takes too long."""
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
-        self.patch(_incoming, "WAITS", 5)
-        self.patch(_incoming, "time", SimpleNamespace(sleep=self.handler(counter)))
+        self.patch(ingest, "WAITS", 5)
+        self.patch(ingest, "time", SimpleNamespace(sleep=self.handler(counter)))
         incoming._folder = -1
         for _ in range(4 * MAX_SLACK + 1):
             counter.increment()
@@ -288,7 +289,7 @@ class OtherThreadTests(IncomingTestCase):
         """Who lets go of a series when threads are no more does not wait for what they held."""
         incoming = self.incoming(totals=Totals())
         series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
-        self.patch(_incoming, "sys", SimpleNamespace(is_finalizing=lambda: True))
+        self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))
         self.while_held(incoming, series.clear, incoming._series_lock)
 
 

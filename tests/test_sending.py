@@ -22,7 +22,7 @@ from zope.interface import implementer
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsFactory, MetricsProtocol
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
-from txmetrics_tcp._incoming import MAX_SLACK
+from txmetrics_tcp._exporter.ingest import MAX_SLACK
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp.testing import FakeReactor, PausingTransport

@@ -9,16 +9,9 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, Reader
-from txmetrics_tcp import (
-    Metadata,
-    MetricKind,
-    MetricsFactory,
-    Operation,
-    Unit,
-    _protocol,
-    decode,
-)
-from txmetrics_tcp._incoming import BATCH
+from txmetrics_tcp import Metadata, MetricKind, MetricsFactory, Operation, Unit, decode
+from txmetrics_tcp._exporter import protocol
+from txmetrics_tcp._exporter.ingest import BATCH
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, MAX_RECEIVED
 from txmetrics_tcp._net.endpoints import show_address
@@ -38,7 +31,7 @@ class ServerTestCase(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        for owner in (log_throttle.LossReport, _protocol.MetricsProtocol, log_throttle.RefusalLog):
+        for owner in (log_throttle.LossReport, protocol.MetricsProtocol, log_throttle.RefusalLog):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
     def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:
@@ -480,14 +473,14 @@ class StopTests(ServerTestCase):
         factory = self.factory()
         clients = [FakeClient(factory) for _ in range(20)]
         self.reactor.settle()
-        finish = _protocol.MetricsProtocol.finish
-        finished: list[_protocol.MetricsProtocol] = []
+        finish = protocol.MetricsProtocol.finish
+        finished: list[protocol.MetricsProtocol] = []
 
-        def counted(client: _protocol.MetricsProtocol) -> None:
+        def counted(client: protocol.MetricsProtocol) -> None:
             finished.append(client)
             finish(client)
 
-        self.patch(_protocol.MetricsProtocol, "finish", counted)
+        self.patch(protocol.MetricsProtocol, "finish", counted)
         stopped = factory.stop()
         for client in clients:
             self.assertNoResult(stopped)

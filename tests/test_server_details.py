@@ -19,7 +19,7 @@ from tests.loopback import LoopbackTestCase
 from tests.reader import FakeClient, counter_key, truth
 from tests.test_forks import in_child
 from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
-from txmetrics_tcp._incoming import BATCH, Incoming, Taken
+from txmetrics_tcp._exporter.ingest import BATCH, Incoming, Taken
 from txmetrics_tcp._net.descriptors import listens_with
 from txmetrics_tcp.testing import FakeReactor
 

@@ -16,17 +16,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, bits, counter_key, truth
-from txmetrics_tcp import (
-    Key,
-    MetricKind,
-    MetricsFactory,
-    Operation,
-    TcpBuilder,
-    _totals,
-    decode,
-)
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, TcpBuilder, decode
+from txmetrics_tcp._exporter import totals as totals_module
+from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
-from txmetrics_tcp._totals import Totals
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -308,7 +301,7 @@ class IdleTests(TruthTestCase):
 
     def test_tooMany(self) -> None:
         """Where too many were forgotten to know them all, each new one may be one of them."""
-        self.patch(_totals, "MAX_FORGOTTEN", 2)
+        self.patch(totals_module, "MAX_FORGOTTEN", 2)
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
         for name in "abc":

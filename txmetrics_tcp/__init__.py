@@ -32,7 +32,6 @@ from txmetrics_tcp._instruments.sink import Series, Sink
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
 
 if TYPE_CHECKING:
-    from txmetrics_tcp._builder import TcpBuilder
     from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
     from txmetrics_tcp._client.service import (
         Connected,
@@ -47,7 +46,13 @@ if TYPE_CHECKING:
     from txmetrics_tcp._codec.encoder import encode_metric
     from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
     from txmetrics_tcp._codec.wire import encode_metadata
-    from txmetrics_tcp._in_thread import ReactorThreadError, ThreadedExporter
+    from txmetrics_tcp._exporter.builder import TcpBuilder
+    from txmetrics_tcp._exporter.factory import MetricsFactory
+    from txmetrics_tcp._exporter.protocol import MetricsProtocol
+    from txmetrics_tcp._exporter.recorder import TcpRecorder
+    from txmetrics_tcp._exporter.service import ListenError, MetricsService
+    from txmetrics_tcp._exporter.stats import ClientStats, Stats
+    from txmetrics_tcp._exporter.thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._instruments.layers import (
         FanoutRecorder,
         FilterRecorder,
@@ -58,14 +63,9 @@ if TYPE_CHECKING:
     )
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
     from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
-    from txmetrics_tcp._protocol import MetricsProtocol
     from txmetrics_tcp._recording.blocks import RecordingError
     from txmetrics_tcp._recording.reader import RecordingReader
     from txmetrics_tcp._recording.writer import RecordingWriter
-    from txmetrics_tcp._server import MetricsFactory
-    from txmetrics_tcp._service import ListenError, MetricsService
-    from txmetrics_tcp._stats import ClientStats, Stats
-    from txmetrics_tcp._tcp_recorder import TcpRecorder
     from txmetrics_tcp._view.filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._view.series import SeriesView, SourceView
     from txmetrics_tcp._view.sketch import Summary
@@ -150,7 +150,7 @@ _LATER = {
     name: module
     for module, names in {
         "_recording.blocks": "RecordingError",
-        "_builder": "TcpBuilder",
+        "_exporter.builder": "TcpBuilder",
         "_client.protocol": "MetricsClientFactory MetricsClientProtocol",
         "_client.service": "Connected Connecting ConnectionState Disconnected"
         " MetricsClientService Waiting",
@@ -159,17 +159,17 @@ _LATER = {
         "_net.endpoint_syntax": "EndpointError",
         "_client.stream": "EventStream",
         "_view.filters": "Filter FilterError parse_filter",
-        "_in_thread": "ReactorThreadError ThreadedExporter",
+        "_exporter.thread": "ReactorThreadError ThreadedExporter",
         "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
         " RouterRecorder",
-        "_protocol": "MetricsProtocol",
+        "_exporter.protocol": "MetricsProtocol",
         "_recording.reader": "RecordingReader",
         "_recording.writer": "RecordingWriter",
-        "_server": "MetricsFactory",
-        "_service": "ListenError MetricsService",
+        "_exporter.factory": "MetricsFactory",
+        "_exporter.service": "ListenError MetricsService",
         "_view.sketch": "Summary",
-        "_stats": "ClientStats Stats",
-        "_tcp_recorder": "TcpRecorder",
+        "_exporter.stats": "ClientStats Stats",
+        "_exporter.recorder": "TcpRecorder",
         "_net.tls": "ServerTLS TLSError tls_endpoint",
         "_view.series": "SeriesView SourceView",
         "_codec.framing": "MAX_FRAME StreamError",

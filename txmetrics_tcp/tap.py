@@ -14,6 +14,8 @@ from twisted.logger import Logger
 
 from txmetrics_tcp._collect import Collector, CollectorService
 from txmetrics_tcp._daemon_options import Options, the_reactor
+from txmetrics_tcp._exporter.factory import MetricsFactory
+from txmetrics_tcp._exporter.service import ListenError, MetricsService
 from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._host import HostCollectors
 from txmetrics_tcp._instruments.recorder import Recorder
@@ -22,8 +24,6 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.reactor_clock import measure_steadily
 from txmetrics_tcp._process import ProcessCollector
-from txmetrics_tcp._server import MetricsFactory
-from txmetrics_tcp._service import ListenError, MetricsService
 from txmetrics_tcp._stop_signals import StopSignals
 
 _log = Logger(namespace="txmetrics_tcp")

@@ -9,8 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._in_thread import ThreadedExporter, install_in_thread, own_reactor
-from txmetrics_tcp._incoming import check_buffer_size
+from txmetrics_tcp._exporter.factory import FLUSH_TIMEOUT, MetricsFactory
+from txmetrics_tcp._exporter.ingest import check_buffer_size
+from txmetrics_tcp._exporter.recorder import TcpRecorder
+from txmetrics_tcp._exporter.service import MetricsService
+from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._model import checked_source
 from txmetrics_tcp._net.admission import Admission, network
@@ -18,9 +21,6 @@ from txmetrics_tcp._net.checks import at_least, seconds_from
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
-from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
-from txmetrics_tcp._service import MetricsService
-from txmetrics_tcp._tcp_recorder import TcpRecorder
 
 
 class TcpBuilder:

@@ -22,10 +22,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._batch import Backlog, Batch
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
-from txmetrics_tcp._incoming import Counts, Mark, earliest
+from txmetrics_tcp._exporter.backlog import Backlog, Batch
+from txmetrics_tcp._exporter.ingest import Counts, Mark, earliest
+from txmetrics_tcp._exporter.stats import ClientStats
+from txmetrics_tcp._exporter.totals import StreamedSeries
 from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, Door, for_each
 from txmetrics_tcp._net.deadline import Deadline
@@ -37,8 +39,6 @@ from txmetrics_tcp._net.keepalive import (
 )
 from txmetrics_tcp._net.log_throttle import LossReport
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
-from txmetrics_tcp._stats import ClientStats
-from txmetrics_tcp._totals import StreamedSeries
 
 TOTALS = CHUNK // 2
 """How many bytes of totals are encoded for a client at once, so that the others have their turn."""

@@ -27,14 +27,14 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._exporter.factory import FLUSH_TIMEOUT, MetricsFactory
+from txmetrics_tcp._exporter.recorder import TcpRecorder
+from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._net.acceptor import accept_few, say_briefly
 from txmetrics_tcp._net.checks import seconds_from
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.tls import ServerTLS
-from txmetrics_tcp._server import FLUSH_TIMEOUT, MetricsFactory
-from txmetrics_tcp._stats import Stats
-from txmetrics_tcp._tcp_recorder import TcpRecorder
 
 
 class ListenError(Exception):

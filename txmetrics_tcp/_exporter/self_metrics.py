@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import U64_MAX, Unit
-from txmetrics_tcp._stats import Stats
 
 PREFIX = "txmetrics"
 """What all their names begin with."""

@@ -45,12 +45,12 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
-from txmetrics_tcp._batch import Batch
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Metadata, MetricKind, Number, Operation
-from txmetrics_tcp._totals import StreamedSeries, Totals, overlay
 
 BATCH = 1024
 """

@@ -28,9 +28,9 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import provider
 
+from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._instruments import forked
 from txmetrics_tcp._instruments.facade import RecorderInstalledError, unset_global_recorder
-from txmetrics_tcp._tcp_recorder import TcpRecorder
 
 STOP_MARGIN = 4.0
 """

@@ -9,11 +9,11 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
-from txmetrics_tcp._incoming import Incoming
+from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import Series
 from txmetrics_tcp._model import Key, Metadata
-from txmetrics_tcp._stats import Stats
 
 
 class Exporter(Protocol):
