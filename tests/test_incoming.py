@@ -19,14 +19,8 @@ from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter import ingest
-from txmetrics_tcp._exporter.ingest import (
-    BATCH,
-    FREE_REPEATS,
-    REPEATS,
-    Incoming,
-    Taken,
-    check_buffer_size,
-)
+from txmetrics_tcp._exporter.ingest import BATCH, FREE_REPEATS, REPEATS, Incoming, Taken
+from txmetrics_tcp._exporter.settings import check_buffer_size
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._model import U64_MAX

@@ -15,14 +15,8 @@ from tests.test_incoming import IncomingTestCase, events
 from tests.test_server_details import DetailTestCase
 from txmetrics_tcp import Histogram, Key, Metric, MetricKind, MetricsFactory, Operation
 from txmetrics_tcp._exporter import ingest
-from txmetrics_tcp._exporter.ingest import (
-    BATCH,
-    DEFAULT_BUFFER_SIZE,
-    MAX_SLACK,
-    Incoming,
-    Taken,
-    check_buffer_size,
-)
+from txmetrics_tcp._exporter.ingest import BATCH, MAX_SLACK, Incoming, Taken
+from txmetrics_tcp._exporter.settings import DEFAULT_BUFFER_SIZE, check_buffer_size
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._instruments.sink import Sink

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txmetrics_tcp._exporter.ingest import DEFAULT_BUFFER_SIZE, check_buffer_size
+from txmetrics_tcp._exporter.settings import DEFAULT_BUFFER_SIZE, check_buffer_size
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Network, network
 from txmetrics_tcp._net.checks import at_least
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors

@@ -9,10 +9,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._exporter.factory import FLUSH_TIMEOUT, MetricsFactory
-from txmetrics_tcp._exporter.ingest import check_buffer_size
+from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
+from txmetrics_tcp._exporter.settings import FLUSH_TIMEOUT, check_buffer_size
 from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._model import checked_source

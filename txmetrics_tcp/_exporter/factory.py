@@ -32,12 +32,18 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._exporter.ingest import DEFAULT_BUFFER_SIZE, Counts, Incoming, Mark, earliest
+from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark, earliest
 from txmetrics_tcp._exporter.protocol import MetricsProtocol, Name
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
+from txmetrics_tcp._exporter.settings import (
+    DEFAULT_BUFFER_SIZE,
+    DEFAULT_MAX_SERIES,
+    FLUSH_TIMEOUT,
+    REPAIR_INTERVAL,
+)
 from txmetrics_tcp._exporter.stats import Stats
-from txmetrics_tcp._exporter.totals import DEFAULT_MAX_SERIES, Totals
+from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._model import Status, checked_source
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, Network, network
 from txmetrics_tcp._net.checks import at_least, seconds_from
@@ -47,13 +53,6 @@ from txmetrics_tcp._net.descriptors import listens_with, replace_descriptors
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import LossReport, RefusalLog
 from txmetrics_tcp._net.writers import within_transport
-
-FLUSH_TIMEOUT = 1.0
-"""How long, in seconds, clients have at the end to take what waits for them."""
-
-REPAIR_INTERVAL = 5.0
-"""How long, in seconds, totals may be wrong at most for a client that does not catch up."""
-
 
 CUT_OFF_TIMEOUT = 0.5
 """How long, in seconds, `stop` waits for a transport to report that its connection was aborted."""

@@ -48,6 +48,7 @@ from twisted.python.threadable import isInIOThread
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.settings import check_buffer_size
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Sink
 from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Metadata, MetricKind, Number, Operation
@@ -79,33 +80,8 @@ How often, and for how many seconds each time, a recording thread waits for the 
 when the log is four times too long.  A fold takes less than one of them.
 """
 
-DEFAULT_BUFFER_SIZE = 1024
-"""How many events are buffered unless told otherwise, as in the reference."""
-
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
-
-
-def check_buffer_size(buffer_size: int | None) -> int | None:
-    """
-    @param buffer_size: a number of events, from 1 to what a container can hold at all
-        (C{sys.maxsize}), or None for no limit.
-    @raise TypeError: it is no whole number.
-    @raise ValueError: it is out of range.
-    """
-    if buffer_size is None:
-        return None
-    if isinstance(buffer_size, bool) or not isinstance(buffer_size, int):
-        raise TypeError(f"buffer_size must be a whole number or None, not {buffer_size!r}")
-    if buffer_size < 1:
-        raise ValueError(
-            f"buffer_size must be at least 1 (or None for no limit), not {buffer_size}"
-        )
-    if buffer_size > sys.maxsize:
-        raise ValueError(
-            f"buffer_size must be at most {sys.maxsize} (or None for no limit), not {buffer_size}"
-        )
-    return buffer_size
 
 
 def earliest(folds: Iterable[int | None]) -> int | None:

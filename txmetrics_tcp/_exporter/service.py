@@ -27,8 +27,9 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._exporter.factory import FLUSH_TIMEOUT, MetricsFactory
+from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
+from txmetrics_tcp._exporter.settings import FLUSH_TIMEOUT
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._net.acceptor import accept_few, say_briefly
 from txmetrics_tcp._net.checks import seconds_from

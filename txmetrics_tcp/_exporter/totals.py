@@ -11,11 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from txmetrics_tcp._codec.encoder import SeriesFrame
+from txmetrics_tcp._exporter.settings import DEFAULT_MAX_SERIES
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
 from txmetrics_tcp._model import APPLY, U64_MAX, Key, MetricKind, Number
-
-DEFAULT_MAX_SERIES = 10_000
-"""How many series are retained unless told otherwise."""
 
 MAX_FORGOTTEN = 50_000
 """
