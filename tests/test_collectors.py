@@ -18,13 +18,18 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, Metadata, Operation, Recorder, Series, Sink, Unit
-from txmetrics_tcp import _host as host
-from txmetrics_tcp import _process as process
-from txmetrics_tcp._collect import CollectorService
-from txmetrics_tcp._host import HostCollectors
+from txmetrics_tcp._collectors import host, process
+from txmetrics_tcp._collectors.host import HostCollectors
+from txmetrics_tcp._collectors.process import ProcessCollector, ProcessReading, read_process
+from txmetrics_tcp._collectors.reactor_lag import (
+    MAX_MISSED,
+    MAX_PERIOD,
+    MIN_PERIOD,
+    SAMPLES,
+    LagService,
+)
+from txmetrics_tcp._collectors.service import CollectorService
 from txmetrics_tcp._instruments.sink import Entry
-from txmetrics_tcp._lag import MAX_MISSED, MAX_PERIOD, MIN_PERIOD, SAMPLES, LagService
-from txmetrics_tcp._process import ProcessCollector, ProcessReading, read_process
 
 SET = {"counter": Operation.SET_COUNTER, "gauge": Operation.SET_GAUGE}
 

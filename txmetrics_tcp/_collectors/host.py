@@ -2,7 +2,7 @@
 Metrics of the machine: processors, memory, disks, network, load.
 
 Names follow Prometheus' node exporter, with ``host`` before them.  Totals of seconds are gauges
-that only grow; `txmetrics_tcp._process` says why.
+that only grow; `txmetrics_tcp._collectors.process` says why.
 
 All that is read here comes from the kernel's own accounts, takes microseconds, and waits for no
 device.  That is why the one file system that is looked at is the root: asking another for its
@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from txmetrics_tcp._collect import Collector
+from txmetrics_tcp._collectors.service import Collector
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import Metadata, MetricKind, Unit
 
