@@ -36,8 +36,8 @@ from tests.observing import (
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
 from txmetrics_tcp._view.filters import SYNTAX
 from txmetrics_tcp.observe.app import ObserveApp
+from txmetrics_tcp.observe.bindings import KEYS, MOUSE
 from txmetrics_tcp.observe.help import Help, help_text
-from txmetrics_tcp.observe.keys import KEYS, MOUSE
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import SORTS
 from txmetrics_tcp.observe.sources import State

@@ -14,12 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.observing import FedSource, count, gauge, sample
 from txmetrics_tcp import Metadata, MetricKind
 from txmetrics_tcp._view.numbers import show_rate, show_value
-from txmetrics_tcp.observe.brief import brief_names
-from txmetrics_tcp.observe.cells import fit, fit_end, number, shown
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
+from txmetrics_tcp.observe.source_names import brief_names
+from txmetrics_tcp.observe.text import fit, fit_end, number, shown
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
 

@@ -16,18 +16,18 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Footer, Input, Static
 
 from txmetrics_tcp._view.filters import FilterError
-from txmetrics_tcp.observe.cells import shown
+from txmetrics_tcp.observe.bindings import KEYS
 from txmetrics_tcp.observe.detail import Detail
 from txmetrics_tcp.observe.export import EXPORTS, plain_svg, write_new
-from txmetrics_tcp.observe.field import FilterField
+from txmetrics_tcp.observe.filter_input import FilterField
 from txmetrics_tcp.observe.header import Header
 from txmetrics_tcp.observe.help import Help
-from txmetrics_tcp.observe.keys import KEYS
-from txmetrics_tcp.observe.palette import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
 from txmetrics_tcp.observe.row import Group, Row
 from txmetrics_tcp.observe.rows import WINDOWS, Rows
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.table import SeriesTable
+from txmetrics_tcp.observe.text import shown
+from txmetrics_tcp.observe.theme import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
 
 FRAME = 0.1
 """How many seconds are between two frames, at least; what keys do is drawn at once."""

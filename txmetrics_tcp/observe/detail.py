@@ -16,12 +16,12 @@ from textual.widget import Widget
 from txmetrics_tcp._model import MetricKind, Operation
 from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp._view.sketch import Summary
-from txmetrics_tcp.observe.cells import fit, number, right, shown
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import duration, window_text
-from txmetrics_tcp.observe.line import label_segments
-from txmetrics_tcp.observe.palette import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
+from txmetrics_tcp.observe.render import label_segments
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Look, Row
+from txmetrics_tcp.observe.text import fit, number, right, shown
+from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
 
 SIDE_BY_SIDE = 76
 """From how many cells on the numbers stand beside the chart."""

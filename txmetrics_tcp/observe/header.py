@@ -14,8 +14,10 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from txmetrics_tcp.observe.cells import fit, fit_end, shown
-from txmetrics_tcp.observe.palette import (
+from txmetrics_tcp.observe.rows import Rows
+from txmetrics_tcp.observe.sources import Source, State
+from txmetrics_tcp.observe.text import fit, fit_end, shown
+from txmetrics_tcp.observe.theme import (
     ACCENT,
     BACKGROUND,
     BAD,
@@ -27,8 +29,6 @@ from txmetrics_tcp.observe.palette import (
     WARNING,
     ink,
 )
-from txmetrics_tcp.observe.rows import Rows
-from txmetrics_tcp.observe.sources import Source, State
 
 MAX_SHARE = 4
 """A quarter of the screen is the most that sources get; the others are summed up in a line."""

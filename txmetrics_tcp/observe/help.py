@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from txmetrics_tcp._view.filters import SYNTAX
-from txmetrics_tcp.observe.keys import MOUSE, SECTIONS
-from txmetrics_tcp.observe.palette import ACCENT, DIM, PANEL, TEXT, WARNING
+from txmetrics_tcp.observe.bindings import MOUSE, SECTIONS
+from txmetrics_tcp.observe.theme import ACCENT, DIM, PANEL, TEXT, WARNING
 
 _NOTES = (
     ("rate", "a second, over the last ten; of a gauge, how its value changes"),

@@ -12,8 +12,8 @@ from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import Happened, SeriesView
 from txmetrics_tcp._view.sketch import Summary
-from txmetrics_tcp.observe.cells import shown
 from txmetrics_tcp.observe.sources import Source
+from txmetrics_tcp.observe.text import shown
 
 HISTORY = 60
 """How many seconds a sparkline, and the chart, go back."""

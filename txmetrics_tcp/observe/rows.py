@@ -13,8 +13,8 @@ from operator import attrgetter
 
 from txmetrics_tcp._view.filters import Filter, parse_filter
 from txmetrics_tcp._view.series import SeriesView
-from txmetrics_tcp.observe.brief import brief_names
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
+from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.sources import Source
 
 WINDOWS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)

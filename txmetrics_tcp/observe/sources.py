@@ -26,7 +26,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording.reader import Chunk, RecordingReader
 from txmetrics_tcp._view.series import SourceView
-from txmetrics_tcp.observe.cells import shown
+from txmetrics_tcp.observe.text import shown
 
 METER = 3.0
 """Over how many seconds the rate of a source's events is taken."""

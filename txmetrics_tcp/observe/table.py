@@ -13,10 +13,12 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from txmetrics_tcp.observe.cells import fit, right
 from txmetrics_tcp.observe.columns import MARK, NAME, Column, Layout, columns_for, lay_out
-from txmetrics_tcp.observe.line import group_cells, row_cells
-from txmetrics_tcp.observe.palette import (
+from txmetrics_tcp.observe.render import group_cells, row_cells
+from txmetrics_tcp.observe.row import Group, Line, Row
+from txmetrics_tcp.observe.rows import Rows
+from txmetrics_tcp.observe.text import fit, right
+from txmetrics_tcp.observe.theme import (
     ACCENT,
     BACKGROUND,
     CHOSEN,
@@ -26,8 +28,6 @@ from txmetrics_tcp.observe.palette import (
     WARNING,
     ink,
 )
-from txmetrics_tcp.observe.row import Group, Line, Row
-from txmetrics_tcp.observe.rows import Rows
 
 
 class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):

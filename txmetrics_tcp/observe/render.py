@@ -13,10 +13,12 @@ from textual.strip import Strip
 
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._view.numbers import show_rate, show_value
-from txmetrics_tcp.observe.cells import fit, fit_end, number, right
 from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Layout
-from txmetrics_tcp.observe.palette import (
+from txmetrics_tcp.observe.row import Group, Look, Row
+from txmetrics_tcp.observe.rows import Rows
+from txmetrics_tcp.observe.text import fit, fit_end, number, right
+from txmetrics_tcp.observe.theme import (
     ACCENT,
     CHOSEN,
     DIM,
@@ -26,8 +28,6 @@ from txmetrics_tcp.observe.palette import (
     WARNING,
     ink,
 )
-from txmetrics_tcp.observe.row import Group, Look, Row
-from txmetrics_tcp.observe.rows import Rows
 
 QUIET = 30.0
 """After how many seconds without an event a series is drawn dim."""
