@@ -16,15 +16,15 @@ from txmetrics_tcp._collectors.host import HostCollectors
 from txmetrics_tcp._collectors.process import ProcessCollector
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import Collector, CollectorService
-from txmetrics_tcp._daemon_options import Options, the_reactor
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.service import ListenError, MetricsService
-from txmetrics_tcp._hangup import HangUpService
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.reactor_clock import measure_steadily
 from txmetrics_tcp._stop_signals import StopSignals
+from txmetrics_tcp.tap.options import Options, the_reactor
+from txmetrics_tcp.tap.signals import HangUpService
 
 _log = Logger(namespace="txmetrics_tcp")
 
