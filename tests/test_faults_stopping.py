@@ -36,7 +36,7 @@ INTERRUPTED = """
 import os, signal
 from threading import get_ident
 from twisted.python import threadable
-from txmetrics_tcp._stop_signals import StopSignals
+from txmetrics_tcp.tap.signals import StopSignals
 
 armed = []
 install = StopSignals._install

@@ -9,7 +9,7 @@ from types import FrameType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._stop_signals import StopSignals
+from txmetrics_tcp.tap.signals import StopSignals
 from txmetrics_tcp.testing import FakeReactor
 
 

@@ -21,9 +21,8 @@ from tests.daemon import occupied_port
 from txmetrics_tcp import MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
-from txmetrics_tcp._stop_signals import StopSignals
 from txmetrics_tcp.tap import CannotStart, Options, makeService
-from txmetrics_tcp.tap.signals import HangUpService
+from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 from txmetrics_tcp.testing import FakeReactor
 
 

@@ -22,9 +22,8 @@ from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.reactor_clock import measure_steadily
-from txmetrics_tcp._stop_signals import StopSignals
 from txmetrics_tcp.tap.options import Options, the_reactor
-from txmetrics_tcp.tap.signals import HangUpService
+from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 
 _log = Logger(namespace="txmetrics_tcp")
 

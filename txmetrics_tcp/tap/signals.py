@@ -1,5 +1,6 @@
 """
-What a daemon does at SIGHUP, which by itself would kill it in the middle of what it does.
+What the daemon does at signals: at SIGHUP, which by itself would kill it in the middle of what it
+does, and at a second SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txmetrics_tcp._net.tls import TLSError
+
+_Handler = Callable[[int, FrameType | None], object]
 
 
 class HangUpService(Service):
@@ -64,3 +67,64 @@ class HangUpService(Service):
             self._log.error("Going on with the certificates of before: {reason}", reason=str(error))
         else:
             self._log.info("Read key and certificates again")
+
+
+class StopSignals(Service):
+    """
+    Lets the first signal to stop be what it is to Twisted, and takes every further one for
+    impatience.  Twisted itself would log an error for it, and go on waiting.
+
+    Both are heeded when the reactor has its turn.  Twisted's own handlers log in the middle of
+    whatever runs, and where that is a log file in the middle of taking its lock, the process
+    would wait for itself for ever.
+    """
+
+    _log = Logger(namespace="txmetrics_tcp")
+
+    def __init__(self, reactor: Any, hasten: Callable[[], object]) -> None:
+        """
+        @param hasten: called on the reactor thread when the process is told to stop again.
+        """
+        self._reactor = reactor
+        self._hasten = hasten
+        self._told = False
+        self._hurried = False
+
+    def startService(self) -> None:
+        super().startService()
+        # Twisted installs its handlers when the reactor begins to run.
+        self._reactor.callWhenRunning(self._install)
+
+    def stopService(self) -> Any:
+        if self._hurried:
+            # The further signal interrupted the handling of the first, and was heeded before
+            # anything had begun to stop.  By then all will have.
+            self._reactor.callFromThread(self._hasten)
+        return super().stopService()
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            twisted = signal.getsignal(number)
+            # Where Twisted has none (`run(installSignalHandlers=False)`, say, or a SIGINT that
+            # is ignored, in the background of a shell), none is wanted.
+            if getattr(twisted, "__self__", None) is self._reactor and callable(twisted):
+                signal.signal(number, self._handler(twisted))
+
+    def _handler(self, first: _Handler) -> _Handler:
+        def handle(number: int, frame: FrameType | None) -> None:
+            # It may have begun to stop for another reason.
+            if self.running and not self._told:
+                self._told = True
+                self._reactor.callFromThread(first, number, None)
+            else:
+                self._reactor.callFromThread(self._again, number)
+
+        return handle
+
+    def _again(self, number: int) -> None:
+        self._log.info(
+            "Received {signal} as well: not waiting for viewers any longer",
+            signal=signal.Signals(number).name,
+        )
+        self._hurried = True
+        self._hasten()
