@@ -377,7 +377,7 @@ class PeersTestCase(TestCase):
 
     def tail(self, port: int) -> JsonPrinter:
         """Our ``metrics-tcp tail --json``."""
-        command = ["-m", "txmetrics_tcp.cli", "tail", f"127.0.0.1:{port}", "--json"]
+        command = ["-m", "txmetrics_tcp", "tail", f"127.0.0.1:{port}", "--json"]
         return self.spawn(JsonPrinter("tail", "event"), sys.executable, *command)
 
     async def serve(self) -> tuple[int, Server]:

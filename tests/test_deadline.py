@@ -21,12 +21,12 @@ from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.daemon import Daemon
-from txmetrics_tcp import _remarks
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._remarks import SilenceRemark
-from txmetrics_tcp._stats_command import Watch
+from txmetrics_tcp.cli import messages
+from txmetrics_tcp.cli.messages import SilenceRemark
+from txmetrics_tcp.cli.stats import Watch
 
 reactor: Any = global_reactor
 
@@ -129,7 +129,7 @@ class BusyTests(TestCase):
 
     async def test_silence(self) -> None:
         """It is no silence then."""
-        self.patch(_remarks, "SILENCE", 0)
+        self.patch(messages, "SILENCE", 0)
         said: list[str] = []
         silence = SilenceRemark(reactor, said.append, tls=False)
         silence.connected()
@@ -154,10 +154,10 @@ class BusyTests(TestCase):
         script = """
             import sys, unittest
             from tests.test_deadline import SAID, ReadyEndpoint
-            from txmetrics_tcp import _tail, cli
+            from txmetrics_tcp.cli import main, tail
             endpoint = ReadyEndpoint(unittest.TestCase(), SAID)
-            _tail.client_endpoint_from = lambda options, reactor: endpoint
-            sys.exit(cli.main(["tail", "there:1", "--duration", "0.000001"]))
+            tail.client_endpoint_from = lambda options, reactor: endpoint
+            sys.exit(main(["tail", "there:1", "--duration", "0.000001"]))
         """
         code, output, errors = Daemon(self, "-c", dedent(script), runner=[sys.executable]).end()
         self.assertEqual(code, 0, errors)

@@ -111,7 +111,7 @@ class FullDiskTests(SurroundingsTestCase):
 
     def tail(self, daemon: Daemon, redirections: str) -> tuple[int, str]:
         """Status, and the last line of output or errors."""
-        command = [sys.executable, "-m", "txmetrics_tcp.cli", "tail", f"unix:{SOCKET}"]
+        command = [sys.executable, "-m", "txmetrics_tcp", "tail", f"unix:{SOCKET}"]
         done = subprocess.run(
             ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
             cwd=daemon.directory,

@@ -205,7 +205,7 @@ class CommandTests(SynchronousTestCase):
         self, *arguments: str, terminal: bool = False, **environment: str
     ) -> tuple[int, str]:
         """Its exit code, and all that it has written."""
-        command = [sys.executable, "-m", "txmetrics_tcp.cli", "observe", *arguments]
+        command = [sys.executable, "-m", "txmetrics_tcp", "observe", *arguments]
         options: dict[str, object] = {
             "cwd": ROOT,
             "env": os.environ | {"PYTHONPATH": str(ROOT)} | LEFT_TO_THE_SYSTEM | environment,

@@ -74,7 +74,7 @@ class Terminal:
 
 def observe(*arguments: str) -> str:
     """The command, for a shell; afterwards it says how it ended."""
-    command = shlex.join([sys.executable, "-m", "txmetrics_tcp.cli", "observe", *arguments])
+    command = shlex.join([sys.executable, "-m", "txmetrics_tcp", "observe", *arguments])
     path = shlex.quote(str(ROOT))
     # Without exec, and with a shell that reads: the terminal has to be one again.
     return (

@@ -29,7 +29,7 @@ from txmetrics_tcp import Decoder, Metric, StreamError
 from txmetrics_tcp._client.service import Disconnected, MetricsClientService, Waiting
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._record import Record
+from txmetrics_tcp.cli.record import Record
 
 reactor: Any = global_reactor
 
@@ -264,7 +264,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_output(self) -> None:
         """To standard output, for a pipe."""
-        runner = [sys.executable, "-m", "txmetrics_tcp.cli"]
+        runner = [sys.executable, "-m", "txmetrics_tcp"]
         command = Daemon(self, "record", "-", self.daemon(), "--count", "3", runner=runner)
         assert command.process.stdout is not None
         written = command.process.stdout.read()

@@ -413,7 +413,7 @@ class StandingTests(SynchronousTestCase):
         self.assertEqual(standing.metrics, len(events))
 
 
-CLI = ["-m", "txmetrics_tcp.cli"]
+CLI = ["-m", "txmetrics_tcp"]
 
 
 class CommandTests(SynchronousTestCase):

@@ -51,7 +51,7 @@ class RustReplayTests(PeersTestCase):
         """Record some events of the Rust server with ``metrics-tcp record``."""
         port, _ = await self.serve()
         path = str(Path(self.mktemp()).resolve())
-        command = ["-m", "txmetrics_tcp.cli", "record", path, str(port), "--count", str(EVENTS)]
+        command = ["-m", "txmetrics_tcp", "record", path, str(port), "--count", str(EVENTS)]
         recorder = self.spawn(Printer("record"), sys.executable, *command)
         self.assertEqual(await recorder.exited(), 0)
         self.assertIn(f"recorded {EVENTS} events", recorder.errors)

@@ -24,10 +24,10 @@ from txmetrics_tcp import (
     encode_metric,
     parse_filter,
 )
-from txmetrics_tcp import _selection as selection
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._selection import Selection
-from txmetrics_tcp._tail import Tail
+from txmetrics_tcp.cli import selection
+from txmetrics_tcp.cli.selection import Selection
+from txmetrics_tcp.cli.tail import Tail
 from txmetrics_tcp.testing import FakeReactor
 
 REQUESTS = Metadata(MetricKind.COUNTER, "requests_total", "count", "requests")
@@ -127,7 +127,7 @@ class CommandTests(SynchronousTestCase):
         self.stream = b"".join(case.frame for case in CASES)
 
     def tail(self, *arguments: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "txmetrics_tcp.cli", "tail"]
+        command = [sys.executable, "-m", "txmetrics_tcp", "tail"]
         return Daemon(self, *arguments, runner=command).end()
 
     def test_recording(self) -> None:

@@ -29,8 +29,8 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._recording.writer import RecordingWriter
-from txmetrics_tcp._stats_command import Watch, WatchRecording
 from txmetrics_tcp.cli import main
+from txmetrics_tcp.cli.stats import Watch, WatchRecording
 from txmetrics_tcp.testing import FakeReactor
 
 reactor: Any = global_reactor
@@ -313,7 +313,7 @@ class ProcessTests(TestCase):
         return str(port.getHost().port)
 
     def child(self, *arguments: str) -> Child:
-        child = Child(sys.executable, "-m", "txmetrics_tcp.cli", "stats", *arguments)
+        child = Child(sys.executable, "-m", "txmetrics_tcp", "stats", *arguments)
         self.addCleanup(child.kill)
         return child
 
@@ -375,7 +375,7 @@ class ProcessTests(TestCase):
 
     async def test_interrupted(self) -> None:
         """A terminal is shown how far it is; Ctrl-C prints what was seen so far."""
-        command = f'"{sys.executable}" -m txmetrics_tcp.cli stats {self.serve()} --duration 1h'
+        command = f'"{sys.executable}" -m txmetrics_tcp stats {self.serve()} --duration 1h'
         child = Child("/bin/sh", "-c", f"stty cols 120; exec {command}", usePTY=True)
         self.addCleanup(child.kill)
         await child.until(lambda: "of 3600 seconds, 1 series, " in child.out)
@@ -387,7 +387,7 @@ class ProcessTests(TestCase):
         self.assertIn("requests_total", child.out)
 
     async def test_cannotWrite(self) -> None:
-        command = f'"{sys.executable}" -m txmetrics_tcp.cli stats {self.serve()} > /dev/full'
+        command = f'"{sys.executable}" -m txmetrics_tcp stats {self.serve()} > /dev/full'
 
         def start(seconds: str) -> Child:
             child = Child("/bin/sh", "-c", f"{command} --duration {seconds}")

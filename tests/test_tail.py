@@ -47,12 +47,12 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
 from txmetrics_tcp._model import U64_MAX, Status
-from txmetrics_tcp._output import Output, ReaderGone
-from txmetrics_tcp._remarks import SILENCE, SilenceRemark
-from txmetrics_tcp._tail import Tail
 from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli import main
+from txmetrics_tcp.cli.messages import SILENCE, SilenceRemark
+from txmetrics_tcp.cli.output import Output, ReaderGone
+from txmetrics_tcp.cli.tail import Tail
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 reactor: Any = global_reactor
@@ -615,7 +615,7 @@ class Child(ProcessProtocol):
 
     @classmethod
     def tail(cls, *arguments: str, **options: Any) -> Child:
-        return cls(sys.executable, "-m", "txmetrics_tcp.cli", "tail", *arguments, **options)
+        return cls(sys.executable, "-m", "txmetrics_tcp", "tail", *arguments, **options)
 
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
         """Fires when a condition holds; fails if the process ends before."""
@@ -799,7 +799,7 @@ class ProcessTests(TestCase):
     async def test_head(self) -> None:
         """``| head -1`` gets its line, and ends it at once, though nothing more happens."""
         port = self.serve()
-        script = f'{{ "{sys.executable}" -m txmetrics_tcp.cli tail {port}; echo "code $?" >&2; }}'
+        script = f'{{ "{sys.executable}" -m txmetrics_tcp tail {port}; echo "code $?" >&2; }}'
         child = Child("/bin/sh", "-c", f"{script} | head -1")
         self.addCleanup(child.kill)
         self.assertEqual(await child.ended, 0)
@@ -859,7 +859,7 @@ class ProcessTests(TestCase):
     async def test_closedOutput(self) -> None:
         """Without a standard output there is nothing to do."""
         port = self.serve()
-        command = f'exec "{sys.executable}" -m txmetrics_tcp.cli tail {port} >&-'
+        command = f'exec "{sys.executable}" -m txmetrics_tcp tail {port} >&-'
         child = Child("/bin/sh", "-c", command)
         self.addCleanup(child.kill)
         self.assertEqual(await child.ended, 1)
@@ -867,7 +867,7 @@ class ProcessTests(TestCase):
 
     async def test_fullDisk(self) -> None:
         port = self.serve()
-        command = f'exec "{sys.executable}" -m txmetrics_tcp.cli tail {port} >/dev/full'
+        command = f'exec "{sys.executable}" -m txmetrics_tcp tail {port} >/dev/full'
         child = Child("/bin/sh", "-c", command)
         self.addCleanup(child.kill)
         self.assertEqual(await child.ended, 1)

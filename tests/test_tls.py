@@ -31,12 +31,12 @@ from txmetrics_tcp import EndpointError, TcpBuilder
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import ConnectionState, Disconnected, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
-from txmetrics_tcp._endpoint_options import add_endpoint_arguments, client_endpoint_from
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
+from txmetrics_tcp.cli.endpoint_options import add_endpoint_arguments, client_endpoint_from
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

@@ -14,8 +14,8 @@ import time
 
 from suite.commands import cpu_seconds
 from txmetrics_tcp._net.endpoints import client_endpoint
+from txmetrics_tcp.cli.observe import install_reactor, run_app
 from txmetrics_tcp.observe.app import ObserveApp
-from txmetrics_tcp.observe.command import install_reactor, run_app
 from txmetrics_tcp.observe.sources import LiveSource
 
 WARM = 1.0

@@ -16,24 +16,24 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from txmetrics_tcp._arguments import add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._endpoint_options import (
+from txmetrics_tcp._model import Event, Metric, Status
+from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._recording.writer import RecordingWriter
+from txmetrics_tcp.cli.arguments import add_end_arguments, add_max_frame_argument
+from txmetrics_tcp.cli.endpoint_options import (
     add_endpoint_arguments,
     client_endpoint_from,
     wants_tls,
 )
-from txmetrics_tcp._model import Event, Metric, Status
-from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
-from txmetrics_tcp._output import say
-from txmetrics_tcp._progress import Progress, show_size, show_time
-from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
-from txmetrics_tcp._recording.writer import RecordingWriter
-from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
-from txmetrics_tcp._running import Running
+from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
+from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.progress import Progress, show_size, show_time
+from txmetrics_tcp.cli.runner import Running
 
 FLUSH_INTERVAL = 1.0
 """How often, in seconds, what has come is written, and so how much may be lost at most."""

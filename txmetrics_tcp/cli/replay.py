@@ -14,16 +14,16 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._arguments import speed
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
-from txmetrics_tcp._output import say
-from txmetrics_tcp._progress import Progress, show_time
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._recording.reader import Chunk, RecordingReader
 from txmetrics_tcp._recording.replay import ReplayFactory
-from txmetrics_tcp._running import Running
+from txmetrics_tcp.cli.arguments import speed
+from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.progress import Progress, show_time
+from txmetrics_tcp.cli.runner import Running
 
 
 class _Command:

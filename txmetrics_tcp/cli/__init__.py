@@ -8,17 +8,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txmetrics_tcp import __version__, _record, _replay_command, _stats_command, _tail
+from txmetrics_tcp import __version__
 from txmetrics_tcp._net.endpoint_syntax import EndpointError
 from txmetrics_tcp._net.reactor_clock import measure_steadily
 from txmetrics_tcp._view.text import visible
-from txmetrics_tcp.observe import command as observe
+from txmetrics_tcp.cli import observe, record, replay, stats, tail
 
 _COMMANDS = (
-    _tail.add_command,
-    _stats_command.add_command,
-    _record.add_command,
-    _replay_command.add_command,
+    tail.add_command,
+    stats.add_command,
+    record.add_command,
+    replay.add_command,
     observe.add_command,
 )
 """
@@ -68,7 +68,3 @@ def _parser() -> argparse.ArgumentParser:
     for add_command in _COMMANDS:
         add_command(commands)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,27 +12,27 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import StreamError
-from txmetrics_tcp._endpoint_options import (
+from txmetrics_tcp._model import Event, Metric
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._recording.reader import RecordingReader
+from txmetrics_tcp._view.filters import Filter
+from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
+from txmetrics_tcp.cli.arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
+from txmetrics_tcp.cli.endpoint_options import (
     add_endpoint_arguments,
     client_endpoint_from,
     is_recording,
     wants_tls,
 )
-from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument
-from txmetrics_tcp._model import Event, Metric
-from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._output import Output, ReaderGone, say
-from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
-from txmetrics_tcp._recording.reader import RecordingReader
-from txmetrics_tcp._remarks import ConnectionRemarks, SilenceRemark, server_name
-from txmetrics_tcp._running import Running
-from txmetrics_tcp._selection import Selection
-from txmetrics_tcp._view.filters import Filter
-from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
+from txmetrics_tcp.cli.filter_arguments import FILTERS_HELP, add_filter_argument
+from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
+from txmetrics_tcp.cli.output import Output, ReaderGone, say
+from txmetrics_tcp.cli.runner import Running
+from txmetrics_tcp.cli.selection import Selection
 
 
 class Tail:

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
-from txmetrics_tcp._arguments import add_max_frame_argument
-from txmetrics_tcp._endpoint_options import (
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp._view.text import visible
+from txmetrics_tcp.cli.arguments import add_max_frame_argument
+from txmetrics_tcp.cli.endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
     client_endpoint_from,
     is_recording,
 )
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
-from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp._remarks import server_name
-from txmetrics_tcp._view.text import visible
+from txmetrics_tcp.cli.messages import server_name
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp

@@ -11,8 +11,8 @@ from contextlib import suppress
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from txmetrics_tcp._output import say
 from txmetrics_tcp._view.text import visible
+from txmetrics_tcp.cli.output import say
 
 INTERVAL = 0.5
 """How often, in seconds, what is shown is renewed."""

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from txmetrics_tcp._arguments import HelpFormatter, add_max_frame_argument, duration
 from txmetrics_tcp._client.service import (
     Connected,
     ConnectionState,
@@ -23,26 +22,27 @@ from txmetrics_tcp._client.service import (
 )
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
-from txmetrics_tcp._endpoint_options import (
+from txmetrics_tcp._model import Event, MetricKind
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp._recording.reader import RecordingReader
+from txmetrics_tcp._view.report import SORTS, Report
+from txmetrics_tcp._view.series import SourceView
+from txmetrics_tcp._view.sketch import has_percentiles
+from txmetrics_tcp.cli.arguments import HelpFormatter, add_max_frame_argument, duration
+from txmetrics_tcp.cli.endpoint_options import (
     ENDPOINT_HELP,
     add_tls_arguments,
     client_endpoint_from,
     is_recording,
     wants_tls,
 )
-from txmetrics_tcp._filter_arguments import FILTERS_HELP, add_filter_argument, wanted
-from txmetrics_tcp._model import Event, MetricKind
-from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
-from txmetrics_tcp._output import Output, say
-from txmetrics_tcp._progress import Progress, show_time
-from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp._recording.reader import RecordingReader
-from txmetrics_tcp._remarks import SilenceRemark, server_name
-from txmetrics_tcp._running import Running
-from txmetrics_tcp._view.report import SORTS, Report
-from txmetrics_tcp._view.series import SourceView
-from txmetrics_tcp._view.sketch import has_percentiles
+from txmetrics_tcp.cli.filter_arguments import FILTERS_HELP, add_filter_argument, wanted
+from txmetrics_tcp.cli.messages import SilenceRemark, server_name
+from txmetrics_tcp.cli.output import Output, say
+from txmetrics_tcp.cli.progress import Progress, show_time
+from txmetrics_tcp.cli.runner import Running
 
 DEFAULT_SECONDS = 10.0
 """How long a server is watched unless told otherwise."""
