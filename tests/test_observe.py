@@ -34,7 +34,7 @@ from tests.observing import (
     watch,
 )
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
-from txmetrics_tcp._view.filters import SYNTAX
+from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.bindings import KEYS, MOUSE
 from txmetrics_tcp.observe.help import Help, help_text

@@ -585,8 +585,11 @@ class MainTests(SynchronousTestCase):
             self.assertIn("argument --max-frame: invalid number of bytes", err)
 
     def test_noReactor(self) -> None:
-        """Importing the command does not install a reactor; another command may want its own."""
-        script = "import sys, txmetrics_tcp.cli;sys.exit('twisted.internet.reactor' in sys.modules)"
+        """Importing commands does not install a reactor; another command may want its own."""
+        script = (
+            "import sys; from txmetrics_tcp.cli import observe, record, replay, stats, tail;"
+            "sys.exit('twisted.internet.reactor' in sys.modules)"
+        )
         ended = subprocess.run([sys.executable, "-c", script], env=_environment(), check=False)
         self.assertEqual(ended.returncode, 0)
 

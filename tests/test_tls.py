@@ -36,7 +36,8 @@ from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
-from txmetrics_tcp.cli.endpoint_options import add_endpoint_arguments, client_endpoint_from
+from txmetrics_tcp.cli.arguments import add_endpoint_arguments
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

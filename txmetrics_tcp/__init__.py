@@ -15,22 +15,6 @@ application, or with ``twistd metrics-tcp``.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from txmetrics_tcp._instruments.facade import (
-    RecorderInstalledError,
-    counter,
-    current_recorder,
-    describe_counter,
-    describe_gauge,
-    describe_histogram,
-    gauge,
-    histogram,
-    local_recorder,
-    set_global_recorder,
-)
-from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram, NoopRecorder, Recorder
-from txmetrics_tcp._instruments.sink import Series, Sink
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status, Unit
-
 if TYPE_CHECKING:
     from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
     from txmetrics_tcp._client.service import (
@@ -53,6 +37,18 @@ if TYPE_CHECKING:
     from txmetrics_tcp._exporter.service import ListenError, MetricsService
     from txmetrics_tcp._exporter.stats import ClientStats, Stats
     from txmetrics_tcp._exporter.thread import ReactorThreadError, ThreadedExporter
+    from txmetrics_tcp._instruments.facade import (
+        RecorderInstalledError,
+        counter,
+        current_recorder,
+        describe_counter,
+        describe_gauge,
+        describe_histogram,
+        gauge,
+        histogram,
+        local_recorder,
+        set_global_recorder,
+    )
     from txmetrics_tcp._instruments.layers import (
         FanoutRecorder,
         FilterRecorder,
@@ -60,6 +56,24 @@ if TYPE_CHECKING:
         PrefixRecorder,
         Route,
         RouterRecorder,
+    )
+    from txmetrics_tcp._instruments.recorder import (
+        Counter,
+        Gauge,
+        Histogram,
+        NoopRecorder,
+        Recorder,
+    )
+    from txmetrics_tcp._instruments.sink import Series, Sink
+    from txmetrics_tcp._model import (
+        Event,
+        Key,
+        Metadata,
+        Metric,
+        MetricKind,
+        Operation,
+        Status,
+        Unit,
     )
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
     from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
@@ -144,48 +158,54 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Twisted and protobuf take ten times as long to import as all that a library needs that only
-# records, so they come with the first name that stands on them.
-_LATER = {
+# What a name needs is imported with its first use. Twisted and protobuf take ten times as long as
+# all that a library needs that only records, and the command line answers --help with even less.
+_WHERE = {
     name: module
     for module, names in {
-        "_recording.blocks": "RecordingError",
-        "_exporter.builder": "TcpBuilder",
         "_client.protocol": "MetricsClientFactory MetricsClientProtocol",
         "_client.service": "Connected Connecting ConnectionState Disconnected"
         " MetricsClientService Waiting",
-        "_codec.decoder": "Decoder decode",
-        "_codec.encoder": "encode_metric",
-        "_net.endpoint_syntax": "EndpointError",
         "_client.stream": "EventStream",
-        "_view.filters": "Filter FilterError parse_filter",
-        "_exporter.thread": "ReactorThreadError ThreadedExporter",
-        "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder Route"
-        " RouterRecorder",
-        "_exporter.protocol": "MetricsProtocol",
-        "_recording.reader": "RecordingReader",
-        "_recording.writer": "RecordingWriter",
-        "_exporter.factory": "MetricsFactory",
-        "_exporter.service": "ListenError MetricsService",
-        "_view.sketch": "Summary",
-        "_exporter.stats": "ClientStats Stats",
-        "_exporter.recorder": "TcpRecorder",
-        "_net.tls": "ServerTLS TLSError tls_endpoint",
-        "_view.series": "SeriesView SourceView",
+        "_codec.decoder": "decode Decoder",
+        "_codec.encoder": "encode_metric",
         "_codec.framing": "MAX_FRAME StreamError",
         "_codec.wire": "encode_metadata",
+        "_exporter.builder": "TcpBuilder",
+        "_exporter.factory": "MetricsFactory",
+        "_exporter.protocol": "MetricsProtocol",
+        "_exporter.recorder": "TcpRecorder",
+        "_exporter.service": "ListenError MetricsService",
+        "_exporter.stats": "ClientStats Stats",
+        "_exporter.thread": "ReactorThreadError ThreadedExporter",
+        "_instruments.facade": "counter current_recorder describe_counter describe_gauge"
+        " describe_histogram gauge histogram local_recorder"
+        " RecorderInstalledError set_global_recorder",
+        "_instruments.layers": "FanoutRecorder FilterRecorder LabelsRecorder PrefixRecorder"
+        " Route RouterRecorder",
+        "_instruments.recorder": "Counter Gauge Histogram NoopRecorder Recorder",
+        "_instruments.sink": "Series Sink",
+        "_model": "Event Key Metadata Metric MetricKind Operation Status Unit",
+        "_net.endpoint_syntax": "EndpointError",
+        "_net.tls": "ServerTLS tls_endpoint TLSError",
+        "_recording.blocks": "RecordingError",
+        "_recording.reader": "RecordingReader",
+        "_recording.writer": "RecordingWriter",
+        "_view.filters": "Filter FilterError parse_filter",
+        "_view.series": "SeriesView SourceView",
+        "_view.sketch": "Summary",
     }.items()
     for name in names.split()
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_WHERE})

@@ -60,3 +60,27 @@ def reads_as_endpoint(text: str) -> bool:
 def has_own_tls(text: str) -> bool:
     """Whether what listens on an endpoint, or connects to it, has TLS of its own."""
     return text.strip().startswith(("ssl:", "tls:"))
+
+
+def check_port(text: str) -> None:
+    """
+    @raise EndpointError: the port of one of the first three forms is none.
+    """
+    match = HOST_PORT.fullmatch(text)
+    # A host without a dot may be the prefix of an endpoint string, which its own parser checks.
+    if match and (match["v6"] or "." in match["host"]):
+        port_number(text, match["port"])
+    elif PORT.fullmatch(text):
+        port_number(text, text)
+
+
+def port_number(text: str, port: str) -> int:
+    """
+    @param text: the endpoint, as it was written.
+    @param port: the digits of its port.
+    @raise EndpointError: it is more than a port can be.
+    """
+    # Python refuses to convert thousands of digits.
+    if len(port) > 100 or int(port) > 65535:
+        raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
+    return int(port)

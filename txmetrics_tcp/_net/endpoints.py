@@ -35,6 +35,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
     PORT,
     EndpointError,
     has_own_tls,
+    port_number,
 )
 from txmetrics_tcp._net.tls import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
@@ -106,9 +107,7 @@ def _endpoint(
     elif (match := HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
         host, port = match["v6"] or match["host"], match["port"]
     if port:
-        if len(port) > 100 or int(port) > 65535:
-            raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
-        return at(reactor, host, int(port))
+        return at(reactor, host, port_number(text, port))
     try:
         if _NO_PATH.fullmatch(text):
             raise ValueError("there is no path")

@@ -10,20 +10,6 @@ from dataclasses import dataclass
 
 from txmetrics_tcp._model import Key, MetricKind
 
-SYNTAX = """\
-Terms are separated by spaces, and all of them must hold:
-  word          in the name, or in the name or the value of a label
-  name:text     in the name
-  kind:counter  of that kind: counter, gauge, histogram, or how it begins (kind:c)
-  label=value   has the label, with that value; * stands for anything
-  label:        has the label
-  /regex/       matches somewhere in what is shown: name [label = value, ...]
-  -term, !term  does not hold
-Quotes keep spaces together ("two words", label="a b"), and make of anything a
-plain word. Upper and lower case are the same, but for a regex.
-"""
-"""The language, for people."""
-
 
 class FilterError(ValueError):
     """It cannot be understood.  The text says why, to whoever wrote it."""
@@ -47,7 +33,8 @@ class Filter:
 
 def parse_filter(text: str) -> Filter:
     """
-    Understand a filter; see `SYNTAX`.  One without terms lets everything pass.
+    Understand a filter; `txmetrics_tcp._view.filter_syntax` has the language.  One without terms
+    lets everything pass.
 
         >>> wanted = parse_filter("kind:counter route=/api/* -status=5*")
         >>> wanted.matches(Key.of(MetricKind.COUNTER, "requests", {"route": "/api/users"}))

@@ -1,6 +1,8 @@
 """
 Arguments that several commands have, and the values that a user gives to them: what is the C{type}
 of an `argparse` argument.
+
+Nothing here needs Twisted or protobuf, and what few users ask for is imported when they do.
 """
 
 from __future__ import annotations
@@ -10,11 +12,31 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from textwrap import indent
+from typing import TYPE_CHECKING
 
 from txmetrics_tcp._codec.framing import MAX_FRAME
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._view.filter_syntax import SYNTAX
+
+if TYPE_CHECKING:
+    from txmetrics_tcp._view.filters import Filter
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
+
+DEFAULT_SECONDS = 10.0
+"""How long ``stats`` watches a server unless told otherwise."""
+
+SORTS = ("name", "kind", "value", "rate", "events")
+"""What ``stats`` may sort by: the keys of `txmetrics_tcp._view.report.SORTS`."""
+
+ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
+endpoint strings, such as unix:/run/metrics.sock"""
+"""What may be written for an endpoint, to be put into a command's help."""
+
+FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
+"""What the language is, for the end of a command's help."""
 
 
 def at_least_one(what: str) -> Callable[[str], int]:
@@ -85,6 +107,62 @@ def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one endpoint, C{options.endpoint}, and how to talk to it."""
+    parser.add_argument(
+        "endpoint",
+        nargs="?",
+        default=DEFAULT_ENDPOINT,
+        metavar="ENDPOINT",
+        help=f"where the server is: {ENDPOINT_HELP} (default: %(default)s)",
+    )
+    add_tls_arguments(parser)
+
+
+def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how to talk to servers, for a command that has arguments of its own for where."""
+    tls = parser.add_argument_group(
+        "TLS",
+        description="""Any of these means that the connection is encrypted, and that the server
+        has to prove with a certificate that it is the one that was asked for.""",
+    )
+    tls.add_argument(
+        "--tls",
+        action="store_true",
+        help="take certificates from authorities that this machine trusts",
+    )
+    tls.add_argument(
+        "--tls-ca", metavar="FILE", help="take certificates from the authorities in FILE (PEM)"
+    )
+    tls.add_argument(
+        "--tls-name",
+        metavar="NAME",
+        help="""take certificates that are for NAME (default: the host of the endpoint; needed
+        where it has none, as unix:/run/metrics.sock)""",
+    )
+    tls.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        help="show the certificate in FILE (PEM) to a server that asks for one; with --tls-key",
+    )
+    tls.add_argument(
+        "--tls-key", metavar="FILE", help="the private key of that certificate, not encrypted"
+    )
+
+
+def add_filter_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add C{--filter}, which may be given several times; C{options.filter} is their list."""
+    parser.add_argument(
+        "--filter",
+        action="append",
+        type=_filter,
+        default=[],
+        metavar="TEXT",
+        # "--filter -term" is two options to argparse.
+        help=f"{help}; what is not wanted is written !TERM, since -TERM looks like an option",
+    )
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """Leaves a text alone that begins with an empty line."""
 
@@ -92,3 +170,12 @@ class HelpFormatter(argparse.HelpFormatter):
         if text.startswith("\n"):
             return text.strip("\n")
         return super()._fill_text(text, width, indent)
+
+
+def _filter(text: str) -> Filter:
+    from txmetrics_tcp._view.filters import FilterError, parse_filter
+
+    try:
+        return parse_filter(text)
+    except FilterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

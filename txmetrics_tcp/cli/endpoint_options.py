@@ -1,8 +1,8 @@
 """
-How the commands of ``metrics-tcp`` are told where a server is, and how to talk to it.
+Endpoints as a user gives them to a command: what they stand for, and what is wrong with them.
 
-The same arguments for every command: it calls `add_endpoint_arguments`, or, if its endpoints are
-not one argument called C{endpoint}, `add_tls_arguments`, and then `client_endpoint_from`.
+Twisted is imported by `client_endpoint_from` alone, so that what `check_endpoints` finds wrong is
+said without it.
 """
 
 from __future__ import annotations
@@ -10,66 +10,36 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-from typing import Any
-
-from twisted.internet.interfaces import IStreamClientEndpoint
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from txmetrics_tcp._net.endpoint_syntax import (
-    DEFAULT_ENDPOINT,
     EndpointError,
+    check_port,
     has_own_tls,
     host_of,
     reads_as_endpoint,
 )
-from txmetrics_tcp._net.endpoints import client_endpoint
-from txmetrics_tcp._net.tls import TLSError, tls_endpoint
 
-ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
-endpoint strings, such as unix:/run/metrics.sock"""
-"""What may be written for an endpoint, to be put into a command's help."""
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IStreamClientEndpoint
 
 
-def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one endpoint, C{options.endpoint}, and how to talk to it."""
-    parser.add_argument(
-        "endpoint",
-        nargs="?",
-        default=DEFAULT_ENDPOINT,
-        metavar="ENDPOINT",
-        help=f"where the server is: {ENDPOINT_HELP} (default: %(default)s)",
-    )
-    add_tls_arguments(parser)
+def check_endpoints(options: argparse.Namespace) -> None:
+    """
+    Look at the endpoints of a command before anything is imported that it takes to run it.
 
-
-def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how to talk to servers, for a command that has arguments of its own for where."""
-    tls = parser.add_argument_group(
-        "TLS",
-        description="""Any of these means that the connection is encrypted, and that the server
-        has to prove with a certificate that it is the one that was asked for.""",
-    )
-    tls.add_argument(
-        "--tls",
-        action="store_true",
-        help="take certificates from authorities that this machine trusts",
-    )
-    tls.add_argument(
-        "--tls-ca", metavar="FILE", help="take certificates from the authorities in FILE (PEM)"
-    )
-    tls.add_argument(
-        "--tls-name",
-        metavar="NAME",
-        help="""take certificates that are for NAME (default: the host of the endpoint; needed
-        where it has none, as unix:/run/metrics.sock)""",
-    )
-    tls.add_argument(
-        "--tls-cert",
-        metavar="FILE",
-        help="show the certificate in FILE (PEM) to a server that asks for one; with --tls-key",
-    )
-    tls.add_argument(
-        "--tls-key", metavar="FILE", help="the private key of that certificate, not encrypted"
-    )
+    @raise EndpointError: one cannot be understood, as far as that shows without Twisted.  The
+        text, one line, is for the user.
+    """
+    if options.command == "record" and reads_as_endpoint(options.file):
+        # FILE forgotten: it would record what is at the default endpoint.
+        raise EndpointError(
+            f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of that"
+            f" name is meant, write ./{options.file}"
+        )
+    for text in _servers(options):
+        _check_server(options, text)
 
 
 def is_recording(text: str) -> bool:
@@ -80,6 +50,12 @@ def is_recording(text: str) -> bool:
     file.
     """
     return not reads_as_endpoint(text) and os.path.isfile(text)
+
+
+def wants_tls(options: argparse.Namespace) -> bool:
+    """Whether any of the options of TLS was given."""
+    files = options.tls_ca, options.tls_key, options.tls_cert
+    return bool(options.tls or options.tls_name or any(files))
 
 
 def client_endpoint_from(
@@ -93,29 +69,51 @@ def client_endpoint_from(
     @raise EndpointError: it cannot be understood; or its TLS cannot be set up.  The text, one
         line, is for the user.
     """
+    from txmetrics_tcp._net.endpoints import client_endpoint
+    from txmetrics_tcp._net.tls import TLSError, tls_endpoint
+
     text = options.endpoint if endpoint is None else endpoint
-    _check_no_path(text)
+    name = _check_server(options, text)
     plain = client_endpoint(reactor, text)
-    files = options.tls_ca, options.tls_key, options.tls_cert
-    if not wants_tls(options):
+    if name is None:
         return plain
-    if has_own_tls(text):
-        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
-    name = options.tls_name or host_of(text)
-    if not name:
-        raise EndpointError(
-            f"{text!r} names no host: say with --tls-name whose certificate to take"
-        )
     try:
-        return tls_endpoint(plain, name, *files)
+        return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
     except TLSError as error:
         raise EndpointError(f"no TLS with {text}: {error}") from None
 
 
-def wants_tls(options: argparse.Namespace) -> bool:
-    """Whether any of the options of TLS was given."""
-    files = options.tls_ca, options.tls_key, options.tls_cert
-    return bool(options.tls or options.tls_name or any(files))
+def _servers(options: argparse.Namespace) -> Sequence[str]:
+    """The endpoints that a command connects to."""
+    match options.command:
+        case "replay":
+            return []
+        case "record":
+            return [options.endpoint]
+        case "observe":
+            texts = options.endpoints
+        case _:
+            texts = [options.endpoint]
+    return [text for text in texts if not is_recording(text)]
+
+
+def _check_server(options: argparse.Namespace, text: str) -> str | None:
+    """
+    @return: the name that the server's certificate has to be for; None without TLS.
+    @raise EndpointError: it cannot be connected to.
+    """
+    _check_no_path(text)
+    check_port(text)
+    if not wants_tls(options):
+        return None
+    if has_own_tls(text):
+        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
+    name: str | None = options.tls_name or host_of(text)
+    if not name:
+        raise EndpointError(
+            f"{text!r} names no host: say with --tls-name whose certificate to take"
+        )
+    return name
 
 
 def _check_no_path(text: str) -> None:

@@ -16,16 +16,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._view.text import visible
-from txmetrics_tcp.cli.arguments import add_max_frame_argument
-from txmetrics_tcp.cli.endpoint_options import (
-    ENDPOINT_HELP,
-    add_tls_arguments,
-    client_endpoint_from,
-    is_recording,
-)
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording
 from txmetrics_tcp.cli.messages import server_name
 
 if TYPE_CHECKING:
@@ -70,7 +63,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
             return _refuse(f"this needs a terminal, and standard {name} is none; see also: tail")
     from txmetrics_tcp.observe.app import ObserveApp
 
-    return run_app(reactor, ObserveApp(sources, options.export_dir))
+    return run_app(reactor, ObserveApp(sources, Path(options.export_dir)))
 
 
 def run_app(reactor: Any, app: ObserveApp) -> int:
@@ -124,40 +117,3 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
 def _refuse(reason: str) -> int:
     print(f"metrics-tcp observe: {visible(reason)}", file=sys.stderr)
     return 1
-
-
-def add_command(commands: Any) -> None:
-    """
-    Add the command to ``metrics-tcp``.
-
-    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "observe",
-        help="watch series live, on the whole screen",
-        description="""Watch the series of one or more servers live, on the whole screen of the
-        terminal: values, rates, trends and percentiles, filtered, sorted and grouped. Press ? for
-        all keys. A connection that ends, or does not come about, is tried again after a while.""",
-        epilog="""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, a
-        file that is no recording, or Textual is not installed: pip install
-        'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
-        when interrupted and 143 when terminated from outside. docs/observe.md has more.""",
-    )
-    parser.add_argument(
-        "endpoints",
-        nargs="*",
-        default=[DEFAULT_ENDPOINT],
-        metavar="ENDPOINT",
-        help=f"""where a server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
-        written (default: {DEFAULT_ENDPOINT})""",
-    )
-    add_tls_arguments(parser)
-    parser.add_argument(
-        "--export-dir",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where exports and screenshots are written (default: the current directory)",
-    )
-    add_max_frame_argument(parser)
-    parser.set_defaults(run=run, install_reactor=install_reactor)

@@ -21,15 +21,9 @@ from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._model import Event, Metric, Status
-from txmetrics_tcp._net.endpoint_syntax import EndpointError, reads_as_endpoint
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
-from txmetrics_tcp.cli.arguments import add_end_arguments, add_max_frame_argument
-from txmetrics_tcp.cli.endpoint_options import (
-    add_endpoint_arguments,
-    client_endpoint_from,
-    wants_tls,
-)
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress, show_size, show_time
@@ -148,14 +142,8 @@ class _Command:
 
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
         """
-        @raise EndpointError: the endpoint cannot be understood, or is where the file should be.
+        @raise EndpointError: the endpoint cannot be understood.
         """
-        if reads_as_endpoint(options.file):
-            # FILE forgotten: it would record what is at the default endpoint.
-            raise EndpointError(
-                f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of that"
-                f" name is meant, write ./{options.file}"
-            )
         self._options = options
         self._clock: IReactorTime = reactor
         self._endpoint = client_endpoint_from(options, reactor)
@@ -298,47 +286,3 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @raise EndpointError: the endpoint cannot be understood.
     """
     return _Command(options, reactor).run()
-
-
-def add_command(commands: Any) -> None:
-    """
-    Add the command to ``metrics-tcp``.
-
-    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "record",
-        help="write a stream to a file, with its timing",
-        description="""Connect to a server of metrics and write all that it sends to a file, as it
-        comes, until interrupted; "metrics-tcp replay" serves it again. A connection that ends, or
-        does not come about, is tried again after a while. What has come is in the file within a
-        second. A file that was cut off, by a full disk or a crash, can still be read and
-        appended to.""",
-        epilog="""Exit codes: 0 when it ended as it was to, also by Ctrl-C or SIGTERM; 1 when the
-        file cannot be written (a full disk, or it is there already), or when nothing ever came: no
-        connection, or one that was refused; a file that was made for it is then removed; 2 for
-        wrong arguments. The file is closed properly in every case.""",
-    )
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="""the file to write, which must not be there yet; "-" is standard output; what reads
-        as an endpoint is refused: ./5000 is a file of that name""",
-    )
-    add_endpoint_arguments(parser)
-    parser.add_argument(
-        "--compress",
-        action="store_true",
-        help="""compress with zlib, to about a tenth; when the file is cut off, up to a block of
-        64 KiB more is lost""",
-    )
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument(
-        "--append",
-        action="store_true",
-        help="go on with the recording in FILE, if there is one",
-    )
-    there.add_argument("--force", action="store_true", help="replace FILE, if there is one")
-    add_end_arguments(parser)
-    add_max_frame_argument(parser)
-    parser.set_defaults(run=run)

@@ -14,13 +14,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._recording.reader import Chunk, RecordingReader
 from txmetrics_tcp._recording.replay import ReplayFactory
-from txmetrics_tcp.cli.arguments import speed
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress, show_time
 from txmetrics_tcp.cli.runner import Running
@@ -142,44 +140,3 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @raise EndpointError: the endpoint cannot be understood.
     """
     return _Command(options, reactor).run()
-
-
-def add_command(commands: Any) -> None:
-    """
-    Add the command to ``metrics-tcp``.
-
-    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "replay",
-        help="serve a recording again as a live stream",
-        description="""Serve what "metrics-tcp record" has written, as a live server would, to any
-        viewer. It waits for its first client, and then sends the recording with its own timing,
-        byte for byte the same to all, and drops nothing: it goes on when the slowest of its clients
-        has taken what came before, and waits while there is none. Who comes later is told first
-        what the metrics are and what their totals have come to, and sees the rest as the others
-        do.""",
-        epilog="""Times within the stream stay those of the recording. Exit codes: 0 when all was
-        sent and all clients have taken it, also of a recording that was cut off, which is said; 1
-        when FILE cannot be read, is no recording or is damaged, or when it is not possible to
-        listen; 2 for wrong arguments, 130 when interrupted (Ctrl-C), 143 when terminated.""",
-    )
-    parser.add_argument("file", metavar="FILE", help="the recording")
-    parser.add_argument(
-        "--speed",
-        type=speed,
-        default=1.0,
-        metavar="N",
-        help="""N times as fast as it was, 0.5 for half of it; "max" for as fast as the clients can
-        take it (default: 1)""",
-    )
-    parser.add_argument(
-        "--listen",
-        default=DEFAULT_ENDPOINT,
-        metavar="ENDPOINT",
-        help="""where to listen: PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's
-        server endpoint strings, such as unix:/run/metrics.sock; port 0 is any that is free
-        (default: %(default)s)""",
-    )
-    parser.add_argument("--loop", action="store_true", help="begin again after the end, for ever")
-    parser.set_defaults(run=run)

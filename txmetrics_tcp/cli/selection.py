@@ -4,7 +4,7 @@ What of a stream is printed, for who wants to see only some of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
@@ -63,3 +63,10 @@ class Selection:
             self._shown.add(name)
         description = self._descriptions.pop(name, None)
         return [event] if description is None else [description, event]
+
+
+def wanted(filters: Sequence[Filter]) -> Callable[[Key], bool]:
+    """
+    Whether one of some filters holds for a series; if there are none, all are wanted.
+    """
+    return lambda key: not filters or any(one.matches(key) for one in filters)

@@ -24,28 +24,18 @@ from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._recording.reader import RecordingReader
-from txmetrics_tcp._view.report import SORTS, Report
+from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.sketch import has_percentiles
-from txmetrics_tcp.cli.arguments import HelpFormatter, add_max_frame_argument, duration
-from txmetrics_tcp.cli.endpoint_options import (
-    ENDPOINT_HELP,
-    add_tls_arguments,
-    client_endpoint_from,
-    is_recording,
-    wants_tls,
-)
-from txmetrics_tcp.cli.filter_arguments import FILTERS_HELP, add_filter_argument, wanted
+from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import SilenceRemark, server_name
 from txmetrics_tcp.cli.output import Output, say
 from txmetrics_tcp.cli.progress import Progress, show_time
 from txmetrics_tcp.cli.runner import Running
-
-DEFAULT_SECONDS = 10.0
-"""How long a server is watched unless told otherwise."""
+from txmetrics_tcp.cli.selection import wanted
 
 TURN = 0.05
 """For how many seconds a recording is read before the reactor gets its turn."""
@@ -345,62 +335,3 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @raise EndpointError: the endpoint cannot be understood.
     """
     return _Command(options, reactor).run()
-
-
-def add_command(commands: Any) -> None:
-    """
-    Add the command to ``metrics-tcp``.
-
-    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "stats",
-        help="watch for a while, print a table and leave",
-        description="""Connect to a server of metrics, watch it for a while, print what was seen as
-        a table, and leave. Values are the last ones; rates, and what histograms say, are of all
-        the time that was watched. A recording is read at once, to its end.""",
-        epilog=f"""
-{FILTERS_HELP}
-Exit codes:
-  0    when all went well; losses are told in the last line, and are no error
-  1    when there was no connection within the time, when nothing came, when
-       what came is no stream of metrics, when a recording is damaged, or when the result
-       cannot be written
-  2    for wrong arguments
-  130  when interrupted (Ctrl-C), with what was seen so far
-  143  when terminated, likewise
-
-docs/commands.md describes the JSON.""",
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument(
-        "endpoint",
-        nargs="?",
-        default=DEFAULT_ENDPOINT,
-        metavar="ENDPOINT",
-        help=f"""where the server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
-        written (default: %(default)s)""",
-    )
-    parser.add_argument(
-        "--duration",
-        type=duration,
-        metavar="TIME",
-        help=f"""for how long to watch, in seconds, or as 5m, 1h, 2d (default:
-        {DEFAULT_SECONDS:g}; of a recording, all)""",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_filter_argument(
-        parser,
-        """report only series that TEXT stands for, see below; if given again, those of the other
-        TEXT too""",
-    )
-    parser.add_argument(
-        "--sort",
-        choices=list(SORTS),
-        default="name",
-        help="""what to sort by; the largest value, rate or number of events comes first (default:
-        %(default)s)""",
-    )
-    add_max_frame_argument(parser)
-    add_tls_arguments(parser)
-    parser.set_defaults(run=run)

@@ -21,14 +21,7 @@ from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.reader import RecordingReader
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
-from txmetrics_tcp.cli.arguments import HelpFormatter, add_end_arguments, add_max_frame_argument
-from txmetrics_tcp.cli.endpoint_options import (
-    add_endpoint_arguments,
-    client_endpoint_from,
-    is_recording,
-    wants_tls,
-)
-from txmetrics_tcp.cli.filter_arguments import FILTERS_HELP, add_filter_argument
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp.cli.output import Output, ReaderGone, say
 from txmetrics_tcp.cli.runner import Running
@@ -255,48 +248,3 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     if options.duration is not None:
         Deadline(reactor, options.duration, lambda: running.stop(timed_out()))
     return running.run(start)
-
-
-def add_command(commands: Any) -> None:
-    """
-    Add the command to ``metrics-tcp``.
-
-    @param commands: what `argparse.ArgumentParser.add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "tail",
-        help="print each event as a line",
-        description="""Connect to a server of metrics and print each event as a line, until
-        interrupted. A connection that ends, or does not come about, is tried again after a while.
-        Events go to standard output; how the connection is, to standard error. A file that
-        "metrics-tcp record" has written, given in place of the endpoint, is printed from its
-        beginning to its end.""",
-        epilog=f"""
-{FILTERS_HELP}
-Exit codes:
-  0    after --count, --duration or the end of a recording; or when nobody
-       reads the output any more (as with "| head")
-  1    when it cannot be written, when a file is no recording or damaged, or
-       when nothing at all came within --duration: no connection, or a refused one
-  2    for wrong arguments
-  130  when interrupted (Ctrl-C)
-  143  when terminated
-
-While standard output is slow, nothing is read: the server then drops events,
-and counts them.""",
-        formatter_class=HelpFormatter,
-    )
-    add_endpoint_arguments(parser)
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print JSON, one object a line; docs/json-lines.md says what is in it",
-    )
-    add_filter_argument(
-        parser,
-        """print only events of series that TEXT stands for, see below, descriptions of these,
-        and what is said of losses; if given again, those of the other TEXT too""",
-    )
-    add_end_arguments(parser)
-    add_max_frame_argument(parser)
-    parser.set_defaults(run=run)

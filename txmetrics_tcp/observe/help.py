@@ -13,7 +13,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from txmetrics_tcp._view.filters import SYNTAX
+from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe.bindings import MOUSE, SECTIONS
 from txmetrics_tcp.observe.theme import ACCENT, DIM, PANEL, TEXT, WARNING
 
