@@ -4,6 +4,10 @@ The test suite; run it with ``python -m twisted.trial tests``, or with ``python 
 
 import warnings
 from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The clone that is tested."""
 
 # What is Twisted's: it gives pyOpenSSL what that has deprecated, whoever asks Twisted for TLS.
 warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)

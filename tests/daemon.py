@@ -18,6 +18,7 @@ from subprocess import DEVNULL, PIPE, Popen
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import ROOT
 from txmetrics_tcp import Decoder, Event
 
 LIMIT = 60.0
@@ -46,7 +47,6 @@ What asyncio says in debug mode, which is on where Python is in its development 
 that is busy with other things.
 """
 
-_ROOT = Path(__file__).resolve().parent.parent
 _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
 
 
@@ -77,7 +77,7 @@ class Daemon:
         """
         self.directory = Path(case.mktemp()).resolve()
         self.directory.mkdir()
-        path = [modules, _ROOT, os.environ.get("PYTHONPATH")]
+        path = [modules, ROOT, os.environ.get("PYTHONPATH")]
         # Every process of the run inherits the writing end, so the reading end says when the
         # last has gone, whoever its parent is.
         self._leash, leash = os.pipe()

@@ -1,0 +1,177 @@
+"""
+Daemon and ``metrics-tcp tail`` where the disk is full, a directory must not be written, and
+standard input, output and error are on a full disk or not there at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
+from tests.programs import Stream
+from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
+
+FULL = "/dev/full"
+NO_SPACE = os.strerror(errno.ENOSPC)
+SOCKET = "s"
+OPTIONS = ("metrics-tcp", f"--listen=unix:{SOCKET}", "--interval=0.05", "--no-host")
+
+no_full_disk = "" if os.path.exists(FULL) else f"there is no {FULL} here"
+
+
+def redirected(redirections: str, *runner: str) -> list[str]:
+    return ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh", *runner]
+
+
+class SurroundingsTestCase(SynchronousTestCase):
+    def run_daemon(
+        self, *options: str, redirections: str = "", runner: list[str] | None = None
+    ) -> Daemon:
+        return Daemon(
+            self, *options, *OPTIONS, runner=redirected(redirections, *(runner or TWISTD))
+        )
+
+    def assert_streams(self, daemon: Daemon) -> None:
+        path = str(daemon.directory / SOCKET)
+        deadline = time.monotonic() + LIMIT
+        # There may be no output that would say when it listens.
+        while True:
+            try:
+                stream = Stream(self, path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.05)
+        stream.read_until(lambda reader: len(reader.metrics) > 300)
+        stream.close()
+
+
+@skipIf(no_full_disk, no_full_disk)
+class FullDiskTests(SurroundingsTestCase):
+    def test_log(self) -> None:
+        """The daemon streams, whatever the log is written to, and ends as ever."""
+        for option, redirections in (
+            (f"--logfile={FULL}", ""),
+            ("-n", f">{FULL}"),
+            ("-n", f">{FULL} 2>{FULL}"),
+        ):
+            daemon = self.run_daemon("-n", option, redirections=redirections)
+            self.assert_streams(daemon)
+            daemon.process.terminate()
+            self.assertEqual(daemon.end(), (-signal.SIGTERM, "", ""))
+            self.assertFalse((daemon.directory / SOCKET).exists())
+            self.assertFalse(daemon.pid_file.exists())
+
+    def test_log_in_the_background(self) -> None:
+        daemon = self.run_daemon(f"--logfile={FULL}")
+        self.assertEqual(daemon.end(), (0, "", ""))
+        self.assert_streams(daemon)
+        os.kill(daemon.pid, signal.SIGTERM)
+        self.assertTrue(daemon.has_gone())
+
+    def test_cannot_start(self) -> None:
+        """It says why where it still can."""
+        port = str(occupied_port(self))
+        daemon = self.run_daemon("-n", runner=TWISTD, redirections=f'--listen={port} 2>"{FULL}"')
+        status, output, errors = daemon.end()
+        self.assertEqual((status, errors), (1, ""))
+        self.assertNotIn("Traceback", output)
+        self.assertTrue(daemon.has_gone())
+        self.assertFalse(daemon.pid_file.exists())
+
+    def test_tail(self) -> None:
+        daemon = self.run_daemon("-n")
+        daemon.wait_for("Streaming metrics on")
+        self.assertEqual(self.tail(daemon, f">{FULL}"), (1, f"cannot write: {NO_SPACE}"))
+        # What cannot be said is not said, and the events come all the same.
+        status, output = self.tail(daemon, f"2>{FULL} | head -n 3 | wc -l")
+        self.assertEqual((status, int(output)), (0, 3))
+
+    def test_tail_closed(self) -> None:
+        daemon = self.run_daemon("-n")
+        daemon.wait_for("Streaming metrics on")
+        closed = "cannot write: standard output is closed"
+        self.assertEqual(self.tail(daemon, ">&-"), (1, closed))
+        self.assertEqual(self.tail(daemon, "<&- >&- 2>&-"), (1, ""))
+        status, output = self.tail(daemon, "<&- 2>&- | head -n 3 | wc -l")
+        self.assertEqual((status, int(output)), (0, 3))
+
+    def tail(self, daemon: Daemon, redirections: str) -> tuple[int, str]:
+        """Status, and the last line of output or errors."""
+        command = [sys.executable, "-m", "txmetrics_tcp", "tail", f"unix:{SOCKET}"]
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
+            cwd=daemon.directory,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | LEFT_TO_THE_SYSTEM,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        self.assertNotIn("Traceback", done.stderr)
+        lines = (done.stderr + done.stdout).splitlines() or [""]
+        return done.returncode, lines[-1].removeprefix("metrics-tcp: ").strip()
+
+
+class ClosedTests(SurroundingsTestCase):
+    def test_foreground(self) -> None:
+        for closed in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            daemon = self.run_daemon("-n", redirections=closed)
+            self.assert_streams(daemon)
+            daemon.process.terminate()
+            self.assertEqual(daemon.end(), (-signal.SIGTERM, "", ""), closed)
+            self.assertFalse((daemon.directory / SOCKET).exists())
+
+    def test_background(self) -> None:
+        """Its own descriptors are not taken for those that a daemon has to close."""
+        for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
+            daemon = self.run_daemon(redirections=closed)
+            self.assertEqual(daemon.end(), (0, "", ""), closed)
+            self.assert_streams(daemon)
+            os.kill(daemon.pid, signal.SIGTERM)
+            self.assertTrue(daemon.has_gone())
+            self.assertNotIn("Traceback", daemon.log)
+
+    def test_nothing_is_left_open(self) -> None:
+        # Or it may close what others have forgotten in between.
+        gc.collect()
+        before = os.open(os.devnull, os.O_RDONLY)
+        os.close(before)
+        occupy_standard_descriptors()
+        after = os.open(os.devnull, os.O_RDONLY)
+        os.close(after)
+        self.assertEqual(after, before)
+
+
+class ReadOnlyTests(SurroundingsTestCase):
+    def test_plugin_directory(self) -> None:
+        """Twisted says in one line that it cannot keep its cache of plugins, and goes on."""
+        installed = Path(self.mktemp()).resolve()
+        plugins = installed / "twisted" / "plugins"
+        plugins.mkdir(parents=True)
+        shutil.copy(ROOT / "twisted" / "plugins" / "txmetrics_tcp_plugin.py", plugins)
+        plugins.chmod(0o555)
+        self.addCleanup(plugins.chmod, 0o755)
+        if os.access(plugins, os.W_OK):
+            # Root may do anything; so it is another kind of thing that cannot be written.
+            plugins.chmod(0o755)
+            (plugins / "dropin.cache").mkdir()
+            (plugins / "dropin.cache.new").mkdir()
+        daemon = Daemon(self, "-n", *OPTIONS, modules=installed)
+        self.assert_streams(daemon)
+        daemon.process.terminate()
+        status, output, errors = daemon.end()
+        self.assertEqual((status, errors), (-signal.SIGTERM, ""))
+        self.assertNotIn("Traceback", output)
+        self.assertEqual(output.count("plugin cache"), 1, output)

@@ -1,0 +1,108 @@
+"""
+A million events, from a program by way of `metrics-tcp record` and `metrics-tcp replay` to a
+viewer.
+"""
+
+from __future__ import annotations
+
+import signal
+from itertools import takewhile
+from operator import eq
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import METRICS_TCP, Daemon
+from tests.programs import Program, Stream
+from tests.unit.recording.test_recording import joined, read
+from txmetrics_tcp import Decoder, Key, MetricKind, SourceView
+
+EVENTS = 1_000_000
+
+PROGRAM = f"""
+metrics = (
+    TcpBuilder()
+    .listen_address(0)
+    .buffer_size(None)
+    .own_metrics(False)
+    .flush_timeout(60)
+    .install_in_thread()
+)
+say("port", metrics.addresses[0].port)
+while len(metrics.recorder.stats().clients) < 2:
+    time.sleep(0.001)
+describe_histogram("h", "seconds", "Samples.")
+series = [
+    call
+    for number in range(10)
+    for call in (
+        counter("c", number=number).increment,
+        gauge("g", number=number).increment,
+        histogram("h", number=number).record,
+    )
+]
+for number in range({EVENTS}):
+    series[number % 30](number % 1009)
+metrics.stop()
+"""
+
+
+class MillionTests(SynchronousTestCase):
+    def run_command(self, *arguments: str) -> Daemon:
+        return Daemon(self, *arguments, runner=METRICS_TCP)
+
+    def received(self, port: int) -> bytes:
+        stream = Stream(self, port)
+        return b"".join(stream._chunks())
+
+    def assert_same(self, one: bytes, other: bytes, message: str) -> None:
+        """Where they part is said by events: nobody wants to see the megabytes."""
+        if one != other:
+            events, others = list(Decoder().feed(one)), list(Decoder().feed(other))
+            same = sum(1 for _ in takewhile(bool, map(eq, events, others)))
+            self.fail(f"{message}: {events[same:][:3]}, and not {others[same:][:3]} ({same} same)")
+
+    def view(self, data: bytes) -> SourceView:
+        """What a viewer knows in the end, but for how quickly it came."""
+        view = SourceView(lambda: 0.0)
+        view.fold(Decoder().feed(data))
+        return view
+
+    def shown(self, view: SourceView) -> list[object]:
+        return [
+            (key, series.value, series.events, series.timestamp_ns, series.summary(None))
+            for key, series in view.series.items()
+        ]
+
+    def test_recordReplay(self) -> None:
+        """Who watches a replay receives the same bytes as who watched the program."""
+        program = Program(self, PROGRAM)
+        port = program.port
+        path = str(Path(self.mktemp()).resolve())
+        recorder = self.run_command("record", path, str(port), "--compress")
+        recorder.wait_for("connected to")
+        live = self.received(port)
+        recorder.wait_for("disconnected from")
+        recorder.process.send_signal(signal.SIGINT)
+        status, said, _ = recorder.end()
+        self.assertEqual(status, 0, said)
+        self.assertEqual(program.end()[0], 0)
+
+        reader, chunks = read(Path(path).read_bytes())
+        self.assertFalse(reader.cut_off)
+        self.assert_same(joined(chunks), live, "what was recorded is not what was streamed")
+
+        replay = self.run_command("replay", path, "--listen", "0", "--speed", "max")
+        replayed = self.received(int(replay.wait_for(r"is served on 127\.0\.0\.1:(\d+)")[1]))
+        status, said, _ = replay.end()
+        self.assertEqual(status, 0, said)
+        self.assert_same(replayed, live, "what was replayed is not what was recorded")
+
+        view = self.view(live)
+        self.assertEqual(view.events, EVENTS)
+        self.assertEqual((view.missed_incoming, view.missed_client), (0, 0))
+        self.assertEqual(self.shown(self.view(replayed)), self.shown(view))
+        key = Key.of(MetricKind.COUNTER, "c", {"number": 3})
+        self.assertEqual(view.series[key].value, sum(n % 1009 for n in range(9, EVENTS, 30)))
+        samples = view.series[Key.of(MetricKind.HISTOGRAM, "h", {"number": 0})]
+        self.assertEqual(samples.events, len(range(2, EVENTS, 30)))

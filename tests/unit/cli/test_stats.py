@@ -1,0 +1,399 @@
+"""
+`metrics-tcp stats`: what it watches, when it is over, and how it ends.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.connecting import FakeEndpoint
+from tests.unit.cli.test_tail import Child, Greeting, patiently
+from txmetrics_tcp import (
+    Key,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    Status,
+    encode_metric,
+)
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._recording.writer import RecordingWriter
+from txmetrics_tcp.cli import main
+from txmetrics_tcp.cli.stats import Watch, WatchRecording
+from txmetrics_tcp.testing import FakeReactor
+
+reactor: Any = global_reactor
+
+STATUS = encode_status(Status("s", 1))
+
+
+def increment(value: int) -> bytes:
+    key = Key(MetricKind.COUNTER, "requests")
+    return encode_metric(Metric(key, Operation.INCREMENT_COUNTER, value, 0))
+
+
+class WatchCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.said: list[str] = []
+        self.over: list[int] = []
+
+
+class WatchTests(WatchCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.endpoint = FakeEndpoint()
+        self.watch = Watch(
+            self.reactor, self.endpoint, "there", 10.0, self.said.append, self.over.append
+        )
+        self.watch.start()
+
+    def stop(self) -> None:
+        """Nothing is left to be done, and nothing is said about it."""
+        said = list(self.said)
+        self.watch.stop()
+        self.reactor.advance(0)
+        self.assertEqual(self.said, said)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_watches(self) -> None:
+        """From the first connection on."""
+        self.assertEqual(self.watch.how_far(), "connecting to there")
+        self.reactor.advance(4)
+        transport = self.endpoint.succeed()
+        transport.receive(STATUS + increment(30))
+        self.reactor.advance(9.9)
+        self.assertEqual(self.over, [])
+        self.assertEqual(
+            self.watch.how_far(), "watching there: 10 of 10 seconds, 1 series, 1 events"
+        )
+        self.reactor.advance(0.1)
+        self.assertEqual((self.over, self.said), ([0], []))
+        self.assertEqual((self.watch.seconds, self.watch.connections), (10.0, 1))
+        (series,) = self.watch.view.series.values()
+        self.assertEqual(series.value, 30)
+        self.assertTrue(self.watch.told)
+        self.stop()
+
+    def test_noConnection(self) -> None:
+        """It tries for that long, and says each reason once."""
+        for _ in range(3):
+            self.endpoint.fail(ConnectionRefusedError())
+            self.reactor.advance(3)
+        self.reactor.advance(5)
+        self.assertEqual(self.over, [1])
+        self.assertEqual(
+            self.said,
+            [
+                "cannot connect to there: Connection was refused by other side",
+                "no connection to there within 10 seconds",
+            ],
+        )
+        self.assertFalse(self.watch.told)
+        self.stop()
+
+    def test_lateConnection(self) -> None:
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(9)
+        self.endpoint.succeed().receive(STATUS)
+        self.reactor.advance(9)
+        self.assertEqual(self.over, [])
+        self.reactor.advance(1)
+        self.assertEqual(self.over, [0])
+        self.stop()
+
+    def test_silent(self) -> None:
+        """Nothing tells that it is a server of metrics."""
+        self.endpoint.succeed()
+        self.reactor.advance(10)
+        self.assertEqual(self.over, [1])
+        self.assertEqual(
+            self.said,
+            [
+                "nothing has come yet; does the server want TLS (--tls-ca)?",
+                "nothing came from there: is it a server of metrics?",
+            ],
+        )
+        self.stop()
+
+    def test_refused(self) -> None:
+        """A server that hangs up at once is not asked about, but explained, once."""
+        for _ in range(3):
+            tried = len(self.endpoint.attempts)
+            self.endpoint.succeed().lose(ConnectionLost())
+            # When it tries again is partly chance.
+            while len(self.endpoint.attempts) == tried:
+                self.reactor.advance(0.1)
+        self.reactor.advance(10)
+        self.assertEqual(self.over, [1])
+        self.assertEqual(
+            self.said,
+            [
+                "disconnected from there: it hung up before anything came: perhaps it does not"
+                " allow this address, is full, or wants TLS",
+                "nothing came from there",
+            ],
+        )
+        self.stop()
+
+    def test_foreign(self) -> None:
+        """What is no stream of metrics ends it at once."""
+        transport = self.endpoint.succeed()
+        transport.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        transport.lose()
+        self.assertEqual(self.over, [1])
+        (said,) = self.said
+        self.assertIn("disconnected from there: not a metrics stream", said)
+        self.assertIn("HTTP", said)
+        self.assertFalse(self.watch.told)
+        self.stop()
+
+    def test_reconnects(self) -> None:
+        """A connection that ends is tried again, and time goes on."""
+        transport = self.endpoint.succeed()
+        transport.receive(STATUS + increment(1))
+        self.reactor.advance(2)
+        transport.lose()
+        self.assertEqual(len(self.said), 1)
+        self.assertIn("disconnected from there: ", self.said[0])
+        self.reactor.advance(3)
+        self.endpoint.succeed().receive(encode_status(Status("s", 2)) + increment(1))
+        self.reactor.advance(5)
+        self.assertEqual(self.over, [0])
+        self.assertEqual((self.watch.connections, self.watch.view.restarts), (2, 1))
+        self.stop()
+
+    def test_interrupted(self) -> None:
+        """What was seen so far is there."""
+        self.endpoint.succeed().receive(STATUS + increment(1))
+        self.reactor.advance(2.5)
+        self.assertEqual((self.watch.seconds, self.watch.told), (2.5, True))
+        self.stop()
+
+
+class RecordingTests(WatchCase):
+    def record(self, *pieces: tuple[int, bytes], end: bool = True) -> str:
+        """
+        @param pieces: what comes after how many seconds; no bytes begin another connection.
+        """
+        now = [0]
+        path = self.mktemp()
+        with open(path, "wb", buffering=0) as file:
+            writer = RecordingWriter(file, "there", monotonic=lambda: now[0] * 1_000_000_000)
+            writer.connected()
+            for seconds, data in pieces:
+                now[0] += seconds
+                if data:
+                    writer.write(data)
+                else:
+                    writer.connected()
+            if end:
+                writer.close()
+            else:
+                writer.flush()
+        return path
+
+    def watch(self, path: str, seconds: float | None = None) -> WatchRecording:
+        with open(path, "rb") as file:
+            watch = WatchRecording(
+                self.reactor, file, "x.rec", seconds, self.said.append, self.over.append
+            )
+            watch.start()
+            while not self.over:
+                self.reactor.advance(0)
+        return watch
+
+    def test_all(self) -> None:
+        """In the time of the recording, with its connections."""
+        watch = self.watch(
+            self.record(
+                (1, STATUS + increment(10)),
+                (9, increment(10)),
+                (5, b""),
+                (0, STATUS + increment(10)),
+                (5, increment(10)),
+            )
+        )
+        self.assertEqual((self.over, self.said), ([0], []))
+        self.assertEqual((watch.seconds, watch.connections), (20.0, 2))
+        (series,) = watch.view.series.values()
+        self.assertEqual((series.value, series.updated), (40, 20.0))
+
+    def test_beginning(self) -> None:
+        watch = self.watch(self.record((1, increment(1)), (9, increment(1)), (5, b"\0")), 5.0)
+        self.assertEqual((watch.seconds, watch.view.events), (5.0, 1))
+        self.assertEqual((self.over, self.said), ([0], []))
+
+    def test_cutOff(self) -> None:
+        watch = self.watch(self.record((1, increment(1)), end=False))
+        self.assertEqual((self.over, watch.view.events), ([0], 1))
+        self.assertEqual(self.said, ["x.rec: it was cut off, and was read to its last whole event"])
+
+    def test_damaged(self) -> None:
+        """What comes before the damage is told."""
+        path = self.record((1, increment(1)), (1, b""), (1, increment(1) * 100))
+        with open(path, "r+b") as file:
+            data = file.read()
+            file.seek(data.rindex(b"requests"))
+            file.write(b"!")
+        watch = self.watch(path)
+        self.assertEqual((self.over, watch.view.events, watch.told), ([1], 1, True))
+        self.assertIn("x.rec: it is damaged", self.said[0])
+
+    def test_foreignStream(self) -> None:
+        watch = self.watch(self.record((1, increment(1)), (1, b"\x02\xff\xff")))
+        self.assertEqual((self.over, watch.view.events), ([1], 1))
+        self.assertIn("x.rec: not a metrics stream", self.said[0])
+
+
+class ArgumentTests(SynchronousTestCase):
+    def run_main(self, *arguments: str) -> tuple[object, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code: object = main(["stats", *arguments])
+            except SystemExit as exit:
+                code = exit.code
+        return code, out.getvalue(), err.getvalue()
+
+    def test_help(self) -> None:
+        code, out, _ = self.run_main("--help")
+        self.assertEqual(code, 0)
+        for text in ("Exit codes:", "--duration", "kind:counter", "--tls-ca", "!term"):
+            self.assertIn(text, out)
+
+    def test_wrong(self) -> None:
+        for argument, says in (
+            ("--filter=kind:x", "argument --filter: there is no kind 'x'"),
+            (
+                "--duration=0",
+                "argument --duration: invalid duration value: '0': it is seconds, more than 0",
+            ),
+            ("--sort=x", "argument --sort: invalid choice: 'x'"),
+            (
+                "--max-frame=0",
+                "argument --max-frame: invalid number of bytes value: '0': it is a whole number",
+            ),
+            ("no\x1bsuch", "'no\\x1bsuch' is no endpoint"),
+        ):
+            code, out, err = self.run_main(argument)
+            self.assertEqual((code, out), (2, ""))
+            self.assertIn(says, err.replace("\\\\", "\\"))
+
+
+def nothing_came(child: Child) -> bool:
+    return "nothing came from" in child.err
+
+
+class ProcessTests(TestCase):
+    """The command itself, with a real server."""
+
+    timeout = 60
+
+    def serve(self) -> str:
+        self.server = MetricsFactory(reactor, own_metrics=False)
+        self.addCleanup(self.server.stop, 0)
+        self.server.recorder.counter("requests_total", route="/").increment(3)
+        return self.listen(self.server)
+
+    def listen(self, factory: Factory) -> str:
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return str(port.getHost().port)
+
+    def child(self, *arguments: str) -> Child:
+        child = Child(sys.executable, "-m", "txmetrics_tcp", "stats", *arguments)
+        self.addCleanup(child.kill)
+        return child
+
+    async def watched(self, *arguments: str) -> Child:
+        return await patiently(
+            lambda seconds: self.child(*arguments, "--duration", seconds), 0.3, nothing_came
+        )
+
+    async def test_table(self) -> None:
+        port = self.serve()
+        child = await self.watched(port, "--filter", "route=/", "--filter", "name:x")
+        self.assertEqual(child.code, 0)
+        self.assertEqual(child.err, "")
+        head, series, empty, last = child.out.splitlines()
+        self.assertEqual(head.split(), ["KIND", "NAME", "LABELS", "VALUE", "RATE"])
+        self.assertEqual(series.split(), ["counter", "requests_total", "route=/", "3", "0/s"])
+        self.assertEqual(empty, "")
+        self.assertRegex(last, rf"^127\.0\.0\.1:{port} \(.*\): 1 of 1 series, .* none missed$")
+
+    async def test_json(self) -> None:
+        child = await self.watched(self.serve(), "--json")
+        self.assertEqual(child.code, 0)
+        self.assertEqual(child.err, "")
+        document = json.loads(child.out)
+        self.assertEqual(document["missed"], {"incoming": 0, "client": 0})
+        self.assertEqual([one["value"] for one in document["series"]], [3])
+
+    async def test_recording(self) -> None:
+        path = str(Path(self.mktemp()).resolve())
+        with RecordingWriter.create(path, "there") as writer:
+            writer.connected()
+            writer.write(STATUS + increment(1234))
+        child = self.child(path)
+        self.assertEqual(await child.ended, 0)
+        # The rate of a moment is none.
+        self.assertRegex(child.out, r"\ncounter  requests +1,234     -\n")
+        self.assertEqual(child.err, "")
+
+    async def test_emptyFile(self) -> None:
+        path = self.mktemp()
+        Path(path).touch()
+        child = self.child(f"./{path}")
+        self.assertEqual(await child.ended, 1)
+        self.assertIn("it is empty, and no recording\n", child.err)
+
+    async def test_noRecording(self) -> None:
+        path = self.mktemp()
+        Path(path).write_text("something else")
+        child = self.child(path)
+        self.assertEqual(await child.ended, 1)
+        self.assertEqual(child.out, "")
+        self.assertRegex(child.err, r"^metrics-tcp: cannot read .*: it is not a recording.*\n$")
+
+    async def test_anotherKindOfServer(self) -> None:
+        child = self.child(self.listen(Factory.forProtocol(Greeting)))
+        self.assertEqual(await child.ended, 1)
+        self.assertEqual(child.out, "")
+        self.assertIn("not a metrics stream", child.err)
+
+    async def test_interrupted(self) -> None:
+        """A terminal is shown how far it is; Ctrl-C prints what was seen so far."""
+        command = f'"{sys.executable}" -m txmetrics_tcp stats {self.serve()} --duration 1h'
+        child = Child("/bin/sh", "-c", f"stty cols 120; exec {command}", usePTY=True)
+        self.addCleanup(child.kill)
+        await child.until(lambda: "of 3600 seconds, 1 series, " in child.out)
+        self.assertNotIn("VALUE", child.out)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        # The line before is taken away.
+        self.assertIn("\r\x1b[KKIND ", child.out)
+        self.assertIn("requests_total", child.out)
+
+    async def test_cannotWrite(self) -> None:
+        command = f'"{sys.executable}" -m txmetrics_tcp stats {self.serve()} > /dev/full'
+
+        def start(seconds: str) -> Child:
+            child = Child("/bin/sh", "-c", f"{command} --duration {seconds}")
+            self.addCleanup(child.kill)
+            return child
+
+        child = await patiently(start, 0.1, nothing_came)
+        self.assertEqual(child.code, 1)
+        self.assertEqual(child.err, "metrics-tcp: cannot write: No space left on device\n")

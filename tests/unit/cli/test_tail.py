@@ -1,0 +1,937 @@
+"""
+`metrics-tcp tail`: what it prints, where, and how it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests import ROOT
+from tests.wire_cases import CASES, SECOND
+from txmetrics_tcp import (
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    StreamError,
+    __version__,
+)
+from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
+from txmetrics_tcp._model import U64_MAX, Status
+from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
+from txmetrics_tcp._view.text import visible
+from txmetrics_tcp.cli import main
+from txmetrics_tcp.cli.messages import SILENCE, SilenceRemark
+from txmetrics_tcp.cli.output import Output, ReaderGone
+from txmetrics_tcp.cli.tail import Tail
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+reactor: Any = global_reactor
+
+ENOUGH = 10.0
+"""For how many seconds a command looks at most for what should come."""
+
+WHEN = 1_795_363_464 * SECOND + 789_260_613
+"""2026-11-22T16:04:24.789260613Z"""
+
+
+def metric(
+    operation: Operation,
+    value: float,
+    labels: dict[str, str] | None = None,
+    name: str = "m",
+    when: int = WHEN,
+) -> Metric:
+    return Metric(Key.of(operation.kind, name, labels), operation, value, when)
+
+
+ANY_TEXT = st.text(max_size=20)
+ANY_NUMBER = st.integers(0, U64_MAX) | st.floats()
+ANY_EVENT = (
+    st.builds(
+        lambda operation, name, labels, number, when: Metric(
+            Key(operation.kind, name, tuple(sorted(labels.items()))), operation, number, when
+        ),
+        st.sampled_from(Operation),
+        ANY_TEXT,
+        st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        ANY_NUMBER,
+        # Whatever fits into the fields of a Timestamp.
+        st.integers(-(2**63) * SECOND, 2**63 * SECOND) | st.integers(0, 2 * WHEN),
+    )
+    | st.builds(Metadata, st.sampled_from(MetricKind), ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT)
+    | st.builds(Status, ANY_TEXT, st.integers(-(2**63), 2**63))
+)
+
+
+class VisibleTests(SynchronousTestCase):
+    """Nothing that a terminal acts on gets to it."""
+
+    def test_harmless(self) -> None:
+        """Text that is only text stays as it is, in any language."""
+        for text in ["requests_total", "Größe: µs", "東京 😀", "a b", "C:\\x1b", ""]:
+            self.assertEqual(visible(text), text)
+
+    def test_escaped(self) -> None:
+        for text, shown in [
+            ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+            ("a\nb\rc\td", r"a\nb\rc\td"),
+            ("\0\x08\x7f", r"\x00\x08\x7f"),
+            ("\x80\x9b31m\x9f", r"\x80\x9b31m\x9f"),  # C1: 9b is the short form of ESC [
+            ("\x85", r"\x85"),  # next line
+            ("\u2028\u2029", r"\u2028\u2029"),  # line and paragraph separators
+            ("\u202a\u202b\u202c\u202d\u202e", r"\u202a\u202b\u202c\u202d\u202e"),
+            ("\u2066\u2067\u2068\u2069", r"\u2066\u2067\u2068\u2069"),
+            ("\u200e\u200f\u061c", r"\u200e\u200f\u061c"),
+            ("\u200b\ufeff\xad", r"\u200b\ufeff\xad"),  # without width
+            ("\U000e0041", r"\U000e0041"),  # a tag
+            ("\ud800", r"\ud800"),
+        ]:
+            self.assertEqual(visible(text), shown)
+
+    @given(st.text())
+    def test_anyText(self, text: str) -> None:
+        self.assertTrue(visible(text).isprintable())
+
+
+class TextLinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.line = TextLines(time.gmtime)
+
+    def test_operations(self) -> None:
+        for event, line in [
+            (
+                metric(Operation.INCREMENT_COUNTER, 3),
+                "16:04:24.789 counter/increment m 3",
+            ),
+            (metric(Operation.SET_COUNTER, U64_MAX), f"16:04:24.789 counter/set       m {U64_MAX}"),
+            (metric(Operation.INCREMENT_GAUGE, 1.5), "16:04:24.789 gauge/increment   m 1.5"),
+            (metric(Operation.DECREMENT_GAUGE, 1e-9), "16:04:24.789 gauge/decrement   m 1e-09"),
+            (metric(Operation.SET_GAUGE, -0.0), "16:04:24.789 gauge/set         m -0.0"),
+            (metric(Operation.RECORD_HISTOGRAM, math.inf), "16:04:24.789 histogram/record  m inf"),
+            (metric(Operation.RECORD_HISTOGRAM, math.nan), "16:04:24.789 histogram/record  m nan"),
+        ]:
+            self.assertEqual(self.line(event), line)
+
+    def test_labels(self) -> None:
+        self.assertEqual(
+            self.line(metric(Operation.INCREMENT_COUNTER, 1, {"route": "/", "method": "GET"})),
+            "16:04:24.789 counter/increment m [method = GET, route = /] 1",
+        )
+
+    def test_time(self) -> None:
+        """Milliseconds, also when nothing is left of the seconds; then times that are none."""
+        for when, shown in [
+            (0, "00:00:00.000"),
+            (999_999_999, "00:00:00.999"),
+            (1_000_000, "00:00:00.001"),
+            (86_399 * SECOND, "23:59:59.000"),
+            (-1, "23:59:59.999"),
+            (2**63 * SECOND, "@9223372036854775808.000"),
+        ]:
+            line = self.line(metric(Operation.INCREMENT_COUNTER, 1, when=when))
+            self.assertEqual(line.partition(" ")[0], shown)
+
+    def test_localTime(self) -> None:
+        """Unless a test says otherwise, it is the time of this place."""
+        expected = time.strftime("%H:%M:%S", time.localtime(WHEN // SECOND))
+        line = TextLines()(metric(Operation.INCREMENT_COUNTER, 1))
+        self.assertTrue(line.startswith(f"{expected}.789 "), line)
+
+    def test_metadata(self) -> None:
+        for event, line in [
+            (Metadata(MetricKind.COUNTER, "m"), "metadata     counter           m"),
+            (
+                Metadata(MetricKind.HISTOGRAM, "m", "seconds", "how long"),
+                "metadata     histogram         m (seconds): how long",
+            ),
+            (Metadata(MetricKind.GAUGE, "m", None, "x"), "metadata     gauge             m: x"),
+        ]:
+            self.assertEqual(self.line(event), line)
+
+    def test_unit(self) -> None:
+        """Once it was described, a unit stands behind each value, by its short name."""
+        event = metric(Operation.RECORD_HISTOGRAM, 1.5)
+        for unit, shown in [
+            ("seconds", "1.5 s"),
+            ("microseconds", "1.5 μs"),
+            ("count_per_second", "1.5 /s"),
+            ("count", "1.5"),
+            ("parsecs\x1b", r"1.5 parsecs\x1b"),
+            (None, "1.5"),
+        ]:
+            self.line(Metadata(MetricKind.HISTOGRAM, "m", unit))
+            self.assertEqual(self.line(event), f"16:04:24.789 histogram/record  m {shown}")
+
+    def test_unitOfWhat(self) -> None:
+        """It belongs to a kind and a name, not to a name."""
+        self.line(Metadata(MetricKind.GAUGE, "m", "bytes"))
+        self.line(Metadata(MetricKind.HISTOGRAM, "n", "bytes"))
+        line = self.line(metric(Operation.RECORD_HISTOGRAM, 1.0))
+        self.assertTrue(line.endswith(" m 1.0"), line)
+        self.assertTrue(self.line(metric(Operation.SET_GAUGE, 1.0)).endswith(" m 1.0 B"))
+
+    def test_boundedMemory(self) -> None:
+        """A server that describes without end does not fill the memory; the last ones are kept."""
+        for number in range(MAX_UNITS + 10):
+            self.line(Metadata(MetricKind.GAUGE, f"m{number}", "bytes"))
+        shown = [
+            self.line(metric(Operation.SET_GAUGE, 1.0, name=f"m{number}")).endswith(" B")
+            for number in range(MAX_UNITS + 10)
+        ]
+        self.assertEqual(shown, [False] * 10 + [True] * MAX_UNITS)
+
+    def test_status(self) -> None:
+        self.assertEqual(
+            self.line(Status("shop[4711]@web1", WHEN)),
+            "status       shop[4711]@web1, started 2026-11-22 16:04:24, events missed: 0",
+        )
+        self.assertEqual(
+            self.line(Status("\x1b", WHEN, 2, 1)),
+            r"status       \x1b, started 2026-11-22 16:04:24, events missed: 3"
+            " (incoming 2, client 1)",
+        )
+
+    def test_hostile(self) -> None:
+        """Whatever a server puts into a text, it is one line, and does nothing."""
+        hostile = "\x1b[31m\n\x9b\u202e\u2028"
+        for event in [
+            metric(Operation.INCREMENT_COUNTER, 1, {hostile: hostile}, name=hostile),
+            Metadata(MetricKind.GAUGE, hostile, hostile, hostile),
+            metric(Operation.SET_GAUGE, 1.0, name=hostile),
+        ]:
+            line = self.line(event)
+            self.assertTrue(line.isprintable(), line)
+            self.assertIn(r"\x1b[31m\n\x9b\u202e\u2028", line)
+
+    @given(ANY_EVENT)
+    def test_anyEvent(self, event: Any) -> None:
+        self.assertTrue(self.line(event).isprintable())
+
+    def test_wireCases(self) -> None:
+        """Every kind of event that the wire knows can be printed."""
+        for case in CASES:
+            if case.event is not None:
+                self.assertTrue(self.line(case.event), case.name)
+
+
+class JsonLinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.line = JsonLines()
+
+    def test_operations(self) -> None:
+        for operation, kind, name in [
+            (Operation.INCREMENT_COUNTER, "counter", "increment"),
+            (Operation.SET_COUNTER, "counter", "set"),
+            (Operation.INCREMENT_GAUGE, "gauge", "increment"),
+            (Operation.DECREMENT_GAUGE, "gauge", "decrement"),
+            (Operation.SET_GAUGE, "gauge", "set"),
+            (Operation.RECORD_HISTOGRAM, "histogram", "record"),
+        ]:
+            value = 1 if kind == "counter" else 1.5
+            self.assertEqual(
+                json.loads(self.line(metric(operation, value, {"b": "2", "a": "1"}))),
+                {
+                    "event": "metric",
+                    "time": "2026-11-22T16:04:24.789260613Z",
+                    "timestamp_ns": WHEN,
+                    "kind": kind,
+                    "operation": name,
+                    "name": "m",
+                    "labels": {"a": "1", "b": "2"},
+                    "value": value,
+                },
+            )
+
+    def test_values(self) -> None:
+        for operation, value, written in [
+            (Operation.SET_COUNTER, U64_MAX, "18446744073709551615"),
+            (Operation.SET_GAUGE, 0.1, "0.1"),
+            (Operation.SET_GAUGE, -0.0, "-0.0"),
+            (Operation.SET_GAUGE, 5e-324, "5e-324"),
+            (Operation.SET_GAUGE, math.inf, '"Infinity"'),
+            (Operation.DECREMENT_GAUGE, -math.inf, '"-Infinity"'),
+            (Operation.RECORD_HISTOGRAM, math.nan, '"NaN"'),
+        ]:
+            line = self.line(metric(operation, value))
+            self.assertTrue(line.endswith(f'"value":{written}}}'), line)
+
+    def test_time(self) -> None:
+        for when, shown in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (1, "1970-01-01T00:00:00.000000001Z"),
+            (-1, "1969-12-31T23:59:59.999999999Z"),
+            (-62_135_596_800 * SECOND, "0001-01-01T00:00:00.000000000Z"),
+            (-62_135_596_801 * SECOND, None),
+            (253_402_300_800 * SECOND - 1, "9999-12-31T23:59:59.999999999Z"),
+            (253_402_300_800 * SECOND, None),
+            (2**63 * SECOND, None),
+        ]:
+            said = json.loads(self.line(metric(Operation.SET_COUNTER, 1, when=when)))
+            self.assertEqual(said["time"], shown)
+            self.assertEqual(said["timestamp_ns"], when)
+
+    def test_metadata(self) -> None:
+        for event, unit, description in [
+            (Metadata(MetricKind.COUNTER, "m", "seconds", "how long"), "seconds", "how long"),
+            (Metadata(MetricKind.COUNTER, "m", "parsecs"), "parsecs", ""),
+            (Metadata(MetricKind.COUNTER, "m"), None, ""),
+        ]:
+            self.assertEqual(
+                json.loads(self.line(event)),
+                {
+                    "event": "metadata",
+                    "kind": "counter",
+                    "name": "m",
+                    "unit": unit,
+                    "description": description,
+                },
+            )
+
+    def test_hostile(self) -> None:
+        """Nothing raw gets through, and nothing is lost."""
+        hostile = '\x1b[31m\n\x7f\x9b\u202e\u2028\\"\U000e0041'
+        line = self.line(metric(Operation.SET_COUNTER, 1, {hostile: hostile}, name=hostile))
+        self.assertTrue(line.isascii() and line.isprintable(), line)
+        said = json.loads(line)
+        self.assertEqual((said["name"], said["labels"]), (hostile, {hostile: hostile}))
+
+    @given(ANY_EVENT)
+    def test_anyEvent(self, event: Any) -> None:
+        """Any event is one line of ASCII, and strict JSON from which it could be made again."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
+
+        line = self.line(event)
+        self.assertTrue(line.isascii() and line.isprintable(), line)
+        said = json.loads(line, parse_constant=refuse)
+        match event:
+            case Metric():
+                self.assertEqual(repr(type(event.value)(said["value"])), repr(event.value))
+                self.assertEqual(said["labels"], dict(event.key.labels))
+                self.assertEqual(said["timestamp_ns"], event.timestamp_ns)
+                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event.key))
+            case Metadata():
+                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event))
+                self.assertEqual(said["unit"], event.unit)
+                self.assertEqual(said["description"], event.description)
+            case Status():
+                self.assertEqual(said["source"], event.source)
+                self.assertEqual(said["started_ns"], event.started_ns)
+
+    def test_documented(self) -> None:
+        """The examples in the documentation are what is printed."""
+        documented = re.findall(
+            r"```json\n(.*)\n```", (ROOT / "docs" / "json-lines.md").read_text(encoding="utf-8")
+        )
+        second = WHEN // SECOND * SECOND
+        events = [
+            metric(
+                Operation.INCREMENT_COUNTER, 1, {"method": "GET", "route": "/"}, "requests_total"
+            ),
+            metric(Operation.SET_GAUGE, math.inf, name="queue_depth", when=second),
+            Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "Größe: µs, \x1b[31m"),
+            Status("shop[4711]@web1", second + 5, 300, 0),
+        ]
+        self.assertEqual(documented, [self.line(event) for event in events])
+
+
+def _kind_and_name(what: Key | Metadata) -> tuple[str, str]:
+    return what.kind.value, what.name
+
+
+class TailTests(SynchronousTestCase):
+    """Lines go to one place, remarks to the other, in an order that makes sense."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.printed: list[str] = []
+        self.stopped: list[int] = []
+        self.error: OSError | None = None
+        self.made = 0
+        self.tail = Tail(
+            self.reactor,
+            "there",
+            self.make_lines,
+            self.write,
+            lambda text: self.printed.append(f"({text})"),
+            self.stopped.append,
+        )
+
+    def make_lines(self) -> Callable[[Any], str]:
+        self.made += 1
+        made = self.made
+        return lambda event: f"{made}: {event}"
+
+    def write(self, text: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.printed.append(text)
+
+    def receive(self, *events: str) -> None:
+        for event in events:
+            self.tail.received(event)  # type: ignore[arg-type]
+
+    def test_together(self) -> None:
+        """What came in one turn of the reactor is written at once, in the next."""
+        self.receive("a", "b")
+        self.assertEqual(self.printed, [])
+        self.reactor.advance(0)
+        self.assertEqual(self.printed, ["1: a\n1: b\n"])
+        self.reactor.advance(10)
+        self.assertEqual(len(self.printed), 1)
+        self.receive("c")
+        self.reactor.advance(0)
+        self.assertEqual(self.printed[1:], ["1: c\n"])
+
+    def test_states(self) -> None:
+        """Each state is one remark, said once."""
+        connected = Connected(PausingTransport().getPeer())
+        refused = Disconnected(Failure(ConnectionRefusedError()))
+        wrong = Disconnected(Failure(StreamError("not a metrics stream: no")))
+        for state in [Connecting(), refused, Waiting(1.25), Connecting(), connected, wrong]:
+            self.tail.state_changed(state)
+        self.tail.state_changed(Waiting(2))
+        self.tail.state_changed(Connecting())
+        self.tail.state_changed(refused)
+        self.tail.state_changed(Waiting(3))
+        self.assertEqual(
+            self.printed,
+            [
+                "(connecting to there)",
+                "(cannot connect to there: Connection was refused by other side;"
+                " next attempt in 1.2 seconds)",
+                "(connected to there)",
+                "(disconnected from there: not a metrics stream: no; next attempt in 2.0 seconds)",
+                "(cannot connect to there: Connection was refused by other side;"
+                " next attempt in 3.0 seconds)",
+            ],
+        )
+
+    def test_order(self) -> None:
+        """A remark stands behind the events that came before what it is about."""
+        self.tail.state_changed(Connected(PausingTransport().getPeer()))
+        self.receive("a")
+        self.tail.state_changed(Disconnected(Failure(ConnectionRefusedError())))
+        self.tail.state_changed(Waiting(1))
+        self.assertEqual(self.printed[1], "2: a\n")
+        self.assertIn("disconnected", self.printed[2])
+        self.reactor.advance(1)
+        self.assertEqual(len(self.printed), 3)
+
+    def test_eachConnectionAnew(self) -> None:
+        """What one server said of its metrics does not hold for the next."""
+        for _ in range(2):
+            self.tail.state_changed(Connected(PausingTransport().getPeer()))
+            self.receive("a")
+            self.reactor.advance(0)
+        self.assertEqual(self.printed[1::2], ["2: a\n", "3: a\n"])
+
+    def test_nobodyReads(self) -> None:
+        """That is not an error: it was enough."""
+        self.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.receive("a")
+        self.reactor.advance(0)
+        self.assertEqual((self.printed, self.stopped), ([], [0]))
+
+    def test_cannotWrite(self) -> None:
+        """This is one."""
+        self.error = OSError(errno.ENOSPC, "No space left on device")
+        self.receive("a")
+        self.reactor.advance(0)
+        self.assertEqual(self.printed, ["(cannot write: No space left on device)"])
+        self.assertEqual(self.stopped, [1])
+
+
+class OutputTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        for descriptor in self.reading, self.writing:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def test_writes(self) -> None:
+        """What was written is out: nothing has to be flushed."""
+        Output(self.writing, "utf-8").write("größe\n")
+        self.assertEqual(os.read(self.reading, 100), "größe\n".encode())
+
+    def test_encoding(self) -> None:
+        """What the terminal's encoding cannot say is escaped, and is no error."""
+        Output(self.writing, "ascii").write("μs\n")
+        self.assertEqual(os.read(self.reading, 100), b"\\u03bcs\n")
+
+    def test_slowReader(self) -> None:
+        """It waits for a reader that is slower, and loses nothing."""
+        text = "".join(f"{number}\n" for number in range(100_000))
+        read: list[bytes] = []
+
+        def reader() -> None:
+            while data := os.read(self.reading, 10_000):
+                read.append(data)
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        Output(self.writing, "utf-8").write(text)
+        os.close(self.writing)
+        thread.join()
+        self.assertEqual(b"".join(read), text.encode())
+
+    def test_nobodyReads(self) -> None:
+        os.close(self.reading)
+        self.assertRaises(BrokenPipeError, Output(self.writing, "utf-8").write, "a")
+
+    def test_cancelled(self) -> None:
+        """A write that waits for a reader ends when a signal handler wants it to."""
+        output = Output(self.writing, "utf-8")
+        alarms = 0
+
+        def alarm(number: int, frame: object) -> None:
+            nonlocal alarms
+            alarms += 1
+            output.cancelled = True
+            if alarms > 100:
+                raise AssertionError("it goes on waiting")
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, alarm))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        output.write("x" * 1_000_000)
+        self.assertGreater(alarms, 0)
+
+    def test_watches(self) -> None:
+        """Only of the writing end of a pipe is it true that it can be read when nobody reads."""
+        self.assertTrue(ReaderGone.watches(self.writing))
+        self.assertFalse(ReaderGone.watches(self.reading))
+        with open(os.devnull, "w") as file:
+            self.assertFalse(ReaderGone.watches(file.fileno()))
+
+
+class MainTests(SynchronousTestCase):
+    """What can be said without a reactor."""
+
+    def run_main(self, *arguments: str) -> tuple[object, str, str]:
+        """Exit code, standard output and standard error."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code: object = main(arguments)
+            except SystemExit as exit:
+                code = exit.code
+        return code, out.getvalue(), err.getvalue()
+
+    def test_version(self) -> None:
+        self.assertEqual(self.run_main("--version"), (0, f"metrics-tcp {__version__}\n", ""))
+
+    def test_help(self) -> None:
+        code, out, _ = self.run_main("--help")
+        self.assertEqual(code, 0)
+        self.assertIn("tail", out)
+        code, out, _ = self.run_main("tail", "--help")
+        self.assertEqual(code, 0)
+        for word in ["127.0.0.1:5000", "--json", "--max-frame", "1048576", "Exit codes"]:
+            self.assertIn(word, out)
+
+    def test_noCommand(self) -> None:
+        code, _, err = self.run_main()
+        self.assertEqual(code, 2)
+        self.assertIn("COMMAND", err)
+
+    def test_badEndpoint(self) -> None:
+        for endpoint in ["no\x1bsuch", "localhost:70000", "tcp:host=x", "[::1:5000", ""]:
+            code, out, err = self.run_main("tail", endpoint)
+            self.assertEqual((code, out), (2, ""))
+            self.assertRegex(err, r"^metrics-tcp tail: .* is no endpoint.*\n$")
+            self.assertTrue(err[:-1].isprintable(), err)
+
+    def test_badNumber(self) -> None:
+        for number in ["0", "-1", "many", "1.5"]:
+            code, _, err = self.run_main("tail", f"--max-frame={number}")
+            self.assertEqual(code, 2)
+            self.assertIn("argument --max-frame: invalid number of bytes", err)
+
+    def test_noReactor(self) -> None:
+        """Importing commands does not install a reactor; another command may want its own."""
+        script = (
+            "import sys; from txmetrics_tcp.cli import observe, record, replay, stats, tail;"
+            "sys.exit('twisted.internet.reactor' in sys.modules)"
+        )
+        ended = subprocess.run([sys.executable, "-c", script], env=_environment(), check=False)
+        self.assertEqual(ended.returncode, 0)
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
+
+
+class Child(ProcessProtocol):
+    """
+    A process.
+
+    @ivar out: what it has written to standard output.
+    @ivar err: what it has written to standard error.
+    @ivar ended: fires with its exit code.
+    @ivar code: the same, when it has ended.
+    """
+
+    def __init__(self, *command: str, **options: Any) -> None:
+        self.out = self.err = ""
+        self.ended: Deferred[int | None] = Deferred()
+        self.code: int | None = None
+        self._alive = True
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        reactor.spawnProcess(self, command[0], command, env=_environment(), **options)
+
+    @classmethod
+    def tail(cls, *arguments: str, **options: Any) -> Child:
+        return cls(sys.executable, "-m", "txmetrics_tcp", "tail", *arguments, **options)
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Fires when a condition holds; fails if the process ends before."""
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((condition, deferred))
+        self._check()
+        return deferred
+
+    def lines(self, number: int) -> Deferred[None]:
+        """Fires when there are so many lines on standard output."""
+        return self.until(lambda: self.out.count("\n") >= number)
+
+    def says(self, text: str) -> Deferred[None]:
+        """Fires when something has been said on standard error."""
+        return self.until(lambda: text in self.err)
+
+    def signal(self, name: str) -> None:
+        self.transport.signalProcess(name)  # type: ignore[union-attr]
+
+    def kill(self) -> None:
+        if self._alive:
+            self.signal("KILL")
+
+    def outReceived(self, data: bytes) -> None:
+        self.out += data.decode()
+        self._check()
+
+    def errReceived(self, data: bytes) -> None:
+        self.err += data.decode()
+        self._check()
+
+    def processEnded(self, reason: Failure) -> None:
+        self._alive = False
+        self._check()
+        for _, deferred in self._waiting:
+            deferred.errback(AssertionError(f"ended with {reason.value}; it said: {self.err}"))
+        self.code = reason.value.exitCode  # type: ignore[union-attr]
+        self.ended.callback(self.code)
+
+    def _check(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for condition, deferred in waiting:
+            if condition():
+                deferred.callback(None)
+            else:
+                self._waiting.append((condition, deferred))
+
+
+async def patiently(
+    start: Callable[[str], Child], seconds: float, missing: Callable[[Child], bool]
+) -> Child:
+    """
+    Have a command look for some seconds; for more of them if they were not enough for what should
+    have come: a busy machine may let the one process or the other stand still meanwhile.
+
+    @param start: starts it, given the duration.
+    @param missing: tells, when it has ended, that it did not see what should have come.
+    """
+    while True:
+        child = start(f"{seconds:g}")
+        await child.ended
+        if seconds > ENOUGH or not missing(child):
+            return child
+        seconds *= 2
+
+
+class Greeting(Protocol):
+    """A server of another kind."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + b"X-Padding: yes\r\n" * 10)
+
+
+class SilenceTests(SynchronousTestCase):
+    """What is said about a connection over which nothing comes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.said: list[str] = []
+
+    def test_once(self) -> None:
+        """Of several such connections, of the first that lasts."""
+        silence = SilenceRemark(self.clock, self.said.append, tls=False)
+        silence.connected()
+        self.clock.advance(SILENCE / 2)
+        silence.over()
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.said, [])
+        for _ in range(2):
+            silence.connected()
+            self.clock.advance(SILENCE)
+            silence.over()
+        self.assertEqual(self.said, ["nothing has come yet; does the server want TLS (--tls-ca)?"])
+
+    def test_withTLS(self) -> None:
+        """Then that is not the question."""
+        SilenceRemark(self.clock, self.said.append, tls=True).connected()
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.said, ["nothing has come yet"])
+
+
+class HangingUp(Protocol):
+    """A server that turns everybody away."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+class ProcessTests(TestCase):
+    """The command itself, with a real server."""
+
+    timeout = 60
+
+    def serve(self, port: str = "0") -> str:
+        """Start a server, and return its port."""
+        self.server = MetricsFactory(reactor, own_metrics=False)
+        self.recorder = self.server.recorder
+        self.counter = self.recorder.counter("requests_total", route="/")
+        port = self.listen(self.server, port)
+        self.addCleanup(self.server.stop, 0)
+        return port
+
+    def listen(self, factory: Factory, port: str = "0") -> str:
+        self.port = reactor.listenTCP(int(port), factory, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        return str(self.port.getHost().port)
+
+    def child(self, *arguments: str, **options: Any) -> Child:
+        child = Child.tail(*arguments, **options)
+        self.addCleanup(child.kill)
+        return child
+
+    def assertQuiet(self, child: Child) -> None:
+        """It said nothing but what it has to say."""
+        lines = child.err.splitlines()
+        # True where a busy machine lets us stand still before the first words are sent.
+        silence = "metrics-tcp: nothing has come yet; does the server want TLS (--tls-ca)?"
+        if silence in lines:
+            lines.remove(silence)
+        for line in lines:
+            self.assertRegex(line, r"^metrics-tcp: (connecting to|connected to) 127\.0\.0\.1:\d+$")
+
+    async def connected(self, child: Child) -> None:
+        """
+        Wait until the server knows its client: its first words have come.
+
+        That the client has said that it is connected is not enough.
+        """
+        await child.says("connected to")
+        await child.lines(1)
+
+    async def test_text(self) -> None:
+        """Events as they come, and Ctrl-C ends it."""
+        child = self.child(self.serve())
+        await self.connected(child)
+        self.recorder.describe_counter("requests_total", "count", "how many\x1b[2J")
+        self.counter.increment(3)
+        await child.until(lambda: " counter/increment requests_total [route = /] 3\n" in child.out)
+        self.assertIn("requests_total (count): how many\\x1b[2J\n", child.out)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        self.assertQuiet(child)
+
+    async def test_json(self) -> None:
+        child = self.child(self.serve(), "--json")
+        await self.connected(child)
+        self.counter.increment(3)
+        await child.lines(2)
+        child.signal("TERM")
+        self.assertEqual(await child.ended, 143)
+        self.assertQuiet(child)
+        status, event = map(json.loads, child.out.splitlines())
+        self.assertEqual(status["event"], "status")
+        self.assertEqual(
+            (event["kind"], event["operation"], event["name"], event["labels"], event["value"]),
+            ("counter", "increment", "requests_total", {"route": "/"}, 3),
+        )
+
+    async def test_head(self) -> None:
+        """``| head -1`` gets its line, and ends it at once, though nothing more happens."""
+        port = self.serve()
+        script = f'{{ "{sys.executable}" -m txmetrics_tcp tail {port}; echo "code $?" >&2; }}'
+        child = Child("/bin/sh", "-c", f"{script} | head -1")
+        self.addCleanup(child.kill)
+        self.assertEqual(await child.ended, 0)
+        self.assertEqual(child.out.count("\n"), 1)
+        *before, last = child.err.splitlines()
+        self.assertEqual(last, "code 0")
+        child.err = "\n".join(before)
+        self.assertQuiet(child)
+
+    async def test_reconnects(self) -> None:
+        """It comes back when the server does."""
+        port = self.serve()
+        child = self.child(port)
+        await self.connected(child)
+        await self.port.stopListening()
+        await self.server.stop(0)
+        await child.says("next attempt")
+        self.serve(port)
+        await child.until(lambda: child.out.count("status ") == 2)
+        self.counter.increment(7)
+        await child.until(lambda: "requests_total [route = /] 7\n" in child.out)
+        self.assertRegex(child.err, r"disconnected from .*; next attempt in \d+\.\d seconds\n")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+
+    async def test_anotherKindOfServer(self) -> None:
+        child = self.child(self.listen(Factory.forProtocol(Greeting)))
+        await child.says("it looks like an HTTP server")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        self.assertEqual(child.out, "")
+
+    async def test_maxFrame(self) -> None:
+        child = self.child(self.serve(), "--max-frame", "5")
+        await child.says("the limit is 5")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+
+    async def test_interruptedWhileBlocked(self) -> None:
+        """Ctrl-C ends it also while it waits for a reader that does not read."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        child = self.child(self.serve(), childFDs={0: "w", 1: writing, 2: "r"})
+        # That something can be read means that the server knows its client, and that nothing can
+        # be written, that the pipe is full.
+        while not select.select([reading], [], [], 0)[0]:
+            await deferLater(reactor, 0.01, lambda: None)
+        for _ in range(20_000):
+            self.counter.increment()
+        while select.select([], [writing], [], 0)[1]:
+            await deferLater(reactor, 0.01, lambda: None)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        self.assertQuiet(child)
+
+    async def test_closedOutput(self) -> None:
+        """Without a standard output there is nothing to do."""
+        port = self.serve()
+        command = f'exec "{sys.executable}" -m txmetrics_tcp tail {port} >&-'
+        child = Child("/bin/sh", "-c", command)
+        self.addCleanup(child.kill)
+        self.assertEqual(await child.ended, 1)
+        self.assertEqual(child.err, "metrics-tcp: cannot write: standard output is closed\n")
+
+    async def test_fullDisk(self) -> None:
+        port = self.serve()
+        command = f'exec "{sys.executable}" -m txmetrics_tcp tail {port} >/dev/full'
+        child = Child("/bin/sh", "-c", command)
+        self.addCleanup(child.kill)
+        self.assertEqual(await child.ended, 1)
+        self.assertIn("metrics-tcp: cannot write: No space left on device\n", child.err)
+
+    async def test_refused(self) -> None:
+        """A stream that never began is an error, though there were connections."""
+        port = self.listen(Factory.forProtocol(HangingUp))
+        said = "it hung up before anything came: perhaps it does not allow"
+        child = await patiently(
+            lambda seconds: self.child(port, "--duration", seconds),
+            1,
+            lambda child: said not in child.err,
+        )
+        self.assertEqual(child.code, 1)
+        self.assertIn(said, child.err)
+        self.assertRegex(child.err, r"nothing came from 127\.0\.0\.1:\d+ within \d+ seconds\n$")
+
+    async def test_silence(self) -> None:
+        """As of a server that waits for TLS to begin."""
+        port = self.listen(Factory.forProtocol(Protocol))
+        said = "nothing has come yet; does the server want TLS (--tls-ca)?"
+        child = await patiently(
+            lambda seconds: self.child(port, "--duration", seconds),
+            1.25 * SILENCE,
+            lambda child: said not in child.err,
+        )
+        self.assertEqual(child.code, 1)
+        self.assertEqual(child.err.count(said), 1, child.err)
+
+    async def test_wrongFiles(self) -> None:
+        """What looks like a path is told of as one."""
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        (folder / "empty.rec").touch()
+        unix = socket.socket(socket.AF_UNIX)
+        self.addCleanup(unix.close)
+        # Such a name has to be short.
+        where = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, where)
+        unix.bind(f"{where}/s")
+        for code, path, says in [
+            (1, f"{folder}/empty.rec", "it is empty, and no recording"),
+            (2, "No-such-file.rec", "No-such-file.rec: no such file, and no endpoint"),
+            (2, f"{folder}", "it is a directory, and no endpoint"),
+            (2, f"{where}/s", f"it is a socket; to connect to it, write unix:{where}/s"),
+        ]:
+            child = self.child(path)
+            self.assertEqual(await child.ended, code, child.err)
+            self.assertTrue(child.err.endswith(f"{says}\n"), child.err)
+
+    async def test_fileNamedAsPort(self) -> None:
+        """It is no recording unless it is written as a path."""
+        Path("1").write_text("")
+        self.addCleanup(os.unlink, "1")
+        for endpoint, says in [("1", "connecting to 127.0.0.1:1\n"), ("./1", "it is empty")]:
+            child = self.child(endpoint, "--duration", "0.2")
+            self.assertEqual(await child.ended, 1)
+            self.assertIn(says, child.err)
+
+    async def test_badEndpoint(self) -> None:
+        child = self.child("nowhere")
+        self.assertEqual(await child.ended, 2)
+        self.assertEqual(child.out, "")
+        self.assertRegex(child.err, r"^metrics-tcp tail: 'nowhere' is no endpoint.*\n$")

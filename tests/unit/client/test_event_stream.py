@@ -1,0 +1,737 @@
+"""
+Events for ``async for``: in coroutines of Twisted, and in tasks of asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides
+
+from tests.connecting import FakeEndpoint
+from tests.unit.client.test_client import GARBAGE, frame
+from tests.wire_cases import increment
+from txmetrics_tcp import (
+    EndpointError,
+    Event,
+    EventStream,
+    Metric,
+    MetricsFactory,
+    Status,
+    StreamError,
+)
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._net.log_throttle import QUIET
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+reactor: Any = _reactor
+
+
+def status(incoming: int, client: int) -> bytes:
+    return encode_status(Status("demo", 1, incoming, client))
+
+
+class StreamTestCase(SynchronousTestCase):
+    """
+    A stream over fakes.
+
+    @ivar seen: the events that `consume` has had.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.endpoint = FakeEndpoint()
+        self.seen: list[Event] = []
+
+    def stream(self, **options: Any) -> EventStream:
+        return EventStream(self.reactor, self.endpoint, **options)
+
+    async def consume(self, stream: EventStream) -> str:
+        async for event in stream:
+            self.seen.append(event)
+        return "ended"
+
+    def start(self, stream: EventStream) -> Deferred[str]:
+        return Deferred.fromCoroutine(self.consume(stream))
+
+    def waiting(self) -> list[object]:
+        return list(self.reactor.getDelayedCalls())
+
+
+class TwistedTests(StreamTestCase):
+    """In a coroutine of Twisted."""
+
+    def test_events(self) -> None:
+        """What comes is there at once, and the end of the stream is the end of the loop."""
+        done = self.start(self.stream())
+        transport = self.endpoint.succeed()
+        self.assertEqual(self.seen, [])
+        transport.receive(frame(1) + frame(2)[:4])
+        self.assertEqual(self.seen, [increment(1)])
+        transport.receive(frame(2)[4:] + frame(3))
+        self.assertEqual(self.seen, [increment(1), increment(2), increment(3)])
+        self.assertNoResult(done)
+        transport.lose(ConnectionDone())
+        self.assertEqual(self.successResultOf(done), "ended")
+
+    def test_connectsWhenAsked(self) -> None:
+        """Once, and not before an event is asked for."""
+        stream = self.stream()
+        self.assertEqual(self.endpoint.attempts, [])
+        self.start(stream)
+        self.assertEqual(len(self.endpoint.attempts), 1)
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        self.assertEqual(len(self.endpoint.attempts), 1)
+
+    def test_noConnection(self) -> None:
+        """Why there is no connection is raised, and only once."""
+        stream = self.stream()
+        done = self.start(stream)
+        self.endpoint.fail(ConnectionRefusedError())
+        self.failureResultOf(done, ConnectionRefusedError)
+        self.assertEqual(self.successResultOf(self.start(stream)), "ended")
+
+    def test_endpointThatRaises(self) -> None:
+        self.endpoint.connect = lambda factory: 1 // 0  # type: ignore[method-assign]
+        self.failureResultOf(self.start(self.stream()), ZeroDivisionError)
+
+    def test_failsAfterwards(self) -> None:
+        """An endpoint that fails although there is a connection does not end that."""
+        done = self.start(self.stream())
+        factory, attempt = self.endpoint.attempts[0]
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        attempt.errback(KeyError())
+        self.assertNoResult(done)
+        transport.receive(frame(1))
+        transport.lose(ConnectionDone())
+        self.assertEqual(self.successResultOf(done), "ended")
+
+    def test_notAStream(self) -> None:
+        """It is raised behind the events that came before."""
+        done = self.start(self.stream())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1) + GARBAGE)
+        transport.drain()
+        self.assertIn("a frame of 5 bytes", str(self.failureResultOf(done, StreamError).value))
+        self.assertEqual(self.seen, [increment(1)])
+
+    def test_brokenConnection(self) -> None:
+        done = self.start(self.stream())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1)[:5])
+        transport.lose(ConnectionDone())
+        failure = self.failureResultOf(done, ConnectionLost)
+        self.assertIn("ends within a frame, after 5 bytes", str(failure.value))
+
+    def test_context(self) -> None:
+        """With ``async with`` it is connected at the beginning, and closed at the end."""
+        said = []
+
+        async def main() -> None:
+            async with self.stream() as stream:
+                said.append("connected")
+                async for event in stream:
+                    said.append(repr(event))
+                    break
+            said.append("closed")
+
+        done = Deferred.fromCoroutine(main())
+        self.assertEqual(said, [])
+        transport = self.endpoint.succeed()
+        self.assertEqual(said, ["connected"])
+        transport.receive(frame(1) + frame(2))
+        self.assertEqual(said, ["connected", repr(increment(1))])
+        self.assertTrue(transport.aborted)
+        self.assertNoResult(done)
+        transport.drain()
+        self.successResultOf(done)
+        self.assertEqual(said[2:], ["closed"])
+
+    def test_contextNotConnected(self) -> None:
+        async def main() -> None:
+            async with self.stream():
+                raise AssertionError("there is no connection")
+
+        done = Deferred.fromCoroutine(main())
+        self.endpoint.fail(ConnectionRefusedError())
+        self.failureResultOf(done, ConnectionRefusedError)
+
+    def test_contextEndsWithAnError(self) -> None:
+        """What the block raises goes on; the connection is closed first."""
+
+        async def main() -> None:
+            async with self.stream():
+                raise KeyError
+
+        done = Deferred.fromCoroutine(main())
+        transport = self.endpoint.succeed()
+        transport.drain()
+        self.failureResultOf(done, KeyError)
+
+    def test_thrownAway(self) -> None:
+        """A coroutine that is closed in the middle leaves no connection, and need not wait."""
+
+        async def main() -> None:
+            async with self.stream() as stream:
+                async for _ in stream:
+                    pass
+
+        coroutine = main()
+        coroutine.send(None)
+        transport = self.endpoint.succeed()
+        # It goes on, and waits for an event.
+        coroutine.send(None)
+        coroutine.close()
+        self.assertTrue(transport.aborted)
+
+    def test_closedInTheLoop(self) -> None:
+        """The loop ends, without the events that wait."""
+        stream = self.stream()
+
+        async def main() -> None:
+            async for event in stream:
+                self.seen.append(event)
+                stream.close()
+                stream.close()
+
+        done = Deferred.fromCoroutine(main())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1) + frame(2) + frame(3))
+        self.assertTrue(transport.aborted)
+        transport.drain()
+        self.successResultOf(done)
+        self.assertEqual(self.seen, [increment(1)])
+
+    def test_closedElsewhere(self) -> None:
+        """Who waits for an event waits no more."""
+        stream = self.stream()
+        done = self.start(stream)
+        transport = self.endpoint.succeed()
+        closed = Deferred.fromCoroutine(stream.aclose())
+        self.assertNoResult(closed)
+        transport.drain()
+        self.successResultOf(closed)
+        self.assertEqual(self.successResultOf(done), "ended")
+
+    def test_closedWhileConnecting(self) -> None:
+        stream = self.stream()
+        done = self.start(stream)
+        stream.close()
+        self.assertEqual(self.endpoint.cancelled, 1)
+        self.assertEqual(self.successResultOf(done), "ended")
+
+    def test_closedBefore(self) -> None:
+        """It never connects then."""
+        stream = self.stream()
+        stream.close()
+        self.assertEqual(self.successResultOf(self.start(stream)), "ended")
+        self.successResultOf(Deferred.fromCoroutine(stream.aclose()))
+        self.assertEqual(self.endpoint.attempts, [])
+
+    def test_closedAfterAnError(self) -> None:
+        """An error that nobody asked for is nobody's."""
+        stream = self.stream()
+
+        async def main() -> None:
+            async for event in stream:
+                self.seen.append(event)
+                await later
+                stream.close()
+
+        later: Deferred[None] = Deferred()
+        done = Deferred.fromCoroutine(main())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1) + GARBAGE)
+        transport.drain()
+        later.callback(None)
+        self.successResultOf(done)
+
+    def test_connectedTooLate(self) -> None:
+        """A connection that comes about although it is not wanted any more is closed."""
+        stream = self.stream()
+        self.start(stream)
+        factory = self.endpoint.attempts[0][0]
+        stream.close()
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        self.assertTrue(transport.aborted)
+        transport.drain()
+
+    def test_cancelled(self) -> None:
+        """Who does not want to wait any more can come again; no event is lost."""
+        stream = self.stream()
+        first = Deferred.fromCoroutine(stream.__anext__())
+        transport = self.endpoint.succeed()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(stream._intake._waits, [])
+        transport.receive(frame(1) + frame(2))
+        for number in 1, 2:
+            event = self.successResultOf(Deferred.fromCoroutine(stream.__anext__()))
+            self.assertEqual(event, increment(number))
+        self.assertFalse(transport.aborted)
+
+    def test_cancelledWhileConnecting(self) -> None:
+        async def main() -> None:
+            async with self.stream():
+                raise AssertionError("there is no connection")
+
+        done = Deferred.fromCoroutine(main())
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.assertEqual(self.endpoint.cancelled, 1)
+
+    def test_cancelledInTheLoop(self) -> None:
+        async def main() -> None:
+            async with self.stream() as stream:
+                await self.consume(stream)
+
+        done = Deferred.fromCoroutine(main())
+        transport = self.endpoint.succeed()
+        done.cancel()
+        transport.drain()
+        self.failureResultOf(done, CancelledError)
+        self.assertTrue(transport.aborted)
+
+    def test_oneConsumer(self) -> None:
+        """A second one is refused, and does not disturb the first."""
+        stream = self.stream()
+        self.start(stream)
+        transport = self.endpoint.succeed()
+        failure = self.failureResultOf(self.start(stream), RuntimeError)
+        self.assertIn("is for one consumer", str(failure.value))
+        transport.receive(frame(1))
+        self.assertEqual(self.seen, [increment(1)])
+
+    def test_leftBehind(self) -> None:
+        """After a ``break`` nobody has it any more, and the connection is closed."""
+
+        async def main() -> None:
+            async for _ in self.stream():
+                break
+
+        done = Deferred.fromCoroutine(main())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1) + frame(2))
+        self.successResultOf(done)
+        gc.collect()
+        self.assertFalse(transport.aborted)
+        self.reactor.drain()
+        self.assertTrue(transport.aborted)
+
+    def test_leftBehindOtherwise(self) -> None:
+        """What never connected, or has ended, is simply gone."""
+        self.stream()
+        done = self.start(self.stream())
+        self.endpoint.succeed().lose(ConnectionDone())
+        self.successResultOf(done)
+        gc.collect()
+        self.assertEqual(self.reactor.waiting, 0)
+
+    def test_keptWhileWaiting(self) -> None:
+        """Who waits for an event need not keep the stream."""
+        done = self.start(self.stream())
+        transport = self.endpoint.succeed()
+        gc.collect()
+        self.assertEqual(self.reactor.waiting, 0)
+        transport.receive(frame(1))
+        self.assertEqual(self.seen, [increment(1)])
+        self.assertNoResult(done)
+
+    def test_refused(self) -> None:
+        self.assertRaises(EndpointError, EventStream, self.reactor, "nowhere")
+        self.assertRaisesRegex(ValueError, "at least 1, not 0", self.stream, buffer_size=0)
+        self.assertRaisesRegex(ValueError, "not 'block'", self.stream, when_full="block")
+
+    def test_maxFrame(self) -> None:
+        done = self.start(self.stream(max_frame=12))
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        transport.drain()
+        self.assertIn("the limit is 12", str(self.failureResultOf(done, StreamError).value))
+
+
+class SlowConsumerTests(StreamTestCase):
+    """A buffer of four, and a consumer that takes an event when a test says so."""
+
+    def connect(self, **options: Any) -> PausingTransport:
+        self.slow = self.stream(buffer_size=4, **options)
+        self.entered = Deferred.fromCoroutine(self.slow.__aenter__())
+        return self.endpoint.succeed()
+
+    def take(self, number: int) -> list[Event]:
+        return [
+            self.successResultOf(Deferred.fromCoroutine(self.slow.__anext__()))
+            for _ in range(number)
+        ]
+
+    def test_paused(self) -> None:
+        """The connection is not read while the buffer is full, until half of it is free."""
+        transport = self.connect()
+        for number in range(4):
+            self.assertTrue(transport.reading)
+            transport.receive(frame(number))
+        self.assertFalse(transport.reading)
+        self.assertEqual(self.take(1), [increment(0)])
+        self.assertFalse(transport.reading)
+        self.assertEqual(self.take(1), [increment(1)])
+        self.assertTrue(transport.reading)
+        transport.receive(frame(4) + frame(5))
+        self.assertFalse(transport.reading)
+        self.assertEqual(self.take(4), [increment(number) for number in range(2, 6)])
+        self.assertTrue(transport.reading)
+
+    def test_oneRead(self) -> None:
+        """What one read brings is kept, however much it is: nothing is lost here."""
+        transport = self.connect()
+        transport.receive(b"".join(map(frame, range(100))))
+        self.assertFalse(transport.reading)
+        self.assertEqual(self.take(97), [increment(number) for number in range(97)])
+        self.assertFalse(transport.reading)
+        self.take(1)
+        self.assertTrue(transport.reading)
+        self.assertEqual(self.slow.dropped, 0)
+
+    def test_endsWhilePaused(self) -> None:
+        """All that came is handed out before the end."""
+        transport = self.connect()
+        transport.receive(b"".join(map(frame, range(5))))
+        transport.lose(ConnectionDone())
+        self.assertEqual(self.take(5), [increment(number) for number in range(5)])
+        self.failureResultOf(Deferred.fromCoroutine(self.slow.__anext__()), StopAsyncIteration)
+
+    def test_closedWhilePaused(self) -> None:
+        transport = self.connect()
+        transport.receive(b"".join(map(frame, range(5))))
+        self.slow.close()
+        transport.drain()
+        self.failureResultOf(Deferred.fromCoroutine(self.slow.__anext__()), StopAsyncIteration)
+
+    def test_serverDrops(self) -> None:
+        """What the server says that it dropped is counted when the consumer comes to that."""
+        transport = self.connect()
+        with capturedLogs() as logs:
+            transport.receive(status(0, 0) + frame(1) + status(3, 4) + frame(2))
+            self.take(2)
+            self.assertEqual(self.slow.dropped, 0)
+            self.take(1)
+            self.assertEqual(self.slow.dropped, 7)
+            transport.receive(status(3, 5) + status(1, 1))
+            self.take(3)
+            self.assertEqual(self.slow.dropped, 8)
+            self.reactor.advance(QUIET)
+        self.assertEqual(
+            [event["log_format"].format(**event) for event in logs],
+            [
+                "Events are being lost on their way from 127.0.0.1:54321",
+                "No more events are lost on their way from 127.0.0.1:54321: 8 were, within 0.0"
+                " seconds",
+            ],
+        )
+        self.assertEqual(self.waiting(), [])
+
+    def test_learnsOfLossesAfterTheEnd(self) -> None:
+        """They are said, and nothing is left behind for later."""
+        transport = self.connect()
+        transport.receive(status(0, 0) + status(0, 4))
+        transport.lose(ConnectionDone())
+        with capturedLogs() as logs:
+            self.take(2)
+        self.assertEqual(len(logs), 2)
+        self.assertEqual(self.slow.dropped, 4)
+        self.assertEqual(self.waiting(), [])
+
+    def test_dropsHere(self) -> None:
+        """On request it is read all the time, and the oldest are dropped and counted."""
+        transport = self.connect(when_full="drop")
+        with capturedLogs() as logs:
+            transport.receive(b"".join(map(frame, range(6))))
+            transport.receive(frame(6))
+            self.assertTrue(transport.reading)
+            self.assertEqual(self.slow.dropped, 3)
+            self.assertEqual(self.take(4), [increment(number) for number in range(3, 7)])
+            self.slow.close()
+            transport.drain()
+        self.assertEqual(len(logs), 2)
+        self.assertIn("3 were", logs[1]["log_format"].format(**logs[1]))
+        self.assertEqual(self.waiting(), [])
+
+    def test_dropsStatus(self) -> None:
+        """What a status that is dropped itself says of losses is not lost."""
+        transport = self.connect(when_full="drop")
+        transport.receive(status(10, 0) + b"".join(map(frame, range(5))))
+        self.assertEqual(self.slow.dropped, 11)
+        self.slow.close()
+        transport.drain()
+
+
+class AsyncioTests(StreamTestCase):
+    """In a task of asyncio.  A loop runs here beside the fakes, and no reactor is needed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.loop = asyncio.new_event_loop()
+        self.addCleanup(self.loop.close)
+
+    def run_task(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+
+    async def turn(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def test_events(self) -> None:
+        async def main() -> str:
+            task = asyncio.create_task(self.consume(self.stream()))
+            await self.turn()
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1))
+            await self.turn()
+            self.assertEqual(self.seen, [increment(1)])
+            transport.receive(frame(2) + frame(3))
+            transport.lose(ConnectionDone())
+            return await task
+
+        self.assertEqual(self.run_task(main()), "ended")
+        self.assertEqual(self.seen, [increment(1), increment(2), increment(3)])
+
+    def test_fails(self) -> None:
+        async def main() -> None:
+            task = asyncio.create_task(self.consume(self.stream()))
+            await self.turn()
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1) + GARBAGE)
+            transport.drain()
+            await task
+
+        self.assertRaises(StreamError, self.run_task, main())
+
+    def test_context(self) -> None:
+        async def consumer() -> None:
+            async with self.stream() as stream:
+                async for event in stream:
+                    self.seen.append(event)
+                    break
+
+        async def main() -> None:
+            task = asyncio.create_task(consumer())
+            await self.turn()
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1) + frame(2))
+            await self.turn()
+            self.assertTrue(transport.aborted)
+            self.assertFalse(task.done())
+            transport.drain()
+            await task
+
+        self.run_task(main())
+        self.assertEqual(self.seen, [increment(1)])
+
+    def test_cancelled(self) -> None:
+        """A time limit is kept, and no event is lost by it, whenever it comes."""
+
+        async def main() -> None:
+            stream = self.stream()
+            transports = []
+            for when in ("alone", "after an event", "before an event"):
+                task = asyncio.create_task(stream.__anext__())
+                await self.turn()
+                if not transports:
+                    transports.append(self.endpoint.succeed())
+                if when == "after an event":
+                    transports[0].receive(frame(1))
+                task.cancel()
+                if when == "before an event":
+                    transports[0].receive(frame(2))
+                with self.assertRaises(asyncio.CancelledError):
+                    await task
+                if when == "after an event":
+                    self.assertEqual(await stream.__anext__(), increment(1))
+            self.assertEqual(await stream.__anext__(), increment(2))
+            stream.close()
+            transports[0].drain()
+
+        self.run_task(main())
+
+    def test_cancelledInTheLoop(self) -> None:
+        async def consumer() -> None:
+            async with self.stream() as stream:
+                await self.consume(stream)
+
+        async def main() -> None:
+            task = asyncio.create_task(consumer())
+            await self.turn()
+            transport = self.endpoint.succeed()
+            await self.turn()
+            task.cancel()
+            await self.turn()
+            self.assertTrue(transport.aborted)
+            transport.drain()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        self.run_task(main())
+
+    def test_oneConsumer(self) -> None:
+        async def main() -> None:
+            stream = self.stream()
+            first = asyncio.create_task(self.consume(stream))
+            await self.turn()
+            with self.assertRaisesRegex(RuntimeError, "is for one consumer"):
+                await self.consume(stream)
+            stream.close()
+            await first
+
+        self.run_task(main())
+
+    def test_twistedWithinATask(self) -> None:
+        """A coroutine of Twisted is one, also while a task of asyncio makes it go on."""
+
+        async def main() -> str:
+            done = self.start(self.stream())
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1))
+            self.assertEqual(self.seen, [increment(1)])
+            transport.receive(frame(2))
+            transport.lose(ConnectionDone())
+            return await done.asFuture(asyncio.get_running_loop())
+
+        self.assertEqual(self.run_task(main()), "ended")
+        self.assertEqual(self.seen, [increment(1), increment(2)])
+
+    def test_leftBehind(self) -> None:
+        async def consumer() -> None:
+            async for _ in self.stream():
+                break
+
+        async def main() -> None:
+            task = asyncio.create_task(consumer())
+            await self.turn()
+            transport = self.endpoint.succeed()
+            transport.receive(frame(1))
+            await task
+            gc.collect()
+            self.reactor.drain()
+            self.assertTrue(transport.aborted)
+
+        self.run_task(main())
+
+    def test_leftBehindByAClosedLoop(self) -> None:
+        """The reactor for asyncio raises then; there is nothing to be closed any more."""
+
+        async def main() -> EventStream:
+            stream = self.stream()
+            task = asyncio.create_task(stream.__anext__())
+            await self.turn()
+            task.cancel()
+            return stream
+
+        stream = self.run_task(main())
+        self.reactor.callFromThread = lambda *args: self.loop.call_soon(*args)  # type: ignore[method-assign, assignment]
+        self.loop.close()
+        raised: list[object] = []
+        self.patch(sys, "unraisablehook", raised.append)
+        self.patch(sys, "excepthook", lambda *error: raised.append(error))
+        del stream
+        gc.collect()
+        self.assertEqual(raised, [])
+
+
+class StoppingReactor(FakeReactor):
+    """
+    @ivar triggers: what happens before the reactor stops.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.triggers: list[Callable[[], object]] = []
+        directlyProvides(self, IReactorCore)
+
+    def addSystemEventTrigger(
+        self, phase: str, event: str, function: Callable[[], object]
+    ) -> Callable[[], object]:
+        assert (phase, event) == ("before", "shutdown")
+        self.triggers.append(function)
+        return function
+
+    def removeSystemEventTrigger(self, trigger: Callable[[], object]) -> None:
+        self.triggers.remove(trigger)
+
+
+class StopTests(StreamTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor: StoppingReactor = StoppingReactor()
+
+    def test_stops(self) -> None:
+        """When the reactor stops, the loop ends, and the reactor waits until it is closed."""
+        done = self.start(self.stream())
+        transport = self.endpoint.succeed()
+        transport.receive(frame(1))
+        (stop,) = self.reactor.triggers
+        self.reactor.triggers.clear()
+        stopped = stop()
+        assert isinstance(stopped, Deferred)
+        self.assertNoResult(stopped)
+        transport.drain()
+        self.successResultOf(stopped)
+        self.assertEqual(self.successResultOf(done), "ended")
+
+    def test_endedBefore(self) -> None:
+        """A stream that has ended has nothing to do with how the reactor stops."""
+        for lose in (True, False):
+            done = self.start(self.stream())
+            if lose:
+                self.endpoint.succeed().lose(ConnectionDone())
+                self.successResultOf(done)
+            else:
+                self.endpoint.fail(ConnectionRefusedError())
+                self.failureResultOf(done, ConnectionRefusedError)
+            self.assertEqual(self.reactor.triggers, [])
+
+
+class LoopbackTests(TestCase):
+    """From our own server, over a real connection."""
+
+    timeout = 60
+
+    async def test_slowConsumer(self) -> None:
+        """
+        What is too much for a consumer is lost at the server, which counts it and sends the true
+        total; and so the consumer ends up with what is true.
+        """
+        factory = MetricsFactory(reactor, own_metrics=False, buffer_size=100)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        counter = factory.recorder.counter("c", label="x" * 10_000)
+        total = 0
+        async with EventStream(reactor, port.getHost().port, buffer_size=10) as stream:
+            assert isinstance(await stream.__anext__(), Status)
+            recorded = 0
+            while not sum(client.dropped for client in factory.stats().clients):
+                counter.increment()
+                recorded += 1
+                turn: Deferred[None] = Deferred()
+                reactor.callLater(0, turn.callback, None)
+                await turn
+            async for event in stream:
+                if isinstance(event, Metric):
+                    increments = event.operation.name == "INCREMENT_COUNTER"
+                    total = int(event.value) + (total if increments else 0)
+                if total == recorded and stream.dropped:
+                    break
+            self.assertGreater(stream.dropped, 0)
+        factory.stop()
+        await port.stopListening()

@@ -1,0 +1,566 @@
+"""
+Bytes to events and back: against frames written by hand, against protobuf, and against a stream
+of the genuine Rust server.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterable
+from itertools import pairwise, product
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.wire_cases import CASES, SECOND, WHEN, increment, seen, wire
+from txmetrics_tcp import (
+    MAX_FRAME,
+    Decoder,
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    StreamError,
+    Unit,
+    decode,
+    encode_metadata,
+    encode_metric,
+)
+from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
+from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, varint
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._model import U64_MAX, Status
+
+OURS = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
+
+STREAM = b"".join(case.frame for case in CASES)
+"""All cases behind one another."""
+
+EVENTS = [case.event for case in CASES if case.event is not None]
+"""What they mean."""
+
+DATA = ROOT / "tests" / "data"
+
+ONE = wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02 20 01")
+"""A frame of an event, `increment(1)`, for when it does not matter which."""
+
+
+def encode(event: Event) -> bytes:
+    """What we make of an event."""
+    if isinstance(event, Metric):
+        return encode_metric(event)
+    if isinstance(event, Metadata):
+        return encode_metadata(event)
+    return encode_status(event)
+
+
+def by_protobuf(event: Event) -> bytes:
+    """What protobuf itself makes of an event, and a length before it."""
+    if isinstance(event, Status):
+        second, nanos = divmod(event.started_ns, SECOND)
+        status = pb.Status(
+            started={"seconds": second, "nanos": nanos},
+            source=event.source,
+            dropped_incoming=event.dropped_incoming,
+            dropped_client=event.dropped_client,
+        )
+        data = pb.Event(status=status).SerializeToString(deterministic=True)
+    elif isinstance(event, Metadata):
+        message = pb.Metadata(name=event.name, metric_type=event.kind.name)
+        if event.unit is not None:
+            message.unit_value = str(event.unit)
+        if event.description:
+            message.description_value = event.description
+        data = pb.Event(metadata=message).SerializeToString(deterministic=True)
+    else:
+        second, nanos = divmod(event.timestamp_ns, SECOND)
+        fields: dict[str, Any] = {
+            "name": event.key.name,
+            "timestamp": {"seconds": second, "nanos": nanos},
+            "labels": dict(event.key.labels),
+            event.operation.name.lower(): event.value,
+        }
+        data = pb.Event(metric=pb.Metric(**fields)).SerializeToString(deterministic=True)
+    return leb128(len(data)) + data
+
+
+def leb128(number: int) -> bytes:
+    """A varint, done in another way than in what is tested."""
+    digits = []
+    while True:
+        number, digit = divmod(number, 128)
+        digits.append(digit)
+        if not number:
+            return bytes([*(digit + 128 for digit in digits[:-1]), digits[-1]])
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def fed(pieces: Iterable[bytes]) -> list[Event]:
+    decoder = Decoder()
+    return [event for piece in pieces for event in decoder.feed(piece)]
+
+
+TEXTS = st.text(max_size=40)
+NAMES = st.text(min_size=1, max_size=40) | st.text(min_size=100, max_size=300)
+LABELS = st.dictionaries(NAMES, TEXTS, max_size=5)
+# Where the nanoseconds of a second begin to take another number of bytes.
+EDGES = st.builds(
+    lambda second, edge, off: max(0, second * SECOND + edge + off),
+    st.sampled_from([0, 1, 1_700_000_000, 1_700_000_001]),
+    st.sampled_from([0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, SECOND]),
+    st.integers(-1, 1),
+)
+WHENS = st.one_of(
+    st.integers(0, 253_402_300_799 * SECOND + 999_999_999), st.integers(0, 2 * SECOND), EDGES
+)
+METRICS = st.one_of(
+    [
+        st.builds(
+            lambda name, labels, value, when, operation=operation: Metric(
+                Key.of(operation.kind, name, labels), operation, value, when
+            ),
+            NAMES,
+            LABELS,
+            st.integers(0, U64_MAX) if operation.kind is MetricKind.COUNTER else st.floats(),
+            WHENS,
+        )
+        for operation in Operation
+    ]
+)
+METADATA = st.builds(
+    Metadata, st.sampled_from(MetricKind), NAMES, st.none() | st.sampled_from(Unit), TEXTS
+)
+COUNTS = st.integers(0, U64_MAX) | st.just(0)
+STATUSES = st.builds(Status, TEXTS, WHENS, COUNTS, COUNTS)
+
+
+class VarintTests(SynchronousTestCase):
+    def test_knownValues(self) -> None:
+        for number, encoded in [
+            (0, "00"),
+            (1, "01"),
+            (127, "7f"),
+            (128, "80 01"),
+            (300, "ac 02"),
+            (16383, "ff 7f"),
+            (16384, "80 80 01"),
+            (U64_MAX, "ff ff ff ff ff ff ff ff ff 01"),
+        ]:
+            self.assertEqual(varint(number), bytes.fromhex(encoded))
+
+    def test_frame(self) -> None:
+        """A frame is a length, and so many bytes."""
+        self.assertEqual(frame(b"abc"), b"\x03abc")
+        self.assertEqual(frame(b"x" * 300), b"\xac\x02" + b"x" * 300)
+        self.assertEqual(frame(b""), EMPTY_FRAME)
+
+
+class Series:
+    """What an encoder has to know of a series."""
+
+    def __init__(self, key: Key) -> None:
+        self.frame = SeriesFrame(key)
+
+
+def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
+    """What an encoder gave, frame by frame."""
+    joined, ends = encoded
+    assert len(joined) == (ends[-1] if ends else 0)
+    return [joined[start:end] for start, end in pairwise([0, *ends])]
+
+
+class EncoderTests(SynchronousTestCase):
+    """What we write is what was written by hand, and what protobuf writes."""
+
+    def test_byHand(self) -> None:
+        for name, expected, event in OURS:
+            self.assertEqual(encode(event).hex(" "), expected.hex(" "), name)
+
+    def test_byProtobuf(self) -> None:
+        """Protobuf's own deterministic serialization gives the same."""
+        for name, expected, event in OURS:
+            self.assertEqual(by_protobuf(event).hex(" "), expected.hex(" "), name)
+
+    def test_keptParts(self) -> None:
+        """
+        What is kept of a series, and of a second, is right for the next event of them, too:
+        whatever came before, and when time jumps.
+        """
+        encoder = Encoder()
+        series: dict[Key, Series] = {}
+        metrics = [(name, data, event) for name, data, event in OURS if isinstance(event, Metric)]
+        for name, expected, event in metrics + metrics[::-1]:
+            if not event.timestamp_ns:
+                # For an encoder that is an event that has no time yet.
+                continue
+            parts = series.setdefault(event.key, Series(event.key))
+            entry = (parts, event.operation, event.value, event.timestamp_ns)
+            [encoded] = frames(encoder.encode([entry]))
+            self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
+        self.assertLess(len(series), len(metrics), "no series occurs twice")
+
+    @given(METRICS)
+    def test_anyMetric(self, event: Metric) -> None:
+        self.assertEqual(encode_metric(event), by_protobuf(event))
+
+    @given(METADATA | STATUSES)
+    def test_anyOther(self, event: Metadata | Status) -> None:
+        self.assertEqual(encode(event), by_protobuf(event))
+
+    @given(
+        NAMES,
+        LABELS,
+        st.lists(st.tuples(st.integers(0, U64_MAX) | st.integers(0, 20_000), WHENS), max_size=20),
+    )
+    def test_anySeries(
+        self, name: str, labels: dict[str, str], events: list[tuple[int, int]]
+    ) -> None:
+        """The parts that are kept of a series are right for all that can happen to it."""
+        key = Key.of(MetricKind.COUNTER, name, labels)
+        series, encoder = Series(key), Encoder(lambda: 0)
+        entries = [(series, Operation.SET_COUNTER, value, when) for value, when in events]
+        expected = [
+            by_protobuf(Metric(key, Operation.SET_COUNTER, value, when)) for value, when in events
+        ]
+        self.assertEqual(frames(encoder.encode(entries)), expected)
+        self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
+
+    def test_moments(self) -> None:
+        """
+        What is kept from an event to the next is right for whatever moment is close to it: where
+        nanoseconds begin to take a byte more, and where a second ends.
+        """
+        key = Key.of(MetricKind.GAUGE, "g")
+        moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
+        for second, moment, reverse in product((-1, 0, 7), moments, (False, True)):
+            start = second * 10**9 + moment
+            whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
+            whens += [start - 1, start, start + 1]
+            whens.sort(reverse=reverse)
+            # The same part of the next second, after the beginning of that.
+            whens += [start, (second + 1) * 10**9 + 1, start + 10**9]
+            series = Series(key)
+            entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
+            expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
+            self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
+
+    def test_manyTimesTheSame(self) -> None:
+        """An entry that stands there several times is as many frames."""
+        key = Key.of(MetricKind.HISTOGRAM, "h")
+        entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
+        expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
+        self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
+
+    def test_noTime(self) -> None:
+        """An event without a time has that of its encoding."""
+        key = Key.of(MetricKind.COUNTER, "c")
+        times = iter([1_000_000_005, 3_000_000_007])
+        entry = (Series(key), Operation.SET_COUNTER, 1, 0)
+        other = (Series(key), Operation.SET_COUNTER, 1, 0)
+        self.assertEqual(
+            frames(Encoder(lambda: next(times)).encode([entry, other])),
+            [
+                by_protobuf(Metric(key, Operation.SET_COUNTER, 1, when))
+                for when in (1_000_000_005, 3_000_000_007)
+            ],
+        )
+
+
+class DecoderTests(SynchronousTestCase):
+    """What was written by hand is read, however it is cut into pieces."""
+
+    def test_byHand(self) -> None:
+        for case in CASES:
+            expected = [] if case.event is None else [case.event]
+            self.assertEqual(seen(decode(case.frame)), seen(expected), case.name)
+
+    def test_atOnce(self) -> None:
+        self.assertEqual(seen(fed([STREAM])), seen(EVENTS))
+
+    def test_byteByByte(self) -> None:
+        self.assertEqual(seen(fed(in_pieces(STREAM, 1))), seen(EVENTS))
+
+    def test_everySplit(self) -> None:
+        expected = seen(EVENTS)
+        for cut in range(len(STREAM) + 1):
+            events = fed([STREAM[:cut], STREAM[cut:]])
+            self.assertEqual(seen(events), expected, f"cut at {cut}")
+
+    @given(st.lists(st.integers(0, len(STREAM)), max_size=50))
+    def test_anySplit(self, cuts: list[int]) -> None:
+        ends = [0, *sorted(cuts), len(STREAM)]
+        pieces = [STREAM[start:end] for start, end in pairwise(ends)]
+        self.assertEqual(seen(fed(pieces)), seen(EVENTS))
+
+    @given(st.lists(METRICS | METADATA | STATUSES, max_size=20), st.integers(1, 100))
+    def test_anyEvents(self, events: list[Event], size: int) -> None:
+        """What we encode, we decode."""
+        stream = b"".join(map(encode, events))
+        self.assertEqual(seen(fed(in_pieces(stream, size))), seen(events))
+
+    def test_asSoonAsComplete(self) -> None:
+        """An event does not wait for what comes behind it."""
+        decoder = Decoder()
+        self.assertEqual(list(decoder.feed(ONE[:-1])), [])
+        self.assertEqual(decoder.unfinished, len(ONE) - 1)
+        self.assertEqual(list(decoder.feed(ONE[-1:] + ONE[:3])), [increment(1)])
+        self.assertEqual(decoder.unfinished, 3)
+
+    def test_notIterated(self) -> None:
+        """What one call did not use comes out of the next."""
+        decoder = Decoder()
+        decoder.feed(ONE)
+        self.assertEqual(next(decoder.feed(ONE)), increment(1))
+        self.assertEqual(list(decoder.feed(ONE)), [increment(1)] * 2)
+
+    def test_labelsAreSorted(self) -> None:
+        """A key is the same one in whatever order a peer sends labels."""
+        swapped = wire("""
+            1d 12 1b 0a 01 6d 12 04 08 01 10 02
+            1a 06 0a 01 62 12 01 32  1a 06 0a 01 61 12 01 31  20 01
+        """)
+        (event,) = decode(swapped)
+        assert isinstance(event, Metric)
+        self.assertEqual(event.key, Key.of(MetricKind.COUNTER, "m", {"a": "1", "b": "2"}))
+
+    def test_idle(self) -> None:
+        """A stream of nothing but empty frames leaves nothing behind."""
+        decoder = Decoder()
+        self.assertEqual(list(decoder.feed(EMPTY_FRAME * 1000)), [])
+        self.assertEqual(decoder.unfinished, 0)
+
+
+HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html; charset=utf-8\r\n"
+    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+HTML = (
+    b"<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n"
+    b"<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n"
+)
+
+
+class BadStreamTests(SynchronousTestCase):
+    """What is no stream of metrics gives an error that says so, and is not kept."""
+
+    def test_whatIsWrong(self) -> None:
+        for data, reason in [
+            (
+                leb128(MAX_FRAME + 1),
+                "a frame of at least .* bytes is announced, the limit is 1048576",
+            ),
+            (b"\xff" * 20, "a frame of at least .* bytes is announced"),
+            (b"\x80" * 20, "the length of a frame never ends"),
+            (HTTP, "it looks like an HTTP server"),
+            (HTML, r"no event.*\(it looks like HTML or XML\)"),
+            (wire("15 03 03 00 02 02 46").ljust(30, b"\0"), "it looks like TLS"),
+            (b"SSH-2.0-Open", "it looks like an SSH server"),
+            (b"\x05hello", "a frame of 5 bytes is no event"),
+            (wire("05 12 03 0a 01 ff"), "a frame of 5 bytes is no event"),  # not UTF-8
+            (wire("05 0a 03 0a 01 ff"), "a frame of 5 bytes is no event"),
+            (wire("0a 12 08 1a 06 0a 01 ff 12 01 76"), "a frame of 10 bytes is no event"),
+            (wire("04 12 02 0a 05"), "a frame of 4 bytes is no event"),  # a length beyond the end
+            (wire("02 12 81"), "a frame of 2 bytes is no event"),  # a varint without end
+        ]:
+            for pieces in [data], in_pieces(data, 1):
+                with self.assertRaisesRegex(StreamError, f"^not a metrics stream: .*{reason}"):
+                    fed(pieces)
+
+    def test_bannerIsEnough(self) -> None:
+        """Many a server says one line, shorter than the frame that it would be, and then waits."""
+        for banner in (b"HTTP/", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x16\x03", b"<?xml"):
+            with self.assertRaisesRegex(StreamError, "it looks like"):
+                list(Decoder().feed(banner))
+
+    def test_looksOnlyAtTheBeginning(self) -> None:
+        """In the middle of a stream, a length that happens to be a letter means nothing."""
+        for wrong in (HTTP, HTML):
+            with self.assertRaises(StreamError) as raised:
+                list(Decoder().feed(ONE + wrong))
+            self.assertNotIn("looks like", str(raised.exception))
+
+    def test_eventsBefore(self) -> None:
+        """What came before it went wrong is not lost."""
+        events = []
+        with self.assertRaises(StreamError):
+            for event in Decoder().feed(ONE + ONE + b"\x05hello" + ONE):
+                events.append(event)
+        self.assertEqual(events, [increment(1)] * 2)
+
+    def test_staysFailed(self) -> None:
+        """Nothing is taken for an event behind an error; the error is said again."""
+        decoder = Decoder()
+        with self.assertRaises(StreamError) as first:
+            list(decoder.feed(b"\x05hello" + ONE))
+        for _ in range(2):
+            with self.assertRaises(StreamError) as again:
+                list(decoder.feed(ONE))
+            self.assertEqual(str(again.exception), str(first.exception))
+
+    def test_failedHoldsNothing(self) -> None:
+        """Who goes on feeding a decoder that failed does not fill the memory."""
+        decoder = Decoder()
+        with self.assertRaises(StreamError):
+            list(decoder.feed(b"\x05hello"))
+        for _ in range(100):
+            decoder.feed(bytes(1000))
+        self.assertEqual(decoder.unfinished, 0)
+
+    def test_limit(self) -> None:
+        """A frame may be as long as the limit; one that is longer is refused at its length."""
+        self.assertEqual(list(Decoder(max_frame=len(ONE) - 1).feed(ONE)), [increment(1)])
+        with self.assertRaisesRegex(StreamError, "at least 13 bytes is announced, the limit is 12"):
+            list(Decoder(max_frame=len(ONE) - 2).feed(ONE[:1]))
+
+    def test_defaultLimit(self) -> None:
+        name = "x" * (MAX_FRAME - 100)
+        longest = Metric(Key(MetricKind.COUNTER, name), Operation.SET_COUNTER, 1, WHEN)
+        self.assertEqual(fed(in_pieces(encode_metric(longest), 65536)), [longest])
+
+    def test_memory(self) -> None:
+        """No stream makes a decoder hold more than a frame of the largest size."""
+        limit = 10_000
+        decoder = Decoder(max_frame=limit)
+        list(decoder.feed(ONE * 10))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        unfinished = leb128(limit) + bytes(limit - 1)
+        for piece in in_pieces(unfinished, 100):
+            list(decoder.feed(piece))
+        for piece in in_pieces(ONE * 10_000, 100):
+            with self.assertRaises(StreamError):
+                list(decoder.feed(piece))
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 10 * limit)
+
+    def test_endsWithinAFrame(self) -> None:
+        self.assertEqual(decode(ONE), [increment(1)])
+        for cut in range(1, len(ONE)):
+            reason = f"the stream ends within a frame, after {cut} bytes of it"
+            with self.assertRaisesRegex(StreamError, reason):
+                decode(ONE + ONE[:cut])
+
+    @given(st.binary(max_size=300), st.integers(1, 50))
+    def test_garbage(self, data: bytes, size: int) -> None:
+        """Whatever comes is events or an error of ours, and the same however it is cut."""
+
+        def read(pieces: list[bytes]) -> tuple[list[str], str, int]:
+            decoder = Decoder(max_frame=100)
+            events = []
+            error = ""
+            try:
+                for piece in pieces:
+                    for event in decoder.feed(piece):
+                        events.append(event)
+                    self.assertLess(decoder.unfinished, 100 + 10)
+            except StreamError as failed:
+                error = str(failed)
+            return seen(events), error.partition(" (it looks like")[0], decoder.unfinished
+
+        self.assertEqual(read(in_pieces(data, size)), read([data]))
+
+    @given(st.data())
+    def test_damaged(self, data: st.DataObject) -> None:
+        """Nor does a genuine stream with a few wrong bytes in it give any other error."""
+        damaged = bytearray(STREAM)
+        for place in data.draw(st.lists(st.integers(0, len(STREAM) - 1), max_size=5)):
+            damaged[place] = data.draw(st.integers(0, 255))
+        try:
+            events = fed(in_pieces(bytes(damaged), 1000))
+        except StreamError:
+            return
+        self.assertTrue(all(isinstance(event, Event) for event in events))
+
+
+class ReferenceTests(SynchronousTestCase):
+    """
+    A stream as the genuine Rust server (metrics-exporter-tcp) sent it.
+
+    C{data/reference-stream.json} says what is in it, frame by frame.
+    """
+
+    stream = (DATA / "reference-stream.bin").read_bytes()
+    said = json.loads((DATA / "reference-stream.json").read_text(encoding="utf-8"))
+
+    def expected(self) -> list[Event]:
+        return [self.event(**one) for one in self.said]
+
+    def event(self, what: str, name: str, **fields: Any) -> Event:
+        if what == "metadata":
+            kind = MetricKind(fields["kind"])
+            return Metadata(kind, name, fields["unit"], fields["description"] or "")
+        operation = Operation[fields["op"].upper()]
+        second, nanos = fields["timestamp"]
+        value = fields["value"]
+        if operation.kind is not MetricKind.COUNTER:
+            value = float(value)
+        key = Key(operation.kind, name, tuple(sorted(fields["labels"].items())))
+        return Metric(key, operation, value, second * SECOND + nanos)
+
+    def test_whatIsInIt(self) -> None:
+        """It has what it is there for; otherwise the tests below would prove little."""
+        expected = self.expected()
+        metrics = [event for event in expected if isinstance(event, Metric)]
+        described = [event for event in expected if isinstance(event, Metadata)]
+        self.assertEqual({event.operation for event in metrics}, set(Operation))
+        self.assertEqual(
+            {(event.kind, event.unit) for event in described if event.unit is not None},
+            {(kind, unit.value) for kind in MetricKind for unit in Unit},
+        )
+        self.assertIn(U64_MAX, [event.value for event in metrics])
+        self.assertTrue(any(len(event.key.labels) > 1 for event in metrics))
+
+    def test_decodes(self) -> None:
+        expected = seen(self.expected())
+        for size in (1, 2, 3, 7, 64, 1000, len(self.stream)):
+            self.assertEqual(seen(fed(in_pieces(self.stream, size))), expected, f"pieces of {size}")
+
+    def test_everySplit(self) -> None:
+        expected = seen(self.expected())
+        # Every place would take a minute; these are all places within a frame, in all frames.
+        for cut in range(0, len(self.stream), 17):
+            pieces = [self.stream[:cut], self.stream[cut:]]
+            self.assertEqual(seen(fed(pieces)), expected, f"cut at {cut}")
+
+    def test_encodesAlike(self) -> None:
+        """
+        Its events, encoded by us, give the same bytes.
+
+        But for an empty label value, which the Rust side leaves out and protobuf writes.
+        """
+        frames = self.frames()
+        expected = self.expected()
+        self.assertEqual(len(frames), len(expected))
+        different = []
+        for theirs, event in zip(frames, expected, strict=True):
+            if encode(event) != theirs:
+                different.append(event)
+        (exception,) = different
+        assert isinstance(exception, Metric)
+        self.assertIn("", dict(exception.key.labels).values())
+
+    def frames(self) -> list[bytes]:
+        """The stream, cut between frames, by another way than the decoder's."""
+        frames = []
+        start = 0
+        while start < len(self.stream):
+            end = start
+            while self.stream[end] >= 0x80:
+                end += 1
+            digits = self.stream[start : end + 1]
+            length = sum((digit % 128) * 128**place for place, digit in enumerate(digits))
+            frames.append(self.stream[start : end + 1 + length])
+            start = end + 1 + length
+        return frames

@@ -1,0 +1,359 @@
+"""
+The builder: settings, listening, and becoming the global recorder.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.listening import LateEndpoint, ListeningReactor
+from tests.reader import FakeClient
+from tests.unit.instruments.test_recorder import ListRecorder
+from txmetrics_tcp import (
+    EndpointError,
+    ListenError,
+    MetricsFactory,
+    MetricsService,
+    RecorderInstalledError,
+    TcpBuilder,
+    TcpRecorder,
+    counter,
+    current_recorder,
+    describe_counter,
+    set_global_recorder,
+)
+from txmetrics_tcp._exporter import builder as builder_module
+from txmetrics_tcp._instruments import facade
+from txmetrics_tcp.testing import PausingTransport
+
+
+class BuilderTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        # A program has one global recorder for its whole life; a test has its own.
+        self.patch(facade, "_program", facade._Program())
+        self.reactor = ListeningReactor()
+        self.builder = TcpBuilder(self.reactor)
+
+    def hosts(self) -> list[str]:
+        """Where it listens."""
+        return [
+            f"{port.getHost().host}:{port.getHost().port}"  # type: ignore[attr-defined]
+            for port in self.reactor.listening
+        ]
+
+    def late(self) -> LateEndpoint:
+        """Have every address mean an endpoint that takes its time."""
+        endpoint = LateEndpoint(self.reactor)
+        self.patch(builder_module, "server_endpoint", lambda reactor, text: endpoint)
+        return endpoint
+
+
+class SettingsTests(BuilderTestCase):
+    def test_chained(self) -> None:
+        builder = self.builder
+        self.assertIs(builder.listen_address(1), builder)
+        self.assertIs(builder.buffer_size(1), builder)
+
+    def test_defaults(self) -> None:
+        """As the reference: port 5000, though on the loopback interface."""
+        self.successResultOf(self.builder.build())
+        self.assertEqual(self.hosts(), ["127.0.0.1:5000"])
+
+    def test_addresses(self) -> None:
+        """Several calls mean several places, and then not the default one."""
+        self.builder.listen_address(1).listen_address("0.0.0.0:2").listen_address("[::1]:3")
+        recorder = self.successResultOf(self.builder.build())
+        self.assertEqual(self.hosts(), ["127.0.0.1:1", "0.0.0.0:2", "::1:3"])
+        self.assertEqual(len(recorder.addresses), 3)
+
+    def test_badAddress(self) -> None:
+        """It is an error of whoever calls, not one of a Deferred; and nothing is left of it."""
+        self.builder.listen_address(1).listen_address("nonsense")
+        for start in (self.builder.build, self.builder.install, self.builder.service):
+            error = self.assertRaises(EndpointError, start)
+            self.assertIn("'nonsense' is no endpoint", str(error))
+        self.assertEqual(self.reactor.ports, [])
+        set_global_recorder(ListRecorder())
+
+    def test_bufferSize(self) -> None:
+        recorder = self.successResultOf(self.builder.buffer_size(3).build())
+        self.record(recorder, 100)
+        self.assertEqual(recorder.stats().waiting, 3)
+
+    def test_unbounded(self) -> None:
+        recorder = self.successResultOf(self.builder.buffer_size(None).build())
+        self.record(recorder, 50_000)
+        self.assertEqual(recorder.stats().dropped, 0)
+
+    def test_badBufferSize(self) -> None:
+        """It is said at once, where the mistake is."""
+        for bad in (0, -1):
+            with self.assertRaisesRegex(ValueError, f"at least 1 .*, not {bad}"):
+                self.builder.buffer_size(bad)
+        for worse in (1.5, "1", True):
+            with self.assertRaisesRegex(TypeError, "must be a whole number or None, not "):
+                self.builder.buffer_size(worse)  # type: ignore[arg-type]
+
+    def test_deadAfter(self) -> None:
+        """A client that takes nothing for so long is cut off."""
+        recorder = self.successResultOf(self.builder.dead_after(5.0).build())
+        client = self.connect()
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        self.reactor.advance(4.9)
+        self.assertFalse(client.aborted)
+        self.reactor.advance(0.2)
+        self.assertTrue(client.aborted)
+        self.assertRaises(ValueError, self.builder.dead_after, 0)
+
+    def test_badTimes(self) -> None:
+        """Each is refused where it is given, with its name; and the same by the factory."""
+        for name in ("dead_after", "repair_interval", "idle_after", "flush_timeout"):
+            for bad, error in ((math.inf, ValueError), (math.nan, ValueError), ("1", TypeError)):
+                with self.assertRaisesRegex(error, f"^{name} must be "):
+                    getattr(self.builder, name)(bad)
+                if name != "flush_timeout":
+                    with self.assertRaisesRegex(error, f"^{name} must be "):
+                        MetricsFactory(self.reactor, **{name: bad})
+        factory = MetricsFactory(self.reactor)
+        with self.assertRaisesRegex(ValueError, "^timeout must be finite"):
+            factory.stop(math.inf)
+        with self.assertRaisesRegex(ValueError, "^flush_timeout must be finite"):
+            MetricsService(factory, [], math.inf)
+
+    def test_badNumbers(self) -> None:
+        for name in ("max_series", "max_clients"):
+            for bad in (1.5, "1", True):
+                with self.assertRaisesRegex(TypeError, f"^{name} must be a whole number, not "):
+                    getattr(self.builder, name)(bad)
+        with self.assertRaisesRegex(TypeError, "^a network must be a str, not 5"):
+            self.builder.allow(5)  # type: ignore[arg-type]
+
+    def test_deadAfterNever(self) -> None:
+        recorder = self.successResultOf(self.builder.dead_after(5.0).dead_after(None).build())
+        client = self.connect()
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        self.reactor.advance(100_000)
+        self.assertFalse(client.aborted)
+
+    def test_deadAfterTaking(self) -> None:
+        """One that takes what it is given, however late, is left alone."""
+        recorder = self.successResultOf(self.builder.dead_after(5.0).build())
+        client = self.connect()
+        for _ in range(5):
+            self.record(recorder, 1000)
+            self.reactor.settle()
+            self.reactor.advance(4)
+            client.drain()
+        self.assertFalse(client.aborted)
+
+    def test_flushTimeout(self) -> None:
+        """How long a client has at the end."""
+        recorder = self.successResultOf(self.builder.flush_timeout(7).build())
+        client = self.connect()
+        self.record(recorder, 1000)
+        self.reactor.settle()
+        recorder.stop()
+        self.reactor.advance(6.9)
+        self.assertFalse(client.aborted)
+        self.reactor.advance(0.2)
+        self.assertTrue(client.aborted)
+        with self.assertRaisesRegex(ValueError, "flush_timeout must be at least 0, not -1"):
+            self.builder.flush_timeout(-1)
+
+    def test_badBufferSizeChangesNothing(self) -> None:
+        self.assertRaises(ValueError, self.builder.buffer_size(3).buffer_size, 0)
+        recorder = self.successResultOf(self.builder.build())
+        self.record(recorder, 100)
+        self.assertEqual(recorder.stats().waiting, 3)
+
+    def connect(self) -> PausingTransport:
+        """A client that takes next to nothing until it drains."""
+        [port] = self.reactor.listening
+        client = PausingTransport(limit=100)
+        client.connect(port.factory.buildProtocol(client.getPeer()))
+        return client
+
+    def record(self, recorder: TcpRecorder, events: int) -> None:
+        """
+        Record something for a client, in a thread: this one may be the reactor's, if a test
+        before this one has run the real reactor.
+        """
+        [port] = self.reactor.listening
+        FakeClient(port.factory)
+        self.reactor.settle()
+        counter = recorder.counter("c")
+
+        def record() -> None:
+            for _ in range(events):
+                counter.increment()
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        thread.join()
+
+    def test_service(self) -> None:
+        """A service, for an application to start."""
+        service = self.builder.listen_address(1).service()
+        self.assertEqual(self.reactor.ports, [])
+        service.privilegedStartService()
+        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+
+    def test_usedTwice(self) -> None:
+        """Each use makes an exporter of its own."""
+        self.builder.listen_address(0)
+        first = self.successResultOf(self.builder.build())
+        second = self.successResultOf(self.builder.build())
+        self.assertIsNot(first, second)
+        self.assertEqual(len(self.reactor.listening), 2)
+
+
+class BuildTests(BuilderTestCase):
+    def test_listens(self) -> None:
+        """The Deferred fires when it listens, and nobody else's recorder changes."""
+        endpoint = self.late()
+        before = current_recorder()
+        building = self.builder.build()
+        self.assertNoResult(building)
+        endpoint.succeed()
+        recorder = self.successResultOf(building)
+        self.assertIsInstance(recorder, TcpRecorder)
+        self.assertEqual(len(recorder.addresses), 1)
+        self.assertIs(current_recorder(), before)
+
+    def test_fails(self) -> None:
+        self.reactor.taken.add("127.0.0.1:2")
+        building = self.builder.listen_address(1).listen_address(2).build()
+        self.reactor.settle()
+        failure = self.failureResultOf(building, ListenError)
+        self.assertIn("127.0.0.1:2: [Errno 98] Address already in use", str(failure.value))
+        self.assertEqual(self.reactor.listening, [])
+
+    def test_stop(self) -> None:
+        recorder = self.successResultOf(self.builder.build())
+        stopped = recorder.stop()
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.listening, [])
+        self.assertEqual(recorder.addresses, ())
+
+
+class InstallTests(BuilderTestCase):
+    def test_global(self) -> None:
+        early = counter("early")
+        describe_counter("early", "count", "x")
+        recorder = self.successResultOf(self.builder.install())
+        self.assertIs(current_recorder(), recorder)
+        [port] = self.reactor.listening
+        client = FakeClient(port.factory)
+        early.increment()
+        counter("late").increment()
+        reader = client.read_all(self.reactor)
+        self.assertEqual((reader.values("early"), reader.values("late")), ([1], [1]))
+        self.assertEqual(reader.metadata[0].name, "early")
+
+    def test_globalAtOnce(self) -> None:
+        """What is recorded before it listens counts already."""
+        endpoint = self.late()
+        early = counter("early")
+        installing = self.builder.install()
+        early.increment()
+        counter("late").increment(2)
+        endpoint.succeed()
+        recorder = self.successResultOf(installing)
+        self.assertIs(current_recorder(), recorder)
+        totals = {key.name: total for key, total in recorder.snapshot().items()}
+        self.assertEqual(totals, {"early": 1, "late": 2})
+
+    def test_takenBack(self) -> None:
+        """If it cannot listen, another may be installed, and gets what there was before."""
+        self.reactor.taken.add("127.0.0.1:5000")
+        early = counter("early")
+        self.failureResultOf(self.builder.install(), ListenError)
+        another = ListRecorder()
+        set_global_recorder(another)
+        early.increment()
+        self.assertEqual(len(another.take()), 1)
+
+    def test_takenBackLate(self) -> None:
+        endpoint = self.late()
+        installing = self.builder.install()
+        installed = current_recorder()
+        during = counter("during")
+        endpoint.fail(RuntimeError("no port for you"))
+        failure = self.failureResultOf(installing, ListenError)
+        self.assertEqual(str(failure.value), "Couldn't listen: no port for you")
+        self.assertIsNot(current_recorder(), installed)
+        during.increment()
+
+    def test_tryAgain(self) -> None:
+        self.reactor.taken.add("127.0.0.1:5000")
+        self.failureResultOf(self.builder.install(), ListenError)
+        recorder = self.successResultOf(self.builder.listen_address(1).install())
+        self.assertIs(current_recorder(), recorder)
+
+    def test_second(self) -> None:
+        """It is refused at once; the first stays, and listens on."""
+        first = self.successResultOf(self.builder.listen_address(1).install())
+        error = self.assertRaises(
+            RecorderInstalledError, TcpBuilder(self.reactor).listen_address(2).install
+        )
+        self.assertIn("TcpRecorder", str(error))
+        self.assertIs(current_recorder(), first)
+        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+
+    def test_secondWhileFirstListens(self) -> None:
+        """Two at once: whoever came first has it."""
+        endpoint = self.late()
+        installing = self.builder.install()
+        self.assertRaises(RecorderInstalledError, TcpBuilder(self.reactor).install)
+        endpoint.succeed()
+        self.successResultOf(installing)
+
+
+class ReactorTests(SynchronousTestCase):
+    def run_python(self, script: str) -> str:
+        root = ROOT
+        process = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60
+        )
+        self.assertEqual(process.stderr, "")
+        return process.stdout
+
+    def test_importedLate(self) -> None:
+        """Importing a reactor installs it, and some programs want another one."""
+        output = self.run_python(
+            "import sys\n"
+            "import txmetrics_tcp\n"
+            "import txmetrics_tcp.tap, txmetrics_tcp.testing\n"
+            "builder = txmetrics_tcp.TcpBuilder().listen_address(0).buffer_size(5)\n"
+            "txmetrics_tcp.counter('c').increment()\n"
+            "txmetrics_tcp.describe_counter('c')\n"
+            "print('twisted.internet.reactor' in sys.modules)\n"
+            "builder.service()\n"
+            "print('twisted.internet.reactor' in sys.modules)\n"
+        )
+        self.assertEqual(output.split(), ["False", "True"])
+
+    def test_installedBefore(self) -> None:
+        """The reactor that a program chose is the one that it listens with."""
+        output = self.run_python(
+            "import txmetrics_tcp\n"
+            "builder = txmetrics_tcp.TcpBuilder().listen_address(0)\n"
+            "from twisted.internet import selectreactor\n"
+            "selectreactor.install()\n"
+            "def listening(recorder):\n"
+            "    print(type(reactor).__name__, recorder.addresses[0].host)\n"
+            "    recorder.stop().addCallback(lambda result: reactor.stop())\n"
+            "from twisted.internet import reactor\n"
+            "builder.install().addCallback(listening)\n"
+            "reactor.run()\n"
+        )
+        self.assertEqual(output.split(), ["SelectReactor", "127.0.0.1"])

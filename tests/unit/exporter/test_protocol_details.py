@@ -1,0 +1,595 @@
+"""
+What only mutants of the protocol have shown that nobody looked at; see docs/mutation-testing.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import FakeClient, Reader, counter_key
+from tests.unit.exporter.test_factory_details import DetailTestCase
+from txmetrics_tcp import Metric, MetricKind, Operation
+from txmetrics_tcp._codec.encoder import encode_metric
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._exporter import protocol as protocol_module
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark
+from txmetrics_tcp._exporter.protocol import TOTALS, MetricsProtocol
+from txmetrics_tcp._model import Status
+from txmetrics_tcp._net.writers import CHUNK
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+
+class ProtocolDetailTests(DetailTestCase):
+    def stuck(self, **more: object) -> FakeClient:
+        """A client that has something to read, and does not."""
+        factory = self.factory(**more)
+        client = FakeClient(factory, limit=1)
+        client.read_all(self.reactor)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertTrue(client.transport.producer_paused)
+        return client
+
+    def test_deadAfter(self) -> None:
+        """Who takes nothing for so long is cut off then, with one line in the log."""
+        client = self.stuck(dead_after=3)
+        with capturedLogs() as logged:
+            self.reactor.advance(2.99)
+            self.assertFalse(client.transport.aborted)
+            self.reactor.advance(0.01)
+            self.assertTrue(client.transport.aborted)
+        [line] = [event["log_format"].format(**event) for event in logged]
+        self.assertIn(f"{client.protocol.address} has not taken what waits for it for 3 sec", line)
+        client.transport.lose()
+        self.reactor.advance(10)
+
+    def test_aliveAgain(self) -> None:
+        """Who takes something in time has all of the time again."""
+        client = self.stuck(dead_after=3)
+        for _ in range(5):
+            self.reactor.advance(2.9)
+            client.read_all(self.reactor)
+            client.protocol.factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        self.assertFalse(client.transport.aborted)
+        client.transport.lose()
+        self.reactor.advance(10)
+
+    def test_knocks(self) -> None:
+        """Who ended its sending side is asked every half second whether it reads."""
+        client = FakeClient(self.factory())
+        client.read_all(self.reactor)
+        client.transport.end_of_file()
+        knocks = []
+        for _ in range(4):
+            self.reactor.advance(0.25)
+            knocks.append(client.transport.drain())
+        self.assertEqual(knocks, [b"", b"\0", b"", b"\0"])
+
+    def test_atTheBeginning(self) -> None:
+        """A new client's account is that of what it was sent."""
+        factory = self.factory()
+        transport = PausingTransport()
+        protocol = factory.buildProtocol(transport.getPeer())
+        transport.connect(protocol)
+        self.reactor.settle()
+        stats = protocol.stats()
+        self.assertEqual(stats.bytes_written, len(transport.drain()))
+        self.assertEqual((stats.high_water, stats.waiting, stats.written), (0, 0, 0))
+
+    def test_stopProducing(self) -> None:
+        """Once the transport has said that it is over, nothing more is written to it."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        client.protocol.stopProducing()
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertEqual(client.transport.drain(), b"")
+
+    def test_stopBeforeItBegins(self) -> None:
+        """Who is in the handshake of TLS yet when the factory stops is cut off at once."""
+        factory = self.factory()
+        self.patch(MetricsProtocol, "_begin", lambda this: None)
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        gone = factory.stop(5)
+        self.assertTrue(transport.aborted)
+        transport.drain()
+        self.successResultOf(gone)
+
+
+class RecordingExporter:
+    """What a protocol needs of a factory, under the control of a test."""
+
+    holding = False
+
+    def __init__(self) -> None:
+        self.now = Counts(0, 0, 0)
+        self.calls: list[str] = []
+
+    def counts(self) -> Counts:
+        return self.now
+
+    def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
+        return encode_status(Status("test", 0, dropped_incoming, dropped_client))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith(("client_", "turn_")):
+            raise AttributeError(name)
+        return lambda *args: self.calls.append(name)
+
+
+class SizingTransport(PausingTransport):
+    """One that tells how much it was given at once."""
+
+    def __init__(self, limit: int = 64 * 1024) -> None:
+        super().__init__(limit)
+        self.sizes: list[int] = []
+
+    def write(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        super().write(data)
+
+
+class EagerTransport(PausingTransport):
+    """One that has its producer go on from within `write`, before it has taken all of it."""
+
+    eager = False
+
+    def write(self, data: bytes) -> None:
+        if self.eager and isinstance(self.producer, MetricsProtocol):
+            self.producer.pauseProducing()
+            self.producer.resumeProducing()
+        super().write(data)
+
+
+class AloneTests(SynchronousTestCase):
+    """A protocol without its factory: each moment of its life can be had by itself."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.exporter = RecordingExporter()
+
+    def protocol(
+        self, transport: PausingTransport, buffer_size: int | None = 10, **more: float
+    ) -> MetricsProtocol:
+        protocol = MetricsProtocol(
+            self.exporter, self.reactor, buffer_size, 5.0, "the client", totals=True, **more
+        )
+        transport.connect(protocol)
+        return protocol
+
+    def joined(self, transport: PausingTransport, **more: int | None) -> MetricsProtocol:
+        """A client that has got its first totals, and has read all."""
+        protocol = self.protocol(transport, **more)
+        self.assertEqual(protocol.asked(), 0)
+        protocol.settle(self.mark())
+        transport.drain()
+        transport.drain()
+        self.assertEqual(transport.written, b"")
+        self.exporter.calls.clear()
+        return protocol
+
+    def stuck(self, **more: int | None) -> tuple[MetricsProtocol, PausingTransport]:
+        """One that reads nothing from now on, with the event "0" before what waits."""
+        transport = PausingTransport(1)
+        protocol = self.joined(transport, **more)
+        protocol.deliver(self.batch([0], 1))
+        self.assertTrue(transport.producer_paused)
+        return protocol, transport
+
+    def batch(self, values: list[int], since: int, name: str = "a") -> Batch:
+        """A batch of events, each of which sets a counter."""
+        key = counter_key(name)
+        frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
+        return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
+
+    def mark(self, *totals: tuple[str, int, int], dropped: int = 0) -> Mark:
+        """A mark with totals: of which series, what, and in which fold they changed last."""
+        incoming = Incoming(self.reactor, None, lambda: False)
+        listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
+        incoming.mark(0)
+        mark = incoming.take().mark
+        assert mark is not None
+        return mark._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
+
+    def values(self, transport: PausingTransport) -> list[tuple[str, float]]:
+        """Read until nothing comes: names and values of the events."""
+        reader = Reader()
+        while data := transport.drain():
+            reader.feed(data)
+        return [(metric.key.name, metric.value) for metric in reader.metrics]
+
+    # What a client that is gone does.
+
+    def test_gone(self) -> None:
+        """
+        The factory may settle with a client that is gone, or finish it: nothing happens, and it
+        is not wanted to be kept.
+        """
+        transport = PausingTransport()
+        protocol = self.joined(transport)
+        protocol.lost(3)
+        protocol.asked()
+        transport.lose()
+        self.exporter.calls.clear()
+        before = protocol.stats()
+        protocol.settle(self.mark(("a", 1, 9)))
+        self.assertEqual(self.exporter.calls, [])
+        self.assertEqual(protocol.stats(), before)
+
+    def test_finishTheGone(self) -> None:
+        transport = PausingTransport()
+        protocol = self.joined(transport)
+        transport.lose()
+        self.patch(transport, "loseConnection", lambda: self.fail("it was closed again"))
+        protocol.finish()
+        self.patch(transport, "unregisterProducer", lambda: self.fail("it was let go of again"))
+        protocol.abort()
+
+    def test_accountOfTheGone(self) -> None:
+        """The account of a client that is gone is closed."""
+        protocol = self.joined(transport := PausingTransport())
+        self.exporter.now = Counts(5, 1, 0)
+        transport.lose()
+        before = protocol.stats()
+        self.exporter.now = Counts(50, 10, 3)
+        self.assertEqual((before.recorded, before.dropped_incoming), (5, 1))
+        self.assertEqual(protocol.stats(), before)
+
+    def test_discarded(self) -> None:
+        """What waited for a client that went is what waited for it and for all."""
+        protocol, transport = self.stuck()
+        protocol.deliver(self.batch([1, 2, 3], 2))
+        self.exporter.now = Counts(6, 0, 2)
+        transport.lose()
+        self.assertEqual(protocol.stats().discarded, 3 + 2)
+
+    def test_goneIsEmpty(self) -> None:
+        """Who keeps a client that is gone, as a report does, does not keep what waited for it."""
+        transport = PausingTransport(1)
+        protocol = self.protocol(transport)
+        protocol.asked()
+        protocol.settle(self.mark(("a", 1, 1)))
+        protocol.owe({None: b"\0"})
+        protocol.deliver(self.batch([1], 2))
+        waiting = (protocol._owed, protocol._totals, protocol._events)
+        self.assertEqual([len(one) for one in waiting], [1, 1, 1])
+        transport.lose()
+        self.assertEqual([len(one) for one in waiting], [0, 0, 0])
+
+    def test_abortBeforeItBegins(self) -> None:
+        """Who is cut off before it has begun, in the handshake of TLS, has no producer."""
+        self.patch(MetricsProtocol, "_begin", lambda this: None)
+        protocol = self.protocol(transport := PausingTransport())
+        self.patch(transport, "unregisterProducer", lambda: self.fail("there was none"))
+        protocol.abort()
+        self.assertTrue(transport.aborted)
+
+    # What is written, and when no more is.
+
+    def test_owedInOrder(self) -> None:
+        """What is owed comes in the order in which it came."""
+        transport = PausingTransport(1)
+        protocol = self.joined(transport)
+        protocol.pauseProducing()
+        for name in "cab":
+            protocol.owe({(MetricKind.COUNTER, name): name.encode()})
+        protocol.resumeProducing()
+        self.assertEqual(transport.written, b"cab")
+
+    def test_waiting(self) -> None:
+        """What waits for a client: here and on the incoming side, from when it has joined."""
+        protocol, transport = self.stuck()
+        protocol.deliver(self.batch([1, 2, 3], 2))
+        self.exporter.now = Counts(6, 0, 2)
+        self.assertEqual(protocol.stats().waiting, 3 + 2)
+        transport.lose()
+        self.assertEqual(protocol.stats().waiting, 0)
+        self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
+
+    def test_firstStatus(self) -> None:
+        """A client that comes has lost nothing."""
+        self.protocol(transport := PausingTransport())
+        reader = Reader()
+        reader.feed(transport.drain())
+        [status] = reader.statuses
+        self.assertEqual((status.dropped_incoming, status.dropped_client), (0, 0))
+
+    def test_nothingAfterAbort(self) -> None:
+        protocol = self.joined(transport := PausingTransport())
+        protocol.abort()
+        protocol.deliver(self.batch([1], 1))
+        self.assertEqual(transport.written, b"")
+        self.assertEqual(protocol.stats().written, 0)
+        self.assertIsNone(transport.producer)
+
+    def test_nothingAfterFinish(self) -> None:
+        protocol = self.joined(transport := PausingTransport())
+        protocol.finish()
+        protocol.deliver(self.batch([1], 1))
+        self.assertEqual(transport.written, b"")
+
+    def test_writtenInChunks(self) -> None:
+        """A batch of several chunks counts once."""
+        protocol = self.joined(transport := PausingTransport(10 * CHUNK))
+        batch = self.batch(list(range(12_000)), 1)
+        self.assertGreater(len(batch.joined), 2 * CHUNK)
+        protocol.deliver(batch)
+        self.assertEqual(protocol.stats().written, 12_000)
+        self.assertEqual(len(self.values(transport)), 12_000)
+
+    def test_sizes(self) -> None:
+        """
+        No more than a chunk and a frame is given to a transport at once, whatever waits: owed
+        frames, totals or events, and what they make together.
+        """
+        frame = 200
+        for owed, totals, events, full in (
+            (700, 0, 0, CHUNK),
+            # Those are encoded while all others wait.
+            (0, 5000, 0, TOTALS),
+            (0, 0, 9000, CHUNK),
+            (300, 1000, 9000, 300 * frame),
+        ):
+            transport = SizingTransport(1)
+            protocol = self.joined(transport, buffer_size=None)
+            protocol.deliver(self.batch([0], 1))
+            protocol.owe({(MetricKind.COUNTER, str(one)): b"o" * frame for one in range(owed)})
+            series = [(f"{one:05}" * 3, 1, 9) for one in range(totals)]
+            protocol._force = True
+            protocol.settle(self.mark(*series))
+            protocol.deliver(self.batch(list(range(events)), 2))
+            transport.sizes.clear()
+            while transport.drain():
+                pass
+            self.assertGreater(sum(transport.sizes), CHUNK)
+            self.assertLessEqual(max(transport.sizes), CHUNK + frame)
+            self.assertGreater(transport.sizes[0], full - frame)
+            self.assertLess(transport.sizes[0], full + frame)
+
+    def test_longEvent(self) -> None:
+        """An event that is longer than a chunk waits like any other, and comes like any other."""
+        protocol, transport = self.stuck()
+        name = "n" * (CHUNK + 1)
+        protocol.deliver(self.batch([1], 2))
+        protocol.deliver(self.batch([2], 3, name))
+        protocol.deliver(self.batch([3], 4))
+        self.assertEqual(self.values(transport), [("a", 0), ("a", 1), (name, 2), ("a", 3)])
+        self.assertEqual(protocol.stats().written, 4)
+
+    def test_resumedFromWithinWrite(self) -> None:
+        """A transport that goes on from within `write` gets all in order."""
+        protocol = self.joined(transport := EagerTransport(10 * CHUNK), buffer_size=None)
+        protocol.pauseProducing()
+        protocol.deliver(self.batch(list(range(9000)), 2))
+        transport.eager = True
+        protocol.resumeProducing()
+        self.assertEqual(self.values(transport), [("a", value) for value in range(9000)])
+
+    def test_deliveredFromWithinWrite(self) -> None:
+        """What is delivered in the middle of a write comes behind what waited before."""
+        protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
+        protocol.pauseProducing()
+        protocol.deliver(self.batch(list(range(9000)), 2))
+        more = [self.batch([9000], 3)]
+        write = transport.write
+
+        def interrupted(data: bytes) -> None:
+            write(data)
+            if more:
+                self.assertFalse(protocol.ready_for_truth(True))
+                protocol.deliver(more.pop())
+
+        self.patch(transport, "write", interrupted)
+        protocol.resumeProducing()
+        self.assertEqual(self.values(transport), [("a", value) for value in range(9001)])
+
+    def test_settledFromWithinWrite(self) -> None:
+        """Totals that come in the middle of a write do not take the place of what waits."""
+        protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
+        protocol.lost(1)
+        protocol.asked()
+        protocol.pauseProducing()
+        protocol.deliver(self.batch(list(range(9000)), 2))
+        marks = [self.mark(("b", 1, 2))]
+        write = transport.write
+
+        def interrupted(data: bytes) -> None:
+            write(data)
+            if marks:
+                protocol.settle(marks.pop())
+
+        self.patch(transport, "write", interrupted)
+        protocol.resumeProducing()
+        self.assertEqual(self.values(transport), [("a", value) for value in range(9000)])
+        self.assertEqual(protocol.stats().dropped, 0)
+        self.assertEqual(protocol.asked(), 1)
+
+    # Making up for what was lost.
+
+    def test_readyForTruth(self) -> None:
+        """Totals wait until all that waits has been handed on; but not for ever."""
+        protocol = self.joined(PausingTransport())
+        protocol.lost(3)
+        self.assertFalse(protocol.ready_for_truth(False))
+        self.assertTrue(protocol.ready_for_truth(True))
+        self.reactor.advance(5)
+        self.assertTrue(protocol.ready_for_truth(False))
+
+    def test_askedForWhat(self) -> None:
+        """From the oldest loss on; and from the oldest event on that may have to be given up."""
+        protocol, _ = self.stuck()
+        self.assertEqual(protocol.asked(), 0)
+        protocol.deliver(self.batch([1], 4))
+        protocol.lost(7)
+        self.assertEqual(protocol.asked(), 4)
+        protocol = self.joined(PausingTransport())
+        protocol.lost(7)
+        protocol.lost(6)
+        protocol.lost(8)
+        self.assertEqual(protocol.asked(), 6)
+
+    def test_lostBeforeItBegan(self) -> None:
+        """A client that has no totals yet gets all, whatever was lost."""
+        protocol = self.protocol(PausingTransport())
+        protocol.lost(7)
+        self.assertEqual(protocol.asked(), 0)
+        protocol.settle(self.mark())
+        protocol.transport.lose()
+
+    def test_status(self) -> None:
+        """With its totals, a client is told what it has lost since it came, and where."""
+        transport = PausingTransport(1)
+        protocol = self.protocol(transport, buffer_size=2)
+        protocol.asked()
+        protocol.settle(self.mark(dropped=2))
+        protocol.deliver(self.batch([1, 2, 3], 1))
+        transport.drain()
+        self.reactor.advance(5)
+        protocol.asked()
+        protocol.settle(self.mark(dropped=5))
+        reader = Reader()
+        while data := transport.drain():
+            reader.feed(data)
+        [status] = reader.statuses
+        self.assertEqual((status.dropped_incoming, status.dropped_client), (3, 1))
+        self.reactor.advance(10)
+        self.assertFalse(protocol.ready_for_truth(False))
+
+    def test_nothingLost(self) -> None:
+        """A client that is asked though nothing is wrong gets everything."""
+        self.assertEqual(self.joined(PausingTransport()).asked(), 0)
+
+    def test_totals(self) -> None:
+        """Those that changed since, with the time of the mark."""
+        protocol = self.joined(transport := PausingTransport())
+        protocol.lost(5)
+        protocol.asked()
+        protocol.settle(self.mark(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
+        reader = Reader()
+        reader.feed(transport.drain())
+        got = [(one.key.name, one.value, one.timestamp_ns) for one in reader.metrics]
+        self.assertEqual(got, [("b", 2, 77), ("c", 3, 77)])
+        self.assertEqual(protocol.stats().repairs, 1)
+        self.reactor.advance(10)
+        protocol.lost(7)
+        self.assertFalse(protocol.ready_for_truth(False))
+
+    def test_behindAgain(self) -> None:
+        """Who has fallen behind since it was asked does not get these totals, but the next."""
+        protocol, transport = self.stuck()
+        protocol.lost(5)
+        protocol.asked()
+        protocol.deliver(self.batch([1], 6))
+        self.exporter.calls.clear()
+        protocol.settle(self.mark(("b", 2, 6)))
+        self.assertEqual(self.exporter.calls, ["client_wants_truth"])
+        self.assertEqual(self.values(transport), [("a", 0), ("a", 1)])
+        self.assertEqual(protocol.asked(), 5)
+
+    def test_forced(self) -> None:
+        """
+        When it is time, totals come in place of the events that wait, which are lost, and said
+        to be.
+        """
+        protocol, transport = self.stuck()
+        protocol.lost(5)
+        protocol.deliver(self.batch([1, 2, 3], 6))
+        with capturedLogs() as logged:
+            self.reactor.advance(5)
+            protocol.asked()
+            protocol.settle(self.mark(("a", 9, 6)))
+            protocol.deliver(self.batch([10], 7))
+            self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
+            transport.lose()
+        stats = protocol.stats()
+        self.assertEqual((stats.dropped, stats.repairs), (3, 1))
+        lines = " ".join(event["log_format"].format(**event) for event in logged)
+        self.assertIn("3", lines)
+        self.assertIn("because client the client is too slow", lines)
+
+    def test_lostBehindTheMark(self) -> None:
+        """What is lost after a mark was made is made up for by the next, in time as well."""
+        protocol, _ = self.stuck()
+        protocol.lost(5)
+        self.reactor.advance(5)
+        protocol.asked()
+        protocol.lost(8)
+        self.exporter.calls.clear()
+        protocol.settle(self.mark(("a", 9, 6)))
+        self.assertEqual(self.exporter.calls, ["client_wants_truth"])
+        self.assertFalse(protocol.ready_for_truth(True))
+        self.reactor.advance(5)
+        self.assertTrue(protocol.ready_for_truth(False))
+        self.assertEqual(protocol.asked(), 8)
+
+    # Ending.
+
+    def test_finishWaits(self) -> None:
+        """A client is not closed before it has what it is owed, nor before its totals."""
+        for totals in ((), (("a", 1, 9),)):
+            transport = PausingTransport(1)
+            protocol = self.joined(transport)
+            protocol.deliver(self.batch([0], 1))
+            protocol.owe({None: b"\x00"})
+            protocol._force = True
+            protocol.settle(self.mark(*totals))
+            protocol.finish()
+            self.assertFalse(transport.disconnecting)
+            self.assertEqual(
+                self.values(transport)[1:], [(name, value) for name, value, _ in totals]
+            )
+            self.assertFalse(transport.connected)
+
+    def test_finishWithTotalsAlone(self) -> None:
+        transport = PausingTransport(1)
+        protocol = self.protocol(transport)
+        protocol.asked()
+        protocol.settle(self.mark(("a", 1, 9)))
+        protocol.finish()
+        self.assertFalse(transport.disconnecting)
+        self.assertEqual(self.values(transport), [("a", 1)])
+        self.assertFalse(transport.connected)
+
+    def test_finishWaitsForTotals(self) -> None:
+        """Nor while the totals that it needs are on their way."""
+        protocol = self.joined(transport := PausingTransport())
+        protocol.lost(5)
+        protocol.finish()
+        self.assertFalse(transport.disconnecting)
+        protocol.asked()
+        protocol.finish()
+        self.assertFalse(transport.disconnecting)
+        protocol.settle(self.mark(("a", 1, 9)))
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(self.values(transport), [("a", 1)])
+
+    def test_overTcp(self) -> None:
+        """Over TCP, nothing is held back to be put together with what comes later."""
+        said: list[object] = []
+        self.patch(protocol_module, "is_over_tcp", lambda transport: True)
+        self.patch(protocol_module, "probe_when_idle", lambda *args: said.append(args[1:]))
+        self.patch(protocol_module, "limit_unacknowledged", lambda *args: said.append(args[1:]))
+
+        class TcpTransport(PausingTransport):
+            setTcpNoDelay = staticmethod(said.append)
+
+        transport = TcpTransport()
+        self.protocol(transport, dead_after=3)
+        self.assertEqual(said, [True, (MetricsProtocol.keepalive,), (3,)])
+
+    def test_pausedTwice(self) -> None:
+        """A transport may say twice that it has enough, and once that it has not."""
+        protocol = self.joined(transport := PausingTransport(), dead_after=3)
+        protocol.pauseProducing()
+        protocol.pauseProducing()
+        protocol.resumeProducing()
+        self.reactor.advance(10)
+        self.assertFalse(transport.aborted)

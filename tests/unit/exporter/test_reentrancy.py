@@ -1,0 +1,582 @@
+"""
+What a finalizer or a signal handler does that records in the middle of something else, or raises
+there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+
+from tests.reader import FakeClient, truth
+from tests.unit.exporter.test_factory_details import DetailTestCase
+from tests.unit.exporter.test_ingest import IncomingTestCase
+from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, decode
+from txmetrics_tcp._exporter import ingest
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ingest import BATCH, MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
+from txmetrics_tcp._instruments.recorder import Counter
+
+
+class InterruptedSeries(dict[StreamedSeries, None]):
+    """The retained series; something happens once, behind the first that is looked at."""
+
+    act: Callable[[], object] | None = None
+
+    def __iter__(self) -> Iterator[StreamedSeries]:
+        for series in super().__iter__():
+            yield series
+            act, self.act = self.act, None
+            if act is not None:
+                act()
+
+
+class InterruptedIncomingTests(IncomingTestCase):
+    """Whatever is interrupted by who records, nobody folds in its middle."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.counters: list[Counter] = []
+        self.retained = InterruptedSeries()
+
+    def prepare(self, idle_after: float | None = None) -> Incoming:
+        """Two counters that are retained; when they are next looked at, `record` is called."""
+        totals = Totals(idle_after=idle_after)
+        incoming = self.incoming(totals=totals)
+        self.counters = [self.counter(incoming, name) for name in "ab"]
+        for counter in self.counters:
+            counter.increment()
+        self.take_all(incoming)
+        self.counters += [self.counter(incoming, name) for name in "cde"]
+        self.retained = totals._retained = InterruptedSeries(totals._retained)
+        self.retained.act = self.record
+        return incoming
+
+    def record(self) -> None:
+        """So much that it is for who records to fold: also of series that are new."""
+        for _ in range(20):
+            for counter in self.counters:
+                counter.increment()
+
+    def test_mark(self) -> None:
+        """Totals of a mark, and the events that come behind it, add up to the truth."""
+        incoming = self.prepare()
+        incoming.mark(0)
+        found: dict[Key, float] = {}
+        marks = 0
+        while incoming.more():
+            taken = incoming.take()
+            if taken.batch is not None:
+                for event in decode(taken.batch.joined):
+                    assert isinstance(event, Metric)
+                    self.assertIs(event.operation, Operation.INCREMENT_COUNTER)
+                    found[event.key] = found.get(event.key, 0) + event.value
+            if taken.mark is not None:
+                marks += 1
+                found = {series.key: total for series, total, _epoch in taken.mark.totals}
+        self.assertEqual(marks, 1)
+        self.assertEqual(found, incoming.snapshot())
+        self.assertEqual(sorted(found.values()), [20] * 3 + [21] * 2)
+
+    def test_snapshot(self) -> None:
+        """What happens in its middle is in it as a whole."""
+        incoming = self.prepare()
+        snapshot = incoming.snapshot()
+        self.assertEqual(sorted(snapshot.values()), [20] * 3 + [21] * 2)
+        self.assertEqual(incoming.snapshot(), snapshot)
+
+    def test_forgetIdle(self) -> None:
+        """A series that changes while it is forgotten is there again."""
+        incoming = self.prepare(idle_after=2)
+        incoming.forget_idle(0)
+        incoming.forget_idle(10)
+        self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
+        self.take_all(incoming)
+        self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
+
+    def test_stopStreaming(self) -> None:
+        incoming = self.prepare()
+        self.retained.act = None
+        do_not_wake = Incoming.do_not_wake
+        folded: list[int] = []
+
+        def interrupted(this: Incoming) -> None:
+            self.patch(Incoming, "do_not_wake", do_not_wake)
+            before = this.counts().recorded
+            self.record()
+            folded.append(this.counts().recorded - before)
+            do_not_wake(this)
+
+        self.patch(Incoming, "do_not_wake", interrupted)
+        incoming.stop_streaming()
+        self.assertEqual(folded, [0])
+        self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
+
+    def test_startStreamingRaises(self) -> None:
+        """A signal handler that raises while the first client comes: folding goes on."""
+        incoming = self.incoming(totals=Totals(), streaming=False)
+        counter = self.counter(incoming)
+        counter.increment()
+        first_in_fold = Incoming._first_in_fold
+
+        def interrupted(this: Incoming, *args: Any) -> object:
+            raise KeyboardInterrupt
+
+        self.patch(Incoming, "_first_in_fold", interrupted)
+        with self.assertRaises(KeyboardInterrupt):
+            incoming.start_streaming()
+        self.patch(Incoming, "_first_in_fold", first_in_fold)
+        for _ in range(100):
+            counter.increment()
+            self.assertLessEqual(len(incoming.log), 10)
+        incoming.start_streaming()
+        counter.increment(7)
+        self.assertEqual(self.take_all(incoming), [7])
+
+    def test_waitingHeals(self) -> None:
+        """
+        A signal handler that raises where it leaves a batch uncounted: marks are handed over all
+        the same, and once nothing waits, none is said to.
+        """
+
+        class Raising(deque[Any]):
+            armed = True
+
+            def append(self, one: object) -> None:
+                super().append(one)
+                if self.armed:
+                    self.armed = False
+                    raise KeyboardInterrupt
+
+        incoming = self.incoming(totals=Totals())
+        incoming._ready = Raising()
+        counter = self.counter(incoming)
+        with self.assertRaises(KeyboardInterrupt):
+            for _ in range(20):
+                counter.increment()
+        for _ in range(3):
+            for _ in range(4):
+                counter.increment()
+            incoming.mark(0)
+            marks = 0
+            for _ in range(10):
+                marks += incoming.take().mark is not None
+            self.assertEqual(marks, 1)
+            self.assertFalse(incoming.more())
+            self.assertEqual(incoming.counts().waiting, 0)
+
+
+class OtherThreadTests(IncomingTestCase):
+    """What a thread waits for while another folds, which may itself wait for that thread."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # It is not waited for long; here, hardly at all.
+        self.patch(ingest, "WAITS", 2)
+
+    def while_held(
+        self,
+        incoming: Incoming,
+        act: Callable[[], object],
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Something comes to its end in a thread while another folds, or holds a lock."""
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock or incoming._held():
+                held.set()
+                release.wait(60)
+
+        holder = threading.Thread(target=hold)
+        actor = threading.Thread(target=act, daemon=True)
+        holder.start()
+        held.wait(60)
+        try:
+            actor.start()
+            actor.join(20)
+            self.assertFalse(actor.is_alive())
+        finally:
+            release.set()
+            holder.join(60)
+            actor.join(60)
+
+    def test_farOverTheSlack(self) -> None:
+        """Who records a lot does not wait for ever, and what it recorded is there."""
+        incoming = self.incoming(None, Totals())
+        counter = self.counter(incoming)
+
+        def record() -> None:
+            for _ in range(4 * MAX_SLACK + 3):
+                counter.increment()
+
+        self.while_held(incoming, record)
+        self.assertEqual(len(self.take_all(incoming)), 4 * MAX_SLACK + 3)
+
+    def handler(self, counter: Counter) -> Callable[..., None]:
+        """A signal handler that records, and is called 200 times at most: C{self.handled}."""
+        self.depth = self.deepest = self.handled = 0
+
+        def signalled(*_: object) -> None:
+            if self.handled == 200:
+                return
+            self.handled += 1
+            self.depth += 1
+            self.deepest = max(self.deepest, self.depth)
+            counter.increment()
+            self.depth -= 1
+
+        return signalled
+
+    def test_signalsWhileLocked(self) -> None:
+        """
+        However many signals come while a thread waits for the lock, with a handler that records:
+        no two of them stand on one another.
+        """
+        incoming = self.incoming(None, Totals())
+        counter = self.counter(incoming)
+        signalled = self.handler(counter)
+
+        class Interrupted:
+            """A lock that is free after many signals."""
+
+            def __enter__(self) -> None:
+                for _ in range(10):
+                    signalled()
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        incoming._lock = Interrupted()  # type: ignore[assignment]
+        for _ in range(MAX_SLACK + 1):
+            counter.increment()
+        self.assertEqual((self.handled, self.deepest), (10, 1))
+        self.assertEqual(incoming.counts().recorded, BATCH)
+
+    def test_signalsWhileFolding(self) -> None:
+        """The same while a thread waits for the fold of another, which takes too long."""
+        incoming = self.incoming(None, Totals())
+        counter = self.counter(incoming)
+        self.patch(ingest, "WAITS", 5)
+        self.patch(ingest, "time", SimpleNamespace(sleep=self.handler(counter)))
+        incoming._folder = -1
+        for _ in range(4 * MAX_SLACK + 1):
+            counter.increment()
+        self.assertEqual((self.handled, self.deepest), (5, 1))
+        # And then the next may wait again.
+        counter.increment()
+        self.assertEqual((self.handled, self.deepest), (10, 1))
+
+    def test_series(self) -> None:
+        """Who asks for a series, and lets go of it, does not wait for a fold."""
+        incoming = self.incoming(totals=Totals())
+        key = Key(MetricKind.COUNTER, "c")
+
+        def ask() -> None:
+            incoming.series(key)
+
+        self.while_held(incoming, ask)
+        self.assertEqual(len(incoming._series), 0)
+
+    def test_forgottenAtTheEnd(self) -> None:
+        """Who lets go of a series when threads are no more does not wait for what they held."""
+        incoming = self.incoming(totals=Totals())
+        series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
+        self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))
+        self.while_held(incoming, series.clear, incoming._series_lock)
+
+
+class RepeatedTests(IncomingTestCase):
+    def test_manyAtOnce(self) -> None:
+        """However often a sample counts, and however much has room, a fold is of one batch."""
+        for buffer_size in (100_000, 10_000, None):
+            incoming = self.incoming(buffer_size)
+            key = Key(MetricKind.HISTOGRAM, "h")
+            histogram = Histogram(key, incoming.series(key))
+            histogram.record_many(-1, 5 * BATCH + 7)
+            for number in range(MAX_SLACK + 5):
+                histogram.record(number)
+            values: list[object] = []
+            while incoming.more():
+                found = self.take(incoming)
+                self.assertLessEqual(len(found), BATCH)
+                values += found
+            expected = [-1] * (5 * BATCH + 7) + list(range(MAX_SLACK + 5))
+            self.assertEqual(values, expected)
+            self.assertEqual(incoming.counts(), (len(expected), 0, 0))
+
+
+class SnapshotTests(IncomingTestCase):
+    def test_noRoom(self) -> None:
+        """A snapshot has no more series than are retained, wherever their events are."""
+        for streaming in (False, True):
+            totals = Totals(max_series=2)
+            incoming = self.incoming(None, totals, streaming=streaming)
+            counters = [self.counter(incoming, name) for name in "abc"]
+            counters[0].increment()
+            if streaming:
+                self.take_all(incoming)
+            for _ in range(3):
+                for counter in counters:
+                    counter.increment()
+            before = incoming.snapshot()
+            self.assertEqual({key.name: total for key, total in before.items()}, {"a": 4, "b": 3})
+            incoming.start_streaming()
+            self.take_all(incoming)
+            self.assertEqual(incoming.snapshot(), before)
+
+
+class InterruptedTransportTests(DetailTestCase):
+    """
+    A record on the reactor thread that interrupts a transport: what is written there would be
+    lost, since the transport goes on with what it had read before.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor_thread = True
+
+    def test_keptUntilTheNextTurn(self) -> None:
+        factory = self.factory(None)
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        written: list[bytes] = []
+
+        def act() -> None:
+            factory.recorder.describe_histogram("h", "seconds")
+            for number in range(2 * MAX_SLACK):
+                histogram.record(number)
+            written.append(client.transport.written)
+
+        for within in (in_descriptor, in_tls):
+            client.reader.events.clear()
+            self.reactor.settle()
+            within(act)
+            self.assertEqual(written.pop(), b"")
+            self.assertEqual(client.transport.written, b"")
+            # The next turn.
+            self.reactor.drain()
+            client.read()
+            self.assertEqual(len(client.reader.metadata), 1)
+            self.assertIs(client.reader.events[0], client.reader.metadata[0])
+            values = client.reader.values("h")
+            self.assertGreater(len(values), MAX_SLACK)
+            client.read_all(self.reactor)
+            self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK)))
+        stats = client.protocol.stats()
+        self.assertEqual((stats.written, stats.waiting, stats.dropped), (4 * MAX_SLACK, 0, 0))
+
+    def test_order(self) -> None:
+        """What is delivered at once before that turn comes behind what was kept."""
+        factory = self.factory(None)
+        client = FakeClient(factory)
+        self.reactor.settle()
+        histogram = factory.recorder.histogram("h")
+
+        def act() -> None:
+            for number in range(MAX_SLACK + 1):
+                histogram.record(number)
+
+        in_descriptor(act)
+        self.assertEqual(client.transport.written, b"")
+        for number in range(MAX_SLACK + 1, 2 * MAX_SLACK + 2):
+            histogram.record(number)
+        # In the same turn: nothing was interrupted this time.
+        client.read()
+        values = client.reader.values("h")
+        self.assertEqual(values, list(range(len(values))))
+        self.assertGreater(len(values), MAX_SLACK + 1)
+        client.read_all(self.reactor)
+        self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK + 2)))
+
+    def test_interruptedItself(self) -> None:
+        """A record that interrupts the one that interrupts does not end the holding."""
+        factory = self.factory(None)
+        client = FakeClient(factory)
+        self.reactor.settle()
+        histogram = factory.recorder.histogram("h")
+        call_from_thread = self.reactor.callFromThread
+        interrupted: list[int] = []
+
+        def call(*args: Any) -> None:
+            if factory.holding and not interrupted:
+                interrupted.append(1)
+                histogram.record(MAX_SLACK + 1)
+            call_from_thread(*args)
+
+        def act() -> None:
+            for number in range(MAX_SLACK + 1):
+                histogram.record(number)
+            self.assertEqual(client.transport.written, b"")
+
+        self.patch(self.reactor, "callFromThread", call)
+        in_descriptor(act)
+        self.assertEqual(interrupted, [1])
+        self.assertFalse(factory.holding)
+        client.read_all(self.reactor)
+        self.assertEqual(client.reader.values("h"), list(range(MAX_SLACK + 2)))
+
+    def test_markMeanwhile(self) -> None:
+        """Totals that come to a client that keeps something wait for another time."""
+        factory = self.factory(10)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+
+        def act() -> None:
+            # One more than is kept, and so totals are due; and as many again.
+            for _ in range(22):
+                factory.recorder.counter("c").increment()
+
+        in_descriptor(act)
+        self.assertEqual(client.transport.written, b"")
+        self.assertEqual(client.protocol.stats().waiting, 10)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        stats = client.protocol.stats()
+        self.assertEqual((stats.recorded, stats.written, stats.dropped), (22, 21, 1))
+
+    def test_inNoTransport(self) -> None:
+        """Else, who records on the reactor thread has it delivered on the spot."""
+        factory = self.factory(10)
+        client = FakeClient(factory)
+        self.reactor.settle()
+        for _ in range(11):
+            factory.recorder.counter("c").increment()
+        self.assertFalse(factory.holding)
+        self.assertGreater(len(client.transport.written), 0)
+
+    def test_inResume(self) -> None:
+        """
+        A client is being sent what waits: what is recorded in the middle of that waits, or is
+        dropped and counted.
+        """
+        for totals in (False, True):
+            factory = self.factory(4, totals=totals)
+            client = FakeClient(factory, limit=0)
+            client.read_all(self.reactor)
+            counter = factory.recorder.counter("c")
+            numbers = iter(range(1, 100))
+
+            def record(
+                count: int, counter: Counter = counter, numbers: Iterator[int] = numbers
+            ) -> None:
+                for _ in range(count):
+                    counter.absolute(next(numbers))
+
+            client.protocol.pauseProducing()
+            record(4)
+            self.reactor.settle()
+            self.assertEqual(client.protocol.stats().waiting, 4)
+            chunk = Batch.chunk
+            interrupted: list[int] = []
+
+            def interrupt(
+                this: Batch,
+                *args: int,
+                chunk: Any = chunk,
+                interrupted: list[int] = interrupted,
+                record: Callable[[int], None] = record,
+            ) -> object:
+                found = chunk(this, *args)
+                if not interrupted:
+                    interrupted.append(1)
+                    record(5)
+                return found
+
+            patch = self.patch(Batch, "chunk", interrupt)
+            client.protocol.resumeProducing()
+            patch.restore()
+            self.assertEqual(interrupted, [1])
+            reader = client.read_all(self.reactor)
+            stats = client.protocol.stats()
+            self.assertEqual(stats.recorded, 9)
+            self.assertEqual((stats.dropped, stats.dropped_incoming), (0, 1))
+            self.assertEqual((stats.written, stats.waiting), (8, 0))
+            self.assertEqual(reader.values("c"), [1, 2, 3, 4, 5, 6, 7, 8] + ([9] if totals else []))
+            record(1)
+            self.assertEqual(client.read_all(self.reactor).values("c")[-1], 10)
+
+
+class RepairTests(DetailTestCase):
+    def test_stallsWhereItIsForced(self) -> None:
+        """
+        A client that keeps up when it is asked, and stalls on what waits before the mark, has what
+        is given up for it made up for.
+        """
+        factory = self.factory(4096, repair_interval=1)
+        client = FakeClient(factory, limit=10**9)
+        hot, single = (factory.recorder.counter(name) for name in ("hot", "single"))
+        client.read_all(self.reactor)
+        for _ in range(3 * (MAX_SLACK + 1)):
+            hot.increment()
+        # In a fold that finds room; later ones do not.
+        single.increment(7)
+        for _ in range(5 * (MAX_SLACK + 1)):
+            hot.increment()
+        self.reactor.drain()
+        self.assertGreater(client.protocol.stats().dropped_incoming, 0)
+        self.reactor.advance(1)
+        while client.protocol._asked_since is None:
+            self.assertTrue(factory.incoming.more())
+            self.reactor.drain()
+        self.assertEqual(len(client.protocol._events), 0)
+        client.transport.limit = 0
+        while client.protocol._asked_since is not None:
+            self.reactor.drain()
+        self.assertGreater(client.protocol.stats().dropped, 0)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.reader.totals[single.key], 7)
+
+    def test_askedAgain(self) -> None:
+        """A signal handler that raises while a mark is made: there will be another."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(100):
+            counter.increment()
+        mark = Incoming.mark
+
+        def interrupted(this: Incoming, since: int) -> None:
+            raise KeyboardInterrupt
+
+        self.patch(Incoming, "mark", interrupted)
+        with self.assertRaises(KeyboardInterrupt):
+            self.reactor.settle()
+        self.patch(Incoming, "mark", mark)
+        counter.increment()
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.protocol.stats().repairs, 1)
+
+
+def in_descriptor(act: Callable[[], object]) -> None:
+    """Do something in the middle of a transport's method."""
+
+    class Descriptor(FileDescriptor):
+        connected = 1
+        dataBuffer = b"data"
+
+        def writeSomeData(self, data: bytes) -> int:
+            act()
+            return len(data)
+
+        def stopWriting(self) -> None:
+            pass
+
+    Descriptor(reactor=object()).doWrite()  # type: ignore[arg-type]
+
+
+def in_tls(act: Callable[[], object]) -> None:
+    """The same in a function that looks as if it were of the module that has TLS."""
+
+    def write() -> None:
+        act()
+
+    there = {"__name__": "twisted.protocols.tls"}
+    FunctionType(write.__code__, there, closure=write.__closure__)()

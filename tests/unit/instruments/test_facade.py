@@ -1,0 +1,293 @@
+"""
+The current recorder, and handles that come before it.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmetrics_tcp
+from tests.unit.instruments.test_recorder import ListRecorder
+from txmetrics_tcp import (
+    Counter,
+    FanoutRecorder,
+    Key,
+    Metadata,
+    MetricKind,
+    NoopRecorder,
+    Operation,
+    PrefixRecorder,
+    RecorderInstalledError,
+    Series,
+    counter,
+    current_recorder,
+    describe_counter,
+    describe_gauge,
+    describe_histogram,
+    gauge,
+    histogram,
+    set_global_recorder,
+)
+from txmetrics_tcp._instruments import facade
+
+
+class FacadeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        # A program has one global recorder for its whole life; a test has its own.
+        self.patch(facade, "_program", facade._Program())
+        self.recorder = ListRecorder()
+
+    def test_handlesFromBefore(self) -> None:
+        """A handle made at import time begins to work when a recorder is installed."""
+        early = counter("early", a="b"), gauge("early"), histogram("early")
+        early[0].increment()
+        set_global_recorder(self.recorder)
+        self.assertEqual(self.recorder.take(), [])
+        early[0].increment(2)
+        early[1].set(3)
+        early[2].record(4)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("early [a = b]", Operation.INCREMENT_COUNTER, 2),
+                ("early", Operation.SET_GAUGE, 3.0),
+                ("early", Operation.RECORD_HISTOGRAM, 4.0),
+            ],
+        )
+
+    def test_checkedBeforeInstalled(self) -> None:
+        with self.assertRaisesRegex(ValueError, "counter 'early': increment by -1"):
+            counter("early").increment(-1)
+
+    def test_descriptionsFromBefore(self) -> None:
+        describe_counter("c", "bytes", "x")
+        describe_gauge("g", "seconds")
+        describe_histogram("h")
+        set_global_recorder(self.recorder)
+        describe_counter("late")
+        self.assertEqual(
+            self.recorder.described,
+            [
+                Metadata(MetricKind.COUNTER, "c", "bytes", "x"),
+                Metadata(MetricKind.GAUGE, "g", "seconds"),
+                Metadata(MetricKind.HISTOGRAM, "h"),
+                Metadata(MetricKind.COUNTER, "late"),
+            ],
+        )
+
+    def test_handlesFromAfter(self) -> None:
+        set_global_recorder(self.recorder)
+        counter("late").increment()
+        gauge("late").set(1)
+        histogram("late").record(1)
+        self.assertEqual(len(self.recorder.take()), 3)
+        self.assertIs(current_recorder(), self.recorder)
+
+    def test_onlyOnce(self) -> None:
+        """A second recorder is an error that says what is installed; the first stays."""
+        set_global_recorder(self.recorder)
+        with self.assertRaisesRegex(RecorderInstalledError, "ListRecorder object"):
+            set_global_recorder(ListRecorder())
+        counter("c").increment()
+        self.assertEqual(len(self.recorder.take()), 1)
+
+    def test_takenBack(self) -> None:
+        """What could not start leaves everything as it was, for another that can."""
+        early = counter("early")
+        set_global_recorder(self.recorder)
+        facade.unset_global_recorder(self.recorder)
+        early.increment()
+        self.assertEqual(self.recorder.take(), [])
+        another = ListRecorder()
+        set_global_recorder(another)
+        early.increment()
+        self.assertEqual(len(another.take()), 1)
+
+    def test_takenBackByAnother(self) -> None:
+        set_global_recorder(self.recorder)
+        facade.unset_global_recorder(ListRecorder())
+        self.assertIs(current_recorder(), self.recorder)
+
+    def test_forgottenHandles(self) -> None:
+        """Handles that nobody keeps are not kept for a recorder that may never come."""
+        gone = weakref.ref(counter("gone", i="first"))
+        for i in range(5000):
+            counter("gone", i=i)
+        gc.collect()
+        self.assertIsNone(gone())
+
+    def test_refusedByTheRecorder(self) -> None:
+        """A recorder that cannot take what is there is not installed, and nothing has changed."""
+        early = counter("early"), counter("x" * 60_000)
+        with self.assertRaisesRegex(ValueError, "must not exceed"):
+            set_global_recorder(PrefixRecorder(self.recorder, "y" * 10_000))
+        early[0].increment()
+        self.assertEqual(self.recorder.take(), [])
+        set_global_recorder(self.recorder)
+        early[0].increment()
+        self.assertEqual(len(self.recorder.take()), 1)
+
+    def test_childInstallsItsOwn(self) -> None:
+        """A process that was forked may have another recorder than its parent."""
+        set_global_recorder(self.recorder)
+        early = counter("early")
+        self.patch(os, "getpid", lambda: -1)
+        own = ListRecorder()
+        set_global_recorder(own)
+        early.increment()
+        self.assertEqual((len(self.recorder.take()), len(own.take())), (0, 1))
+        self.assertRaises(RecorderInstalledError, set_global_recorder, ListRecorder())
+
+    def test_madeWhileInstalling(self) -> None:
+        """
+        A handle that is made in the middle of installing, by a finalizer for example, is not
+        left behind.
+        """
+        made: list[Counter] = []
+
+        class Nested(ListRecorder):
+            def attach(self, key: Key) -> Series:
+                if key.name != "nested":
+                    made.append(counter("nested"))
+                return super().attach(key)
+
+        early = counter("early")
+        recorder = Nested()
+        set_global_recorder(recorder)
+        early.increment()
+        made[0].increment()
+        self.assertEqual([name for name, _, _ in recorder.take()], ["early", "nested"])
+
+    def test_installedWhileMaking(self) -> None:
+        """A handle in the making gets to a recorder that is installed meanwhile."""
+        program = facade._program
+        another = ListRecorder()
+
+        class Installing(NoopRecorder):
+            def attach(self, key: Key) -> Series:
+                series = super().attach(key)
+                if program._installed is None:
+                    set_global_recorder(another)
+                return series
+
+        program._behind = program._nobody = Installing()
+        made = counter("made")
+        made.increment()
+        self.assertEqual(another.take(), [("made", Operation.INCREMENT_COUNTER, 1)])
+
+    def test_threadsMakeHandlesWhileInstalling(self) -> None:
+        """No handle is left behind, whenever it was made."""
+        stop = threading.Event()
+        made: list[list[Counter]] = [[], []]
+
+        def make(handles: list[Counter]) -> None:
+            while not stop.is_set() and len(handles) < 20_000:
+                handles.append(counter("c", i=len(handles), t=id(handles)))
+
+        threads = [threading.Thread(target=make, args=(handles,)) for handles in made]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            set_global_recorder(self.recorder)
+            facade.unset_global_recorder(self.recorder)
+        set_global_recorder(self.recorder)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(
+            {handle._series.sink for handles in made for handle in handles}, {self.recorder.sink}
+        )
+
+    def test_layersFromBefore(self) -> None:
+        """Layers over what is current follow to who is installed later, and back again."""
+        prefixed = PrefixRecorder(current_recorder(), "db_")
+        both = FanoutRecorder(prefixed, current_recorder())
+        early, twice = prefixed.counter("early"), both.counter("twice")
+        prefixed.describe_counter("early")
+        early.increment()
+        set_global_recorder(self.recorder)
+        early.increment(2)
+        twice.increment(3)
+        self.assertEqual(
+            self.recorder.take(),
+            [
+                ("db_early", Operation.INCREMENT_COUNTER, 2),
+                ("db_twice", Operation.INCREMENT_COUNTER, 3),
+                ("twice", Operation.INCREMENT_COUNTER, 3),
+            ],
+        )
+        self.assertEqual(self.recorder.described, [Metadata(MetricKind.COUNTER, "db_early")])
+        facade.unset_global_recorder(self.recorder)
+        early.increment()
+        self.assertEqual(self.recorder.take(), [])
+
+    def test_labels(self) -> None:
+        """Refined handles follow as others do."""
+        early = counter("c", a=1).labels(b=2)
+        set_global_recorder(self.recorder)
+        early.increment()
+        self.assertEqual(
+            self.recorder.take(), [("c [a = 1, b = 2]", Operation.INCREMENT_COUNTER, 1)]
+        )
+        self.assertIs(counter("c", a=1, b=2), early)
+
+    def test_repr(self) -> None:
+        self.assertIn("none yet", repr(current_recorder()))
+
+
+class PublicNamesTests(SynchronousTestCase):
+    def test_pinned(self) -> None:
+        """The public names change on purpose only."""
+        self.assertEqual(
+            sorted(txmetrics_tcp.__all__, key=str.lower),
+            sorted(PUBLIC, key=str.lower),
+        )
+        for name in PUBLIC:
+            self.assertTrue(hasattr(txmetrics_tcp, name), name)
+        self.assertEqual(set(PUBLIC) - set(dir(txmetrics_tcp)), set())
+
+    def test_unknown(self) -> None:
+        self.assertFalse(hasattr(txmetrics_tcp, "nothing"))
+
+    def test_star(self) -> None:
+        names: dict[str, object] = {}
+        exec("from txmetrics_tcp import *", names)
+        self.assertEqual(set(PUBLIC) - set(names), set())
+
+    def test_recordingImportsNoTwisted(self) -> None:
+        """A library that only records costs its users next to nothing at import."""
+        script = (
+            "import sys; from txmetrics_tcp import counter, local_recorder, describe_gauge;"
+            "counter('c').increment();"
+            "print([name for name in sys.modules if name.split('.')[0] in"
+            " ('twisted', 'google', 'zope', 'asyncio')])"
+        )
+        output = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(output.stdout.strip(), "[]")
+
+
+PUBLIC = """
+    ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
+    Event EventStream FanoutRecorder FilterRecorder Gauge Histogram Key LabelsRecorder ListenError
+    MAX_FRAME Metadata Metric MetricKind MetricsClientFactory MetricsClientProtocol
+    MetricsClientService MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation
+    PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
+    Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
+    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
+    encode_metric gauge histogram local_recorder set_global_recorder
+    RecordingError RecordingReader RecordingWriter
+    Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
+    tls_endpoint
+""".split()  # noqa: SIM905 - a list would take a line for each

@@ -1,0 +1,409 @@
+"""
+What measures blocks and functions.
+"""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.instruments.test_recorder import ListRecorder
+from txmetrics_tcp import Operation
+from txmetrics_tcp._instruments.timers import _nested
+
+
+class MeasureTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.recorder = ListRecorder()
+        self.clock = Clock()
+        self.histogram = self.recorder.histogram("latency")
+        self.gauge = self.recorder.gauge("in_progress")
+        self.counter = self.recorder.counter("errors")
+        self.timed = self.histogram.time(self.clock.seconds)
+
+    def values(self) -> list[object]:
+        return [value for _key, _operation, value in self.recorder.take()]
+
+
+class Boom(Exception):
+    pass
+
+
+class TimeTests(MeasureTestCase):
+    def test_block(self) -> None:
+        with self.timed as target:
+            self.clock.advance(2)
+        self.assertIsNone(target)
+        self.assertEqual(self.recorder.take(), [("latency", Operation.RECORD_HISTOGRAM, 2.0)])
+
+    def test_blockThatFails(self) -> None:
+        with self.assertRaises(Boom), self.timed:
+            self.clock.advance(2)
+            raise Boom
+        self.assertEqual(self.values(), [2.0])
+
+    def test_nested(self) -> None:
+        """The same object may be entered again, as in a function that calls itself."""
+        with self.timed:
+            self.clock.advance(1)
+            with self.timed:
+                self.clock.advance(2)
+                with self.timed:
+                    self.clock.advance(4)
+            self.clock.advance(8)
+        self.assertEqual(self.values(), [4.0, 6.0, 15.0])
+        self.assertIsNone(_nested.get())
+
+    def test_twoTimersCrossed(self) -> None:
+        """Different objects need not be left in the reverse order."""
+        other = self.histogram.time(self.clock.seconds)
+        for timer in (self.timed, other, self.timed, other):
+            timer.__enter__()
+            self.clock.advance(1)
+        self.timed.__exit__(None, None, None)
+        self.clock.advance(10)
+        other.__exit__(None, None, None)
+        self.timed.__exit__(None, None, None)
+        other.__exit__(None, None, None)
+        self.assertEqual(self.values(), [2.0, 11.0, 14.0, 13.0])
+        self.assertIsNone(_nested.get())
+
+    def test_threads(self) -> None:
+        """Threads that share one object do not mix up their times."""
+        inside, leave = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with self.timed:
+                inside.set()
+                leave.wait(60)
+
+        thread = threading.Thread(target=other)
+        with self.timed:
+            self.clock.advance(1)
+            thread.start()
+            inside.wait(60)
+            self.clock.advance(1)
+        leave.set()
+        thread.join()
+        self.assertEqual(self.values(), [2.0, 1.0])
+
+    def test_tasks(self) -> None:
+        """Nor do tasks of asyncio, whose blocks overlap in one thread."""
+
+        async def main() -> None:
+            events = [asyncio.Event() for _ in range(3)]
+
+            async def work(event: asyncio.Event) -> None:
+                with self.timed:
+                    await event.wait()
+
+            tasks = []
+            for event in events:
+                tasks.append(asyncio.ensure_future(work(event)))
+                await asyncio.sleep(0)
+                self.clock.advance(1)
+            for event, task in zip(events, tasks, strict=True):
+                event.set()
+                await task
+                self.clock.advance(10)
+
+        asyncio.run(main())
+        self.assertEqual(self.values(), [3.0, 12.0, 21.0])
+
+    def test_inheritedContext(self) -> None:
+        """What an outer task has entered is not taken for one's own."""
+        self.timed.__enter__()
+        self.clock.advance(1)
+        self.timed.__enter__()
+        inner = contextvars.copy_context()
+        # Another context leaves the first one, whose place is free then.
+        contextvars.Context().run(self.timed.__exit__, None, None, None)
+        self.clock.advance(1)
+
+        def in_task() -> None:
+            with self.timed:
+                self.clock.advance(5)
+
+        inner.run(in_task)
+        self.timed.__exit__(None, None, None)
+        self.assertEqual(self.values(), [1.0, 5.0, 6.0])
+
+    def test_anotherContext(self) -> None:
+        """A block of a generator may end in another context than it began in."""
+
+        def generate() -> Iterator[None]:
+            with self.timed:
+                yield
+
+        generator = generate()
+        contextvars.copy_context().run(next, generator)
+        self.clock.advance(3)
+        contextvars.copy_context().run(next, generator, None)
+        self.assertEqual(self.values(), [3.0])
+
+    def test_realTime(self) -> None:
+        with self.histogram.time():
+            pass
+        [value] = self.values()
+        assert isinstance(value, float)
+        self.assertTrue(0 <= value < 5, value)
+
+    def test_repr(self) -> None:
+        self.assertEqual(repr(self.histogram.time()), "<<Histogram latency>.time()>")
+        self.assertEqual(
+            repr(self.gauge.track_inprogress()), "<<Gauge in_progress>.track_inprogress()>"
+        )
+        self.assertEqual(
+            repr(self.counter.count_exceptions()), "<<Counter errors>.count_exceptions()>"
+        )
+
+
+class InProgressTests(MeasureTestCase):
+    def test_block(self) -> None:
+        tracked = self.gauge.track_inprogress()
+        with self.assertRaises(Boom), tracked:
+            with tracked:
+                pass
+            raise Boom
+        up, down = Operation.INCREMENT_GAUGE, Operation.DECREMENT_GAUGE
+        self.assertEqual(
+            self.recorder.take(), [("in_progress", act, 1.0) for act in (up, up, down, down)]
+        )
+
+
+class CountExceptionsTests(MeasureTestCase):
+    def raises(self, exception: type[BaseException], *which: Any) -> int:
+        """How many exceptions are counted of one that leaves a block."""
+        try:
+            with self.counter.count_exceptions(*which):
+                raise exception
+        except exception:
+            return len(self.recorder.take())
+        self.fail("it did not go on")
+
+    def test_which(self) -> None:
+        self.assertEqual(self.raises(Boom), 1)
+        self.assertEqual(self.raises(KeyboardInterrupt), 0)
+        self.assertEqual(self.raises(KeyboardInterrupt, BaseException), 1)
+        self.assertEqual(self.raises(Boom, OSError), 0)
+        self.assertEqual(self.raises(ConnectionError, (ValueError, OSError)), 1)
+
+    def test_none(self) -> None:
+        with self.counter.count_exceptions():
+            pass
+        self.assertEqual(self.recorder.take(), [])
+
+
+class DecoratorTests(MeasureTestCase):
+    """
+    Each of the three as a decorator: `latency` has the durations, `in_progress` the sum of the
+    gauge, `errors` the number of exceptions.
+    """
+
+    def measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        function = self.counter.count_exceptions(Boom)(function)
+        function = self.gauge.track_inprogress()(function)
+        return self.timed(function)
+
+    def state(self) -> tuple[list[object], float, int]:
+        durations: list[object] = []
+        progress, errors = 0.0, 0
+        for entry in self.recorder.entries:
+            match entry[1]:
+                case Operation.RECORD_HISTOGRAM:
+                    durations.append(entry[2])
+                case Operation.INCREMENT_GAUGE:
+                    progress += entry[2]
+                case Operation.DECREMENT_GAUGE:
+                    progress -= entry[2]
+                case Operation.INCREMENT_COUNTER:
+                    errors += entry[2]
+        return durations, progress, errors
+
+    def test_function(self) -> None:
+        @self.measured
+        def work(a: int, *, b: int) -> int:
+            """Does it."""
+            self.clock.advance(a)
+            self.assertEqual(self.state(), ([], 1.0, 0))
+            return a + b
+
+        self.assertEqual(work(1, b=2), 3)
+        self.assertEqual(self.state(), ([1.0], 0.0, 0))
+        self.assertEqual((work.__name__, work.__doc__), ("work", "Does it."))
+
+    def test_functionThatFails(self) -> None:
+        @self.measured
+        def work(error: type[BaseException]) -> None:
+            self.clock.advance(1)
+            raise error
+
+        self.assertRaises(Boom, work, Boom)
+        self.assertRaises(KeyboardInterrupt, work, KeyboardInterrupt)
+        self.assertEqual(self.state(), ([1.0, 1.0], 0.0, 1))
+
+    def test_recursive(self) -> None:
+        @self.measured
+        def work(depth: int) -> None:
+            self.clock.advance(1)
+            if depth:
+                work(depth - 1)
+
+        work(2)
+        self.assertEqual(self.state(), ([1.0, 2.0, 3.0], 0.0, 0))
+
+    def test_method(self) -> None:
+        test = self
+
+        class Worker:
+            @test.measured
+            def work(self, n: int) -> tuple[object, int]:
+                return self, n
+
+        worker = Worker()
+        self.assertEqual(worker.work(1), (worker, 1))
+
+    def test_coroutine(self) -> None:
+        @self.measured
+        async def work(step: Deferred[int]) -> int:
+            return await step
+
+        self.assertTrue(inspect.iscoroutinefunction(work))
+        step: Deferred[int] = Deferred()
+        done = Deferred.fromCoroutine(work(step))
+        self.clock.advance(3)
+        self.assertEqual(self.state(), ([], 1.0, 0))
+        step.callback(7)
+        self.assertEqual(self.successResultOf(done), 7)
+        self.assertEqual(self.state(), ([3.0], 0.0, 0))
+
+    def test_coroutineThatFails(self) -> None:
+        @self.measured
+        async def work() -> None:
+            self.clock.advance(1)
+            raise Boom
+
+        self.failureResultOf(Deferred.fromCoroutine(work()), Boom)
+        self.assertEqual(self.state(), ([1.0], 0.0, 1))
+
+    def test_coroutineThatIsClosed(self) -> None:
+        @self.measured
+        async def work() -> None:
+            await Deferred()
+
+        coroutine = work()
+        coroutine.send(None)
+        self.clock.advance(1)
+        coroutine.close()
+        self.assertEqual(self.state(), ([1.0], 0.0, 0))
+
+    def test_coroutineNeverAwaited(self) -> None:
+        """Nothing has begun."""
+
+        @self.measured
+        async def work() -> None: ...
+
+        work().close()
+        self.assertEqual(self.state(), ([], 0.0, 0))
+
+    def test_otherCoroutineFunctions(self) -> None:
+        """Partials, and objects that are called."""
+
+        async def work(n: int) -> int:
+            self.clock.advance(n)
+            return n
+
+        class Worker:
+            async def __call__(self, n: int) -> int:
+                return await work(n)
+
+        for function, args in ((functools.partial(work, 1), ()), (Worker(), (2,))):
+            coroutine = self.measured(function)(*args)
+            self.assertEqual(self.state()[1], 0.0)
+            self.successResultOf(Deferred.fromCoroutine(coroutine))
+        self.assertEqual(self.state(), ([1.0, 2.0], 0.0, 0))
+
+    def test_deferred(self) -> None:
+        """What returns a Deferred is under way until that fires."""
+        step: Deferred[int] = Deferred()
+        work = self.measured(lambda: step)
+        self.assertIs(work(), step)
+        self.clock.advance(3)
+        self.assertEqual(self.state(), ([], 1.0, 0))
+        step.callback(7)
+        self.assertEqual(self.state(), ([3.0], 0.0, 0))
+        self.assertEqual(self.successResultOf(step), 7)
+
+    def test_deferredThatFails(self) -> None:
+        for error, counted in ((Boom(), 1), (ValueError(), 0)):
+            self.recorder.take()
+            work = self.measured(lambda error=error: fail(error))
+            self.failureResultOf(work(), type(error))
+            self.assertEqual(self.state(), ([0.0], 0.0, counted))
+
+    def test_deferredThatIsCancelled(self) -> None:
+        step: Deferred[int] = Deferred()
+        work = self.measured(lambda: step)
+        work().cancel()
+        self.failureResultOf(step, CancelledError)
+        self.assertEqual(self.state(), ([0.0], 0.0, 0))
+
+    def test_deferredThatHasFired(self) -> None:
+        self.assertEqual(self.successResultOf(self.measured(lambda: succeed(1))()), 1)
+        self.assertEqual(self.state(), ([0.0], 0.0, 0))
+
+    def test_inlineCallbacks(self) -> None:
+        step: Deferred[int] = Deferred()
+
+        @self.measured
+        @inlineCallbacks
+        def work() -> Generator[Deferred[int], int, int]:
+            return (yield step) + 1
+
+        done = work()
+        self.clock.advance(2)
+        step.callback(1)
+        self.assertEqual(self.successResultOf(done), 2)
+        self.assertEqual(self.state(), ([2.0], 0.0, 0))
+
+    def test_threads(self) -> None:
+        barrier = threading.Barrier(4)
+
+        @self.measured
+        def work() -> None:
+            barrier.wait(60)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.state(), ([0.0] * 4, 0.0, 0))
+
+    def test_generatorFunctions(self) -> None:
+        """A call of one is over before it begins: to time that is a mistake."""
+
+        def generator() -> Iterator[int]:
+            yield 1
+
+        async def asynchronous() -> AsyncIterator[int]:
+            yield 1
+
+        class Called:
+            def __call__(self) -> Iterator[int]:
+                yield 1
+
+        for function in (generator, asynchronous, Called()):
+            with self.assertRaisesRegex(TypeError, "generator function"):
+                self.timed(function)
+
+    def test_noFunction(self) -> None:
+        with self.assertRaisesRegex(TypeError, "5 is not a function"):
+            self.timed(5)  # type: ignore[arg-type]

@@ -1,0 +1,1138 @@
+"""
+The viewer: each of its keys, the mouse, and what it shows of whatever a server sends.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from textual.containers import VerticalScroll
+from textual.pilot import Pilot
+from textual.strip import Strip
+from textual.widgets import Input, Static
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.observing import (
+    FedSource,
+    count,
+    draw,
+    drawn,
+    drawn_text,
+    gauge,
+    listed,
+    sample,
+    settle,
+    some_events,
+    told,
+    type_fast,
+    watch,
+)
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.observe.app import ObserveApp
+from txmetrics_tcp.observe.bindings import KEYS, MOUSE
+from txmetrics_tcp.observe.help import Help, help_text
+from txmetrics_tcp.observe.row import Group, Grouping, Row
+from txmetrics_tcp.observe.rows import SORTS
+from txmetrics_tcp.observe.sources import State
+from txmetrics_tcp.observe.table import SeriesTable
+
+BY_NAME = [
+    "answers [route = /, status = 200]",
+    "answers [route = /users, status = 404]",
+    "bytes_sent",
+    "latency [route = /]",
+    "memory",
+]
+
+Seen = tuple[Pilot[int], ObserveApp]
+
+
+def chosen(app: ObserveApp) -> str:
+    line = app.table.chosen
+    assert line is not None
+    return str(line.key) if isinstance(line, Row) else line.title
+
+
+class KeyTests(SynchronousTestCase):
+    """
+    Each key does what the help says.
+
+    For each line of `KEYS` there is a method here; it is run with each key that stands there.
+    """
+
+    def test_all(self) -> None:
+        """No key goes without its test."""
+        actions = {re.split(r"[ (']", key.action)[0] for key in KEYS}
+        tested = {name.removeprefix("test_").lower() for name in dir(self) if "test_" in name}
+        self.assertEqual({action.replace("_", "") for action in actions} - tested, set())
+
+    def each(self, action: str) -> list[str]:
+        """The keys of an action."""
+        found = [name for key in KEYS if key.action == action for name in key.keys.split(",")]
+        self.assertTrue(found, action)
+        return found
+
+    def test_move(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for down, up in zip(self.each("move(1)"), self.each("move(-1)"), strict=True):
+                self.assertEqual(chosen(app), BY_NAME[0])
+                await pilot.press(down, down)
+                self.assertEqual(chosen(app), BY_NAME[2])
+                await pilot.press(up)
+                self.assertEqual(chosen(app), BY_NAME[1])
+                await pilot.press(up, up, up)
+                self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_page(self) -> None:
+        source = FedSource()
+        source.feed([count(f"n{number:03}") for number in range(100)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            height = app.table.body_height
+            await pilot.press(*self.each("page(1)"))
+            self.assertEqual(chosen(app), f"n{height:03}")
+            lines = drawn(app.table)
+            self.assertIn(f"n{height:03}", lines[-1])
+            await pilot.press(*self.each("page(-1)"))
+            self.assertEqual(chosen(app), "n000")
+            self.assertIn("n000", drawn(app.table)[1])
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_edge(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for last in self.each("edge(1)"):
+                await pilot.press(last)
+                self.assertEqual(chosen(app), BY_NAME[-1])
+                await pilot.press(*self.each("edge(-1)"))
+                self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_columns(self) -> None:
+        """At 80 columns percentiles are further right; the name stays."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            before = drawn(app.table)[0]
+            self.assertIn("trend", before)
+            self.assertNotIn("p99", before)
+            keys = zip(self.each("columns(1)"), self.each("columns(-1)"), strict=True)
+            for further, back in keys:
+                await pilot.press(*[further] * 12)
+                titles = drawn(app.table)[0]
+                self.assertIn("p999", titles)
+                self.assertIn("max", titles)
+                self.assertNotIn("rate", titles)
+                self.assertTrue(titles.strip("◂ ").startswith("name"), titles)
+                await pilot.press(*[back] * 12)
+                self.assertEqual(drawn(app.table)[0], before)
+
+        watch(scenario, size=(80, 24))
+
+    def test_detail(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            await pilot.press("down", "down", "down", *self.each("detail"))
+            await draw(pilot, app)
+            source.feed([sample("latency", 0.0015, route="/")])
+            await draw(pilot, app)
+            self.assertTrue(app.detail.display)
+            text = "\n".join(drawn(app.detail))
+            for part in [
+                "latency  histogram  seconds  here:1",
+                "route=/",
+                "How long it took.",
+                "60 s ago",
+                "60 s    all time",
+                "p999",
+                "100ms",
+                "101",
+                ":24.000  1.5ms",
+            ]:
+                self.assertIn(part, text)
+            await pilot.press("down")
+            await draw(pilot, app)
+            text = "\n".join(drawn(app.detail))
+            for part in ["memory  gauge  bytes", "In use.", "1.50 KiB", "1536.0"]:
+                self.assertIn(part, text)
+            await pilot.press(*self.each("detail"))
+            self.assertFalse(app.detail.display)
+
+        watch(scenario)
+
+    def test_foldGroup(self) -> None:
+        """On the line of a group, the same key folds it."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g", "home", "enter")
+            self.assertEqual(listed(app)[:2], ["answers", "bytes_sent"])
+            self.assertEqual(chosen(app), "answers")
+            self.assertIn("▸ answers  2", drawn(app.table)[1])
+            self.assertFalse(app.detail.display)
+            await pilot.press("enter")
+            self.assertEqual(listed(app)[:3], ["answers", *BY_NAME[:2]])
+
+        watch(scenario)
+
+    def test_filter(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("filter"))
+            field = app.query_one("#filter", Input)
+            self.assertTrue(field.has_focus)
+            # All that is typed is text now, also what is a key otherwise.
+            await pilot.press(*"status=4")
+            self.assertEqual(listed(app), [])
+            self.assertIn("no series passes the filter", "\n".join(drawn(app.table)))
+            await pilot.press("*")
+            self.assertEqual(listed(app), BY_NAME[1:2])
+            self.assertIn("1 of 5", drawn(app.header)[0])
+            await pilot.press("enter")
+            self.assertFalse(field.has_focus)
+            self.assertEqual(listed(app), BY_NAME[1:2])
+            self.assertIn("/ status=4*", drawn(app.header)[0])
+            # What is new is filtered as well.
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            source.feed([count("a", status="500"), count("b", status="401")])
+            await draw(pilot, app)
+            self.assertEqual(listed(app), [BY_NAME[1], "b [status = 401]"])
+            # It can be changed.
+            await pilot.press("slash", "backspace", "backspace", "5", "*", "enter")
+            self.assertEqual(listed(app), ["a [status = 500]"])
+
+        watch(scenario)
+
+    def test_filterTypedFast(self) -> None:
+        """Keys that wait, as under load, are heeded in their order: letters overtake none."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            type_fast(app, "slash", *"kind:x")
+            await settle(pilot)
+            type_fast(app, *["backspace"] * 6, *"ltency", *["left"] * 5, "a", "home", "/", "delete")
+            await settle(pilot)
+            self.assertEqual(app.query_one("#filter", Input).value, "/atency")
+            type_fast(app, *["delete"] * 9, "end", *["backspace"] * 9, *"mem", "enter", "G")
+            await settle(pilot)
+            self.assertEqual(app.rows.filter_text, "mem")
+            self.assertTrue(app.table.has_focus)
+            # What is given up is not taken up again.
+            type_fast(app, "slash", *"ory", "escape")
+            await settle(pilot)
+            self.assertEqual(app.rows.filter_text, "")
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press("slash", *"by", "enter")
+            self.assertEqual(app.rows.filter_text, "by")
+
+        watch(scenario)
+
+    def test_filterWrong(self) -> None:
+        """What cannot be understood is said, and what is listed stays."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"kind:c")
+            self.assertEqual(listed(app), BY_NAME[:3])
+            await pilot.press("x")
+            problem = app.query_one("#filter-error")
+            self.assertIn("no kind 'cx'", str(problem.render()))
+            self.assertEqual(listed(app), BY_NAME[:3])
+            await pilot.press("backspace")
+            self.assertEqual(str(problem.render()), "")
+
+        watch(scenario)
+
+    def test_filterWrongAt80(self) -> None:
+        """There is room for what is wrong with a filter; what is cut of it says so."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"kind:x")
+            self.assertRegex(
+                drawn_text(app, "#filter-bar"),
+                "^ / kind:x .*there is no kind 'x'; the kinds are counter, gauge, histogram $",
+            )
+            await pilot.press(*["backspace"] * 6, "slash", *"(abc", "slash")
+            self.assertRegex(drawn_text(app, "#filter-bar"), r"/\(abc/ .*is wrong: missing .*… $")
+
+        watch(scenario, size=(80, 24))
+
+    def test_hints(self) -> None:
+        """The last line of the screen says what keys do now."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter s sort .* q quit")
+            await pilot.press("slash")
+            self.assertRegex(drawn_text(app, "Footer"), r"^ ?⏎ keep esc forget f1 help *$")
+            await pilot.press("a", "enter")
+            self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter")
+
+        watch(scenario, size=(80, 24))
+
+    def test_stepBack(self) -> None:
+        (key,) = self.each("step_back")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", "m", "e", "m", key)
+            self.assertEqual(listed(app), BY_NAME)
+            self.assertTrue(app.table.has_focus)
+            await pilot.press("slash", "m", "e", "m", "enter", "enter", "question_mark")
+            self.assertIsInstance(app.screen, Help)
+            await pilot.press(key)
+            self.assertNotIsInstance(app.screen, Help)
+            self.assertTrue(app.detail.display)
+            await pilot.press(key)
+            self.assertFalse(app.detail.display)
+            self.assertEqual(listed(app), ["memory"])
+            await pilot.press(key)
+            self.assertEqual(listed(app), BY_NAME)
+
+        watch(scenario)
+
+    def test_sort(self) -> None:
+        """The columns, one after the other; the order is that of their values."""
+        (following,), (before,) = self.each("sort(1)"), self.each("sort(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            seen = []
+            for _ in range(12):
+                seen.append(app.rows.sort)
+                self.assertRegex(drawn(app.table)[0], f"[▲▼]?{app.rows.sort}[▲▼]?")
+                await pilot.press(following)
+            self.assertEqual(
+                seen,
+                list(SORTS)[1:],
+            )
+            self.assertEqual(app.rows.sort, "name")
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press(before)
+            self.assertEqual(app.rows.sort, "max")
+            # What has no percentiles comes last.
+            self.assertEqual(listed(app)[0], "latency [route = /]")
+            await pilot.press(*[before] * 8)
+            self.assertEqual(app.rows.sort, "value")
+            self.assertEqual(
+                listed(app), [BY_NAME[4], BY_NAME[3], BY_NAME[0], BY_NAME[2], BY_NAME[1]]
+            )
+
+        watch(scenario, size=(80, 24))
+
+    def test_reverse(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertIn("name▲", drawn(app.table)[0])
+            await pilot.press(*self.each("reverse"))
+            self.assertEqual(listed(app), BY_NAME[::-1])
+            self.assertIn("name▼", drawn(app.table)[0])
+            # The chosen series goes with it.
+            self.assertEqual(chosen(app), BY_NAME[0])
+
+        watch(scenario)
+
+    def test_group(self) -> None:
+        (following,), (before,) = self.each("group(1)"), self.each("group(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(following)
+            self.assertEqual(listed(app)[:4], ["answers", *BY_NAME[:2], "bytes_sent"])
+            # Sums, where they mean something.
+            self.assertRegex(drawn(app.table)[1], r"▾ answers  2 .* 40 ")
+            await pilot.press(following)
+            self.assertEqual(
+                [line.title for line in app.rows.lines if isinstance(line, Group)],
+                ["route=/", "route=/users", "without route"],
+            )
+            self.assertIn("by route", drawn(app.header)[0])
+            await pilot.press(following)
+            self.assertIn("status=404", listed(app))
+            await pilot.press(following)
+            self.assertEqual(listed(app), BY_NAME)
+            await pilot.press(before)
+            self.assertIn("without status", listed(app))
+
+        watch(scenario)
+
+    def test_foldAll(self) -> None:
+        """What was chosen stays in sight: its group is chosen, where it is folded away."""
+        (key,) = self.each("fold_all")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(key)
+            self.assertIn("no groups", told(app)[0])
+            await pilot.press("g", *["down"] * 5)
+            self.assertEqual(chosen(app), "latency [route = /]")
+            await pilot.press(key)
+            titles = ["answers", "bytes_sent", "latency", "memory"]
+            self.assertEqual(listed(app), titles)
+            self.assertEqual(chosen(app), "latency")
+            # One that is unfolded is folded with the others.
+            await pilot.press("enter", key)
+            self.assertEqual(listed(app), titles)
+            await pilot.press(key)
+            self.assertEqual(listed(app)[:3], ["answers", *BY_NAME[:2]])
+            self.assertEqual(len(listed(app)), len(titles) + len(BY_NAME))
+            # Other groups begin unfolded.
+            await pilot.press(key, "g")
+            self.assertIn(BY_NAME[0], listed(app))
+
+        watch(scenario)
+
+    def test_groupSums(self) -> None:
+        """What is not of one metric and one unit makes no sum, and comes last."""
+        one, other = FedSource("one:1"), FedSource("other:2")
+        for source, unit in ((one, "bytes"), (other, "kibibytes")):
+            source.feed(
+                [
+                    Metadata(MetricKind.COUNTER, "sent", unit, ""),
+                    Metadata(MetricKind.COUNTER, "packets", "count", ""),
+                    count("sent", 3000, device="eth0"),
+                    count("packets", 30, device="eth0"),
+                    count("errors", 5, device="eth1"),
+                ]
+            )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def heads() -> list[str]:
+                lines = [" ".join(line.split()) for line in drawn(app.table)]
+                return [line.removeprefix("▌") for line in lines if "▾" in line]
+
+            await pilot.press("g")
+            self.assertRegex(heads()[0], r"^▾ errors 2 10\b")
+            self.assertRegex(heads()[1], r"^▾ packets 2 60\b")
+            self.assertEqual(heads()[2], "▾ sent 2")
+            await pilot.press("g")
+            self.assertEqual(heads()[0], "▾ device=eth0 4")
+            self.assertRegex(heads()[1], r"^▾ device=eth1 2 10\b")
+            for _ in range(2):
+                app.rows.sort_by("value")
+                app.redraw()
+                self.assertEqual(heads()[1], "▾ device=eth0 4")
+
+        watch(scenario, one, other)
+
+    def test_groupRate(self) -> None:
+        """The rate of a group is in the unit of its series, but for that of samples."""
+        source = FedSource()
+        source.feed(
+            [
+                Metadata(MetricKind.COUNTER, "sent", "bytes", ""),
+                Metadata(MetricKind.HISTOGRAM, "took", "seconds", ""),
+            ]
+        )
+        for _ in range(5):
+            source.feed([count("sent", 30 * 1024, device=device) for device in ("eth0", "eth1")])
+            source.feed([sample("took", 0.5, route=route) for route in "ab"], 0)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g")
+            lines = [" ".join(line.split()) for line in drawn(app.table)]
+            sent, took = (line for line in lines if "▾" in line)
+            self.assertRegex(sent, r"▾ sent 2 300\.00 KiB [\d.]+ ?KiB/s$")
+            self.assertRegex(took, r"▾ took 2 10 [\d.]+/s$")
+
+        watch(scenario, source)
+
+    def test_sortGrouped(self) -> None:
+        """Wherever another order puts the chosen line, it is to be seen."""
+        source = FedSource()
+        source.feed(count(f"n{number:02}", number + 1, at=str(number % 3)) for number in range(60))
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for keys in (["g"], ["s", "s", "s"], ["r"], ["g"], ["r"], ["g"]):
+                await pilot.press(*keys)
+                self.assertIn("▌", "".join(line[0] for line in drawn(app.table)), keys)
+            await pilot.click(app.table, offset=(2, 0))
+            self.assertEqual(app.rows.sort, "name")
+            self.assertIn("▌", "".join(line[0] for line in drawn(app.table)))
+            self.assertEqual(chosen(app), "n00 [at = 0]")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_window(self) -> None:
+        """Percentiles are of the time that was chosen."""
+        source = FedSource()
+        source.feed([sample("latency", 9.0)])
+        source.feed([sample("latency", 2.0)], 150)
+        source.feed([sample("latency", 1.0)], 100)
+        (longer,), (shorter,) = self.each("window(1)"), self.each("window(-1)")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def largest() -> str:
+                return drawn(app.table)[1].split()[-1]
+
+            await pilot.press(*["right"] * 10)
+            self.assertEqual((app.rows.window, largest()), (60.0, "1"))
+            await pilot.press(longer)
+            self.assertEqual((app.rows.window, largest()), (300.0, "9"))
+            self.assertIn("window 5 min", drawn(app.header)[0])
+            await pilot.press(longer)
+            self.assertEqual((app.rows.window, largest()), (None, "9"))
+            self.assertIn("all time", drawn(app.header)[0])
+            await pilot.press(longer)
+            self.assertEqual(app.rows.window, 10.0)
+            await pilot.press(shorter)
+            self.assertIsNone(app.rows.window)
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_pause(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            total = 20
+            for key in self.each("pause"):
+                await pilot.press(key)
+                before = drawn(app.table)
+                self.assertIn("PAUSED", drawn(app.header)[0])
+                new = f"new_{key}"
+                source.feed([count("bytes_sent", 1000), count(new), Status("a program", 1, 5)])
+                total += 1000
+                await draw(pilot, app)
+                self.assertEqual(drawn(app.table), before)
+                # What is lost is told all the same.
+                self.assertIn("missed 5", drawn(app.header)[1])
+                # One can look around meanwhile, but not at other times.
+                await pilot.press("r", "w", "enter")
+                self.assertEqual(listed(app)[-5:], BY_NAME[::-1][-5:])
+                self.assertEqual(app.rows.window, 60.0)
+                self.assertIn("held still", told(app)[0])
+                await pilot.press("r", "enter", key)
+                self.assertNotIn("PAUSED", drawn(app.header)[0])
+                # Nothing was left out.
+                self.assertIn(new, listed(app))
+                self.assertIn(f" {total:,} ", drawn(app.table)[3])
+
+        watch(scenario)
+
+    def test_clear(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            (source,) = app.rows.sources
+            assert isinstance(source, FedSource)
+            await pilot.press("enter", *self.each("clear"))
+            self.assertEqual(listed(app), [])
+            self.assertIn("no series yet", "\n".join(drawn(app.table)))
+            # As many come at once as there were before; totals go on.
+            source.feed([count("bytes_sent"), *(count(f"n{number}") for number in range(4))])
+            await draw(pilot, app)
+            self.assertEqual(listed(app), ["bytes_sent", "n0", "n1", "n2", "n3"])
+            self.assertIn(" 21 ", drawn(app.table)[1])
+            # A picture that is held still goes on with it, as the help says.
+            await pilot.press("space", *self.each("clear"))
+            self.assertNotIn("PAUSED", drawn(app.header)[0])
+            self.assertEqual(listed(app), [])
+            (key,) = [key for key in KEYS if key.action == "clear"]
+            self.assertIn("go on if held still", key.does)
+
+        watch(scenario)
+
+    def test_export(self) -> None:
+        """What is listed, and nothing else, goes into a file that was not there before."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("slash", *"route:", "enter", "r")
+            await pilot.press(*self.each("export('json')"))
+            await pilot.press(*self.each("export('json')"))
+            await pilot.press(*self.each("export('csv')"))
+
+        app = watch(scenario, export_dir=directory)
+        wanted = [BY_NAME[3], BY_NAME[1], BY_NAME[0]]
+        one, other = sorted(directory.glob("*.json"))
+        document = json.loads(one.read_text())
+        self.assertEqual(
+            [
+                str(Key.of(MetricKind(series["kind"]), series["name"], series["labels"]))
+                for series in document["series"]
+            ],
+            wanted,
+        )
+        self.assertEqual(document["filter"], "route:")
+        self.assertEqual(document["sources"][0]["source"], "here:1")
+        latency, _, answers = document["series"]
+        self.assertEqual(answers["value"], 30)
+        self.assertEqual(latency["unit"], "seconds")
+        self.assertEqual((latency["window"]["count"], latency["window"]["max"]), (100, 0.1))
+        self.assertEqual(json.loads(other.read_text())["series"], document["series"])
+        (table,) = directory.glob("*.csv")
+        with open(table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["name"] for row in rows], ["latency", "answers", "answers"])
+        self.assertEqual(rows[0]["p999"], str(latency["window"]["p999"]))
+        self.assertEqual(rows[2]["labels"], "route=/ status=200")
+        for path in (one, other, table):
+            self.assertIn(f"written: {path.resolve()}", told(app))
+
+    def test_picture(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("picture"))
+
+        app = watch(scenario, export_dir=directory)
+        (path,) = directory.glob("*.svg")
+        text = path.read_text()
+        self.assertTrue(text.startswith("<svg"))
+        self.assertIn("bytes_sent", text)
+        # It is whole without the net.
+        self.assertNotRegex(text, r"url\([\"']?http")
+        self.assertIn(f"written: {path.resolve()}", told(app))
+
+    def test_cannotWrite(self) -> None:
+        """A directory that cannot be written to is a line on the screen."""
+        directory = Path(self.mktemp())
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("e", "v", "x")
+            await pilot.pause()
+            self.assertTrue(app.is_running)
+
+        app = watch(scenario, export_dir=directory)
+        reason = f"cannot write to {directory.resolve()}: No such file or directory"
+        self.assertEqual(told(app), [reason] * 3)
+
+    def test_help(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for key in self.each("help"):
+                await pilot.press(key)
+                self.assertIsInstance(app.screen, Help)
+                await pilot.press("pagedown", "down", "j", "k", "up", "pageup", "space")
+                self.assertIsInstance(app.screen, Help)
+                await pilot.press(key)
+                self.assertNotIsInstance(app.screen, Help)
+
+        watch(scenario, size=(80, 24))
+
+    def test_helpAt80(self) -> None:
+        """How to leave it is to be seen at once, and no line of keys or notes is in two pieces."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press(*self.each("help")[:1])
+            box = app.screen.query_one(VerticalScroll)
+            self.assertIn("Esc closes", str(box.border_subtitle))
+            text = app.screen.query_one(Static).size
+            syntax = set(SYNTAX.splitlines())
+            for line in help_text().plain.splitlines():
+                if line not in syntax:
+                    self.assertLessEqual(len(line), text.width)
+
+        watch(scenario, size=(80, 24))
+
+    def test_leave(self) -> None:
+        for keys in [[key] for key in self.each("leave")] + [["slash", "x", "ctrl+c"]]:
+            source = FedSource()
+
+            async def scenario(pilot: Pilot[int], app: ObserveApp, keys: list[str] = keys) -> None:
+                self.assertTrue(app.is_running)
+                await pilot.press(*keys)
+
+            app = watch(scenario, source)
+            self.assertEqual(app.return_value, 0)
+            self.assertEqual((source.started, source.stopped), (1, 1))
+
+    def test_leaveHelp(self) -> None:
+        """From the help, Ctrl-C leaves as well."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("question_mark", "ctrl+c")
+
+        self.assertEqual(watch(scenario).return_value, 0)
+
+
+class MouseTests(SynchronousTestCase):
+    def test_titles(self) -> None:
+        """A click on any column's title sorts by it, another one turns the order around."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            clicked = set()
+            for column, x in app.table.placement.placed:
+                # Wherever it is clicked.
+                for offset in {x, x + column.width - 1}:
+                    await pilot.click(app.table, offset=(offset, 0))
+                    self.assertEqual(app.rows.sort, column.id)
+                    descending = app.rows.descending
+                    await pilot.click(app.table, offset=(offset, 0))
+                    self.assertEqual(app.rows.sort, column.id)
+                    self.assertEqual(app.rows.descending, not descending)
+                clicked.add(column.id)
+            self.assertLessEqual(
+                {"source", "name", "labels", "kind", "value", "rate", "trend", "p99"}, clicked
+            )
+
+        source = FedSource("there:2")
+        source.feed(some_events())
+        watch(scenario, source, FedSource(), size=(200, 40))
+
+    def test_lines(self) -> None:
+        """A click chooses a series, a second one shows all about it."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.click(app.table, offset=(10, 3))
+            self.assertEqual(chosen(app), BY_NAME[2])
+            self.assertFalse(app.detail.display)
+            await pilot.click(app.table, offset=(10, 3))
+            self.assertTrue(app.detail.display)
+            self.assertIn("bytes_sent", drawn(app.detail)[0])
+            await pilot.click(app.table, offset=(10, 2))
+            self.assertIn("answers", drawn(app.detail)[0])
+            # Where nothing is listed, nothing happens.
+            await pilot.click(app.table, offset=(10, 10))
+            self.assertEqual(chosen(app), BY_NAME[1])
+
+        watch(scenario)
+
+    def test_group(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g")
+            await pilot.click(app.table, offset=(2, 1))
+            self.assertEqual(listed(app)[:2], ["answers", "bytes_sent"])
+            await pilot.click(app.table, offset=(2, 1))
+            self.assertEqual(listed(app)[1], BY_NAME[0])
+
+        watch(scenario)
+
+
+class ShownTests(SynchronousTestCase):
+    def test_small(self) -> None:
+        """At 80 by 24 there is room for all that matters, and nothing is wider than the screen."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for keys in [[], ["enter"], ["g"], ["s", "s", "right"], ["slash", "a"]]:
+                await pilot.press(*keys)
+                await draw(pilot, app)
+                for widget in (app.header, app.table, app.detail):
+                    for line in drawn(widget):
+                        self.assertLessEqual(len(line), 80)
+            self.assertGreaterEqual(app.table.size.height, 8)
+
+        watch(scenario, size=(80, 24))
+
+    def test_namesAt80(self) -> None:
+        """With two sources, names can be told apart: the trend makes room for them."""
+        sources = [FedSource("127.0.0.1:5631"), FedSource("127.0.0.1:5632")]
+        names = ["host_cpu_seconds_total", "process_cpu_seconds_total"]
+        for source in sources:
+            source.feed(count(name, 1, mode="system", cpu="11") for name in names)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            titles, *lines = drawn(app.table)
+            for line, name in zip(lines, [names[0], names[0], names[1], names[1]], strict=False):
+                self.assertIn(f"{name[-20:]} ", line)
+                self.assertIn(" cpu=11 mode=sy", line)
+            self.assertIn("▸", titles)
+            # There is no need of the host that all have.
+            self.assertRegex(lines[0], " :5631 ")
+            self.assertRegex(lines[1], " :5632 ")
+            self.assertIn("rate", titles)
+            self.assertNotIn("trend", titles)
+            # What made room is a key away.
+            await pilot.press("right")
+            titles = drawn(app.table)[0]
+            self.assertIn("rate", titles)
+            self.assertIn("trend", titles)
+
+        watch(scenario, *sources, size=(80, 24))
+
+    def test_longSources(self) -> None:
+        """Names of sources that differ at their end only can be told apart, also in wide tables."""
+        sources = [FedSource(f"metrics.production.example.org:500{number}") for number in (1, 2)]
+        for source in sources:
+            source.feed([count("n")])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines = drawn(app.table)
+            self.assertRegex(lines[1], r"n +:5001 ")
+            self.assertRegex(lines[2], r"n +:5002 ")
+
+        for width in (80, 160):
+            watch(scenario, *sources, size=(width, 24))
+
+    def test_trendAt80(self) -> None:
+        """With one source, all up to the trend is to be seen, also beside a scrollbar."""
+        source = FedSource()
+        name = "http_client_request_duration_{}"
+        source.feed([sample(name.format(n), 0.1, route="/a/long/route") for n in range(60)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertTrue(app.table.show_vertical_scrollbar)
+            titles = drawn(app.table)[0]
+            self.assertRegex(titles, "name.* labels .* value +rate +trend")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_widthsOfListed(self) -> None:
+        """Columns are as wide as what is listed needs, not what a filter leaves out."""
+        source = FedSource()
+        name = "host_network_received_packets_total"
+        source.feed(
+            [
+                count(name, device="eth0"),
+                count("short", route="/a/very/long/route/of/many/parts/indeed", method="OPTIONS"),
+            ]
+        )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertNotIn(name, "".join(drawn(app.table)))
+            await pilot.press("slash", *"host_net", "enter")
+            self.assertIn(f"{name}  device=eth0  count", drawn(app.table)[1])
+            await pilot.press("escape")
+            self.assertNotIn(name, "".join(drawn(app.table)))
+
+        watch(scenario, source, size=(100, 24))
+
+    def test_slowGauge(self) -> None:
+        """Where foot and top of a chart would read the same, the top says how far it is."""
+        source = FedSource()
+        source.feed([Metadata(MetricKind.GAUGE, "uptime", "seconds", "")])
+        for number in range(30):
+            source.feed([gauge("uptime", 4260.0 + number)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter")
+            await draw(pilot, app)
+            edges = [line.split("┤")[0].strip() for line in drawn(app.detail) if "┤" in line]
+            self.assertEqual(edges, ["+28s", "1h 11m"])
+
+        watch(scenario, source)
+
+    def test_units(self) -> None:
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines = drawn(app.table)
+            self.assertIn("1.50 KiB", lines[5])
+            for part in [" 100 ", "1ms", "50ms", "90ms", "99ms", "100ms"]:
+                self.assertIn(part, lines[4])
+
+        watch(scenario, size=(180, 40))
+
+    def test_hostile(self) -> None:
+        """
+        Names, labels, units and descriptions are text, whatever is in them: control characters
+        are shown, and markup is no markup.
+        """
+        source = FedSource("[red]me[/red]")
+        evil = "[bold]\x1b[2J\x9b1m\u202e[/bold]"
+        source.feed(
+            [
+                Status(evil, 1),
+                Metadata(MetricKind.GAUGE, evil, evil, evil),
+                gauge(evil, 1.0, **{evil: evil}),
+            ]
+        )
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter", "g")
+            await pilot.press("g", "end")
+            await draw(pilot, app)
+            lines = [*drawn(app.header), *drawn(app.table), *drawn(app.detail)]
+            text = "\n".join(lines)
+            self.assertGreater(text.count(r"[bold]\x1b[2J\x9b1m\u202e[/bold]"), 5)
+            self.assertTrue(all(line.isprintable() for line in lines))
+            self.assertIn("[red]me[/red]", lines[1])
+            # In a title, in a filter's problem, and in what is told.
+            app.export_screenshot()
+            await pilot.press("slash", *"kind:", "left_square_bracket", "b", "right_square_bracket")
+            self.assertIn("'[b]'", str(app.query_one("#filter-error").render()))
+
+        directory = Path(self.mktemp()) / "[red]no[/red]"
+        watch(scenario, source, size=(300, 60), export_dir=directory)
+
+        async def written(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("e")
+            toast = str(app.screen.query_one("Toast").render())
+            self.assertIn("[red]no[/red]", toast.replace("\n", ""))
+
+        watch(written, source, size=(300, 60), export_dir=directory)
+
+    def test_formula(self) -> None:
+        """A spreadsheet does not take a name for a formula."""
+        source = FedSource()
+        source.feed([count("=cmd()"), gauge("n", -1.5)])
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("v", "e")
+
+        watch(scenario, source, export_dir=directory)
+        (path,) = directory.glob("*.csv")
+        with open(path, newline="") as file:
+            one, other = csv.DictReader(file)
+        self.assertEqual((one["name"], other["value"]), ("'=cmd()", "-1.5"))
+        (path,) = directory.glob("*.json")
+        self.assertEqual(json.loads(path.read_text())["series"][0]["name"], "=cmd()")
+
+    def test_numbersThatAreNone(self) -> None:
+        """NaN and infinity, and times that no calendar has, are shown and break nothing."""
+        source = FedSource()
+        when = 2**70
+        source.feed(
+            Metric(
+                Key.of(operation.kind, f"{operation.kind.value}_{value}"), operation, value, when
+            )
+            for operation in (Operation.SET_GAUGE, Operation.RECORD_HISTOGRAM)
+            for value in (float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 5e-324)
+        )
+        source.feed([count("most", 2**64 - 1), count("most", 1)])
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertIn("nan", "\n".join(drawn(app.table)))
+            await pilot.press("enter")
+            for _column in range(12):
+                await pilot.press("s")
+                for position in range(len(app.rows.lines)):
+                    app.table.choose(position)
+                    app.redraw()
+                    self.assertNotEqual(drawn(app.detail), [])
+            await pilot.press("e", "v", "x", "space")
+
+        watch(scenario, source, export_dir=directory)
+        self.assertEqual(len(list(directory.iterdir())), 3)
+
+    def test_many(self) -> None:
+        """
+        With 10,000 series, a frame computes those that are on the screen, and each key works.
+        """
+        source = FedSource()
+        source.feed(
+            [count(f"name_{number % 100:02}", number, n=str(number)) for number in range(9_000)]
+            + [sample("latency", number, n=str(number)) for number in range(1_000)]
+        )
+        looked = 0
+        look = Row.look
+
+        def counted(row: Row, window: float | None) -> object:
+            nonlocal looked
+            looked += 1
+            return look(row, window)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            nonlocal looked
+            self.assertEqual(len(app.rows.lines), 10_000)
+            self.patch(Row, "look", counted)
+            looked = 0
+            source.seconds_passed += 1
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertGreater(looked, 10)
+            self.assertLessEqual(looked, 4 * app.table.size.height)
+            await pilot.press("end", "enter")
+            await draw(pilot, app)
+            self.assertIn("name_99", drawn(app.table)[-1])
+            await pilot.press("g", "g", "r", "s", "s", "s", "home", "space", "space")
+            await pilot.press("b", "b", "slash", *"n=8999", "enter")
+            self.assertEqual(listed(app), ["name_99 [n = 8999]"])
+            await pilot.press("c")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_onlyChanges(self) -> None:
+        """Drawn are the lines in which something has changed."""
+        source = FedSource()
+        source.feed([count(f"n{number}") for number in range(10)])
+        lines: list[int] = []
+        render_line = SeriesTable.render_line
+
+        def noted(table: SeriesTable, y: int) -> Strip:
+            lines.append(y)
+            return render_line(table, y)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.pause(0.3)
+            self.patch(SeriesTable, "render_line", noted)
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(lines, [])
+            source.feed([count("n3"), count("n7")], 0)
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(set(lines), {4, 8})
+            # A second later, trends and rates are others.
+            source.seconds_passed += 1
+            await draw(pilot, app)
+            await pilot.pause(0.1)
+            self.assertEqual(set(lines), set(range(1, 11)))
+
+        watch(scenario, source)
+
+    def test_frames(self) -> None:
+        """There are never more than ten frames a second, and fewer when drawing is slow."""
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertGreaterEqual(app.delay, 0.1)
+            app._drawing_since = 0.0  # as if it had taken all the time since
+            app._drawn()
+            self.assertEqual(app.delay, 2.0)
+
+        watch(scenario)
+
+
+class HeaderTests(SynchronousTestCase):
+    def header(self, *sources: FedSource, size: tuple[int, int] = (120, 40)) -> list[str]:
+        lines = []
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            lines.extend(drawn(app.header))
+
+        watch(scenario, *sources, size=size)
+        return [" ".join(line.split()) for line in lines]
+
+    def test_losses(self) -> None:
+        """By reason and by source, and whether they are known at all."""
+        fine, losing, rust = FedSource("fine:1"), FedSource("losing:2"), FedSource("rust:3")
+        fine.feed([Status("one", 1), count("a")])
+        losing.feed([Status("two", 1, 1200, 34)])
+        rust.feed([count("a")])
+        lines = self.header(fine, losing, rust)
+        self.assertIn("● fine:1 connected 1s no losses", lines[1])
+        self.assertIn("losing:2 connected 1s missed 1,234 (1,200 incoming, 34 client)", lines[2])
+        self.assertIn("rust:3 connected 1s losses unknown", lines[3])
+
+    def test_lossesAt80(self) -> None:
+        source = FedSource("a-rather-long-name.example.org:5000")
+        source.feed([Status("a program with a long name " * 3, 1, 1200, 34)])
+        line = self.header(source, size=(80, 24))[1]
+        self.assertIn("missed 1,234 (1,200 incoming, 34 client)", line)
+
+    def test_states(self) -> None:
+        lost, foreign, new = FedSource("lost:1"), FedSource("foreign:2"), FedSource("new:3")
+        lost.turn(State.LOST, "Connection refused")
+        lost.retry_at = lost.seconds_passed + 7
+        foreign.turn(State.FOREIGN, "it looks like an HTTP server")
+        new.turn(State.CONNECTING)
+        lines = self.header(lost, foreign, new)
+        self.assertIn("lost:1 disconnected, again in 7 s: Connection refused", lines[1])
+        self.assertIn("foreign:2 not a metrics stream, trying again: it looks like an", lines[2])
+        self.assertIn("new:3 connecting…", lines[3])
+
+    def test_silent(self) -> None:
+        """A connection that brings nothing does not look as if all were well."""
+        silent, quiet = FedSource("silent:1"), FedSource("quiet:2")
+        silent.heard = False
+        lines = self.header(silent, quiet, size=(80, 24))
+        self.assertNotIn("nothing has come", " ".join(lines))
+        for source in (silent, quiet):
+            source.seconds_passed += 3
+        lines = self.header(silent, quiet, size=(80, 24))
+        self.assertIn("silent:1 connected 3s nothing has come yet: is it a server of m", lines[1])
+        self.assertNotIn("nothing has come", lines[2])
+
+    def test_reasonAtAnyWidth(self) -> None:
+        """Why a connection ended is said, shortened where there is little room for it."""
+        lost = FedSource("127.0.0.1:5631")
+        lost.feed([Status("a program", 1, 3, 4)])
+        lost.turn(State.LOST, "Connection was refused by other side: 111: Connection refused")
+        lost.retry_at = lost.seconds_passed + 2
+        said = "127.0.0.1:5631 disconnected, again in 2 s: Connection was refu"
+        for width in (80, 90, 100, 120, 160):
+            line = self.header(lost, size=(width, 24))[1]
+            self.assertIn(said, line)
+            self.assertIn(" missed 7", line)
+            self.assertEqual("…" in line, width < 160, line)
+        # With nothing else to be said, it gets all that there is.
+        lost = FedSource("127.0.0.1:5631")
+        lost.turn(State.LOST, "Connection was refused by other side: 111: Connection refused")
+        line = self.header(lost, size=(80, 24))[1]
+        self.assertIn("trying again: Connection was refused by", line)
+        self.assertTrue(line.endswith("…"), line)
+
+    def test_recording(self) -> None:
+        """A recording is called that: how long it is and how much it has; nothing is live in it."""
+        source = FedSource("yesterday.rec")
+        source.seconds_passed = 4 * 60 + 5
+        source.feed([Status("a program", 1), *[count("a")] * 1234], 0)
+        source.turn(State.ENDED, "of there:5000; it was cut off")
+        first, line = self.header(source, size=(80, 24))
+        self.assertIn("● RECORDING metrics-tcp 1 series 1,234 events window", first)
+        self.assertNotIn("/s", first + line)
+        self.assertIn("yesterday.rec recording, 4m05s of there:5000; it was cut off", line)
+        # Beside a server, what comes from that is live.
+        lines = self.header(source, FedSource("live:1"))
+        self.assertIn("▶ LIVE metrics-tcp 1 series 0 events/s", lines[0])
+        self.assertIn("recording, 4m05s of there:5000; it was cut off no losses 1,234 ev", lines[1])
+
+    def test_restart(self) -> None:
+        """Is marked; the series are those of the new run."""
+        source = FedSource()
+        source.feed([Status("a program", 1), count("a", label="x"), count("b")])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            self.assertNotIn("restarted", drawn(app.header)[1])
+            await pilot.press("down")
+            source.feed([Status("a program", 2), count("b"), count("c"), count("d")])
+            source.seconds_passed += 3
+            await draw(pilot, app)
+            self.assertIn("↻ restarted 3s ago", drawn(app.header)[1])
+            self.assertEqual(listed(app), ["b", "c", "d"])
+            self.assertEqual(chosen(app), "b")
+            source.feed([Status("a program", 3)])
+            await draw(pilot, app)
+            self.assertIn("↻ restarted 2 times, last 0s ago", drawn(app.header)[1])
+            # Nothing is kept of what is gone: neither its labels nor its length.
+            self.assertEqual(app.rows.groupings, [None, Grouping(None)])
+            self.assertEqual(app.rows.name_length, 0)
+
+        watch(scenario, source)
+
+    def test_many(self) -> None:
+        """More sources than there is room for: those in trouble, and the sum of the others."""
+        sources = [FedSource(f"here:{number}") for number in range(20)]
+        for source in sources:
+            source.feed([Status("a", 1, 1 if source is sources[-1] else 0)])
+        sources[7].turn(State.LOST, "gone")
+        lines = self.header(*sources, size=(80, 24))
+        self.assertLessEqual(len(lines), 6)
+        self.assertIn("here:7 disconnected", lines[1])
+        self.assertIn("here:19 connected 1s missed 1 ", lines[2])
+        self.assertIn("and 16 more no losses told", lines[-1])
+
+    def test_refused(self) -> None:
+        source = FedSource()
+        source.view._max_series = 1
+        source.feed([Status("a", 1), count("a"), count("b")])
+        self.assertIn("1 left out: too many series", self.header(source)[1])
+
+
+class DocumentationTests(SynchronousTestCase):
+    def test_picture(self) -> None:
+        """The picture in the README can be made anew."""
+        path = Path(self.mktemp()).resolve()
+        script = ROOT / "docs" / "make_picture.py"
+        command = [sys.executable, str(script), str(path)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+        for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
+            for part in [
+                "LIVE",
+                "http_request_seconds",
+                "p999",
+                "missed&#160;1,204",
+                "last&#160;ev",
+            ]:
+                self.assertIn(part, text)
+
+    def test_page(self) -> None:
+        """docs/observe.md has all keys, what the mouse does, and the language of filters."""
+        page = (ROOT / "docs" / "observe.md").read_text()
+        for key in KEYS:
+            shown = " ".join(f"`{name}`" for name in key.shown.split())
+            self.assertIn(f"| {shown} | {key.does} |", page)
+        for what, does in MOUSE:
+            self.assertIn(f"| {what} | {does} |", page)
+        self.assertIn(SYNTAX, page)
+
+    def test_help(self) -> None:
+        text = help_text().plain
+        for key in KEYS:
+            self.assertRegex(text, re.escape(key.shown) + " +" + re.escape(key.does))
+        for line in SYNTAX.splitlines():
+            self.assertIn(line, text)

@@ -1,0 +1,540 @@
+"""
+`metrics-tcp replay`: that all clients get all of a recording, in its time and in that of the
+slowest.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.daemon import METRICS_TCP, Daemon, occupied_port
+from tests.programs import Stream
+from tests.reader import Reader
+from tests.unit.recording.test_recording import RecordingWriter, joined, read, record
+from tests.wire_cases import CASES
+from txmetrics_tcp import (
+    Decoder,
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    encode_metadata,
+    encode_metric,
+)
+from txmetrics_tcp._codec.framing import EMPTY_FRAME
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._model import Status
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
+from txmetrics_tcp._recording.stream_state import Standing
+from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+REQUESTS = Key(MetricKind.COUNTER, "requests_total")
+NOON = 1_795_348_800 * 1_000_000_000
+
+
+def increment(number: int) -> bytes:
+    return encode_metric(Metric(REQUESTS, Operation.INCREMENT_COUNTER, number, NOON + number))
+
+
+class Client:
+    """
+    A client of a replay, that reads when it is told to.
+
+    @ivar received: all that it has read.
+    """
+
+    def __init__(self, factory: ReplayFactory, limit: int = 64 * 1024) -> None:
+        self.transport = PausingTransport(limit)
+        protocol = factory.buildProtocol(self.transport.getPeer())
+        assert isinstance(protocol, ReplayProtocol)
+        self.protocol = protocol
+        self.transport.connect(protocol)
+        self.received = b""
+
+    def read(self, size: int | None = None) -> bytes:
+        """Read what is there; all that was read so far."""
+        self.received += self.transport.drain(size)
+        return self.received
+
+
+class ReplayTests(SynchronousTestCase):
+    """The factory, with time and transports of the test's own."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.finished = 0
+        self.said: list[str] = []
+        self.opened = 0
+
+    def replay(
+        self,
+        chunks: Iterable[tuple[float, bytes]],
+        *,
+        speed: float = 1.0,
+        loop: bool = False,
+    ) -> ReplayFactory:
+        kept = list(chunks)
+
+        def read() -> Iterator[Chunk]:
+            self.opened += 1
+            return iter([Chunk(seconds, frames, 1) for seconds, frames in kept])
+
+        return ReplayFactory(
+            self.reactor, read, self.finish, speed=speed, loop=loop, say=self.said.append
+        )
+
+    def finish(self) -> None:
+        self.finished += 1
+
+    def test_waits(self) -> None:
+        """Nothing happens before the first client comes."""
+        factory = self.replay([(0, increment(1))])
+        self.reactor.advance(100)
+        self.assertEqual(self.opened, 0)
+        client = Client(factory)
+        self.reactor.settle()
+        self.assertEqual(client.read(), increment(1))
+
+    def test_time(self) -> None:
+        """From the first event on, it takes as long as it took, or as is asked for."""
+        chunks = [(10, increment(1)), (12, increment(2)), (12, increment(3)), (20, increment(4))]
+        for speed in [1, 2, 0.25]:
+            self.finished = 0
+            client = Client(self.replay(chunks, speed=speed))
+            self.reactor.settle()
+            self.assertEqual(client.read(), increment(1))
+            self.reactor.advance(1.9 / speed)
+            self.reactor.settle()
+            self.assertEqual(client.read(), increment(1))
+            self.reactor.advance(0.2 / speed)
+            self.reactor.settle()
+            self.assertEqual(client.read(), increment(1) + increment(2) + increment(3))
+            self.assertEqual(self.finished, 0)
+            self.reactor.pump([1 / speed] * 8)
+            self.reactor.settle()
+            self.assertEqual(client.read(), b"".join(map(increment, [1, 2, 3, 4])))
+            client.read()
+            self.assertEqual(self.finished, 1)
+
+    def test_max(self) -> None:
+        """As fast as it is read."""
+        client = Client(self.replay([(10**9 * n, increment(n)) for n in range(50)], speed=math.inf))
+        self.reactor.settle()
+        self.assertEqual(client.read(), b"".join(map(increment, range(50))))
+
+    def test_longWait(self) -> None:
+        """No reactor can wait for years; this one is asked to wait for hours."""
+        client = Client(self.replay([(0, increment(1)), (10**8, increment(2))]))
+        self.reactor.settle()
+        self.assertLessEqual(max(c.getTime() for c in self.reactor.getDelayedCalls()), 3600)
+        client.transport.lose()
+
+    def test_slowest(self) -> None:
+        """A slow client holds the others up, and nobody loses anything."""
+        frames = [increment(n) for n in range(2000)]
+        factory = self.replay([(0, frame) for frame in frames], speed=math.inf)
+        fast, slow = Client(factory, limit=1000), Client(factory, limit=1000)
+        self.reactor.settle()
+        while len(slow.received) < len(b"".join(frames)):
+            before = len(fast.read())
+            self.reactor.settle()
+            # One that has taken all gets no more, while the other takes it bit by bit.
+            self.assertEqual(len(fast.read()), before)
+            self.assertEqual(factory.waits_for, [slow.protocol])
+            self.assertLess(len(slow.transport.written), 200_000)
+            while slow.transport.producer_paused:
+                slow.read(10_000)
+            self.reactor.settle()
+            if factory.standing.metrics == len(frames):
+                break
+        for client in (fast, slow):
+            while client.transport.connected:
+                client.read()
+            self.assertEqual(client.received, b"".join(frames))
+        self.assertEqual(self.finished, 1)
+
+    def test_heldUp(self) -> None:
+        """After a long wait for a client, the rest comes that much later, not all at once."""
+        factory = self.replay([(n, increment(n)) for n in range(10)])
+        client = Client(factory, limit=0)
+        self.reactor.settle()
+        self.assertTrue(client.transport.producer_paused)
+        self.reactor.advance(100)
+        client.read()
+        self.reactor.settle()
+        self.assertEqual(client.read(), increment(0) + increment(1))
+        self.reactor.advance(0.9)
+        self.reactor.settle()
+        self.assertEqual(client.read(), increment(0) + increment(1))
+        self.reactor.advance(0.1)
+        self.reactor.settle()
+        self.assertEqual(client.read(), b"".join(map(increment, range(3))))
+
+    def test_slightlyLate(self) -> None:
+        """What is a little late is made up for."""
+        factory = self.replay([(n, increment(n)) for n in range(10)])
+        client = Client(factory, limit=0)
+        self.reactor.settle()
+        self.reactor.advance(1 + CATCH_UP / 2)
+        client.read()
+        self.reactor.settle()
+        self.assertEqual(client.read(), increment(0) + increment(1))
+        self.reactor.advance(0.5)
+        self.reactor.settle()
+        self.assertEqual(client.read(), b"".join(map(increment, range(3))))
+
+    def test_late(self) -> None:
+        """Who comes late is told where the stream stands, then gets what the others get."""
+        stream: list[Event] = [
+            Status("shop", NOON, 3, 4),
+            Metadata(MetricKind.COUNTER, "requests_total", "count", "first"),
+            Metadata(MetricKind.COUNTER, "requests_total", "count", "second"),
+            Metric(REQUESTS, Operation.SET_COUNTER, 2**64 - 1, NOON),
+            Metric(REQUESTS, Operation.INCREMENT_COUNTER, 3, NOON + 1),
+            Metric(Key(MetricKind.GAUGE, "g"), Operation.DECREMENT_GAUGE, 1.5, NOON + 2),
+            Metric(Key(MetricKind.HISTOGRAM, "h"), Operation.RECORD_HISTOGRAM, 1.5, NOON + 3),
+        ]
+        factory = self.replay([(0, encoded(stream)), (5, increment(1))])
+        early = Client(factory)
+        self.reactor.settle()
+        late = Client(factory)
+        self.reactor.advance(5)
+        self.reactor.settle()
+        self.assertEqual(early.read(), encoded(stream) + increment(1))
+        first: list[Event] = [
+            stream[0],
+            stream[2],
+            Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1),
+            Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, -1.5, NOON + 2),
+        ]
+        self.assertEqual(list(Decoder().feed(late.read())), [*first, *Decoder().feed(increment(1))])
+
+    def test_lateAndSlow(self) -> None:
+        """The others wait until it knows where the stream stands."""
+        stream = [
+            encode_metric(Metric(Key(MetricKind.GAUGE, f"g{n}"), Operation.SET_GAUGE, n, NOON))
+            for n in range(10_000)
+        ]
+        factory = self.replay([(0, b"".join(stream)), (1, increment(1))])
+        early = Client(factory)
+        self.reactor.settle()
+        early.read()
+        late = Client(factory, limit=1000)
+        self.reactor.advance(5)
+        self.reactor.settle()
+        self.assertEqual(early.read(), b"".join(stream))
+        self.assertLess(len(late.transport.written), 100_000)
+        while late.transport.connected:
+            late.read()
+            self.reactor.settle()
+            early.read()
+        self.assertEqual(late.received, early.received)
+        self.assertEqual(early.received, b"".join(stream) + increment(1))
+
+    def test_nobodyThere(self) -> None:
+        """When the last client goes, time stands still until another comes."""
+        factory = self.replay([(n, increment(1)) for n in range(5)])
+        first = Client(factory)
+        self.reactor.settle()
+        self.reactor.advance(1)
+        self.reactor.settle()
+        first.transport.lose()
+        self.reactor.advance(1000)
+        self.reactor.settle()
+        self.assertEqual((self.finished, factory.standing.metrics), (0, 2))
+        self.assertIn("waits for somebody", self.said[-1])
+        second = Client(factory)
+        self.reactor.settle()
+        total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1))
+        self.assertEqual(second.read(), total + increment(1))
+        self.reactor.pump([1.0] * 3)
+        self.reactor.settle()
+        self.assertEqual(second.read(), total + increment(1) * 3)
+        second.read()
+        self.assertEqual(self.finished, 1)
+
+    def test_goneWhileSlow(self) -> None:
+        """One that is gone is not waited for."""
+        factory = self.replay([(0, increment(1)), (1, increment(2))])
+        here, gone = Client(factory), Client(factory, limit=0)
+        self.reactor.settle()
+        self.reactor.advance(2)
+        self.reactor.settle()
+        self.assertEqual(here.read(), increment(1))
+        gone.transport.lose()
+        self.reactor.settle()
+        self.assertEqual(here.read(), increment(1) + increment(2))
+
+    def test_end(self) -> None:
+        """It is over when the slowest has taken all; nobody can come any more then."""
+        factory = self.replay([(0, increment(1))], speed=math.inf)
+        fast, slow = Client(factory), Client(factory, limit=0)
+        self.reactor.settle()
+        fast.read()
+        fast.read()
+        self.assertFalse(fast.transport.connected)
+        self.assertIsNone(factory.buildProtocol(None))
+        self.reactor.advance(1000)
+        self.assertEqual(self.finished, 0)
+        slow.read()
+        slow.read()
+        self.assertEqual((slow.received, self.finished), (increment(1), 1))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_endWithoutClients(self) -> None:
+        """Who was cut off at the end is not waited for either."""
+        factory = self.replay([(0, increment(1))])
+        client = Client(factory, limit=0)
+        self.reactor.settle()
+        client.transport.lose()
+        self.assertEqual(self.finished, 1)
+
+    def test_empty(self) -> None:
+        """A recording without events ends as soon as somebody comes, whether it loops or not."""
+        for loop in (False, True):
+            self.finished = 0
+            client = Client(self.replay([], loop=loop))
+            self.reactor.settle()
+            client.read()
+            self.assertEqual(self.finished, 1)
+
+    def test_loop(self) -> None:
+        """Over and over again, each time from its beginning and with its timing."""
+        factory = self.replay([(7, increment(1)), (8, increment(2))], loop=True)
+        client = Client(factory)
+        self.reactor.settle()
+        for times in range(1, 5):
+            self.reactor.advance(1)
+            self.reactor.settle()
+            once = increment(1) + increment(2)
+            self.assertEqual(client.read(), once * times + increment(1))
+            self.assertEqual(self.opened, times + 1)
+        self.assertEqual(self.finished, 0)
+        factory.stop()
+        client.read()
+        self.assertEqual((client.transport.connected, self.finished), (False, 0))
+
+    def test_noEvents(self) -> None:
+        """What is whole frames but no events ends it; what came before was sent."""
+        for speed in (1, math.inf):
+            factory = self.replay(
+                [(0, increment(1)), (1, b"\x02\xff\xff"), (2, increment(2))], speed=speed
+            )
+            client = Client(factory)
+            self.reactor.pump([1.0] * 3)
+            self.reactor.settle()
+            client.read()
+            client.read()
+            self.assertEqual(client.received, increment(1))
+            self.assertIn("not a metrics stream", factory.damage)
+            self.assertFalse(client.transport.connected)
+
+    def test_unreadable(self) -> None:
+        """So does a file that cannot be read any more."""
+
+        def read() -> Iterator[Chunk]:
+            yield Chunk(0, increment(1), 1)
+            raise OSError(errno.EIO, "Input/output error")
+
+        factory = ReplayFactory(self.reactor, read, self.finish, loop=True)
+        client = Client(factory)
+        self.reactor.settle()
+        client.read()
+        client.read()
+        self.assertEqual(client.received, increment(1))
+        self.assertEqual(factory.damage, "it cannot be read: Input/output error")
+        self.assertEqual(self.finished, 1)
+
+    def test_halfClosed(self) -> None:
+        """Who ends only its sending side is a reader still, and is knocked at."""
+        factory = self.replay([(0, increment(1)), (10, increment(2))])
+        client = Client(factory)
+        client.transport.end_of_file()
+        self.reactor.pump([0.5] * 4)
+        self.reactor.settle()
+        self.assertEqual(client.read(), increment(1) + EMPTY_FRAME * 4)
+        self.assertTrue(client.transport.connected)
+        client.transport.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_talker(self) -> None:
+        """Who sends an HTTP request is told off."""
+        factory = self.replay([(0, increment(1))])
+        client = Client(factory)
+        client.transport.receive(b"GET / HTTP/1.1\r\n")
+        self.assertTrue(client.transport.aborted)
+        self.assertIn("it sent an HTTP request", self.said[-1])
+
+
+def encoded(events: Iterable[Event]) -> bytes:
+    pieces = []
+    for event in events:
+        match event:
+            case Metric():
+                pieces.append(encode_metric(event))
+            case Metadata():
+                pieces.append(encode_metadata(event))
+            case Status():
+                pieces.append(encode_status(event))
+    return b"".join(pieces)
+
+
+SERIES = [
+    Metric(
+        Key(operation.kind, name), operation, 1 if operation.kind is MetricKind.COUNTER else 1.5, 1
+    )
+    for operation in Operation
+    for name in "ab"
+]
+
+
+class StandingTests(SynchronousTestCase):
+    @given(st.lists(st.sampled_from(SERIES), max_size=30))
+    def test_totals(self, events: list[Metric]) -> None:
+        """Who is told where the stream stands knows the same as who saw all."""
+        standing = Standing()
+        standing.follow(events)
+        saw, told = Reader(), Reader()
+        saw.feed(encoded(events))
+        told.feed(b"".join(standing.frames()))
+        self.assertEqual(told.bits(), saw.bits())
+        self.assertEqual(standing.metrics, len(events))
+
+
+CLI = ["-m", "txmetrics_tcp"]
+
+
+class CommandTests(SynchronousTestCase):
+    """The command itself, with real sockets."""
+
+    def setUp(self) -> None:
+        self.path = str(Path(self.mktemp()).resolve())
+        self.stream = b"".join(case.frame for case in CASES if case.event is not None)
+
+    def run_command(self, *arguments: str) -> Daemon:
+        return Daemon(self, *arguments, runner=METRICS_TCP)
+
+    def serve(self, *arguments: str) -> Daemon:
+        return self.run_command("replay", self.path, "--listen", "0", *arguments)
+
+    def connect(self, replay: Daemon) -> Stream:
+        return Stream(self, int(replay.wait_for(r"is served on 127\.0\.0\.1:(\d+)")[1]))
+
+    def received(self, stream: Stream) -> bytes:
+        data = b"".join(stream._chunks())
+        stream.close()
+        return data
+
+    def test_twoClients(self) -> None:
+        """Two clients get every byte of a large recording, whoever is quicker."""
+        batch = b"".join(increment(n) for n in range(1000))
+        with RecordingWriter.create(self.path, "") as writer:
+            for _ in range(200):
+                writer.write(batch)
+        replay = self.serve("--speed", "1e9")
+        fast = self.connect(replay)
+        slow = self.connect(replay)
+        replay.wait_for("(?s)has come.*has come")
+        received: list[bytes] = []
+        reading = threading.Thread(target=lambda: received.append(self.received(fast)))
+        reading.start()
+        late = self.received(slow)
+        reading.join()
+        got = received[0]
+        self.assertEqual(got, batch * 200)
+        # The one that came second may have been told first where the stream stood.
+        reader = Reader()
+        reader.feed(late)
+        self.assertEqual(reader.totals, {REQUESTS: 200 * sum(range(1000))})
+        status, said, _ = replay.end()
+        self.assertEqual(status, 0)
+        self.assertIn("replayed 200,000 events", said)
+
+    def test_recordReplay(self) -> None:
+        """A replay that is recorded is the same recording, but for its timing."""
+        Path(self.path).write_bytes(record(self.stream[:500], self.stream[500:], compress=True))
+        replay = self.serve("--speed", "max")
+        port = replay.wait_for(r"is served on 127\.0\.0\.1:(\d+)")[1]
+        recorded = self.mktemp()
+        recorder = self.run_command("record", str(Path(recorded).resolve()), port)
+        self.assertEqual(replay.end()[0], 0)
+        recorder.wait_for("disconnected from .*: Connection was closed cleanly")
+        recorder.process.send_signal(signal.SIGINT)
+        status, said, _ = recorder.end()
+        self.assertEqual(status, 0, said)
+        again = Path(recorded).read_bytes()
+        reader, chunks = read(again)
+        self.assertEqual(joined(chunks), self.stream)
+        self.assertFalse(reader.cut_off)
+
+    def test_cutOff(self) -> None:
+        """A recording that was cut off is served as far as it goes; it is said, and is no error."""
+        whole = record(self.stream)
+        Path(self.path).write_bytes(whole[: len(whole) // 2])
+        replay = self.serve()
+        got = self.received(self.connect(replay))
+        self.assertTrue(got)
+        self.assertTrue(self.stream.startswith(got))
+        status, said, _ = replay.end()
+        self.assertEqual(status, 0)
+        self.assertIn("it was cut off", said)
+
+    def test_damaged(self) -> None:
+        whole = bytearray(record(self.stream[:500], self.stream[500:]))
+        whole[-40] ^= 1
+        Path(self.path).write_bytes(whole)
+        replay = self.serve()
+        self.received(self.connect(replay))
+        status, said, _ = replay.end()
+        self.assertEqual(status, 1)
+        self.assertIn("it is damaged behind its first", said)
+
+    def test_bad(self) -> None:
+        """What cannot be served is one line, and an exit code."""
+        Path(self.path).write_bytes(record(self.stream))
+        Path(f"{self.path}.txt").write_text("hello")
+        port = str(occupied_port(self))
+        for status, arguments, said in [
+            (1, [f"{self.path}.nothing"], "cannot replay .*: No such file or directory"),
+            (1, ["/dev/null"], "cannot replay /dev/null: it is empty, and no recording"),
+            (1, [f"{self.path}.txt"], "cannot replay .*: it is not a recording of metrics"),
+            (1, ["/"], "cannot replay /: Is a directory"),
+            (1, [self.path, "--listen", port], "cannot listen on .*: .*Address already in use"),
+            (2, [self.path, "--listen", "x:y"], "'x:y' is no endpoint"),
+            (
+                2,
+                [self.path, "--speed", "0"],
+                "invalid speed value: '0': it is a number more than 0",
+            ),
+            (2, [self.path, "--speed", "nan"], "invalid speed"),
+        ]:
+            code, output, _ = self.run_command("replay", *arguments).end()
+            self.assertEqual(code, status, output)
+            self.assertRegex(output, said)
+            self.assertNotIn("Traceback", output)
+
+    def test_interrupted(self) -> None:
+        """Before anybody has come, and with a client."""
+        Path(self.path).write_bytes(record(self.stream))
+        replay = self.serve()
+        replay.wait_for("is served")
+        replay.process.send_signal(signal.SIGINT)
+        self.assertEqual(replay.end()[0], 130)
+        replay = self.serve("--loop")
+        stream = self.connect(replay)
+        replay.wait_for("has come")
+        replay.process.send_signal(signal.SIGTERM)
+        self.assertEqual(replay.end()[0], 143)
+        stream.close()

@@ -1,0 +1,240 @@
+"""
+The table and the JSON of ``metrics-tcp stats``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._view import sketch
+from txmetrics_tcp._view.filters import parse_filter
+from txmetrics_tcp._view.report import SORTS, Report
+from txmetrics_tcp._view.series import SourceView
+
+WHEN = 1_795_363_464_789_260_613
+"""2026-11-22T16:04:24.789260613Z"""
+
+TABLE = r"""
+KIND       NAME     LABELS                 VALUE             RATE  MIN   P50   P90   P99    MAX
+gauge      depth                            -1.5              0/s
+histogram  latency                           101           10.1/s  1ms  50ms  90ms  99ms  100ms
+gauge      odd      bad=\x1b[2J\n  3 wid\x1bgets  0 wid\x1bgets/s
+counter    sent     at=x, to=b          1.50 KiB         51.2 B/s
+counter    sent     to=a                     5 B          0.5 B/s
+
+127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10.0 seconds, none missed
+"""
+
+PAGE = ROOT / "docs" / "commands.md"
+
+
+def metric(operation: Operation, value: float, name: str, **labels: str) -> Metric:
+    return Metric(Key.of(operation.kind, name, labels), operation, value, WHEN)
+
+
+class ReportCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.view = SourceView(lambda: 0.0)
+        self.view.connected()
+        self.view.fold(
+            [
+                Status("shop[1]@web", WHEN - 789_260_613),
+                Metadata(MetricKind.COUNTER, "sent", "bytes", "What was sent."),
+                Metadata(MetricKind.HISTOGRAM, "latency", "seconds"),
+                Metadata(MetricKind.GAUGE, "odd", "wid\x1bgets"),
+                metric(Operation.SET_COUNTER, 1024, "sent", to="b", at="x"),
+                metric(Operation.INCREMENT_COUNTER, 512, "sent", to="b", at="x"),
+                metric(Operation.INCREMENT_COUNTER, 5, "sent", to="a"),
+                metric(Operation.SET_GAUGE, -1.5, "depth"),
+                metric(Operation.SET_GAUGE, 3.0, "odd", bad="\x1b[2J\n"),
+                *(metric(Operation.RECORD_HISTOGRAM, n / 1000, "latency") for n in range(1, 101)),
+                metric(Operation.RECORD_HISTOGRAM, math.inf, "latency"),
+            ]
+        )
+
+    def report(self, **more: Any) -> Report:
+        return Report(self.view, "127.0.0.1:5000", 10.0, **more)
+
+
+class TableTests(ReportCase):
+    def test_table(self) -> None:
+        self.assertEqual(
+            self.report().to_table(),
+            TABLE.lstrip(),
+        )
+
+    def test_noHistograms(self) -> None:
+        """No columns for percentiles."""
+        table = self.report(wanted=parse_filter("depth").matches).to_table()
+        self.assertEqual(
+            table.splitlines()[:2],
+            ["KIND   NAME   LABELS  VALUE  RATE", "gauge  depth           -1.5   0/s"],
+        )
+        self.assertIn(": 1 of 5 series, ", table)
+
+    def test_nothing(self) -> None:
+        report = Report(SourceView(), "h:1", 0.0)
+        self.assertEqual(
+            report.to_table(),
+            "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0.0 seconds,"
+            " it does not say how many were missed\n",
+        )
+
+    def test_sort(self) -> None:
+        names = {
+            sort: [f"{one.key.name}{len(one.key.labels)}" for one in self.report(sort=sort).series]
+            for sort in SORTS
+        }
+        self.assertEqual(
+            names,
+            {
+                "name": ["depth0", "latency0", "odd1", "sent2", "sent1"],
+                "kind": ["sent2", "sent1", "depth0", "odd1", "latency0"],
+                "value": ["sent2", "latency0", "sent1", "odd1", "depth0"],
+                "rate": ["sent2", "latency0", "sent1", "depth0", "odd1"],
+                "events": ["latency0", "sent2", "depth0", "odd1", "sent1"],
+            },
+        )
+
+    def test_sortUnits(self) -> None:
+        """In the order of what is shown, not of what was sent."""
+        self.view.fold(
+            [
+                Metadata(MetricKind.GAUGE, "more", "kibibytes"),
+                metric(Operation.SET_GAUGE, 0.0, "more"),
+                metric(Operation.SET_GAUGE, 2.0, "more"),
+            ]
+        )
+        for sort in ("value", "rate"):
+            names = [one.key.name for one in self.report(sort=sort).series]
+            self.assertEqual(names[0], "more")
+
+    def test_sortWithNaN(self) -> None:
+        """What is no number comes last."""
+        self.view.fold([metric(Operation.SET_GAUGE, math.nan, "a")])
+        self.assertEqual(self.report(sort="value").series[-1].key.name, "a")
+        self.assertEqual(self.report(sort="rate").series[-1].key.name, "a")
+
+    def test_moment(self) -> None:
+        """No rates of a moment."""
+        report = Report(self.view, "h:1", 0.05)
+        self.assertTrue(math.isnan(report.rate(report.series[0])))
+        self.assertRegex(report.to_table(), r"\ncounter .* 5 B +-\n")
+
+    def test_losses(self) -> None:
+        self.view.fold([Status("shop[1]@web", WHEN, 1200, 34)])
+        self.view.connected()
+        self.view.fold([Status("a\x1b", 1)])
+        self.view.refused = 7
+        last = self.report(connections=2).to_table().splitlines()[-1]
+        self.assertEqual(
+            last,
+            "127.0.0.1:5000 (a\\x1b): 0 of 0 series, 106 events in 10.0 seconds, missed 1,234"
+            " (incoming 1,200, client 34), 2 connections, restarted 2 times, 7 events left out"
+            " because of too many series",
+        )
+
+    def test_noPercentiles(self) -> None:
+        """A dash, where the library is missing."""
+        self.patch(sketch, "_library", lambda: None)
+        self.setUp()
+        line = self.report().to_table().splitlines()[2]
+        self.assertRegex(line, r"10\.1/s +1ms +- +- +- +100ms$")
+
+
+class JsonTests(ReportCase):
+    def document(self, **more: Any) -> Any:
+        def refuse(constant: str) -> None:
+            raise AssertionError(constant)
+
+        text = self.report(**more).to_json()
+        self.assertTrue(text.isascii())
+        self.assertTrue(text[:-1].isprintable() and text.endswith("\n"))
+        return json.loads(text, parse_constant=refuse)
+
+    def test_stream(self) -> None:
+        document = self.document(connections=3)
+        del document["series"]
+        self.assertEqual(
+            document,
+            {
+                "report": "stats",
+                "endpoint": "127.0.0.1:5000",
+                "source": "shop[1]@web",
+                "started": "2026-11-22T16:04:24.000000000Z",
+                "started_ns": 1_795_363_464_000_000_000,
+                "seconds": 10.0,
+                "connections": 3,
+                "restarts": 0,
+                "events": 106,
+                "missed": {"incoming": 0, "client": 0},
+                "left_out": 0,
+                "percentiles": True,
+            },
+        )
+
+    def test_series(self) -> None:
+        _depth, latency, _odd, sent, _other = self.document()["series"]
+        self.assertEqual(
+            sent,
+            {
+                "kind": "counter",
+                "name": "sent",
+                "labels": {"at": "x", "to": "b"},
+                "unit": "bytes",
+                "description": "What was sent.",
+                "events": 2,
+                "last": "2026-11-22T16:04:24.789260613Z",
+                "last_ns": WHEN,
+                "value": 1536,
+                "rate": 51.2,
+                "samples": None,
+            },
+        )
+        self.assertEqual(latency["value"], 101)
+        samples = latency["samples"]
+        self.assertEqual((samples["count"], samples["not_finite"]), (100, 1))
+        self.assertEqual((samples["min"], samples["p50"], samples["max"]), (0.001, 0.05, 0.1))
+        self.assertAlmostEqual(samples["mean"], 0.0505)
+
+    def test_notNumbers(self) -> None:
+        """As in JSON lines; null where nothing is known."""
+        for value, written in (
+            (math.inf, "Infinity"),
+            (-math.inf, "-Infinity"),
+            (math.nan, "NaN"),
+        ):
+            self.view.fold([metric(Operation.SET_GAUGE, value, "depth")])
+            depth = self.document()["series"][0]
+            self.assertEqual(depth["value"], written)
+        self.assertIsNone(depth["rate"])
+        self.view.fold([Metric(Key(MetricKind.GAUGE, "depth"), Operation.SET_GAUGE, 0.0, 2**80)])
+        depth = self.document()["series"][0]
+        self.assertEqual((depth["last"], depth["last_ns"]), (None, 2**80))
+
+    def test_noStatus(self) -> None:
+        self.view = SourceView()
+        document = self.document()
+        for field in ("source", "started", "started_ns", "missed"):
+            self.assertIsNone(document[field])
+
+    def test_filter(self) -> None:
+        self.assertEqual(
+            [one["labels"] for one in self.document(wanted=parse_filter("to:").matches)["series"]],
+            [{"at": "x", "to": "b"}, {"to": "a"}],
+        )
+
+    def test_documented(self) -> None:
+        """The page names each field."""
+        text = PAGE.read_text()
+        document = self.document()
+        fields = {*document, *document["series"][1], *document["series"][1]["samples"]}
+        documented = set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
+        self.assertEqual(fields - documented, set())
