@@ -4,7 +4,7 @@ Bytes to events.  No I/O, no Twisted: the same code serves every consumer.
 A consumer of a busy program decodes most of the time, and protobuf's own way takes four
 microseconds an event: a parse, and an object for each message and a call for each field of it.  But
 most frames are like one that came before, but for a timestamp and a number.  So protobuf parses
-what is new, and what it made of it is remembered by the bytes of the frame (`_remembered.py`); of a
+what is new, and what it made of it is remembered by the bytes of the frame (`frame_cache.py`); of a
 frame that has the same bytes in the same places, only timestamp and number are read, by hand.  All
 else, including all that is odd or wrong, goes to protobuf.
 """
