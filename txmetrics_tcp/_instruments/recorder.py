@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
+from txmetrics_tcp._instruments.measures import ExceptionCount, InProgress, Timer
 from txmetrics_tcp._instruments.sink import NOWHERE, RECORD_MANY, Series
-from txmetrics_tcp._instruments.timers import ExceptionCount, InProgress, Timer
 from txmetrics_tcp._model import (
     U64_MAX,
     Key,

@@ -4,14 +4,11 @@ The current recorder, and handles that come before it.
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import txmetrics_tcp
 from tests.unit.instruments.test_recorder import ListRecorder
 from txmetrics_tcp import (
     Counter,
@@ -238,56 +235,3 @@ class FacadeTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         self.assertIn("none yet", repr(current_recorder()))
-
-
-class PublicNamesTests(SynchronousTestCase):
-    def test_pinned(self) -> None:
-        """The public names change on purpose only."""
-        self.assertEqual(
-            sorted(txmetrics_tcp.__all__, key=str.lower),
-            sorted(PUBLIC, key=str.lower),
-        )
-        for name in PUBLIC:
-            self.assertTrue(hasattr(txmetrics_tcp, name), name)
-        self.assertEqual(set(PUBLIC) - set(dir(txmetrics_tcp)), set())
-
-    def test_unknown(self) -> None:
-        self.assertFalse(hasattr(txmetrics_tcp, "nothing"))
-
-    def test_star(self) -> None:
-        names: dict[str, object] = {}
-        exec("from txmetrics_tcp import *", names)
-        self.assertEqual(set(PUBLIC) - set(names), set())
-
-    def test_recordingImportsNoTwisted(self) -> None:
-        """A library that only records costs its users next to nothing at import."""
-        script = (
-            "import sys; from txmetrics_tcp import counter, local_recorder, describe_gauge;"
-            "counter('c').increment();"
-            "print([name for name in sys.modules if name.split('.')[0] in"
-            " ('twisted', 'google', 'zope', 'asyncio')])"
-        )
-        output = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        self.assertEqual(output.stdout.strip(), "[]")
-
-
-PUBLIC = """
-    ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
-    Event EventStream FanoutRecorder FilterRecorder Gauge Histogram Key LabelsRecorder ListenError
-    MAX_FRAME Metadata Metric MetricKind MetricsClientFactory MetricsClientProtocol
-    MetricsClientService MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation
-    PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
-    Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
-    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
-    encode_metric gauge histogram local_recorder set_global_recorder
-    RecordingError RecordingReader RecordingWriter
-    Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
-    tls_endpoint
-""".split()  # noqa: SIM905 - a list would take a line for each

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.instruments.test_recorder import ListRecorder
 from txmetrics_tcp import Operation
-from txmetrics_tcp._instruments.timers import _nested
+from txmetrics_tcp._instruments.measures import _nested
 
 
 class MeasureTestCase(SynchronousTestCase):

@@ -1,0 +1,113 @@
+"""
+What is imported, and so what it costs to import the library and to ask the command line something.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmetrics_tcp
+
+HEAVY = ("twisted", "zope", "google", "OpenSSL", "cryptography", "textual", "rich", "asyncio")
+
+USAGE = {
+    0: [
+        "--version",
+        "--help",
+        "tail --help",
+        "stats --help",
+        "record --help",
+        "replay --help",
+        "observe --help",
+    ],
+    2: [
+        "",
+        "unknown",
+        "--unknown",
+        "tail --unknown",
+        "tail --count 0",
+        "tail --duration never",
+        "tail --filter /(/",
+        "tail 127.0.0.1:99999",
+        "tail 65536",
+        "tail ./missing",
+        "tail unix:/there --tls",
+        "tail tls:there:5000 --tls",
+        "stats --sort nothing",
+        "record",
+        "record 5000",
+        "record a b --append --force",
+        "replay a --speed 0",
+        "observe --max-frame 0",
+        "observe 65536",
+    ],
+}
+"""By exit code, what ends without running a command."""
+
+
+class ImportTests(SynchronousTestCase):
+    def run_python(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def loaded(self, script: str) -> str:
+        """
+        @return: what else a program prints, and which of `HEAVY` it has imported in the end.
+        """
+        find = f"import sys; print(*[name for name in {HEAVY} if name in sys.modules])"
+        return self.run_python("-c", f"{dedent(script)}\n{find}")
+
+    def test_recording(self) -> None:
+        """A library that only records costs its users next to nothing at import."""
+        script = """
+            from txmetrics_tcp import counter, local_recorder, describe_gauge
+            counter("c").increment()
+        """
+        self.assertEqual(self.loaded(script), "")
+
+    def test_package(self) -> None:
+        """The package itself imports none of its rooms."""
+        script = """
+            import sys, txmetrics_tcp
+            print(*[name for name in sys.modules if name.startswith("txmetrics_tcp.")])
+        """
+        self.assertEqual(self.loaded(script), "")
+
+    def test_usage(self) -> None:
+        """Help, the version and usage errors load nothing that takes long."""
+        script = f"""
+            from contextlib import redirect_stderr, redirect_stdout
+            from io import StringIO
+            from txmetrics_tcp.cli import main
+
+            def code(line):
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                    try:
+                        return main(line.split())
+                    except SystemExit as end:
+                        return end.code
+
+            for expected, lines in {USAGE}.items():
+                for line in lines:
+                    if code(line) != expected:
+                        print(line)
+        """
+        self.assertEqual(self.loaded(script), "")
+
+    def test_module(self) -> None:
+        """C{python -m} runs the same as the console script."""
+        for module in ("txmetrics_tcp", "txmetrics_tcp.cli"):
+            said = self.run_python("-m", module, "--version")
+            self.assertEqual(said, f"metrics-tcp {txmetrics_tcp.__version__}")

@@ -1,0 +1,143 @@
+"""
+What programs, scripts and viewers of others hold on to: it changes on purpose only.
+
+The bytes on the wire are pinned by `tests.unit.codec.test_wire`, the keys of JSON by
+`tests.unit.cli.test_tail` and `tests.unit.view.test_report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import walk_packages
+
+from twisted.application.service import IServiceMaker
+from twisted.logger import Logger
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmetrics_tcp
+from txmetrics_tcp import cli, tap, testing
+from txmetrics_tcp._codec import event_pb2
+from txmetrics_tcp._view import report
+from txmetrics_tcp.cli import arguments
+from txmetrics_tcp.cli.parser import make_parser
+
+PUBLIC = """
+    ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
+    Event EventStream FanoutRecorder FilterRecorder Gauge Histogram Key LabelsRecorder ListenError
+    MAX_FRAME Metadata Metric MetricKind MetricsClientFactory MetricsClientProtocol
+    MetricsClientService MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation
+    PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
+    Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
+    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
+    encode_metric gauge histogram local_recorder set_global_recorder
+    RecordingError RecordingReader RecordingWriter
+    Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
+    tls_endpoint
+""".split()  # noqa: SIM905 - a list would take a line for each
+
+TLS = "--tls --tls-ca --tls-name --tls-cert --tls-key"
+
+COMMANDS = {
+    "tail": f"endpoint --json --filter --count --duration --max-frame {TLS}",
+    "stats": f"endpoint --duration --json --filter --sort --max-frame {TLS}",
+    "record": f"file endpoint --compress --append --force --count --duration --max-frame {TLS}",
+    "replay": "file --speed --listen --loop",
+    "observe": f"endpoints --export-dir --max-frame {TLS}",
+}
+
+DAEMON = """
+    allow= buffer-size= dead-after= help interval= listen= max-clients-per-address= max-clients=
+    no-host no-process tls-cert= tls-client-ca= tls-key= version
+"""
+
+
+def modules() -> Iterator[str]:
+    """The name of every module that can be imported without running anything."""
+    for module in walk_packages(txmetrics_tcp.__path__, "txmetrics_tcp."):
+        if not module.name.endswith(".__main__"):
+            yield module.name
+
+
+class NamesTests(SynchronousTestCase):
+    """What is imported."""
+
+    def test_package(self) -> None:
+        self.assertEqual(sorted(txmetrics_tcp.__all__), sorted(PUBLIC))
+        for name in PUBLIC:
+            self.assertTrue(hasattr(txmetrics_tcp, name), name)
+        self.assertEqual(set(PUBLIC) - set(dir(txmetrics_tcp)), set())
+
+    def test_unknown(self) -> None:
+        self.assertFalse(hasattr(txmetrics_tcp, "nothing"))
+
+    def test_star(self) -> None:
+        names: dict[str, object] = {}
+        exec("from txmetrics_tcp import *", names)
+        self.assertEqual(set(PUBLIC) - set(names), set())
+
+    def test_modules(self) -> None:
+        self.assertEqual(
+            sorted(testing.__all__), ["Captured", "FakeReactor", "PausingTransport", "capture"]
+        )
+        for name in ("CannotStart", "Daemon", "Options", "makeService"):
+            self.assertTrue(hasattr(tap, name), name)
+        self.assertTrue(callable(cli.main))
+
+    def test_inside(self) -> None:
+        """All modules can be imported, and what is neither public nor a test is inside."""
+        tops = {name.split(".")[1] for name in modules()}
+        public = {name for name in tops if not name.startswith("_")}
+        self.assertEqual(public, {"cli", "observe", "tap", "testing"})
+        for name in modules():
+            import_module(name)
+
+
+class CommandTests(SynchronousTestCase):
+    """What is run."""
+
+    def test_script(self) -> None:
+        (script,) = entry_points(group="console_scripts", name="metrics-tcp")
+        self.assertIs(script.load(), cli.main)
+
+    def test_plugin(self) -> None:
+        (ours,) = [one for one in getPlugins(IServiceMaker) if one.tapname == "metrics-tcp"]
+        self.assertEqual(ours.module, "txmetrics_tcp.tap")
+
+    def test_options(self) -> None:
+        actions = make_parser()._actions
+        (commands,) = [one for one in actions if isinstance(one, argparse._SubParsersAction)]
+        found = {
+            name: {word for one in parser._actions for word in one.option_strings or [one.dest]}
+            for name, parser in commands.choices.items()
+        }
+        expected = {name: {"-h", "--help", *words.split()} for name, words in COMMANDS.items()}
+        self.assertEqual(found, expected)
+
+    def test_sorts(self) -> None:
+        """Each key that `stats` offers is one that a report can be sorted by."""
+        self.assertEqual(arguments.SORTS, tuple(report.SORTS))
+
+    def test_daemonOptions(self) -> None:
+        self.assertEqual(sorted(tap.Options().longOpt), sorted(DAEMON.split()))
+
+
+class OutsideTests(SynchronousTestCase):
+    """What others look for in logs and descriptor pools."""
+
+    def test_log(self) -> None:
+        """All log lines of the package have its namespace."""
+        found = set()
+        for name in modules():
+            module = import_module(name)
+            classes = [one for one in vars(module).values() if isinstance(one, type)]
+            for owner in [module, *(one for one in classes if one.__module__ == name)]:
+                found |= {one for one in vars(owner).values() if isinstance(one, Logger)}
+        self.assertEqual({one.namespace for one in found}, {"txmetrics_tcp"})
+
+    def test_descriptor(self) -> None:
+        self.assertEqual(event_pb2.DESCRIPTOR.name, "txmetrics_tcp/event.proto")
+        self.assertEqual(event_pb2.Event.DESCRIPTOR.full_name, "txmetrics_tcp.Event")
