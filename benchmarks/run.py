@@ -45,6 +45,7 @@ BENCHMARKS = (
     "viewing",
     "observing",
     "snapshot",
+    "starting",
 )
 LATER = "measured in a later run"
 """What of a machine says which sections were, where others were kept."""
