@@ -85,6 +85,14 @@ class ImportTests(SynchronousTestCase):
         """
         self.assertEqual(self.loaded(script), "")
 
+    def test_commands(self) -> None:
+        """Importing the commands imports no reactor, which would install it, and no Textual."""
+        script = (
+            "import sys; from txmetrics_tcp.cli import observe, record, replay, stats, tail;"
+            "print({'twisted.internet.reactor', 'textual'} & {*sys.modules})"
+        )
+        self.assertEqual(self.run_python("-c", script), "set()")
+
     def test_usage(self) -> None:
         """Help, the version and usage errors load nothing that takes long."""
         script = f"""
@@ -111,3 +119,36 @@ class ImportTests(SynchronousTestCase):
         for module in ("txmetrics_tcp", "txmetrics_tcp.cli"):
             said = self.run_python("-m", module, "--version")
             self.assertEqual(said, f"metrics-tcp {txmetrics_tcp.__version__}")
+
+    def test_importedLate(self) -> None:
+        """Importing a reactor installs it, and some programs want another one."""
+        output = self.run_python(
+            "-c",
+            "import sys\n"
+            "import txmetrics_tcp\n"
+            "import txmetrics_tcp.tap, txmetrics_tcp.testing\n"
+            "builder = txmetrics_tcp.TcpBuilder().listen_address(0).buffer_size(5)\n"
+            "txmetrics_tcp.counter('c').increment()\n"
+            "txmetrics_tcp.describe_counter('c')\n"
+            "print('twisted.internet.reactor' in sys.modules)\n"
+            "builder.service()\n"
+            "print('twisted.internet.reactor' in sys.modules)\n",
+        )
+        self.assertEqual(output.split(), ["False", "True"])
+
+    def test_installedBefore(self) -> None:
+        """The reactor that a program chose is the one that it listens with."""
+        output = self.run_python(
+            "-c",
+            "import txmetrics_tcp\n"
+            "builder = txmetrics_tcp.TcpBuilder().listen_address(0)\n"
+            "from twisted.internet import selectreactor\n"
+            "selectreactor.install()\n"
+            "def listening(recorder):\n"
+            "    print(type(reactor).__name__, recorder.addresses[0].host)\n"
+            "    recorder.stop().addCallback(lambda result: reactor.stop())\n"
+            "from twisted.internet import reactor\n"
+            "builder.install().addCallback(listening)\n"
+            "reactor.run()\n",
+        )
+        self.assertEqual(output.split(), ["SelectReactor", "127.0.0.1"])

@@ -4,15 +4,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.daemon import TWISTD, Daemon
-from tests.unit.recording.test_recording import record
-from tests.wire_cases import CASES
 from txmetrics_tcp import (
     Event,
     Key,
@@ -20,8 +13,6 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     Operation,
-    encode_metadata,
-    encode_metric,
     parse_filter,
 )
 from txmetrics_tcp._model import Status
@@ -117,87 +108,3 @@ class CountTests(SynchronousTestCase):
             tail.received(event)
         reactor.advance(0)
         self.assertEqual(log, ["Status\nMetadata\nMetric\nStatus\nMetric\n", 0])
-
-
-class CommandTests(SynchronousTestCase):
-    """The command itself."""
-
-    def setUp(self) -> None:
-        self.path = str(Path(self.mktemp()).resolve())
-        self.stream = b"".join(case.frame for case in CASES)
-
-    def tail(self, *arguments: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "txmetrics_tcp", "tail"]
-        return Daemon(self, *arguments, runner=command).end()
-
-    def test_recording(self) -> None:
-        """A recording is printed from its beginning to its end, with units as described."""
-        frames = encode_metadata(MEMORY) + encode_metric(SET)
-        Path(self.path).write_bytes(record(frames, frames, compress=True))
-        status, out, said = self.tail(self.path)
-        self.assertEqual((status, said), (0, ""))
-        self.assertEqual(out.count("memory 1.0 B"), 2)
-        self.assertEqual(out.count("metadata"), 2)
-
-    def test_all(self) -> None:
-        """Every event that there is."""
-        Path(self.path).write_bytes(record(self.stream))
-        status, out, _ = self.tail(self.path, "--json")
-        self.assertEqual(status, 0)
-        events = [json.loads(line) for line in out.splitlines()]
-        self.assertEqual(len(events), sum(case.event is not None for case in CASES))
-
-    def test_cutOff(self) -> None:
-        whole = record(encode_metric(SET), encode_metric(SET))
-        Path(self.path).write_bytes(whole[:-40])
-        status, out, said = self.tail(self.path)
-        self.assertEqual((status, out.count("\n")), (0, 1))
-        self.assertIn("it was cut off; this was its last whole event", said)
-
-    def test_damaged(self) -> None:
-        whole = bytearray(record(encode_metric(SET), encode_metric(SET)))
-        whole[-40] ^= 1
-        Path(self.path).write_bytes(whole)
-        status, out, said = self.tail(self.path)
-        self.assertEqual((status, out.count("\n")), (1, 1))
-        self.assertIn("it is damaged behind its first", said)
-        Path(self.path).write_bytes(record(encode_metric(SET), b"\x02\xff\xff"))
-        status, out, said = self.tail(self.path)
-        self.assertEqual((status, out.count("\n")), (1, 1))
-        self.assertIn("not a metrics stream", said)
-
-    def test_live(self) -> None:
-        """Filters, an end by count and one by time, on a daemon."""
-        port = str(Daemon(self, "-n", "metrics-tcp", "--listen", "0", runner=TWISTD).port)
-        status, out, _ = self.tail(port, "--json", "--filter", "name:process_cpu", "--count", "1")
-        self.assertEqual(status, 0)
-        events = [json.loads(line) for line in out.splitlines()]
-        self.assertEqual(
-            [(event["event"], event.get("name")) for event in events],
-            [
-                ("status", None),
-                ("metadata", "process_cpu_seconds_total"),
-                ("metric", "process_cpu_seconds_total"),
-            ],
-        )
-        status, out, _ = self.tail(port, "--filter", "nothing_like_that", "--duration", "0.3")
-        self.assertEqual((status, out.count("\n")), (0, 1))
-
-    def test_help(self) -> None:
-        """-TERM at the beginning of a filter would be an option."""
-        _, said, _ = self.tail("--help")
-        self.assertIn("what is not wanted is written !TERM", " ".join(said.split()))
-
-    def test_bad(self) -> None:
-        Path(self.path).write_text("hello")
-        for status, arguments, says in [
-            (1, ["1", "--duration", "0.2"], "cannot connect to 127.0.0.1:1"),
-            (1, [self.path], "it is not a recording of metrics"),
-            (2, ["--filter", "kind:x"], "there is no kind 'x'"),
-            (2, ["--count", "x"], "invalid number of events value: 'x'"),
-            (2, ["--duration", "0"], "invalid duration value: '0'"),
-        ]:
-            code, _, said = self.tail(*arguments)
-            self.assertEqual(code, status, said)
-            self.assertIn(says, said)
-            self.assertNotIn("Traceback", said)

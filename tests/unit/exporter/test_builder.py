@@ -5,13 +5,10 @@ The builder: settings, listening, and becoming the global recorder.
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from tests.unit.instruments.test_recorder import ListRecorder
@@ -316,44 +313,3 @@ class InstallTests(BuilderTestCase):
         self.assertRaises(RecorderInstalledError, TcpBuilder(self.reactor).install)
         endpoint.succeed()
         self.successResultOf(installing)
-
-
-class ReactorTests(SynchronousTestCase):
-    def run_python(self, script: str) -> str:
-        root = ROOT
-        process = subprocess.run(
-            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60
-        )
-        self.assertEqual(process.stderr, "")
-        return process.stdout
-
-    def test_importedLate(self) -> None:
-        """Importing a reactor installs it, and some programs want another one."""
-        output = self.run_python(
-            "import sys\n"
-            "import txmetrics_tcp\n"
-            "import txmetrics_tcp.tap, txmetrics_tcp.testing\n"
-            "builder = txmetrics_tcp.TcpBuilder().listen_address(0).buffer_size(5)\n"
-            "txmetrics_tcp.counter('c').increment()\n"
-            "txmetrics_tcp.describe_counter('c')\n"
-            "print('twisted.internet.reactor' in sys.modules)\n"
-            "builder.service()\n"
-            "print('twisted.internet.reactor' in sys.modules)\n"
-        )
-        self.assertEqual(output.split(), ["False", "True"])
-
-    def test_installedBefore(self) -> None:
-        """The reactor that a program chose is the one that it listens with."""
-        output = self.run_python(
-            "import txmetrics_tcp\n"
-            "builder = txmetrics_tcp.TcpBuilder().listen_address(0)\n"
-            "from twisted.internet import selectreactor\n"
-            "selectreactor.install()\n"
-            "def listening(recorder):\n"
-            "    print(type(reactor).__name__, recorder.addresses[0].host)\n"
-            "    recorder.stop().addCallback(lambda result: reactor.stop())\n"
-            "from twisted.internet import reactor\n"
-            "builder.install().addCallback(listening)\n"
-            "reactor.run()\n"
-        )
-        self.assertEqual(output.split(), ["SelectReactor", "127.0.0.1"])

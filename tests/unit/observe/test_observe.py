@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from textual.containers import VerticalScroll
@@ -1103,23 +1100,6 @@ class HeaderTests(SynchronousTestCase):
 
 
 class DocumentationTests(SynchronousTestCase):
-    def test_picture(self) -> None:
-        """The picture in the README can be made anew."""
-        path = Path(self.mktemp()).resolve()
-        script = ROOT / "docs" / "make_picture.py"
-        command = [sys.executable, str(script), str(path)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
-        for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
-            for part in [
-                "LIVE",
-                "http_request_seconds",
-                "p999",
-                "missed&#160;1,204",
-                "last&#160;ev",
-            ]:
-                self.assertIn(part, text)
-
     def test_page(self) -> None:
         """docs/observe.md has all keys, what the mouse does, and the language of filters."""
         page = (ROOT / "docs" / "observe.md").read_text()

@@ -1,0 +1,124 @@
+"""
+Limits of time in a program that is busy for longer than they are.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import unittest
+from collections.abc import Callable
+from textwrap import dedent
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Connection
+from twisted.trial.unittest import TestCase
+
+from tests.daemon import Daemon
+from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._model import Status
+from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp.cli import messages
+from txmetrics_tcp.cli.messages import SilenceRemark
+from txmetrics_tcp.cli.stats import Watch
+
+reactor: Any = global_reactor
+
+SAID = encode_status(Status("there", 1, 0, 0))
+
+
+class Pair(Connection):
+    """A transport over one end of a pair of sockets."""
+
+    def getHost(self) -> UNIXAddress:
+        return UNIXAddress(None)
+
+    def getPeer(self) -> UNIXAddress:
+        return UNIXAddress(None)
+
+
+class ReadyEndpoint:
+    """Connects to where something has been said already."""
+
+    def __init__(self, case: unittest.TestCase, said: bytes) -> None:
+        self._ours, self.theirs = socket.socketpair()
+        self.theirs.sendall(said)
+        case.addCleanup(self.theirs.close)
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
+        connected: Deferred[Any] = Deferred()
+        protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+        self._ours.setblocking(False)
+        transport = Pair(self._ours, protocol, reactor)
+        protocol.makeConnection(transport)
+        transport.startReading()
+        connected.callback(protocol)
+        return connected
+
+
+class BusyTests(TestCase):
+    """
+    What has come when the time is over counts, though the reactor had no turn to read it.
+    """
+
+    def connect(self, received: Callable[[], object]) -> None:
+        class Receiver(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                received()
+
+            def connectionMade(self) -> None:
+                connections.append(self)
+
+        connections: list[Receiver] = []
+        ReadyEndpoint(self, b"x").connect(Factory.forProtocol(Receiver))
+        [connection] = connections
+        self.addCleanup(connection.transport.abortConnection)  # type: ignore[union-attr]
+
+    async def test_deadline(self) -> None:
+        happened: list[str] = []
+        passed: Deferred[None] = Deferred()
+        Deadline(reactor, 0, lambda: (happened.append("passed"), passed.callback(None)))
+        self.connect(lambda: happened.append("received"))
+        await passed
+        self.assertEqual(happened, ["received", "passed"])
+
+    async def test_silence(self) -> None:
+        """It is no silence then."""
+        self.patch(messages, "SILENCE", 0)
+        said: list[str] = []
+        silence = SilenceRemark(reactor, said.append, tls=False)
+        silence.connected()
+        received: Deferred[None] = Deferred()
+        self.connect(lambda: (silence.over(), received.callback(None)))
+        await received
+        self.assertEqual(said, [])
+
+    async def test_watch(self) -> None:
+        """It was watched."""
+        over: Deferred[int] = Deferred()
+        said: list[str] = []
+        endpoint: Any = ReadyEndpoint(self, SAID)
+        watch = Watch(reactor, endpoint, "there", 0, said.append, over.callback)
+        watch.start()
+        self.assertEqual(await over, 0)
+        await watch.stop()
+        self.assertEqual(said, [])
+
+    def test_tail(self) -> None:
+        """It was printed."""
+        script = """
+            import sys, unittest
+            from tests.system.test_busy import SAID, ReadyEndpoint
+            from txmetrics_tcp.cli import main, tail
+            endpoint = ReadyEndpoint(unittest.TestCase(), SAID)
+            tail.client_endpoint_from = lambda options, reactor: endpoint
+            sys.exit(main(["tail", "there:1", "--duration", "0.000001"]))
+        """
+        code, output, errors = Daemon(self, "-c", dedent(script), runner=[sys.executable]).end()
+        self.assertEqual(code, 0, errors)
+        self.assertRegex(output, "^status ")

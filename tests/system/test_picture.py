@@ -1,0 +1,33 @@
+"""
+The picture of the viewer that the README shows.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+
+
+class PictureTests(SynchronousTestCase):
+    def test_picture(self) -> None:
+        """The picture in the README can be made anew."""
+        path = Path(self.mktemp()).resolve()
+        script = ROOT / "docs" / "make_picture.py"
+        command = [sys.executable, str(script), str(path)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+        for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
+            for part in [
+                "LIVE",
+                "http_request_seconds",
+                "p999",
+                "missed&#160;1,204",
+                "last&#160;ev",
+            ]:
+                self.assertIn(part, text)
