@@ -38,8 +38,10 @@ def check_endpoints(options: argparse.Namespace) -> None:
             f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of that"
             f" name is meant, write ./{options.file}"
         )
+    if options.command == "replay":
+        check_port(options.listen)
     for text in _servers(options):
-        _check_server(options, text)
+        _check_text(text)
 
 
 def is_recording(text: str) -> bool:
@@ -73,10 +75,17 @@ def client_endpoint_from(
     from txmetrics_tcp._net.tls import TLSError, tls_endpoint
 
     text = options.endpoint if endpoint is None else endpoint
-    name = _check_server(options, text)
+    _check_text(text)
     plain = client_endpoint(reactor, text)
-    if name is None:
+    if not wants_tls(options):
         return plain
+    if has_own_tls(text):
+        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
+    name = options.tls_name or host_of(text)
+    if not name:
+        raise EndpointError(
+            f"{text!r} names no host: say with --tls-name whose certificate to take"
+        )
     try:
         return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
     except TLSError as error:
@@ -97,29 +106,11 @@ def _servers(options: argparse.Namespace) -> Sequence[str]:
     return [text for text in texts if not is_recording(text)]
 
 
-def _check_server(options: argparse.Namespace, text: str) -> str | None:
+def _check_text(text: str) -> None:
     """
-    @return: the name that the server's certificate has to be for; None without TLS.
-    @raise EndpointError: it cannot be connected to.
+    @raise EndpointError: it is the path of something that is no endpoint, or its port is none.
     """
-    _check_no_path(text)
     check_port(text)
-    if not wants_tls(options):
-        return None
-    if has_own_tls(text):
-        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
-    name: str | None = options.tls_name or host_of(text)
-    if not name:
-        raise EndpointError(
-            f"{text!r} names no host: say with --tls-name whose certificate to take"
-        )
-    return name
-
-
-def _check_no_path(text: str) -> None:
-    """
-    @raise EndpointError: it is the path of something that is no endpoint.
-    """
     if ":" in text or not (os.sep in text or "." in text):
         return
     try:
