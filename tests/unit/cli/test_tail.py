@@ -556,10 +556,11 @@ class MainTests(SynchronousTestCase):
 
     def test_badEndpoint(self) -> None:
         for endpoint in ["no\x1bsuch", "localhost:70000", "tcp:host=x", "[::1:5000", ""]:
-            code, out, err = self.run_main("tail", endpoint)
-            self.assertEqual((code, out), (2, ""))
-            self.assertRegex(err, r"^metrics-tcp tail: .* is no endpoint.*\n$")
-            self.assertTrue(err[:-1].isprintable(), err)
+            for tls in [[], ["--tls"]]:
+                code, out, err = self.run_main("tail", endpoint, *tls)
+                self.assertEqual((code, out), (2, ""))
+                self.assertRegex(err, r"^metrics-tcp tail: .* is no endpoint.*\n$")
+                self.assertTrue(err[:-1].isprintable(), err)
 
     def test_badNumber(self) -> None:
         for number in ["0", "-1", "many", "1.5"]:
