@@ -1,5 +1,6 @@
 """
-The values that flow through the package: what a metric is called and what happened to it.
+The values that flow through the package: what a metric is called, what happened to it, and what an
+operation does to a total.
 
 Everything here is immutable and safe to share between threads.  Names, labels and
 descriptions are checked where they enter, so that whatever exists can be put on the wire.
@@ -64,7 +65,6 @@ _KIND_OF = {
     Operation.SET_GAUGE: MetricKind.GAUGE,
     Operation.RECORD_HISTOGRAM: MetricKind.HISTOGRAM,
 }
-
 
 Number = int | float
 

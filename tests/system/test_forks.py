@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable
+from pathlib import Path
+from unittest import skipIf
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -18,51 +18,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.reader import Reader
+from tests.forking import in_child, warnings_of_forking_off
+from tests.loopback import LoopbackTestCase
+from tests.reader import FakeClient, Reader
 from txmetrics_tcp import MetricsFactory
-
-if sys.version_info >= (3, 12):
-    import warnings
-
-
-def in_child(act: Callable[[], object]) -> str:
-    """
-    Fork, and call a function in the child.
-
-    @return: the C{repr} of what it returned, or the traceback of what it raised.
-    """
-    reading, writing = os.pipe()
-    with warnings_of_forking_off():
-        child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            try:
-                answer = repr(act())
-            except BaseException:
-                answer = traceback.format_exc()
-            os.write(writing, answer.encode()[:4000])
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answers:
-        answer = answers.read().decode()
-    os.waitpid(child, 0)
-    return answer
-
-
-class warnings_of_forking_off:
-    """Python 3.12 and newer warn of a fork in a program with threads, which is what we test."""
-
-    def __enter__(self) -> None:
-        if sys.version_info >= (3, 12):
-            self._catch = warnings.catch_warnings()
-            self._catch.__enter__()
-            warnings.simplefilter("ignore", DeprecationWarning)
-
-    def __exit__(self, *exception: object) -> None:
-        if sys.version_info >= (3, 12):
-            self._catch.__exit__(None, None, None)
+from txmetrics_tcp.testing import FakeReactor
 
 
 class Listener(Protocol):
@@ -198,3 +158,56 @@ class ForkTests(TestCase):
         if not IReactorFDSet.providedBy(reactor):
             raise SkipTest("this reactor does not tell what it reads from")
         self.assertIsInstance(reactor.getReaders(), list)
+
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+class SilenceTests(LoopbackTestCase):
+    async def test_neither(self) -> None:
+        """Who neither listens nor has clients is not silenced; who does one of both is."""
+        reactor = FakeReactor()
+        idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
+        self.assertFalse(idle.silenced)
+        stopped.doStart()
+        stopped.doStop()
+        listening.doStart()
+        FakeClient(connected)
+        factories = (idle, stopped, listening, connected)
+        self.assertEqual(
+            in_child(lambda: [one.silenced for one in factories]), "[False, False, True, True]"
+        )
+        listening.doStop()
+
+    async def test_takesNothing(self) -> None:
+        factory = await self.exporter()
+        counter = factory.recorder.counter("c")
+
+        def record() -> object:
+            counter.increment()
+            return factory.recorder.snapshot()
+
+        self.assertEqual(in_child(record), "{}")
+
+    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    async def test_letsGo(self) -> None:
+        """Port and connections are another file in a child, which its children do not inherit."""
+        factory = await self.exporter()
+        await self.connect()
+        [protocol] = factory.present
+        numbers = [protocol.transport.fileno(), self.service._ports[0].fileno()]
+
+        def open_files() -> list[str]:
+            # That of the listing itself is gone again.
+            present = [DESCRIPTORS / number for number in os.listdir(DESCRIPTORS)]
+            return [os.readlink(one) for one in present if os.path.lexists(one)]
+
+        def look() -> object:
+            return (
+                [os.readlink(DESCRIPTORS / str(number)) for number in numbers],
+                [os.get_inheritable(number) for number in numbers],
+                open_files().count(os.devnull) - before,
+            )
+
+        before = open_files().count(os.devnull)
+        self.assertEqual(in_child(look), repr(([os.devnull] * 2, [False] * 2, 2)))

@@ -34,6 +34,8 @@ USAGE = {
         "tail --duration never",
         "tail --filter /(/",
         "tail 127.0.0.1:99999",
+        "tail localhost:99999",
+        "tail [::1]:99999",
         "tail 65536",
         "tail ./missing",
         "stats --sort nothing",

@@ -2,7 +2,7 @@
 What programs, scripts and viewers of others hold on to: it changes on purpose only.
 
 The bytes on the wire are pinned by `tests.unit.codec.test_wire`, the keys of JSON by
-`tests.unit.cli.test_tail` and `tests.unit.view.test_report`.
+`tests.unit.view.test_lines` and `tests.unit.view.test_report`.
 """
 
 from __future__ import annotations

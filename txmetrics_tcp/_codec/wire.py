@@ -1,5 +1,5 @@
 """
-What descriptions and status are on the wire, and what the kinds of metrics are called there.
+Descriptions and status as frames; `encoder` has the events of metrics.  No I/O, no Twisted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Encoded events on their way: what goes to all clients, and what waits for one of them.
 
-Clients share the bytes of an event, also while it waits for many of them.  All of it belongs to the
-reactor thread.
+Clients share the bytes of an event, also while it waits for many of them.  Any thread may make a
+batch; from then on all of it belongs to the reactor thread.
 """
 
 from __future__ import annotations

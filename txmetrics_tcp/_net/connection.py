@@ -1,6 +1,6 @@
 """
-What a client has to do before anything is streamed to it, which is little: keep still, and, where
-there is TLS, be done with its handshake in time.
+A connection that is served, from its first moment to its last.  Before it is accepted, a client has
+to do little: keep still, and, where there is TLS, complete its handshake in time.
 
 All of it belongs to the reactor thread.
 """

@@ -67,8 +67,8 @@ def check_port(text: str) -> None:
     @raise EndpointError: the port of one of the first three forms is none.
     """
     match = HOST_PORT.fullmatch(text)
-    # A host without a dot may be the prefix of an endpoint string, which its own parser checks.
-    if match and (match["v6"] or "." in match["host"]):
+    # Another host without a dot may be the prefix of an endpoint string, which has its own parser.
+    if match and (match["v6"] or "." in match["host"] or match["host"] == "localhost"):
         port_number(text, match["port"])
     elif PORT.fullmatch(text):
         port_number(text, text)

@@ -1,5 +1,5 @@
 """
-Log lines that stand for many: clients that are turned away, and losses that come in bursts.
+Log lines that stand for many: of clients that are rejected, and of losses that come in bursts.
 """
 
 from __future__ import annotations

@@ -14,4 +14,4 @@ Terms are separated by spaces, and all of them must hold:
 Quotes keep spaces together ("two words", label="a b"), and make of anything a
 plain word. Upper and lower case are the same, but for a regex.
 """
-"""The language, for people."""
+"""The language of filters, as help texts describe it."""

@@ -1,5 +1,5 @@
 """
-Pieces of text that are safe to show: on a terminal, or in JSON.
+Text for terminals and for JSON: without control characters, of numbers that JSON has not, of times.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """
-Arguments that several commands have, and the values that a user gives to them: what is the C{type}
-of an `argparse` argument.
+Arguments that several commands share, and the conversions and defaults of others.
 
-Nothing here needs Twisted or protobuf, and what few users ask for is imported when they do.
+Nothing here needs Twisted or protobuf.  The parser of filters is imported when a filter is given.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
 
 DEFAULT_SECONDS = 10.0
-"""How long ``stats`` watches a server unless told otherwise."""
+"""How long ``stats`` watches a server by default."""
 
 SORTS = ("name", "kind", "value", "rate", "events")
 """What ``stats`` may sort by: the keys of `txmetrics_tcp._view.report.SORTS`."""

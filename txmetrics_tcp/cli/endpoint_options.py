@@ -1,8 +1,7 @@
 """
 Endpoints as a user gives them to a command: what they stand for, and what is wrong with them.
 
-Twisted is imported by `client_endpoint_from` alone, so that what `check_endpoints` finds wrong is
-said without it.
+Only `client_endpoint_from` imports Twisted, so that `check_endpoints` need not wait for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-What the commands of ``metrics-tcp`` are told: their arguments and their help.
+The arguments of all commands of ``metrics-tcp``, and their help.
 
-Nothing here needs Twisted or protobuf: help and usage errors do not wait for them.
+Nothing here needs Twisted or protobuf, so help and usage errors do not wait for them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-One run of a command on a reactor, up to its exit code.
+Imports a command and runs it on a reactor, up to its exit code.
 """
 
 from __future__ import annotations

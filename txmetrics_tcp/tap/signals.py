@@ -1,6 +1,6 @@
 """
-What the daemon does at signals: at SIGHUP, which by itself would kill it in the middle of what it
-does, and at a second SIGTERM or SIGINT.
+What the daemon does at signals: at SIGHUP, which by default would kill it, and at a second
+SIGTERM or SIGINT.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-`metrics-tcp tail` with filters, with an end, and of a recording.
+What `metrics-tcp tail` prints with filters, and where it ends.
 """
 
 from __future__ import annotations

@@ -6,24 +6,17 @@ docs/mutation-testing.md.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import weakref
-from pathlib import Path
-from unittest import skipIf
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.loopback import LoopbackTestCase
 from tests.reader import FakeClient, counter_key, truth
-from tests.system.test_forks import in_child
 from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation
 from txmetrics_tcp._exporter.ingest import BATCH, Incoming, Taken
 from txmetrics_tcp._net.descriptors import listens_with
 from txmetrics_tcp.testing import FakeReactor
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 
 class DetailTestCase(SynchronousTestCase):
@@ -499,53 +492,3 @@ class ClientTests(DetailTestCase):
             factory.recorder.snapshot(),
             {Key(MetricKind.COUNTER, "x"): 2, Key(MetricKind.GAUGE, "x"): 3.0},
         )
-
-
-class ForkTests(LoopbackTestCase):
-    async def test_neither(self) -> None:
-        """Who neither listens nor has clients is not silenced; who does one of both is."""
-        reactor = FakeReactor()
-        idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
-        self.assertFalse(idle.silenced)
-        stopped.doStart()
-        stopped.doStop()
-        listening.doStart()
-        FakeClient(connected)
-        factories = (idle, stopped, listening, connected)
-        self.assertEqual(
-            in_child(lambda: [one.silenced for one in factories]), "[False, False, True, True]"
-        )
-        listening.doStop()
-
-    async def test_takesNothing(self) -> None:
-        factory = await self.exporter()
-        counter = factory.recorder.counter("c")
-
-        def record() -> object:
-            counter.increment()
-            return factory.recorder.snapshot()
-
-        self.assertEqual(in_child(record), "{}")
-
-    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
-    async def test_letsGo(self) -> None:
-        """Port and connections are another file in a child, which its children do not inherit."""
-        factory = await self.exporter()
-        await self.connect()
-        [protocol] = factory.present
-        numbers = [protocol.transport.fileno(), self.service._ports[0].fileno()]
-
-        def open_files() -> list[str]:
-            # That of the listing itself is gone again.
-            present = [DESCRIPTORS / number for number in os.listdir(DESCRIPTORS)]
-            return [os.readlink(one) for one in present if os.path.lexists(one)]
-
-        def look() -> object:
-            return (
-                [os.readlink(DESCRIPTORS / str(number)) for number in numbers],
-                [os.get_inheritable(number) for number in numbers],
-                open_files().count(os.devnull) - before,
-            )
-
-        before = open_files().count(os.devnull)
-        self.assertEqual(in_child(look), repr(([os.devnull] * 2, [False] * 2, 2)))

@@ -4,7 +4,6 @@ The log, folding and its bounds: what recording threads share with the reactor.
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from txmetrics_tcp._exporter.settings import check_buffer_size
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._net.checks import at_least, seconds_from
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -769,26 +767,3 @@ class ForkTests(IncomingTestCase):
         self.counter(incoming).increment()
         incoming.start_streaming()
         self.assertEqual((len(incoming.log), incoming.more()), (0, False))
-
-
-class SettingTests(SynchronousTestCase):
-    def test_wholeNumbers(self) -> None:
-        self.assertEqual(at_least("x", 2, 2), 2)
-        for bad, error in ((1, ValueError), (2.0, TypeError), ("2", TypeError), (True, TypeError)):
-            with self.assertRaisesRegex(error, r"^x must be .*, not "):
-                at_least("x", 2, bad)
-
-    def test_seconds(self) -> None:
-        for good in (1, 1.5, 10**9, sys.float_info.max):
-            self.assertEqual(seconds_from("x", 1, good), good)
-        for bad, error in (
-            (0.9, ValueError),
-            (math.nan, ValueError),
-            (math.inf, ValueError),
-            (10**400, ValueError),
-            ("1", TypeError),
-            (None, TypeError),
-            (True, TypeError),
-        ):
-            with self.assertRaisesRegex(error, r"^x must be .*, not "):
-                seconds_from("x", 1, bad)

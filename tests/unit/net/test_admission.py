@@ -13,7 +13,7 @@ from unittest import skipIf
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorUNIX
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,8 +23,8 @@ from txmetrics_tcp import MetricsFactory
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.acceptor import FEW
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, network
-from txmetrics_tcp._net.connection import MAX_RECEIVED, looks_like
-from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
+from txmetrics_tcp._net.connection import MAX_RECEIVED
+from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp.testing import FakeReactor
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -142,26 +142,6 @@ class AdmissionTests(SynchronousTestCase):
         self.assertRaises(ValueError, MetricsFactory, FakeReactor(), allow=["nonsense"])
 
 
-class LooksTests(SynchronousTestCase):
-    def test_known(self) -> None:
-        for head, name in (
-            (b"GET / HTTP/1.1\r\n", "HTTP"),
-            (b"OPTIONS * HTTP/1.", "HTTP"),
-            (b"PRI * HTTP/2.0\r\n", "HTTP"),
-            (bytes.fromhex("16030100c8010000c40303"), "TLS"),
-            (b"SSH-2.0-OpenSSH_9", "SSH"),
-            (b"PROXY TCP4 192.0", "proxy"),
-            (b"\r\n\r\n\0\r\nQUIT\n!\x11", "proxy"),
-        ):
-            self.assertIn(name, looks_like(head) or "")
-            # Not before it can be told.
-            self.assertIsNone(looks_like(head[:2]))
-
-    def test_unknown(self) -> None:
-        for head in (b"", b"\n", b"GETTING", b"hello", b"\x16\x04\x00", b"\0" * 16):
-            self.assertIsNone(looks_like(head), head)
-
-
 class WordsTests(SynchronousTestCase):
     def test_slow(self) -> None:
         """It does not matter in how many pieces they come; and nothing is said twice."""
@@ -174,69 +154,6 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(
             [what[:2] for what in said], [("127.0.0.1:54321", "it sent an HTTP request")]
         )
-
-
-class RefusalLogTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
-        self.clock = Clock()
-        self.log = RefusalLog(self.clock)
-
-    def taken(self) -> list[str]:
-        logged, self.logged[:] = self.logged[:], []
-        return logged
-
-    def test_one(self) -> None:
-        self.log.say("x:1", "it is late")
-        self.assertEqual(self.taken(), ["Client x:1 was turned away because it is late"])
-        self.clock.advance(INTERVAL)
-        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
-
-    def test_many(self) -> None:
-        """One line at once, then one for all that came in a while; in the end nothing is lost."""
-        for number in range(1000):
-            self.log.say(f"x:{number}", "it is late")
-        self.assertEqual(len(self.taken()), 1)
-        self.clock.advance(INTERVAL)
-        self.assertEqual(
-            self.taken(),
-            ["999 more clients were turned away because it is late; the last was x:999"],
-        )
-        self.log.say("x:1000", "it is late")
-        self.assertEqual(self.taken(), [])
-        self.clock.advance(INTERVAL)
-        self.assertIn("1 more client was", self.taken()[0])
-        self.clock.advance(INTERVAL)
-        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
-        self.log.say("x:1001", "it is late")
-        self.assertIn("Client x:1001 ", self.taken()[0])
-
-    def test_reasons(self) -> None:
-        """Each reason has its line."""
-        self.log.say("x:1", "it is late", ": by a year")
-        self.log.say("x:2", "it is early")
-        self.log.say("x:3", "it is late", ": by a day")
-        self.assertEqual(
-            self.taken(),
-            [
-                "Client x:1 was turned away because it is late: by a year",
-                "Client x:2 was turned away because it is early",
-            ],
-        )
-
-    def test_close(self) -> None:
-        self.log.close()
-        for _ in range(3):
-            self.log.say("x:1", "it is late")
-        self.log.close()
-        self.assertIn("2 more clients", self.taken()[-1])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.log.close()
-        self.assertEqual(self.taken(), [])
 
 
 class DoorTests(LoopbackTestCase):

@@ -26,8 +26,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
 from tests.authority import DAY, Authority, Issued, no_tls
+from tests.forking import warnings_of_forking_off
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from tests.system.test_forks import warnings_of_forking_off
 from txmetrics_tcp import EndpointError, TcpBuilder
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import ConnectionState, Disconnected, MetricsClientService
@@ -257,47 +257,6 @@ class ExplainTests(SynchronousTestCase):
     def test_others(self) -> None:
         for error in (ConnectionError("x"), ValueError(), None):
             self.assertIsNone(explain(error))
-
-
-class OptionsTests(SynchronousTestCase):
-    """The arguments that all commands share."""
-
-    def refused(self, *arguments: str) -> str:
-        options = parsed(*arguments)
-        return str(self.assertRaises(EndpointError, client_endpoint_from, options, reactor))
-
-    def test_plain(self) -> None:
-        """Without any of them, nothing of TLS is imported."""
-        endpoint = client_endpoint_from(parsed("localhost:5000"), reactor)
-        self.assertNotIn("Wrapper", type(endpoint).__name__)
-
-    @skipIf(no_tls, no_tls)
-    def test_any(self) -> None:
-        """Each of them means TLS."""
-        authority = Authority(self)
-        own = authority.issue()
-        for arguments in (
-            ["--tls"],
-            ["--tls-ca", authority.file],
-            ["--tls-name", "metrics.example"],
-            ["--tls-cert", own.cert, "--tls-key", own.key],
-        ):
-            endpoint = client_endpoint_from(parsed(*arguments), reactor)
-            self.assertIn("Wrapper", type(endpoint).__name__)
-
-    def test_several(self) -> None:
-        """For commands with more than one endpoint."""
-        options = parsed("5000")
-        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor, "nonsense")
-        self.assertIn("'nonsense'", str(error))
-
-    def test_bad(self) -> None:
-        self.assertIn("together", self.refused("--tls-cert", "x"))
-        self.assertIn("--tls-name", self.refused("unix:/run/x", "--tls"))
-        if not no_tls:
-            self.assertIn("cannot read x: ", self.refused("--tls-ca", "x"))
-            self.assertIn("is no name", self.refused("--tls-name", "a..b"))
-            self.assertIn("TLS already", self.refused("tls:localhost:5000", "--tls"))
 
 
 class TLSTestCase(LoopbackTestCase):

@@ -1,5 +1,5 @@
 """
-Where the viewer's events come from, and how its command begins and ends.
+Where the viewer's events come from.
 """
 
 from __future__ import annotations

@@ -1,0 +1,53 @@
+"""
+Forking in a test.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+if sys.version_info >= (3, 12):
+    import warnings
+
+
+def in_child(act: Callable[[], object]) -> str:
+    """
+    Fork, and call a function in the child.
+
+    @return: the C{repr} of what it returned, or the traceback of what it raised.
+    """
+    reading, writing = os.pipe()
+    with warnings_of_forking_off():
+        child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            try:
+                answer = repr(act())
+            except BaseException:
+                answer = traceback.format_exc()
+            os.write(writing, answer.encode()[:4000])
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        answer = answers.read().decode()
+    os.waitpid(child, 0)
+    return answer
+
+
+class warnings_of_forking_off:
+    """Python 3.12 and newer warn of a fork in a program with threads, which is what we test."""
+
+    def __enter__(self) -> None:
+        if sys.version_info >= (3, 12):
+            self._catch = warnings.catch_warnings()
+            self._catch.__enter__()
+            warnings.simplefilter("ignore", DeprecationWarning)
+
+    def __exit__(self, *exception: object) -> None:
+        if sys.version_info >= (3, 12):
+            self._catch.__exit__(None, None, None)

@@ -1,0 +1,74 @@
+"""
+Log lines that stand for many.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.logger import Logger, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
+
+
+class RefusalLogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
+        )
+        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.clock = Clock()
+        self.log = RefusalLog(self.clock)
+
+    def taken(self) -> list[str]:
+        logged, self.logged[:] = self.logged[:], []
+        return logged
+
+    def test_one(self) -> None:
+        self.log.say("x:1", "it is late")
+        self.assertEqual(self.taken(), ["Client x:1 was turned away because it is late"])
+        self.clock.advance(INTERVAL)
+        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_many(self) -> None:
+        """One line at once, then one for all that came in a while; in the end nothing is lost."""
+        for number in range(1000):
+            self.log.say(f"x:{number}", "it is late")
+        self.assertEqual(len(self.taken()), 1)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(
+            self.taken(),
+            ["999 more clients were turned away because it is late; the last was x:999"],
+        )
+        self.log.say("x:1000", "it is late")
+        self.assertEqual(self.taken(), [])
+        self.clock.advance(INTERVAL)
+        self.assertIn("1 more client was", self.taken()[0])
+        self.clock.advance(INTERVAL)
+        self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
+        self.log.say("x:1001", "it is late")
+        self.assertIn("Client x:1001 ", self.taken()[0])
+
+    def test_reasons(self) -> None:
+        """Each reason has its line."""
+        self.log.say("x:1", "it is late", ": by a year")
+        self.log.say("x:2", "it is early")
+        self.log.say("x:3", "it is late", ": by a day")
+        self.assertEqual(
+            self.taken(),
+            [
+                "Client x:1 was turned away because it is late: by a year",
+                "Client x:2 was turned away because it is early",
+            ],
+        )
+
+    def test_close(self) -> None:
+        self.log.close()
+        for _ in range(3):
+            self.log.say("x:1", "it is late")
+        self.log.close()
+        self.assertIn("2 more clients", self.taken()[-1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.log.close()
+        self.assertEqual(self.taken(), [])

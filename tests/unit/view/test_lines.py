@@ -1,0 +1,337 @@
+"""
+Events as lines: of text, of JSON; and text that is safe to show.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.wire_cases import CASES, SECOND
+from txmetrics_tcp import (
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+)
+from txmetrics_tcp._model import U64_MAX, Status
+from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
+from txmetrics_tcp._view.text import visible
+
+WHEN = 1_795_363_464 * SECOND + 789_260_613
+"""2026-11-22T16:04:24.789260613Z"""
+
+
+def metric(
+    operation: Operation,
+    value: float,
+    labels: dict[str, str] | None = None,
+    name: str = "m",
+    when: int = WHEN,
+) -> Metric:
+    return Metric(Key.of(operation.kind, name, labels), operation, value, when)
+
+
+ANY_TEXT = st.text(max_size=20)
+ANY_NUMBER = st.integers(0, U64_MAX) | st.floats()
+ANY_EVENT = (
+    st.builds(
+        lambda operation, name, labels, number, when: Metric(
+            Key(operation.kind, name, tuple(sorted(labels.items()))), operation, number, when
+        ),
+        st.sampled_from(Operation),
+        ANY_TEXT,
+        st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        ANY_NUMBER,
+        # Whatever fits into the fields of a Timestamp.
+        st.integers(-(2**63) * SECOND, 2**63 * SECOND) | st.integers(0, 2 * WHEN),
+    )
+    | st.builds(Metadata, st.sampled_from(MetricKind), ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT)
+    | st.builds(Status, ANY_TEXT, st.integers(-(2**63), 2**63))
+)
+
+
+class VisibleTests(SynchronousTestCase):
+    """Nothing that a terminal acts on gets to it."""
+
+    def test_harmless(self) -> None:
+        """Text that is only text stays as it is, in any language."""
+        for text in ["requests_total", "Größe: µs", "東京 😀", "a b", "C:\\x1b", ""]:
+            self.assertEqual(visible(text), text)
+
+    def test_escaped(self) -> None:
+        for text, shown in [
+            ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+            ("a\nb\rc\td", r"a\nb\rc\td"),
+            ("\0\x08\x7f", r"\x00\x08\x7f"),
+            ("\x80\x9b31m\x9f", r"\x80\x9b31m\x9f"),  # C1: 9b is the short form of ESC [
+            ("\x85", r"\x85"),  # next line
+            ("\u2028\u2029", r"\u2028\u2029"),  # line and paragraph separators
+            ("\u202a\u202b\u202c\u202d\u202e", r"\u202a\u202b\u202c\u202d\u202e"),
+            ("\u2066\u2067\u2068\u2069", r"\u2066\u2067\u2068\u2069"),
+            ("\u200e\u200f\u061c", r"\u200e\u200f\u061c"),
+            ("\u200b\ufeff\xad", r"\u200b\ufeff\xad"),  # without width
+            ("\U000e0041", r"\U000e0041"),  # a tag
+            ("\ud800", r"\ud800"),
+        ]:
+            self.assertEqual(visible(text), shown)
+
+    @given(st.text())
+    def test_anyText(self, text: str) -> None:
+        self.assertTrue(visible(text).isprintable())
+
+
+class TextLinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.line = TextLines(time.gmtime)
+
+    def test_operations(self) -> None:
+        for event, line in [
+            (
+                metric(Operation.INCREMENT_COUNTER, 3),
+                "16:04:24.789 counter/increment m 3",
+            ),
+            (metric(Operation.SET_COUNTER, U64_MAX), f"16:04:24.789 counter/set       m {U64_MAX}"),
+            (metric(Operation.INCREMENT_GAUGE, 1.5), "16:04:24.789 gauge/increment   m 1.5"),
+            (metric(Operation.DECREMENT_GAUGE, 1e-9), "16:04:24.789 gauge/decrement   m 1e-09"),
+            (metric(Operation.SET_GAUGE, -0.0), "16:04:24.789 gauge/set         m -0.0"),
+            (metric(Operation.RECORD_HISTOGRAM, math.inf), "16:04:24.789 histogram/record  m inf"),
+            (metric(Operation.RECORD_HISTOGRAM, math.nan), "16:04:24.789 histogram/record  m nan"),
+        ]:
+            self.assertEqual(self.line(event), line)
+
+    def test_labels(self) -> None:
+        self.assertEqual(
+            self.line(metric(Operation.INCREMENT_COUNTER, 1, {"route": "/", "method": "GET"})),
+            "16:04:24.789 counter/increment m [method = GET, route = /] 1",
+        )
+
+    def test_time(self) -> None:
+        """Milliseconds, also when nothing is left of the seconds; then times that are none."""
+        for when, shown in [
+            (0, "00:00:00.000"),
+            (999_999_999, "00:00:00.999"),
+            (1_000_000, "00:00:00.001"),
+            (86_399 * SECOND, "23:59:59.000"),
+            (-1, "23:59:59.999"),
+            (2**63 * SECOND, "@9223372036854775808.000"),
+        ]:
+            line = self.line(metric(Operation.INCREMENT_COUNTER, 1, when=when))
+            self.assertEqual(line.partition(" ")[0], shown)
+
+    def test_localTime(self) -> None:
+        """Unless a test says otherwise, it is the time of this place."""
+        expected = time.strftime("%H:%M:%S", time.localtime(WHEN // SECOND))
+        line = TextLines()(metric(Operation.INCREMENT_COUNTER, 1))
+        self.assertTrue(line.startswith(f"{expected}.789 "), line)
+
+    def test_metadata(self) -> None:
+        for event, line in [
+            (Metadata(MetricKind.COUNTER, "m"), "metadata     counter           m"),
+            (
+                Metadata(MetricKind.HISTOGRAM, "m", "seconds", "how long"),
+                "metadata     histogram         m (seconds): how long",
+            ),
+            (Metadata(MetricKind.GAUGE, "m", None, "x"), "metadata     gauge             m: x"),
+        ]:
+            self.assertEqual(self.line(event), line)
+
+    def test_unit(self) -> None:
+        """Once it was described, a unit stands behind each value, by its short name."""
+        event = metric(Operation.RECORD_HISTOGRAM, 1.5)
+        for unit, shown in [
+            ("seconds", "1.5 s"),
+            ("microseconds", "1.5 μs"),
+            ("count_per_second", "1.5 /s"),
+            ("count", "1.5"),
+            ("parsecs\x1b", r"1.5 parsecs\x1b"),
+            (None, "1.5"),
+        ]:
+            self.line(Metadata(MetricKind.HISTOGRAM, "m", unit))
+            self.assertEqual(self.line(event), f"16:04:24.789 histogram/record  m {shown}")
+
+    def test_unitOfWhat(self) -> None:
+        """It belongs to a kind and a name, not to a name."""
+        self.line(Metadata(MetricKind.GAUGE, "m", "bytes"))
+        self.line(Metadata(MetricKind.HISTOGRAM, "n", "bytes"))
+        line = self.line(metric(Operation.RECORD_HISTOGRAM, 1.0))
+        self.assertTrue(line.endswith(" m 1.0"), line)
+        self.assertTrue(self.line(metric(Operation.SET_GAUGE, 1.0)).endswith(" m 1.0 B"))
+
+    def test_boundedMemory(self) -> None:
+        """A server that describes without end does not fill the memory; the last ones are kept."""
+        for number in range(MAX_UNITS + 10):
+            self.line(Metadata(MetricKind.GAUGE, f"m{number}", "bytes"))
+        shown = [
+            self.line(metric(Operation.SET_GAUGE, 1.0, name=f"m{number}")).endswith(" B")
+            for number in range(MAX_UNITS + 10)
+        ]
+        self.assertEqual(shown, [False] * 10 + [True] * MAX_UNITS)
+
+    def test_status(self) -> None:
+        self.assertEqual(
+            self.line(Status("shop[4711]@web1", WHEN)),
+            "status       shop[4711]@web1, started 2026-11-22 16:04:24, events missed: 0",
+        )
+        self.assertEqual(
+            self.line(Status("\x1b", WHEN, 2, 1)),
+            r"status       \x1b, started 2026-11-22 16:04:24, events missed: 3"
+            " (incoming 2, client 1)",
+        )
+
+    def test_hostile(self) -> None:
+        """Whatever a server puts into a text, it is one line, and does nothing."""
+        hostile = "\x1b[31m\n\x9b\u202e\u2028"
+        for event in [
+            metric(Operation.INCREMENT_COUNTER, 1, {hostile: hostile}, name=hostile),
+            Metadata(MetricKind.GAUGE, hostile, hostile, hostile),
+            metric(Operation.SET_GAUGE, 1.0, name=hostile),
+        ]:
+            line = self.line(event)
+            self.assertTrue(line.isprintable(), line)
+            self.assertIn(r"\x1b[31m\n\x9b\u202e\u2028", line)
+
+    @given(ANY_EVENT)
+    def test_anyEvent(self, event: Any) -> None:
+        self.assertTrue(self.line(event).isprintable())
+
+    def test_wireCases(self) -> None:
+        """Every kind of event that the wire knows can be printed."""
+        for case in CASES:
+            if case.event is not None:
+                self.assertTrue(self.line(case.event), case.name)
+
+
+class JsonLinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.line = JsonLines()
+
+    def test_operations(self) -> None:
+        for operation, kind, name in [
+            (Operation.INCREMENT_COUNTER, "counter", "increment"),
+            (Operation.SET_COUNTER, "counter", "set"),
+            (Operation.INCREMENT_GAUGE, "gauge", "increment"),
+            (Operation.DECREMENT_GAUGE, "gauge", "decrement"),
+            (Operation.SET_GAUGE, "gauge", "set"),
+            (Operation.RECORD_HISTOGRAM, "histogram", "record"),
+        ]:
+            value = 1 if kind == "counter" else 1.5
+            self.assertEqual(
+                json.loads(self.line(metric(operation, value, {"b": "2", "a": "1"}))),
+                {
+                    "event": "metric",
+                    "time": "2026-11-22T16:04:24.789260613Z",
+                    "timestamp_ns": WHEN,
+                    "kind": kind,
+                    "operation": name,
+                    "name": "m",
+                    "labels": {"a": "1", "b": "2"},
+                    "value": value,
+                },
+            )
+
+    def test_values(self) -> None:
+        for operation, value, written in [
+            (Operation.SET_COUNTER, U64_MAX, "18446744073709551615"),
+            (Operation.SET_GAUGE, 0.1, "0.1"),
+            (Operation.SET_GAUGE, -0.0, "-0.0"),
+            (Operation.SET_GAUGE, 5e-324, "5e-324"),
+            (Operation.SET_GAUGE, math.inf, '"Infinity"'),
+            (Operation.DECREMENT_GAUGE, -math.inf, '"-Infinity"'),
+            (Operation.RECORD_HISTOGRAM, math.nan, '"NaN"'),
+        ]:
+            line = self.line(metric(operation, value))
+            self.assertTrue(line.endswith(f'"value":{written}}}'), line)
+
+    def test_time(self) -> None:
+        for when, shown in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (1, "1970-01-01T00:00:00.000000001Z"),
+            (-1, "1969-12-31T23:59:59.999999999Z"),
+            (-62_135_596_800 * SECOND, "0001-01-01T00:00:00.000000000Z"),
+            (-62_135_596_801 * SECOND, None),
+            (253_402_300_800 * SECOND - 1, "9999-12-31T23:59:59.999999999Z"),
+            (253_402_300_800 * SECOND, None),
+            (2**63 * SECOND, None),
+        ]:
+            said = json.loads(self.line(metric(Operation.SET_COUNTER, 1, when=when)))
+            self.assertEqual(said["time"], shown)
+            self.assertEqual(said["timestamp_ns"], when)
+
+    def test_metadata(self) -> None:
+        for event, unit, description in [
+            (Metadata(MetricKind.COUNTER, "m", "seconds", "how long"), "seconds", "how long"),
+            (Metadata(MetricKind.COUNTER, "m", "parsecs"), "parsecs", ""),
+            (Metadata(MetricKind.COUNTER, "m"), None, ""),
+        ]:
+            self.assertEqual(
+                json.loads(self.line(event)),
+                {
+                    "event": "metadata",
+                    "kind": "counter",
+                    "name": "m",
+                    "unit": unit,
+                    "description": description,
+                },
+            )
+
+    def test_hostile(self) -> None:
+        """Nothing raw gets through, and nothing is lost."""
+        hostile = '\x1b[31m\n\x7f\x9b\u202e\u2028\\"\U000e0041'
+        line = self.line(metric(Operation.SET_COUNTER, 1, {hostile: hostile}, name=hostile))
+        self.assertTrue(line.isascii() and line.isprintable(), line)
+        said = json.loads(line)
+        self.assertEqual((said["name"], said["labels"]), (hostile, {hostile: hostile}))
+
+    @given(ANY_EVENT)
+    def test_anyEvent(self, event: Any) -> None:
+        """Any event is one line of ASCII, and strict JSON from which it could be made again."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
+
+        line = self.line(event)
+        self.assertTrue(line.isascii() and line.isprintable(), line)
+        said = json.loads(line, parse_constant=refuse)
+        match event:
+            case Metric():
+                self.assertEqual(repr(type(event.value)(said["value"])), repr(event.value))
+                self.assertEqual(said["labels"], dict(event.key.labels))
+                self.assertEqual(said["timestamp_ns"], event.timestamp_ns)
+                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event.key))
+            case Metadata():
+                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event))
+                self.assertEqual(said["unit"], event.unit)
+                self.assertEqual(said["description"], event.description)
+            case Status():
+                self.assertEqual(said["source"], event.source)
+                self.assertEqual(said["started_ns"], event.started_ns)
+
+    def test_documented(self) -> None:
+        """The examples in the documentation are what is printed."""
+        documented = re.findall(
+            r"```json\n(.*)\n```", (ROOT / "docs" / "json-lines.md").read_text(encoding="utf-8")
+        )
+        second = WHEN // SECOND * SECOND
+        events = [
+            metric(
+                Operation.INCREMENT_COUNTER, 1, {"method": "GET", "route": "/"}, "requests_total"
+            ),
+            metric(Operation.SET_GAUGE, math.inf, name="queue_depth", when=second),
+            Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "Größe: µs, \x1b[31m"),
+            Status("shop[4711]@web1", second + 5, 300, 0),
+        ]
+        self.assertEqual(documented, [self.line(event) for event in events])
+
+
+def _kind_and_name(what: Key | Metadata) -> tuple[str, str]:
+    return what.kind.value, what.name
