@@ -36,6 +36,7 @@ from tests.loopback import (
 )
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsProtocol
+from txmetrics_tcp._exporter import protocol as protocol_module
 from txmetrics_tcp._net.keepalive import KEEPALIVE
 from txmetrics_tcp._net.writers import CHUNK
 
@@ -164,7 +165,7 @@ class DeadTests(LoopbackTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        self.patch(MetricsProtocol, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(protocol_module, "_log", Logger(namespace="test", observer=publisher))
 
     def options(self, connected: socket.socket) -> tuple[int, int, int]:
         names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")

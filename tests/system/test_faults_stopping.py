@@ -36,7 +36,7 @@ INTERRUPTED = """
 import os, signal
 from threading import get_ident
 from twisted.python import threadable
-from txmetrics_tcp.tap.signals import StopSignals
+from txmetrics_tcp.tap.signals import StopSignals, _log
 
 armed = []
 install = StopSignals._install
@@ -55,7 +55,7 @@ class Lock(threadable.XLock):
 def installing(self):
     install(self)
     armed.append(signal.SIGTERM)
-    self._reactor.callLater(0, self._log.info, "interrupted")
+    self._reactor.callLater(0, _log.info, "interrupted")
 
 threadable.XLock = Lock
 StopSignals._install = installing

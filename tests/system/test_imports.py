@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from textwrap import dedent
+from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -45,17 +46,18 @@ USAGE = {
         "replay a --speed 0",
         "replay a --listen 65536",
         "observe --max-frame 0",
-        "observe 65536",
     ],
 }
 """By exit code, what ends without running a command."""
 
 
 class ImportTests(SynchronousTestCase):
+    environment: ClassVar = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
     def run_python(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -78,13 +80,34 @@ class ImportTests(SynchronousTestCase):
         """
         self.assertEqual(self.loaded(script), "")
 
-    def test_package(self) -> None:
-        """The package itself imports none of its rooms."""
+    def test_recordingLater(self) -> None:
+        """
+        After C{import txmetrics_tcp}, recording needs no file: the first use of a name may come
+        after a chroot, in a child of a fork, or as the interpreter ends.
+        """
         script = """
             import sys, txmetrics_tcp
-            print(*[name for name in sys.modules if name.startswith("txmetrics_tcp.")])
+            sys.path.clear()
+            sys.meta_path.clear()
+            txmetrics_tcp.counter("c").increment()
+            with txmetrics_tcp.local_recorder(txmetrics_tcp.NoopRecorder()):
+                txmetrics_tcp.describe_gauge("g", txmetrics_tcp.Unit.BYTES, "a gauge")
+            txmetrics_tcp.Key, txmetrics_tcp.Series
         """
         self.assertEqual(self.loaded(script), "")
+
+    def test_command(self) -> None:
+        """The command line answers without the names of recording, too."""
+        done = subprocess.run(
+            [sys.executable, "-m", "txmetrics_tcp", "--version"],
+            env={**self.environment, "PYTHONPROFILEIMPORTTIME": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("txmetrics_tcp.cli.parser", done.stderr)
+        self.assertNotIn("txmetrics_tcp._instruments", done.stderr)
 
     def test_commands(self) -> None:
         """Importing the commands imports no reactor, which would install it, and no Textual."""

@@ -36,9 +36,8 @@ from tests.loopback import (
 )
 from tests.reader import truth
 from txmetrics_tcp import Key, MetricKind
-from txmetrics_tcp._net import connection
+from txmetrics_tcp._net import connection, log_throttle
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, MAX_RECEIVED
-from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp._net.writers import CHUNK
 
 try:
@@ -325,7 +324,7 @@ class DepartureTests(LoopbackTestCase):
         """A client that sends much is disconnected, with one line in the log."""
         logged: list[str] = []
         publisher = LogPublisher(lambda event: logged.append(event["log_format"].format(**event)))
-        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
         factory = await self.exporter()
         client, other = await self.connect(), await self.connect()
 

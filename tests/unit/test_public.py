@@ -133,9 +133,12 @@ class OutsideTests(SynchronousTestCase):
         found = set()
         for name in modules():
             module = import_module(name)
-            classes = [one for one in vars(module).values() if isinstance(one, type)]
-            for owner in [module, *(one for one in classes if one.__module__ == name)]:
-                found |= {one for one in vars(owner).values() if isinstance(one, Logger)}
+            found |= {one for one in vars(module).values() if isinstance(one, Logger)}
+            for owner in vars(module).values():
+                # A logger that is an attribute of a class has the name of that class instead.
+                if isinstance(owner, type) and owner.__module__ == name:
+                    loggers = [one for one in vars(owner).values() if isinstance(one, Logger)]
+                    self.assertEqual(loggers, [], owner)
         self.assertEqual({one.namespace for one in found}, {"txmetrics_tcp"})
 
     def test_descriptor(self) -> None:

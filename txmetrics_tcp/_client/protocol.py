@@ -23,6 +23,8 @@ from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import TLSError, check_server
 
+_log = Logger(namespace="txmetrics_tcp")
+
 
 @implementer(IHandshakeListener)
 class MetricsClientProtocol(Protocol):
@@ -41,8 +43,6 @@ class MetricsClientProtocol(Protocol):
     @ivar secured: called with this protocol when the handshake of TLS is done, if there is one.
     @cvar keepalive: when a connection over TCP counts as dead though nothing comes over it.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     transport: ITransport
 
@@ -140,7 +140,7 @@ class MetricsClientProtocol(Protocol):
         if self._lost is not None:
             self._lost(self, reason)
         elif self._failure is not None:
-            self._log.error(
+            _log.error(
                 "Disconnected from {address}: {reason}",
                 address=self.transport.getPeer(),
                 reason=reason.getErrorMessage(),

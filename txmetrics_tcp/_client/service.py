@@ -28,6 +28,8 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import client_endpoint
 from txmetrics_tcp._net.tls import explain, is_tls
 
+_log = Logger(namespace="txmetrics_tcp")
+
 INITIAL_DELAY = 0.5
 """How many seconds to wait before the next attempt, but for a growth by half with each failure."""
 
@@ -112,8 +114,6 @@ class MetricsClientService(ClientService):
     and IPv6, the next one as soon as one has failed or a moment has passed; that is what
     `twisted.internet.endpoints.HostnameEndpoint` does, which C{"HOST:PORT"} stands for.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class MetricsClientService(ClientService):
             self._observer(state)
         except Exception:
             # An observer that fails must not be what keeps us from trying again.
-            self._log.failure("An observer of {service} failed", service=self)
+            _log.failure("An observer of {service} failed", service=self)
 
 
 def as_endpoint(

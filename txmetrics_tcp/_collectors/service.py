@@ -10,6 +10,8 @@ from twisted.application.internet import TimerService
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+_log = Logger(namespace="txmetrics_tcp")
+
 Collector = Callable[[], object]
 """
 Reads something, and records it.
@@ -25,8 +27,6 @@ class CollectorService(TimerService):
     A collector that raises is called again all the same, since what failed may work later (or
     for another device); the log says so once.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(
         self, collectors: Mapping[str, Collector], interval: float, clock: IReactorTime
@@ -52,6 +52,6 @@ class CollectorService(TimerService):
     def _complain(self, what: str, error: Exception) -> None:
         if isinstance(error, OSError | NotImplementedError):
             # Containers and unusual platforms lack one thing or another: no bug of ours.
-            self._log.warn("No metrics of the {what}: {error}", what=what, error=error)
+            _log.warn("No metrics of the {what}: {error}", what=what, error=error)
         else:
-            self._log.failure("No metrics of the {what}, at least for now", what=what)
+            _log.failure("No metrics of the {what}, at least for now", what=what)

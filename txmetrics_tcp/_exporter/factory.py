@@ -54,6 +54,8 @@ from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import LossReport, RefusalLog
 from txmetrics_tcp._net.writers import within_transport
 
+_log = Logger(namespace="txmetrics_tcp")
+
 CUT_OFF_TIMEOUT = 0.5
 """How long, in seconds, `stop` waits for a transport to report that its connection was aborted."""
 
@@ -82,8 +84,6 @@ class MetricsFactory(ServerFactory):
     """
 
     noisy = False
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(
         self,
@@ -540,7 +540,7 @@ class MetricsFactory(ServerFactory):
             self.incoming.forget_idle(self.incoming.monotonic(), needed)
         if self.incoming.refused and not self._said_refused:
             self._said_refused = True
-            self._log.warn(
+            _log.warn(
                 "There are more series than totals are kept of ({series}): clients that come late"
                 " do not see those that came last",
                 series=self.incoming.retained,
@@ -629,7 +629,7 @@ class MetricsFactory(ServerFactory):
             now = self.incoming.monotonic()
             if self._failed_at is None or now - self._failed_at >= FAILURE_INTERVAL:
                 self._failed_at = now
-                self._log.failure(what, failure or Failure())
+                _log.failure(what, failure or Failure())
 
 
 _factories: weakref.WeakSet[MetricsFactory] = weakref.WeakSet()

@@ -40,6 +40,8 @@ from txmetrics_tcp._net.keepalive import (
 from txmetrics_tcp._net.log_throttle import LossReport
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 
+_log = Logger(namespace="txmetrics_tcp")
+
 TOTALS = CHUNK // 2
 """How many bytes of totals are encoded for a client at once, so that the others have their turn."""
 
@@ -94,8 +96,6 @@ class MetricsProtocol(ArrivingProtocol):
 
     @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     transport: ITransport
 
@@ -511,7 +511,7 @@ class MetricsProtocol(ArrivingProtocol):
 
     def _is_dead(self) -> None:
         self._death = None
-        self._log.warn(
+        _log.warn(
             "Client {address} has not taken what waits for it for {seconds:g} seconds;"
             " disconnecting it",
             address=self.address,

@@ -37,6 +37,8 @@ from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.tls import ServerTLS
 
+_log = Logger(namespace="txmetrics_tcp")
+
 
 class ListenError(Exception):
     """It was not possible to listen.  The text says where, and why."""
@@ -52,8 +54,6 @@ class MetricsService(Service):
 
     @ivar recorder: records from any thread, also before the service starts.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class MetricsService(Service):
             if raising:
                 return reason
             if not stopped_meanwhile:
-                self._log.failure("No metrics are streamed", reason)
+                _log.failure("No metrics are streamed", reason)
             return None
 
         errors: list[Failure] = []
@@ -196,10 +196,10 @@ class MetricsService(Service):
         for port in self._ports:
             address = port.getHost()
             shown = show_address(address)
-            self._log.info("Streaming metrics on {address}", address=shown)
+            _log.info("Streaming metrics on {address}", address=shown)
             certified = self._tls is not None and self._tls.wants_certificate
             if who := audience(address, self._factory.networks, certified):
-                self._log.warn("{who} can read the metrics on {address}", who=who, address=shown)
+                _log.warn("{who} can read the metrics on {address}", who=who, address=shown)
 
     def _stop_listening(self) -> Deferred[None]:
         self._listening = False

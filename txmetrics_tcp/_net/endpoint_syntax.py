@@ -66,6 +66,7 @@ def check_port(text: str) -> None:
     """
     @raise EndpointError: the port of one of the first three forms is none.
     """
+    text = text.strip()
     match = HOST_PORT.fullmatch(text)
     # Another host without a dot may be the prefix of an endpoint string, which has its own parser.
     if match and (match["v6"] or "." in match["host"] or match["host"] == "localhost"):

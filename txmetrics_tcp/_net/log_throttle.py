@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+_log = Logger(namespace="txmetrics_tcp")
+
 INTERVAL = 10.0
 """How many seconds one line about clients that are turned away may stand for."""
 
@@ -31,8 +33,6 @@ class RefusalLog:
     there are more, one line every `INTERVAL` seconds that says how many.
     """
 
-    _log = Logger(namespace="txmetrics_tcp")
-
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._more: dict[str, _More] = {}
@@ -53,7 +53,7 @@ class RefusalLog:
         more = self._more.get(reason)
         if more is None:
             self._more[reason] = _More()
-            self._log.warn(
+            _log.warn(
                 "Client {address} was turned away because {reason}{detail}",
                 address=address,
                 reason=reason,
@@ -79,7 +79,7 @@ class RefusalLog:
         # Who comes next after a quiet time is logged at once again.
         self._more = {reason: more for reason, more in self._more.items() if more.clients}
         for reason, more in self._more.items():
-            self._log.warn(
+            _log.warn(
                 "{clients} more {were} turned away because {reason}; the last was {address}",
                 clients=more.clients,
                 were="client was" if more.clients == 1 else "clients were",
@@ -99,8 +99,6 @@ class LossReport:
     they count as over only after `QUIET` seconds without one.
     """
 
-    _log = Logger(namespace="txmetrics_tcp")
-
     def __init__(self, clock: IReactorTime, where: str) -> None:
         """
         @param where: completes "events are being lost …".
@@ -119,7 +117,7 @@ class LossReport:
             self._began = self._last
             self._lost = 0
             self._check = self._clock.callLater(QUIET, self._is_it_over)
-            self._log.warn("Events are being lost {where}", where=self._where)
+            _log.warn("Events are being lost {where}", where=self._where)
         self._lost += events
 
     def close(self) -> None:
@@ -138,7 +136,7 @@ class LossReport:
 
     def _end(self) -> None:
         self._check = None
-        self._log.warn(
+        _log.warn(
             "No more events are lost {where}: {lost} were, within {seconds:.1f} seconds",
             where=self._where,
             lost=self._lost,

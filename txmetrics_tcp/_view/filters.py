@@ -33,8 +33,8 @@ class Filter:
 
 def parse_filter(text: str) -> Filter:
     """
-    Understand a filter; `txmetrics_tcp._view.filter_syntax` has the language.  One without terms
-    lets everything pass.
+    Understand a filter; ``metrics-tcp tail --help`` has the language.  One without terms lets
+    everything pass.
 
         >>> wanted = parse_filter("kind:counter route=/api/* -status=5*")
         >>> wanted.matches(Key.of(MetricKind.COUNTER, "requests", {"route": "/api/users"}))

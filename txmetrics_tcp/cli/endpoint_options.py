@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-from collections.abc import Sequence
+import sys
 from typing import TYPE_CHECKING, Any
 
 from txmetrics_tcp._net.endpoint_syntax import (
@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 
 def check_endpoints(options: argparse.Namespace) -> None:
     """
-    Look at the endpoints of a command before anything is imported that it takes to run it.
+    Look at the endpoint of a command before anything is imported that it takes to run it.
 
-    @raise EndpointError: one cannot be understood, as far as that shows without Twisted.  The
-        text, one line, is for the user.
+    What `observe` says depends on more than its endpoints; so does what any command says without a
+    standard output.  Both are left to the command itself.
+
+    @raise EndpointError: it cannot be understood, as far as that shows without Twisted.  The text,
+        one line, is for the user.
     """
+    if sys.stdout is None:
+        return
     if options.command == "record" and reads_as_endpoint(options.file):
         # FILE forgotten: it would record what is at the default endpoint.
         raise EndpointError(
@@ -39,8 +44,10 @@ def check_endpoints(options: argparse.Namespace) -> None:
         )
     if options.command == "replay":
         check_port(options.listen)
-    for text in _servers(options):
-        _check_text(text)
+    elif options.command == "record" or (
+        options.command in ("stats", "tail") and not is_recording(options.endpoint)
+    ):
+        _check_text(options.endpoint)
 
 
 def is_recording(text: str) -> bool:
@@ -89,20 +96,6 @@ def client_endpoint_from(
         return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
     except TLSError as error:
         raise EndpointError(f"no TLS with {text}: {error}") from None
-
-
-def _servers(options: argparse.Namespace) -> Sequence[str]:
-    """The endpoints that a command connects to."""
-    match options.command:
-        case "replay":
-            return []
-        case "record":
-            return [options.endpoint]
-        case "observe":
-            texts = options.endpoints
-        case _:
-            texts = [options.endpoint]
-    return [text for text in texts if not is_recording(text)]
 
 
 def _check_text(text: str) -> None:

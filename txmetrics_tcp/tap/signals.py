@@ -15,6 +15,8 @@ from twisted.logger import Logger
 
 from txmetrics_tcp._net.tls import TLSError
 
+_log = Logger(namespace="txmetrics_tcp")
+
 _Handler = Callable[[int, FrameType | None], object]
 
 
@@ -25,8 +27,6 @@ class HangUpService(Service):
 
     It is for the process's own main thread, where signals are heeded.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(self, reactor: Any, reload: Callable[[], None] | None) -> None:
         """
@@ -58,15 +58,15 @@ class HangUpService(Service):
         if not self.running:
             return
         if self._reload is None:
-            self._log.info("Received SIGHUP, which is as SIGTERM where there is no TLS")
+            _log.info("Received SIGHUP, which is as SIGTERM where there is no TLS")
             self._reactor.sigTerm(number)
             return
         try:
             self._reload()
         except TLSError as error:
-            self._log.error("Going on with the certificates of before: {reason}", reason=str(error))
+            _log.error("Going on with the certificates of before: {reason}", reason=str(error))
         else:
-            self._log.info("Read key and certificates again")
+            _log.info("Read key and certificates again")
 
 
 class StopSignals(Service):
@@ -78,8 +78,6 @@ class StopSignals(Service):
     whatever runs, and where that is a log file in the middle of taking its lock, the process
     would wait for itself for ever.
     """
-
-    _log = Logger(namespace="txmetrics_tcp")
 
     def __init__(self, reactor: Any, hasten: Callable[[], object]) -> None:
         """
@@ -122,7 +120,7 @@ class StopSignals(Service):
         return handle
 
     def _again(self, number: int) -> None:
-        self._log.info(
+        _log.info(
             "Received {signal} as well: not waiting for viewers any longer",
             signal=signal.Signals(number).name,
         )

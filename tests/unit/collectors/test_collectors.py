@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, Metadata, Operation, Recorder, Series, Sink, Unit
 from txmetrics_tcp._collectors import host, process
+from txmetrics_tcp._collectors import service as service_module
 from txmetrics_tcp._collectors.host import HostCollectors
 from txmetrics_tcp._collectors.process import ProcessCollector, ProcessReading, read_process
 from txmetrics_tcp._collectors.reactor_lag import (
@@ -87,7 +88,7 @@ class CollectorServiceTests(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
         )
-        self.patch(CollectorService, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
 
     def called(self, name: str) -> None:
         self.calls.append((name, self.clock.seconds()))

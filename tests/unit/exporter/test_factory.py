@@ -31,7 +31,7 @@ class ServerTestCase(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
         )
-        for owner in (log_throttle.LossReport, protocol.MetricsProtocol, log_throttle.RefusalLog):
+        for owner in (log_throttle, protocol):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
     def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:

@@ -255,7 +255,7 @@ _encode_status = factory_module.encode_status
 class EachCallTests(SynchronousTestCase):
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (log_throttle.LossReport, log_throttle.RefusalLog, MetricsFactory):
+        for owner in (log_throttle, factory_module):
             self.patch(owner, "_log", quiet)
 
     def world(self, trap: Trap) -> World:
@@ -359,7 +359,7 @@ class ClientTests(SynchronousTestCase):
             if "log_failure" in event:
                 self.failures.append(event["log_failure"].getErrorMessage())
 
-        self.patch(log_throttle.RefusalLog, "_log", Logger(namespace="test", observer=observe))
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=observe))
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
             self.reactor, own_metrics=False, max_clients=3, in_reactor_thread=lambda: False
@@ -529,7 +529,7 @@ class BrokenDrainTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (MetricsFactory, log_throttle.LossReport, log_throttle.RefusalLog):
+        for owner in (factory_module, log_throttle):
             self.patch(owner, "_log", quiet)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(

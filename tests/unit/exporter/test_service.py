@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
+from txmetrics_tcp._exporter import service as service_module
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 
 
@@ -31,7 +32,7 @@ class ServiceTestCase(SynchronousTestCase):
                 (event["log_level"], event["log_format"].format(**event))
             )
         )
-        self.patch(MetricsService, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
 
     def service(self, *endpoints: str | LateEndpoint) -> MetricsService:
         return MetricsService(

@@ -167,7 +167,7 @@ class DoorTests(LoopbackTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
         )
-        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
 
     def connected(self, source: str = "127.0.0.1") -> socket.socket:
         """A connection that the kernel has accepted."""
@@ -311,4 +311,6 @@ class DoorTests(LoopbackTestCase):
             await deferLater(reactor, 0.01, lambda: None)
         self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
         self.assertEqual(len(factory._present), 1)
-        self.assertLess(len(self.logged), 10)
+        # Whether clients that come and go lose events is another matter.
+        rejections = [line for line in self.logged if "turned away" in line]
+        self.assertLess(len(rejections), 10)

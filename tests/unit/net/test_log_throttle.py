@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
 
 
@@ -17,7 +18,7 @@ class RefusalLogTests(SynchronousTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
         )
-        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
         self.clock = Clock()
         self.log = RefusalLog(self.clock)
 

@@ -35,7 +35,6 @@ from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
-from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
 from txmetrics_tcp.cli.arguments import add_endpoint_arguments
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
@@ -273,7 +272,7 @@ class TLSTestCase(LoopbackTestCase):
         self.logged: list[str] = []
         self._line: Deferred[str] | None = None
         publisher = LogPublisher(self._note)  # type: ignore[arg-type]
-        self.patch(RefusalLog, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
 
     def _note(self, event: dict[str, object]) -> None:
         self.logged.append(str(event["log_format"]).format(**event))

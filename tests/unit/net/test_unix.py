@@ -16,7 +16,8 @@ from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
-from txmetrics_tcp import ListenError, MetricsService
+from txmetrics_tcp import ListenError
+from txmetrics_tcp._exporter import service as service_module
 from txmetrics_tcp._net import exposure
 from txmetrics_tcp._net.unix import make_way
 
@@ -96,7 +97,7 @@ class ListenTests(LoopbackTestCase):
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
         )
-        self.patch(MetricsService, "_log", Logger(namespace="test", observer=publisher))
+        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
 
     async def read(self) -> None:
         """Be a client that reads what is there to be read at first."""
