@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_endpoints(options)
         # Late: Twisted, protobuf and Textual take ten times as long to import as all of the above.
-        from txmetrics_tcp.cli.runner import run_command
+        from txmetrics_tcp.cli.commands import run_command
 
         return run_command(options)
     except EndpointError as error:

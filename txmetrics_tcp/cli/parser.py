@@ -30,7 +30,7 @@ from txmetrics_tcp.cli.arguments import (
 def make_parser() -> argparse.ArgumentParser:
     """
     Make the parser of the command line.  In what it returns, C{options.command} is the name of the
-    command, and that of the module beside this one that runs it.
+    command.
     """
     parser = argparse.ArgumentParser(
         prog="metrics-tcp",

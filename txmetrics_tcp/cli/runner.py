@@ -1,41 +1,16 @@
 """
-Imports a command and runs it on a reactor, up to its exit code.
+One run of a command on a reactor, up to its exit code.
 """
 
 from __future__ import annotations
 
-import argparse
 import signal
 from collections.abc import Callable
-from importlib import import_module
 from types import FrameType
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
-
-from txmetrics_tcp._net.reactor_clock import measure_steadily
-
-
-def run_command(options: argparse.Namespace) -> int:
-    """
-    Import the module that is named as the command, and run it on the reactor.
-
-    Its C{run} is called with the options and the reactor, and returns an exit code.  If it needs
-    a certain reactor, its C{install_reactor} installs that.
-
-    @return: the exit code.
-    @raise EndpointError: an endpoint cannot be understood.
-    """
-    command = import_module(f"txmetrics_tcp.cli.{options.command}")
-    if hasattr(command, "install_reactor"):
-        command.install_reactor()
-    # Late, since importing it installs it.
-    from twisted.internet import reactor
-
-    measure_steadily(reactor)
-    code: int = command.run(options, reactor)
-    return code
 
 
 class Running:

@@ -1,0 +1,48 @@
+"""
+The modules of the commands, each imported when its command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from txmetrics_tcp._net.reactor_clock import measure_steadily
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """
+    Run a command on the reactor.
+
+    The module of a command has a function C{run} of the options and the reactor, which returns an
+    exit code.  One that needs a certain reactor has C{install_reactor} as well.
+
+    @param options: what `txmetrics_tcp.cli.parser` made of the arguments.
+    @return: the exit code.
+    @raise EndpointError: an endpoint cannot be understood.
+    """
+    command = _module(options.command)
+    if hasattr(command, "install_reactor"):
+        command.install_reactor()
+    # Late, since importing it installs it.
+    from twisted.internet import reactor
+
+    measure_steadily(reactor)
+    code: int = command.run(options, reactor)
+    return code
+
+
+def _module(name: str) -> Any:
+    command: Any
+    match name:
+        case "tail":
+            from txmetrics_tcp.cli import tail as command
+        case "stats":
+            from txmetrics_tcp.cli import stats as command
+        case "record":
+            from txmetrics_tcp.cli import record as command
+        case "replay":
+            from txmetrics_tcp.cli import replay as command
+        case "observe":
+            from txmetrics_tcp.cli import observe as command
+    return command
