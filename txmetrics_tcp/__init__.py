@@ -225,6 +225,6 @@ def _is_command() -> bool:
 # interpreter ends, where importing fails.  A command, which has no use for them, answers --help in
 # half the time without them.
 if not _is_command():
-    for module in _RECORDING:
-        import_module(f"{__name__}.{module}")
-    del module
+    for name in [name for name, module in _WHERE.items() if module in _RECORDING]:
+        __getattr__(name)
+    del name

@@ -62,7 +62,7 @@ class ImportTests(SynchronousTestCase):
             text=True,
             timeout=60,
         )
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout.strip()
 
     def loaded(self, script: str) -> str:
@@ -82,11 +82,17 @@ class ImportTests(SynchronousTestCase):
 
     def test_recordingLater(self) -> None:
         """
-        After C{import txmetrics_tcp}, recording needs no file: the first use of a name may come
+        After C{import txmetrics_tcp}, recording imports nothing: the first use of a name may come
         after a chroot, in a child of a fork, or as the interpreter ends.
         """
         script = """
-            import sys, txmetrics_tcp
+            import builtins, sys, txmetrics_tcp
+
+            class Late:
+                def __del__(self):
+                    txmetrics_tcp.gauge("g").set(1)
+
+            builtins.late = Late()
             sys.path.clear()
             sys.meta_path.clear()
             txmetrics_tcp.counter("c").increment()
