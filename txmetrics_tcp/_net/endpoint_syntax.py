@@ -14,6 +14,7 @@ Nothing here needs Twisted, so that the command line can ask it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 DEFAULT_HOST = "127.0.0.1"
 """Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
@@ -62,26 +63,31 @@ def has_own_tls(text: str) -> bool:
     return text.strip().startswith(("ssl:", "tls:"))
 
 
-def check_port(text: str) -> None:
+def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int] | None:
     """
-    @raise EndpointError: the port of one of the first three forms is none.
+    Take one of the first three forms apart.
+
+    @param is_prefix: whether C{HOST} in C{HOST:PORT} begins an endpoint string instead.
+    @return: None for an endpoint string.
+    @raise EndpointError: the port is more than a port can be.
     """
     text = text.strip()
-    match = HOST_PORT.fullmatch(text)
-    # Another host without a dot may be the prefix of an endpoint string, which has its own parser.
-    if match and (match["v6"] or "." in match["host"] or match["host"] == "localhost"):
-        port_number(text, match["port"])
-    elif PORT.fullmatch(text):
-        port_number(text, text)
-
-
-def port_number(text: str, port: str) -> int:
-    """
-    @param text: the endpoint, as it was written.
-    @param port: the digits of its port.
-    @raise EndpointError: it is more than a port can be.
-    """
+    host, port = DEFAULT_HOST, text
+    if not PORT.fullmatch(text):
+        match = HOST_PORT.fullmatch(text)
+        if match is None or (match["v6"] is None and is_prefix(match["host"])):
+            return None
+        host, port = match["v6"] or match["host"], match["port"]
     # Python refuses to convert thousands of digits.
     if len(port) > 100 or int(port) > 65535:
         raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
-    return int(port)
+    return host, int(port)
+
+
+def check_port(text: str) -> None:
+    """
+    Find a port that is none, as far as that is possible without knowing Twisted's prefixes.
+
+    @raise EndpointError: the port is more than a port can be.
+    """
+    host_and_port(text, lambda host: "." not in host and host != "localhost")

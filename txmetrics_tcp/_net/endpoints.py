@@ -30,12 +30,9 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmetrics_tcp._net.endpoint_syntax import (
-    DEFAULT_HOST,
-    HOST_PORT,
-    PORT,
     EndpointError,
     has_own_tls,
-    port_number,
+    host_and_port,
 )
 from txmetrics_tcp._net.tls import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
@@ -100,14 +97,8 @@ def _endpoint(
     parsers: Any,
 ) -> Any:
     text = str(text).strip()
-    host = DEFAULT_HOST
-    port = ""
-    if PORT.fullmatch(text):
-        port = text
-    elif (match := HOST_PORT.fullmatch(text)) and match["host"] not in _prefixes(parsers):
-        host, port = match["v6"] or match["host"], match["port"]
-    if port:
-        return at(reactor, host, port_number(text, port))
+    if address := host_and_port(text, lambda host: host in _prefixes(parsers)):
+        return at(reactor, *address)
     try:
         if _NO_PATH.fullmatch(text):
             raise ValueError("there is no path")

@@ -36,18 +36,19 @@ def check_endpoints(options: argparse.Namespace) -> None:
     """
     if sys.stdout is None:
         return
-    if options.command == "record" and reads_as_endpoint(options.file):
-        # FILE forgotten: it would record what is at the default endpoint.
-        raise EndpointError(
-            f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of that"
-            f" name is meant, write ./{options.file}"
-        )
-    if options.command == "replay":
-        check_port(options.listen)
-    elif options.command == "record" or (
-        options.command in ("stats", "tail") and not is_recording(options.endpoint)
-    ):
-        _check_text(options.endpoint)
+    match options.command:
+        case "record":
+            if reads_as_endpoint(options.file):
+                # FILE forgotten: it would record what is at the default endpoint.
+                raise EndpointError(
+                    f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of"
+                    f" that name is meant, write ./{options.file}"
+                )
+            _check_text(options.endpoint)
+        case "stats" | "tail" if not is_recording(options.endpoint):
+            _check_text(options.endpoint)
+        case "replay":
+            check_port(options.listen)
 
 
 def is_recording(text: str) -> bool:
