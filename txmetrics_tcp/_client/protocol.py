@@ -22,6 +22,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import TLSError, check_server
+from txmetrics_tcp._net.writers import abort
 
 _log = Logger(namespace="txmetrics_tcp")
 
@@ -90,8 +91,7 @@ class MetricsClientProtocol(Protocol):
         # only our sending side was closed.  There is nothing of ours to be sent.
         if not self._closed:
             self._closed = True
-            transport = self.transport
-            getattr(transport, "abortConnection", transport.loseConnection)()
+            abort(self.transport)
 
     def connectionMade(self) -> None:
         if is_over_tcp(self.transport):

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import (
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
+from txmetrics_tcp._net.writers import abort
+
 
 @implementer(IStreamClientEndpoint)
 class TappedEndpoint:
@@ -75,8 +77,7 @@ class _Tapped(ProtocolWrapper):
 
     def abortConnection(self) -> None:
         self._closed = True
-        transport = self.transport
-        getattr(transport, "abortConnection", transport.loseConnection)()
+        abort(self.transport)
 
 
 class _TappedFactory(WrappingFactory):
