@@ -221,8 +221,8 @@ def _is_command() -> bool:
     return basename(program) == "metrics-tcp" or (program, module) == ("-m", "txmetrics_tcp")
 
 
-# Not so the names of recording: their first use may come after a fork or a chroot, or as the
-# interpreter ends, where importing fails.  A command, which has no use for them, answers --help in
+# The names that record are imported now: their first use may come after a fork or a chroot, or as
+# the interpreter ends, where importing fails.  A command has no use for them, and answers --help in
 # half the time without them.
 if not _is_command():
     for name in [name for name, module in _WHERE.items() if module in _RECORDING]:

@@ -1,5 +1,5 @@
 """
-Text for terminals and for JSON: without control characters, of numbers that JSON has not, of times.
+Text for terminals and for JSON: without control characters; infinities and NaN; times in UTC.
 """
 
 from __future__ import annotations
