@@ -16,8 +16,16 @@ warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
 with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # A machine that is busy with other things fails no test; and `.ci/strict.py` runs each test
-    # twice, as a method of another instance.
-    unchecked = [HealthCheck.too_slow, HealthCheck.differing_executors]
-    settings.register_profile("suite", deadline=None, suppress_health_check=unchecked)
+    # The same few examples in each run, however busy the machine is, with and without `CI` in the
+    # environment; `tests/fuzz.py` looks for new ones.  `.ci/strict.py` runs each test twice, as a
+    # method of another instance.
+    settings.register_profile(
+        "suite",
+        max_examples=25,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+    )
     settings.load_profile("suite")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -20,7 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
 from tests.connecting import FakeEndpoint
+from tests.fuzz import fold, pieces
 from tests.unit.client.test_client import GARBAGE, frame
+from tests.unit.codec.test_hostile_streams import CUTS, mutated
 from tests.wire_cases import increment
 from txmetrics_tcp import (
     EndpointError,
@@ -735,3 +739,29 @@ class LoopbackTests(TestCase):
             self.assertGreater(stream.dropped, 0)
         factory.stop()
         await port.stopListening()
+
+
+class HostileStreamTests(SynchronousTestCase):
+    @given(st.integers(), CUTS)
+    def test_mutated(self, seed: int, cuts: list[int]) -> None:
+        """A loop over a stream ends, or raises what is wrong with it."""
+        endpoint = FakeEndpoint()
+        stream = EventStream(FakeReactor(), endpoint, buffer_size=2)
+        received = []
+
+        async def read() -> None:
+            async for event in stream:
+                received.append(event)
+
+        done = Deferred.fromCoroutine(read())
+        transport = endpoint.succeed()
+        for piece in pieces(mutated(seed), cuts):
+            transport.receive(piece)
+        if transport.aborted:
+            transport.drain()
+            self.failureResultOf(done, StreamError)
+        else:
+            stream.close()
+            transport.drain()
+            self.successResultOf(done)
+        fold(received)

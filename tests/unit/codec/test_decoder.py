@@ -172,3 +172,17 @@ class MemoryTests(SynchronousTestCase):
         decoder = Decoder()
         list(decoder.feed(increment("m", "x" * 1000)))
         self.assertEqual(decoder._memory.layouts, {})
+
+
+class UnfinishedTests(SynchronousTestCase):
+    def test_byteByByte(self) -> None:
+        """Every byte of an incomplete frame counts, in however many pieces it came."""
+        sample = increment("c" * 1000)
+        decoder = Decoder()
+        self.assertEqual(len(list(decoder.feed(sample))), 1)
+        self.assertEqual(decoder.unfinished, 0)
+        for number in range(1, len(sample)):
+            self.assertEqual(list(decoder.feed(sample[number - 1 : number])), [])
+            self.assertEqual(decoder.unfinished, number)
+        self.assertEqual(len(list(decoder.feed(sample[-1:]))), 1)
+        self.assertEqual(decoder.unfinished, 0)

@@ -12,17 +12,14 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mutations
-from tests.connecting import FakeEndpoint
 from tests.fuzz import check_decoder, fold, pieces
 from tests.wire_cases import CASES, increment, seen
 from txmetrics_tcp import (
     Event,
-    EventStream,
     Key,
     Metric,
     MetricKind,
@@ -34,7 +31,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec import frame_cache
 from txmetrics_tcp._codec.framing import frame, varint
-from txmetrics_tcp.testing import FakeReactor, PausingTransport
+from txmetrics_tcp.testing import PausingTransport
 
 ONE = encode_metric(increment(1))
 MESSAGES = [mutations.frames(case.frame)[0] for case in CASES]
@@ -271,29 +268,3 @@ class MemoryTests(SynchronousTestCase):
     def test_garbageWithoutEnd(self) -> None:
         """Who goes on sending after it was refused is not listened to."""
         self.assertLess(self.peak(repeat(b"HTTP/1.1 200 OK\r\n" * 100, 1000)), 1_000_000)
-
-
-class EventStreamTests(SynchronousTestCase):
-    @given(st.integers(), CUTS)
-    def test_mutated(self, seed: int, cuts: list[int]) -> None:
-        """A loop over a stream ends, or raises what is wrong with it."""
-        endpoint = FakeEndpoint()
-        stream = EventStream(FakeReactor(), endpoint, buffer_size=2)
-        received = []
-
-        async def read() -> None:
-            async for event in stream:
-                received.append(event)
-
-        done = Deferred.fromCoroutine(read())
-        transport = endpoint.succeed()
-        for piece in pieces(mutated(seed), cuts):
-            transport.receive(piece)
-        if transport.aborted:
-            transport.drain()
-            self.failureResultOf(done, StreamError)
-        else:
-            stream.close()
-            transport.drain()
-            self.successResultOf(done)
-        fold(received)

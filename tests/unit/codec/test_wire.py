@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterable
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -33,7 +33,6 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec import event_pb2 as pb
-from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, varint
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import U64_MAX, Status
@@ -165,117 +164,6 @@ class VarintTests(SynchronousTestCase):
         self.assertEqual(frame(b""), EMPTY_FRAME)
 
 
-class Series:
-    """What an encoder has to know of a series."""
-
-    def __init__(self, key: Key) -> None:
-        self.frame = SeriesFrame(key)
-
-
-def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
-    """What an encoder gave, frame by frame."""
-    joined, ends = encoded
-    assert len(joined) == (ends[-1] if ends else 0)
-    return [joined[start:end] for start, end in pairwise([0, *ends])]
-
-
-class EncoderTests(SynchronousTestCase):
-    """What we write is what was written by hand, and what protobuf writes."""
-
-    def test_byHand(self) -> None:
-        for name, expected, event in OURS:
-            self.assertEqual(encode(event).hex(" "), expected.hex(" "), name)
-
-    def test_byProtobuf(self) -> None:
-        """Protobuf's own deterministic serialization gives the same."""
-        for name, expected, event in OURS:
-            self.assertEqual(by_protobuf(event).hex(" "), expected.hex(" "), name)
-
-    def test_keptParts(self) -> None:
-        """
-        What is kept of a series, and of a second, is right for the next event of them, too:
-        whatever came before, and when time jumps.
-        """
-        encoder = Encoder()
-        series: dict[Key, Series] = {}
-        metrics = [(name, data, event) for name, data, event in OURS if isinstance(event, Metric)]
-        for name, expected, event in metrics + metrics[::-1]:
-            if not event.timestamp_ns:
-                # For an encoder that is an event that has no time yet.
-                continue
-            parts = series.setdefault(event.key, Series(event.key))
-            entry = (parts, event.operation, event.value, event.timestamp_ns)
-            [encoded] = frames(encoder.encode([entry]))
-            self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
-        self.assertLess(len(series), len(metrics), "no series occurs twice")
-
-    @given(METRICS)
-    def test_anyMetric(self, event: Metric) -> None:
-        self.assertEqual(encode_metric(event), by_protobuf(event))
-
-    @given(METADATA | STATUSES)
-    def test_anyOther(self, event: Metadata | Status) -> None:
-        self.assertEqual(encode(event), by_protobuf(event))
-
-    @given(
-        NAMES,
-        LABELS,
-        st.lists(st.tuples(st.integers(0, U64_MAX) | st.integers(0, 20_000), WHENS), max_size=20),
-    )
-    def test_anySeries(
-        self, name: str, labels: dict[str, str], events: list[tuple[int, int]]
-    ) -> None:
-        """The parts that are kept of a series are right for all that can happen to it."""
-        key = Key.of(MetricKind.COUNTER, name, labels)
-        series, encoder = Series(key), Encoder(lambda: 0)
-        entries = [(series, Operation.SET_COUNTER, value, when) for value, when in events]
-        expected = [
-            by_protobuf(Metric(key, Operation.SET_COUNTER, value, when)) for value, when in events
-        ]
-        self.assertEqual(frames(encoder.encode(entries)), expected)
-        self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
-
-    def test_moments(self) -> None:
-        """
-        What is kept from an event to the next is right for whatever moment is close to it: where
-        nanoseconds begin to take a byte more, and where a second ends.
-        """
-        key = Key.of(MetricKind.GAUGE, "g")
-        moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
-        for second, moment, reverse in product((-1, 0, 7), moments, (False, True)):
-            start = second * 10**9 + moment
-            whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
-            whens += [start - 1, start, start + 1]
-            whens.sort(reverse=reverse)
-            # The same part of the next second, after the beginning of that.
-            whens += [start, (second + 1) * 10**9 + 1, start + 10**9]
-            series = Series(key)
-            entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
-            expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
-            self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
-
-    def test_manyTimesTheSame(self) -> None:
-        """An entry that stands there several times is as many frames."""
-        key = Key.of(MetricKind.HISTOGRAM, "h")
-        entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
-        expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
-        self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
-
-    def test_noTime(self) -> None:
-        """An event without a time has that of its encoding."""
-        key = Key.of(MetricKind.COUNTER, "c")
-        times = iter([1_000_000_005, 3_000_000_007])
-        entry = (Series(key), Operation.SET_COUNTER, 1, 0)
-        other = (Series(key), Operation.SET_COUNTER, 1, 0)
-        self.assertEqual(
-            frames(Encoder(lambda: next(times)).encode([entry, other])),
-            [
-                by_protobuf(Metric(key, Operation.SET_COUNTER, 1, when))
-                for when in (1_000_000_005, 3_000_000_007)
-            ],
-        )
-
-
 class DecoderTests(SynchronousTestCase):
     """What was written by hand is read, however it is cut into pieces."""
 
@@ -291,10 +179,15 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(seen(fed(in_pieces(STREAM, 1))), seen(EVENTS))
 
     def test_everySplit(self) -> None:
-        expected = seen(EVENTS)
-        for cut in range(len(STREAM) + 1):
-            events = fed([STREAM[:cut], STREAM[cut:]])
-            self.assertEqual(seen(events), expected, f"cut at {cut}")
+        """Each frame may be cut anywhere, between the one before and the one after it."""
+        around = [CASES[-1], *CASES, CASES[0]]
+        for before, case, after in zip(around, CASES, around[2:], strict=False):
+            three = (before, case, after)
+            stream = b"".join(one.frame for one in three)
+            expected = seen(one.event for one in three if one.event is not None)
+            for cut in range(len(before.frame), len(stream) - len(after.frame) + 1):
+                events = fed([stream[:cut], stream[cut:]])
+                self.assertEqual(seen(events), expected, f"{case.name}, cut at {cut}")
 
     @given(st.lists(st.integers(0, len(STREAM)), max_size=50))
     def test_anySplit(self, cuts: list[int]) -> None:
@@ -378,9 +271,18 @@ class BadStreamTests(SynchronousTestCase):
                     fed(pieces)
 
     def test_bannerIsEnough(self) -> None:
-        """Many a server says one line, shorter than the frame that it would be, and then waits."""
-        for banner in (b"HTTP/", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x16\x03", b"<?xml"):
-            with self.assertRaisesRegex(StreamError, "it looks like"):
+        """Many a server sends one line, shorter than the frame that it would be, and then waits."""
+        for banner, name in (
+            (b"HTTP/", "an HTTP server"),
+            (b"HTTP/1.1 400 Bad Request", "an HTTP server"),
+            (b"SSH-2.0-OpenSSH_9.2p1\r\n", "an SSH server"),
+            (b"220 mail.example.org ESMTP", "an FTP or mail server"),
+            (b"220-ftp.example.org", "an FTP or mail server"),
+            (b"\x15\x03\x01\x00\x02\x02F", "TLS"),
+            (b"\x16\x03", "TLS"),
+            (b"<?xml", "HTML or XML"),
+        ):
+            with self.assertRaisesRegex(StreamError, rf"it looks like {name}\)?$"):
                 list(Decoder().feed(banner))
 
     def test_looksOnlyAtTheBeginning(self) -> None:

@@ -4,11 +4,17 @@ The factory and its protocols: fan-out, backpressure, losses and departures, wit
 
 from __future__ import annotations
 
+import gc
+import re
+import weakref
+from typing import Any
+
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import Logger, LogPublisher, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import FakeClient, Reader
+from tests.exporting import FactoryTestCase
+from tests.reader import FakeClient, Reader, counter_key, truth
 from txmetrics_tcp import Metadata, MetricKind, MetricsFactory, Operation, Unit, decode
 from txmetrics_tcp._exporter import protocol
 from txmetrics_tcp._exporter.ingest import BATCH
@@ -16,17 +22,16 @@ from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import KNOCK_INTERVAL, MAX_RECEIVED
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
-from txmetrics_tcp.testing import FakeReactor, PausingTransport
+from txmetrics_tcp.testing import PausingTransport
 
 
-class ServerTestCase(SynchronousTestCase):
+class ServerTestCase(FactoryTestCase):
     """
     @ivar logged: the text of what has been logged.
     """
 
     def setUp(self) -> None:
-        self.reactor = FakeReactor()
-        self.reactor_thread = False
+        super().setUp()
         self.logged: list[str] = []
         publisher = LogPublisher(
             lambda event: self.logged.append(event["log_format"].format(**event))
@@ -34,15 +39,10 @@ class ServerTestCase(SynchronousTestCase):
         for owner in (log_throttle, protocol):
             self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
 
-    def factory(self, buffer_size: int | None = 10, totals: bool = False) -> MetricsFactory:
-        return MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            buffer_size,
-            totals=totals,
-            own_metrics=False,
-            clock=lambda: 1_000_000_000,
-            in_reactor_thread=lambda: self.reactor_thread,
-        )
+    def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
+        """A factory; by default, without totals as well."""
+        defaults = {"totals": False, "clock": lambda: 1_000_000_000}
+        return super().factory(buffer_size, **{**defaults, **settings})
 
 
 class FanOutTests(ServerTestCase):
@@ -147,6 +147,44 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(self.reactor.waiting, 1)
         self.assertEqual(len(client.read_all(self.reactor).metrics), 3000)
 
+    def test_oneWakeUp(self) -> None:
+        """While more is pending than one iteration takes, the next is scheduled once."""
+        factory = self.factory(buffer_size=None, totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(3 * BATCH):
+            counter.increment()
+        for _ in range(2):
+            self.assertEqual(self.reactor.waiting, 1)
+            self.reactor.drain()
+            counter.increment()
+        self.assertEqual(self.reactor.waiting, 1)
+        self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 3 * BATCH + 2)
+
+    def test_withoutClients(self) -> None:
+        """Without clients, the reactor is not woken, nothing is pending and no clock is read."""
+        asked = []
+
+        def clock() -> int:
+            asked.append(1)
+            return 10**18
+
+        factory = self.factory(totals=True, clock=clock)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        counter.increment()
+        client.read_all(self.reactor)
+        client.transport.lose()
+        self.reactor.settle()
+        asked.clear()
+        for _ in range(5000):
+            counter.increment()
+        self.assertEqual(self.reactor.waiting, 0)
+        self.assertEqual((factory.stats().waiting, factory.stats().dropped), (0, 0))
+        self.assertEqual(asked, [])
+        self.assertEqual(list(factory.recorder.snapshot().values()), [5001])
+
 
 class MetadataTests(ServerTestCase):
     def test_firstOfAll(self) -> None:
@@ -203,6 +241,15 @@ class MetadataTests(ServerTestCase):
             self.reactor.settle()
         reader = client.read_all(self.reactor)
         self.assertEqual([metadata.description for metadata in reader.metadata], ["99"])
+
+    def test_laterClients(self) -> None:
+        """A client that connects later receives the descriptions that others have already."""
+        factory = self.factory()
+        FakeClient(factory)
+        factory.recorder.describe_counter("c", "count", "What it counts.")
+        self.reactor.settle()
+        late = FakeClient(factory)
+        self.assertEqual([one.name for one in late.read_all(self.reactor).metadata], ["c"])
 
 
 class BackpressureTests(ServerTestCase):
@@ -336,6 +383,32 @@ class AccountTests(ServerTestCase):
         self.assertEqual(len(decode(written)), 2)
         self.assertEqual(client.protocol.stats().bytes_written - before, len(written))
 
+    def test_clientLeaves(self) -> None:
+        """What was dropped for a client, and its repairs, still count when it has left."""
+        factory = self.factory(totals=True)
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        client.read_all(self.reactor)
+        before = factory.stats()
+        self.assertGreater(min(before.dropped_by_clients, before.repairs, before.written), 0)
+        client.transport.lose()
+        after = factory.stats()
+        for figure in ("dropped_by_clients", "repairs", "written", "bytes_written", "connected"):
+            self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
+
+    def test_newClient(self) -> None:
+        """A new client's account is that of what was sent to it."""
+        factory = self.factory(totals=True)
+        transport = PausingTransport()
+        protocol = factory.buildProtocol(transport.getPeer())
+        transport.connect(protocol)
+        self.reactor.settle()
+        stats = protocol.stats()
+        self.assertEqual(stats.bytes_written, len(transport.drain()))
+        self.assertEqual((stats.high_water, stats.waiting, stats.written), (0, 0, 0))
+
 
 class LossLogTests(ServerTestCase):
     def test_oneLineEach(self) -> None:
@@ -388,6 +461,20 @@ class LossLogTests(ServerTestCase):
         self.assertEqual(len(self.logged), 2)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_lossesAddUp(self) -> None:
+        """The line at the end of losses counts those of all bursts."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        for _ in range(3):
+            for _ in range(100):
+                factory.recorder.counter("c").increment()
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+        self.reactor.pump([1] * 10)
+        dropped = factory.stats().dropped
+        self.assertGreater(dropped, 200)
+        self.assertEqual(re.findall(r": (\d+) were", self.logged[-1]), [str(dropped)])
+
 
 class DepartureTests(ServerTestCase):
     def test_halfClosed(self) -> None:
@@ -397,10 +484,9 @@ class DepartureTests(ServerTestCase):
         client.transport.end_of_file()
         factory.recorder.counter("c").increment()
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
-        self.reactor.advance(KNOCK_INTERVAL)
-        self.assertEqual(client.transport.written, b"\0")
-        self.reactor.advance(KNOCK_INTERVAL)
-        self.assertEqual(client.transport.written, b"\0\0")
+        for probes in (b"", b"\0", b"\0", b"\0\0"):
+            self.reactor.advance(0.25)
+            self.assertEqual(client.transport.written, probes)
         self.assertEqual(len(client.read().events), 1)
         client.transport.lose()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -443,6 +529,54 @@ class DepartureTests(ServerTestCase):
         client.transport.lose()
         client.protocol.connectionLost()
         self.assertEqual(factory.stats().connected, 1)
+
+    def test_goneWhileStuck(self) -> None:
+        """Nothing refers to a client that has left while it waited for totals."""
+        factory = self.factory(totals=True)
+        other = FakeClient(factory)
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            other.read_all(self.reactor)
+        self.assertGreater(client.protocol.stats().dropped, 0)
+        client.transport.lose()
+        left = weakref.ref(client.protocol)
+        del client
+        gc.collect()
+        self.assertIsNone(left())
+
+    def test_lostWithinWrite(self) -> None:
+        """A transport may lose its connection while it is written to; the others go on."""
+        factory = self.factory(totals=True)
+        for cause, stays in (
+            (lambda: factory.recorder.counter("c").increment(), True),
+            (lambda: factory.recorder.describe_counter("c", None, "again"), True),
+            (factory.stop, False),
+        ):
+            factory.startFactory()
+            clients = [FakeClient(factory) for _ in range(3)]
+            for client in clients:
+                client.read_all(self.reactor)
+            for client in clients[:2]:
+                lose = client.transport.lose
+                self.patch(client.transport, "write", lambda data, lose=lose: lose())
+                self.patch(client.transport, "loseConnection", lose)
+            cause()
+            before = len(clients[2].reader.events)
+            clients[2].read_all(self.reactor)
+            self.assertEqual(len(clients[2].reader.events), before + stays)
+            self.assertEqual(len(factory.stats().clients), stays)
+            clients[2].transport.lose()
+
+    def test_stopProducing(self) -> None:
+        """Once the transport has said that it is over, nothing more is written to it."""
+        factory = self.factory(totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        client.protocol.stopProducing()
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertEqual(client.transport.drain(), b"")
 
 
 class StopTests(ServerTestCase):
@@ -527,6 +661,61 @@ class StopTests(ServerTestCase):
         factory.recorder.counter("c").increment()
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
 
+    def test_flushTimeout(self) -> None:
+        """By default, a client that does not read has a second."""
+        factory = self.factory(totals=True)
+        client = FakeClient(factory, limit=1)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        factory.stop()
+        self.reactor.advance(0.99)
+        self.assertFalse(client.transport.aborted)
+        self.reactor.advance(0.01)
+        self.assertTrue(client.transport.aborted)
+
+    def test_hasten(self) -> None:
+        """
+        When a stop is hurried, a client that does not read is aborted now; without a stop, none is.
+        """
+        factory = self.factory(totals=True)
+        client = FakeClient(factory, limit=1)
+        factory.hasten()
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertTrue(client.transport.connected)
+        gone = factory.stop(timeout=1000)
+        self.reactor.settle()
+        self.assertNoResult(gone)
+        factory.hasten()
+        self.reactor.settle()
+        self.assertTrue(client.transport.aborted)
+        client.transport.lose()
+        self.successResultOf(gone)
+        factory.hasten()
+
+    def test_duringTheHandshake(self) -> None:
+        """A client that is still in the handshake of TLS is aborted at once."""
+        factory = self.factory(totals=True)
+        self.patch(protocol.MetricsProtocol, "_begin", lambda this: None)
+        transport = PausingTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        gone = factory.stop(5)
+        self.assertTrue(transport.aborted)
+        transport.drain()
+        self.successResultOf(gone)
+
+    def test_startsAgainWithoutClients(self) -> None:
+        """A factory that is started again records again, also before a client has come."""
+        factory = self.factory(totals=True)
+        counter = factory.recorder.counter("c")
+        counter.increment()
+        self.successResultOf(factory.stop())
+        counter.increment()
+        self.assertEqual(list(factory.recorder.snapshot().values()), [1])
+        factory.startFactory()
+        counter.increment()
+        self.assertEqual(list(factory.recorder.snapshot().values()), [2])
+
 
 class ReentrancyTests(ServerTestCase):
     def test_recordedWhileDraining(self) -> None:
@@ -555,6 +744,111 @@ class ReentrancyTests(ServerTestCase):
         self.assertEqual(reader.values("c"), [1])
         self.assertEqual(stats.recorded, 91)
         self.assertEqual(len(reader.values("echo")), 90 - stats.dropped_incoming)
+
+    def test_orderWhileDelivering(self) -> None:
+        """What is recorded on the reactor thread while a batch is handed out comes after it."""
+        self.reactor_thread = True
+        factory = self.factory(totals=True)
+        first, second = FakeClient(factory), FakeClient(factory)
+        for client in (first, second):
+            client.read_all(self.reactor)
+        histogram = factory.recorder.histogram("h")
+        write = first.transport.write
+        numbers = iter(range(10, 100))
+
+        def recording(data: bytes) -> None:
+            write(data)
+            for _, number in zip(range(30), numbers, strict=False):
+                histogram.record(number)
+
+        for number in range(10):
+            histogram.record(number)
+        self.patch(first.transport, "write", recording)
+        seen = second.read_all(self.reactor).values("h")
+        self.assertEqual(seen, sorted(seen))
+        self.assertGreater(len(seen), 10)
+
+    def test_boundedWhileDelivering(self) -> None:
+        """However much is recorded on the reactor thread within a write, the log is bounded."""
+        self.reactor_thread = True
+        factory = self.factory(totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        write = client.transport.write
+        lengths = []
+
+        def recording(data: bytes) -> None:
+            write(data)
+            if not lengths:
+                for _ in range(1000):
+                    counter.increment()
+                    lengths.append(len(factory.incoming.log))
+
+        self.patch(client.transport, "write", recording)
+        counter.increment()
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertLess(max(lengths), 50)
+
+    def test_interrupted(self) -> None:
+        """
+        A signal handler that raises while the next iteration is asked for does not prevent that,
+        also at the end.
+        """
+        for stopping in (False, True):
+            self.interrupt(stopping)
+
+    def interrupt(self, stopping: bool) -> None:
+        factory = self.factory(buffer_size=None, totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        call_from_thread = self.reactor.callFromThread
+
+        def interrupted(*args: object) -> None:
+            self.patch(self.reactor, "callFromThread", call_from_thread)
+            raise KeyboardInterrupt
+
+        counter = factory.recorder.counter("c")
+        for _ in range(4 * BATCH):
+            counter.increment()
+        if stopping:
+            # No later event wakes the reactor.
+            factory.stop(1000)
+        # A batch is taken, and the reactor is woken for the next.
+        self.patch(self.reactor, "callFromThread", interrupted)
+        self.assertRaises(KeyboardInterrupt, self.reactor.settle)
+        client.read_all(self.reactor)
+        self.assertEqual(client.reader.values("c"), [1] * 4 * BATCH)
+
+
+class SettingsTests(ServerTestCase):
+    def test_limits(self) -> None:
+        """A setting that makes no sense is rejected, and the error names it."""
+        for name, least, below in (
+            ("repair_interval", 0.1, 0.09),
+            ("dead_after", 0.1, 0.09),
+            ("max_series", 0, -1),
+        ):
+            self.factory(**{name: least})
+            error = self.assertRaises(ValueError, self.factory, totals=True, **{name: below})
+            self.assertEqual(str(error), f"{name} must be at least {least}, not {below}")
+
+    def test_knowsNoAddresses(self) -> None:
+        """A factory does not know where it is listened with."""
+        self.assertEqual(self.factory().recorder.addresses, ())
+
+    def test_protocolKnowsIt(self) -> None:
+        """A protocol has its factory, as Twisted's documentation says of all protocols."""
+        factory = self.factory()
+        self.assertIs(FakeClient(factory).protocol.factory, factory)
+
+    def test_quiet(self) -> None:
+        """Twisted logs nothing when the factory starts and stops."""
+        factory = self.factory()
+        with capturedLogs() as logged:
+            factory.doStart()
+            factory.doStop()
+        self.assertEqual(logged, [])
 
 
 class ShowTests(SynchronousTestCase):

@@ -7,83 +7,33 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any
 from unittest import mock
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode
+from tests.exporting import IncomingTestCase, events
+from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter import ingest
-from txmetrics_tcp._exporter.ingest import BATCH, FREE_REPEATS, REPEATS, Incoming, Taken
-from txmetrics_tcp._exporter.settings import check_buffer_size
-from txmetrics_tcp._exporter.totals import Totals
-from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
+from txmetrics_tcp._exporter.ingest import BATCH, FREE_REPEATS, MAX_SLACK, Incoming, Taken
+from txmetrics_tcp._exporter.settings import DEFAULT_BUFFER_SIZE, check_buffer_size
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
+from txmetrics_tcp._instruments.recorder import Counter
+from txmetrics_tcp._instruments.sink import Sink
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp.testing import FakeReactor
 
-
-def events(taken: Taken) -> list[Metric]:
-    """What was taken, decoded."""
-    return [] if taken.batch is None else cast("list[Metric]", decode(taken.batch.joined))
-
-
-class IncomingTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.reactor = FakeReactor()
-        self.now = 1_000
-        self.wanted = 0
-
-    def incoming(
-        self,
-        buffer_size: int | None = 10,
-        totals: Totals | None = None,
-        in_reactor_thread: bool = False,
-        streaming: bool = True,
-    ) -> Incoming:
-        def want() -> bool:
-            self.wanted += 1
-            return False
-
-        incoming = Incoming(
-            self.reactor,
-            buffer_size,
-            want,
-            totals,
-            at_once=want,
-            clock=lambda: self.now,
-            in_reactor_thread=lambda: in_reactor_thread,
-        )
-        if streaming:
-            incoming.start_streaming()
-        return incoming
-
-    def counter(self, incoming: Incoming, name: str = "c") -> Counter:
-        key = Key(MetricKind.COUNTER, name)
-        return Counter(key, incoming.series(key))
-
-    def gauge(self, incoming: Incoming, name: str = "g") -> Gauge:
-        key = Key(MetricKind.GAUGE, name)
-        return Gauge(key, incoming.series(key))
-
-    def take(self, incoming: Incoming) -> list[object]:
-        """The values of the events of the next batch."""
-        return [event.value for event in events(incoming.take())]
-
-    def take_all(self, incoming: Incoming) -> list[object]:
-        """The values of all that waits."""
-        values = []
-        while incoming.more():
-            values += self.take(incoming)
-        return values
+COUNTS = (1, FREE_REPEATS, FREE_REPEATS + 1, BATCH, BATCH + 1, 2000 + FREE_REPEATS, 10**9)
+"""Counts at the edges of what is streamed."""
 
 
 class BufferSizeTests(SynchronousTestCase):
     def test_valid(self) -> None:
-        for size in (1, 1024, 10**9, None):
+        self.assertEqual(DEFAULT_BUFFER_SIZE, 1024)
+        for size in (1, 1024, sys.maxsize, None):
             self.assertEqual(check_buffer_size(size), size)
 
     def test_invalid(self) -> None:
@@ -248,12 +198,9 @@ class BoundTests(IncomingTestCase):
     def test_unbounded(self) -> None:
         incoming = self.incoming(buffer_size=None)
         counter = self.counter(incoming)
-        for i in range(50_000):
+        for i in range(20 * BATCH):
             counter.increment(i)
-        taken: list[object] = []
-        while incoming.more():
-            taken += self.take(incoming)
-        self.assertEqual(taken, list(range(50_000)))
+        self.assertEqual(self.take_all(incoming), list(range(20 * BATCH)))
         self.assertEqual(incoming.counts().dropped, 0)
 
     def test_onTheReactorThread(self) -> None:
@@ -321,9 +268,10 @@ class BoundTests(IncomingTestCase):
 
 
 class RecordManyTests(IncomingTestCase):
-    def histogram(self, incoming: Incoming) -> Histogram:
-        key = Key(MetricKind.HISTOGRAM, "h")
-        return Histogram(key, incoming.series(key))
+    def limit_repeats(self, repeats: int) -> int:
+        """Stream only so many repeated samples, which can be decoded more quickly."""
+        self.patch(ingest, "REPEATS", repeats)
+        return repeats
 
     def test_becomesMany(self) -> None:
         incoming = self.incoming()
@@ -362,6 +310,8 @@ class RecordManyTests(IncomingTestCase):
         Of a huge count so many are streamed, and the rest is dropped: what is recorded behind it
         comes a moment later.
         """
+        self.assertLessEqual(ingest.REPEATS, 50 * BATCH)
+        repeats = self.limit_repeats(3 * BATCH + 7)
         for buffer_size in (10, 2000, None):
             incoming = self.incoming(buffer_size)
             histogram = self.histogram(incoming)
@@ -369,18 +319,19 @@ class RecordManyTests(IncomingTestCase):
                 histogram.record_many(2, 10**9)
                 histogram.record(3)
                 values = self.take_all(incoming)
-                self.assertEqual(values, [2.0] * (FREE_REPEATS + REPEATS) + [3.0])
+                self.assertEqual(values, [2.0] * (FREE_REPEATS + repeats) + [3.0])
             self.assertEqual(
                 incoming.counts(),
-                (2 * 10**9 + 2, 2 * (10**9 - FREE_REPEATS - REPEATS), 0),
+                (2 * 10**9 + 2, 2 * (10**9 - FREE_REPEATS - repeats), 0),
                 buffer_size,
             )
 
     def test_manyHugeCounts(self) -> None:
         """Several share what one may have, until the log has been empty again."""
+        repeats = self.limit_repeats(3 * BATCH + 7)
         incoming = self.incoming(buffer_size=None)
         histogram = self.histogram(incoming)
-        for _ in range(500):
+        for _ in range(50):
             histogram.record_many(2, U64_MAX)
             histogram.record(3)
         folds = 0
@@ -388,15 +339,16 @@ class RecordManyTests(IncomingTestCase):
         while incoming.more():
             taken += self.take(incoming)
             folds += 1
-        streamed = 500 * FREE_REPEATS + REPEATS
-        self.assertLessEqual(folds, 2 + (500 + streamed) // BATCH)
-        self.assertEqual((taken.count(2.0), taken.count(3.0)), (streamed, 500))
+        streamed = 50 * FREE_REPEATS + repeats
+        self.assertLessEqual(folds, 2 + (50 + streamed) // BATCH)
+        self.assertEqual((taken.count(2.0), taken.count(3.0)), (streamed, 50))
         recorded, dropped, waiting = incoming.counts()
-        self.assertEqual((recorded, waiting), (500 * U64_MAX + 500, 0))
+        self.assertEqual((recorded, waiting), (50 * U64_MAX + 50, 0))
         self.assertEqual(recorded - dropped, len(taken))
 
     def test_manySmallCounts(self) -> None:
         """Counts of everyday use are streamed as single samples would be, however many calls."""
+        self.limit_repeats(1000)
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
         for _ in range(10):
@@ -404,17 +356,21 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(self.take_all(incoming), [2.0] * 10 * FREE_REPEATS)
         incoming = self.incoming(buffer_size=None)
         histogram = self.histogram(incoming)
-        for _ in range(2000):
+        for _ in range(200):
             histogram.record_many(2, 30)
-        self.assertEqual(self.take_all(incoming), [2.0] * 60_000)
+        self.assertEqual(self.take_all(incoming), [2.0] * 6000)
 
     @given(
-        st.lists(st.one_of(st.none(), st.integers(1, 3 * REPEATS)), max_size=12),
+        st.lists(st.one_of(st.none(), st.integers(1, 6000), st.sampled_from(COUNTS)), max_size=12),
         st.integers(1, 30),
         st.booleans(),
     )
+    @example([None, *COUNTS, None], 30, False)
+    @example([None, *COUNTS, None], 30, True)
+    @example([None, *COUNTS, None], 2, False)
     def test_anyCounts(self, counts: list[int | None], take_every: int, bounded: bool) -> None:
         """Whatever the counts are, every event is taken or dropped, and order is kept."""
+        self.limit_repeats(2000)
         incoming = self.incoming(buffer_size=5 if bounded else None)
         histogram = self.histogram(incoming)
         recorded = 0
@@ -467,6 +423,19 @@ class RecordManyTests(IncomingTestCase):
             incoming.describe(Metadata(MetricKind.COUNTER, name))
         self.assertEqual([name for _, name in incoming.take_described()], ["a", "b", "c"])
         self.assertEqual([name for _, name in incoming.take_described()], ["later"])
+
+    def test_anyPlaceInAFold(self) -> None:
+        """A sample that counts several times is that many events, wherever it is in a fold."""
+        for ahead, count in ((0, 2), (1, BATCH), (BATCH - 1, 2), (3, 2 * BATCH), (0, BATCH)):
+            incoming = self.incoming(buffer_size=None)
+            histogram = self.histogram(incoming)
+            for _ in range(ahead):
+                histogram.record(1)
+            histogram.record_many(2, count)
+            for _ in range(5):
+                histogram.record(3)
+            self.assertEqual(self.take_all(incoming), [1] * ahead + [2] * count + [3] * 5)
+            self.assertEqual(incoming.counts(), (ahead + count + 5, 0, 0))
 
 
 class ReentrancyTests(IncomingTestCase):
@@ -560,6 +529,86 @@ class ReentrancyTests(IncomingTestCase):
         self.assertIsNotNone(taken.dropped_since)
         self.assertEqual([event.value for event in events(taken)], [7])
 
+    def test_orderWhileTaking(self) -> None:
+        """What a finalizer records within a fold comes after the events of that fold."""
+        incoming = self.incoming(buffer_size=10)
+        histogram = self.histogram(incoming)
+        first_in_fold = Incoming._first_in_fold
+
+        def interrupted(this: Incoming, *args: object) -> object:
+            self.patch(Incoming, "_first_in_fold", first_in_fold)
+            for number in range(5, 50):
+                histogram.record(number)
+            return first_in_fold(this, *args)
+
+        for number in range(5):
+            histogram.record(number)
+        self.patch(Incoming, "_first_in_fold", interrupted)
+        self.assertEqual(self.take_all(incoming), [float(number) for number in range(50)])
+
+    def test_takeOrRecordWhileFolding(self) -> None:
+        """
+        Whatever folds, and whatever a finalizer does meanwhile, all events come once and in order,
+        also if it takes, or records so much that it has to fold.
+        """
+        for folding in ("take", "relieve", "start"):
+            totals = Totals()
+            incoming = self.incoming(None, totals, streaming=folding != "start")
+            counter = self.counter(incoming)
+            for _ in range(MAX_SLACK if folding == "relieve" else 5):
+                counter.increment()
+
+            def act(incoming: Incoming = incoming, counter: Counter = counter) -> None:
+                self.assertIsNone(incoming.take().batch)
+                for _ in range(3 * MAX_SLACK):
+                    counter.increment()
+
+            self.interrupt_fold(act)
+            if folding == "start":
+                incoming.start_streaming()
+            elif folding == "relieve":
+                counter.increment()
+            taken = self.take_all(incoming)
+            expected = {"take": 5, "relieve": MAX_SLACK + 1, "start": 5}[folding] + 3 * MAX_SLACK
+            self.assertEqual(list(incoming.snapshot().values()), [expected])
+            self.assertEqual(incoming.counts(), (expected, 0, 0))
+            # Events from before the start are not streamed; those from meanwhile are.
+            self.assertEqual(len(taken), expected - 5 if folding == "start" else expected)
+
+    def test_orderWhileFoldingWithoutClients(self) -> None:
+        """What a finalizer records in a fold without clients comes after that, too."""
+        incoming = self.incoming(streaming=False, totals=Totals())
+        gauge = self.gauge(incoming)
+        for value in range(5):
+            gauge.set(value)
+        # As many as make it fold itself, if it may, and leave less than was to be folded.
+        more = range(5, 5 + MAX_SLACK - 3)
+        self.interrupt_fold(lambda: [gauge.set(value) for value in more])
+        incoming.start_streaming()
+        self.assertEqual(list(incoming.snapshot().values()), [more[-1]])
+        self.assertEqual(self.take_all(incoming), list(more))
+        self.assertEqual(incoming.counts().recorded, 5 + len(more))
+
+    def test_exceptionWhileFoldingWithoutClients(self) -> None:
+        """
+        What a fold without clients has taken from the log counts, also if a signal handler raises.
+        """
+        incoming = self.incoming(streaming=False, totals=Totals())
+        for name in "abcde":
+            self.counter(incoming, name).increment()
+        first_in_fold = Incoming._first_in_fold
+
+        def interrupted(this: Incoming, series: StreamedSeries, *args: Any) -> object:
+            if series.key.name == "c":
+                raise KeyboardInterrupt
+            return first_in_fold(this, series, *args)
+
+        self.patch(Incoming, "_first_in_fold", interrupted)
+        with self.assertRaises(KeyboardInterrupt):
+            incoming.start_streaming()
+        self.assertEqual(incoming.counts().recorded, 3)
+        self.assertEqual(len(incoming.log), 2)
+
 
 class SeriesTests(IncomingTestCase):
     def test_oneForAKey(self) -> None:
@@ -583,113 +632,97 @@ class SeriesTests(IncomingTestCase):
         self.counter(incoming).increment(4)
         self.assertEqual(incoming.snapshot(), {Key(MetricKind.COUNTER, "c"): 7})
 
+    def test_sameSeriesMeanwhile(self) -> None:
+        """A finalizer that asks for a series while it is being made: both have the same."""
+        incoming = self.incoming()
+        key = Key(MetricKind.COUNTER, "c")
+        meanwhile: list[StreamedSeries] = []
 
-class TotalsTests(IncomingTestCase):
-    def test_arithmetic(self) -> None:
-        incoming = self.incoming(totals=Totals())
-        counter, gauge = self.counter(incoming), self.gauge(incoming)
-        for streaming in (False, True):
-            if streaming:
-                incoming.start_streaming()
-            else:
-                incoming.stop_streaming()
-            counter.absolute(2**64 - 1)
-            counter.increment(3)
-            gauge.set(0.1)
-            gauge.increment(0.2)
-            gauge.decrement(0.3)
-            incoming.take()
-            self.assertEqual(
-                incoming.snapshot(),
-                {
-                    Key(MetricKind.COUNTER, "c"): 2,
-                    # Not 0: as floats add up, one by one.
-                    Key(MetricKind.GAUGE, "g"): 0.1 + 0.2 - 0.3,
-                },
-            )
+        def make(key: Key, sink: Sink) -> StreamedSeries:
+            self.patch(ingest, "StreamedSeries", StreamedSeries)
+            meanwhile.append(incoming.series(key))
+            return StreamedSeries(key, sink)
 
-    def test_droppedStillCount(self) -> None:
-        incoming = self.incoming(buffer_size=1, totals=Totals())
+        self.patch(ingest, "StreamedSeries", make)
+        self.assertIs(incoming.series(key), meanwhile[0])
+        self.assertIs(incoming.series(key), meanwhile[0])
+
+
+class StreamingTests(IncomingTestCase):
+    """What is kept, and what is not, when the last client leaves and when the next one connects."""
+
+    def test_forgotten(self) -> None:
+        incoming = self.incoming(buffer_size=1)
         counter = self.counter(incoming)
-        for _ in range(1000):
+        for _ in range(4):
             counter.increment()
-        self.assertGreater(incoming.counts().dropped, 900)
-        self.assertEqual(list(incoming.snapshot().values()), [1000])
+        self.assertEqual(incoming.counts().waiting, 1)
+        self.assertGreater(incoming.counts().dropped, 0)
+        incoming.mark(0)
+        incoming.stop_streaming()
+        self.assertEqual(incoming.counts().waiting, 0)
+        incoming.start_streaming()
+        self.assertEqual(incoming.take(), Taken(None, None, None))
+        incoming.mark(0)
+        counter.increment(7)
+        taken = incoming.take()
+        self.assertIsNotNone(taken.mark)
+        self.assertIsNone(taken.batch)
+        self.assertEqual(self.take_all(incoming), [7])
 
-    def test_snapshotChangesNothing(self) -> None:
-        incoming = self.incoming(buffer_size=10, totals=Totals())
+    def test_more(self) -> None:
+        """There is more as long as something is pending, though the log is empty."""
+        incoming = self.incoming(buffer_size=1)
         counter = self.counter(incoming)
-        for _ in range(5):
-            counter.increment()
-        before = incoming.counts(), len(incoming.log)
-        self.assertEqual(list(incoming.snapshot().values()), [5])
-        self.assertEqual((incoming.counts(), len(incoming.log)), before)
+        counter.increment()
+        counter.increment()
+        self.assertEqual(len(incoming.log), 0)
+        self.assertTrue(incoming.more())
 
-    def test_snapshotOfTheLog(self) -> None:
-        """What is still in the log counts as it will when it is folded."""
-        incoming = self.incoming(totals=Totals())
-        counter, gauge = self.counter(incoming), self.gauge(incoming)
-        counter.absolute(2**64 - 1)
-        counter.increment(3)
-        gauge.set(0.1)
-        gauge.increment(0.2)
-        before = incoming.snapshot()
-        self.assertEqual(len(incoming.log), 4)
-        self.assertEqual(before[counter.key], 2)
+    def test_takesNoMoreThanItGives(self) -> None:
+        """As long as folded events or a mark are pending, the log is not folded."""
+        incoming = self.incoming(buffer_size=2)
+        counter = self.counter(incoming)
+        for _ in range(4):
+            counter.increment()
         incoming.take()
-        self.assertEqual(incoming.snapshot(), before)
+        self.assertEqual(len(incoming.log), 1)
+        incoming = self.incoming(buffer_size=2)
+        counter = self.counter(incoming)
+        counter.increment()
+        incoming.mark(0)
+        self.assertIsNotNone(incoming.take().mark)
+        self.assertEqual(len(incoming.log), 1)
 
-    def test_limit(self) -> None:
-        """Series beyond the limit work as before, but are not retained, and counted once."""
-        incoming = self.incoming(totals=Totals(max_series=2))
-        for _ in range(3):
-            for name in "abcd":
-                self.counter(incoming, name).increment()
-            self.assertEqual(len(events(incoming.take())), 4)
-        self.assertEqual(
-            {key.name: total for key, total in incoming.snapshot().items()}, {"a": 3, "b": 3}
-        )
-        self.assertEqual(incoming.retained, 2)
-
-    def test_refusedOnce(self) -> None:
-        incoming = self.incoming(totals=Totals(max_series=1))
-        handles = [self.counter(incoming, name) for name in "abc"]
-        for _ in range(3):
-            for handle in handles:
-                handle.increment()
-            incoming.take()
-        self.assertEqual(incoming.refused, 2)
-
-    def test_idle(self) -> None:
-        """
-        A series that rests is left out of snapshots; when it changes again, its value is said
-        first.
-        """
-        incoming = self.incoming(totals=Totals(idle_after=10))
-        resting, busy = self.counter(incoming, "resting"), self.counter(incoming, "busy")
-        resting.increment(5)
-        for now in range(0, 30, 5):
-            busy.increment()
-            incoming.take()
-            incoming.forget_idle(now)
-        self.assertEqual([key.name for key in incoming.snapshot()], ["busy"])
-        resting.increment(2)
-        resting.increment(2)
-        self.assertEqual(
-            [entry[1:3] for entry in events(incoming.take())],
-            [
-                (Operation.SET_COUNTER, 5),
-                (Operation.INCREMENT_COUNTER, 2),
-                (Operation.INCREMENT_COUNTER, 2),
-            ],
-        )
-        self.assertEqual({key.name: n for key, n in incoming.snapshot().items()}["resting"], 9)
-
-    def test_withoutTotals(self) -> None:
-        incoming = self.incoming(streaming=False)
-        self.assertFalse(incoming.open)
+    def test_takenWithoutClients(self) -> None:
+        incoming = self.incoming(totals=Totals(), streaming=False)
         self.counter(incoming).increment()
-        self.assertEqual((len(incoming.log), incoming.snapshot()), (0, {}))
+        self.assertEqual(incoming.take(), Taken(None, None, None))
+        self.assertEqual(incoming.counts().waiting, 0)
+        self.assertEqual(len(incoming.log), 1)
+
+    def test_startAfterStop(self) -> None:
+        """A client that connects does not open a sink that was stopped."""
+        incoming = self.incoming(streaming=False)
+        incoming.stop()
+        incoming.start_streaming()
+        self.assertFalse(incoming.open)
+
+    def test_restart(self) -> None:
+        """Stopped and restarted while clients are connected, it takes events again."""
+        incoming = self.incoming()
+        incoming.stop()
+        incoming.restart()
+        self.counter(incoming).increment()
+        self.assertEqual(self.take_all(incoming), [1])
+
+    def test_reactorThreadWithoutClients(self) -> None:
+        """Without clients, recording on the reactor thread asks the reactor for nothing."""
+        incoming = self.incoming(totals=Totals(), in_reactor_thread=True, streaming=False)
+        counter = self.counter(incoming)
+        for _ in range(100):
+            counter.increment()
+        self.assertEqual(self.wanted, 0)
 
 
 class MarkTests(IncomingTestCase):
@@ -767,3 +800,43 @@ class ForkTests(IncomingTestCase):
         self.counter(incoming).increment()
         incoming.start_streaming()
         self.assertEqual((len(incoming.log), incoming.more()), (0, False))
+
+    def test_whileAnotherThreadFolds(self) -> None:
+        """A child of a fork folds, though it was forked while another thread of its parent did."""
+        incoming = self.incoming(totals=Totals())
+        counter = self.counter(incoming)
+        counter.increment()
+        middle, forked = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            middle.set()
+            forked.wait(60)
+
+        self.interrupt_fold(wait)
+        parent = threading.Thread(target=incoming.take)
+        parent.start()
+        middle.wait(60)
+        try:
+            incoming.after_fork(silence=False)
+            counter.increment()
+            taken: list[object] = []
+            child = threading.Thread(target=lambda: taken.extend(self.take(incoming)), daemon=True)
+            child.start()
+            child.join(20)
+            self.assertEqual(taken, [1])
+        finally:
+            forked.set()
+            parent.join()
+
+    def test_silentChild(self) -> None:
+        """A child has nothing of what was pending for its parent's clients."""
+        incoming = self.incoming(buffer_size=1)
+        counter = self.counter(incoming)
+        for _ in range(5):
+            counter.increment()
+        self.assertTrue(incoming.more())
+        incoming.after_fork(silence=True)
+        self.assertFalse(incoming.more())
+        self.assertEqual(incoming.counts().waiting, 0)
+        counter.increment()
+        self.assertEqual(len(incoming.log), 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address
@@ -20,19 +21,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.reader import FakeClient, Reader, truth
 from txmetrics_tcp import (
     Key,
-    Metadata,
-    MetricKind,
     MetricsFactory,
     MetricsProtocol,
-    encode_metadata,
 )
 from txmetrics_tcp._codec import encoder
 from txmetrics_tcp._exporter import factory as factory_module
 from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
 from txmetrics_tcp._net import log_throttle
-from txmetrics_tcp._recording.reader import Chunk
-from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+Place = tuple[str, tuple[tuple[str, int], ...]]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -43,6 +41,7 @@ class Trap:
     them raise: before it has done what it does, or after.
 
     @ivar calls: what was called, by whose it is.
+    @ivar places: from where in the library each of them was called, by which way.
     @ivar sprung: whose call raised.
     """
 
@@ -54,6 +53,7 @@ class Trap:
         self.error = error
         self._after = after
         self.calls: list[str] = []
+        self.places: list[Place] = []
         self.sprung: str | None = None
         self.armed = True
 
@@ -66,6 +66,7 @@ class Trap:
                 return function(*args, **more)
             number = len(self.calls)
             self.calls.append(whose)
+            self.places.append(place(whose, caller))
             if number == self._at and not self._after:
                 self.spring(whose)
             result = function(*args, **more)
@@ -78,6 +79,16 @@ class Trap:
     def spring(self, whose: str) -> None:
         self.sprung = whose
         raise self.error("the trap")
+
+
+def place(whose: str, frame: FrameType | None) -> Place:
+    """Where the library is that calls."""
+    lines = []
+    while frame is not None:
+        if is_library(frame.f_globals["__name__"]):
+            lines.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return whose, tuple(lines)
 
 
 def is_library(module: str) -> bool:
@@ -280,9 +291,13 @@ class EachCallTests(SynchronousTestCase):
         self.check(world, "nothing")
 
     def test_eachFails(self) -> None:
+        """Of the calls that one place makes in the same way, the first fails, and the last."""
         trap = Trap()
         self.world(trap)
-        for at, whose in enumerate(trap.calls):
+        first = {where: at for at, where in reversed([*enumerate(trap.places)])}
+        last = {where: at for at, where in enumerate(trap.places)}
+        for at in sorted({*first.values(), *last.values()}):
+            whose = trap.calls[at]
             # A timer that could not be had is none.
             for after in (False,) if whose == "timer" else (False, True):
                 world = self.world(Trap(at, (RuntimeError, MemoryError)[at % 2], after))
@@ -660,32 +675,3 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertRaises(MemoryError, self.reactor.advance, 3)
         report.close()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-
-class ReplayTests(SynchronousTestCase):
-    def test_oneFails(self) -> None:
-        """The same for a recording that is served: the others receive all of it."""
-        reactor = FakeReactor()
-        frame = encode_metadata(Metadata(MetricKind.COUNTER, "c"))
-        said: list[str] = []
-        finished: list[bool] = []
-        factory = ReplayFactory(
-            reactor,
-            lambda: [Chunk(float(second), frame, 1) for second in range(4)],
-            lambda: finished.append(True),
-            say=said.append,
-        )
-        transports = [PausingTransport(), FailingTransport(), PausingTransport()]
-        for transport in transports:
-            transport.connect(factory.buildProtocol(transport.getPeer()))
-        reactor.pump([0, 0, 1, 0])
-        self.patch(FailingTransport, "failing", "write")
-        for _ in range(10):
-            reactor.pump([1, 0])
-        for transport in (transports[0], transports[2]):
-            self.assertEqual(transport.written, 4 * frame)
-            while transport.connected:
-                transport.drain()
-        self.assertEqual(finished, [True])
-        [line] = [line for line in said if "RuntimeError" in line]
-        self.assertIn("turned away because of an error (RuntimeError): write fails", line)

@@ -14,9 +14,8 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient, truth
-from tests.unit.exporter.test_factory_details import DetailTestCase
-from tests.unit.exporter.test_ingest import IncomingTestCase
 from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
@@ -333,7 +332,7 @@ class SnapshotTests(IncomingTestCase):
             self.assertEqual(incoming.snapshot(), before)
 
 
-class InterruptedTransportTests(DetailTestCase):
+class InterruptedTransportTests(FactoryTestCase):
     """
     A record on the reactor thread that interrupts a transport: what is written there would be
     lost, since the transport goes on with what it had read before.
@@ -503,7 +502,7 @@ class InterruptedTransportTests(DetailTestCase):
             self.assertEqual(client.read_all(self.reactor).values("c")[-1], 10)
 
 
-class RepairTests(DetailTestCase):
+class RepairTests(FactoryTestCase):
     def test_stallsWhereItIsForced(self) -> None:
         """
         A client that keeps up when it is asked, and stalls on what waits before the mark, has what

@@ -4,33 +4,25 @@ What an exporter publishes of itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
 from txmetrics_tcp._exporter.factory import TICK
+from txmetrics_tcp._exporter.ingest import BATCH
 from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp.testing import FakeReactor
 
 
-class OwnMetricsTests(SynchronousTestCase):
+class OwnMetricsTests(FactoryTestCase):
     def setUp(self) -> None:
-        self.reactor = FakeReactor()
-        self.factory = self.make()
+        super().setUp()
+        self.exporter = self.factory()
 
-    def make(
-        self, own_metrics: bool = True, monotonic: Callable[[], float] | None = None
-    ) -> MetricsFactory:
-        return MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            10,
-            own_metrics=own_metrics,
-            monotonic=monotonic or self.reactor.seconds,
-            in_reactor_thread=lambda: False,
-        )
+    def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
+        """A factory with metrics of its own."""
+        return super().factory(buffer_size, **{"own_metrics": True, **settings})
 
     def latest(self, client: FakeClient) -> dict[str, float]:
         """What a client sees of the exporter's counters and gauges."""
@@ -44,7 +36,7 @@ class OwnMetricsTests(SynchronousTestCase):
     def test_longest(self) -> None:
         """However many samples there are, the longest is among those that are published."""
         recorded: list[float] = []
-        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+        own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
         own.sample(2.0)
         for _ in range(2 * MAX_SAMPLES):
@@ -58,9 +50,9 @@ class OwnMetricsTests(SynchronousTestCase):
         come round to them anyway, because of a client that had just connected.
         """
         now = 100.0
-        self.factory = self.make(monotonic=lambda: now)
-        handle = self.factory.recorder.counter("c")
-        client = FakeClient(self.factory)
+        self.exporter = self.factory(monotonic=lambda: now)
+        handle = self.exporter.recorder.counter("c")
+        client = FakeClient(self.exporter)
         self.assertEqual(self.reactor.waiting, 1)
         handle.increment()
         now += 2
@@ -72,15 +64,15 @@ class OwnMetricsTests(SynchronousTestCase):
     def test_longAgo(self) -> None:
         """What is recorded when somebody connects after a long time is not late by that time."""
         now = 100.0
-        self.factory = self.make(monotonic=lambda: now)
-        handle = self.factory.recorder.counter("c")
-        first = FakeClient(self.factory)
+        self.exporter = self.factory(monotonic=lambda: now)
+        handle = self.exporter.recorder.counter("c")
+        first = FakeClient(self.exporter)
         first.read_all(self.reactor)
         handle.increment()
         first.read_all(self.reactor)
         first.transport.lose()
         now += 3600
-        client = FakeClient(self.factory)
+        client = FakeClient(self.exporter)
         handle.increment()
         now += 0.5
         self.reactor.settle()
@@ -91,7 +83,7 @@ class OwnMetricsTests(SynchronousTestCase):
     def test_late(self) -> None:
         """What was recorded may be counted before it is handed on; how late that was is told."""
         recorded: list[float] = []
-        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+        own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
         own.publish()
         own.sample(0.001)
@@ -105,7 +97,7 @@ class OwnMetricsTests(SynchronousTestCase):
     def test_refilledMeanwhile(self) -> None:
         """Each sample that is published may cause a drain, which brings another: for next time."""
         recorded: list[float] = []
-        own = OwnMetrics(self.factory.recorder, self.factory.stats)
+        own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
 
         def record(histogram: Histogram, value: float) -> None:
             recorded.append(value)
@@ -121,28 +113,28 @@ class OwnMetricsTests(SynchronousTestCase):
 
     def test_noMoreThanFits(self) -> None:
         """A count that is too large for a counter stays at the largest, and the rest goes on."""
-        client = FakeClient(self.factory)
+        client = FakeClient(self.exporter)
         for _ in range(3):
-            self.factory.recorder.histogram("h").record_many(1.0, U64_MAX)
+            self.exporter.recorder.histogram("h").record_many(1.0, U64_MAX)
             self.reactor.settle()
             self.reactor.advance(1)
             latest = self.latest(client)
         self.assertEqual(latest["events_recorded_total"], U64_MAX)
         self.assertEqual(latest["events_dropped_total [stage = incoming]"], U64_MAX)
         self.assertEqual(latest["clients"], 1)
-        self.assertGreater(self.factory.stats().dropped, 2 * U64_MAX)
+        self.assertGreater(self.exporter.stats().dropped, 2 * U64_MAX)
 
     def test_truth(self) -> None:
         """They say what `stats` says."""
-        slow = FakeClient(self.factory, limit=100)
-        client = FakeClient(self.factory)
+        slow = FakeClient(self.exporter, limit=100)
+        client = FakeClient(self.exporter)
         for i in range(500):
-            self.factory.recorder.counter("c").increment()
+            self.exporter.recorder.counter("c").increment()
             if i > 250:
                 self.reactor.settle()
         slow.read_all(self.reactor)
         client.read_all(self.reactor)
-        stats = self.factory.stats()
+        stats = self.exporter.stats()
         self.reactor.advance(1)
         self.assertEqual(
             self.latest(client),
@@ -165,8 +157,8 @@ class OwnMetricsTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """Each has a description and a unit, and came before its first value."""
-        client = FakeClient(self.factory)
-        self.factory.recorder.counter("c").increment()
+        client = FakeClient(self.exporter)
+        self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
         self.reactor.advance(1)
         reader = client.read_all(self.reactor)
@@ -181,24 +173,24 @@ class OwnMetricsTests(SynchronousTestCase):
 
     def test_neverFeedOnThemselves(self) -> None:
         """Where nothing happens, nothing is published, however long it takes."""
-        client = FakeClient(self.factory)
-        self.factory.recorder.counter("c").increment()
+        client = FakeClient(self.exporter)
+        self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
         for _ in range(3):
             self.reactor.advance(1)
             client.read_all(self.reactor)
-        before = self.factory.stats().recorded
+        before = self.exporter.stats().recorded
         self.reactor.pump([1] * 100)
         client.read_all(self.reactor)
-        self.assertEqual(self.factory.stats().recorded, before)
+        self.assertEqual(self.exporter.stats().recorded, before)
 
     def test_onlyWhatChanged(self) -> None:
-        client = FakeClient(self.factory)
-        self.factory.recorder.counter("c").increment()
+        client = FakeClient(self.exporter)
+        self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
         self.reactor.advance(1)
         before = len(client.read_all(self.reactor).metrics)
-        self.factory.recorder.counter("c").increment()
+        self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
         self.reactor.advance(1)
         later = client.read_all(self.reactor).metrics[before:]
@@ -212,10 +204,10 @@ class OwnMetricsTests(SynchronousTestCase):
 
     def test_latency(self) -> None:
         """One sample for each batch, of how long its first event took."""
-        client = FakeClient(self.factory)
+        client = FakeClient(self.exporter)
         client.read_all(self.reactor)
         for _ in range(5):
-            self.factory.recorder.counter("c").increment()
+            self.exporter.recorder.counter("c").increment()
         self.reactor.advance(0.25)
         self.reactor.drain()
         self.reactor.advance(1)
@@ -223,7 +215,7 @@ class OwnMetricsTests(SynchronousTestCase):
         self.assertEqual(reader.values("txmetrics_record_to_write_seconds"), [0.25])
 
     def test_off(self) -> None:
-        factory = self.make(own_metrics=False)
+        factory = self.factory(own_metrics=False)
         client = FakeClient(factory)
         factory.recorder.counter("c").increment()
         self.reactor.settle()
@@ -232,11 +224,51 @@ class OwnMetricsTests(SynchronousTestCase):
 
     def test_goneClientsCount(self) -> None:
         """What was delivered to a client that has gone was delivered all the same."""
-        client = FakeClient(self.factory)
-        self.factory.recorder.counter("c").increment()
+        client = FakeClient(self.exporter)
+        self.exporter.recorder.counter("c").increment()
         client.read_all(self.reactor)
         written = client.protocol.stats().bytes_written
         client.transport.lose()
-        stats = self.factory.stats()
+        stats = self.exporter.stats()
         self.assertEqual((stats.connected, stats.written, stats.clients), (1, 1, ()))
         self.assertEqual(stats.bytes_written, written)
+
+    def test_latencyOfTheRest(self) -> None:
+        """
+        Events that one iteration did not take are pending from then on, not from the beginning.
+        """
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(2 * BATCH):
+            counter.increment()
+        self.reactor.rightNow += 0.25
+        self.reactor.drain()
+        self.reactor.rightNow += 0.5
+        self.reactor.drain()
+        self.reactor.advance(1)
+        latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
+        self.assertEqual(latencies, [0.25, 0.5])
+
+    def test_latencyOfEvents(self) -> None:
+        """A description alone is no batch."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        factory.recorder.describe_counter("c")
+        for _ in range(3):
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+        # Its own metrics are one.
+        latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
+        self.assertEqual(latencies, [0.0] * len(latencies))
+        self.assertLessEqual(len(latencies), 2)
+
+    def test_default(self) -> None:
+        """By default, a factory has them."""
+        factory = MetricsFactory(self.reactor, in_reactor_thread=lambda: False)  # type: ignore[arg-type]
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        self.reactor.advance(1)
+        self.assertEqual(client.read_all(self.reactor).values("txmetrics_clients"), [1])

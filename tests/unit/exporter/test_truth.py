@@ -5,7 +5,6 @@ Totals are always true: at connect, after losses, whatever happened before.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 
@@ -15,33 +14,17 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, bits, counter_key, truth
 from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, TcpBuilder, decode
 from txmetrics_tcp._exporter import totals as totals_module
+from txmetrics_tcp._exporter.ingest import BATCH, Incoming, Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
-class TruthTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.reactor = FakeReactor()
-
-    def factory(
-        self, buffer_size: int | None = 10, idle_after: float | None = None, max_series: int = 10
-    ) -> MetricsFactory:
-        return MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            buffer_size,
-            idle_after=idle_after,
-            max_series=max_series,
-            own_metrics=False,
-            monotonic=self.reactor.seconds,
-            in_reactor_thread=lambda: False,
-        )
-
-
-class SnapshotTests(TruthTestCase):
+class SnapshotTests(FactoryTestCase):
     def test_late(self) -> None:
         """Who comes late gets descriptions, then totals, then what happens."""
         factory = self.factory()
@@ -109,8 +92,54 @@ class SnapshotTests(TruthTestCase):
             [event["series"] for event in logged if "more series" in event["log_format"]], [2]
         )
 
+    def test_oneMarkAtATime(self) -> None:
+        """Clients that connect while the totals for another are pending begin with their own."""
+        factory = self.factory(buffer_size=None)
+        first = FakeClient(factory)
+        first.read_all(self.reactor)
+        counter = factory.recorder.counter("c")
+        for _ in range(8 * BATCH):
+            counter.increment()
+        second, third = FakeClient(factory), FakeClient(factory)
+        counter.increment()
+        fourth = FakeClient(factory)
+        for client in (first, second, third, fourth):
+            self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+            self.assertEqual(client.reader.totals[counter_key("c")], 8 * BATCH + 1)
 
-class RepairTests(TruthTestCase):
+    def test_recordedDuringTheArrival(self) -> None:
+        """
+        What a thread records while a client arrives is in that client's totals alone; what it
+        records once the client is listed is streamed, however soon that is.
+        """
+        factory = self.factory()
+        counter = factory.recorder.counter("c")
+        take = factory.incoming.take
+        asked = []
+
+        def taken() -> Taken:
+            if not asked:
+                # Another thread, in the middle of the arrival.
+                asked.append(factory.stats().clients)
+                counter.increment(100)
+            return take()
+
+        self.patch(Incoming, "take", lambda incoming: taken())
+        factory.recorder.describe_counter("c", None, "told before")
+        client = FakeClient(factory)
+        self.assertEqual(asked, [()])
+        self.assertGreater(factory.stats().bytes_written, 0)
+        client.read_all(self.reactor)
+        self.assertEqual(len(factory.stats().clients), 1)
+        counter.increment(1)
+        client.read_all(self.reactor)
+        self.assertEqual(
+            [(event.operation, event.value) for event in client.reader.metrics],
+            [(Operation.SET_COUNTER, 100), (Operation.INCREMENT_COUNTER, 1)],
+        )
+
+
+class RepairTests(FactoryTestCase):
     def test_afterOverflow(self) -> None:
         """As soon as it has caught up, a client that lost events has the true totals."""
         factory = self.factory()
@@ -214,8 +243,22 @@ class RepairTests(TruthTestCase):
         self.assertEqual(values[-10:], list(range(490, 500)))
         self.assertEqual(client.protocol.stats().repairs, 0)
 
+    def test_defaultInterval(self) -> None:
+        """By default, a client that never catches up receives totals after five seconds."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=1)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        self.reactor.advance(4.99)
+        self.reactor.settle()
+        self.assertEqual(client.protocol.stats().repairs, 0)
+        self.reactor.advance(0.01)
+        self.reactor.settle()
+        self.assertEqual(client.protocol.stats().repairs, 1)
 
-class IdleTests(TruthTestCase):
+
+class IdleTests(FactoryTestCase):
     """Series that have not changed for long."""
 
     def forgotten(self, factory: MetricsFactory, *clients: FakeClient) -> None:
@@ -342,7 +385,7 @@ class IdleTests(TruthTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
-class StatusTests(TruthTestCase):
+class StatusTests(FactoryTestCase):
     def test_firstOfAll(self) -> None:
         """A client learns who the server is, and since when it has been there."""
         factory = MetricsFactory(
@@ -356,9 +399,12 @@ class StatusTests(TruthTestCase):
         self.assertEqual(decode(transport.written)[0], Status("shop", 5_000_000_007))
 
     def test_ownName(self) -> None:
-        """Unless it was given a name, it calls itself by program, process and host."""
-        [status] = FakeClient(self.factory()).reader.statuses
-        self.assertRegex(status.source, rf"^.+\[{os.getpid()}\]@{re.escape(socket.gethostname())}$")
+        """By default, its name is that of program, process and host."""
+        # An embedded interpreter may have no arguments.
+        for arguments, program in ((["/opt/program.py"], "program.py"), ([], "python")):
+            self.patch(sys, "argv", arguments)
+            [status] = FakeClient(self.factory()).reader.statuses
+            self.assertEqual(status.source, f"{program}[{os.getpid()}]@{socket.gethostname()}")
 
     def test_ownNameThatIsNotUTF8(self) -> None:
         """Programs and hosts may be called so; what cannot be sent is replaced."""

@@ -370,6 +370,27 @@ class ReplayTests(SynchronousTestCase):
         self.assertTrue(client.transport.aborted)
         self.assertIn("it sent an HTTP request", self.said[-1])
 
+    def test_oneFails(self) -> None:
+        """A client whose transport raises is disconnected; the others receive everything."""
+        chunks = [(float(second), increment(second)) for second in range(4)]
+        factory = self.replay(chunks)
+        first, failing, last = (Client(factory) for _ in range(3))
+        self.reactor.pump([0, 0, 1, 0])
+
+        def write(data: bytes) -> None:
+            raise RuntimeError("write fails")
+
+        self.patch(failing.transport, "write", write)
+        for _ in range(10):
+            self.reactor.pump([1, 0])
+        for client in (first, last):
+            self.assertEqual(client.read(), b"".join(frames for _, frames in chunks))
+            client.read()
+            self.assertFalse(client.transport.connected)
+        self.assertEqual(self.finished, 1)
+        [line] = [line for line in self.said if "RuntimeError" in line]
+        self.assertIn("turned away because of an error (RuntimeError): write fails", line)
+
 
 def encoded(events: Iterable[Event]) -> bytes:
     pieces = []

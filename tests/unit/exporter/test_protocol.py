@@ -1,5 +1,5 @@
 """
-What only mutants of the protocol have shown that nobody looked at; see docs/mutation-testing.md.
+A client's protocol by itself: what it writes when, what it makes up for, and how it ends.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from itertools import accumulate
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, Reader, counter_key
-from tests.unit.exporter.test_factory_details import DetailTestCase
 from txmetrics_tcp import Metric, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
@@ -22,86 +22,6 @@ from txmetrics_tcp._exporter.protocol import TOTALS, MetricsProtocol
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
-
-
-class ProtocolDetailTests(DetailTestCase):
-    def stuck(self, **more: object) -> FakeClient:
-        """A client that has something to read, and does not."""
-        factory = self.factory(**more)
-        client = FakeClient(factory, limit=1)
-        client.read_all(self.reactor)
-        factory.recorder.counter("c").increment()
-        self.reactor.settle()
-        self.assertTrue(client.transport.producer_paused)
-        return client
-
-    def test_deadAfter(self) -> None:
-        """Who takes nothing for so long is cut off then, with one line in the log."""
-        client = self.stuck(dead_after=3)
-        with capturedLogs() as logged:
-            self.reactor.advance(2.99)
-            self.assertFalse(client.transport.aborted)
-            self.reactor.advance(0.01)
-            self.assertTrue(client.transport.aborted)
-        [line] = [event["log_format"].format(**event) for event in logged]
-        self.assertIn(f"{client.protocol.address} has not taken what waits for it for 3 sec", line)
-        client.transport.lose()
-        self.reactor.advance(10)
-
-    def test_aliveAgain(self) -> None:
-        """Who takes something in time has all of the time again."""
-        client = self.stuck(dead_after=3)
-        for _ in range(5):
-            self.reactor.advance(2.9)
-            client.read_all(self.reactor)
-            client.protocol.factory.recorder.counter("c").increment()
-            self.reactor.settle()
-        self.assertFalse(client.transport.aborted)
-        client.transport.lose()
-        self.reactor.advance(10)
-
-    def test_knocks(self) -> None:
-        """Who ended its sending side is asked every half second whether it reads."""
-        client = FakeClient(self.factory())
-        client.read_all(self.reactor)
-        client.transport.end_of_file()
-        knocks = []
-        for _ in range(4):
-            self.reactor.advance(0.25)
-            knocks.append(client.transport.drain())
-        self.assertEqual(knocks, [b"", b"\0", b"", b"\0"])
-
-    def test_atTheBeginning(self) -> None:
-        """A new client's account is that of what it was sent."""
-        factory = self.factory()
-        transport = PausingTransport()
-        protocol = factory.buildProtocol(transport.getPeer())
-        transport.connect(protocol)
-        self.reactor.settle()
-        stats = protocol.stats()
-        self.assertEqual(stats.bytes_written, len(transport.drain()))
-        self.assertEqual((stats.high_water, stats.waiting, stats.written), (0, 0, 0))
-
-    def test_stopProducing(self) -> None:
-        """Once the transport has said that it is over, nothing more is written to it."""
-        factory = self.factory()
-        client = FakeClient(factory)
-        client.read_all(self.reactor)
-        client.protocol.stopProducing()
-        factory.recorder.counter("c").increment()
-        self.reactor.settle()
-        self.assertEqual(client.transport.drain(), b"")
-
-    def test_stopBeforeItBegins(self) -> None:
-        """Who is in the handshake of TLS yet when the factory stops is cut off at once."""
-        factory = self.factory()
-        self.patch(MetricsProtocol, "_begin", lambda this: None)
-        transport = PausingTransport()
-        transport.connect(factory.buildProtocol(transport.getPeer()))
-        gone = factory.stop(5)
-        self.assertTrue(transport.aborted)
-        transport.drain()
-        self.successResultOf(gone)
 
 
 class RecordingExporter:
@@ -149,8 +69,8 @@ class EagerTransport(PausingTransport):
         super().write(data)
 
 
-class AloneTests(SynchronousTestCase):
-    """A protocol without its factory: each moment of its life can be had by itself."""
+class ProtocolTestCase(SynchronousTestCase):
+    """A protocol without its factory, each of whose states a test can bring about."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
@@ -206,7 +126,9 @@ class AloneTests(SynchronousTestCase):
             reader.feed(data)
         return [(metric.key.name, metric.value) for metric in reader.metrics]
 
-    # What a client that is gone does.
+
+class GoneTests(ProtocolTestCase):
+    """A client that has disconnected."""
 
     def test_gone(self) -> None:
         """
@@ -272,7 +194,9 @@ class AloneTests(SynchronousTestCase):
         protocol.abort()
         self.assertTrue(transport.aborted)
 
-    # What is written, and when no more is.
+
+class WriteTests(ProtocolTestCase):
+    """What is written, and in which order."""
 
     def test_owedInOrder(self) -> None:
         """What is owed comes in the order in which it came."""
@@ -412,7 +336,9 @@ class AloneTests(SynchronousTestCase):
         self.assertEqual(protocol.stats().dropped, 0)
         self.assertEqual(protocol.asked(), 1)
 
-    # Making up for what was lost.
+
+class RepairTests(ProtocolTestCase):
+    """Totals for a client that lost events."""
 
     def test_readyForTruth(self) -> None:
         """Totals wait until all that waits has been handed on; but not for ever."""
@@ -530,7 +456,9 @@ class AloneTests(SynchronousTestCase):
         self.assertTrue(protocol.ready_for_truth(False))
         self.assertEqual(protocol.asked(), 8)
 
-    # Ending.
+
+class FinishTests(ProtocolTestCase):
+    """A client is closed once it has all that is due to it."""
 
     def test_finishWaits(self) -> None:
         """A client is not closed before it has what it is owed, nor before its totals."""
@@ -571,6 +499,10 @@ class AloneTests(SynchronousTestCase):
         self.assertTrue(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
 
+
+class TransportTests(ProtocolTestCase):
+    """What a protocol and its transport ask of each other."""
+
     def test_overTcp(self) -> None:
         """Over TCP, nothing is held back to be put together with what comes later."""
         said: list[object] = []
@@ -593,3 +525,42 @@ class AloneTests(SynchronousTestCase):
         protocol.resumeProducing()
         self.reactor.advance(10)
         self.assertFalse(transport.aborted)
+
+
+class DeadAfterTests(FactoryTestCase):
+    """A client that does not read, with a limit on how long."""
+
+    def stuck(self, **more: object) -> FakeClient:
+        """A client that has something to read, and does not."""
+        factory = self.factory(**more)
+        client = FakeClient(factory, limit=1)
+        client.read_all(self.reactor)
+        factory.recorder.counter("c").increment()
+        self.reactor.settle()
+        self.assertTrue(client.transport.producer_paused)
+        return client
+
+    def test_aborted(self) -> None:
+        """A client that takes nothing for that long is aborted, with one line in the log."""
+        client = self.stuck(dead_after=3)
+        with capturedLogs() as logged:
+            self.reactor.advance(2.99)
+            self.assertFalse(client.transport.aborted)
+            self.reactor.advance(0.01)
+            self.assertTrue(client.transport.aborted)
+        [line] = [event["log_format"].format(**event) for event in logged]
+        self.assertIn(f"{client.protocol.address} has not taken what waits for it for 3 sec", line)
+        client.transport.lose()
+        self.reactor.advance(10)
+
+    def test_aliveAgain(self) -> None:
+        """A client that takes something in time has all of the time again."""
+        client = self.stuck(dead_after=3)
+        for _ in range(5):
+            self.reactor.advance(2.9)
+            client.read_all(self.reactor)
+            client.protocol.factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        self.assertFalse(client.transport.aborted)
+        client.transport.lose()
+        self.reactor.advance(10)

@@ -1,0 +1,105 @@
+"""
+An exporter without sockets: a factory, or the log alone, on a reactor that a test turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, decode
+from txmetrics_tcp._exporter.ingest import Incoming, Taken
+from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
+from txmetrics_tcp.testing import FakeReactor
+
+
+class FactoryTestCase(SynchronousTestCase):
+    """
+    @ivar reactor_thread: whether the test runs on what a factory takes for the reactor thread.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.reactor_thread = False
+
+    def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
+        """A factory; by default, without metrics of its own."""
+        defaults: dict[str, Any] = {
+            "own_metrics": False,
+            "monotonic": self.reactor.seconds,
+            "in_reactor_thread": lambda: self.reactor_thread,
+        }
+        return MetricsFactory(self.reactor, buffer_size, **{**defaults, **settings})  # type: ignore[arg-type]
+
+
+def events(taken: Taken) -> list[Metric]:
+    """What was taken, decoded."""
+    return [] if taken.batch is None else cast("list[Metric]", decode(taken.batch.joined))
+
+
+class IncomingTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.now = 1_000
+        self.wanted = 0
+
+    def incoming(
+        self,
+        buffer_size: int | None = 10,
+        totals: Totals | None = None,
+        in_reactor_thread: bool = False,
+        streaming: bool = True,
+    ) -> Incoming:
+        def want() -> bool:
+            self.wanted += 1
+            return False
+
+        incoming = Incoming(
+            self.reactor,
+            buffer_size,
+            want,
+            totals,
+            at_once=want,
+            clock=lambda: self.now,
+            in_reactor_thread=lambda: in_reactor_thread,
+        )
+        if streaming:
+            incoming.start_streaming()
+        return incoming
+
+    def counter(self, incoming: Incoming, name: str = "c") -> Counter:
+        key = Key(MetricKind.COUNTER, name)
+        return Counter(key, incoming.series(key))
+
+    def gauge(self, incoming: Incoming, name: str = "g") -> Gauge:
+        key = Key(MetricKind.GAUGE, name)
+        return Gauge(key, incoming.series(key))
+
+    def histogram(self, incoming: Incoming, name: str = "h") -> Histogram:
+        key = Key(MetricKind.HISTOGRAM, name)
+        return Histogram(key, incoming.series(key))
+
+    def take(self, incoming: Incoming) -> list[object]:
+        """The values of the events of the next batch."""
+        return [event.value for event in events(incoming.take())]
+
+    def take_all(self, incoming: Incoming) -> list[object]:
+        """The values of all that waits."""
+        values = []
+        while incoming.more():
+            values += self.take(incoming)
+        return values
+
+    def interrupt_fold(self, act: Callable[[], object]) -> None:
+        """Call C{act} once within the next fold."""
+        first_in_fold = Incoming._first_in_fold
+
+        def interrupted(this: Incoming, *args: Any) -> object:
+            self.patch(Incoming, "_first_in_fold", first_in_fold)
+            act()
+            return first_in_fold(this, *args)
+
+        self.patch(Incoming, "_first_in_fold", interrupted)

@@ -1,0 +1,172 @@
+"""
+Events to bytes: as they were written by hand, and as protobuf writes them.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.reader import counter_key
+from tests.unit.codec.test_wire import (
+    LABELS,
+    METADATA,
+    METRICS,
+    NAMES,
+    OURS,
+    STATUSES,
+    WHENS,
+    by_protobuf,
+    encode,
+)
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, encode_metric
+from txmetrics_tcp._codec.encoder import KEPT, Encoder, SeriesFrame
+from txmetrics_tcp._model import U64_MAX, Status
+
+
+class Series:
+    """What an encoder has to know of a series."""
+
+    def __init__(self, key: Key) -> None:
+        self.frame = SeriesFrame(key)
+
+
+def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
+    """What an encoder gave, frame by frame."""
+    joined, ends = encoded
+    assert len(joined) == (ends[-1] if ends else 0)
+    return [joined[start:end] for start, end in pairwise([0, *ends])]
+
+
+class EncoderTests(SynchronousTestCase):
+    """What we write is what was written by hand, and what protobuf writes."""
+
+    def test_byHand(self) -> None:
+        for name, expected, event in OURS:
+            self.assertEqual(encode(event).hex(" "), expected.hex(" "), name)
+
+    def test_byProtobuf(self) -> None:
+        """Protobuf's own deterministic serialization gives the same."""
+        for name, expected, event in OURS:
+            self.assertEqual(by_protobuf(event).hex(" "), expected.hex(" "), name)
+
+    def test_keptParts(self) -> None:
+        """
+        What is kept of a series, and of a second, is right for the next event of them, too:
+        whatever came before, and when time jumps.
+        """
+        encoder = Encoder()
+        series: dict[Key, Series] = {}
+        metrics = [(name, data, event) for name, data, event in OURS if isinstance(event, Metric)]
+        for name, expected, event in metrics + metrics[::-1]:
+            if not event.timestamp_ns:
+                # For an encoder that is an event that has no time yet.
+                continue
+            parts = series.setdefault(event.key, Series(event.key))
+            entry = (parts, event.operation, event.value, event.timestamp_ns)
+            [encoded] = frames(encoder.encode([entry]))
+            self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
+        self.assertLess(len(series), len(metrics), "no series occurs twice")
+
+    @given(METRICS)
+    def test_anyMetric(self, event: Metric) -> None:
+        self.assertEqual(encode_metric(event), by_protobuf(event))
+
+    @given(METADATA | STATUSES)
+    def test_anyOther(self, event: Metadata | Status) -> None:
+        self.assertEqual(encode(event), by_protobuf(event))
+
+    @given(
+        NAMES,
+        LABELS,
+        st.lists(st.tuples(st.integers(0, U64_MAX) | st.integers(0, 20_000), WHENS), max_size=20),
+    )
+    def test_anySeries(
+        self, name: str, labels: dict[str, str], events: list[tuple[int, int]]
+    ) -> None:
+        """The parts that are kept of a series are right for all that can happen to it."""
+        key = Key.of(MetricKind.COUNTER, name, labels)
+        series, encoder = Series(key), Encoder(lambda: 0)
+        entries = [(series, Operation.SET_COUNTER, value, when) for value, when in events]
+        expected = [
+            by_protobuf(Metric(key, Operation.SET_COUNTER, value, when)) for value, when in events
+        ]
+        self.assertEqual(frames(encoder.encode(entries)), expected)
+        self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
+
+    def test_moments(self) -> None:
+        """
+        What is kept from an event to the next is right for whatever moment is close to it: where
+        nanoseconds begin to take a byte more, and where a second ends.
+        """
+        key = Key.of(MetricKind.GAUGE, "g")
+        moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
+        for second, moment, reverse in product((-1, 0, 7), moments, (False, True)):
+            start = second * 10**9 + moment
+            whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
+            whens += [start - 1, start, start + 1]
+            whens.sort(reverse=reverse)
+            # The same part of the next second, after the beginning of that.
+            whens += [start, (second + 1) * 10**9 + 1, start + 10**9]
+            series = Series(key)
+            entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
+            expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
+            self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
+
+    def test_manyTimesTheSame(self) -> None:
+        """An entry that stands there several times is as many frames."""
+        key = Key.of(MetricKind.HISTOGRAM, "h")
+        entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
+        expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
+        self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
+
+    def test_noTime(self) -> None:
+        """An event without a time has that of its encoding."""
+        key = Key.of(MetricKind.COUNTER, "c")
+        times = iter([1_000_000_005, 3_000_000_007])
+        entry = (Series(key), Operation.SET_COUNTER, 1, 0)
+        other = (Series(key), Operation.SET_COUNTER, 1, 0)
+        self.assertEqual(
+            frames(Encoder(lambda: next(times)).encode([entry, other])),
+            [
+                by_protobuf(Metric(key, Operation.SET_COUNTER, 1, when))
+                for when in (1_000_000_005, 3_000_000_007)
+            ],
+        )
+
+
+class BufferTests(SynchronousTestCase):
+    def test_kept(self) -> None:
+        """
+        A buffer of the usual size is kept for the next events; one that had to be huge is not.
+        """
+        encoder = Encoder()
+        series = Series(counter_key("c"))
+        entry = (series, Operation.SET_COUNTER, 1, 1_700_000_000_500_000_000)
+        encoder.encode([entry] * 100)
+        kept = encoder._buffer
+        encoder.encode([entry] * 100)
+        self.assertIs(encoder._buffer, kept)
+        joined, ends = encoder.encode([entry] * KEPT)
+        self.assertEqual((len(ends), len(joined)), (KEPT, ends[-1]))
+        self.assertGreater(len(joined), KEPT)
+        self.assertLess(len(encoder._buffer), KEPT)
+
+    def test_oneLayout(self) -> None:
+        """Events without a time share one layout of their series, as those with one do."""
+        encoder = Encoder(lambda: 1_700_000_000_500_000_000)
+        series = Series(counter_key("c"))
+        lay_out = SeriesFrame.lay_out
+        laid_out: list[object] = []
+
+        def counted(this: SeriesFrame, *args: Any) -> object:
+            laid_out.append(this)
+            return lay_out(this, *args)
+
+        self.patch(SeriesFrame, "lay_out", counted)
+        encoder.encode([(series, Operation.SET_COUNTER, 1, 0)] * 100)
+        self.assertEqual(laid_out, [series.frame])

@@ -1,0 +1,280 @@
+"""
+Totals of series: their values, their limit, and those that have not changed for long.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import capturedLogs
+
+from tests.exporting import FactoryTestCase, IncomingTestCase, events
+from tests.reader import FakeClient, truth
+from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._exporter.totals import Totals
+
+
+class IncomingTotalsTests(IncomingTestCase):
+    def test_arithmetic(self) -> None:
+        incoming = self.incoming(totals=Totals())
+        counter, gauge = self.counter(incoming), self.gauge(incoming)
+        for streaming in (False, True):
+            if streaming:
+                incoming.start_streaming()
+            else:
+                incoming.stop_streaming()
+            counter.absolute(2**64 - 1)
+            counter.increment(3)
+            gauge.set(0.1)
+            gauge.increment(0.2)
+            gauge.decrement(0.3)
+            incoming.take()
+            self.assertEqual(
+                incoming.snapshot(),
+                {
+                    Key(MetricKind.COUNTER, "c"): 2,
+                    # Not 0: as floats add up, one by one.
+                    Key(MetricKind.GAUGE, "g"): 0.1 + 0.2 - 0.3,
+                },
+            )
+
+    def test_droppedStillCount(self) -> None:
+        incoming = self.incoming(buffer_size=1, totals=Totals())
+        counter = self.counter(incoming)
+        for _ in range(1000):
+            counter.increment()
+        self.assertGreater(incoming.counts().dropped, 900)
+        self.assertEqual(list(incoming.snapshot().values()), [1000])
+
+    def test_snapshotChangesNothing(self) -> None:
+        incoming = self.incoming(buffer_size=10, totals=Totals())
+        counter = self.counter(incoming)
+        for _ in range(5):
+            counter.increment()
+        before = incoming.counts(), len(incoming.log)
+        self.assertEqual(list(incoming.snapshot().values()), [5])
+        self.assertEqual((incoming.counts(), len(incoming.log)), before)
+
+    def test_snapshotOfTheLog(self) -> None:
+        """What is still in the log counts as it will when it is folded."""
+        incoming = self.incoming(totals=Totals())
+        counter, gauge = self.counter(incoming), self.gauge(incoming)
+        counter.absolute(2**64 - 1)
+        counter.increment(3)
+        gauge.set(0.1)
+        gauge.increment(0.2)
+        before = incoming.snapshot()
+        self.assertEqual(len(incoming.log), 4)
+        self.assertEqual(before[counter.key], 2)
+        incoming.take()
+        self.assertEqual(incoming.snapshot(), before)
+
+    def test_limit(self) -> None:
+        """Series beyond the limit work as before, but are not retained, and counted once."""
+        incoming = self.incoming(totals=Totals(max_series=2))
+        for _ in range(3):
+            for name in "abcd":
+                self.counter(incoming, name).increment()
+            self.assertEqual(len(events(incoming.take())), 4)
+        self.assertEqual(
+            {key.name: total for key, total in incoming.snapshot().items()}, {"a": 3, "b": 3}
+        )
+        self.assertEqual(incoming.retained, 2)
+
+    def test_refusedOnce(self) -> None:
+        incoming = self.incoming(totals=Totals(max_series=1))
+        handles = [self.counter(incoming, name) for name in "abc"]
+        for _ in range(3):
+            for handle in handles:
+                handle.increment()
+            incoming.take()
+        self.assertEqual(incoming.refused, 2)
+
+    def test_idle(self) -> None:
+        """
+        A series that rests is left out of snapshots; when it changes again, its value is said
+        first.
+        """
+        incoming = self.incoming(totals=Totals(idle_after=10))
+        resting, busy = self.counter(incoming, "resting"), self.counter(incoming, "busy")
+        resting.increment(5)
+        for now in range(0, 30, 5):
+            busy.increment()
+            incoming.take()
+            incoming.forget_idle(now)
+        self.assertEqual([key.name for key in incoming.snapshot()], ["busy"])
+        resting.increment(2)
+        resting.increment(2)
+        self.assertEqual(
+            [entry[1:3] for entry in events(incoming.take())],
+            [
+                (Operation.SET_COUNTER, 5),
+                (Operation.INCREMENT_COUNTER, 2),
+                (Operation.INCREMENT_COUNTER, 2),
+            ],
+        )
+        self.assertEqual({key.name: n for key, n in incoming.snapshot().items()}["resting"], 9)
+
+    def test_withoutTotals(self) -> None:
+        incoming = self.incoming(streaming=False)
+        self.assertFalse(incoming.open)
+        self.counter(incoming).increment()
+        self.assertEqual((len(incoming.log), incoming.snapshot()), (0, {}))
+
+    def test_returnWithRoomForOne(self) -> None:
+        """
+        The event with the value of a series that returns takes the room that there is, if any.
+        """
+        for before, kept in ((0, 2), (1, 2), (2, 1), (3, 0)):
+            totals = Totals(idle_after=0)
+            incoming = self.incoming(buffer_size=3, totals=totals)
+            counter = self.counter(incoming)
+            counter.increment(5)
+            self.take_all(incoming)
+            incoming.forget_idle(1)
+            self.assertEqual(incoming.retained, 0)
+            other = self.counter(incoming, "other")
+            for _ in range(before):
+                other.increment()
+            # Three in the log is the slack, which the fourth exceeds.
+            counter.increment()
+            while incoming.log and len(incoming.log) < 4:
+                other.increment()
+            found = [
+                (event.operation, event.value)
+                for event in self.events_of_all(incoming)
+                if event.key.name == "c"
+            ]
+            said = [(Operation.SET_COUNTER, 5), (Operation.INCREMENT_COUNTER, 1)]
+            self.assertEqual(found, said[:kept], before)
+
+    def test_returnAfterTheWrap(self) -> None:
+        """A counter that returns has a value of 64 bits."""
+        incoming = self.incoming(None, Totals(idle_after=0))
+        counter = self.counter(incoming)
+        counter.increment(2**64 - 1)
+        counter.increment(6)
+        self.take_all(incoming)
+        incoming.forget_idle(1)
+        counter.increment()
+        self.assertEqual(self.take_all(incoming), [5, 1])
+
+    def events_of_all(self, incoming: Incoming) -> list[Metric]:
+        found = []
+        while incoming.more():
+            found += events(incoming.take())
+        return found
+
+
+class FactoryTotalsTests(FactoryTestCase):
+    def test_largeGauge(self) -> None:
+        """Counters wrap at 64 bits; a gauge of any size does not."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        gauge = factory.recorder.gauge("g")
+        for value in (1e30, 2e30):
+            gauge.set(value)
+            client.read_all(self.reactor)
+            self.assertEqual(list(factory.recorder.snapshot().values()), [value])
+
+    def test_kindsAreApart(self) -> None:
+        """Series of two kinds may have the same name."""
+        factory = self.factory()
+        factory.recorder.counter("x").increment(2)
+        factory.recorder.gauge("x").set(3)
+        self.assertEqual(
+            factory.recorder.snapshot(),
+            {Key(MetricKind.COUNTER, "x"): 2, Key(MetricKind.GAUGE, "x"): 3.0},
+        )
+
+    def test_refusedLater(self) -> None:
+        """A series beyond the limit is counted as refused, whenever it is recorded."""
+        factory = self.factory(max_series=1)
+        client = FakeClient(factory)
+        for _ in range(5):
+            factory.recorder.counter("a").increment()
+            client.read_all(self.reactor)
+        for _ in range(5):
+            factory.recorder.counter("b").increment()
+            client.read_all(self.reactor)
+        self.assertEqual(factory.stats().series_refused, 1)
+
+    def test_notRefused(self) -> None:
+        """While there is room, nothing is logged about the limit."""
+        factory = self.factory()
+        FakeClient(factory)
+        factory.recorder.counter("a").increment()
+        with capturedLogs() as logged:
+            self.reactor.pump([1] * 3)
+        self.assertEqual(logged, [])
+
+    def test_idleExactly(self) -> None:
+        """A series is left out once the time has passed, to the second and to the fold."""
+        factory = self.factory(idle_after=3)
+        client = FakeClient(factory)
+        resting, busy = factory.recorder.counter("resting"), factory.recorder.counter("busy")
+        resting.increment()
+        busy.increment()
+        seen = []
+        for _ in range(5):
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+            seen.append(sorted(key.name for key in factory.recorder.snapshot()))
+            busy.increment()
+        both = ["busy", "resting"]
+        # The tick after one second notes what had changed by then.
+        self.assertEqual(seen, [both, both, both, ["busy"], ["busy"]])
+
+    def test_idleAtOnce(self) -> None:
+        factory = self.factory(idle_after=0)
+        client = FakeClient(factory)
+        for _ in range(2):
+            factory.recorder.counter("c").increment()
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+            self.assertEqual(factory.recorder.snapshot(), {})
+
+    def test_withoutTotals(self) -> None:
+        stats = self.factory(totals=False).stats()
+        self.assertEqual((stats.series, stats.series_refused), (0, 0))
+
+
+class ReturnTests(FactoryTestCase):
+    """A series that was left out returns with an event that has its value, which counts as well."""
+
+    def resting(self) -> tuple[MetricsFactory, FakeClient]:
+        factory = self.factory(idle_after=2)
+        client = FakeClient(factory)
+        factory.recorder.counter("resting").increment(5)
+        for _ in range(4):
+            factory.recorder.counter("busy").increment()
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+        self.assertEqual([key.name for key in factory.recorder.snapshot()], ["busy"])
+        return factory, client
+
+    def check(self, factory: MetricsFactory, client: FakeClient, recorded: int) -> None:
+        before = client.protocol.stats()
+        waiting = factory.stats().waiting
+        self.assertLessEqual(waiting, 10)
+        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        stats = client.protocol.stats()
+        self.assertGreaterEqual(stats.recorded, before.recorded)
+        self.assertEqual(stats.recorded, recorded)
+        self.assertEqual(stats.recorded, stats.dropped_incoming + stats.dropped + stats.written)
+
+    def test_counts(self) -> None:
+        factory, client = self.resting()
+        factory.recorder.counter("resting").increment()
+        self.check(factory, client, 5 + 2)
+        self.assertEqual(client.reader.values("resting"), [5, 5, 1])
+
+    def test_noRoom(self) -> None:
+        """There is room for both events, for one, or for neither."""
+        for ahead in range(25):
+            factory, client = self.resting()
+            for _ in range(ahead):
+                factory.recorder.counter("busy").increment()
+            factory.recorder.counter("resting").increment()
+            for _ in range(25 - ahead):
+                factory.recorder.counter("busy").increment()
+            self.check(factory, client, 5 + 26 + 1)
