@@ -5,6 +5,7 @@ Runs the viewer without a terminal and without a network.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,12 @@ def watch(
     # In Python's development mode it would look at each coroutine's frames, of which there are
     # thousands.
     loop.set_debug(False)
+    # A viewer allocates so much as it starts that collecting garbage takes a quarter of the time.
+    gc.disable()
     try:
         loop.run_until_complete(run())
     finally:
+        gc.enable()
         loop.close()
     return app
 

@@ -6,9 +6,7 @@ import contextvars
 import threading
 from collections.abc import Iterator
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder, ProgramTestCase
 from txmetrics_tcp import (
     Key,
     Metadata,
@@ -23,13 +21,12 @@ from txmetrics_tcp import (
     local_recorder,
     set_global_recorder,
 )
-from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import Captured, capture
 
 
-class CaptureTests(SynchronousTestCase):
+class CaptureTests(ProgramTestCase):
     def setUp(self) -> None:
-        self.patch(facade, "_program", facade._Program())
+        super().setUp()
         self.program = ListRecorder()
 
     def test_values(self) -> None:
@@ -193,9 +190,9 @@ class CaptureTests(SynchronousTestCase):
         self.assertEqual(captured.events, [])
 
 
-class CapturedTests(SynchronousTestCase):
+class CapturedTests(ProgramTestCase):
     def setUp(self) -> None:
-        self.patch(facade, "_program", facade._Program())
+        super().setUp()
         context = capture()
         self.captured = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)

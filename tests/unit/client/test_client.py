@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
@@ -22,10 +20,10 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from tests.connecting import FakeEndpoint, FakeResolver, NamesReactor
+from tests.connecting import FakeEndpoint, NamesReactor
 from tests.wire_cases import CASES, increment, seen
 from txmetrics_tcp import (
     Event,
@@ -33,7 +31,6 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     MetricsFactory,
-    Status,
     StreamError,
     encode_metric,
 )
@@ -619,34 +616,3 @@ class NameTests(SynchronousTestCase):
         transport.receive(frame(1))
         self.assertEqual(states, [Connecting(), Connected(transport.getPeer())])
         self.assertEqual(received, [increment(1)])
-
-
-class RealNameTests(TestCase):
-    """The same with real connections: a name with an address where nothing listens."""
-
-    timeout = 60
-
-    async def test_deadAndLive(self) -> None:
-        server = MetricsFactory(reactor)
-        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
-        number = port.getHost().port
-        resolver = FakeResolver()
-        resolver.addresses = [
-            IPv4Address("TCP", "127.0.0.2", number),
-            IPv4Address("TCP", "127.0.0.1", number),
-        ]
-        self.addCleanup(
-            reactor.installNameResolver, reactor.installNameResolver(cast(Any, resolver))
-        )
-        first: Deferred[list[Event]] = Deferred()
-        service = MetricsClientService(
-            reactor,
-            f"metrics.example:{number}",
-            received_many=lambda events: first.called or first.callback(events),
-        )
-        service.startService()
-        events = await first
-        self.assertIsInstance(events[0], Status)
-        await service.stopService()
-        server.stop()
-        await port.stopListening()

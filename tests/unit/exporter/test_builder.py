@@ -7,11 +7,9 @@ from __future__ import annotations
 import math
 import threading
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder, ProgramTestCase
 from txmetrics_tcp import (
     EndpointError,
     ListenError,
@@ -26,14 +24,12 @@ from txmetrics_tcp import (
     set_global_recorder,
 )
 from txmetrics_tcp._exporter import builder as builder_module
-from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import PausingTransport
 
 
-class BuilderTestCase(SynchronousTestCase):
+class BuilderTestCase(ProgramTestCase):
     def setUp(self) -> None:
-        # A program has one global recorder for its whole life; a test has its own.
-        self.patch(facade, "_program", facade._Program())
+        super().setUp()
         self.reactor = ListeningReactor()
         self.builder = TcpBuilder(self.reactor)
 

@@ -297,10 +297,12 @@ class EachCallTests(SynchronousTestCase):
         first = {where: at for at, where in reversed([*enumerate(trap.places)])}
         last = {where: at for at, where in enumerate(trap.places)}
         for at in sorted({*first.values(), *last.values()}):
-            whose = trap.calls[at]
+            whose, where = trap.calls[at], trap.places[at]
+            once = first[where] == last[where]
+            error = (RuntimeError, MemoryError)[at % 2 if once else at == last[where]]
             # A timer that could not be had is none.
             for after in (False,) if whose == "timer" else (False, True):
-                world = self.world(Trap(at, (RuntimeError, MemoryError)[at % 2], after))
+                world = self.world(Trap(at, error, after))
                 self.check(world, f"call {at}, of {whose}, after: {after}")
 
     def check(self, world: World, what: str) -> None:

@@ -23,6 +23,9 @@ from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
+LONG = "n" * 150
+"""A name of which a few hundred events fill more than a chunk."""
+
 
 class RecordingExporter:
     """What a protocol needs of a factory, under the control of a test."""
@@ -243,11 +246,11 @@ class WriteTests(ProtocolTestCase):
     def test_writtenInChunks(self) -> None:
         """A batch of several chunks counts once."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK))
-        batch = self.batch(list(range(12_000)), 1)
+        batch = self.batch(list(range(1200)), 1, LONG)
         self.assertGreater(len(batch.joined), 2 * CHUNK)
         protocol.deliver(batch)
-        self.assertEqual(protocol.stats().written, 12_000)
-        self.assertEqual(len(self.values(transport)), 12_000)
+        self.assertEqual(protocol.stats().written, 1200)
+        self.assertEqual(len(self.values(transport)), 1200)
 
     def test_sizes(self) -> None:
         """
@@ -259,8 +262,8 @@ class WriteTests(ProtocolTestCase):
             (700, 0, 0, CHUNK),
             # Those are encoded while all others wait.
             (0, 5000, 0, TOTALS),
-            (0, 0, 9000, CHUNK),
-            (300, 1000, 9000, 300 * frame),
+            (0, 0, 900, CHUNK),
+            (300, 1000, 900, 300 * frame),
         ):
             transport = SizingTransport(1)
             protocol = self.joined(transport, buffer_size=None)
@@ -269,7 +272,7 @@ class WriteTests(ProtocolTestCase):
             series = [(f"{one:05}" * 3, 1, 9) for one in range(totals)]
             protocol._force = True
             protocol.settle(self.mark(*series))
-            protocol.deliver(self.batch(list(range(events)), 2))
+            protocol.deliver(self.batch(list(range(events)), 2, LONG))
             transport.sizes.clear()
             while transport.drain():
                 pass
@@ -292,17 +295,17 @@ class WriteTests(ProtocolTestCase):
         """A transport that goes on from within `write` gets all in order."""
         protocol = self.joined(transport := EagerTransport(10 * CHUNK), buffer_size=None)
         protocol.pauseProducing()
-        protocol.deliver(self.batch(list(range(9000)), 2))
+        protocol.deliver(self.batch(list(range(900)), 2, LONG))
         transport.eager = True
         protocol.resumeProducing()
-        self.assertEqual(self.values(transport), [("a", value) for value in range(9000)])
+        self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
 
     def test_deliveredFromWithinWrite(self) -> None:
         """What is delivered in the middle of a write comes behind what waited before."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
         protocol.pauseProducing()
-        protocol.deliver(self.batch(list(range(9000)), 2))
-        more = [self.batch([9000], 3)]
+        protocol.deliver(self.batch(list(range(900)), 2, LONG))
+        more = [self.batch([900], 3, LONG)]
         write = transport.write
 
         def interrupted(data: bytes) -> None:
@@ -313,7 +316,7 @@ class WriteTests(ProtocolTestCase):
 
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
-        self.assertEqual(self.values(transport), [("a", value) for value in range(9001)])
+        self.assertEqual(self.values(transport), [(LONG, value) for value in range(901)])
 
     def test_settledFromWithinWrite(self) -> None:
         """Totals that come in the middle of a write do not take the place of what waits."""
@@ -321,7 +324,7 @@ class WriteTests(ProtocolTestCase):
         protocol.lost(1)
         protocol.asked()
         protocol.pauseProducing()
-        protocol.deliver(self.batch(list(range(9000)), 2))
+        protocol.deliver(self.batch(list(range(900)), 2, LONG))
         marks = [self.mark(("b", 1, 2))]
         write = transport.write
 
@@ -332,7 +335,7 @@ class WriteTests(ProtocolTestCase):
 
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
-        self.assertEqual(self.values(transport), [("a", value) for value in range(9000)])
+        self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
         self.assertEqual(protocol.stats().dropped, 0)
         self.assertEqual(protocol.asked(), 1)
 

@@ -643,7 +643,7 @@ class AnyOrderTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         """See L{Machine}."""
         case = Machine.TestCase
-        case.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+        case.settings = settings(max_examples=50, stateful_step_count=40)
         case("runTest").debug()
 
 

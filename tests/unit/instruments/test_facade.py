@@ -4,12 +4,9 @@ The current recorder, and handles that come before it.
 
 import gc
 import os
-import threading
 import weakref
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder, ProgramTestCase
 from txmetrics_tcp import (
     Counter,
     FanoutRecorder,
@@ -33,10 +30,9 @@ from txmetrics_tcp import (
 from txmetrics_tcp._instruments import facade
 
 
-class FacadeTests(SynchronousTestCase):
+class FacadeTests(ProgramTestCase):
     def setUp(self) -> None:
-        # A program has one global recorder for its whole life; a test has its own.
-        self.patch(facade, "_program", facade._Program())
+        super().setUp()
         self.recorder = ListRecorder()
 
     def test_handlesFromBefore(self) -> None:
@@ -176,29 +172,6 @@ class FacadeTests(SynchronousTestCase):
         made = counter("made")
         made.increment()
         self.assertEqual(another.take(), [("made", Operation.INCREMENT_COUNTER, 1)])
-
-    def test_threadsMakeHandlesWhileInstalling(self) -> None:
-        """No handle is left behind, whenever it was made."""
-        stop = threading.Event()
-        made: list[list[Counter]] = [[], []]
-
-        def make(handles: list[Counter]) -> None:
-            while not stop.is_set() and len(handles) < 20_000:
-                handles.append(counter("c", i=len(handles), t=id(handles)))
-
-        threads = [threading.Thread(target=make, args=(handles,)) for handles in made]
-        for thread in threads:
-            thread.start()
-        for _ in range(20):
-            set_global_recorder(self.recorder)
-            facade.unset_global_recorder(self.recorder)
-        set_global_recorder(self.recorder)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(
-            {handle._series.sink for handles in made for handle in handles}, {self.recorder.sink}
-        )
 
     def test_layersFromBefore(self) -> None:
         """Layers over what is current follow to who is installed later, and back again."""

@@ -7,7 +7,7 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder
 from txmetrics_tcp import (
     FanoutRecorder,
     FilterRecorder,

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbac
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder
 from txmetrics_tcp import Operation
 from txmetrics_tcp._instruments.measures import _nested
 

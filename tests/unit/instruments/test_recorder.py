@@ -4,12 +4,12 @@ Handles, and recorders that others write.
 
 import collections
 import gc
-import threading
 import weakref
 from collections.abc import Callable
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.recorders import ListRecorder
 from txmetrics_tcp import (
     Counter,
     Histogram,
@@ -24,32 +24,7 @@ from txmetrics_tcp import (
     Unit,
 )
 from txmetrics_tcp._instruments.recorder import HANDLE_CACHE_SIZE
-from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry
-
-
-class ListRecorder(Recorder):
-    """
-    A recorder as somebody else would write it: keeps everything, in lists.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: collections.deque[Entry] = collections.deque()
-        self.sink = Sink(self.entries, slack=1_000_000, clock=lambda: 42)
-        self.described: list[Metadata] = []
-        self.series: dict[Key, Series] = {}
-
-    def attach(self, key: Key) -> Series:
-        return self.series.setdefault(key, Series(key, self.sink))
-
-    def describe(self, metadata: Metadata) -> None:
-        self.described.append(metadata)
-
-    def take(self) -> list[tuple[str, Operation | None, object]]:
-        """What was recorded since the last call: series, operation and value."""
-        taken = [(str(entry[0].key), entry[1], entry[2]) for entry in self.entries]
-        self.entries.clear()
-        return taken
+from txmetrics_tcp._instruments.sink import RECORD_MANY
 
 
 class HandleTests(SynchronousTestCase):
@@ -308,21 +283,3 @@ class RecorderTests(SynchronousTestCase):
         )
         with self.assertRaisesRegex(ValueError, "unknown unit"):
             self.recorder.describe_counter("c", "parsecs")
-
-    def test_threadsGetOneSeries(self) -> None:
-        """Threads that ask for the same at the same time get handles of the same series."""
-        barrier = threading.Barrier(4)
-        found: list[Counter] = []
-
-        def ask() -> None:
-            barrier.wait()
-            for i in range(200):
-                found.append(self.recorder.counter("c", i=i))
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(len(found), 800)
-        self.assertEqual(len({id(handle._series) for handle in found}), 200)

@@ -10,9 +10,9 @@ from collections.abc import Generator
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.unit.instruments.test_recorder import ListRecorder
+from tests.recorders import ListRecorder, ProgramTestCase
 from txmetrics_tcp import (
     Metadata,
     MetricKind,
@@ -30,9 +30,9 @@ from txmetrics_tcp import (
 from txmetrics_tcp._instruments import facade
 
 
-class ScopeTests(SynchronousTestCase):
+class ScopeTests(ProgramTestCase):
     def setUp(self) -> None:
-        self.patch(facade, "_program", facade._Program())
+        super().setUp()
         self.everywhere = ListRecorder()
         set_global_recorder(self.everywhere)
         self.local = ListRecorder()

@@ -8,8 +8,6 @@ import os
 import socket
 from ipaddress import ip_network
 from itertools import pairwise
-from pathlib import Path
-from unittest import skipIf
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorUNIX
@@ -17,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
+from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
 from txmetrics_tcp._net import log_throttle
@@ -26,8 +24,6 @@ from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, network
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp.testing import FakeReactor
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 
 def at(host: str) -> IAddress:
@@ -270,47 +266,3 @@ class DoorTests(LoopbackTestCase):
             present.append(len(self.factory._present))
         # Some reactors turn twice until a call is made that is due at once.
         self.assertLessEqual(max(after - before for before, after in pairwise(present)), 2 * FEW)
-
-    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
-    async def test_manyConnections(self) -> None:
-        """
-        Thousands of connections in a moment, most of them over the limit: a client that reads
-        misses nothing of what threads record, few lines are logged, and nothing is left.
-        """
-        events, threads = 60_000, 2
-        factory = await self.exporter(max_clients=20)
-        client = await self.connect()
-        before = len(os.listdir(DESCRIPTORS))
-        pace = Pace(threads, 1024)
-        numbers = Numbers(threads, pace)
-        reading = self.in_thread(numbers.read, client.socket, events)
-        recording = self.all_in_threads(
-            lambda thread: record_numbers(factory.recorder, thread, events // threads, pace.record),
-            threads,
-        )
-        port = self.address.port  # type: ignore[attr-defined]
-
-        def come_and_go() -> None:
-            crowd = []
-            for _ in range(3000):
-                # It may be closed before it is known to be open.
-                one = socket.socket()
-                one.connect_ex(("127.0.0.1", port))
-                crowd.append(one)
-                if len(crowd) == 60:
-                    for one in crowd:
-                        one.close()
-                    crowd.clear()
-
-        await self.in_thread(come_and_go)
-        await recording
-        await reading
-        await factory.clients(1)
-        # A closed port's transports go in the turns that follow.
-        while len(os.listdir(DESCRIPTORS)) > before:
-            await deferLater(reactor, 0.01, lambda: None)
-        self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
-        self.assertEqual(len(factory._present), 1)
-        # Whether clients that come and go lose events is another matter.
-        rejections = [line for line in self.logged if "turned away" in line]
-        self.assertLess(len(rejections), 10)

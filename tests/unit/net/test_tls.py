@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import ssl
-import stat
 import sys
 import warnings
 from importlib import import_module
@@ -26,7 +25,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
 from tests.authority import DAY, Authority, Issued, no_tls
-from tests.forking import warnings_of_forking_off
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import EndpointError, TcpBuilder
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
@@ -507,19 +505,6 @@ class ServerTests(TLSTestCase):
         await stopped
         self.assertEqual(len(self.factory._present), 0)
         await self.assert_closed(silent)
-
-    async def test_fork(self) -> None:
-        """A child has no hand in connections, those in a handshake included."""
-        await self.listen()
-        self.connected()
-        await self.connect_tls()
-        descriptors = [client.transport.fileno() for client in self.factory._present]  # type: ignore[attr-defined]
-        with warnings_of_forking_off():
-            child = os.fork()
-        if child == 0:
-            os._exit(any(stat.S_ISSOCK(os.fstat(one).st_mode) for one in descriptors))
-        self.assertEqual(os.waitpid(child, 0)[1], 0)
-        self.assertEqual(len(descriptors), 2)
 
     async def test_stopsAlone(self) -> None:
         """Closing does not wait for a client to close as well; it has received everything."""

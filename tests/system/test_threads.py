@@ -1,0 +1,125 @@
+"""
+What threads do at the same time, in numbers that would be too many for a unit test.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+from unittest import skipIf
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger, LogPublisher
+
+from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
+from tests.recorders import ListRecorder, ProgramTestCase
+from txmetrics_tcp import Counter, counter, set_global_recorder
+from txmetrics_tcp._instruments import facade
+from txmetrics_tcp._net import log_throttle
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+class RecorderTests(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.recorder = ListRecorder()
+
+    def test_handlesWhileInstalling(self) -> None:
+        """Every handle records to the recorder that was installed last, whenever it was made."""
+        stop = threading.Event()
+        made: list[list[Counter]] = [[], []]
+
+        def make(handles: list[Counter]) -> None:
+            while not stop.is_set() and len(handles) < 20_000:
+                handles.append(counter("c", i=len(handles), t=id(handles)))
+
+        threads = [threading.Thread(target=make, args=(handles,)) for handles in made]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            set_global_recorder(self.recorder)
+            facade.unset_global_recorder(self.recorder)
+        set_global_recorder(self.recorder)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(
+            {handle._series.sink for handles in made for handle in handles}, {self.recorder.sink}
+        )
+
+    def test_oneSeries(self) -> None:
+        """Threads that ask for the same at the same time get handles of the same series."""
+        barrier = threading.Barrier(4)
+        found: list[Counter] = []
+
+        def ask() -> None:
+            barrier.wait()
+            for i in range(200):
+                found.append(self.recorder.counter("c", i=i))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(found), 800)
+        self.assertEqual(len({id(handle._series) for handle in found}), 200)
+
+
+class AdmissionTests(LoopbackTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # Each kind of line is logged once until the end.
+        self.patch(log_throttle, "INTERVAL", 1000)
+        self.logged: list[str] = []
+        publisher = LogPublisher(
+            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
+        )
+        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
+
+    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    async def test_manyConnections(self) -> None:
+        """
+        Thousands of connections in a moment, most of them over the limit: a client that reads
+        receives all that threads record, few lines are logged, and no descriptor is left open.
+        """
+        events, threads = 60_000, 2
+        factory = await self.exporter(max_clients=20)
+        client = await self.connect()
+        before = len(os.listdir(DESCRIPTORS))
+        pace = Pace(threads, 1024)
+        numbers = Numbers(threads, pace)
+        reading = self.in_thread(numbers.read, client.socket, events)
+        recording = self.all_in_threads(
+            lambda thread: record_numbers(factory.recorder, thread, events // threads, pace.record),
+            threads,
+        )
+        port = self.address.port  # type: ignore[attr-defined]
+
+        def come_and_go() -> None:
+            crowd = []
+            for _ in range(3000):
+                # It may be closed before it is known to be open.
+                one = socket.socket()
+                one.connect_ex(("127.0.0.1", port))
+                crowd.append(one)
+                if len(crowd) == 60:
+                    for one in crowd:
+                        one.close()
+                    crowd.clear()
+
+        await self.in_thread(come_and_go)
+        await recording
+        await reading
+        await factory.clients(1)
+        # A closed port's transports go in the turns that follow.
+        while len(os.listdir(DESCRIPTORS)) > before:
+            await deferLater(reactor, 0.01, lambda: None)
+        self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
+        self.assertEqual(len(factory._present), 1)
+        # Clients that come and go may lose events, which is logged as well.
+        rejections = [line for line in self.logged if "turned away" in line]
+        self.assertLess(len(rejections), 10)

@@ -1,0 +1,32 @@
+"""
+Connections with TLS in a process that is forked from the exporter's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from unittest import skipIf
+
+from tests.authority import no_tls
+from tests.forking import in_child
+from tests.unit.net.test_tls import TLSTestCase
+from txmetrics_tcp._net.tls import ServerTLS
+
+
+@skipIf(no_tls, no_tls)
+class ForkTests(TLSTestCase):
+    async def test_child(self) -> None:
+        """A child of a fork has none of the sockets, those in a handshake included."""
+        own = self.authority.issue()
+        await self.exporter(tls=ServerTLS(own.key, own.cert))
+        self.connected()
+        await self.connect_tls()
+        descriptors = [client.transport.fileno() for client in self.factory._present]  # type: ignore[attr-defined]
+        self.assertEqual(len(descriptors), 2)
+
+        def sockets() -> list[int]:
+            return [one for one in descriptors if stat.S_ISSOCK(os.fstat(one).st_mode)]
+
+        self.assertEqual(sockets(), descriptors)
+        self.assertEqual(in_child(sockets), "[]")
