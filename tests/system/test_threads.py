@@ -11,8 +11,8 @@ from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogPublisher
 
+from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
 from tests.recorders import ListRecorder, ProgramTestCase
 from txmetrics_tcp import Counter, counter, set_global_recorder
@@ -74,11 +74,7 @@ class AdmissionTests(LoopbackTestCase):
         super().setUp()
         # Each kind of line is logged once until the end.
         self.patch(log_throttle, "INTERVAL", 1000)
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, log_throttle)
 
     @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
     async def test_manyConnections(self) -> None:

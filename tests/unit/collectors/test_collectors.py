@@ -14,9 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import log_lines
 from txmetrics_tcp import Key, Metadata, Operation, Recorder, Series, Sink, Unit
 from txmetrics_tcp._collectors import host, process
 from txmetrics_tcp._collectors import service as service_module
@@ -84,11 +84,7 @@ class CollectorServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.calls: list[tuple[str, float]] = []
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, service_module)
 
     def called(self, name: str) -> None:
         self.calls.append((name, self.clock.seconds()))

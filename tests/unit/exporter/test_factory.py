@@ -10,10 +10,11 @@ import weakref
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.logger import Logger, LogPublisher, capturedLogs
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
+from tests.logs import log_lines
 from tests.reader import FakeClient, Reader, counter_key, truth
 from txmetrics_tcp import Metadata, MetricKind, MetricsFactory, Operation, Unit, decode
 from txmetrics_tcp._exporter import protocol
@@ -32,12 +33,7 @@ class ServerTestCase(FactoryTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))
-        )
-        for owner in (log_throttle, protocol):
-            self.patch(owner, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, log_throttle, protocol)
 
     def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
         """A factory; by default, without totals as well."""

@@ -311,7 +311,7 @@ class RecordManyTests(IncomingTestCase):
         comes a moment later.
         """
         self.assertLessEqual(ingest.REPEATS, 50 * BATCH)
-        repeats = self.limit_repeats(3 * BATCH + 7)
+        repeats = self.limit_repeats(2 * BATCH + 7)
         for buffer_size in (10, 2000, None):
             incoming = self.incoming(buffer_size)
             histogram = self.histogram(incoming)
@@ -328,7 +328,7 @@ class RecordManyTests(IncomingTestCase):
 
     def test_manyHugeCounts(self) -> None:
         """Several share what one may have, until the log has been empty again."""
-        repeats = self.limit_repeats(3 * BATCH + 7)
+        repeats = self.limit_repeats(2 * BATCH + 7)
         incoming = self.incoming(buffer_size=None)
         histogram = self.histogram(incoming)
         for _ in range(50):

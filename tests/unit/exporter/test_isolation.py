@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import log_lines
 from tests.reader import FakeClient, Reader, truth
 from txmetrics_tcp import (
     Key,
@@ -41,7 +42,7 @@ class Trap:
     them raise: before it has done what it does, or after.
 
     @ivar calls: what was called, by whose it is.
-    @ivar places: from where in the library each of them was called, by which way.
+    @ivar places: if none is to raise, from where in the library each was called, by which way.
     @ivar sprung: whose call raised.
     """
 
@@ -66,7 +67,8 @@ class Trap:
                 return function(*args, **more)
             number = len(self.calls)
             self.calls.append(whose)
-            self.places.append(place(whose, caller))
+            if self._at < 0:
+                self.places.append(place(whose, caller))
             if number == self._at and not self._after:
                 self.spring(whose)
             result = function(*args, **more)
@@ -265,9 +267,7 @@ _encode_status = factory_module.encode_status
 
 class EachCallTests(SynchronousTestCase):
     def setUp(self) -> None:
-        quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (log_throttle, factory_module):
-            self.patch(owner, "_log", quiet)
+        log_lines(self, log_throttle, factory_module)
 
     def world(self, trap: Trap) -> World:
         world = World(self, trap)
@@ -545,9 +545,7 @@ class BrokenDrainTests(SynchronousTestCase):
     """Something is raised where a drain is about all clients."""
 
     def setUp(self) -> None:
-        quiet = Logger(namespace="test", observer=LogPublisher())
-        for owner in (factory_module, log_throttle):
-            self.patch(owner, "_log", quiet)
+        log_lines(self, factory_module, log_throttle)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
             self.reactor, own_metrics=False, in_reactor_thread=lambda: False

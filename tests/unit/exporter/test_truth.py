@@ -21,6 +21,7 @@ from txmetrics_tcp._exporter import totals as totals_module
 from txmetrics_tcp._exporter.ingest import BATCH, Incoming, Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
+from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -65,15 +66,15 @@ class SnapshotTests(FactoryTestCase):
     def test_asTheClientTakesIt(self) -> None:
         """A snapshot does not go through the lossy buffer, nor into the transport at once."""
         factory = self.factory(buffer_size=1, max_series=10_000)
-        for i in range(5000):
+        for i in range(3000):
             factory.recorder.counter("c", i=i).increment(i)
         client = FakeClient(factory)
         self.reactor.settle()
-        self.assertLess(len(client.transport.written), 3 * 64 * 1024)
-        for i in range(5000):
+        self.assertLess(len(client.transport.written), 2 * CHUNK)
+        for i in range(3000):
             factory.recorder.counter("c", i=i).increment()
         self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
-        self.assertEqual(len(client.reader.totals), 5000)
+        self.assertEqual(len(client.reader.totals), 3000)
 
     def test_beyondTheLimit(self) -> None:
         """Series past the limit are streamed, but are in no snapshot; and stats say so."""

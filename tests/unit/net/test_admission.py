@@ -12,9 +12,9 @@ from itertools import pairwise
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorUNIX
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
@@ -159,11 +159,7 @@ class DoorTests(LoopbackTestCase):
         super().setUp()
         # No line says how many more there were before the end.
         self.patch(log_throttle, "INTERVAL", 1000)
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, log_throttle)
 
     def connected(self, source: str = "127.0.0.1") -> socket.socket:
         """A connection that the kernel has accepted."""

@@ -5,20 +5,16 @@ Log lines that stand for many.
 from __future__ import annotations
 
 from twisted.internet.task import Clock
-from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import log_lines
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
 
 
 class RefusalLogTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(log_throttle, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, log_throttle)
         self.clock = Clock()
         self.log = RefusalLog(self.clock)
 

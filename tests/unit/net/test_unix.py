@@ -12,9 +12,9 @@ from pathlib import Path
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorUNIX
-from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import ListenError
 from txmetrics_tcp._exporter import service as service_module
@@ -93,11 +93,7 @@ class ListenTests(LoopbackTestCase):
         self.path = os.path.relpath(self.mktemp())
         # Where the suite runs may be a directory that nobody else enters.
         self.patch(exposure, "may_enter", lambda path, bits: True)
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, service_module)
 
     async def read(self) -> None:
         """Be a client that reads what is there to be read at first."""

@@ -1,0 +1,26 @@
+"""
+What the package logs in a test.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from twisted.logger import LogEvent, Logger
+from twisted.trial.unittest import SynchronousTestCase
+
+
+def log_lines(case: SynchronousTestCase, *modules: ModuleType) -> list[str]:
+    """
+    Have some modules log nowhere else for the rest of a test.
+
+    @return: the text of each line, as they come.
+    """
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(event["log_format"].format(**event))
+
+    for module in modules:
+        case.patch(module, "_log", Logger(namespace="test", observer=observe))
+    return lines
