@@ -53,7 +53,7 @@ class FanOutTests(ServerTestCase):
             self.assertEqual(metric.operation, Operation.INCREMENT_COUNTER)
             self.assertEqual((metric.value, metric.timestamp_ns), (5, 1_000_000_000))
 
-    def test_nobodyConnected(self) -> None:
+    def test_beforeTheFirstClient(self) -> None:
         """What is recorded before the first client connects is not kept for it."""
         factory = self.factory()
         factory.recorder.counter("c").increment()
@@ -63,7 +63,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), [2])
 
     def test_lastOneLeaves(self) -> None:
-        """When nobody is left, nothing is kept any more."""
+        """When no client is left, nothing is kept any longer."""
         factory = self.factory()
         client = FakeClient(factory)
         factory.recorder.counter("c").increment()
@@ -262,7 +262,7 @@ class BackpressureTests(ServerTestCase):
         self.assertEqual(client.protocol.stats().high_water, 10)
 
     def test_othersMissNothing(self) -> None:
-        """A stuck client costs its buffer and about one chunk, and nobody else anything."""
+        """A stuck client costs its buffer and about one chunk, and other clients lose nothing."""
         factory = self.factory(buffer_size=10)
         stuck = [FakeClient(factory) for _ in range(5)]
         reading = FakeClient(factory)
@@ -310,7 +310,7 @@ class BackpressureTests(ServerTestCase):
     def test_wholeFrames(self) -> None:
         """
         However a client reads, its stream is whole frames; in the reference, one that stalls
-        gets a stream that is corrupt for ever.
+        gets a stream that stays corrupt.
         """
         factory = self.factory(buffer_size=20)
         client = FakeClient(factory, limit=300)
@@ -488,7 +488,7 @@ class DepartureTests(ServerTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_halfClosedAndStuck(self) -> None:
-        """Who has not read what there is need not be asked with more."""
+        """A client that has not read everything is not probed with more."""
         factory = self.factory()
         client = FakeClient(factory, limit=1)
         factory.recorder.counter("c").increment()
@@ -576,7 +576,7 @@ class DepartureTests(ServerTestCase):
 
 
 class StopTests(ServerTestCase):
-    def test_nobodyThere(self) -> None:
+    def test_noClients(self) -> None:
         factory = self.factory()
         self.successResultOf(factory.stop())
         self.successResultOf(factory.stop())
@@ -619,7 +619,7 @@ class StopTests(ServerTestCase):
         self.assertEqual(finished, [client.protocol for client in clients])
 
     def test_stuckClient(self) -> None:
-        """Who does not read is cut off when the time is over."""
+        """A client that does not read is aborted when the time is over."""
         factory = self.factory()
         client = FakeClient(factory, limit=1)
         for _ in range(5):

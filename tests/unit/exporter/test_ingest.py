@@ -64,8 +64,8 @@ class WakeTests(IncomingTestCase):
         self.counter(incoming).increment()
         self.assertEqual(self.reactor.waiting, 2)
 
-    def test_nobodyListens(self) -> None:
-        """While nobody listens nobody is woken, whether or not totals are kept."""
+    def test_withoutClients(self) -> None:
+        """Without clients the reactor is not woken, whether or not totals are kept."""
         for totals in (None, Totals()):
             incoming = self.incoming(totals=totals, streaming=False)
             self.counter(incoming).increment()
@@ -181,7 +181,7 @@ class TakeTests(IncomingTestCase):
 
 class BoundTests(IncomingTestCase):
     def test_newestAreDropped(self) -> None:
-        """Nobody takes: as many as fit wait, and the rest is dropped and counted."""
+        """If nothing takes events, as many as fit are kept, and the rest is dropped and counted."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         for i in range(1000):
@@ -251,7 +251,7 @@ class BoundTests(IncomingTestCase):
         holder.start()
         held.wait(60)
         for i in range(40):
-            # Does not block: that would be for ever, as nobody else runs here.
+            # Does not block: no other thread would end that.
             counter.increment(i)
         self.assertEqual(len(incoming.log), 40)
         finished = []
@@ -618,7 +618,7 @@ class SeriesTests(IncomingTestCase):
         self.assertIs(incoming.series(key), incoming.series(same))
 
     def test_forgotten(self) -> None:
-        """A series that nobody has any more takes no memory."""
+        """A series that is no longer referred to takes no memory."""
         incoming = self.incoming()
         for i in range(100):
             incoming.series(Key(MetricKind.COUNTER, f"c{i}"))
@@ -755,7 +755,7 @@ class MarkTests(IncomingTestCase):
         self.assertEqual([series.key.name for series, _, _ in mark.totals], ["new"])
 
     def test_droppedSince(self) -> None:
-        """Who takes is told once from which fold on something was dropped."""
+        """The caller of `take` learns once from which fold on something was dropped."""
         incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         self.assertIsNone(incoming.take().dropped_since)

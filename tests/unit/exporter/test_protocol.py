@@ -1,5 +1,5 @@
 """
-A client's protocol by itself: what it writes when, what it makes up for, and how it ends.
+A client's protocol without its factory: what it writes and when, its totals, and how it ends.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RecordingExporter:
 
 
 class SizingTransport(PausingTransport):
-    """One that tells how much it was given at once."""
+    """A transport that notes the sizes of what it is given."""
 
     def __init__(self, limit: int = 64 * 1024) -> None:
         super().__init__(limit)
@@ -61,7 +61,7 @@ class SizingTransport(PausingTransport):
 
 
 class EagerTransport(PausingTransport):
-    """One that has its producer go on from within `write`, before it has taken all of it."""
+    """A transport that resumes its producer within `write`, before it has taken the data."""
 
     eager = False
 
@@ -89,7 +89,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def joined(self, transport: PausingTransport, **more: int | None) -> MetricsProtocol:
-        """A client that has got its first totals, and has read all."""
+        """A client that has its first totals, and has read everything."""
         protocol = self.protocol(transport, **more)
         self.assertEqual(protocol.asked(), 0)
         protocol.settle(self.mark())
@@ -100,7 +100,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def stuck(self, **more: int | None) -> tuple[MetricsProtocol, PausingTransport]:
-        """One that reads nothing from now on, with the event "0" before what waits."""
+        """A client that no longer reads, with the event "0" before what is pending."""
         transport = PausingTransport(1)
         protocol = self.joined(transport, **more)
         protocol.deliver(self.batch([0], 1))
@@ -114,7 +114,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
     def mark(self, *totals: tuple[str, int, int], dropped: int = 0) -> Mark:
-        """A mark with totals: of which series, what, and in which fold they changed last."""
+        """A mark with totals: their series, their values, and the folds that changed them last."""
         incoming = Incoming(self.reactor, None, lambda: False)
         listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
         incoming.mark(0)
@@ -123,7 +123,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return mark._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
 
     def values(self, transport: PausingTransport) -> list[tuple[str, float]]:
-        """Read until nothing comes: names and values of the events."""
+        """Read until nothing is left: names and values of the events."""
         reader = Reader()
         while data := transport.drain():
             reader.feed(data)
@@ -135,8 +135,8 @@ class GoneTests(ProtocolTestCase):
 
     def test_gone(self) -> None:
         """
-        The factory may settle with a client that is gone, or finish it: nothing happens, and it
-        is not wanted to be kept.
+        The factory may settle with a client that is gone, or finish it: nothing happens, and
+        nothing refers to the client.
         """
         transport = PausingTransport()
         protocol = self.joined(transport)
@@ -169,7 +169,7 @@ class GoneTests(ProtocolTestCase):
         self.assertEqual(protocol.stats(), before)
 
     def test_discarded(self) -> None:
-        """What waited for a client that went is what waited for it and for all."""
+        """What is discarded with a client is what was pending for it and for all."""
         protocol, transport = self.stuck()
         protocol.deliver(self.batch([1, 2, 3], 2))
         self.exporter.now = Counts(6, 0, 2)
@@ -177,7 +177,7 @@ class GoneTests(ProtocolTestCase):
         self.assertEqual(protocol.stats().discarded, 3 + 2)
 
     def test_goneIsEmpty(self) -> None:
-        """Who keeps a client that is gone, as a report does, does not keep what waited for it."""
+        """A reference to a client that is gone does not keep what was pending for it."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.asked()
@@ -190,7 +190,7 @@ class GoneTests(ProtocolTestCase):
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])
 
     def test_abortBeforeItBegins(self) -> None:
-        """Who is cut off before it has begun, in the handshake of TLS, has no producer."""
+        """A client that is aborted during the handshake of TLS has no producer yet."""
         self.patch(MetricsProtocol, "_begin", lambda this: None)
         protocol = self.protocol(transport := PausingTransport())
         self.patch(transport, "unregisterProducer", lambda: self.fail("there was none"))
@@ -202,7 +202,7 @@ class WriteTests(ProtocolTestCase):
     """What is written, and in which order."""
 
     def test_owedInOrder(self) -> None:
-        """What is owed comes in the order in which it came."""
+        """Descriptions are sent in the order in which they came."""
         transport = PausingTransport(1)
         protocol = self.joined(transport)
         protocol.pauseProducing()
@@ -212,7 +212,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(transport.written, b"cab")
 
     def test_waiting(self) -> None:
-        """What waits for a client: here and on the incoming side, from when it has joined."""
+        """Events are pending for a client here and in the log, from when it has joined."""
         protocol, transport = self.stuck()
         protocol.deliver(self.batch([1, 2, 3], 2))
         self.exporter.now = Counts(6, 0, 2)
@@ -222,7 +222,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
 
     def test_firstStatus(self) -> None:
-        """A client that comes has lost nothing."""
+        """A new client has lost nothing."""
         self.protocol(transport := PausingTransport())
         reader = Reader()
         reader.feed(transport.drain())
@@ -254,8 +254,8 @@ class WriteTests(ProtocolTestCase):
 
     def test_sizes(self) -> None:
         """
-        No more than a chunk and a frame is given to a transport at once, whatever waits: owed
-        frames, totals or events, and what they make together.
+        A transport is given no more than a chunk and a frame at once, whatever is pending:
+        descriptions, totals or events, and what they make together.
         """
         frame = 200
         for owed, totals, events, full in (
@@ -282,7 +282,7 @@ class WriteTests(ProtocolTestCase):
             self.assertLess(transport.sizes[0], full + frame)
 
     def test_longEvent(self) -> None:
-        """An event that is longer than a chunk waits like any other, and comes like any other."""
+        """An event that is longer than a chunk is kept and sent like any other."""
         protocol, transport = self.stuck()
         name = "n" * (CHUNK + 1)
         protocol.deliver(self.batch([1], 2))
@@ -292,7 +292,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(protocol.stats().written, 4)
 
     def test_resumedFromWithinWrite(self) -> None:
-        """A transport that goes on from within `write` gets all in order."""
+        """A transport that resumes its producer within `write` receives everything in order."""
         protocol = self.joined(transport := EagerTransport(10 * CHUNK), buffer_size=None)
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
@@ -301,7 +301,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
 
     def test_deliveredFromWithinWrite(self) -> None:
-        """What is delivered in the middle of a write comes behind what waited before."""
+        """A batch that is delivered within a write comes after what was pending before."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
@@ -319,7 +319,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(self.values(transport), [(LONG, value) for value in range(901)])
 
     def test_settledFromWithinWrite(self) -> None:
-        """Totals that come in the middle of a write do not take the place of what waits."""
+        """Totals that arrive within a write do not replace pending events."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
         protocol.lost(1)
         protocol.asked()
@@ -344,7 +344,7 @@ class RepairTests(ProtocolTestCase):
     """Totals for a client that lost events."""
 
     def test_readyForTruth(self) -> None:
-        """Totals wait until all that waits has been handed on; but not for ever."""
+        """Totals wait until everything pending has been handed on; but not indefinitely."""
         protocol = self.joined(PausingTransport())
         protocol.lost(3)
         self.assertFalse(protocol.ready_for_truth(False))
@@ -353,7 +353,7 @@ class RepairTests(ProtocolTestCase):
         self.assertTrue(protocol.ready_for_truth(False))
 
     def test_askedForWhat(self) -> None:
-        """From the oldest loss on; and from the oldest event on that may have to be given up."""
+        """Totals are asked for from the oldest loss or the oldest pending event on."""
         protocol, _ = self.stuck()
         self.assertEqual(protocol.asked(), 0)
         protocol.deliver(self.batch([1], 4))
@@ -366,7 +366,7 @@ class RepairTests(ProtocolTestCase):
         self.assertEqual(protocol.asked(), 6)
 
     def test_lostBeforeItBegan(self) -> None:
-        """A client that has no totals yet gets all, whatever was lost."""
+        """A client that has no totals yet receives all, whatever was lost."""
         protocol = self.protocol(PausingTransport())
         protocol.lost(7)
         self.assertEqual(protocol.asked(), 0)
@@ -374,7 +374,7 @@ class RepairTests(ProtocolTestCase):
         protocol.transport.lose()
 
     def test_status(self) -> None:
-        """With its totals, a client is told what it has lost since it came, and where."""
+        """With its totals, a client receives how many events it has lost so far, and where."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport, buffer_size=2)
         protocol.asked()
@@ -393,11 +393,11 @@ class RepairTests(ProtocolTestCase):
         self.assertFalse(protocol.ready_for_truth(False))
 
     def test_nothingLost(self) -> None:
-        """A client that is asked though nothing is wrong gets everything."""
+        """A client that asks though it has lost nothing receives all totals."""
         self.assertEqual(self.joined(PausingTransport()).asked(), 0)
 
     def test_totals(self) -> None:
-        """Those that changed since, with the time of the mark."""
+        """A client receives the totals that changed since its loss, with the time of the mark."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
         protocol.asked()
@@ -412,7 +412,7 @@ class RepairTests(ProtocolTestCase):
         self.assertFalse(protocol.ready_for_truth(False))
 
     def test_behindAgain(self) -> None:
-        """Who has fallen behind since it was asked does not get these totals, but the next."""
+        """A client that has fallen behind since it asked receives the next totals, not these."""
         protocol, transport = self.stuck()
         protocol.lost(5)
         protocol.asked()
@@ -425,8 +425,7 @@ class RepairTests(ProtocolTestCase):
 
     def test_forced(self) -> None:
         """
-        When it is time, totals come in place of the events that wait, which are lost, and said
-        to be.
+        When it is time, totals replace the pending events, which are dropped and logged.
         """
         protocol, transport = self.stuck()
         protocol.lost(5)
@@ -445,7 +444,7 @@ class RepairTests(ProtocolTestCase):
         self.assertIn("because client the client is too slow", lines)
 
     def test_lostBehindTheMark(self) -> None:
-        """What is lost after a mark was made is made up for by the next, in time as well."""
+        """A loss after a mark was made is repaired by the next, in time as well."""
         protocol, _ = self.stuck()
         protocol.lost(5)
         self.reactor.advance(5)
@@ -461,10 +460,10 @@ class RepairTests(ProtocolTestCase):
 
 
 class FinishTests(ProtocolTestCase):
-    """A client is closed once it has all that is due to it."""
+    """A client is disconnected once it has received everything."""
 
     def test_finishWaits(self) -> None:
-        """A client is not closed before it has what it is owed, nor before its totals."""
+        """A client is not disconnected before it has its descriptions and its totals."""
         for totals in ((), (("a", 1, 9),)):
             transport = PausingTransport(1)
             protocol = self.joined(transport)
@@ -490,7 +489,7 @@ class FinishTests(ProtocolTestCase):
         self.assertFalse(transport.connected)
 
     def test_finishWaitsForTotals(self) -> None:
-        """Nor while the totals that it needs are on their way."""
+        """A client is not disconnected while the totals that it needs are pending."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
         protocol.finish()
@@ -507,7 +506,7 @@ class TransportTests(ProtocolTestCase):
     """What a protocol and its transport ask of each other."""
 
     def test_overTcp(self) -> None:
-        """Over TCP, nothing is held back to be put together with what comes later."""
+        """Over TCP, the kernel sends small segments at once, and probes and limits apply."""
         said: list[object] = []
         self.patch(protocol_module, "is_over_tcp", lambda transport: True)
         self.patch(protocol_module, "probe_when_idle", lambda *args: said.append(args[1:]))
@@ -521,7 +520,7 @@ class TransportTests(ProtocolTestCase):
         self.assertEqual(said, [True, (MetricsProtocol.keepalive,), (3,)])
 
     def test_pausedTwice(self) -> None:
-        """A transport may say twice that it has enough, and once that it has not."""
+        """A transport may pause its producer twice, and resume it once."""
         protocol = self.joined(transport := PausingTransport(), dead_after=3)
         protocol.pauseProducing()
         protocol.pauseProducing()
@@ -534,7 +533,7 @@ class DeadAfterTests(FactoryTestCase):
     """A client that does not read, with a limit on how long."""
 
     def stuck(self, **more: object) -> FakeClient:
-        """A client that has something to read, and does not."""
+        """A client that does not read what was sent to it."""
         factory = self.factory(**more)
         client = FakeClient(factory, limit=1)
         client.read_all(self.reactor)
