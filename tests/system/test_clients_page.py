@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests import ROOT
 from tests.daemon import Daemon
-from tests.system.test_examples import ExampleTestCase
+from tests.system.quick.test_examples import ExampleTestCase
 
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 METRIC = r"^\w+( \[.*\])? (SET|INCREMENT)_(COUNTER|GAUGE) [\d.]+\n$"
