@@ -2,12 +2,20 @@
 The test suite; run it with ``python -m twisted.trial tests``, or with ``python -W error``.
 """
 
+import shutil
 import warnings
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 """The clone that is tested."""
+
+
+def needs(name: str) -> str:
+    """Why a test that needs a module or a program of this name is skipped; empty if it is here."""
+    return "" if find_spec(name) or shutil.which(name) else f"needs {name}"
+
 
 # What is Twisted's: it gives pyOpenSSL what that has deprecated, whoever asks Twisted for TLS.
 warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)

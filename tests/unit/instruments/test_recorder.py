@@ -6,9 +6,11 @@ import collections
 import gc
 import weakref
 from collections.abc import Callable
+from unittest import skipIf
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests import needs
 from tests.recorders import ListRecorder
 from txmetrics_tcp import (
     Counter,
@@ -96,11 +98,10 @@ class HandleTests(SynchronousTestCase):
             plain = int if operation in (4, 5) else float
             self.assertIs(type(value), plain, operation)
 
+    @skipIf(needs("numpy"), needs("numpy"))
     def test_numpy(self) -> None:
-        try:
-            import numpy
-        except ImportError:
-            raise SkipTest("numpy is not installed") from None
+        import numpy
+
         self.recorder.counter("c").increment(numpy.int32(5))
         self.recorder.histogram("h").record(numpy.float32(0.5))
         self.assertEqual([value for _, _, value in self.recorder.take()], [5, 0.5])
