@@ -2,7 +2,7 @@
 Real sockets and real threads, for the tests that need them.
 
 Clients are blocking sockets, each read by a thread of its own, so that they share nothing with
-the exporter under test but the kernel.  Nobody sleeps: threads wait for bytes, for a `Pace` or
+the exporter under test but the kernel.  Nothing sleeps: threads wait for bytes, for a `Pace` or
 for an event, and tests for Deferreds.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from tests.daemon import LIMIT
 from tests.reader import Reader
 from txmetrics_tcp import (
     Decoder,
@@ -37,9 +37,6 @@ from txmetrics_tcp._net.tls import ServerTLS
 
 # Twisted declares it as a module; trial has installed whatever it was told to.
 reactor: Any = _reactor
-
-PATIENCE = 60.0
-"""After how many seconds a thread gives up waiting.  Far more than anything takes."""
 
 SMALL = 4096
 """A size of socket buffers that a test fills soon.  The kernel takes about twice as much."""
@@ -121,7 +118,7 @@ class SocketClient:
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(LIMIT)
         self.reader = Reader()
         self.received = 0
         self.tail = b""
@@ -184,7 +181,7 @@ class Pace:
 
     def record(self, thread: int, number: int) -> None:
         """Called by a thread before its event of that number."""
-        if number % self.step == 0 and not self._turns[thread].acquire(timeout=PATIENCE):
+        if number % self.step == 0 and not self._turns[thread].acquire(timeout=LIMIT):
             raise AssertionError(f"the events of thread {thread} before {number} do not arrive")
 
     def received(self, thread: int, number: int) -> None:
@@ -272,7 +269,7 @@ class LoopbackTestCase(TestCase):
     A test whose exporter, sockets and threads are gone when it ends, however it ends.
     """
 
-    timeout = 2 * PATIENCE
+    timeout = 2 * LIMIT
 
     def setUp(self) -> None:
         self._threads: list[Deferred[object]] = []
@@ -284,11 +281,15 @@ class LoopbackTestCase(TestCase):
         self,
         buffer_size: int | None = 1024,
         endpoint: str | int = 0,
-        flush_timeout: float = PATIENCE,
+        flush_timeout: float = 10 * LIMIT,
         tls: ServerTLS | None = None,
         **more: Any,
     ) -> WatchedFactory:
-        """Listen somewhere.  What it streams is what the test records, and nothing else."""
+        """
+        Listen somewhere.  What it streams is what the test records, and nothing else.
+
+        @param flush_timeout: by default longer than a test may take.
+        """
         self.factory = WatchedFactory(reactor, buffer_size, own_metrics=False, **more)
         self.service = MetricsService(
             self.factory, [server_endpoint(reactor, endpoint)], flush_timeout, tls
@@ -313,27 +314,9 @@ class LoopbackTestCase(TestCase):
 
     def socket(self, family: int) -> socket.socket:
         made = socket.socket(family)
-        made.settimeout(PATIENCE)
+        made.settimeout(LIMIT)
         self._sockets.append(made)
         return made
-
-    def stopwatch(self) -> Callable[[], float]:
-        """
-        Begin to measure time as the reactor has it: where a busy machine does not let it run for
-        long, that counts for a tenth of a second.
-
-        @return: tells how many seconds have passed.
-        """
-        tenths = 0
-
-        def count() -> None:
-            nonlocal tenths
-            tenths += 1
-
-        counting = LoopingCall(count)
-        counting.start(0.1, now=False)
-        self.addCleanup(counting.stop)
-        return lambda: tenths / 10
 
     def in_thread(self, function: Callable[..., object], *args: Any, **more: Any) -> Deferred[Any]:
         """

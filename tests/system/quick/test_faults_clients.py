@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from subprocess import PIPE, Popen
 from textwrap import dedent
@@ -23,8 +22,8 @@ from twisted.internet.interfaces import IReactorUNIX
 from twisted.logger import Logger, LogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
+from tests.daemon import LIMIT
 from tests.loopback import (
-    PATIENCE,
     SMALL,
     LoopbackTestCase,
     Numbers,
@@ -41,14 +40,15 @@ from txmetrics_tcp._net.keepalive import KEEPALIVE
 from txmetrics_tcp._net.writers import CHUNK
 
 DESCRIPTORS = Path("/proc/self/fd")
-STATUS = Path("/proc/self/statm")
 
-CONNECTS = 10_000
+CONNECTS = 1000
 
 # Reads a stream to its end, a thousand bytes at a time, and writes it to a file.
 READING = dedent("""
     import socket, sys
-    connected = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(sys.argv[3]))
+    connected.connect(("127.0.0.1", int(sys.argv[1])))
     with connected, open(sys.argv[2], "wb", buffering=0) as stream:
         while data := connected.recv(1000):
             stream.write(data)
@@ -61,12 +61,13 @@ class StallTests(LoopbackTestCase):
         A client whose process is stopped (SIGSTOP, Ctrl-Z, a debugger) again and again, under full
         load: its frames are whole when it goes on, and another client misses nothing.
         """
-        events = 60_000
+        events = 10_000
         factory = await self.exporter(buffer_size=1000)
         factory.send_buffer = SMALL
         path = Path(self.mktemp())
         port = str(self.address.port)  # type: ignore[attr-defined]
-        process = Popen([sys.executable, "-c", READING, port, str(path)], stderr=PIPE)
+        arguments = [port, str(path), str(SMALL)]
+        process = Popen([sys.executable, "-c", READING, *arguments], stderr=PIPE)
         self.addCleanup(process.__exit__, None, None, None)
         self.addCleanup(process.kill)
         await factory.connections(1)
@@ -75,10 +76,11 @@ class StallTests(LoopbackTestCase):
         client = await self.connect()
         pace = Pace(2, 1000)
         numbers = Numbers(2, pace)
-        reading = self.in_thread(numbers.read, client.socket, 3 * events)
-        for number in range(3):
+        reading = self.in_thread(numbers.read, client.socket, 2 * events)
+        for number in range(2):
             dropped = stopping.stats().dropped
             process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
             await self.all_in_threads(
                 lambda thread, first: record_numbers(
                     factory.recorder, thread, events // 2, pace.record, "x" * 500, first
@@ -86,7 +88,7 @@ class StallTests(LoopbackTestCase):
                 2,
                 number * events // 2,
             )
-            # It has lost a lot; and it holds what its buffers hold, whatever happens.
+            # It has lost many events, and holds what its buffers hold, whatever happens.
             self.assertGreater(stopping.stats().dropped - dropped, events // 2)
             self.assertLessEqual(stopping.stats().waiting, 1000 + 2 * 1024)
             process.send_signal(signal.SIGCONT)
@@ -131,7 +133,7 @@ class StallTests(LoopbackTestCase):
 
         def wait_for_turn() -> None:
             if not over.is_set():
-                turn.acquire(timeout=PATIENCE)
+                turn.acquire(timeout=LIMIT)
 
         self.addCleanup(turn.release)
         self.addCleanup(over.set)
@@ -143,7 +145,7 @@ class StallTests(LoopbackTestCase):
         stats = protocol.stats()
         self.assertGreater(stats.dropped, events)
         self.assertLessEqual(stats.bytes_written, client.received + 2 * CHUNK + 8 * SMALL)
-        self.assertTrue(await self.in_thread(enough.wait, PATIENCE))
+        self.assertTrue(await self.in_thread(enough.wait, LIMIT))
         over.set()
         turn.release()
         await dripping
@@ -157,7 +159,7 @@ class StallTests(LoopbackTestCase):
 
 
 class DeadTests(LoopbackTestCase):
-    """Those that cannot be told from dead; see test_cable.py for the really dead."""
+    """Clients that cannot be told from dead ones; for dead ones, see test_cable.py."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -175,7 +177,7 @@ class DeadTests(LoopbackTestCase):
 
     @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "the times of keepalive are the kernel's own here")
     async def test_keepalive(self) -> None:
-        """Who is silently gone is found out within two minutes."""
+        """The kernel finds within two minutes that a client has gone silently."""
         factory = await self.exporter()
         await self.connect()
         accepted = factory.protocols[0].transport.getHandle()  # type: ignore[attr-defined]
@@ -185,30 +187,25 @@ class DeadTests(LoopbackTestCase):
         self.assertLess(idle + interval * count, 120)
 
     async def test_dead_after(self) -> None:
-        """Who takes nothing is cut off, with one line; who reads slowly or not at all is not."""
-        factory = await self.exporter(buffer_size=100, dead_after=1.0)
-        quick, idle = await self.connect(), await self.connect()
-        reading = self.in_thread(quick.read)
+        """A client that takes nothing is cut off; one that need not take anything is not."""
+        factory = await self.exporter(buffer_size=100, dead_after=0.2)
         factory.send_buffer = SMALL
         await self.connect(receive_buffer=SMALL)
-        began = time.monotonic()
-        padding = "x" * 500
-        while factory.protocols[2] in factory.present:
-            await self.in_thread(record_numbers, factory.recorder, 0, 300, padding=padding)
-            # It reads a little, and what it has not read is in the kernel's buffer.
-            await self.in_thread(idle.read, until=lambda: True)
-            await self.in_thread(idle.socket.recv, 1 << 20)
-            self.assertLess(time.monotonic() - began, PATIENCE)
-        self.assertGreater(time.monotonic() - began, 0.9)
-        self.assertEqual(factory.present, factory.protocols[:2])
-        self.check_account(factory.protocols[2])
-        reading_too = self.in_thread(idle.read)
+        await self.record_until_stuck()
+        factory.send_buffer = None
+        idle = await self.connect()
+        await factory.clients(1)
+        stuck, present = factory.protocols
+        self.assertEqual(factory.present, [present])
+        self.check_account(stuck)
+        # Either the kernel has cut it off, which says nothing, or the exporter.
+        self.assertLessEqual(len(self.logged), 1, self.logged)
+        reading = self.in_thread(idle.read)
         await self.service.stop()
         await reading
-        await reading_too
-        self.assertEqual(quick.reader.bits(), truth(factory))
+        self.assertEqual(idle.reader.bits(), truth(factory))
 
-    async def test_dead_after_for_ever(self) -> None:
+    async def test_dead_after_weeks(self) -> None:
         """However long it is, clients are served: the kernel counts no further than to 24 days."""
         for seconds in (30 * 24 * 3600.0, sys.float_info.max):
             factory = await self.exporter(dead_after=seconds)
@@ -223,20 +220,20 @@ class DeadTests(LoopbackTestCase):
 
     async def test_dead_after_unix(self) -> None:
         """The same where the kernel has no such limit."""
-        await self.connect_stuck(dead_after=0.5)
+        await self.connect_stuck(dead_after=0.1)
         await self.factory.clients(0)
         self.assertEqual(len(self.logged), 1, self.logged)
-        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.5 seconds; disconnecting")
+        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.1 seconds; disconnecting")
         self.check_account(self.factory.protocols[0])
 
     async def test_busyReactor(self) -> None:
         """What a client takes while the program is busy with something else counts."""
-        # No time passes but where the test says so.
+        # The time is not over before the test says so.
         client = await self.connect_stuck(dead_after=1000)
         client.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             client.read()
-        client.socket.settimeout(PATIENCE)
+        client.socket.settimeout(LIMIT)
         death = self.factory.protocols[0]._death
         assert death is not None
         death.hasten()
@@ -254,17 +251,21 @@ class DeadTests(LoopbackTestCase):
         factory = await self.exporter(100, f"unix:{path}", dead_after=dead_after)
         connected = self.socket(socket.AF_UNIX)
         connected.connect(path)
-        await factory.clients(1)
-        [protocol] = factory.protocols
-        while not protocol.stats().dropped and factory.present:
-            await self.in_thread(record_numbers, factory.recorder, 0, 2000, padding="x" * 500)
+        await factory.connections(1)
+        await self.record_until_stuck()
         return SocketClient(connected)
+
+    async def record_until_stuck(self) -> None:
+        """Record until the first client loses events, or is cut off."""
+        [protocol] = self.factory.protocols
+        while not protocol.stats().dropped and self.factory.present:
+            await self.in_thread(record_numbers, self.factory.recorder, 0, 500, padding="x" * 500)
 
 
 class LeakTests(LoopbackTestCase):
     @skipIf(not DESCRIPTORS.exists(), "there is no /proc here")
-    async def test_ten_thousand(self) -> None:
-        """Ten thousand clients later, descriptors and memory are what they were."""
+    async def test_come_and_go(self) -> None:
+        """A thousand clients later, descriptors and memory are what they were."""
         factory = await self.exporter()
         # Those are for tests.
         self.patch(factory, "client_connected", super(type(factory), factory).client_connected)
@@ -273,7 +274,7 @@ class LeakTests(LoopbackTestCase):
 
         def come_and_go(times: int) -> None:
             for number in range(times):
-                client = SocketClient(socket.create_connection(("127.0.0.1", port), PATIENCE))
+                client = SocketClient(socket.create_connection(("127.0.0.1", port), LIMIT))
                 if number % 3 == 0:
                     client.reset()
                 elif number % 3 == 1:
@@ -290,16 +291,14 @@ class LeakTests(LoopbackTestCase):
             await self.all_in_threads(lambda thread: come_and_go(times // 2), 2)
             await factory.all_gone(before + times)
             gc.collect()
-            pages = int(STATUS.read_text().split()[1])
             objects = sum(isinstance(one, MetricsProtocol) for one in gc.get_objects())
-            return len(os.listdir(DESCRIPTORS)), objects, pages * os.sysconf("SC_PAGE_SIZE")
+            return len(os.listdir(DESCRIPTORS)), objects, sys.getallocatedblocks()
 
-        before = await measure(1000)
+        before = await measure(CONNECTS)
         after = await measure(CONNECTS)
-        self.assertEqual(factory.stats().connected, 1000 + CONNECTS)
         self.assertEqual(after[:2], before[:2])
-        # A hundred bytes that stay of each would be a million; allocators have their own ideas.
-        self.assertLess(after[2] - before[2], 4_000_000)
+        # Of a client with its transport, some hundred would stay; a few come and go by themselves.
+        self.assertLess(after[2] - before[2], 4 * CONNECTS)
 
 
 class FailingTransportTests(LoopbackTestCase):

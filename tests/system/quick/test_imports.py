@@ -13,6 +13,7 @@ from typing import ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
+from tests.daemon import LIMIT
 
 HEAVY = ("twisted", "zope", "google", "OpenSSL", "cryptography", "textual", "rich", "asyncio")
 
@@ -60,7 +61,7 @@ class ImportTests(SynchronousTestCase):
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout.strip()
@@ -109,7 +110,7 @@ class ImportTests(SynchronousTestCase):
             env={**self.environment, "PYTHONPROFILEIMPORTTIME": "1"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
         )
         self.assertEqual(done.returncode, 0)
         self.assertIn("txmetrics_tcp.cli.parser", done.stderr)
