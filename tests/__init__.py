@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 """The clone that is tested."""
 
 
-def needs(name: str) -> str:
-    """Why a test that needs a module or a program of this name is skipped; empty if it is here."""
-    return "" if find_spec(name) or shutil.which(name) else f"needs {name}"
+def needs(name: str) -> str | None:
+    """Why a test that needs a module or a program of this name is skipped; None if it is here."""
+    return None if find_spec(name) or shutil.which(name) else f"needs {name}"
 
 
 # What is Twisted's: it gives pyOpenSSL what that has deprecated, whoever asks Twisted for TLS.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 import termios
@@ -15,11 +16,14 @@ from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import ROOT
 from tests.daemon import LIMIT, Daemon
 from tests.reader import Reader
 
+EXAMPLES = ROOT / "examples"
+
 PREAMBLE = """
-import atexit, gc, os, signal, sys, threading, time
+import atexit, gc, itertools, os, signal, sys, threading, time
 from txmetrics_tcp import *
 
 events = counter("events_total")
@@ -37,6 +41,11 @@ def start(address=0, patience=30):
 def wait_for_client(metrics):
     while not metrics.recorder.stats().clients:
         time.sleep(0.001)
+
+def hurry():
+    # From now on, each look at the clock is a thousand seconds after the one before.
+    clock, jumps = time.monotonic, itertools.count(0, 1000)
+    time.monotonic = lambda: clock() + next(jumps)
 
 def refused(call, *arguments):
     try:
@@ -135,3 +144,42 @@ def total(reader: Reader, name: str, **labels: str) -> float:
         for key, value in reader.totals.items()
         if key.name == name and labels.items() <= dict(key.labels).items()
     )
+
+
+class ProgramTestCase(SynchronousTestCase):
+    def ends(self, program: Daemon, status: int = 0, errors: str | None = "") -> str:
+        """
+        Wait for the end.
+
+        @param errors: what standard error must be; None if it does not matter.
+        @return: what the program said.
+        """
+        result, output, stderr = program.end()
+        self.assertEqual(result, status, stderr)
+        if errors is not None:
+            self.assertEqual(stderr, errors)
+        return output
+
+
+class ExampleTestCase(ProgramTestCase):
+    """Runs scripts of examples/ as their users do."""
+
+    def script(self, name: str, *arguments: str) -> Daemon:
+        return Daemon(self, str(EXAMPLES / name), *arguments, runner=[sys.executable, "-u"])
+
+    def check_asyncio(self, name: str, *arguments: str) -> None:
+        """An example that serves requests: its stream, and that Ctrl-C ends it quietly."""
+        example = self.script(name, *arguments)
+        stream = Stream(self, example.port)
+        stream.read_until(
+            lambda reader: (
+                all(
+                    total(reader, "requests_total", service="example", route=route) >= 2
+                    for route in ("/", "/cart", "/checkout")
+                )
+                and len(reader.values("request_seconds")) >= 6
+            )
+        )
+        example.process.send_signal(signal.SIGINT)
+        self.ends(example)
+        self.assertIn("requests_running", {key.name for key in stream.read_all().totals})
