@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -18,6 +17,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.trial.unittest import SkipTest, TestCase
+
+from tests import needs
+from tests.daemon import LIMIT
 
 SERVER = "198.18.77.1"
 CLIENT = "198.18.77.2"
@@ -27,22 +29,20 @@ _T = TypeVar("_T")
 
 
 class Cable:
-    """It is there until the end of a test."""
+    """A cable that exists until the end of a test."""
 
     def __init__(self, case: TestCase) -> None:
         """
-        @raise SkipTest: it takes root, iproute2, and a kernel that lets have namespaces.
+        @raise SkipTest: it takes root, iproute2, and a kernel that has namespaces.
         """
-        if os.geteuid() != 0:
-            raise SkipTest("pulling a cable needs root privileges")
-        if shutil.which("ip") is None:
-            raise SkipTest("pulling a cable needs the command ip, of iproute2")
+        if os.geteuid() != 0 or needs("ip"):
+            raise SkipTest("needs network namespaces")
         self._server, self._client = (f"txm{os.getpid()}{end}" for end in "ab")
         for name in (self._server, self._client):
             try:
                 self._ip("netns", "add", name)
-            except subprocess.CalledProcessError as error:
-                raise SkipTest(f"there are no network namespaces here: {error.stderr}") from None
+            except subprocess.CalledProcessError:
+                raise SkipTest("needs network namespaces") from None
             case.addCleanup(self._ip, "netns", "del", name)
             self._ip("-n", name, "link", "set", "lo", "up")
         one, other = f"cable netns {self._server}".split(), f"cable netns {self._client}".split()
@@ -52,7 +52,7 @@ class Cable:
             self._ip("-n", name, "link", "set", "cable", "up")
 
     def pull(self) -> None:
-        """From now on nothing goes through, and neither end is told."""
+        """From now on nothing goes through, and neither end is notified."""
         self._ip("-n", self._client, "link", "set", "cable", "down")
 
     def plug_in(self) -> None:
@@ -66,10 +66,12 @@ class Cable:
     def connect(self, address: Any, *, from_client: bool = True) -> socket.socket:
         """A socket that is connected, from the client's end or from that of the server itself."""
         name = self._client if from_client else self._server
-        return self._in(name, lambda: socket.create_connection(address, timeout=60))
+        return self._in(name, lambda: socket.create_connection(address, timeout=LIMIT))
 
     def _ip(self, *arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=60)
+        subprocess.run(
+            ["ip", *arguments], check=True, capture_output=True, text=True, timeout=LIMIT
+        )
 
     def _in(self, name: str, make: Callable[[], _T]) -> _T:
         made: list[_T] = []

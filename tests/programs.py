@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,6 +57,21 @@ def refused(call, *arguments):
     else:
         say("refused", "nothing")
 """
+
+_T = TypeVar("_T")
+
+
+def until(look: Callable[[], _T | None], awaited: Callable[[], str] = lambda: "") -> _T:
+    """
+    Look at something repeatedly that cannot be waited for otherwise, until it is true.
+
+    @param awaited: says what it is, for the text of a failure.
+    """
+    deadline = time.monotonic() + LIMIT
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited in vain: {awaited()}"
+        time.sleep(0.01)
+    return found
 
 
 class Program(Daemon):

@@ -19,6 +19,7 @@ import sys
 import termios
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,8 @@ from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connec
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests import needs
+from tests.daemon import LIMIT
 from tests.reader import Bits, bits
 from txmetrics_tcp import Key, MetricKind, MetricsFactory
 
@@ -38,9 +41,6 @@ reactor: Any = _reactor
 
 VARIABLE = "TXMETRICS_RUST_PEERS"
 """The environment variable that names the folder with the programs."""
-
-PATIENCE = 30.0
-"""How long, in seconds, a test waits for one thing.  It takes a second where it takes long."""
 
 COLUMNS, ROWS = 120, 40
 
@@ -58,9 +58,7 @@ def program(name: str) -> str:
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
-        raise SkipTest(
-            f"needs the Rust programs: bash tests/rust/build.sh DIR, then {VARIABLE}=DIR"
-        )
+        raise SkipTest("needs the Rust programs (tests/rust/build.sh)")
     path = Path(folder, name).resolve()
     if not os.access(path, os.X_OK):
         raise FileNotFoundError(f"{VARIABLE} is {folder!r}, and there is no program {name!r}")
@@ -73,11 +71,9 @@ def screen_module() -> Any:
 
     @raise SkipTest: it is not installed.
     """
-    try:
-        import pyte
-    except ImportError:
-        raise SkipTest("needs the package pyte, of the extra 'test'") from None
-    return pyte
+    if reason := needs("pyte"):
+        raise SkipTest(reason)
+    return import_module("pyte")
 
 
 class Peer(ProcessProtocol):
@@ -154,9 +150,9 @@ class Peer(ProcessProtocol):
                 return
             holds: Deferred[None] = Deferred()
             self._waiting.append((condition, holds))
-            await holds.addTimeout(PATIENCE, reactor)
+            await holds.addTimeout(LIMIT, reactor)
         except (AssertionError, TimeoutError) as error:
-            reason = str(error) if isinstance(error, AssertionError) else f"nothing for {PATIENCE}s"
+            reason = str(error) if isinstance(error, AssertionError) else f"nothing for {LIMIT}s"
             raise AssertionError(
                 f"{self.name}: {reason}, while a test waited for {what}; it printed\n"
                 f"{self.shown()}\nand as errors\n{self.errors}"
@@ -348,7 +344,7 @@ _OBSERVED = re.compile(r"│(?:>> | *)(\S.*?) +((?:total|current|min): .*?) *│
 class PeersTestCase(TestCase):
     """Tests with child processes, and servers of ours; all of them are gone after a test."""
 
-    timeout = 120
+    timeout = 2 * LIMIT
 
     def setUp(self) -> None:
         program("receive")

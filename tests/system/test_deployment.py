@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, needs
 from tests.daemon import LIMIT, Daemon, Viewer
 from txmetrics_tcp import Status
 
@@ -35,8 +34,6 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="m
 from twisted.scripts.twistd import run
 run()
 """
-
-ANALYZE = shutil.which("systemd-analyze")
 
 
 class Unit(RawConfigParser):
@@ -73,7 +70,7 @@ class SystemdTests(SynchronousTestCase):
         return Daemon(self, *self.arguments, "--no-host", runner=runner, inherit=[descriptor])
 
     def test_activated(self) -> None:
-        """Who connects while it is restarted waits, and is served."""
+        """A client that connects while the daemon is restarted waits, and is served."""
         early = iter(Viewer(self, self.port))
         for _ in range(2):
             daemon = self.start()
@@ -88,14 +85,13 @@ class SystemdTests(SynchronousTestCase):
             early = iter(Viewer(self, self.port))
 
     def test_loopback(self) -> None:
-        """The address is one that nobody else reaches."""
+        """The address is one that only this machine reaches."""
         listen = Unit("metrics-tcp.socket")["Socket"]["ListenStream"]
         self.assertEqual(listen, "127.0.0.1:5000")
 
-    @skipIf(ANALYZE is None, "there is no systemd-analyze")
+    @skipIf(needs("systemd-analyze"), needs("systemd-analyze"))
     def test_units(self) -> None:
         """systemd finds no mistake in them, and little that could be closed still."""
-        assert ANALYZE is not None
         directory = Path(self.mktemp())
         directory.mkdir()
         for unit in DEPLOYMENT.glob("metrics-tcp.*"):
@@ -104,11 +100,14 @@ class SystemdTests(SynchronousTestCase):
         units = sorted(map(str, directory.iterdir()))
         self.assertEqual(len(units), 2)
         verified = subprocess.run(
-            [ANALYZE, "verify", "--man=no", *units], capture_output=True, text=True, timeout=LIMIT
+            ["systemd-analyze", "verify", "--man=no", *units],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
         self.assertEqual((verified.returncode, verified.stderr), (0, ""))
         judged = subprocess.run(
-            [ANALYZE, "security", "--offline=yes", "--no-pager", units[0]],
+            ["systemd-analyze", "security", "--offline=yes", "--no-pager", units[0]],
             capture_output=True,
             text=True,
             timeout=LIMIT,

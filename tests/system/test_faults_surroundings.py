@@ -5,6 +5,7 @@ standard input, output and error are on a full disk or not there at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -12,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import skipIf
 
@@ -20,15 +20,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
-from tests.programs import Stream
+from tests.programs import Stream, until
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 
 FULL = "/dev/full"
 NO_SPACE = os.strerror(errno.ENOSPC)
 SOCKET = "s"
-OPTIONS = ("metrics-tcp", f"--listen=unix:{SOCKET}", "--interval=0.05", "--no-host")
+OPTIONS = ("metrics-tcp", f"--listen=unix:{SOCKET}", "--interval=0.01", "--no-host")
 
-no_full_disk = "" if os.path.exists(FULL) else f"there is no {FULL} here"
+no_full_disk = "" if os.path.exists(FULL) else f"needs {FULL}"
 
 
 def redirected(redirections: str, *runner: str) -> list[str]:
@@ -44,18 +44,15 @@ class SurroundingsTestCase(SynchronousTestCase):
         )
 
     def assert_streams(self, daemon: Daemon) -> None:
-        path = str(daemon.directory / SOCKET)
-        deadline = time.monotonic() + LIMIT
         # There may be no output that would say when it listens.
-        while True:
-            try:
-                stream = Stream(self, path)
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.05)
-        stream.read_until(lambda reader: len(reader.metrics) > 300)
+        stream = until(lambda: self.connect(daemon))
+        stream.read_until(lambda reader: len(reader.metrics) > 100)
         stream.close()
+
+    def connect(self, daemon: Daemon) -> Stream | None:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return Stream(self, str(daemon.directory / SOCKET))
+        return None
 
 
 @skipIf(no_full_disk, no_full_disk)

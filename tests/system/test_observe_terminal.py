@@ -1,5 +1,5 @@
 """
-The viewer as people have it: the command in a real terminal, with real servers.
+The viewer as its users have it: the command in a real terminal, with real servers.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, needs
 from tests.daemon import LIMIT, Daemon
-from tests.programs import Program
+from tests.programs import Program, until
 from tests.rust_peers import program
 
 
@@ -26,13 +27,10 @@ class Terminal:
     """A terminal of tmux's, with a shell command in it."""
 
     def __init__(self, case: SynchronousTestCase, command: str, width: int = 80, height: int = 24):
-        tmux = shutil.which("tmux")
-        if tmux is None:
-            raise SkipTest("needs tmux")
         # A server of our own, which no configuration of the user has a say in.
         directory = Path(case.mktemp())
         directory.mkdir(parents=True)
-        self._tmux = [tmux, "-u", "-f", os.devnull, "-L", f"txmetrics-{os.getpid()}-{id(self)}"]
+        self._tmux = ["tmux", "-u", "-f", os.devnull, "-L", f"txmetrics-{os.getpid()}-{id(self)}"]
         case.addCleanup(self._run, "kill-server")
         self._run(
             "new-session", "-d", "-x", str(width), "-y", str(height), "-c", str(directory), command
@@ -52,14 +50,18 @@ class Terminal:
 
     def wait_for(self, pattern: str) -> str:
         """Wait until the screen has something like that, and return all of it."""
-        deadline = time.monotonic() + LIMIT
-        while not re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < deadline, f"waited for {pattern!r} in vain:\n{screen}"
-            time.sleep(0.05)
+        screen = ""
+
+        def look() -> bool:
+            nonlocal screen
+            screen = self.screen()
+            return re.search(pattern, screen) is not None
+
+        until(look, lambda: f"{pattern!r}\n{screen}")
         return screen
 
     def _run(self, *arguments: str) -> str:
-        # Whoever imports readline has a size in the environment that is not that of this terminal.
+        # The module readline puts a size into the environment that is not that of this terminal.
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         done = subprocess.run(
             [*self._tmux, *arguments],
@@ -82,10 +84,10 @@ def observe(*arguments: str) -> str:
 
 
 class TerminalTests(SynchronousTestCase):
+    skip = needs("tmux")
+
     def test_daemon(self) -> None:
         """The daemon's own metrics are seen, filtered, looked at and left, in 80 by 24."""
-        if shutil.which("tmux") is None:
-            raise SkipTest("needs tmux")
         daemon = Daemon(self, "-n", "--pidfile=", "metrics-tcp", "--listen", "0")
         terminal = Terminal(self, observe(str(daemon.port)))
         screen = terminal.wait_for(r"● 127\.0\.0\.1:\d+  connected .*no losses")
@@ -120,37 +122,43 @@ class TerminalTests(SynchronousTestCase):
 
     def test_signals(self) -> None:
         """However it is ended, the terminal is as it was."""
-        if shutil.which("tmux") is None:
-            raise SkipTest("needs tmux")
-        for end, code in [("C-c", 0), ("TERM", 143), ("INT", 130), ("HUP", 129)]:
-            terminal = Terminal(self, observe("1", "unix:/nowhere/metrics"))
-            terminal.wait_for(r"127\.0\.0\.1:1  disconnected, .*")
-            terminal.wait_for(r"unix:/nowhere/metrics  disconnected, ")
+        refusing = socket.socket()
+        self.addCleanup(refusing.close)
+        refusing.bind(("127.0.0.1", 0))
+        port = refusing.getsockname()[1]
+        ends = {"C-c": 0, "TERM": 143, "INT": 130, "HUP": 129}
+        terminals = {end: Terminal(self, observe(str(port), "unix:/nowhere/m")) for end in ends}
+        for end, terminal in terminals.items():
+            terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, ")
+            terminal.wait_for(r"unix:/nowhere/m  disconnected, ")
             if end == "C-c":
                 terminal.press(end)
             else:
                 children = Path(f"/proc/{terminal.state('pane_pid')}/task").glob("*/children")
                 (child,) = " ".join(path.read_text() for path in children).split()
-                subprocess.run(["kill", f"-{end}", child], check=True)
-            terminal.wait_for(f"ended {code}")
+                os.kill(int(child), getattr(signal, f"SIG{end}"))
+        for end, terminal in terminals.items():
+            terminal.wait_for(f"ended {ends[end]}")
             self.check_restored(terminal)
 
     def test_reconnects(self) -> None:
         """
-        Two servers, one of them ours in another run after a while, one of another kind: what
-        happens to the connections is seen, and that it is another run.
+        Two servers, one of them of this library, in another run after a while, and one of another
+        kind: what happens to the connections is seen, and that it is another run.
         """
-        if shutil.which("tmux") is None:
-            raise SkipTest("needs tmux")
-        script = """
-            metrics = start({address!r})
-            counter("answers_total", route="/").increment({value})
-            while True:
-                time.sleep(0.01)
-                events.increment()
+        # Not in the directory of the test, whose name may be too long for a socket.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        address = f"unix:{directory}/s"
+        label = re.escape(address)
+        script = f"""
+            TcpBuilder().listen_address({address!r}).install_in_thread()
+            counter("answers_total", route="/").increment({{}})
+            say("up", 1)
+            signal.pause()
         """
-        first = Program(self, script.format(address=0, value=1234567))
-        port = first.port
+        first = Program(self, script.format(1234567))
+        first.said("up")
         other = Program(
             self,
             """
@@ -163,24 +171,21 @@ class TerminalTests(SynchronousTestCase):
                 client.close()
             """,
         )
-        arguments = observe(str(port), f"127.0.0.1:{other.port}")
-        terminal = Terminal(self, arguments, 120, 30)
-        terminal.wait_for(r"answers_total +127\.0\.0\.1:\d+ +route=/ +\w+ +1,234,567")
+        terminal = Terminal(self, observe(address, f"127.0.0.1:{other.port}"), 120, 30)
+        terminal.wait_for(rf"answers_total +{label} +route=/ +\w+ +1,234,567")
         terminal.wait_for(
             rf"127\.0\.0\.1:{other.port}  not a metrics stream, .*: it looks like an HTTP server"
         )
         first.process.kill()
-        terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, again in \d+ s")
+        terminal.wait_for(rf"{label}  disconnected, again in \d+ s")
         # What was known stays to be seen.
         self.assertIn("1,234,567", terminal.screen())
-        Program(self, script.format(address=port, value=42))
-        terminal.wait_for(rf"127\.0\.0\.1:{port}  connected .*↻ restarted")
-        terminal.wait_for(r"answers_total +127\.0\.0\.1:\d+ +route=/ +\w+ +42 ")
+        Program(self, script.format(42))
+        terminal.wait_for(rf"{label}  connected .*↻ restarted")
+        terminal.wait_for(rf"answers_total +{label} +route=/ +\w+ +42 ")
 
     def test_rustServer(self) -> None:
         """The genuine Rust server, watched by our viewer: units, totals, percentiles, text."""
-        if shutil.which("tmux") is None:
-            raise SkipTest("needs tmux")
         command = program("serve")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -12,16 +12,17 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
+from tests.daemon import LIMIT
 
 
 class PictureTests(SynchronousTestCase):
     def test_picture(self) -> None:
-        """The picture in the README can be made anew."""
+        """The picture in the README can be made again."""
         path = Path(self.mktemp()).resolve()
         script = ROOT / "docs" / "make_picture.py"
         command = [sys.executable, str(script), str(path)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=LIMIT)
         for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
             for part in [
                 "LIVE",

@@ -25,9 +25,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from tests.daemon import LIMIT
 from tests.reader import Reader, counter_key, truth
 from tests.rust_peers import (
-    PATIENCE,
     Line,
     Observer,
     PeersTestCase,
@@ -48,6 +48,7 @@ from txmetrics_tcp import (
     Recorder,
     Unit,
 )
+from txmetrics_tcp._exporter import protocol as protocol_module
 
 COUNTS = [0, 1, 127, 128, 2**53, 2**53 + 1, 2**63, 2**64 - 1]
 NUMBERS = [
@@ -223,8 +224,9 @@ class ReceiveTests(PeersTestCase):
         )
         self.assertEqual(receiver.bits(), truth(factory))
 
-    async def test_knocks(self) -> None:
-        """Who ends only its sending side is sent empty events now and then, and goes on."""
+    async def test_halfClosed(self) -> None:
+        """A client that ends only its sending side is sent empty events, and goes on."""
+        self.patch(protocol_module, "KNOCK_INTERVAL", 0.01)
         factory = self.factory()
         factory.recorder.counter("c").increment()
         receiver = self.receive(await self.half_closed(await self.listen(factory)))
@@ -350,9 +352,7 @@ class ObserverTests(PeersTestCase):
         """Its user ends it, and we notice."""
         observer.press("q")
         self.assertEqual(await observer.exited(), 0)
-        deadline = time.monotonic() + PATIENCE
         while factory.stats().clients:
-            self.assertLess(time.monotonic(), deadline, "the client has not gone")
             await turn()
 
 
@@ -444,13 +444,11 @@ class LossTests(PeersTestCase):
 
     async def record_until(self, factory: MetricsFactory, enough: Callable[[], bool]) -> None:
         """Record, at a pace that the reactor can take."""
-        deadline = time.monotonic() + PATIENCE
         while True:
             record(factory.recorder, 500)
             await turn()
             if enough():
                 break
-            self.assertLess(time.monotonic(), deadline, f"not in time: {factory.stats()}")
 
     async def assert_repaired(self, factory: MetricsFactory, receiver: Receiver) -> None:
         """The client has missed something, and has or gets the true totals; no frame is broken."""
@@ -540,7 +538,7 @@ class ServeTests(PeersTestCase):
         port, server = await self.serve()
         reading = Reading(ENOUGH)
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), reading)
-        await reading.done.addTimeout(PATIENCE, reactor)
+        await reading.done.addTimeout(LIMIT, reactor)
         server.close_input()
         self.assertEqual(await server.exited(), 0)
         reader = reading.reader

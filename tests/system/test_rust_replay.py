@@ -12,9 +12,9 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+from tests.daemon import LIMIT
 from tests.reader import Reader
 from tests.rust_peers import (
-    PATIENCE,
     Line,
     PeersTestCase,
     Printer,
@@ -80,7 +80,7 @@ class RustReplayTests(PeersTestCase):
         self.assertEqual(len(reader.metrics), EVENTS)
         port, finished = await self.replay(chunks)
         receiver = self.receive(port)
-        await finished.addTimeout(PATIENCE, reactor)
+        await finished.addTimeout(LIMIT, reactor)
         await receiver.exited()
         expected = [
             metric_line(

@@ -175,7 +175,7 @@ class DeadTests(LoopbackTestCase):
             connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
         )
 
-    @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "the times of keepalive are the kernel's own here")
+    @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "needs TCP_KEEPIDLE")
     async def test_keepalive(self) -> None:
         """The kernel finds within two minutes that a client has gone silently."""
         factory = await self.exporter()
@@ -246,7 +246,7 @@ class DeadTests(LoopbackTestCase):
     async def connect_stuck(self, dead_after: float) -> SocketClient:
         """Connect a client that has taken nothing, and for which the kernel takes no more."""
         if not IReactorUNIX.providedBy(reactor):
-            self.skipTest("this reactor has no UNIX sockets")
+            self.skipTest("needs a reactor with UNIX sockets")
         path = os.path.relpath(self.mktemp())
         factory = await self.exporter(100, f"unix:{path}", dead_after=dead_after)
         connected = self.socket(socket.AF_UNIX)
@@ -263,7 +263,7 @@ class DeadTests(LoopbackTestCase):
 
 
 class LeakTests(LoopbackTestCase):
-    @skipIf(not DESCRIPTORS.exists(), "there is no /proc here")
+    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
     async def test_come_and_go(self) -> None:
         """A thousand clients later, descriptors and memory are what they were."""
         factory = await self.exporter()

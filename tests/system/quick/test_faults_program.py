@@ -161,7 +161,7 @@ class Tally:
 
 
 class ReentrancyTests(ProgramTestCase):
-    @skipIf(not hasattr(signal, "setitimer"), "there are no interval timers here")
+    @skipIf(not hasattr(signal, "setitimer"), "needs interval timers")
     async def test_from_everywhere(self) -> None:
         """
         Finalizers, callbacks of the collector, a signal handler, and a log observer record, while

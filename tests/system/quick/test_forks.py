@@ -184,7 +184,7 @@ class SilenceTests(LoopbackTestCase):
 
         self.assertEqual(in_child(record), "{}")
 
-    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
     async def test_letsGo(self) -> None:
         """Port and connections are another file in a child, which its children do not inherit."""
         factory = await self.exporter()

@@ -347,7 +347,7 @@ class DepartureTests(LoopbackTestCase):
         factory.recorder.counter("c").increment()
         await self.in_thread(little.read, until=lambda: little.reader.values("c"))
 
-    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
     async def test_descriptors(self) -> None:
         """However clients leave, nothing is left of them."""
         factory = await self.exporter()
@@ -395,11 +395,11 @@ class TransportTests(LoopbackTestCase):
 
     async def test_tcp6(self) -> None:
         if not socket.has_ipv6:
-            self.skipTest("there is no IPv6 here")
+            self.skipTest("needs IPv6")
         try:
             await self.exporter(None, "[::1]:0")
         except Exception as error:
-            self.skipTest(f"there is no IPv6 here: {error}")
+            self.skipTest(f"needs IPv6: {error}")
         connected = self.socket(socket.AF_INET6)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         connected.connect(("::1", self.address.port))  # type: ignore[attr-defined]
@@ -409,7 +409,7 @@ class TransportTests(LoopbackTestCase):
 
     async def test_unix(self) -> None:
         if not IReactorUNIX.providedBy(reactor):
-            self.skipTest("this reactor has no UNIX sockets")
+            self.skipTest("needs a reactor with UNIX sockets")
         # Such a path is bounded to about a hundred bytes; trial's own are longer at times.
         path = os.path.relpath(self.mktemp())
         await self.exporter(None, f"unix:{path}")
