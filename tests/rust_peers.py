@@ -1,8 +1,8 @@
 """
 The genuine Rust programs, as children of a test.
 
-What they print is waited for, never slept for: a condition is looked at whenever something came,
-and a wait ends at once when the program does.  tests/rust/README.md says what the programs do.
+Nothing sleeps: a condition is looked at whenever output has come, and a wait ends at once when the
+program does.  tests/rust/README.md says what the programs do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any, TypeVar, cast
 
 from twisted.internet import reactor as _reactor
@@ -30,7 +31,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests import needs
 from tests.daemon import LIMIT
@@ -43,6 +44,9 @@ VARIABLE = "TXMETRICS_RUST_PEERS"
 """The environment variable that names the folder with the programs."""
 
 COLUMNS, ROWS = 120, 40
+
+ATTEMPTS = 5
+"""How often a free port is looked for; another program may take it before it is used."""
 
 Line = dict[str, Any]
 """What `receive` and ``metrics-tcp tail --json`` print for one event."""
@@ -63,6 +67,19 @@ def program(name: str) -> str:
     if not os.access(path, os.X_OK):
         raise FileNotFoundError(f"{VARIABLE} is {folder!r}, and there is no program {name!r}")
     return str(path)
+
+
+def start_server(case: SynchronousTestCase) -> tuple[int, Popen[bytes]]:
+    """Start the Rust server for a test that does not use the reactor; its port, and its process."""
+    for _ in range(ATTEMPTS):
+        port = _free_port()
+        server = Popen([program("serve"), f"127.0.0.1:{port}"], stdin=PIPE, stdout=PIPE)
+        case.addCleanup(server.__exit__, None, None, None)
+        case.addCleanup(server.kill)
+        assert server.stdout is not None
+        if server.stdout.readline():
+            return port, server
+    raise AssertionError("found no free port")
 
 
 def screen_module() -> Any:
@@ -378,7 +395,7 @@ class PeersTestCase(TestCase):
 
     async def serve(self) -> tuple[int, Server]:
         """A Rust server; with it, its port."""
-        for _ in range(5):
+        for _ in range(ATTEMPTS):
             port = _free_port()
             server = self.spawn(Server("serve"), program("serve"), f"127.0.0.1:{port}")
             if await server.listens():

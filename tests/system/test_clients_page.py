@@ -29,7 +29,7 @@ SCRIPTS = (
 )
 """What is in each of them, in their order, and what it prints."""
 
-# What a script calls later, it calls when it has received a certain series, however long that takes.
+# What a script calls later, it calls when it has received a certain series, however long that is.
 EVENTFUL = """
 import sys
 from twisted.internet.base import ReactorBase

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import ROOT, needs
 from tests.daemon import LIMIT, Daemon
 from tests.programs import Program, until
-from tests.rust_peers import program
+from tests.rust_peers import start_server
 
 
 class Terminal:
@@ -185,26 +185,19 @@ class TerminalTests(SynchronousTestCase):
         terminal.wait_for(rf"answers_total +{label} +route=/ +\w+ +42 ")
 
     def test_rustServer(self) -> None:
-        """The genuine Rust server, watched by our viewer: units, totals, percentiles, text."""
-        command = program("serve")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        server = subprocess.Popen(
-            [command, f"127.0.0.1:{port}"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        with server:
-            self.addCleanup(server.kill)
-            terminal = Terminal(self, observe(str(port)), 170, 30)
-            for pattern in [
-                rf"● 127\.0\.0\.1:{port}  connected .*losses unknown",
-                r"rust_requests +route=/b system=東京 +counter +[\d,]+ .*/s",
-                r"rust_sent +counter +[\d.]+ [KM]iB",
-                r"rust_load +gauge +12\.5%",
-                r"rust_special +value=nan +gauge +nan",
-                r"rust_latency +route=/a +histogram .*[\d.]+m?s +[\d.]+m?s",
-            ]:
-                terminal.wait_for(pattern)
-            terminal.press("/", "rust_load", "Enter", "Enter")
-            terminal.wait_for("eine Größe: µs, 東京")
-            server.kill()
-            terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, again in")
+        """The genuine Rust server in the viewer: units, totals, percentiles, text."""
+        port, server = start_server(self)
+        terminal = Terminal(self, observe(str(port)), 170, 30)
+        for pattern in [
+            rf"● 127\.0\.0\.1:{port}  connected .*losses unknown",
+            r"rust_requests +route=/b system=東京 +counter +[\d,]+ .*/s",
+            r"rust_sent +counter +[\d.]+ [KM]iB",
+            r"rust_load +gauge +12\.5%",
+            r"rust_special +value=nan +gauge +nan",
+            r"rust_latency +route=/a +histogram .*[\d.]+m?s +[\d.]+m?s",
+        ]:
+            terminal.wait_for(pattern)
+        terminal.press("/", "rust_load", "Enter", "Enter")
+        terminal.wait_for("eine Größe: µs, 東京")
+        server.kill()
+        terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, again in")
