@@ -95,7 +95,7 @@ class LateEndpoint:
     """
     An endpoint that listens when a test says so.
 
-    @ivar cancelled: whether whoever waited for it gave up.
+    @ivar cancelled: whether the caller gave it up.
     """
 
     def __init__(self, reactor: ListeningReactor, port: int = 1) -> None:

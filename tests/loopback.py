@@ -353,6 +353,12 @@ class LoopbackTestCase(TestCase):
             consumeErrors=True,
         )
 
+    def while_blocked(self, function: Callable[..., object], *args: Any) -> None:
+        """Call something in a thread, and keep the reactor from running meanwhile."""
+        thread = threading.Thread(target=function, args=args)
+        thread.start()
+        thread.join()
+
     def check_account(self, protocol: MetricsProtocol) -> None:
         """Every event since a client connected is somewhere."""
         stats = protocol.stats()

@@ -34,7 +34,7 @@ def say(name, value):
     # One write, so that processes and threads do not write in between.
     os.write(1, f"{name}={value}\\n".encode())
 
-def start(address=0, patience=30):
+def start(address=0, patience=600):
     builder = TcpBuilder().listen_address(address).flush_timeout(patience)
     metrics = builder.install_in_thread()
     say("port", metrics.addresses[0].port)

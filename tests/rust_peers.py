@@ -176,7 +176,7 @@ class Peer(ProcessProtocol):
             ) from None
 
     def _look(self) -> None:
-        # Whoever was waiting goes on from here, and may wait for the next thing at once.
+        # Coroutines go on from here, and may wait for the next thing at once.
         waiting, self._waiting = self._waiting, []
         for condition, holds in waiting:
             if holds.called:
@@ -225,7 +225,7 @@ class Server(Printer):
         try:
             await self.until(lambda: "listening" in self.text, "its listening")
         except AssertionError:
-            # Between our finding a free port and its listening there, somebody else may.
+            # Another program has taken the port meanwhile.
             if "cannot listen" not in self.errors:
                 raise
             return False

@@ -55,7 +55,9 @@ class GunicornTests(ExampleTestCase):
         self.gunicorn = Daemon(
             self,
             *("-c", str(EXAMPLES / "gunicorn_conf.py"), "--chdir", str(EXAMPLES)),
-            *("--error-logfile", "/dev/stdout", *arguments, "gunicorn_app:app"),
+            # It does not kill a worker that is not heard of for long.
+            *("--timeout=0", "--graceful-timeout=600", "--error-logfile=/dev/stdout"),
+            *(*arguments, "gunicorn_app:app"),
             runner=[
                 "env",
                 "BIND=127.0.0.1:0",

@@ -133,12 +133,12 @@ class ReceiveTests(PeersTestCase):
         expect("record_histogram", "duration", 0.0015, {})
 
         await receiver.until_lines(len(expected))
-        factory.stop()
+        factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assert_lines(receiver.only("metric"), expected)
 
     async def test_everyDescription(self) -> None:
-        """Every unit for every kind of metric; and those that come while a client is connected."""
+        """Every unit for every kind of metric; also what is described while a client is connected."""
         factory = self.factory()
         recorder = factory.recorder
         describe = {
@@ -170,19 +170,19 @@ class ReceiveTests(PeersTestCase):
         recorder.describe_gauge("late", "percent", "described late")
         recorder.gauge("late").set(1)
         await receiver.until_lines(2)
-        recorder.describe_gauge("late", "seconds", "described anew")
+        recorder.describe_gauge("late", "seconds", "described again")
         await receiver.until_lines(len(expected) + 2, "metadata")
         self.assert_lines(
             receiver.lines[len(expected) + 1 :],
             [
                 metadata_line("gauge", "late", "percent", "described late"),
                 metric_line("set_gauge", "late", {}, 1.0, self.now_ns),
-                metadata_line("gauge", "late", "seconds", "described anew"),
+                metadata_line("gauge", "late", "seconds", "described again"),
             ],
         )
 
     async def test_totalsAtConnect(self) -> None:
-        """Who connects gets descriptions, then totals as operations that set them, then events."""
+        """A client receives descriptions, then totals as operations that set them, then events."""
         factory = self.factory()
         recorder = factory.recorder
         recorder.describe_counter("c", "count", "counted")
@@ -236,7 +236,7 @@ class ReceiveTests(PeersTestCase):
         factory.recorder.counter("c").increment()
         await receiver.until_lines(2)
         self.assertEqual(receiver.bits(), truth(factory))
-        factory.stop()
+        factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual({line["what"] for line in receiver.others}, {"empty"})
 
@@ -253,7 +253,7 @@ class ReceiveTests(PeersTestCase):
             lambda: any(line["name"] == "txmetrics_clients" for line in receiver.only("metric")),
             "our own metrics",
         )
-        factory.stop()
+        factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         after_ns = time.time_ns()
         for line in receiver.only("metric"):
@@ -459,7 +459,7 @@ class LossTests(PeersTestCase):
         self.assertGreaterEqual(client.repairs, 1)
         received = sum(line["operation"] == "increment_counter" for line in receiver.only("metric"))
         self.assertLess(received, receiver.bits()[counter_key("events_total")])
-        factory.stop()
+        factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual(receiver.bits(), totals)
 

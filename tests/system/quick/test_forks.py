@@ -160,7 +160,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 
 class SilenceTests(LoopbackTestCase):
     async def test_neither(self) -> None:
-        """Who neither listens nor has clients is not silenced; who does one of both is."""
+        """A factory is silenced if it listens or has clients, and not otherwise."""
         reactor = FakeReactor()
         idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
         self.assertFalse(idle.silenced)

@@ -97,7 +97,7 @@ class LossTests(LoopbackTestCase):
         At a pace that no client can take, every event is in each client's account, which is what
         the client saw; and the totals are exact for all of them in the end.
         """
-        events, padding = 20_000, "x" * 200
+        events, burst, padding = 5_000, 1_000, "x" * 200
         factory = await self.exporter(buffer_size=100)
         recorder = factory.recorder
         quick, leaving = await self.connect(), await self.connect()
@@ -135,6 +135,8 @@ class LossTests(LoopbackTestCase):
         recording = self.all_in_threads(record, THREADS)
         await left
         late = await self.connect()
+        await self.in_thread(late.read, until=lambda: late.reader.events)
+        self.while_blocked(record_numbers, recorder, THREADS, burst)
         late_is_there.set()
         readings.append(self.in_thread(late.read))
         await recording
@@ -148,7 +150,7 @@ class LossTests(LoopbackTestCase):
             self.check_account(protocol)
         self.assertEqual(
             [account.recorded for account in (accounts[0], accounts[2])],
-            [THREADS * (2 * events + 500)] * 2,
+            [THREADS * (2 * events + 500) + burst] * 2,
         )
         for client, account in zip(
             (quick, slow, late), (*accounts[:1], *accounts[2:]), strict=True
@@ -173,7 +175,7 @@ class LossTests(LoopbackTestCase):
     async def test_stalls(self) -> None:
         """
         A client that stalls under load, then reads on, gets whole frames; that of the reference
-        gets a stream that is corrupt for ever.
+        gets a stream that stays corrupt.
         """
         padding = "x" * 1000
         factory = await self.exporter(buffer_size=100)
@@ -655,8 +657,8 @@ class OutsideTests(LoopbackTestCase):
 
     async def test_beforeAndAfter(self) -> None:
         """
-        Before the reactor runs and after it has stopped, recording is no error, and what waits
-        has its bound.
+        Before the reactor runs and after it has stopped, recording is no error, and what is
+        pending has its bound.
         """
         states = await self.outside("stop")
         self.assertEqual([state[3] for state in states], [0, 0, 0, 0])
