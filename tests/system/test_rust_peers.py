@@ -138,7 +138,7 @@ class ReceiveTests(PeersTestCase):
         self.assert_lines(receiver.only("metric"), expected)
 
     async def test_everyDescription(self) -> None:
-        """Every unit for every kind of metric; also what is described while a client is connected."""
+        """Every unit for every kind of metric, also described while a client is connected."""
         factory = self.factory()
         recorder = factory.recorder
         describe = {
