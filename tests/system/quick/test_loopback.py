@@ -4,8 +4,6 @@ The exporter on real sockets, with real threads, on whatever reactor trial was t
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import socket
@@ -20,7 +18,7 @@ from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import Logger, LogPublisher
 
-from tests import needs
+from tests.authority import Authority, no_tls
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT
 from tests.loopback import (
     SMALL,
@@ -38,8 +36,6 @@ from txmetrics_tcp._exporter import protocol as protocol_module
 from txmetrics_tcp._net import connection, log_throttle
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.writers import CHUNK
-
-no_tls = needs("OpenSSL")
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -423,70 +419,31 @@ class TransportTests(LoopbackTestCase):
 
     @skipIf(no_tls, no_tls)
     async def test_tls(self) -> None:
-        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
-        certificate, key = self.self_signed()
-        await self.exporter(
-            None,
-            f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}",
-        )
-        context = ssl.create_default_context(cafile=certificate)
-        connected = self.socket(socket.AF_INET)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-        connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
-        wrapped = await self.in_thread(context.wrap_socket, connected, server_hostname="127.0.0.1")
-        self.addCleanup(wrapped.close)
-        await self.factory.clients(1)
-        await self.stream(SocketClient(wrapped))
+        await self.stream(await self.connect_tls(SMALL))
 
     @skipIf(no_tls, no_tls)
     async def test_tlsClosed(self) -> None:
         """Over TLS the end of what a client sends is its end."""
-        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
-        certificate, key = self.self_signed()
-        await self.exporter(
-            1024, f"ssl:0:interface=127.0.0.1:certKey={certificate}:privateKey={key}"
-        )
-        connected = self.socket(socket.AF_INET)
-        connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
-        context = ssl.create_default_context(cafile=certificate)
-        wrapped = await self.in_thread(context.wrap_socket, connected, server_hostname="127.0.0.1")
-        await self.factory.clients(1)
-        wrapped.close()
+        client = await self.connect_tls()
+        client.socket.close()
         await self.factory.clients(0)
 
-    def self_signed(self) -> tuple[str, str]:
-        """Make a certificate; its file and that of its key."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        day = datetime.timedelta(days=1)
-        host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - day)
-            .not_valid_after(now + day)
-            .add_extension(x509.SubjectAlternativeName([host]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
+    async def connect_tls(self, receive_buffer: int | None = None) -> SocketClient:
+        """Listen, and connect a client."""
+        self.patch(connection, "HANDSHAKE_LIMIT", 1000)
+        files = Authority(self).issue_self_signed()
+        await self.exporter(
+            None, f"ssl:0:interface=127.0.0.1:certKey={files.cert}:privateKey={files.key}"
         )
-        files = self.mktemp(), self.mktemp()
-        Path(files[0]).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        Path(files[1]).write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return files
+        context = ssl.create_default_context(cafile=files.cert)
+        connected = self.socket(socket.AF_INET)
+        if receive_buffer is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
+        wrapped = await self.in_thread(context.wrap_socket, connected, server_hostname="127.0.0.1")
+        self.addCleanup(wrapped.close)
+        await self.factory.clients(1)
+        return SocketClient(wrapped)
 
 
 class StopTests(LoopbackTestCase):
