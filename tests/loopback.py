@@ -353,11 +353,14 @@ class LoopbackTestCase(TestCase):
             consumeErrors=True,
         )
 
-    def while_blocked(self, function: Callable[..., object], *args: Any) -> None:
-        """Call something in a thread, and keep the reactor from running meanwhile."""
-        thread = threading.Thread(target=function, args=args)
-        thread.start()
-        thread.join()
+    def while_blocked(self, function: Callable[[int], object], number: int = 1) -> None:
+        """The same, while the reactor does nothing else."""
+        threads = [threading.Thread(target=function, args=(n,)) for n in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT)
+            self.assertFalse(thread.is_alive(), "it waits for the reactor")
 
     def check_account(self, protocol: MetricsProtocol) -> None:
         """Every event since a client connected is somewhere."""

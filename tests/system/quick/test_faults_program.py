@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from types import FrameType
 from typing import Any
 from unittest import skipIf
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
@@ -69,42 +67,17 @@ class BlockedReactorTests(ProgramTestCase):
             return client.reader.values("txmetrics_record_to_write_seconds")
 
         late = self.in_thread(client.read, until=lambda: max(latencies(), default=0) >= BLOCKED)
-        blocked, first, recorded = threading.Event(), threading.Event(), threading.Event()
-        over: Deferred[bool] = Deferred()
 
         def record(thread: int) -> None:
             counter = factory.recorder.counter("c", thread=thread)
             gauge = factory.recorder.gauge("g", thread=thread)
-            blocked.wait(LIMIT)
             for _ in range(EACH):
                 counter.increment()
-                first.set()
                 gauge.increment(0.5)
 
-        def record_all() -> None:
-            threads = [threading.Thread(target=record, args=(n,)) for n in range(THREADS)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            recorded.set()
-
-        def block() -> None:
-            blocked.set()
-            first.wait(LIMIT)
-            # Were they to wait for the reactor, this would be false.
-            in_time = recorded.wait(LIMIT)
-            # Nothing is waited for: this is how long the reactor is blocked at least.
-            time.sleep(BLOCKED)
-            over.callback(in_time)
-
-        recording = self.in_thread(record_all)
-        block_now: Deferred[None] = Deferred()
-        reactor.callLater(0, block_now.callback, None)
-        await block_now
-        block()
-        self.assertTrue(await over)
-        await recording
+        self.while_blocked(record, THREADS)
+        # Nothing is waited for: for so long at least, the reactor is blocked.
+        time.sleep(BLOCKED)
         # Own metrics are published each second.
         await late
         reading = self.in_thread(client.read)
@@ -220,7 +193,7 @@ class ReentrancyTests(ProgramTestCase):
         arm(0.001)
 
         # More than there is room for, which is logged.
-        self.while_blocked(record_numbers, recorder, THREADS, 1000)
+        self.while_blocked(lambda thread: record_numbers(recorder, thread, 1000))
         await self.all_in_threads(record, THREADS)
         while signals.recorded <= 10:
             await deferLater(reactor, 0)
@@ -270,7 +243,7 @@ class ReentrancyTests(ProgramTestCase):
                 counter.increment()
 
         # More than there is room for, which is logged.
-        self.while_blocked(record_numbers, factory.recorder, THREADS, 1000)
+        self.while_blocked(lambda thread: record_numbers(factory.recorder, thread, 1000))
         await self.all_in_threads(record, THREADS)
         await self.service.stop()
         await reading

@@ -132,7 +132,7 @@ class LossTests(LoopbackTestCase):
         await left
         late = await self.connect()
         await self.in_thread(late.read, until=lambda: late.reader.events)
-        self.while_blocked(record_numbers, recorder, THREADS, burst)
+        self.while_blocked(lambda thread: record_numbers(recorder, THREADS, burst))
         late_is_there.set()
         readings.append(self.in_thread(late.read))
         await recording
