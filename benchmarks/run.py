@@ -1,94 +1,74 @@
 """
 Measure txmetrics_tcp, beside the Rust crate that it comes from: ``python benchmarks/run.py``.
 
-It builds its Rust programs, if cargo is there, and measures without them what can be measured, if
-it is not. It needs what ``pip install -e '.[bench]'`` installs.
+It builds its Rust programs if cargo is there; without them, it measures what can be measured. It
+needs what ``pip install -e '.[bench]'`` installs.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import platform
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from suite.bench import Bench  # noqa: E402
-from suite.commands import allow_many_files  # noqa: E402
-from suite.figures import Section  # noqa: E402
-from suite.outputs import output_file  # noqa: E402
-from suite.page import Machine, from_json, to_json, to_page, to_table  # noqa: E402
-from suite.peers import PeerError, Peers, build  # noqa: E402
-from suite.plots import charts  # noqa: E402
+from suite.bench import Bench, clients_text  # noqa: E402
+from suite.commands import allow_many_files, output_file  # noqa: E402
+from suite.figures import HEADROOM, Section, number, to_table  # noqa: E402
+from suite.host import empty_call_ns, facts  # noqa: E402
+from suite.peers import PeerError, build  # noqa: E402
 
 BENCHMARKS = (
-    "throughput",
-    "overload",
-    "lossless",
-    "loss",
-    "cost",
-    "paced",
-    "latency",
-    "fanout",
-    "many",
-    "memory",
-    "decoding",
-    "viewing",
-    "observing",
-    "snapshot",
-    "starting",
+    *("throughput", "cost", "paced", "latency", "lossless"),
+    *("decoding", "observing", "snapshot", "memory", "starting"),
 )
-LATER = "measured in a later run"
-"""What of a machine says which sections were, where others were kept."""
+
+NEED_RUST = ("latency", "lossless")
+"""Those whose reader looks at values, which the one in Python does not."""
 
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PROGRAMS = HERE / "rust" / "target" / "programs"
+
+BEGINNING = f"""\
+# Benchmarks
+
+What this library costs, and how it compares with the Rust crate that it comes from
+(metrics-exporter-tcp): figures of one run of `python benchmarks/run.py --page` on the host below,
+with servers, readers and everything else on it. Only ratios mean something elsewhere. What is
+compared takes turns (A B A B); a cell has the median and, in brackets, the whole range. A ratio (x)
+is the median of those of the pairs. Goals are about ratios.
+
+Most events are of one counter, with a name of 16 characters and two labels. Clients are in one
+process, the reader, which is the same for both sides. What they have not read must agree with what
+was recorded and with what this library's server counted as dropped, or there is no figure. The
+reader alone is measured with a stream that is ready-made; a figure with † is within {HEADROOM}
+times of that, so the reader may be what limits it.
+
+"""
 
 
-def machine(peers: Peers, quick: bool) -> Machine:
-    """What it runs on."""
-    found = {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} x {_processor()}, {platform.system()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-    }
-    for package in ("twisted", "protobuf", "prometheus_client", "opentelemetry-sdk"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    if peers.rust:
-        # Cargo writes down what it took.
-        lock = (HERE / "rust" / "Cargo.lock").read_text()
-        for package in ("metrics-exporter-tcp", "prost"):
-            found[package] = lock.split(f'name = "{package}"\nversion = "')[1].split('"')[0]
-    else:
-        found["metrics-exporter-tcp"] = "not built; the reader is in Python"
-    if quick:
-        found["quick"] = "only shows that it works"
-    return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
+def to_page(about: dict[str, str], sections: list[Section]) -> str:
+    """
+    @param about: the host, by what is said of it.
+    """
+    parts = [BEGINNING, *(f"- {what}: {value}\n" for what, value in about.items())]
+    for section in sections:
+        parts.append(f"\n## {section.title}\n\n{section.how}\n\n{to_table(section.rows)}")
+    return "".join(parts)
 
 
 def measure(bench: Bench, names: list[str]) -> list[Section]:
     sections = []
     for name in names:
+        if name in NEED_RUST and not bench.peers.rust:
+            print(f"{name}: not measured, the reader in Python cannot do it\n", file=sys.stderr)
+            continue
         start = time.monotonic()
         section = importlib.import_module(f"suite.{name}").run(bench)
         sections.append(section)
@@ -97,73 +77,42 @@ def measure(bench: Bench, names: list[str]) -> list[Section]:
     return sections
 
 
-def kept(file: Path, about: Machine) -> list[Section]:
-    """
-    What an earlier run has measured.
-
-    @raise ValueError: it is of another machine, or of other versions.
-    """
-    modules = [importlib.import_module(f"suite.{name}") for name in BENCHMARKS]
-    earlier, sections = from_json(file.read_text(), {one.TITLE: one.HOW for one in modules})
-    for what in {**about, **earlier}:
-        if what not in ("date", LATER) and about.get(what) != earlier.get(what):
-            raise ValueError(f"{what}: {earlier.get(what)} there, {about.get(what)} now")
-    return sections
-
-
-def in_order(sections: Iterable[Section]) -> list[Section]:
-    """As on the page; of those that are there twice, the last."""
-    by_title = {section.title: section for section in sections}
-    titles = [importlib.import_module(f"suite.{name}").TITLE for name in BENCHMARKS]
-    return [by_title[title] for title in titles if title in by_title]
-
-
-def write_page(page: Path, about: Machine, sections: list[Section]) -> None:
-    """The page, and its charts in a directory beside it."""
-    drawn = charts(sections)
-    directory = page.with_suffix("")
-    directory.mkdir(exist_ok=True)
-    for chart in drawn:
-        (directory / f"{chart.name}.svg").write_text(chart.svg)
-    page.write_text(to_page(about, sections, drawn, directory.name))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure txmetrics_tcp.")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--page",
         type=output_file,
+        nargs="?",
+        const=str(PAGE),
         metavar="FILE",
-        help="write the page there, its charts beside it (docs/benchmarks.md if all is there, in"
-        " full)",
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=BENCHMARKS, default=BENCHMARKS)
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        metavar="FILE",
-        help="take what is not measured now from there: the JSON of an earlier run like this one",
+        help="write a page there (docs/benchmarks.md)",
     )
     options = parser.parse_args()
     allow_many_files()
     try:
-        peers = build(PROGRAMS)
-        about = machine(peers, options.quick)
-        earlier = kept(options.keep, about) if options.keep else []
-        if earlier:
-            about[LATER] = ", ".join(options.only)
-        sections = in_order([*earlier, *measure(Bench(peers, options.quick), list(options.only))])
+        peers = build()
+        bench = Bench(peers, options.quick, empty_call_ns())
+        lock = HERE / "rust" / "Cargo.lock" if peers.rust else None
+        about = facts(lock, peers.reader_name, bench.call_ns)
+        if options.quick:
+            about["quick"] = "only shows that it works"
+        for what, value in about.items():
+            print(f"{what}: {value}", flush=True)
+        sections = measure(bench, list(options.only))
     except (PeerError, subprocess.SubprocessError, OSError, ValueError) as error:
         print(f"benchmarks/run.py: {error}", file=sys.stderr)
         return 1
+    for (mode, clients), speed in bench.speeds.items():
+        what = f"reader alone ({mode}), {clients_text(clients)}"
+        about[what] = f"{number(speed)} events/s of a ready-made stream"
     if options.json:
-        options.json.write_text(to_json(about, sections) + "\n")
-    complete = not options.quick and len(sections) == len(BENCHMARKS)
-    page = options.page or (PAGE if complete and peers.rust else None)
-    if page:
-        write_page(page, about, sections)
+        found = {"about": about, "sections": [asdict(section) for section in sections]}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.page:
+        options.page.write_text(to_page(about, sections))
     return 0
 
 

@@ -4,20 +4,23 @@ What a benchmark is given, and how it measures pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-from suite.figures import OURS, REACTOR, REFERENCE
+from suite.figures import OURS, REACTOR, REFERENCE, number
 from suite.peers import Peers
+
+EVENTS = 8_000_000
+"""How many events a ready-made stream has, for all clients together."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """
-    Who is measured.
+    What is measured.
 
     @ivar name: the column.
-    @ivar ours: our server, not the reference.
+    @ivar ours: this library, not the reference.
     @ivar reactor: it records on its reactor thread.
     """
 
@@ -26,43 +29,67 @@ class Subject:
     reactor: bool = False
 
 
-SUBJECTS = (
-    Subject(OURS, True),
-    Subject(REACTOR, True, reactor=True),
-    Subject(REFERENCE, False),
-)
+THREAD = Subject(OURS, True)
+SUBJECTS = (THREAD, Subject(REACTOR, True, reactor=True), Subject(REFERENCE, False))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """
     What a benchmark needs.
 
     @ivar quick: only show that it works.
+    @ivar call_ns: what an empty method call costs on this host, in nanoseconds.
+    @ivar speeds: what the reader alone takes, in events a second, by mode and number of clients.
     """
 
     peers: Peers
     quick: bool
+    call_ns: float
+    speeds: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def rounds(self, full: int) -> range:
-        """How often each pair is measured."""
+        """How often each is measured."""
         return range(1 if self.quick else full)
 
-    def subjects(self, names: Sequence[str] = (OURS, REFERENCE)) -> Iterator[Subject]:
-        """Those of a round, as far as they are there."""
+    def subjects(self, *names: str) -> Iterator[Subject]:
+        """Those of a round, as far as they are there; all by default."""
         for subject in SUBJECTS:
-            if subject.name in names and (subject.ours or self.peers.rust):
+            if (not names or subject.name in names) and (subject.ours or self.peers.rust):
                 yield subject
 
     def alternate(
-        self, rounds: int, measure: Callable[[Subject], float], *names: str
-    ) -> dict[str, list[float]]:
-        """Measure one thing of each, in turns: A B A B."""
-        samples: dict[str, list[float]] = {}
+        self, rounds: int, measure: Callable[[Subject], tuple[float, ...]], *names: str
+    ) -> list[dict[str, list[float]]]:
+        """
+        Measure some things of each, in turns (A B A B); by default of all, when quick not of that
+        which records on the reactor thread.
+
+        @return: for each thing, its samples by column.
+        """
+        if self.quick:
+            names = names or (OURS, REFERENCE)
+        samples: list[dict[str, list[float]]] = []
         for _ in self.rounds(rounds):
-            for subject in self.subjects(names or (OURS, REFERENCE)):
-                samples.setdefault(subject.name, []).append(measure(subject))
+            for subject in self.subjects(*names):
+                for index, value in enumerate(measure(subject)):
+                    if index == len(samples):
+                        samples.append({})
+                    samples[index].setdefault(subject.name, []).append(value)
         return samples
+
+    def reader_speed(self, clients: int, mode: str = "count") -> float:
+        """What the reader takes of a ready-made stream, in events a second."""
+        if (mode, clients) not in self.speeds:
+            events = EVENTS // 4 if self.quick else EVENTS
+            speed = self.peers.ready_made(clients, mode, events // clients)
+            self.speeds[mode, clients] = speed
+            print(
+                f"reader ({mode}) takes {number(speed)} events/s of a ready-made stream,"
+                f" {clients_text(clients)}",
+                flush=True,
+            )
+        return self.speeds[mode, clients]
 
 
 def clients_text(clients: int) -> str:

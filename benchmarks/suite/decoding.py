@@ -1,5 +1,5 @@
 """
-How fast a stream is decoded.
+How fast a stream is decoded, and applied to a view.
 """
 
 from __future__ import annotations
@@ -8,30 +8,29 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 
 from suite.bench import Bench
-from suite.commands import LABELS, NAME, SEQUENCE
 from suite.figures import OURS, REFERENCE, Goal, Row, Section
 from suite.peers import PeerError
-from txmetrics_tcp import Decoder, Key, Metric, MetricKind, Operation, encode_metric
+from suite.streams import mixed
+from txmetrics_tcp import Decoder, Event, MetricKind, SourceView
 
 PIECE = 64 * 1024
+VIEW = "ours, with a view"
 
-TITLE = "Decoding"
+TITLE = "Decoding and viewing"
 
 HOW = """\
-A stream in memory, of the counter that all is measured with, is decoded: by our `Decoder`, in
-pieces of 64 KiB, into events, which are then dropped; and by prost, as the clients of the Rust
-family do it. There is no view in either."""
+A stream in memory is decoded: by this library's `Decoder`, in pieces of 64 KiB, into events,
+which are then dropped; with a view, the events are applied to a `SourceView`: totals, values,
+the rates of the last minute, and the distributions of (lognormal) samples, with a clock that
+goes on by a second every 100,000 events, and a summary of each series at the end. The reference
+is prost, which decodes the same bytes, as the clients of the Rust family do; it has no view."""
 
 
-def stream(events: int) -> bytes:
-    key = Key.of(MetricKind.COUNTER, NAME, LABELS)
-    now = time.time_ns()
-    return b"".join(
-        encode_metric(Metric(key, Operation.INCREMENT_COUNTER, number % SEQUENCE, now + number))
-        for number in range(events)
-    )
+def pieces(data: bytes) -> Iterable[bytes]:
+    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
 
 def decode(data: bytes, events: int) -> float:
@@ -39,8 +38,9 @@ def decode(data: bytes, events: int) -> float:
     start = time.perf_counter()
     decoder = Decoder()
     decoded = 0
-    for at in range(0, len(data), PIECE):
-        for _event in decoder.feed(data[at : at + PIECE]):
+    event: Event
+    for piece in pieces(data):
+        for event in decoder.feed(piece):  # noqa: B007
             decoded += 1
     seconds = time.perf_counter() - start
     if decoded != events:
@@ -48,10 +48,26 @@ def decode(data: bytes, events: int) -> float:
     return events / seconds
 
 
-def prost(bench: Bench, path: str, events: int) -> float:
+def view(data: bytes, events: int, series: int) -> float:
+    """Events per second."""
+    now = [0.0]
+    start = time.perf_counter()
+    decoder = Decoder()
+    seen = SourceView(lambda: now[0])
+    for piece in pieces(data):
+        seen.fold(decoder.feed(piece))
+        now[0] = seen.events / 100_000
+    for one in seen.series.values():
+        one.summary()
+    seconds = time.perf_counter() - start
+    if (seen.events, len(seen.series)) != (events, series):
+        raise PeerError(f"{seen.events} of {events} events, {len(seen.series)} of {series} series")
+    return events / seconds
+
+
+def prost(program: str, path: str, events: int) -> float:
     """Events per second, of a stream that is in a file."""
-    command = [bench.peers.decode, path, "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run([program, path, "3"], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     if answer["events"] != events:
         raise PeerError(f"prost decoded {answer['events']} of {events} events")
@@ -60,13 +76,19 @@ def prost(bench: Bench, path: str, events: int) -> float:
 
 def run(bench: Bench) -> Section:
     events = 5_000 if bench.quick else 100_000
-    data = stream(events)
-    speed: dict[str, list[float]] = {}
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        for _ in bench.rounds(5):
-            speed.setdefault(OURS, []).append(decode(data, events))
-            if bench.peers.rust:
-                speed.setdefault(REFERENCE, []).append(prost(bench, file.name, events))
-    return Section(TITLE, HOW, [Row.of("decoded", "events/s", speed, REFERENCE, Goal(0.25))])
+    rows = []
+    for kind in MetricKind:
+        for series in (1, 1000):
+            data = b"".join(mixed([kind], series, events))
+            speed: dict[str, list[float]] = {OURS: [], VIEW: [], REFERENCE: []}
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                for _ in bench.rounds(5):
+                    speed[OURS].append(decode(data, events))
+                    speed[VIEW].append(view(data, events, series))
+                    if bench.peers.rust:
+                        speed[REFERENCE].append(prost(bench.peers.decode, file.name, events))
+            what = f"{kind.value}s, {series:,} series"
+            rows.append(Row.of(what, "events/s", speed, REFERENCE, Goal(0.25)))
+    return Section(TITLE, HOW, rows)

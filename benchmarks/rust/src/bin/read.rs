@@ -1,261 +1,146 @@
-//! `read 127.0.0.1:PORT CLIENTS MODE`: so many clients of one server, in one thread.
+//! `read 127.0.0.1:PORT CLIENTS MODE`: so many clients of one server, in one thread, as lean as
+//! can be: poll, recv of 256 KiB, and a walk along the lengths of frames.
 //!
-//! Each frame is taken apart down to the fields of its metric; nothing is copied or decoded but
-//! the value. In the mode `numbered` that is the event's number, by which gaps are counted; in the
-//! mode `timed` it is the time at which it was recorded; in the mode `plain` it is ignored.
+//! In the mode `count` a frame's length and first byte are all that is looked at, and every metric
+//! is an event. In the others, the value of an increment is decoded, from the end of its frame, and
+//! only increments are events, no totals; in the mode `timed` the value is the time of recording.
 //!
-//! - `report`: what was read, for each client, and when.
+//! - `wait total= quiet=`: report once all clients together have so many events, or none has
+//!   received anything for so many seconds.
 //! - `latency`: the distribution of latencies since the last such command.
+//! - `reset`: count events from 0 again.
 
 use std::env::args;
 use std::io::{self, ErrorKind, Read};
-use std::net::SocketAddr;
-use std::sync::mpsc::{channel, Receiver};
-use std::sync::Arc;
-use std::thread;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use benchmark_peers::{commands, cpu_seconds, fail, now_ns, say, SEQUENCE};
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use benchmark_peers::{fail, now_ns, say, Command};
 
-const BUFFER: usize = 256 * 1024;
-const COMMAND: Token = Token(usize::MAX);
+const PIECE: usize = 256 * 1024;
+const LARGEST_FRAME: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
-    Numbered,
+    Count,
+    Increments,
     Timed,
-    Plain,
 }
 
-/// What a frame is.
-enum Frame {
-    /// An increment of a counter, by that much.
-    Event(u64),
-    /// A metric that sets a value.
-    Set,
-    Metadata,
-    Empty,
-    /// Some other metric.
-    Other,
-    /// An event that is neither metric nor metadata.
-    Unknown,
-}
-
-#[derive(Default)]
 struct Client {
-    stream: Option<TcpStream>,
-    buffer: Vec<u8>,
-    filled: usize,
+    socket: TcpStream,
+    /// The beginning of a frame that is not complete.
+    rest: Vec<u8>,
     events: u64,
-    sets: u64,
-    metadata: u64,
-    empty: u64,
-    other: u64,
-    unknown: u64,
-    bytes: u64,
-    reads: u64,
-    /// The number that the next event should carry, and how many were missing so far.
-    expected: u64,
-    gaps: u64,
-    /// Why the rest of the stream cannot be understood.
-    corrupt: Option<&'static str>,
-    closed: bool,
-    first_ns: u64,
-    last_ns: u64,
+    /// Why the stream cannot be read any further.
+    wrong: Option<&'static str>,
+    open: bool,
 }
 
-fn varint(data: &[u8], at: &mut usize) -> Result<Option<u64>, &'static str> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let Some(byte) = data.get(*at) else {
-            return Ok(None);
-        };
-        *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(Some(value));
-        }
+/// The value of a counter's increment, which is the last field of its frame: seen from the end, a
+/// byte below 0x80, those of 0x80 and above before it, and the tag. None for another metric.
+fn increment(frame: &[u8]) -> Option<u64> {
+    let mut at = frame.len() - 1;
+    let mut value = u64::from(frame[at]);
+    if value >= 0x80 {
+        return None;
     }
-    Err("a varint of more than ten bytes")
-}
-
-fn whole(data: &[u8], at: &mut usize) -> Result<u64, &'static str> {
-    varint(data, at)?.ok_or("a varint is cut off")
-}
-
-/// Skips a field of a known length.
-fn skip(data: &[u8], at: &mut usize) -> Result<(), &'static str> {
-    let length = whole(data, at)? as usize;
-    *at = at
-        .checked_add(length)
-        .filter(|end| *end <= data.len())
-        .ok_or("a field is cut off")?;
-    Ok(())
-}
-
-fn classify(message: &[u8]) -> Result<Frame, &'static str> {
-    let (Some(&tag), mut at) = (message.first(), 1) else {
-        return Ok(Frame::Empty);
-    };
-    let start = at;
-    skip(message, &mut at)?;
-    if at != message.len() {
-        return Err("an event of more than one field");
+    while at > 0 && frame[at - 1] >= 0x80 {
+        at -= 1;
+        value = value << 7 | u64::from(frame[at] & 0x7f);
     }
-    match tag {
-        0x12 => (),
-        0x0a => return Ok(Frame::Metadata),
-        tag if tag & 7 == 2 => return Ok(Frame::Unknown),
-        _ => return Err("an unknown tag in an event"),
-    }
-    at = start;
-    whole(message, &mut at)?;
-    let mut found = None;
-    while at < message.len() {
-        let tag = message[at];
-        at += 1;
-        match tag {
-            0x0a | 0x12 | 0x1a => skip(message, &mut at)?,
-            0x20 => found = Some(Frame::Event(whole(message, &mut at)?)),
-            0x28 => {
-                whole(message, &mut at)?;
-                found = Some(Frame::Set);
-            }
-            0x31 | 0x39 | 0x41 | 0x49 => {
-                at += 8;
-                found = Some(if tag == 0x41 {
-                    Frame::Set
-                } else {
-                    Frame::Other
-                });
-            }
-            _ => return Err("an unknown tag in a metric"),
-        }
-    }
-    if at != message.len() {
-        return Err("a metric is cut off");
-    }
-    found.ok_or("a metric without an operation")
+    (at > 0 && frame[at - 1] == 0x20).then_some(value)
 }
 
 impl Client {
-    fn connect(address: SocketAddr) -> io::Result<Client> {
-        let stream = std::net::TcpStream::connect(address)?;
-        stream.set_nonblocking(true)?;
-        let stream = Some(TcpStream::from_std(stream));
-        Ok(Client {
-            stream,
-            buffer: vec![0; BUFFER],
-            ..Client::default()
-        })
-    }
-
-    /// Reads what is there.
-    fn read(&mut self, mode: Mode, latencies: &mut Vec<u64>) {
-        loop {
-            let stream = self.stream.as_mut().expect("a client that is connected");
-            match stream.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => {
-                    self.closed = true;
-                    return;
+    /// Takes all complete frames, and returns how many bytes they have.
+    fn walk(
+        &mut self,
+        data: &[u8],
+        mode: Mode,
+        latencies: &mut Vec<u64>,
+    ) -> Result<usize, &'static str> {
+        let now = if mode == Mode::Timed { now_ns() } else { 0 };
+        let mut start = 0;
+        while start < data.len() {
+            let (mut length, mut at, mut shift) = (0, start, 0);
+            while let Some(&byte) = data.get(at) {
+                at += 1;
+                length |= usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte < 0x80 {
+                    shift = 0;
+                    break;
                 }
-                Ok(read) => {
-                    self.bytes += read as u64;
-                    self.reads += 1;
-                    self.filled += read;
-                    if let Err(why) = self.parse(mode, latencies) {
-                        self.corrupt = Some(why);
-                    }
-                    if self.corrupt.is_some() {
-                        self.filled = 0;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == ErrorKind::Interrupted => (),
-                Err(e) => {
-                    self.corrupt = self.corrupt.or(Some("the connection broke"));
-                    eprintln!("read: {e}");
-                    self.closed = true;
-                    return;
+                if shift > 14 {
+                    return Err("the length of a frame has more than three bytes");
                 }
             }
-        }
-    }
-
-    fn parse(&mut self, mode: Mode, latencies: &mut Vec<u64>) -> Result<(), &'static str> {
-        let data = &self.buffer[..self.filled];
-        let now = now_ns();
-        let mut start = 0;
-        let before = self.events;
-        loop {
-            let mut at = start;
-            let Some(length) = varint(data, &mut at)? else {
-                break;
-            };
-            if length > 64 * 1024 {
+            if length > LARGEST_FRAME {
                 return Err("a frame of more than 64 KiB");
             }
-            let Some(message) = data.get(at..at + length as usize) else {
+            if shift != 0 || data.len() - at < length {
                 break;
-            };
-            start = at + length as usize;
-            match classify(message)? {
-                Frame::Event(value) => {
-                    self.events += 1;
-                    match mode {
-                        Mode::Numbered => {
-                            self.gaps += value.wrapping_sub(self.expected) % SEQUENCE;
-                            self.expected = value + 1;
+            }
+            start = at + length;
+            match data[at..start].first() {
+                Some(0x12) if mode == Mode::Count => self.events += 1,
+                Some(0x12) => {
+                    if let Some(value) = increment(&data[at..start]) {
+                        self.events += 1;
+                        if mode == Mode::Timed {
+                            latencies.push(now.saturating_sub(value));
                         }
-                        Mode::Timed => latencies.push(now.saturating_sub(value)),
-                        Mode::Plain => (),
                     }
                 }
-                Frame::Set => self.sets += 1,
-                Frame::Metadata => self.metadata += 1,
-                Frame::Empty => self.empty += 1,
-                Frame::Other => self.other += 1,
-                Frame::Unknown => self.unknown += 1,
+                // Metadata, an extension, or nothing: events have one field, with a length.
+                Some(tag) if tag & 7 != 2 => return Err("what is no event"),
+                _ => (),
             }
         }
-        if self.events > before {
-            self.last_ns = now;
-            if before == 0 {
-                self.first_ns = now;
-            }
-        }
-        self.buffer.copy_within(start..self.filled, 0);
-        self.filled -= start;
-        Ok(())
+        Ok(start)
     }
 
-    fn report(&self) -> String {
-        let corrupt = match self.corrupt {
-            Some(why) => format!("{why:?}"),
-            None => "null".to_string(),
+    /// Receives once; returns how many bytes.
+    fn receive(&mut self, buffer: &mut [u8], mode: Mode, latencies: &mut Vec<u64>) -> usize {
+        let kept = self.rest.len();
+        buffer[..kept].copy_from_slice(&self.rest);
+        let received = match self.socket.read(&mut buffer[kept..kept + PIECE]) {
+            Ok(0) => {
+                self.open = false;
+                self.wrong = self.wrong.or(Some("the connection has ended"));
+                return 0;
+            }
+            Ok(received) => received,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return 0
+            }
+            Err(_) => {
+                self.open = false;
+                self.wrong = self.wrong.or(Some("the connection broke"));
+                return 0;
+            }
         };
-        format!(
-            concat!(
-                r#"{{"events": {}, "sets": {}, "metadata": {}, "empty": {}, "other": {}, "#,
-                r#""unknown": {}, "bytes": {}, "reads": {}, "gaps": {}, "corrupt": {}, "closed": {}, "#,
-                r#""first_ns": {}, "last_ns": {}}}"#
-            ),
-            self.events,
-            self.sets,
-            self.metadata,
-            self.empty,
-            self.other,
-            self.unknown,
-            self.bytes,
-            self.reads,
-            self.gaps,
-            corrupt,
-            self.closed,
-            self.first_ns,
-            self.last_ns
-        )
+        self.rest.clear();
+        if self.wrong.is_none() {
+            match self.walk(&buffer[..kept + received], mode, latencies) {
+                Ok(taken) => self.rest.extend_from_slice(&buffer[taken..kept + received]),
+                Err(why) => self.wrong = Some(why),
+            }
+        }
+        received
     }
+}
+
+fn report(clients: &[Client], bytes: u64, last_ns: u64) -> String {
+    let events: Vec<u64> = clients.iter().map(|client| client.events).collect();
+    let wrong: Vec<String> = (clients.iter().enumerate())
+        .filter_map(|(number, client)| Some(format!("client {number}: {}", client.wrong?)))
+        .collect();
+    format!(
+        r#"{{"events": {events:?}, "wrong": {wrong:?}, "bytes": {bytes}, "last_ns": {last_ns}}}"#
+    )
 }
 
 fn latency(latencies: &mut Vec<u64>) -> String {
@@ -265,70 +150,95 @@ fn latency(latencies: &mut Vec<u64>) -> String {
         count => latencies[((count - 1) as f64 * part).round() as usize],
     };
     let line = format!(
-        r#"{{"count": {}, "p50_ns": {}, "p90_ns": {}, "p99_ns": {}, "p999_ns": {}, "max_ns": {}}}"#,
+        r#"{{"count": {}, "p50": {}, "p90": {}, "p99": {}, "p999": {}}}"#,
         latencies.len(),
         at(0.5),
         at(0.9),
         at(0.99),
-        at(0.999),
-        at(1.0)
+        at(0.999)
     );
     latencies.clear();
     line
 }
 
-fn answer(asked: &Receiver<String>, clients: &[Client], latencies: &mut Vec<u64>) {
-    for word in asked.try_iter() {
-        match word.as_str() {
-            "report" => {
-                let reports: Vec<String> = clients.iter().map(Client::report).collect();
-                let clients = reports.join(", ");
-                say(&format!(
-                    r#"{{"clients": [{clients}], "cpu_seconds": {}}}"#,
-                    cpu_seconds()
-                ));
-            }
-            "latency" => say(&latency(latencies)),
-            word => fail(&format!("read: unknown command {word:?}")),
-        }
-    }
-}
-
-fn run(address: SocketAddr, count: usize, mode: Mode) -> io::Result<()> {
-    let mut poll = Poll::new()?;
+fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
     let mut clients = Vec::with_capacity(count);
-    for number in 0..count {
-        let mut client = Client::connect(address)?;
-        let stream = client.stream.as_mut().expect("a client that is connected");
-        poll.registry()
-            .register(stream, Token(number), Interest::READABLE)?;
-        clients.push(client);
+    for _ in 0..count {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nonblocking(true)?;
+        let (rest, wrong) = (Vec::new(), None);
+        clients.push(Client {
+            socket,
+            rest,
+            events: 0,
+            wrong,
+            open: true,
+        });
     }
+    let mut watched: Vec<libc::pollfd> = (clients.iter().map(|client| client.socket.as_raw_fd()))
+        .chain([0])
+        .map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let mut buffer = vec![0; LARGEST_FRAME + 4 + PIECE];
+    let mut latencies = Vec::new();
+    let (mut bytes, mut last_ns, mut last) = (0, 0, Instant::now());
+    // The total and the time without a byte that end a `wait`.
+    let mut waiting: Option<(u64, Duration)> = None;
     say(&format!(r#"{{"connected": {count}}}"#));
-    let waker = Arc::new(Waker::new(poll.registry(), COMMAND)?);
-    let (ask, asked) = channel();
-    thread::spawn(move || {
-        for command in commands() {
-            if ask.send(command.word).is_err() || waker.wake().is_err() {
-                break;
+    loop {
+        let mut timeout = -1;
+        if let Some((total, quiet)) = waiting {
+            let events: u64 = clients.iter().map(|client| client.events).sum();
+            let left = quiet.saturating_sub(last.elapsed());
+            if events >= total || left.is_zero() {
+                waiting = None;
+                say(&report(&clients, bytes, last_ns));
+            } else {
+                timeout = left.as_millis() as i32 + 1;
             }
         }
-        std::process::exit(0);
-    });
-    let mut latencies = Vec::new();
-    let mut events = Events::with_capacity(1024);
-    loop {
-        match poll.poll(&mut events, None) {
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            other => other?,
+        // SAFETY: the pointer and the number are those of a vector that outlives the call.
+        let ready =
+            unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, timeout) };
+        if ready < 0 && io::Error::last_os_error().kind() != ErrorKind::Interrupted {
+            return Err(io::Error::last_os_error());
         }
-        for event in events.iter() {
-            match event.token() {
-                COMMAND => answer(&asked, &clients, &mut latencies),
-                Token(number) if !clients[number].closed => {
-                    clients[number].read(mode, &mut latencies);
+        let before = bytes;
+        for (watch, client) in watched.iter_mut().zip(&mut clients) {
+            if ready > 0 && watch.revents != 0 {
+                bytes += client.receive(&mut buffer, mode, &mut latencies) as u64;
+                if !client.open {
+                    watch.fd = -1; // poll leaves it out
                 }
-                Token(_) => (),
+            }
+        }
+        if bytes > before {
+            (last_ns, last) = (now_ns(), Instant::now());
+        }
+        if ready > 0 && watched[count].revents != 0 {
+            let mut line = String::new();
+            if io::stdin().read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let command = Command::parse(&line);
+            match command.word.as_str() {
+                "wait" => {
+                    let quiet = Duration::from_secs_f64(command.number("quiet"));
+                    waiting = Some((command.number("total") as u64, quiet));
+                    last = Instant::now();
+                }
+                "latency" => say(&latency(&mut latencies)),
+                "reset" => {
+                    for client in &mut clients {
+                        client.events = 0;
+                    }
+                    say("{}");
+                }
+                word => fail(&format!("read: unknown command {word:?}")),
             }
         }
     }
@@ -336,19 +246,17 @@ fn run(address: SocketAddr, count: usize, mode: Mode) -> io::Result<()> {
 
 fn main() {
     let arguments: Vec<String> = args().skip(1).collect();
+    let usage = || fail("usage: read 127.0.0.1:PORT CLIENTS count|increments|timed");
     let [address, count, mode] = &arguments[..] else {
-        fail("usage: read 127.0.0.1:PORT CLIENTS numbered|timed|plain");
+        usage()
     };
     let mode = match mode.as_str() {
-        "numbered" => Mode::Numbered,
+        "count" => Mode::Count,
+        "increments" => Mode::Increments,
         "timed" => Mode::Timed,
-        "plain" => Mode::Plain,
-        _ => fail("read: an argument cannot be understood"),
+        _ => usage(),
     };
-    let (Ok(address), Ok(count)) = (address.parse(), count.parse()) else {
-        fail("read: an argument cannot be understood");
-    };
-    if let Err(e) = run(address, count, mode) {
+    if let Err(e) = run(address, count.parse().unwrap_or_else(|_| usage()), mode) {
         fail(&format!("read: {e}"));
     }
 }
