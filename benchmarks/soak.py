@@ -1,9 +1,6 @@
 """
-Let an exporter run for an hour among clients that come, go, stall and die, and judge it by the
-books: ``python benchmarks/soak.py``, ``--minutes 5`` for five minutes.
-
-Its exit status is 0 if everything holds, 1 if something does not, and 2 if it cannot run here.
-See docs/soak.md.
+Let an exporter run for an hour among clients that come, go, stall and die, then check the accounts:
+``python benchmarks/soak.py``, ``--minutes 5`` for five minutes; see docs/soak.md.
 """
 
 from __future__ import annotations
@@ -20,9 +17,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from soaking.checks import Evidence, Finding, judge  # noqa: E402
 from soaking.course import Course  # noqa: E402
-from soaking.progress import Progress  # noqa: E402
-from suite.commands import allow_many_files  # noqa: E402
-from suite.outputs import output_file  # noqa: E402
+from suite.commands import allow_many_files, output_file  # noqa: E402
 from suite.peers import PeerError  # noqa: E402
 
 SHOWN = 20
@@ -32,7 +27,7 @@ SHOWN = 20
 def print_findings(findings: list[Finding]) -> None:
     for finding in findings:
         wrong = len(finding.violations)
-        print(f"{'ok' if not wrong else 'WRONG':5}  {finding.what:11}  {finding.summary}")
+        print(f"{'WRONG' if wrong else 'ok':5}  {finding.what:11}  {finding.summary}")
         for violation in finding.violations[:SHOWN]:
             print(f"         {violation}")
         if wrong > SHOWN:
@@ -40,15 +35,15 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 def print_load(evidence: Evidence) -> None:
-    """What it went through: a soak in which nothing was lost would prove little."""
-    final = evidence.samples[-1].stats
-    most = max(len(sample.stats["clients"]) for sample in evidence.samples)
+    """What happened: a soak in which nothing was lost would prove little."""
+    last = evidence.samples[-1]
+    figures = {name: f"{value:,}" for name, value in last.stats.items() if isinstance(value, int)}
     print(
-        f"{evidence.samples[-1].at:,.0f} s; {final['recorded']:,} events recorded,"
-        f" {final['dropped']:,} of them dropped on the incoming side;"
-        f" {final['connected']:,} clients, {most} at a time, {evidence.killed} killed with their"
-        f" process; {final['written']:,} events written, {final['dropped_by_clients']:,} dropped"
-        f" because a client was too slow, {final['repairs']:,} repairs"
+        "{at:,.0f} s; {recorded} events recorded, {dropped} of them dropped on the incoming side;"
+        " {connected} clients, {killed} killed with their process; {written} events written,"
+        " {dropped_by_clients} dropped because a client was too slow, {repairs} repairs".format(
+            at=last.at, killed=evidence.killed, **figures
+        )
     )
 
 
@@ -68,14 +63,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="take the decisions of an earlier run")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write all evidence there")
     options = parser.parse_args()
-    if sys.platform != "linux":
-        # Its /proc, and that all of 127.0.0.0/8 is there.
+    if sys.platform != "linux":  # with its /proc, and all of 127.0.0.0/8
         print("benchmarks/soak.py: it needs Linux", file=sys.stderr)
         return 2
     allow_many_files()
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
-    print(f"seed {seed}: --seed {seed} replays its decisions", flush=True)
-    course = Course(seed, options.minutes * 60, Progress(sys.stdout))
+    print(f"seed {seed}: --seed {seed} takes the same decisions again", flush=True)
+    course = Course(seed, options.minutes * 60)
     try:
         course.run()
     except PeerError as error:

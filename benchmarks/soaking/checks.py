@@ -6,26 +6,37 @@ Each check takes the evidence and gives a `Finding`; none of them knows how the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from soaking.slope import fit
 
 Account = Mapping[str, Any]
 """What the server counts of one client: a `txmetrics_tcp.ClientStats` as a mapping."""
 
 Report = Mapping[str, Any]
-"""What one client says when it leaves; see `soaking.crowd`."""
+"""What one client reports when it leaves; see `soaking.crowd`."""
 
 ALLOWED_GROWTH = 2_000_000
 """How many bytes the server may grow by: an allocator is never quite at rest."""
+
+BLOCKS = 24
+"""
+The samples of memory are averaged in at most so many blocks before a line is fitted: neighbours are
+nearly the same, and taken as independent they would make the error too small.
+"""
+
+FEWEST = 3
+"""The fewest samples that a line is fitted through."""
+
+CERTAIN = 3.0
+"""How many standard errors make a growth certain."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """
-    How things were at one moment, on the server's reactor thread.
+    The server at one moment.
 
     @ivar at: seconds since recording began.
     @ivar stats: its C{stats()} as a mapping, with C{resident} bytes, open C{descriptors} and
@@ -46,10 +57,10 @@ class Evidence:
     @ivar accounts: those of all clients that have gone, which at the end are all.
     @ivar reports: those of the clients that could make one.
     @ivar recorded: how many events each recorder has recorded.
-    @ivar truth: the totals that the program itself sees.
+    @ivar truth: the program's own totals.
     @ivar descriptions: the last description of each name.
     @ivar killed: how many processes of clients were killed.
-    @ivar troubles: what went wrong beside all that; a process that died, say.
+    @ivar troubles: what else went wrong; a process that died, say.
     """
 
     warm_up: float
@@ -71,8 +82,8 @@ class Evidence:
 @dataclass(frozen=True)
 class Finding:
     """
-    @ivar what: what was looked at.
-    @ivar summary: how it is, in a few words with figures.
+    @ivar what: what was checked.
+    @ivar summary: its state, in a few words with figures.
     @ivar violations: what does not hold, one line each.
     """
 
@@ -82,15 +93,14 @@ class Finding:
 
 
 def frames(evidence: Evidence) -> Finding:
-    """Every client could read all that it received."""
-    wrong = [
-        f"{_name(report)}: {report['error']}" for report in evidence.reports if report["error"]
-    ]
-    wrong += [
-        f"{_name(report)}: the stream ended within a frame, after {report['unfinished']} bytes"
-        for report in evidence.reports
-        if report["ended"] and report["unfinished"]
-    ]
+    """Every client could decode all that it received."""
+    wrong = []
+    for report in evidence.reports:
+        if report["error"]:
+            wrong.append(f"{_name(report)}: {report['error']}")
+        if report["ended"] and report["unfinished"]:
+            size = report["unfinished"]
+            wrong.append(f"{_name(report)}: the stream ended within a frame, after {size} bytes")
     total = sum(report["received"] for report in evidence.reports)
     return Finding("frames", f"{len(evidence.reports):,} clients read {total / 1e6:,.1f} MB", wrong)
 
@@ -106,41 +116,42 @@ def accounts(evidence: Evidence) -> Finding:
     for account in evidence.accounts:
         wrong += _unbalanced(account, "at its end")
         if account["waiting"]:
-            wrong.append(f"{account['address']}: gone, and {account['waiting']} wait for it")
-    if evidence.samples:
-        final = evidence.samples[-1].stats
-        pairs = [
-            ("recorded", sum(evidence.recorded.values()), "the recorders counted"),
-            ("connected", len(evidence.accounts), "that many accounts were closed, namely"),
-        ]
-        for figure, account_figure in (
-            ("written", "written"),
-            ("dropped_by_clients", "dropped"),
-            ("repairs", "repairs"),
-            ("bytes_written", "bytes_written"),
-        ):
-            total = sum(account[account_figure] for account in evidence.accounts)
-            pairs.append((figure, total, "the clients' accounts add up to"))
-        wrong += [
-            f"the server's {figure} is {final[figure]}, but {whose} {total}"
-            for figure, total, whose in pairs
-            if final[figure] != total
-        ]
-        for left in ("clients", "waiting"):
-            if final[left]:
-                wrong.append(f"after the end, the server has {left}: {final[left]}")
+            wrong.append(f"{account['address']}: gone, and {account['waiting']} are pending")
+    final = evidence.samples[-1].stats
+    pairs = [
+        ("recorded", sum(evidence.recorded.values()), "the recorders counted"),
+        ("connected", len(evidence.accounts), "the number of closed accounts is"),
+    ]
+    for figure, column in (
+        ("written", "written"),
+        ("dropped_by_clients", "dropped"),
+        ("repairs", "repairs"),
+        ("bytes_written", "bytes_written"),
+    ):
+        total = sum(account[column] for account in evidence.accounts)
+        pairs.append((figure, total, "the clients' accounts add up to"))
+    wrong += [
+        f"the server's {figure} is {final[figure]}, but {whose} {total}"
+        for figure, total, whose in pairs
+        if final[figure] != total
+    ]
+    wrong += [
+        f"at the end, {left} is {final[left]}" for left in ("clients", "waiting") if final[left]
+    ]
     for report, account in _pairs(evidence, wrong):
-        exact = report["ended"]
-        for theirs, ours in (("events", "written"), ("received", "bytes_written")):
-            if report[theirs] > account[ours] or (exact and report[theirs] != account[ours]):
-                figures = f"{report[theirs]} {theirs} came, but {ours} is {account[ours]}"
-                wrong.append(f"{_name(report)}: {figures}")
-    summary = f"{len(evidence.accounts):,} closed, looked at {looks:,} times while open"
+        for received, written in (("events", "written"), ("received", "bytes_written")):
+            more = report[received] - account[written]
+            if more > 0 or (report["ended"] and more):
+                wrong.append(
+                    f"{_name(report)}: {received} is {report[received]}, but {written} is"
+                    f" {account[written]}"
+                )
+    summary = f"{len(evidence.accounts):,} closed, sampled {looks:,} times while open"
     return Finding("accounts", summary, wrong)
 
 
 def gaps(evidence: Evidence) -> Finding:
-    """Nothing comes twice or out of order; what a client misses is what it was told."""
+    """Nothing comes twice or out of order; what a client misses is what was reported to it."""
     wrong: list[str] = []
     missed = exact = 0
     for report, account in _pairs(evidence, []):
@@ -149,28 +160,25 @@ def gaps(evidence: Evidence) -> Finding:
         for by, (_first, _next, _missing, disorder) in numbers.items():
             if disorder:
                 wrong.append(f"{name}: {disorder} events of {by} came again or out of order")
-        if report["untold"]:
-            wrong.append(f"{name}: was told of fewer losses than before, {report['untold']} times")
-        told = sum(report["told"][0]) if report["told"] else 0
+        if report["fewer"]:
+            wrong.append(f"{name}: fewer losses were reported than before, {report['fewer']} times")
+        dropped = (account["dropped_incoming"], account["dropped"])
+        losses = tuple(report["reported"][0]) if report["reported"] else (0, 0)
+        lost = sum(losses)
         if not report["ended"]:
-            if told > account["dropped"] + account["dropped_incoming"]:
-                wrong.append(
-                    f"{name}: was told of {told} losses, more than it had: {dict(account)}"
-                )
+            if lost > sum(dropped):
+                wrong.append(f"{name}: {lost} losses were reported, of {sum(dropped)}")
             continue
-        if not report["told"]:
-            wrong.append(f"{name}: was never told how the stream fares")
+        if not report["reported"]:
+            wrong.append(f"{name}: the stream's status was never reported")
             continue
         exact += 1
-        if tuple(report["told"][0]) != (account["dropped_incoming"], account["dropped"]):
+        if losses != dropped:
+            wrong.append(f"{name}: losses of {losses} were reported, of {dropped}")
+        if account["recorded"] - report["events"] != lost:
             wrong.append(
-                f"{name}: was told of {report['told'][0]} losses, but they were"
-                f" {account['dropped_incoming']} and {account['dropped']}"
-            )
-        if account["recorded"] - report["events"] != told:
-            wrong.append(
-                f"{name}: {account['recorded']} events were recorded and {report['events']} came,"
-                f" but it was told of {told} losses"
+                f"{name}: {report['events']} of {account['recorded']} recorded events were"
+                f" received, but losses of {lost} reported"
             )
         # By its own numbers; one that came late cannot know what it missed before the first.
         own = sum(
@@ -181,14 +189,14 @@ def gaps(evidence: Evidence) -> Finding:
             own += sum(first for first, *_ in numbers.values())
             own += sum(count for by, count in evidence.recorded.items() if by not in numbers)
             missed += own
-        if own > told or (report["witness"] and own != told):
-            wrong.append(f"{name}: {own} numbers are missing, but it was told of {told} losses")
+        if own > lost or (report["witness"] and own != lost):
+            wrong.append(f"{name}: {own} numbers are missing, but losses of {lost} were reported")
     summary = f"{exact:,} clients at the end; those that saw it all missed {missed:,} events"
     return Finding("gaps", summary, wrong)
 
 
 def totals(evidence: Evidence) -> Finding:
-    """Whoever is there at the end has the program's own totals, and its last descriptions."""
+    """A client at the end has the program's own totals, and its last descriptions."""
     wrong = []
     survivors = [report for report in evidence.reports if report["ended"]]
     for report in survivors:
@@ -199,10 +207,8 @@ def totals(evidence: Evidence) -> Finding:
             differ = [name for name in true if seen.get(name) != true[name]]
             wrong += [
                 f"{_name(report)}: {what}{name} is {seen.get(name)!r} instead of {true[name]!r}"
-                for name in differ[:3]
+                for name in differ
             ]
-            if len(differ) > 3:
-                wrong.append(f"{_name(report)}: and {len(differ) - 3} more are wrong")
     if not survivors:
         wrong.append("no client was there at the end")
     if not evidence.truth:
@@ -211,21 +217,45 @@ def totals(evidence: Evidence) -> Finding:
     return Finding("totals", summary, wrong)
 
 
+def fit(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """
+    Fit a line by least squares.
+
+    @param samples: time in seconds, and value.
+    @return: the growth in a second, and its standard error.
+    @raise ValueError: there are fewer than `FEWEST`.
+    """
+    if len(samples) < FEWEST:
+        raise ValueError(f"no line can be fitted through {len(samples)} samples")
+    count = min(BLOCKS, max(FEWEST, len(samples) // 2))
+    cuts = [len(samples) * i // count for i in range(count + 1)]
+    blocks = [samples[cuts[i] : cuts[i + 1]] for i in range(count)]
+    xs = [math.fsum(at for at, _ in block) / len(block) for block in blocks]
+    ys = [math.fsum(value for _, value in block) / len(block) for block in blocks]
+    x_mean, y_mean = math.fsum(xs) / count, math.fsum(ys) / count
+    spread = math.fsum((x - x_mean) ** 2 for x in xs)
+    rate = math.fsum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / spread
+    left = math.fsum((y - y_mean - rate * (x - x_mean)) ** 2 for x, y in zip(xs, ys, strict=True))
+    return rate, math.sqrt(left / (count - 2) / spread)
+
+
 def memory(evidence: Evidence) -> Finding:
     """The server does not grow once it is warm."""
     samples = [(sample.at, float(sample.stats["resident"])) for sample in evidence.warm[:-1]]
     try:
-        slope = fit(samples)
-    except ValueError as error:
-        return Finding("memory", "not judged", [f"memory: {error}"])
+        rate, error = fit(samples)
+    except ValueError as raised:
+        return Finding("memory", "not judged", [f"memory: {raised}"])
+    seconds = samples[-1][0] - samples[0][0]
+    certain = (rate - CERTAIN * error) * seconds
     summary = (
-        f"{samples[-1][1] / 1e6:.1f} MB; {slope.rate * 3.6e-3:+.3f} ± {slope.error * 3.6e-3:.3f}"
-        f" MB an hour, fitted over {slope.seconds:.0f} s ({slope.growth / 1e6:+.3f} MB in all)"
+        f"{samples[-1][1] / 1e6:.1f} MB; {rate * 3.6e-3:+.3f} ± {error * 3.6e-3:.3f} MB an hour,"
+        f" fitted over {seconds:.0f} s ({rate * seconds / 1e6:+.3f} MB in all)"
     )
     wrong = []
-    if slope.certain_growth > ALLOWED_GROWTH:
+    if certain > ALLOWED_GROWTH:
         wrong.append(
-            f"memory grows: {slope.certain_growth / 1e6:.3f} MB in {slope.seconds:.0f} s at least,"
+            f"memory grows: {certain / 1e6:.3f} MB in {seconds:.0f} s at least,"
             f" {ALLOWED_GROWTH / 1e6:.3f} MB are allowed"
         )
     return Finding("memory", summary, wrong)
@@ -233,7 +263,7 @@ def memory(evidence: Evidence) -> Finding:
 
 def descriptors(evidence: Evidence) -> Finding:
     """A client costs one descriptor while it is connected, and then none."""
-    # The last was taken when the server had let go of its port.
+    # The last sample was taken after the server had closed its port.
     *running, last = evidence.samples
     others = [sample.stats["descriptors"] - sample.stats["connections"] for sample in running]
     wrong = [
@@ -242,15 +272,11 @@ def descriptors(evidence: Evidence) -> Finding:
         for sample, number in zip(running, others, strict=True)
         if number != others[0]
     ]
-    if last.stats["descriptors"] != others[0] - 1:
-        wrong.append(
-            f"after the end {last.stats['descriptors']} descriptors are open, {others[0] - 1} were"
-            " before"
-        )
+    left = last.stats["descriptors"]
+    if left != others[0] - 1:
+        wrong.append(f"at the end {left} descriptors are open, {others[0] - 1} were before")
     most = max(sample.stats["connections"] for sample in running)
-    summary = (
-        f"{others[0]} and one for each client, {most} at most; {last.stats['descriptors']} left"
-    )
+    summary = f"{others[0]} and one for each client, {most} at most; {left} left"
     return Finding("descriptors", summary, wrong)
 
 
@@ -265,10 +291,10 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
 
 
 def judge(evidence: Evidence) -> list[Finding]:
-    """All that can be said."""
-    how = "not all" if evidence.troubles else "all"
-    findings = [Finding("processes", f"{how} did as they were told", evidence.troubles)]
-    if evidence.samples:
+    """All findings; without any samples, only what went wrong with processes."""
+    how = f"{len(evidence.troubles)} troubles" if evidence.troubles else "no trouble"
+    findings = [Finding("processes", how, evidence.troubles)]
+    if len(evidence.samples) > 1:
         findings += [check(evidence) for check in CHECKS]
     return findings
 
@@ -292,7 +318,7 @@ def _pairs(evidence: Evidence, wrong: list[str]) -> list[tuple[Report, Account]]
         if account is not None:
             pairs.append((report, account))
         elif report["received"]:
-            wrong.append(f"{_name(report)}: read something, but the server has no account of it")
+            wrong.append(f"{_name(report)}: it has received something, but there is no account")
     return pairs
 
 

@@ -1,24 +1,29 @@
 """
-The course of a soak: who is started when, what happens to them, and what is found on the way.
+The course of a soak: when processes start, what happens to them, and what is found on the way.
 """
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from suite.peers import Peer, PeerError, python
+from suite.peers import HERE, Peer, PeerError, environment, python
 
 from soaking import plan
-from soaking.checks import Evidence, Sample
-from soaking.processes import Crowd
-from soaking.progress import Progress
-from soaking.slope import FEWEST
+from soaking.checks import FEWEST, Evidence, Sample
 
 LOOK_INTERVAL = 1.0
-"""How often, in seconds, the server is looked at."""
+"""How often, in seconds, the server is asked for its state."""
+
+SHOW_INTERVAL = 60.0
+"""How often, in seconds, it is printed."""
 
 END = 120.0
 """How many seconds the server, and then the clients, may take at the end."""
@@ -27,7 +32,78 @@ BLOCK_BITS = 8
 """Addresses are given out in blocks of so many bits: enough for the clients of a short life."""
 
 LARGE = 1 << 10
-"""How many of these blocks a crowd gets that is there to the end."""
+"""How many of these blocks a crowd has that stays to the end."""
+
+
+class Crowd:
+    """
+    A process of clients; see `soaking.crowd`.
+
+    @ivar reports: what its clients reported when they left.
+    @ivar finishing: how many clients read to the end; None until it is known.
+    """
+
+    def __init__(self, name: str, arguments: list[object]) -> None:
+        self.name = name
+        self.reports: list[dict[str, Any]] = []
+        self.finishing: int | None = None
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [*python("soaking.crowd"), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=HERE,
+            env=environment(),
+            start_new_session=True,  # the interrupt key is for soak.py
+            text=True,
+        )
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        with self._process:
+            self._process.kill()
+        self._listening.join()
+        self._errors.close()
+
+    def next(self) -> None:
+        """Let clients come and go; called again, let those that are connected read to the end."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+
+    def trouble(self, timeout: float) -> str | None:
+        """Wait for its end: what went wrong."""
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"the clients of {self.name} do not end within {timeout:.0f} seconds"
+        self._listening.join()
+        self._errors.seek(0)
+        errors = self._errors.read().strip()
+        if status or errors:
+            return f"the clients of {self.name} ended with status {status}: {errors}"
+        return None
+
+    @property
+    def ended(self) -> bool:
+        return not self._listening.is_alive()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            # The last line of a process that was killed may be incomplete.
+            with suppress(ValueError):
+                said = json.loads(line)
+                if "finishing" in said:
+                    self.finishing = said["finishing"]
+                else:
+                    self.reports.append(said)
 
 
 class Course:
@@ -37,13 +113,12 @@ class Course:
     @ivar evidence: what was found so far.
     """
 
-    def __init__(self, seed: int, seconds: float, progress: Progress) -> None:
+    def __init__(self, seed: int, seconds: float) -> None:
         """
-        @param seconds: for how long things are recorded.
+        @param seconds: for how long events are recorded.
         """
         self._seed = seed
         self._seconds = seconds
-        self._progress = progress
         self.evidence = Evidence(warm_up=min(max(20.0, seconds / 4), 600.0, seconds / 2))
         self._processes = ExitStack()
         self._crowds: list[Crowd] = []
@@ -59,20 +134,17 @@ class Course:
             try:
                 self._go_on()
             except KeyboardInterrupt:
-                self._progress.line("interrupted: this is the end")
-            finally:
-                self._progress.clear()
+                print("interrupted: this is the end", flush=True)
             self._end()
 
     def _start(self) -> None:
         self._server: Peer = self._processes.enter_context(
             Peer([*python("soaking.server"), str(self._seed)])
         )
-        self._steady = self._crowd("steady", witnesses=len(plan.MANNERS))
+        self._crowd("steady", witnesses=len(plan.MANNERS))
         self._stopped = self._crowd("stopped", witnesses=1, places=2)
-        self._guests = self._crowd("guests", places=6)
-        witnesses = len(plan.MANNERS) + 1
-        self._until(lambda stats: len(stats["clients"]) == witnesses, "witnesses are not all there")
+        self._crowd("guests", places=6)
+        self._until_connected(len(plan.MANNERS) + 1)
         self._server.ask("record")
         self._began = time.monotonic()
         for crowd in self._crowds:
@@ -80,113 +152,101 @@ class Course:
 
     def _go_on(self) -> None:
         """Everything that happens until the end."""
-        # Each does a thing, and says after how many seconds it does the next.
-        waiting = [(0.0, one) for one in (self._look(), self._stop_and_go_on(), self._kill())]
+        # Each does a thing, and gives after how many seconds it does the next.
+        pending = [(0.0, one) for one in (self._look(), self._stop_and_continue(), self._kill())]
         while True:
-            waiting.sort(key=lambda one: one[0])
-            at, happening = waiting.pop(0)
+            pending.sort(key=lambda one: one[0])
+            at, happening = pending.pop(0)
             if at >= self._seconds:
                 return
             time.sleep(max(0.0, at - self._now()))
             delay = next(happening)
-            waiting.append((self._now() + delay, happening))
+            pending.append((self._now() + delay, happening))
 
     def _look(self) -> Iterator[float]:
+        shown = 0.0
         while True:
-            stats = self._sample()
-            self._progress.update(self._state(stats))
+            stats = self._sample(self._server.ask("look"))
+            if self._now() - shown >= SHOW_INTERVAL:
+                shown = self._now()
+                print(
+                    f"{shown / 60:.0f} of {self._seconds / 60:g} min, {len(stats['clients'])} of"
+                    f" {stats['connected']:,} clients, {stats['recorded']:,} events recorded,"
+                    f" {stats['resident'] / 1e6:.1f} MB",
+                    flush=True,
+                )
             yield LOOK_INTERVAL
 
-    def _stop_and_go_on(self) -> Iterator[float]:
-        for strike in plan.strikes(self._seed, "stop"):
-            yield strike.after
-            self._stopped.stop()
-            yield strike.seconds
-            self._stopped.go_on()
+    def _stop_and_continue(self) -> Iterator[float]:
+        for after, seconds in plan.strikes(self._seed, "stop"):
+            yield after
+            self._stopped.signal(signal.SIGSTOP)
+            yield seconds
+            self._stopped.signal(signal.SIGCONT)
 
     def _kill(self) -> Iterator[float]:
-        for number, strike in enumerate(plan.strikes(self._seed, "kill")):
-            mortal = self._crowd(f"mortal {number}", places=3)
+        for number, (after, _) in enumerate(plan.strikes(self._seed, "kill")):
+            # Few addresses are enough for it.
+            mortal = self._crowd(f"mortal {number}", places=3, blocks=1)
             mortal.next()
-            yield strike.after
+            yield after
             self._crowds.remove(mortal)
-            self._keep(mortal)
             mortal.kill()
+            self.evidence.reports += mortal.reports
             self.evidence.killed += 1
 
     def _end(self) -> None:
-        """Everybody reads to the end; then the books are closed."""
+        """All clients read to the end of the stream, and the server is stopped."""
         if self._now() >= self.evidence.warm_up:
-            # A machine that was busy may have let it look too rarely.
+            # On a busy host there may be too few samples.
             while len(self.evidence.warm) < FEWEST:
                 time.sleep(LOOK_INTERVAL)
-                self._sample()
-        self._stopped.go_on()
+                self._sample(self._server.ask("look"))
+        self._stopped.signal(signal.SIGCONT)
         for crowd in self._crowds:
             crowd.next()
         deadline = time.monotonic() + END
-        while any(crowd.finishing is None for crowd in self._crowds):
-            for crowd in self._crowds:
-                if crowd.finishing is None and (crowd.ended or time.monotonic() > deadline):
+        for crowd in self._crowds:
+            while crowd.finishing is None:
+                if crowd.ended or time.monotonic() > deadline:
                     raise PeerError(f"the clients of {crowd.name} do not end: {crowd.trouble(0)}")
-            time.sleep(0.05)
-        # Who has gone is dropped within two seconds, who has come is accepted.
-        present = sum(crowd.finishing or 0 for crowd in self._crowds)
-        self._until(
-            lambda stats: len(stats["clients"]) == present, f"clients are connected, not {present}"
-        )
+                time.sleep(0.05)
+        # Those that have left are noticed within two seconds, those that have come are accepted.
+        self._until_connected(sum(crowd.finishing or 0 for crowd in self._crowds))
         quiet = self._server.ask("quiet")
         self.evidence.recorded = quiet["recorded"]
         self.evidence.truth = quiet["truth"]
         self.evidence.descriptions = quiet["descriptions"]
-        self._add_sample(self._server.ask("stop", timeout=END))
+        self._sample(self._server.ask("stop", timeout=END))
         for crowd in self._crowds:
             trouble = crowd.trouble(END)
             if trouble is not None:
                 self.evidence.troubles.append(trouble)
-            self._keep(crowd)
+            self.evidence.reports += crowd.reports
 
-    def _crowd(self, name: str, witnesses: int = 0, places: int = 0) -> Crowd:
+    def _crowd(self, name: str, witnesses: int = 0, places: int = 0, blocks: int = LARGE) -> Crowd:
         first = (self._blocks + 1) << BLOCK_BITS
-        # Those that go on to the end need more addresses than those that are killed.
-        self._blocks += 1 if name.startswith("mortal") else LARGE
-        crowd = Crowd(self._server.greeting["port"], self._seed, name, first, witnesses, places)
+        self._blocks += blocks
+        port = self._server.greeting["port"]
+        crowd = Crowd(name, [port, self._seed, name, first, witnesses, places])
         self._processes.callback(crowd.kill)
         self._crowds.append(crowd)
         return crowd
-
-    def _keep(self, crowd: Crowd) -> None:
-        self.evidence.reports += crowd.reports
-        crowd.reports = []
 
     def _now(self) -> float:
         """How many seconds ago recording began."""
         return 0.0 if self._began is None else time.monotonic() - self._began
 
-    def _sample(self) -> dict[str, Any]:
-        return self._add_sample(self._server.ask("look"))
-
-    def _add_sample(self, stats: dict[str, Any]) -> dict[str, Any]:
+    def _sample(self, stats: dict[str, Any]) -> dict[str, Any]:
         self.evidence.accounts += stats.pop("gone")
         self.evidence.samples.append(Sample(self._now(), stats))
         return stats
 
-    def _until(self, condition: Callable[[dict[str, Any]], bool], otherwise: str) -> None:
-        """Look at the server until something holds; for a while."""
+    def _until_connected(self, clients: int) -> None:
+        """Sample the server until it has so many clients, for a while."""
         deadline = time.monotonic() + 20
-        while not condition(stats := self._sample()):
+        while (found := len(self._sample(self._server.ask("look"))["clients"])) != clients:
             if time.monotonic() > deadline:
-                self.evidence.troubles.append(f"{len(stats['clients'])} {otherwise}")
+                self.evidence.troubles.append(f"{found} clients are connected, not {clients}")
                 return
             time.sleep(0.1)
-
-    def _state(self, stats: dict[str, Any]) -> str:
-        minutes, seconds = divmod(int(self._now()), 60)
-        return (
-            f"{minutes}:{seconds:02} of {self._seconds / 60:g} min"
-            f"  {len(stats['clients'])} of {stats['connected']:,} clients"
-            f"  {stats['recorded'] / 1e6:.2f} M recorded"
-            f"  {stats['written'] / 1e6:.2f} M written"
-            f"  {(stats['dropped_by_clients'] + stats['dropped']) / 1e6:.2f} M dropped"
-            f"  {stats['resident'] / 1e6:.1f} MB"
-        )

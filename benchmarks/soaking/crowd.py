@@ -2,11 +2,11 @@
 Clients, each a blocking socket and a thread: ``python -m soaking.crowd PORT SEED NAME FIRST
 WITNESSES PLACES``.
 
-So many WITNESSES are there to the end, each with another manner of reading; at each of PLACES,
-clients come and go. Every client has an address of its own (of 127.0.0.0/8, counted from FIRST),
-so that its report (a line of JSON when it leaves) and the server's account can be laid side by
-side. A line on standard input lets clients come and go; a second one says that the end has come:
-no more come, and those that are there read on as fast as they can, to the end of the stream.
+So many WITNESSES stay to the end, each with another manner of reading; at each of PLACES, clients
+come and go. Every client has an address of its own (of 127.0.0.0/8, counted from FIRST), by which
+its report, a line of JSON when it leaves, and the server's account are paired. A line on standard
+input lets clients come and go; a second one is the end: no more come, and those that are connected
+read to the end of the stream as fast as they can.
 """
 
 from __future__ import annotations
@@ -37,24 +37,21 @@ class Crowd:
     """
     All clients of this process.
 
-    @ivar over: set when the end has come.
+    @ivar over: set at the end.
     """
 
     def __init__(self, port: int, first: int) -> None:
-        """
-        @param first: the first of the clients' addresses, as a number.
-        """
         self._port = port
         self._addresses = count(first)
         self._saying = threading.Lock()
-        # Whoever comes or goes decides it under this lock, so that nobody does who is counted.
+        # Clients connect and leave under this lock, so that at the end their number is known.
         self._deciding = threading.Lock()
         self._present = 0
         self.over = threading.Event()
 
     def finish(self) -> int:
         """
-        The end has come.
+        It is the end.
 
         @return: how many clients will read to the end of the stream.
         """
@@ -63,14 +60,14 @@ class Crowd:
             return self._present
 
     def place(self, lives: Iterator[plan.Life]) -> None:
-        """Where one client comes when the one before has left."""
+        """Clients one after the other."""
         for life in lives:
             if self.over.wait(life.pause):
                 return
             self.live(life)
 
     def live(self, life: plan.Life) -> None:
-        """One client, from its coming to its going."""
+        """One client."""
         with self._deciding:
             if self.over.is_set():
                 return
@@ -99,11 +96,16 @@ class Crowd:
                     "ended": ended,
                     "error": error,
                     **tally.report(),
-                    # Those of one that leaves in the middle of the stream say nothing.
+                    # Those of one that leaves earlier prove nothing.
                     "totals": tally.totals() if ended else {},
                 }
             )
-            _leave(connected, life)
+            if life.departure == "reset":
+                linger = struct.pack("ii", 1, 0)
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            elif life.departure == "shutdown":
+                with suppress(OSError):
+                    connected.shutdown(socket.SHUT_RDWR)
 
     def say(self, report: dict[str, object]) -> None:
         with self._saying:
@@ -113,21 +115,20 @@ class Crowd:
         """
         @return: whether the stream came to its end.
         """
-        over = self.over
         end = math.inf if life.seconds is None else time.monotonic() + life.seconds
         turn = time.monotonic() + life.rest
         while True:
-            # One that hears nothing for a while still leaves when its time has come.
+            # One that receives nothing for a while still leaves in time.
             bite, patience = life.bite, 0.2
             now = time.monotonic()
-            if over.is_set():
+            if self.over.is_set():
                 bite, patience = 256 * 1024, SILENCE
             elif now >= end and self._may_leave():
                 return False
             elif life.manner == "drips":
-                over.wait(life.rest)
+                self.over.wait(life.rest)
             elif life.manner == "stalls" and now >= turn:
-                over.wait(life.rest)
+                self.over.wait(life.rest)
                 turn = time.monotonic() + life.rest
             connected.settimeout(patience)
             try:
@@ -148,35 +149,21 @@ class Crowd:
             return True
 
 
-def _leave(connected: socket.socket, life: plan.Life) -> None:
-    if life.departure == "reset":
-        linger = struct.pack("ii", 1, 0)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    elif life.departure == "shutdown":
-        with suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)
-
-
 def main() -> None:
-    port, seed, name, first, witnesses, places = sys.argv[1:]
-    crowd = Crowd(int(port), int(first))
-    stayers = [
-        threading.Thread(target=crowd.live, args=[plan.witness(int(seed), manner, name)])
-        for manner in plan.MANNERS[: int(witnesses)]
-    ]
-    comers = [
-        threading.Thread(target=crowd.place, args=[plan.lives(int(seed), name, place)])
-        for place in range(int(places))
-    ]
-    for threads in (stayers, comers):
+    name = sys.argv[3]
+    port, seed, first, witnesses, places = map(int, sys.argv[1:3] + sys.argv[4:])
+    crowd = Crowd(port, first)
+    lives = [plan.witness(seed, manner, name) for manner in plan.MANNERS[:witnesses]]
+    stay = [threading.Thread(target=crowd.live, args=[life], daemon=True) for life in lives]
+    guests = [plan.lives(seed, name, place) for place in range(places)]
+    come = [threading.Thread(target=crowd.place, args=[lives], daemon=True) for lives in guests]
+    for threads in (stay, come):
         for thread in threads:
-            thread.daemon = True
             thread.start()
         if not sys.stdin.readline():
-            # Whoever started this is gone.
-            os._exit(1)
+            os._exit(1)  # soak.py is gone
     crowd.say({"finishing": crowd.finish()})
-    for thread in stayers + comers:
+    for thread in stay + come:
         thread.join()
 
 

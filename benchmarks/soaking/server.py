@@ -1,8 +1,8 @@
 """
-The exporter that a soak is about, as a process of its own: ``python -m soaking.server SEED``.
+The exporter under test, as a process of its own: ``python -m soaking.server SEED``.
 
-It understands, one word a line: C{record} (begin), C{look} (how things are at this moment),
-C{quiet} (record no more) and C{stop}.
+Its commands: C{record} (begin), C{look} (its state at this moment), C{quiet} (record no more) and
+C{stop}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -25,37 +25,119 @@ from twisted.internet.threads import blockingCallFromThread
 from twisted.python.threadable import isInIOThread
 
 from soaking import plan
-from soaking.recording import Recording
-from soaking.tally import show, stamp
+from soaking.tally import BY, MANY, show, stamp
 from tests.reader import truth
-from txmetrics_tcp import MetricsFactory, MetricsProtocol, MetricsService
+from txmetrics_tcp import Key, MetricKind, MetricsFactory, MetricsProtocol, MetricsService
 
 reactor: Any = global_reactor
 
 BUFFER_SIZE = 512
-IDLE_AFTER = 30.0
 FLUSH_TIMEOUT = 60.0
 
+TICK = 0.005
+"""How long, in seconds, a recorder rests between two looks at what is due."""
 
-def now_ns() -> int:
-    return stamp(time.time_ns(), reactor=isInIOThread())
+SLICE = 500
+"""The most events that it records between two rests."""
+
+BATCH = 7
+"""After every hundred events, a sample is recorded so many times at once."""
+
+
+class Recording:
+    """
+    One recorder: at changing rates, on series that stay and on some that come and go.
+
+    @ivar by: its name.
+    @ivar number: how many events it has recorded, which is the number of the next.
+    @ivar described: the description that it gave last, by the name that it is for.
+    """
+
+    def __init__(self, recorder: Any, seed: int, by: str) -> None:
+        self._recorder = recorder
+        self._seed = seed
+        self.by = by
+        self.number = 0
+        self.described: dict[str, str] = {}
+        self._random = plan.source(seed, "series", by)
+        labels = {BY: by}
+        gauge, level = recorder.gauge("soak_gauge", labels), recorder.gauge("soak_level", labels)
+        self._stays: list[Callable[[int], object]] = [
+            recorder.counter("soak_counter", labels).increment,
+            gauge.increment,
+            gauge.decrement,
+            recorder.histogram("soak_histogram", labels).record,
+            *(recorder.counter("soak_route", labels, route=str(i)).increment for i in range(20)),
+        ]
+        if by != "reactor":  # there a `set` could not be told from a total
+            absolute = recorder.counter("soak_absolute", labels).absolute
+            self._stays += [absolute, level.set, level.set]
+        self._many = recorder.histogram(MANY, labels)
+
+    def steps(self) -> Iterator[float]:
+        """Records; gives how long, in seconds, to wait before the next step.  Never ends."""
+        for number, phase in enumerate(plan.phases(self._seed, self.by)):
+            name = f"soak_phase_{self.by}"
+            self.described[name] = f"phase {number}"
+            self._recorder.describe_gauge(name, "count", self.described[name])
+            # All that stay are used in each phase: so none is idle for so long that it is left out
+            # of what new clients receive, and comes again with an event that is not recorded.
+            for record in self._stays:
+                self._record(record)
+            begun = [self._begin(number, index) for index in range(phase.new_series)]
+            yield from self._phase(phase, self._stays + begun)
+
+    def _phase(self, phase: plan.Phase, records: list[Callable[[int], object]]) -> Iterator[float]:
+        start = last = time.monotonic()
+        left, due = phase.events, 0.0
+        while left > 0 and last - start < phase.seconds:
+            now = time.monotonic()
+            due = SLICE if phase.rate is None else due + phase.rate * (now - last)
+            last = now
+            size = min(int(due), SLICE, left)
+            due -= size
+            left -= size
+            for record in self._random.choices(records, k=size):
+                self._record(record)
+            if phase.rate is not None:
+                yield TICK
+            elif self.by == "reactor":
+                yield 0.0
+
+    def _record(self, record: Callable[[int], object]) -> None:
+        number = self.number
+        record(number)
+        self.number = number + 1
+        if number % 100 == 0:
+            self._many.record_many(self.number, BATCH)
+            self.number += BATCH
+
+    def _begin(self, phase: int, index: int) -> Callable[[int], object]:
+        kind = self._random.choice(list(MetricKind))
+        labels = {BY: self.by, "phase": str(phase), "number": str(index)}
+        key = Key.of(kind, f"soak_passing_{kind.value}", labels)
+        # By key: by name, the recorder would keep the last few thousand.
+        handle = getattr(self._recorder, f"register_{kind.value}")(key)
+        record: Callable[[int], object]
+        record = handle.record if kind is MetricKind.HISTOGRAM else handle.increment
+        self._record(record)
+        return record
 
 
 class Watched(MetricsFactory):
     """
-    @ivar gone: the accounts of clients that have left since somebody looked.
+    @ivar gone: the accounts of clients that have disconnected since the last look.
     """
 
     def __init__(self, reactor: Any, seed: int) -> None:
-        # Its own metrics are off, because nobody numbers them.
         super().__init__(
             reactor,
             BUFFER_SIZE,
-            idle_after=IDLE_AFTER,
+            idle_after=30.0,
             repair_interval=2.0,
-            own_metrics=False,
+            own_metrics=False,  # they carry no numbers
             source="soak",
-            clock=now_ns,
+            clock=lambda: stamp(time.time_ns(), reactor=isInIOThread()),
         )
         self.gone: list[dict[str, Any]] = []
         self._send_buffers = plan.send_buffers(seed)
@@ -111,14 +193,13 @@ class Server:
         for thread in self._threads:
             thread.join()
         blockingCallFromThread(reactor, lambda: self._in_reactor)
+        descriptions: dict[str, str] = {}
+        for recording in self._recordings:
+            descriptions.update(recording.described)
         return {
             "recorded": {recording.by: recording.number for recording in self._recordings},
             "truth": {str(key): show(value) for key, value in truth(self._factory).items()},
-            "descriptions": {
-                name: text
-                for recording in self._recordings
-                for name, text in recording.described.items()
-            },
+            "descriptions": descriptions,
         }
 
     def stop(self) -> dict[str, Any]:
@@ -128,8 +209,10 @@ class Server:
     def look_here(self) -> dict[str, Any]:
         """What `look` answers; on the reactor's thread."""
         gone, self._factory.gone = self._factory.gone, []
+        with open("/proc/self/statm") as numbers:
+            resident = int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return {
-            "resident": _resident_bytes(),
+            "resident": resident,
             "descriptors": len(os.listdir("/proc/self/fd")),
             "connections": self._factory.connections,
             "gone": gone,
@@ -149,15 +232,9 @@ class Server:
             reactor.callLater(delay, self._step, steps)
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as numbers:
-        return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def main() -> None:
     seed = int(sys.argv[1])
-    # The interrupt key is for whoever leads.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for soak.py
     allow_many_files()
     factory = Watched(reactor, seed)
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1")

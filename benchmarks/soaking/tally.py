@@ -1,5 +1,5 @@
 """
-What one client makes of its stream: the reader that the tests have, and a count of what is missing.
+What one client makes of its stream: the tests' reader, and a count of what is missing.
 
 Every event of a soak carries its number as its value, counted by its recorder from 0. Totals
 carry none. Which one a `set` is, an event or a total, the lowest bit of its timestamp says: it is
@@ -16,7 +16,7 @@ from tests.reader import Bits, Reader
 from txmetrics_tcp import Metadata, Metric, Operation
 
 BY = "by"
-"""The label that says who recorded an event."""
+"""The label that names the recorder of an event."""
 
 MANY = "soak_many"
 """The histogram whose samples are recorded many at once."""
@@ -31,12 +31,12 @@ def stamp(nanoseconds: int, *, reactor: bool) -> int:
 
 class Numbers:
     """
-    The numbers of one recorder, as they come.
+    The numbers of one recorder, as they are received.
 
-    @ivar first: the first that came.
-    @ivar next: the one that should come next.
-    @ivar missing: how many have not come between the first and the next.
-    @ivar disorder: how many came that are behind what came before.
+    @ivar first: the first that was received.
+    @ivar next: the one that should be next.
+    @ivar missing: how many were not received between the first and the next.
+    @ivar disorder: how many were received after a higher one.
     """
 
     def __init__(self, first: int) -> None:
@@ -45,7 +45,7 @@ class Numbers:
         self.disorder = 0
         self._many: int | None = None
 
-    def came(self, number: int, many: bool) -> None:
+    def add(self, number: int, many: bool) -> None:
         if many and number == self._many:
             self.next += 1
             return
@@ -60,35 +60,32 @@ class Tally:
     """
     One client's account of its stream, of whatever length: it keeps no events.
 
-    @ivar received: how many bytes came.
-    @ivar events: how many events came, without totals.
-    @ivar untold: how often the server told of fewer losses than before.
+    @ivar received: how many bytes it has received.
+    @ivar events: how many events it has received, without totals.
+    @ivar fewer: how often a `Status` had fewer losses than the one before.
     """
 
     def __init__(self) -> None:
         self.reader = Reader()
         self.received = 0
         self.events = 0
-        self.untold = 0
+        self.fewer = 0
         self.numbers: dict[str, Numbers] = {}
         self.descriptions: dict[str, str] = {}
 
     def feed(self, data: bytes) -> None:
-        """
-        @raise StreamError: it is no metrics stream.
-        """
         self.received += len(data)
         reader = self.reader
         reader.feed(data)
         for event in reader.events:
             if isinstance(event, Metric):
                 if event.operation not in _SET or not event.timestamp_ns & 1:
-                    self._came(event)
+                    self._add(event)
             elif isinstance(event, Metadata):
                 self.descriptions[event.name] = event.description
         reader.events.clear()
         for before, after in zip(reader.statuses, reader.statuses[1:], strict=False):
-            self.untold += (
+            self.fewer += (
                 after.dropped_incoming < before.dropped_incoming
                 or after.dropped_client < before.dropped_client
             )
@@ -99,13 +96,13 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """All but the totals."""
-        told = self.reader.statuses[-1:]
+        last = self.reader.statuses[-1:]
         return {
             "received": self.received,
             "events": self.events,
             "unfinished": self.reader.unfinished,
-            "told": [(one.dropped_incoming, one.dropped_client) for one in told],
-            "untold": self.untold,
+            "reported": [(one.dropped_incoming, one.dropped_client) for one in last],
+            "fewer": self.fewer,
             "numbers": {
                 by: (one.first, one.next, one.missing, one.disorder)
                 for by, one in self.numbers.items()
@@ -113,14 +110,14 @@ class Tally:
             "descriptions": self.descriptions,
         }
 
-    def _came(self, event: Metric) -> None:
+    def _add(self, event: Metric) -> None:
         self.events += 1
         by = dict(event.key.labels)[BY]
         number = int(event.value)
         numbers = self.numbers.get(by)
         if numbers is None:
             numbers = self.numbers[by] = Numbers(number)
-        numbers.came(number, event.key.name == MANY)
+        numbers.add(number, event.key.name == MANY)
 
 
 def show(value: Bits) -> int | str:
