@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import time
+from typing import Any
 
 from suite.commands import NAME, allow_many_files, say
 
@@ -23,8 +24,8 @@ COUNTED = NAME.encode()
 class Client:
     """One connection."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port))
+    def __init__(self, connected: Any) -> None:
+        self.socket = connected
         self.events = 0
         self.wrong: str | None = None
         self._rest = b""
@@ -90,7 +91,8 @@ def main() -> None:
         sys.exit(f"the reader in Python has no mode {mode!r}")
     host, port = address.split(":")
     allow_many_files()
-    clients = [Client(host, int(port)) for _ in range(int(count))]
+    addresses = [(host, int(port))] * int(count)
+    clients = [Client(socket.create_connection(address)) for address in addresses]
     say({"connected": len(clients)})
     run({client.socket.fileno(): client for client in clients})
 

@@ -1,14 +1,16 @@
 """
-The page of the benchmarks in benchmarks/: what a table says, and that its charts show all of it.
+The benchmarks in benchmarks/: what a table says, that no figure comes from wrong accounts, and that
+one of them runs.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from xml.etree import ElementTree
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,230 +21,202 @@ if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
 import run  # noqa: E402
-from suite import cost, latency, loss, throughput  # noqa: E402
-from suite.figures import OURS, REFERENCE, Goal, Row, Section, Spread  # noqa: E402
-from suite.outputs import output_file  # noqa: E402
-from suite.page import from_json, to_json, to_page, to_table  # noqa: E402
-from suite.plots import charts  # noqa: E402
+from suite import reader  # noqa: E402
+from suite.commands import output_file  # noqa: E402
+from suite.figures import OURS, REFERENCE, Goal, Row, Section, number, to_table  # noqa: E402
+from suite.peers import PeerError, Session, until  # noqa: E402
+from suite.streams import plain  # noqa: E402
 
-MACHINE = {"date": "2026-11-22", "Python": "CPython 3.11.7"}
-
-
-def section(module, *rows: Row) -> Section:
-    return Section(module.TITLE, module.HOW, list(rows))
-
-
-SPEED = section(
-    throughput,
-    Row.of(
-        "delivered to 1 client",
-        "events/s",
-        {OURS: [1e6, 1.2e6], REFERENCE: [5e5, 8e5]},
-        REFERENCE,
-        Goal(1.5),
-    ),
-    Row.of("delivered to 10 clients", "events/s", {OURS: [9e6], REFERENCE: [1.5e6]}, REFERENCE),
-)
-COST = section(
-    cost,
-    Row.of("counter, client <connected>", "ns", {OURS: [160.0], cost.EMPTY: [18.0]}),
-    Row.of("counter, client <connected>", "ns", {OURS: [160.0], REFERENCE: [207.0]}),
-    Row.of("gauge", "ns", {cost.PROMETHEUS: [290.0], cost.OPENTELEMETRY: [5700.0, 5800.0]}),
-)
-LATENCY = section(
-    latency,
-    *(
-        Row.of(latency.what(percentile.name, rate), "µs", {OURS: [50.0], REFERENCE: [60.0]})
-        for rate in latency.RATES
-        for percentile in latency.PERCENTILES
-    ),
-)
-LOSS = section(
-    loss,
-    *(
-        row
-        for rate in loss.RATES
-        for row in (
-            Row.of(loss.lost_at(rate), "%", {OURS: [0.0], REFERENCE: [0.0, 70.0]}),
-            Row.of(loss.recorded_at(rate), "events/s", {OURS: [rate], REFERENCE: [rate, rate]}),
-        )
-    ),
-)
-ALL = [SPEED, COST, LATENCY, LOSS]
-HOW = {one.title: one.how for one in ALL}
-
-
-def texts(svg: str) -> list[str]:
-    """What can be read in a picture."""
-    return [
-        element.text or ""
-        for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
-    ]
+CELLS = {OURS: [1.0e6, 1.2e6], REFERENCE: [5e5, 8e5]}
 
 
 class TableTests(SynchronousTestCase):
     """What a table says."""
 
-    def test_ratio_is_the_median_of_those_of_the_pairs(self) -> None:
-        # 2 and 1.5, where the medians' own ratio is 1.69.
-        self.assertIn("**1.75 x**", to_table(SPEED.rows))
+    def test_ratio(self) -> None:
+        """It is the median of the pairs' ratios: of 2 and 1.5, where the medians' is 1.69."""
+        table = to_table([Row.of("what", "unit", CELLS, REFERENCE)])
+        self.assertIn("1,100,000 [1,000,000 to 1,200,000], **1.75 x**", table)
 
     def test_verdicts(self) -> None:
         for goal, verdict in (
-            (Goal(1.75), "yes"),
-            (Goal(1.76), "no"),
-            (Goal(1.75, at_least=False), "yes"),
-            (Goal(1.74, at_least=False), "no"),
+            (Goal(1.75), "≥ 1.75 x | yes"),
+            (Goal(1.76), "≥ 1.76 x | no"),
+            (Goal(1.75, at_least=False), "≤ 1.75 x | yes"),
+            (Goal(1.74, at_least=False), "≤ 1.74 x | no"),
         ):
-            cells = {OURS: [1.0e6, 1.2e6], REFERENCE: [5e5, 8e5]}
-            table = to_table([Row.of("what", "unit", cells, REFERENCE, goal)])
-            self.assertTrue(table.endswith(f"| {goal} x | {verdict} |\n"), table)
+            table = to_table([Row.of("what", "unit", CELLS, REFERENCE, goal)])
+            self.assertTrue(table.endswith(f"| {verdict} |\n"), table)
 
-    def test_no_verdict_without_the_reference(self) -> None:
-        table = to_table([Row.of("what", "unit", {OURS: [1.0]}, REFERENCE, Goal(1))])
-        self.assertTrue(table.endswith("| what (unit) | 1 |  |  |\n"), table)
+    def test_no_ratio(self) -> None:
+        """Without the reference, or where it is not above 0, there is no ratio and no verdict."""
+        for cells in ({OURS: [1.0]}, {OURS: [1.0], REFERENCE: [0.0]}):
+            table = to_table([Row.of("what", "unit", cells, REFERENCE, Goal(1))])
+            self.assertNotIn(" x**", table)
+            self.assertTrue(table.endswith("|  |\n"), table)
 
+    def test_limited_by_the_reader(self) -> None:
+        """A figure within 1.5 times of what the reader alone takes has a mark."""
+        for alone, mark in ((1.6e6, True), (1.7e6, False)):
+            table = to_table([Row.of("what", "unit", CELLS, reader=alone)])
+            self.assertEqual("1,200,000] †" in table, mark, table)
+            self.assertNotIn("800,000] †", table)
+            self.assertTrue(table.endswith(f"| {number(alone)} |\n"), table)
 
-class JsonTests(SynchronousTestCase):
-    """Figures are the same after they have been written and read."""
+    def test_calls(self) -> None:
+        """Costs are in empty method calls as well."""
+        self.assertIn(
+            "| 100 = 4 calls |", to_table([Row.of("what", "ns", {OURS: [100.0]}, call=25)])
+        )
 
-    def test_there_and_back(self) -> None:
-        self.assertEqual(from_json(to_json(MACHINE, ALL), HOW), (MACHINE, ALL))
+    def test_number(self) -> None:
+        for value, text in (
+            (0.01234, "0.0123"),
+            (99.94, "99.9"),
+            (1234, "1,230"),
+            (999.6, "1,000"),
+        ):
+            self.assertEqual(number(value), text)
 
-    def test_sections_that_are_no_more_are_left_out(self) -> None:
-        _, sections = from_json(to_json(MACHINE, ALL), {LOSS.title: "new"})
-        self.assertEqual(sections, [Section(LOSS.title, "new", LOSS.rows)])
-
-    def test_what_is_no_json_of_benchmarks(self) -> None:
-        for text in ("", "[]", "{}", '{"machine": {}, "sections": [{}]}'):
-            with self.assertRaises(ValueError):
-                from_json(text, HOW)
-
-
-class KeepTests(SynchronousTestCase):
-    """A page is completed with what an earlier run has measured."""
-
-    def setUp(self) -> None:
-        directory = TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-
-    def test_of_the_same_machine_on_another_day(self) -> None:
-        file = self.directory / "earlier.json"
-        file.write_text(to_json({**MACHINE, "date": "2026-11-21", run.LATER: "loss"}, ALL))
-        self.assertEqual(run.kept(file, MACHINE), ALL)
-
-    def test_of_another_machine(self) -> None:
-        file = self.directory / "earlier.json"
-        file.write_text(to_json({**MACHINE, "quick": "only shows that it works"}, ALL))
-        self.assertIn("quick", str(self.assertRaises(ValueError, run.kept, file, MACHINE)))
-
-    def test_what_is_measured_anew_counts_and_the_order_is_that_of_the_page(self) -> None:
-        again = section(loss, *LOSS.rows[:2])
-        self.assertEqual(run.in_order([*ALL, again]), [SPEED, again, COST, LATENCY])
-
-    def test_page_and_charts(self) -> None:
-        page = self.directory / "figures.md"
-        run.write_page(page, MACHINE, ALL)
-        text = page.read_text()
-        for name in ("throughput", "cost", "latency", "loss"):
-            self.assertIn(f"](figures/{name}.svg)\n\n|", text)
-            self.assertTrue(texts((self.directory / "figures" / f"{name}.svg").read_text()))
+    def test_page(self) -> None:
+        """It names the host and the reader before any figure."""
+        page = run.to_page(
+            {"host": "2 x CPU", "reader": "Rust"},
+            [Section("Title", "How.", [Row.of("what", "unit", CELLS, REFERENCE)])],
+        )
+        self.assertIn("- host: 2 x CPU\n- reader: Rust\n\n## Title\n\nHow.\n\n|  | ours |", page)
 
 
-class OutputTests(SynchronousTestCase):
-    """A file that is written at the very end."""
+class FakeServer:
+    """Answers what a test says."""
 
-    def test_can_be_written(self) -> None:
+    name = "fake"
+
+    def __init__(self, ours: bool, dropped: list[int]) -> None:
+        self.ours = ours
+        self._dropped = dropped
+
+    def ask(self, word: str) -> dict[str, Any]:
+        none = {"dropped_incoming": 0, "waiting": 0, "discarded": 0}
+        return {"clients": [{"dropped": dropped, **none} for dropped in self._dropped]}
+
+    def record(self, count: int, **how: float) -> dict[str, Any]:
+        return {"recorded": count}
+
+
+class FakeReader:
+    """Has read what a test says, however long one waits."""
+
+    mode = "count"
+
+    def __init__(self, events: list[int], wrong: list[str]) -> None:
+        self.clients = len(events)
+        self._report = {"events": events, "wrong": wrong}
+
+    def wait(self, total: int, quiet: float) -> dict[str, Any]:
+        return self._report
+
+    def ask(self, word: str) -> None:
+        """C{reset}, which changes nothing here."""
+
+
+class SessionTests(SynchronousTestCase):
+    """What was recorded, read and counted as dropped must agree."""
+
+    def session(
+        self, events: list[int], dropped: list[int], ours: bool = True, wrong: str = ""
+    ) -> Session:
+        """Of ten events that were recorded."""
+        server: Any = FakeServer(ours, dropped)
+        reader: Any = FakeReader(events, [wrong] if wrong else [])
+        session = Session(server, reader)
+        session.record(count=10)
+        return session
+
+    def test_all_was_read(self) -> None:
+        session = self.session([10, 10], [0, 0])
+        self.assertEqual(session.read_all()["events"], [10, 10])
+        self.assertEqual(session.close(), 0)
+
+    def test_losses_agree(self) -> None:
+        session = self.session([10, 7], [0, 3])
+        self.assertEqual((session.close(), session.lost), (3, 3))
+
+    def test_losses_of_the_reference(self) -> None:
+        """It does not count them."""
+        self.assertEqual(self.session([9, 7], [], ours=False).close(), 4)
+
+    def test_nothing_was_read(self) -> None:
+        """That is an error that says so, and no division by zero."""
+        for ours in (True, False):
+            session = self.session([0], [0], ours) if ours else self.session([1], [], ours)
+            error = self.assertRaises(PeerError, session.read_all)
+            self.assertIn(f"{0 if ours else 1} of 10 events were read", str(error))
+
+    def test_losses_differ(self) -> None:
+        for events, dropped in (([10, 7], [0, 4]), ([10, 10], [0, 1])):
+            error = self.assertRaises(PeerError, self.session(events, dropped).close)
+            self.assertIn("the server's accounts are", str(error))
+
+    def test_corrupt_stream(self) -> None:
+        """That is an error of this library, and is known of the reference."""
+        self.assertRaises(PeerError, self.session([10], [0], wrong="what is no event").close)
+        session = self.session([9], [], ours=False, wrong="what is no event")
+        session.close()
+        self.assertEqual(session.corrupt, ["what is no event"])
+
+    def test_until(self) -> None:
+        """What does not come is an error after a while."""
+        self.assertIn("no clients", str(self.assertRaises(PeerError, until, bool, 0, "no clients")))
+
+
+class ReaderTests(SynchronousTestCase):
+    def test_counts_events_across_pieces(self) -> None:
+        """The reader in Python counts each event once, wherever the stream is cut."""
+        data = b"".join(plain(3))
+        for cut in range(1, len(data)):
+            client = reader.Client(FakeSocket([data[:cut], data[cut:]]))
+            received = client.receive() + client.receive()
+            self.assertEqual((client.events, received), (3, len(data)))
+
+
+class FakeSocket:
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def recv(self, size: int) -> bytes:
+        return self._pieces.pop(0)
+
+
+class RunTests(SynchronousTestCase):
+    def test_output_file(self) -> None:
+        """That it cannot be written is reported before anything is measured."""
         path = Path(self.mktemp())
         path.parent.mkdir(parents=True, exist_ok=True)
         self.assertEqual(output_file(str(path)), path)
         self.assertFalse(path.exists())
         path.write_text("of an earlier run")
-        self.assertEqual(output_file(str(path)), path)
+        output_file(str(path))
         self.assertEqual(path.read_text(), "of an earlier run")
+        self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
 
-    def test_cannot_be_written(self) -> None:
-        """That is told before anything is measured."""
-        path = Path(self.mktemp()) / "figures"
-        for command, option in (("run.py", "--page"), ("run.py", "--json"), ("soak.py", "--json")):
-            ended = subprocess.run(
-                [sys.executable, str(BENCHMARKS / command), option, str(path)],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            self.assertEqual((ended.returncode, ended.stdout), (2, ""))
-            self.assertIn(f"{option}: {path}: No such file or directory\n", ended.stderr)
-
-
-class ChartTests(SynchronousTestCase):
-    """What can be read in the charts."""
-
-    def drawn(self, one: Section) -> str:
-        (chart,) = charts([one])
-        return chart.svg
-
-    def test_lines(self) -> None:
-        svg = self.drawn(SPEED)
-        for text in ("1", "10", "clients", OURS, REFERENCE, "events/s in all, log scale"):
-            self.assertIn(text, texts(svg))
-        self.assertEqual(svg.count("<polyline"), 2)
-
-    def test_each_measurement_has_its_mark(self) -> None:
-        self.assertEqual(self.drawn(SPEED).count("<circle"), 4)
-        self.assertEqual(self.drawn(LATENCY).count("<circle"), 16)
-        self.assertEqual(self.drawn(LOSS).count("<circle"), 12)
-
-    def test_each_range_has_its_whisker(self) -> None:
-        for one, ranges in ((SPEED, 4), (COST, 5), (LOSS, 12)):
-            # The line, and one across at each end.
-            whiskers = [line for line in self.drawn(one).splitlines() if line.count("M") == 3]
-            self.assertEqual(len(whiskers), ranges)
-
-    def test_latency(self) -> None:
-        labels = texts(self.drawn(LATENCY))
-        for text in ("50", "90", "99", "99.9", f"{OURS}, 1k/s", f"{REFERENCE}, 20k/s"):
-            self.assertIn(text, labels)
-
-    def test_loss(self) -> None:
-        labels = texts(self.drawn(LOSS))
-        for text in ("25k", "800k", "0", "100", OURS, REFERENCE):
-            self.assertIn(text, labels)
-
-    def test_bars_that_are_compared_twice_are_drawn_once(self) -> None:
-        svg = self.drawn(COST)
-        labels = texts(svg)
-        self.assertEqual(labels.count("counter, client <connected>"), 1)
-        for text in ("160", "18", "207", "290", "5,750", cost.EMPTY, cost.PROMETHEUS):
-            self.assertIn(text, labels)
-        # And the background.
-        self.assertEqual(svg.count("<rect"), 6)
-
-    def test_high_is_up_and_much_is_long(self) -> None:
-        _, ours, _ = self.drawn(SPEED).split("<polyline")
-        first, second = ours.split('points="')[1].split('"')[0].split()
-        self.assertGreater(float(first.split(",")[1]), float(second.split(",")[1]))
-        widths = [
-            float(part.split('width="')[1].split('"')[0])
-            for part in self.drawn(COST).split("<rect")[2:]
-        ]
-        self.assertEqual(sorted(widths[:3]), [widths[2], widths[0], widths[1]])
-
-    def test_what_is_missing_is_left_out(self) -> None:
-        self.assertEqual(charts([]), [])
-        self.assertEqual(charts([section(throughput), section(cost)]), [])
-        self.assertEqual(charts([section(latency, LATENCY.rows[0])]), [])
-        self.assertNotIn("![", to_page(MACHINE, ALL))
-
-    def test_spread_of_one_measurement_repeated(self) -> None:
-        same = Section(
-            throughput.TITLE,
-            throughput.HOW,
+    def test_quick(self) -> None:
+        """One of the benchmarks, where there is no cargo."""
+        page = Path(self.mktemp()).resolve()
+        page.parent.mkdir(parents=True, exist_ok=True)
+        ended = subprocess.run(
             [
-                Row("delivered to 1 client", "events/s", {OURS: Spread.of([1e6, 1e6])}),
-                Row("delivered to 10 clients", "events/s", {OURS: Spread.of([1e6])}),
+                *(sys.executable, str(BENCHMARKS / "run.py"), "--quick"),
+                *("--only", "snapshot", "latency", "--page", str(page)),
             ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PATH": str(page.parent / "nothing")},
         )
-        self.assertEqual(self.drawn(same).count("<circle"), 2)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertIn("latency: not measured", ended.stderr)
+        text = page.read_text()
+        for part in ("- reader: Python; ", "- a system call", "| snapshot() (ms) | "):
+            self.assertIn(part, text)
