@@ -27,7 +27,7 @@ from suite.peers import PeerError, build  # noqa: E402
 
 BENCHMARKS = (
     *("throughput", "cost", "paced", "latency", "lossless"),
-    *("decoding", "observing", "snapshot", "memory", "starting"),
+    *("decoding", "observing", "snapshot", "memory"),
 )
 
 NEED_RUST = ("latency", "lossless")

@@ -4,17 +4,13 @@ The course of a soak: when processes start, what happens to them, and what is fo
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
-from suite.peers import HERE, Peer, PeerError, environment, python
+from suite.peers import Peer, python
 
 from soaking import plan
 from soaking.checks import FEWEST, Evidence, Sample
@@ -35,77 +31,6 @@ LARGE = 1 << 10
 """How many of these blocks a crowd has that stays to the end."""
 
 
-class Crowd:
-    """
-    A process of clients; see `soaking.crowd`.
-
-    @ivar reports: what its clients reported when they left.
-    @ivar finishing: how many clients read to the end; None until it is known.
-    """
-
-    def __init__(self, name: str, arguments: list[object]) -> None:
-        self.name = name
-        self.reports: list[dict[str, Any]] = []
-        self.finishing: int | None = None
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [*python("soaking.crowd"), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=HERE,
-            env=environment(),
-            start_new_session=True,  # the interrupt key is for soak.py
-            text=True,
-        )
-        self._listening = threading.Thread(target=self._listen, daemon=True)
-        self._listening.start()
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        with self._process:
-            self._process.kill()
-        self._listening.join()
-        self._errors.close()
-
-    def next(self) -> None:
-        """Let clients come and go; called again, let those that are connected read to the end."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-
-    def trouble(self, timeout: float) -> str | None:
-        """Wait for its end: what went wrong."""
-        try:
-            status = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"the clients of {self.name} do not end within {timeout:.0f} seconds"
-        self._listening.join()
-        self._errors.seek(0)
-        errors = self._errors.read().strip()
-        if status or errors:
-            return f"the clients of {self.name} ended with status {status}: {errors}"
-        return None
-
-    @property
-    def ended(self) -> bool:
-        return not self._listening.is_alive()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            # The last line of a process that was killed may be incomplete.
-            with suppress(ValueError):
-                said = json.loads(line)
-                if "finishing" in said:
-                    self.finishing = said["finishing"]
-                else:
-                    self.reports.append(said)
-
-
 class Course:
     """
     One run, from the start of the first process to the end of the last.
@@ -121,7 +46,7 @@ class Course:
         self._seconds = seconds
         self.evidence = Evidence(warm_up=min(max(20.0, seconds / 4), 600.0, seconds / 2))
         self._processes = ExitStack()
-        self._crowds: list[Crowd] = []
+        self._crowds: list[Peer] = []
         self._blocks = 0
         self._began: float | None = None
 
@@ -141,14 +66,14 @@ class Course:
         self._server: Peer = self._processes.enter_context(
             Peer([*python("soaking.server"), str(self._seed)])
         )
-        self._crowd("steady", witnesses=len(plan.MANNERS))
+        self._crowds.append(self._crowd("steady", witnesses=len(plan.MANNERS)))
         self._stopped = self._crowd("stopped", witnesses=1, places=2)
-        self._crowd("guests", places=6)
+        self._crowds += [self._stopped, self._crowd("guests", places=6)]
         self._until_connected(len(plan.MANNERS) + 1)
         self._server.ask("record")
         self._began = time.monotonic()
         for crowd in self._crowds:
-            crowd.next()
+            crowd.ask("come")
 
     def _go_on(self) -> None:
         """Everything that happens until the end."""
@@ -186,13 +111,10 @@ class Course:
 
     def _kill(self) -> Iterator[float]:
         for number, (after, _) in enumerate(plan.strikes(self._seed, "kill")):
-            # Few addresses are enough for it.
-            mortal = self._crowd(f"mortal {number}", places=3, blocks=1)
-            mortal.next()
-            yield after
-            self._crowds.remove(mortal)
-            mortal.kill()
-            self.evidence.reports += mortal.reports
+            with self._crowd(f"mortal {number}", places=3, blocks=1) as mortal:
+                mortal.ask("come")
+                yield after
+                self.evidence.reports += mortal.ask("reports")["reports"]
             self.evidence.killed += 1
 
     def _end(self) -> None:
@@ -203,34 +125,23 @@ class Course:
                 time.sleep(LOOK_INTERVAL)
                 self._sample(self._server.ask("look"))
         self._stopped.signal(signal.SIGCONT)
-        for crowd in self._crowds:
-            crowd.next()
-        deadline = time.monotonic() + END
-        for crowd in self._crowds:
-            while crowd.finishing is None:
-                if crowd.ended or time.monotonic() > deadline:
-                    raise PeerError(f"the clients of {crowd.name} do not end: {crowd.trouble(0)}")
-                time.sleep(0.05)
+        finishing = sum(crowd.ask("finish")["finishing"] for crowd in self._crowds)
         # Those that have left are noticed within two seconds, those that have come are accepted.
-        self._until_connected(sum(crowd.finishing or 0 for crowd in self._crowds))
+        self._until_connected(finishing)
         quiet = self._server.ask("quiet")
         self.evidence.recorded = quiet["recorded"]
         self.evidence.truth = quiet["truth"]
         self.evidence.descriptions = quiet["descriptions"]
         self._sample(self._server.ask("stop", timeout=END))
         for crowd in self._crowds:
-            trouble = crowd.trouble(END)
-            if trouble is not None:
-                self.evidence.troubles.append(trouble)
-            self.evidence.reports += crowd.reports
+            self.evidence.reports += crowd.ask("reports", timeout=END)["reports"]
 
-    def _crowd(self, name: str, witnesses: int = 0, places: int = 0, blocks: int = LARGE) -> Crowd:
+    def _crowd(self, name: str, witnesses: int = 0, places: int = 0, blocks: int = LARGE) -> Peer:
         first = (self._blocks + 1) << BLOCK_BITS
         self._blocks += blocks
-        port = self._server.greeting["port"]
-        crowd = Crowd(name, [port, self._seed, name, first, witnesses, places])
-        self._processes.callback(crowd.kill)
-        self._crowds.append(crowd)
+        arguments = (self._server.greeting["port"], self._seed, name, first, witnesses, places)
+        crowd = Peer([*python("soaking.crowd"), *map(str, arguments)])
+        self._processes.push(crowd.__exit__)
         return crowd
 
     def _now(self) -> float:

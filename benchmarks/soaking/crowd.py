@@ -4,9 +4,12 @@ WITNESSES PLACES``.
 
 So many WITNESSES stay to the end, each with another manner of reading; at each of PLACES, clients
 come and go. Every client has an address of its own (of 127.0.0.0/8, counted from FIRST), by which
-its report, a line of JSON when it leaves, and the server's account are paired. A line on standard
-input lets clients come and go; a second one is the end: no more come, and those that are connected
-read to the end of the stream as fast as they can.
+its report when it leaves and the server's account are paired. Its commands:
+
+  - C{come}: let clients come and go;
+  - C{finish}: no more come, and those that are connected read to the end of the stream as fast as
+    they can; how many that are;
+  - C{reports}: those since the last time; after C{finish}, once all have left.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
 from itertools import count
 
-from suite.commands import say
+from suite.commands import commands, say
 
 from soaking import plan
 from soaking.tally import Tally
@@ -38,16 +42,17 @@ class Crowd:
     All clients of this process.
 
     @ivar over: set at the end.
+    @ivar reports: what clients reported when they left.
     """
 
     def __init__(self, port: int, first: int) -> None:
         self._port = port
         self._addresses = count(first)
-        self._saying = threading.Lock()
         # Clients connect and leave under this lock, so that at the end their number is known.
         self._deciding = threading.Lock()
         self._present = 0
         self.over = threading.Event()
+        self.reports: list[dict[str, object]] = []
 
     def finish(self) -> int:
         """
@@ -88,7 +93,7 @@ class Crowd:
                 ended = self._read(connected, life, tally)
             except (OSError, StreamError) as raised:
                 error = f"{type(raised).__name__}: {raised}"
-            self.say(
+            self.reports.append(
                 {
                     "address": "{}:{}".format(*connected.getsockname()),
                     "manner": life.manner,
@@ -106,10 +111,6 @@ class Crowd:
             elif life.departure == "shutdown":
                 with suppress(OSError):
                     connected.shutdown(socket.SHUT_RDWR)
-
-    def say(self, report: dict[str, object]) -> None:
-        with self._saying:
-            say(report)
 
     def _read(self, connected: socket.socket, life: plan.Life, tally: Tally) -> bool:
         """
@@ -154,17 +155,32 @@ def main() -> None:
     port, seed, first, witnesses, places = map(int, sys.argv[1:3] + sys.argv[4:])
     crowd = Crowd(port, first)
     lives = [plan.witness(seed, manner, name) for manner in plan.MANNERS[:witnesses]]
-    stay = [threading.Thread(target=crowd.live, args=[life], daemon=True) for life in lives]
     guests = [plan.lives(seed, name, place) for place in range(places)]
-    come = [threading.Thread(target=crowd.place, args=[lives], daemon=True) for lives in guests]
-    for threads in (stay, come):
-        for thread in threads:
-            thread.start()
-        if not sys.stdin.readline():
-            os._exit(1)  # soak.py is gone
-    crowd.say({"finishing": crowd.finish()})
-    for thread in stay + come:
-        thread.join()
+    stay = [threading.Thread(target=crowd.live, args=[life], daemon=True) for life in lives]
+    come = [threading.Thread(target=crowd.place, args=[guest], daemon=True) for guest in guests]
+    threading.excepthook = fail
+    for thread in stay:
+        thread.start()
+    say({})
+    for word, _options in commands():
+        if word == "come":
+            for thread in come:
+                thread.start()
+            say({})
+        elif word == "finish":
+            say({"finishing": crowd.finish()})
+        else:
+            for thread in stay + come if crowd.over.is_set() else []:
+                thread.join()
+            taken, crowd.reports = crowd.reports, []
+            say({"reports": taken})
+
+
+def fail(raised: threading.ExceptHookArgs) -> None:
+    """A client has failed: the end of this process, so that it is noticed."""
+    traceback.print_exception(raised.exc_value)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ C{stop}.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -234,7 +233,6 @@ class Server:
 
 def main() -> None:
     seed = int(sys.argv[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for soak.py
     allow_many_files()
     factory = Watched(reactor, seed)
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1")

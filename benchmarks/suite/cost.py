@@ -1,32 +1,45 @@
 """
-What one record costs.
+What one record costs; as a process of its own, ``python -m suite.cost PORT``, the server that
+measures it: C{cost} measures everything once, on the reactor thread, with C{count} calls each, and
+answers nanoseconds by name.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
+import sys
+from threading import Thread
+from timeit import Timer
+from typing import Any
 
 from suite.bench import Bench
+from suite.commands import LABELS, NAME, commands, say
 from suite.figures import OURS, REFERENCE, Goal, Row, Section
+from suite.host import Empty, nanoseconds, timer
 from suite.peers import Server, python
+from txmetrics_tcp import MetricsFactory, counter, set_global_recorder
 
 EMPTY = "empty method call"
 PROMETHEUS = "prometheus_client"
 OPENTELEMETRY = "OpenTelemetry"
+
+BURST = 1000
+"""
+How many events are recorded between two reactor iterations where a client is connected: what the
+log holds, so that recording is all that is measured.
+"""
 
 TITLE = "What one record costs"
 
 HOW = """\
 One thread calls in a loop, whose own cost is subtracted; the time is the processor's for this
 thread, and the least of five times 20,000 calls. With totals, applying the log to the totals is
-included. With a client, the cost is that of filling the log while the reactor does nothing, as
-it does between two iterations (the median of bursts of a thousand). The reference records in
-such bursts, too, with pauses in which its own thread takes what it recorded. Handles, children
-and instruments are resolved beforehand, but where a lookup is what is measured; all have two
-labels. Calls are empty method calls."""
-
-# What is measured, by column; the base; the goal.
-Line = tuple[str, dict[str, str], str | None, Goal | None]
+included. With a client, the cost is that of filling the log while the reactor does nothing, as it
+does between two iterations (the median of bursts of a thousand). The reference records in such
+bursts, too, with pauses in which its own thread takes what it recorded. Handles, children and
+instruments are resolved beforehand, but where a lookup is what is measured; all have two labels.
+Calls are empty method calls."""
 
 
 def beside(name: str) -> dict[str, str]:
@@ -34,28 +47,16 @@ def beside(name: str) -> dict[str, str]:
     return {OURS: name, PROMETHEUS: f"prometheus {name}", OPENTELEMETRY: f"opentelemetry {name}"}
 
 
-LINES: list[Line] = [
-    (
-        "counter, no client, no totals",
-        {OURS: "increment, totals off", EMPTY: "empty"},
-        EMPTY,
-        Goal(3, False),
-    ),
+TOTALS_OFF = {OURS: "increment, no totals", EMPTY: "empty"}
+CLIENT = {OURS: "increment, client", EMPTY: "empty"}
+CLIENTS = {OURS: "increment, client", REFERENCE: "reference"}
+
+LINES: list[tuple[str, dict[str, str], str | None, Goal | None]] = [
+    ("counter, no client, no totals", TOTALS_OFF, EMPTY, Goal(3, False)),
     ("counter, no client", beside("increment"), PROMETHEUS, Goal(0.5, False)),
-    ("counter, client", {OURS: "increment, client", EMPTY: "empty"}, EMPTY, Goal(8, False)),
-    (
-        "counter, client",
-        {OURS: "increment, client", REFERENCE: "reference"},
-        REFERENCE,
-        Goal(0.5, False),
-    ),
-    ("counter looked up by keywords", beside("keywords"), PROMETHEUS, Goal(1, False)),
-    (
-        "counter looked up by a mapping (theirs: by values)",
-        beside("mapping"),
-        PROMETHEUS,
-        Goal(1, False),
-    ),
+    ("counter, client", CLIENT, EMPTY, Goal(8, False)),
+    ("counter, client", CLIENTS, REFERENCE, Goal(0.5, False)),
+    ("counter looked up", beside("lookup"), PROMETHEUS, Goal(1, False)),
     ("gauge, no client", beside("set"), PROMETHEUS, None),
     ("gauge, client", {OURS: "set, client"}, None, None),
     ("histogram, no client", beside("record"), PROMETHEUS, None),
@@ -65,7 +66,7 @@ LINES: list[Line] = [
 
 def run(bench: Bench) -> Section:
     measured: dict[str, list[float]] = {}
-    server = Server(True, python("suite.cost_server"), ["PORT"])
+    server = Server(True, python("suite.cost"), ["PORT"])
     with server, bench.peers.reader(server.port, 1):
         for _ in bench.rounds(7):
             answer = server.ask("cost", count=5_000 if bench.quick else 20_000)
@@ -81,3 +82,98 @@ def run(bench: Bench) -> Section:
         samples = {column: measured.get(name, []) for column, name in columns.items()}
         rows.append(Row.of(what, "ns", samples, base, goal, call=call))
     return Section(TITLE, HOW, rows)
+
+
+def ours(recorder: Any, suffix: str = "") -> dict[str, Timer]:
+    """A counter, a gauge and a histogram of a recorder."""
+    return {
+        f"increment{suffix}": timer("one.increment()", {"one": recorder.counter(NAME, LABELS)}),
+        f"set{suffix}": timer("one.set(1.5)", {"one": recorder.gauge(NAME, LABELS)}),
+        f"record{suffix}": timer("one.record(1.5)", {"one": recorder.histogram(NAME, LABELS)}),
+    }
+
+
+def prometheus() -> dict[str, Timer]:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+    where: dict[str, Any] = {"labelnames": list(LABELS), "registry": CollectorRegistry()}
+    counters = Counter(NAME, "Requests", **where)
+    gauge = Gauge("gauge", "Gauge", **where).labels(**LABELS)
+    histogram = Histogram("histogram", "Histogram", **where).labels(**LABELS)
+    lookup = "counters.labels(method='GET', route='/users').inc()"
+    return {
+        "prometheus increment": timer("one.inc()", {"one": counters.labels(**LABELS)}),
+        "prometheus set": timer("one.set(1.5)", {"one": gauge}),
+        "prometheus record": timer("one.observe(1.5)", {"one": histogram}),
+        "prometheus lookup": timer(lookup, {"counters": counters}),
+    }
+
+
+def opentelemetry() -> dict[str, Timer]:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    meter = MeterProvider([InMemoryMetricReader()]).get_meter("benchmark")
+    calls = {
+        "increment": ("add(1, labels)", meter.create_counter(NAME)),
+        "set": ("set(1.5, labels)", meter.create_gauge("gauge")),
+        "record": ("record(1.5, labels)", meter.create_histogram("histogram")),
+    }
+    return {
+        f"opentelemetry {name}": timer(f"one.{call}", {"one": one, "labels": LABELS})
+        for name, (call, one) in calls.items()
+    }
+
+
+def main() -> None:
+    from twisted.internet import reactor as global_reactor
+    from twisted.internet.defer import inlineCallbacks
+    from twisted.internet.task import deferLater
+    from twisted.internet.threads import blockingCallFromThread
+
+    reactor: Any = global_reactor
+    factory = MetricsFactory(reactor)
+    reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
+    connected = ours(factory.recorder, ", client")
+    recorder = MetricsFactory(reactor).recorder
+    set_global_recorder(recorder)
+    lookup = f"counter({NAME!r}, method='GET', route='/users').increment()"
+    alone = {
+        "empty": timer("one.method()", {"one": Empty()}),
+        **ours(MetricsFactory(reactor, totals=False).recorder, ", no totals"),
+        **ours(recorder),
+        "lookup": timer(lookup, {"counter": counter}),
+    }
+    for others in (prometheus, opentelemetry):
+        try:
+            alone.update(others())
+        except ImportError as error:
+            print(f"not installed: {error.name}", file=sys.stderr)
+
+    @inlineCallbacks
+    def measure(count: int) -> Any:
+        gc.collect()
+        measured = {name: nanoseconds(timed, count) for name, timed in alone.items()}
+        for name, timed in connected.items():
+            bursts = []
+            for _ in range(max(1, count // BURST)):
+                bursts.append(nanoseconds(timed, BURST, 1))
+                # Time to deliver them.
+                yield deferLater(reactor, 0.003)
+            measured[name] = statistics.median(bursts)
+        return measured
+
+    def answer() -> None:
+        try:
+            for _word, options in commands():
+                say(blockingCallFromThread(reactor, measure, int(options["count"])))
+        finally:
+            reactor.callFromThread(reactor.stop)
+
+    say({})
+    reactor.callWhenRunning(Thread(target=answer, daemon=True).start)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

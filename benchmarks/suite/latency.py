@@ -51,7 +51,7 @@ def run(bench: Bench) -> Section:
                     return tuple(latency[key] / 1000 for key in PERCENTILES)
             raise PeerError(f"{latency['count']} events were read, not all of {recorded}")
 
-        samples = bench.alternate(4, measure)
+        samples = bench.alternate(3, measure)
         for (what, goal), columns in zip(PERCENTILES.values(), samples, strict=True):
             rows.append(Row.of(f"{what}, {rate:,} events/s", "µs", columns, REFERENCE, goal))
     return Section(TITLE, HOW, rows)

@@ -1,5 +1,7 @@
 """
-How many events the viewer takes while it draws.
+How many events the viewer takes while it draws; as a process of its own, ``python -m
+suite.observing PORT SECONDS FILE``, the viewer: what it did in as many C{SECONDS}, which begin a
+second after the first event, and at what cost, is written to a file as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import pty
 import socket
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -24,6 +27,8 @@ from suite.figures import OURS, Row, Section
 from suite.peers import PeerError, environment, python
 from suite.streams import mixed
 from txmetrics_tcp import MetricKind
+from txmetrics_tcp._net.endpoints import client_endpoint
+from txmetrics_tcp.cli.observe import install_reactor, run_app
 
 RATE = 100_000
 """Events per second."""
@@ -32,6 +37,9 @@ PIECE = 1_000
 """How many events are sent at once."""
 
 LINES, COLUMNS = 45, 160
+
+WARM = 1.0
+"""How many seconds the viewer has to learn the series."""
 
 TITLE = "Observing"
 
@@ -68,7 +76,7 @@ def observe(stream: list[bytes], rate: float | None, seconds: float) -> dict[str
         report = Path(directory) / "report"
         port = listening.getsockname()[1]
         viewer = subprocess.Popen(
-            [*python("suite.viewer"), str(port), str(seconds), str(report)],
+            [*python("suite.observing"), str(port), str(seconds), str(report)],
             stdin=screen,
             stdout=screen,
             stderr=screen,
@@ -105,7 +113,7 @@ def drain(terminal: int, drawn: deque[bytes]) -> None:
 
 def run(bench: Bench) -> Section:
     rows = []
-    seconds = 0.5 if bench.quick else 5.0
+    seconds = 0.5 if bench.quick else 3.0
     for series in (300,) if bench.quick else (300, 9_999):
         frames = mixed(list(MetricKind), series, max(series, 3_000) // PIECE * PIECE)
         stream = [b"".join(frames[at : at + PIECE]) for at in range(0, len(frames), PIECE)]
@@ -125,3 +133,42 @@ def run(bench: Bench) -> Section:
             Row.of(f"{what}: frames at that", "1/s", {OURS: steady["frames"]}),
         ]
     return Section(TITLE, HOW, rows)
+
+
+def main(port: str, seconds: float, file: str) -> int:
+    """The viewer, with an eye on it."""
+    install_reactor()
+    # These import the reactor.
+    from twisted.internet import reactor
+
+    from txmetrics_tcp.observe.app import ObserveApp
+    from txmetrics_tcp.observe.sources import LiveSource
+
+    source = LiveSource(reactor, port, client_endpoint(reactor, port))
+    app = ObserveApp([source])
+    app.rows.sort_by("rate")
+
+    def wait() -> None:
+        if source.view.events:
+            reactor.callLater(WARM, begin)
+        else:
+            reactor.callLater(0.01, wait)
+
+    def state() -> tuple[float, ...]:
+        return time.perf_counter(), source.view.events, app.frames, time.process_time()
+
+    def begin() -> None:
+        reactor.callLater(seconds, end, state())
+
+    def end(begun: tuple[float, ...]) -> None:
+        differences = [now - then for now, then in zip(state(), begun, strict=True)]
+        report = dict(zip(("seconds", "events", "frames", "cpu"), differences, strict=True))
+        Path(file).write_text(json.dumps(report))
+        app.exit(0)
+
+    reactor.callLater(0, wait)
+    return run_app(reactor, app)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], float(sys.argv[2]), sys.argv[3]))

@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ class Peer:
             bufsize=0,
             cwd=HERE,
             env=environment(),
+            start_new_session=True,  # the interrupt key is for this process
         )
         self._received = b""
         self.greeting = self._answer(TIMEOUT)
@@ -71,6 +73,9 @@ class Peer:
         """The memory that it uses now."""
         with open(f"/proc/{self._process.pid}/statm") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def ask(self, word: str, timeout: float = TIMEOUT, **options: float) -> dict[str, Any]:
         """
@@ -90,9 +95,11 @@ class Peer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        """Kill it; does nothing the second time."""
+        if not self._errors.closed:
+            self._process.kill()
+            self._process.communicate()
+            self._errors.close()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
