@@ -59,7 +59,7 @@ def attempt(bench: Bench, subject: Subject, clients: int, rate: float) -> float 
         recorded = session.record(
             seconds=seconds, rate=rate, tick_us=TICK_US, reactor=subject.reactor
         )
-        lost = session.close()
+        lost = session.close() or session.corrupt
     return None if lost else float(recorded["recorded"] / recorded["seconds"])
 
 

@@ -39,8 +39,8 @@ def run(bench: Bench) -> Section:
                 recorded = session.record(**how)["recorded"]
                 session.read_all()
                 after = server.cpu_seconds()
-                if session.close():
-                    raise PeerError(f"{session.lost} events are lost at a paced rate")
+                if lost := session.close():
+                    raise PeerError(f"{lost} events are lost at a paced rate")
             if not alone or not recorded:
                 raise PeerError(f"{server.name}: nothing was recorded in {seconds} seconds")
             loop, whole = (between - before) / alone * 1e6, (after - between) / recorded * 1e6

@@ -175,7 +175,6 @@ class Session:
     """
     A server and its clients, with an account of what was recorded, and what became of it.
 
-    @ivar lost: how many of the recorded events are known not to have come, of all clients together.
     @ivar corrupt: what clients report that can no longer make anything of their stream. That may
         happen with the reference alone: it throws away the rest of a frame that a socket took only
         in part, if the socket takes nothing the next time either.
@@ -184,7 +183,6 @@ class Session:
     def __init__(self, server: Server, reader: Reader) -> None:
         self.server = server
         self.reader = reader
-        self.lost = 0
         self.corrupt: list[str] = []
         self._recorded = 0
         if server.ours:
@@ -222,8 +220,8 @@ class Session:
         end = time.monotonic() + PATIENCE
         while True:
             report = self.reader.wait(self._expected, QUIET)
-            missing = self._recorded * self.reader.clients - sum(report["events"])
-            done = missing == self.lost or report["wrong"] or not self.server.ours
+            missing = self._expected - sum(report["events"])
+            done = not missing or report["wrong"] or not self.server.ours
             if done or time.monotonic() > end:
                 return report
             if sum(_dropped(account) for account in self._accounts()) >= missing:
@@ -234,7 +232,7 @@ class Session:
         Wait until all has been read, then compare two accounts of what was lost on the way to each
         client: what it is short of, and what this library's server counted.
 
-        @return: how many events were lost since the last time, of all clients together.
+        @return: how many events were lost, of all clients together.
         @raise PeerError: the accounts differ.
         """
         report = self.settle()
@@ -251,12 +249,11 @@ class Session:
                     f"{self.server.name}: of {self._recorded} events clients have lost {lost},"
                     f" but the server's accounts are {accounts}"
                 )
-        before, self.lost = self.lost, sum(lost)
-        return self.lost - before
+        return sum(lost)
 
     @property
     def _expected(self) -> int:
-        return self._recorded * self.reader.clients - self.lost
+        return self._recorded * self.reader.clients
 
     def _accounts(self) -> list[dict[str, Any]]:
         return list(self.server.ask("stats")["clients"])
@@ -328,7 +325,7 @@ class Peers:
             report = reader.wait(events * clients, QUIET)
         if sum(report["events"]) != events * clients or report["wrong"]:
             raise PeerError(f"of {clients} times {events} ready-made events: {report}")
-        return events * clients / (report["last_ns"] - start_ns) * 1e9
+        return float(events * clients) / float(report["last_ns"] - start_ns) * 1e9
 
 
 def python(module: str) -> list[str]:

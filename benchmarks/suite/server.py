@@ -128,6 +128,7 @@ class Server:
     def record(self, options: Options) -> dict[str, object]:
         stepping = steps(self._increments[int(options["null"])], options)
         start_ns, start = time.time_ns(), time.perf_counter()
+        recorded: int
         if options["reactor"]:
             recorded = blockingCallFromThread(reactor, in_reactor, stepping)  # type: ignore[arg-type]
         else:

@@ -39,8 +39,8 @@ def run(bench: Bench) -> Section:
                 start_ns = session.record(count=count, reactor=subject.reactor)["start_ns"]
                 seconds = (session.read_all()["last_ns"] - start_ns) / 1e9
                 cpu = session.server.cpu_seconds() - before
-                if session.close():
-                    raise PeerError(f"{session.lost} events are lost, although all have room")
+                if lost := session.close():
+                    raise PeerError(f"{lost} events are lost, although all have room")
             return count * clients / seconds, cpu / (count * clients) * 1e6
 
         reader = bench.reader_speed(clients)
