@@ -19,6 +19,7 @@ from suite.commands import NAME, allow_many_files, say
 
 PIECE = 256 * 1024
 COUNTED = NAME.encode()
+SHORT = len(COUNTED) - 1
 
 
 class Client:
@@ -39,10 +40,10 @@ class Client:
         if not data:
             self.wrong = self.wrong or "the connection has ended"
             return 0
-        # A name may come in two pieces; the end that is kept is too short for one.
-        both = self._rest + data
-        self.events += both.count(COUNTED)
-        self._rest = both[1 - len(COUNTED) :]
+        # A name may come in two pieces: the seam is too short for one on either side.
+        seam = self._rest + data[:SHORT]
+        self.events += data.count(COUNTED) + seam.count(COUNTED)
+        self._rest = (data if len(data) > SHORT else seam)[-SHORT:]
         return len(data)
 
 
