@@ -4,7 +4,7 @@ What a benchmark is given, and how it measures pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from suite.figures import OURS, REACTOR, REFERENCE, number
@@ -29,8 +29,11 @@ class Subject:
     reactor: bool = False
 
 
-THREAD = Subject(OURS, True)
-SUBJECTS = (THREAD, Subject(REACTOR, True, reactor=True), Subject(REFERENCE, False))
+SUBJECTS = (
+    Subject(OURS, True),
+    Subject(REACTOR, True, reactor=True),
+    Subject(REFERENCE, False),
+)
 
 
 @dataclass
@@ -52,12 +55,6 @@ class Bench:
         """How often each is measured."""
         return range(1 if self.quick else full)
 
-    def subjects(self, *names: str) -> Iterator[Subject]:
-        """Those of a round, as far as they are there; all by default."""
-        for subject in SUBJECTS:
-            if (not names or subject.name in names) and (subject.ours or self.peers.rust):
-                yield subject
-
     def alternate(
         self, rounds: int, measure: Callable[[Subject], tuple[float, ...]], *names: str
     ) -> list[dict[str, list[float]]]:
@@ -67,11 +64,12 @@ class Bench:
 
         @return: for each thing, its samples by column.
         """
-        if self.quick:
-            names = names or (OURS, REFERENCE)
+        if not names:
+            names = (OURS, REFERENCE) if self.quick else (OURS, REACTOR, REFERENCE)
+        subjects = [one for one in SUBJECTS if one.name in names and (one.ours or self.peers.rust)]
         samples: list[dict[str, list[float]]] = []
         for _ in self.rounds(rounds):
-            for subject in self.subjects(*names):
+            for subject in subjects:
                 for index, value in enumerate(measure(subject)):
                     if index == len(samples):
                         samples.append({})

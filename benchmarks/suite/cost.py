@@ -68,7 +68,7 @@ def run(bench: Bench) -> Section:
     measured: dict[str, list[float]] = {}
     server = Server(True, python("suite.cost"), ["PORT"])
     with server, bench.peers.reader(server.port, 1):
-        for _ in bench.rounds(7):
+        for _ in bench.rounds(5):
             answer = server.ask("cost", count=5_000 if bench.quick else 20_000)
             if bench.peers.rust:
                 with bench.peers.session(False, 1, 1024) as session:

@@ -165,8 +165,8 @@ class Reader(Peer):
         """
         Wait until all clients together have read so many events, or nothing has come for a while.
 
-        @return: C{events} of each, what was C{wrong} with some, C{bytes} of all and C{last_ns},
-            the time of the last.
+        @return: C{events} of each, what was C{wrong} with some, and C{last_ns}, the time of the
+            last of all.
         """
         return self.ask("wait", quiet + TIMEOUT, total=total, quiet=quiet)
 

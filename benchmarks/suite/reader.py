@@ -66,7 +66,7 @@ def run(clients: dict[int, Client]) -> None:
         ):
             events = [client.events for client in clients.values()]
             wrong = [client.wrong for client in clients.values() if client.wrong]
-            say({"events": events, "wrong": wrong, "bytes": received, "last_ns": last_ns})
+            say({"events": events, "wrong": wrong, "last_ns": last_ns})
             total = left = None
         before = received
         for number, _events in poller.poll(left and left * 1000 + 1):

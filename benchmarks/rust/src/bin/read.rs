@@ -133,14 +133,12 @@ impl Client {
     }
 }
 
-fn report(clients: &[Client], bytes: u64, last_ns: u64) -> String {
+fn report(clients: &[Client], last_ns: u64) -> String {
     let events: Vec<u64> = clients.iter().map(|client| client.events).collect();
     let wrong: Vec<String> = (clients.iter().enumerate())
         .filter_map(|(number, client)| Some(format!("client {number}: {}", client.wrong?)))
         .collect();
-    format!(
-        r#"{{"events": {events:?}, "wrong": {wrong:?}, "bytes": {bytes}, "last_ns": {last_ns}}}"#
-    )
+    format!(r#"{{"events": {events:?}, "wrong": {wrong:?}, "last_ns": {last_ns}}}"#)
 }
 
 fn latency(latencies: &mut Vec<u64>) -> String {
@@ -196,7 +194,7 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
             let left = quiet.saturating_sub(last.elapsed());
             if events >= total || left.is_zero() {
                 waiting = None;
-                say(&report(&clients, bytes, last_ns));
+                say(&report(&clients, last_ns));
             } else {
                 timeout = left.as_millis() as i32 + 1;
             }
