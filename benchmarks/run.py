@@ -91,6 +91,8 @@ def main() -> int:
         help="write a page there (docs/benchmarks.md)",
     )
     options = parser.parse_args()
+    if options.page == PAGE and len(options.only) < len(BENCHMARKS):
+        parser.error("with --only, --page needs a FILE")
     allow_many_files()
     try:
         peers = build()
