@@ -17,8 +17,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.daemon import LIMIT, METRICS_TCP, TWISTD, Daemon
-from tests.unit.cli.test_record import STREAM
-from tests.unit.recording.test_recording import joined, read, record
+from tests.recordings import STREAM, joined, read, record
 from txmetrics_tcp import Decoder, Metric
 
 

@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.daemon import METRICS_TCP, Daemon, occupied_port
 from tests.programs import Stream
 from tests.reader import Reader
-from tests.unit.recording.test_recording import RecordingWriter, joined, read, record
-from tests.unit.recording.test_replay import REQUESTS, increment
+from tests.recordings import REQUESTS, increment, joined, read, record
 from tests.wire_cases import CASES
+from txmetrics_tcp import RecordingWriter
 
 
 class CommandTests(SynchronousTestCase):

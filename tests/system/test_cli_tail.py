@@ -24,8 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import ROOT
 from tests.daemon import TWISTD, Daemon
-from tests.unit.cli.test_selection import MEMORY, SET
-from tests.unit.recording.test_recording import record
+from tests.recordings import MEMORY, SET, record
 from tests.wire_cases import CASES
 from txmetrics_tcp import (
     MetricsFactory,

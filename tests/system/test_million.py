@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.daemon import METRICS_TCP, Daemon
 from tests.programs import Program, Stream
-from tests.unit.recording.test_recording import joined, read
+from tests.recordings import joined, read
 from txmetrics_tcp import Decoder, Key, MetricKind, SourceView
 
 EVENTS = 1_000_000

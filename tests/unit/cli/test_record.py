@@ -8,14 +8,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.recording.test_recording import FullDisk, Unclosed, joined, read, writer_to
-from tests.wire_cases import CASES
+from tests.recordings import STREAM, FullDisk, Unclosed, joined, read, writer_to
 from txmetrics_tcp import Decoder, Metric
 from txmetrics_tcp._model import Status
 from txmetrics_tcp.cli.record import Record
 
-FRAMES = [case.frame for case in CASES]
-STREAM = b"".join(FRAMES)
 EVENTS = list(Decoder().feed(STREAM))
 METRICS = [event for event in EVENTS if isinstance(event, Metric)]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.recordings import MEMORY, SET
 from txmetrics_tcp import (
     Event,
     Key,
@@ -22,16 +23,12 @@ from txmetrics_tcp.cli.tail import Tail
 from txmetrics_tcp.testing import FakeReactor
 
 REQUESTS = Metadata(MetricKind.COUNTER, "requests_total", "count", "requests")
-MEMORY = Metadata(MetricKind.GAUGE, "memory", "bytes")
 STATUS = Status("shop", 1)
 
 
 def request(route: str) -> Metric:
     key = Key.of(MetricKind.COUNTER, "requests_total", {"route": route})
     return Metric(key, Operation.INCREMENT_COUNTER, 1, 1)
-
-
-SET = Metric(Key(MetricKind.GAUGE, "memory"), Operation.SET_GAUGE, 1.0, 1)
 
 
 class SelectionTests(SynchronousTestCase):

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from tests.unit.cli.test_record import STREAM
+from tests.recordings import STREAM
 from txmetrics_tcp import StreamError
 from txmetrics_tcp._client.service import Disconnected, MetricsClientService, Waiting
 from txmetrics_tcp._client.tee import TappedEndpoint

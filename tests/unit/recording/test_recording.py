@@ -5,13 +5,11 @@ does harm.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterable
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wire_cases import CASES
+from tests.recordings import (
+    FRAMES,
+    SECOND,
+    STREAM,
+    Clock,
+    FullDisk,
+    Unclosed,
+    joined,
+    read,
+    record,
+    writer_to,
+)
 from txmetrics_tcp import (
     Decoder,
     Key,
@@ -42,66 +51,10 @@ from txmetrics_tcp._recording.blocks import (
     MAX_RECORDED_FRAME,
     encode_block,
 )
-from txmetrics_tcp._recording.reader import MAX_SESSIONS, Chunk, Session
+from txmetrics_tcp._recording.reader import MAX_SESSIONS, Session
 
-FRAMES = [case.frame for case in CASES]
-STREAM = b"".join(FRAMES)
-SECOND = 1_000_000_000
 ENDS = [0, *accumulate(map(len, FRAMES))]
 """How many bytes of `STREAM` whole frames have."""
-
-
-class Unclosed(io.BytesIO):
-    """A file in memory, to be looked at when it was closed."""
-
-    def close(self) -> None:
-        self.flush()
-
-    def fileno(self) -> int:
-        raise OSError("no file")
-
-
-class Clock:
-    """@ivar seconds: what it shows."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> int:
-        return round(self.seconds * SECOND)
-
-
-def writer_to(
-    file: Any, clock: Clock | None = None, *, compress: bool = False, begin: bool = True
-) -> RecordingWriter:
-    return RecordingWriter(
-        file,
-        "127.0.0.1:5000",
-        compress=compress,
-        begin=begin,
-        clock=lambda: 42,
-        monotonic=clock or Clock(),
-    )
-
-
-def record(*pieces: bytes, compress: bool = False) -> bytes:
-    """A recording of one connection, with a block for each piece."""
-    file = Unclosed()
-    with writer_to(file, compress=compress) as writer:
-        writer.connected()
-        for piece in pieces:
-            writer.write(piece)
-            writer.flush()
-    return file.getvalue()
-
-
-def read(data: bytes) -> tuple[RecordingReader, list[Chunk]]:
-    reader = RecordingReader(io.BytesIO(data))
-    return reader, list(reader)
-
-
-def joined(chunks: Iterable[Chunk]) -> bytes:
-    return b"".join(chunk.frames for chunk in chunks)
 
 
 class ReadWrittenTests(SynchronousTestCase):
@@ -379,18 +332,6 @@ class AppendTests(SynchronousTestCase):
         RecordingWriter.create(self.path, "", overwrite=True).close()
         reader, chunks = read(Path(self.path).read_bytes())
         self.assertEqual((chunks, reader.cut_off), ([], False))
-
-
-class FullDisk(Unclosed):
-    """@ivar room: how many bytes it takes."""
-
-    room = 10_000
-
-    def write(self, data: Any) -> int:
-        taken = data[: max(self.room - self.tell(), 0)]
-        if not taken:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(taken)
 
 
 class FullDiskTests(SynchronousTestCase):

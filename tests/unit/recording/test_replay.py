@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import Reader
+from tests.recordings import NOON, REQUESTS, increment
 from txmetrics_tcp import (
     Decoder,
     Event,
@@ -32,13 +33,6 @@ from txmetrics_tcp._recording.reader import Chunk
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import Standing
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
-
-REQUESTS = Key(MetricKind.COUNTER, "requests_total")
-NOON = 1_795_348_800 * 1_000_000_000
-
-
-def increment(number: int) -> bytes:
-    return encode_metric(Metric(REQUESTS, Operation.INCREMENT_COUNTER, number, NOON + number))
 
 
 class Client:
