@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -52,17 +53,17 @@ class _Command:
         )
 
     def run(self) -> int:
-        try:
-            self._file = open(self._options.file, "rb")  # noqa: SIM115
-            self._size = os.fstat(self._file.fileno()).st_size
-            self._reader = RecordingReader.begun(self._file)
-        except RecordingError as error:
-            say(f"cannot replay {self._options.file}: {error}")
-            return 1
-        except OSError as error:
-            say(f"cannot replay {self._options.file}: {error.strerror or error}")
-            return 1
-        with self._file:
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(open(self._options.file, "rb"))
+                self._size = os.fstat(self._file.fileno()).st_size
+                self._reader = RecordingReader.begun(self._file)
+            except RecordingError as error:
+                say(f"cannot replay {self._options.file}: {error}")
+                return 1
+            except OSError as error:
+                say(f"cannot replay {self._options.file}: {error.strerror or error}")
+                return 1
             return self._running.run(self._start)
 
     def _start(self) -> Any:
