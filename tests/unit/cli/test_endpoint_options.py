@@ -4,15 +4,21 @@ Endpoints and TLS as the options of a command name them.
 
 from __future__ import annotations
 
+import argparse
 from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.authority import Authority, no_tls
 from tests.loopback import reactor
-from tests.unit.net.test_tls import parsed
 from txmetrics_tcp import EndpointError
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
+from txmetrics_tcp.cli.parser import make_parser
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    """The options of a command."""
+    return make_parser().parse_args(["tail", *arguments])
 
 
 class OptionsTests(SynchronousTestCase):

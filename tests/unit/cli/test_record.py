@@ -4,17 +4,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.recordings import STREAM, FullDisk, Unclosed, joined, read, writer_to
+from tests.commands import CommandReactor, Ended, run, serving
+from tests.recordings import STREAM, FullDisk, Unclosed, joined, read, record, writer_to
 from txmetrics_tcp import Decoder, Metric
+from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp.cli.record import Record
 
-EVENTS = list(Decoder().feed(STREAM))
-METRICS = [event for event in EVENTS if isinstance(event, Metric)]
+METRICS = [event for event in Decoder().feed(STREAM) if isinstance(event, Metric)]
 
 
 class RecordTests(SynchronousTestCase):
@@ -101,3 +103,79 @@ class RecordTests(SynchronousTestCase):
         reader, chunks = read(self.file.getvalue())
         self.assertEqual(joined(chunks), STREAM)
         self.assertTrue(reader.cut_off)
+
+
+class CommandTests(SynchronousTestCase):
+    """The whole command, on a fake reactor."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+
+    def run_command(self, *arguments: str, on: CommandReactor | None = None) -> Ended:
+        return run("record", self.path, "5000", *arguments, on=on or serving(STREAM))
+
+    @property
+    def recorded(self) -> bytes:
+        """What is in the file, which is whole."""
+        reader, chunks = read(Path(self.path).read_bytes())
+        self.assertEqual((reader.cut_off, reader.damage), (False, ""))
+        return joined(chunks)
+
+    def test_duration(self) -> None:
+        code, out, said = self.run_command("--duration", "1h")
+        self.assertEqual((code, out), (0, ""))
+        self.assertRegex(said, r"recorded 63 events in 3600\.0 seconds: 2\.\d kB\n$")
+        self.assertEqual(self.recorded, STREAM)
+
+    def test_countAndAppend(self) -> None:
+        """So many events, to the last one; then as many again."""
+        for arguments in ([], ["--append"]):
+            self.assertEqual(self.run_command("--count", "10", *arguments).code, 0)
+        events = Decoder().feed(self.recorded)
+        self.assertEqual(sum(isinstance(event, Metric) for event in events), 20)
+        Path(self.path).write_bytes(Path(self.path).read_bytes()[:-40])
+        code, _, said = self.run_command("--count", "1", "--append")
+        self.assertEqual(code, 0)
+        self.assertRegex(said, "had been cut off: of the last .* bytes, .* whole frames were kept")
+        self.assertTrue(self.recorded)
+
+    def test_output(self) -> None:
+        """To standard output."""
+        Path(self.path).touch()
+        options = ["--count", "3"]
+        self.assertEqual(run("record", "-", *options, on=serving(STREAM), stdout=self.path).code, 0)
+        self.assertTrue(STREAM.startswith(self.recorded))
+
+    def test_losses(self) -> None:
+        """What the server says of losses is in the result."""
+        lost = encode_status(Status("s", 1, 3, 1000))
+        _, _, said = self.run_command("--duration", "1", on=serving(STREAM + lost))
+        self.assertIn("; the server says that 1,003 were missed\n", said)
+
+    def test_nothingCame(self) -> None:
+        """The file that was made for it is gone, so that the next attempt can be the same."""
+        says = "nothing came from 127.0.0.1:5000, nothing is recorded"
+        for reactor in (CommandReactor(), CommandReactor(lambda transport: None)):
+            ended = self.run_command("--duration", "0.3", on=reactor)
+            self.assertEqual(ended.code, 1)
+            self.assertIn(says, ended.err)
+            self.assertFalse(Path(self.path).exists())
+        Path(self.path).write_bytes(record(STREAM))
+        ended = self.run_command("--append", "--duration", "0.3", on=CommandReactor())
+        self.assertEqual(ended.code, 1)
+        self.assertEqual(self.recorded, STREAM)
+
+    def test_cannotWrite(self) -> None:
+        Path(self.path).write_text("hello")
+        for arguments, says in [
+            ([self.path], "is there already: --append goes on with it, --force replaces"),
+            ([self.path, "5000", "--append"], "it is not a recording of metrics"),
+            (["/nowhere/file"], "cannot record to /nowhere/file: No such file"),
+            (["/dev/full"], "cannot record to /dev/full: No space left on device"),
+        ]:
+            code, out, said = run("record", *arguments, on=serving(STREAM))
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn(says, said)
+        self.assertEqual(Path(self.path).read_text(), "hello")
+        self.assertEqual(self.run_command("--force", "--count", "1").code, 0)
+        self.assertTrue(STREAM.startswith(self.recorded))

@@ -4,33 +4,23 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
+import json
+from pathlib import Path
+from typing import Any
 
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands import Ended, run, serving
 from tests.connecting import FakeEndpoint
+from tests.recordings import HTTP, STATUS, increment, record
 from txmetrics_tcp import (
-    Key,
-    Metric,
-    MetricKind,
-    Operation,
     Status,
-    encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._recording.writer import RecordingWriter
-from txmetrics_tcp.cli import main
 from txmetrics_tcp.cli.stats import Watch, WatchRecording
 from txmetrics_tcp.testing import FakeReactor
-
-STATUS = encode_status(Status("s", 1))
-
-
-def increment(value: int) -> bytes:
-    key = Key(MetricKind.COUNTER, "requests")
-    return encode_metric(Metric(key, Operation.INCREMENT_COUNTER, value, 0))
 
 
 class WatchCase(SynchronousTestCase):
@@ -235,7 +225,7 @@ class RecordingTests(WatchCase):
         path = self.record((1, increment(1)), (1, b""), (1, increment(1) * 100))
         with open(path, "r+b") as file:
             data = file.read()
-            file.seek(data.rindex(b"requests"))
+            file.seek(data.rindex(b"requests_total"))
             file.write(b"!")
         watch = self.watch(path)
         self.assertEqual((self.over, watch.view.events, watch.told), ([1], 1, True))
@@ -247,36 +237,54 @@ class RecordingTests(WatchCase):
         self.assertIn("x.rec: not a metrics stream", self.said[0])
 
 
-class ArgumentTests(SynchronousTestCase):
-    def run_main(self, *arguments: str) -> tuple[object, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code: object = main(["stats", *arguments])
-            except SystemExit as exit:
-                code = exit.code
-        return code, out.getvalue(), err.getvalue()
+class CommandTests(SynchronousTestCase):
+    """The whole command, on a fake reactor."""
 
-    def test_help(self) -> None:
-        code, out, _ = self.run_main("--help")
-        self.assertEqual(code, 0)
-        for text in ("Exit codes:", "--duration", "kind:counter", "--tls-ca", "!term"):
-            self.assertIn(text, out)
+    def stats(self, *arguments: str, **options: Any) -> Ended:
+        return run("stats", "5000", *arguments, on=serving(STATUS + increment(3)), **options)
 
-    def test_wrong(self) -> None:
-        for argument, says in (
-            ("--filter=kind:x", "argument --filter: there is no kind 'x'"),
-            (
-                "--duration=0",
-                "argument --duration: invalid duration value: '0': it is seconds, more than 0",
-            ),
-            ("--sort=x", "argument --sort: invalid choice: 'x'"),
-            (
-                "--max-frame=0",
-                "argument --max-frame: invalid number of bytes value: '0': it is a whole number",
-            ),
-            ("no\x1bsuch", "'no\\x1bsuch' is no endpoint"),
-        ):
-            code, out, err = self.run_main(argument)
-            self.assertEqual((code, out), (2, ""))
-            self.assertIn(says, err.replace("\\\\", "\\"))
+    def test_table(self) -> None:
+        code, out, said = self.stats("--filter", "requests", "--filter", "name:x")
+        self.assertEqual((code, said), (0, ""))
+        head, series, empty, last = out.splitlines()
+        self.assertEqual(head.split(), ["KIND", "NAME", "LABELS", "VALUE", "RATE"])
+        self.assertEqual(series.split(), ["counter", "requests_total", "3", "0.3/s"])
+        self.assertEqual(empty, "")
+        self.assertEqual(
+            last, "127.0.0.1:5000 (s): 1 of 1 series, 1 events in 10.0 seconds, none missed"
+        )
+
+    def test_json(self) -> None:
+        code, out, said = self.stats("--json", "--duration", "1")
+        self.assertEqual((code, said), (0, ""))
+        document = json.loads(out)
+        self.assertEqual(document["missed"], {"incoming": 0, "client": 0})
+        self.assertEqual([one["value"] for one in document["series"]], [3])
+
+    def test_recording(self) -> None:
+        path = self.mktemp()
+        Path(path).write_bytes(record(STATUS + increment(1234)))
+        code, out, said = run("stats", path)
+        self.assertEqual((code, said), (0, ""))
+        # The rate of a moment is none.
+        self.assertRegex(out, r"\ncounter  requests_total +1,234     -\n")
+
+    def test_noRecording(self) -> None:
+        path = self.mktemp()
+        for data, says in [
+            ("", "it is empty, and no recording"),
+            ("hello", "it is not a recording"),
+        ]:
+            Path(path).write_text(data)
+            code, out, said = run("stats", path)
+            self.assertEqual((code, out), (1, ""))
+            self.assertRegex(said, rf"^metrics-tcp: cannot read .*: {says}.*\n$")
+
+    def test_anotherKindOfServer(self) -> None:
+        code, out, said = run("stats", "5000", on=serving(HTTP))
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("not a metrics stream", said)
+
+    def test_cannotWrite(self) -> None:
+        code, _, said = self.stats(stdout="/dev/full")
+        self.assertEqual((code, said), (1, "metrics-tcp: cannot write: No space left on device\n"))

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
+import json
 import os
+import shutil
 import signal
+import socket
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.error import ConnectionRefusedError
@@ -18,12 +22,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import (
-    StreamError,
-    __version__,
-)
+from tests.commands import CommandReactor, Ended, run, serving
+from tests.recordings import FOREIGN, HTTP, MEMORY, SET, STATUS, STREAM, increment, record
+from txmetrics_tcp import Decoder, StreamError, encode_metadata, encode_metric
 from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
-from txmetrics_tcp.cli import main
 from txmetrics_tcp.cli.messages import SILENCE, SilenceRemark
 from txmetrics_tcp.cli.output import Output, ReaderGone
 from txmetrics_tcp.cli.tail import Tail
@@ -199,49 +201,136 @@ class OutputTests(SynchronousTestCase):
             self.assertFalse(ReaderGone.watches(file.fileno()))
 
 
-class MainTests(SynchronousTestCase):
-    """What can be said without a reactor."""
+class CommandTests(SynchronousTestCase):
+    """The whole command, on a fake reactor."""
 
-    def run_main(self, *arguments: str) -> tuple[object, str, str]:
-        """Exit code, standard output and standard error."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code: object = main(arguments)
-            except SystemExit as exit:
-                code = exit.code
-        return code, out.getvalue(), err.getvalue()
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.frames = encode_metadata(MEMORY) + encode_metric(SET)
 
-    def test_version(self) -> None:
-        self.assertEqual(self.run_main("--version"), (0, f"metrics-tcp {__version__}\n", ""))
+    def tail(self, data: bytes, *arguments: str) -> Ended:
+        """Print a recording."""
+        Path(self.path).write_bytes(data)
+        return run("tail", self.path, *arguments)
 
-    def test_help(self) -> None:
-        code, out, _ = self.run_main("--help")
+    def test_recording(self) -> None:
+        """A recording is printed from its beginning to its end, with units as described."""
+        code, out, said = self.tail(record(self.frames, self.frames, compress=True))
+        self.assertEqual((code, said), (0, ""))
+        self.assertEqual(out.count("memory 1.0 B"), 2)
+        self.assertEqual(out.count("metadata"), 2)
+
+    def test_all(self) -> None:
+        """Every event that there is."""
+        code, out, _ = self.tail(record(STREAM), "--json")
         self.assertEqual(code, 0)
-        self.assertIn("tail", out)
-        code, out, _ = self.run_main("tail", "--help")
-        self.assertEqual(code, 0)
-        for word in ["127.0.0.1:5000", "--json", "--max-frame", "1048576", "Exit codes"]:
-            self.assertIn(word, out)
+        events = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(len(events), len(list(Decoder().feed(STREAM))))
 
-    def test_noCommand(self) -> None:
-        code, _, err = self.run_main()
-        self.assertEqual(code, 2)
-        self.assertIn("COMMAND", err)
+    def test_cutOff(self) -> None:
+        code, out, said = self.tail(record(encode_metric(SET), encode_metric(SET))[:-40])
+        self.assertEqual((code, out.count("\n")), (0, 1))
+        self.assertIn("it was cut off; this was its last whole event", said)
+
+    def test_damaged(self) -> None:
+        whole = bytearray(record(encode_metric(SET), encode_metric(SET)))
+        whole[-40] ^= 1
+        for data, says in [
+            (bytes(whole), "it is damaged behind its first"),
+            (record(encode_metric(SET), FOREIGN), "not a metrics stream"),
+        ]:
+            code, out, said = self.tail(data)
+            self.assertEqual((code, out.count("\n")), (1, 1))
+            self.assertIn(says, said)
+
+    def test_live(self) -> None:
+        """Filters, an end by count and one by time."""
+        stream = STATUS + increment(1) + self.frames + encode_metric(SET)
+        options = ["--json", "--filter", "name:mem", "--count", "1"]
+        code, out, _ = run("tail", "5000", *options, on=serving(stream))
+        self.assertEqual(code, 0)
+        events = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(
+            [(event["event"], event.get("name")) for event in events],
+            [("status", None), ("metadata", "memory"), ("metric", "memory")],
+        )
+        options = ["--filter", "nothing_like_that", "--duration", "5m"]
+        code, out, said = run("tail", "5000", *options, on=serving(stream))
+        self.assertEqual((code, out.count("\n")), (0, 1))
+        self.assertEqual(
+            said,
+            "metrics-tcp: connecting to 127.0.0.1:5000\nmetrics-tcp: connected to 127.0.0.1:5000\n",
+        )
+
+    def test_nothingCame(self) -> None:
+        """A stream that never began is an error, though there were connections."""
+        for served, says in [
+            (None, "cannot connect to 127.0.0.1:1: Connection was refused"),
+            (PausingTransport.lose, "it hung up before anything came: perhaps it does not allow"),
+            (lambda transport: None, "nothing has come yet; does the server want TLS (--tls-ca)?"),
+            (lambda transport: transport.receive(HTTP), "it looks like an HTTP server"),
+        ]:
+            code, out, said = run("tail", "1", "--duration", "2.5", on=CommandReactor(served))
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn(says, said)
+            self.assertEqual(said.count("nothing has come yet"), says.count("nothing has come yet"))
+            self.assertTrue(said.endswith("nothing came from 127.0.0.1:1 within 2.5 seconds\n"))
+
+    def test_lastMoment(self) -> None:
+        """What was sent when the time is over is still printed."""
+        on = CommandReactor(lambda transport: on.callLater(1, transport.receive, STATUS))
+        code, out, _ = run("tail", "5000", "--duration", "1", on=on)
+        self.assertEqual((code, out.count("status ")), (0, 1))
+
+    def test_maxFrame(self) -> None:
+        """Of a live stream only."""
+        options = ["--max-frame", "5"]
+        _, _, said = run("tail", "1", "--duration", "1", *options, on=serving(STATUS))
+        self.assertIn("the limit is 5", said)
+        self.assertEqual(self.tail(record(STATUS), *options).code, 0)
+
+    def test_wrongFiles(self) -> None:
+        """What looks like a path is described as one."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        empty = f"{folder}/empty.rec"
+        Path(empty).touch()
+        Path(f"{folder}/text").write_text("hello")
+        # The path of a socket has to be short.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        path = f"{directory}/s"
+        unix = socket.socket(socket.AF_UNIX)
+        self.addCleanup(unix.close)
+        unix.bind(path)
+        for code, file, says in [
+            (1, empty, "it is empty, and no recording"),
+            (1, f"{folder}/text", "it is not a recording of metrics"),
+            (2, "No-such-file.rec", "No-such-file.rec: no such file, and no endpoint"),
+            (2, folder, "it is a directory, and no endpoint"),
+            (2, path, f"it is a socket; to connect to it, write unix:{path}"),
+            (2, "/dev/null", "it is no regular file, and no endpoint"),
+        ]:
+            ended = run("tail", file)
+            self.assertEqual((ended.code, ended.out), (code, ""))
+            self.assertTrue(ended.err.endswith(f"{says}\n"), ended.err)
+
+    def test_fileNamedAsPort(self) -> None:
+        """It is no recording unless it is written as a path."""
+        Path("1").write_text("")
+        self.addCleanup(os.unlink, "1")
+        for endpoint, says in [("1", "connecting to 127.0.0.1:1\n"), ("./1", "it is empty")]:
+            code, _, said = run("tail", endpoint, "--duration", "0.2")
+            self.assertEqual(code, 1)
+            self.assertIn(says, said)
 
     def test_badEndpoint(self) -> None:
-        for endpoint in ["no\x1bsuch", "localhost:70000", "tcp:host=x", "[::1:5000", ""]:
+        for endpoint in ["nowhere", "no\x1bsuch", "localhost:70000", "tcp:host=x", "[::1:5000", ""]:
             for tls in [[], ["--tls"]]:
-                code, out, err = self.run_main("tail", endpoint, *tls)
+                code, out, said = run("tail", endpoint, *tls)
                 self.assertEqual((code, out), (2, ""))
-                self.assertRegex(err, r"^metrics-tcp tail: .* is no endpoint.*\n$")
-                self.assertTrue(err[:-1].isprintable(), err)
-
-    def test_badNumber(self) -> None:
-        for number in ["0", "-1", "many", "1.5"]:
-            code, _, err = self.run_main("tail", f"--max-frame={number}")
-            self.assertEqual(code, 2)
-            self.assertIn("argument --max-frame: invalid number of bytes", err)
+                self.assertRegex(said, r"^metrics-tcp tail: .* is no endpoint.*\n$")
+                self.assertTrue(said[:-1].isprintable(), said)
 
 
 class SilenceTests(SynchronousTestCase):

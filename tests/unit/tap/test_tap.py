@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib.util import find_spec
 from io import StringIO
 from typing import Any
+from unittest import mock, skipIf
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
@@ -17,6 +19,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.authority import DAY, Authority, no_tls
 from tests.daemon import occupied_port
 from txmetrics_tcp import MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
@@ -116,15 +119,56 @@ class OptionsTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         self.assertIn("--buffersize", self.assert_refused("--buffersize=1"))
 
-    def test_command_of_twistd(self) -> None:
+    def assert_ends(self, *arguments: str) -> str:
         """
-        As those of a command, bad options end the process with the line, which twistd would
-        bury under all that it has to say about its own.
+        As those of a command, bad options end the process with a line, which twistd would bury
+        under its own help.
         """
-        error = self.assertRaises(SystemExit, run_by_twistd, "metrics-tcp", "--interval=0")
+        error = self.assertRaises(SystemExit, run_by_twistd, "metrics-tcp", *arguments)
         # With text as its code, the interpreter prints that on standard error, and exits with 1.
-        self.assertIsInstance(error.code, str)
-        self.assertRegex(str(error.code), r"\Ametrics-tcp: --interval .*'0'\Z")
+        self.assertRegex(error.code, r"\Ametrics-tcp: .*\Z")
+        text: str = error.code
+        return text
+
+    def test_command_of_twistd(self) -> None:
+        for option, value in (
+            ("--listen", "no:such:endpoint"),
+            ("--listen", "127.0.0.1:65536"),
+            ("--buffer-size", "0"),
+            ("--interval", "soon"),
+            ("--interval", "-1"),
+            ("--interval", "0"),
+            ("--allow", "nowhere"),
+            ("--allow", "192.0.2.1/24"),
+            ("--max-clients", "0"),
+            ("--max-clients-per-address", "few"),
+        ):
+            said = self.assert_ends(f"{option}={value}")
+            self.assertIn(f"{option}", said)
+            self.assertIn(repr(value), said)
+
+    def test_tls(self) -> None:
+        for option in ("--tls-key=x", "--tls-cert=x", "--tls-client-ca=x"):
+            self.assertIn("both --tls-key and --tls-cert", self.assert_ends(option))
+        double = self.assert_ends("--listen=ssl:0", "--tls-key=x", "--tls-cert=x")
+        self.assertIn("ssl:0", double)
+
+    @skipIf(no_tls, no_tls)
+    def test_bad_files(self) -> None:
+        authority = Authority(self)
+        good = authority.issue()
+        old, locked = authority.issue(ends=-DAY / 24), authority.issue(password=b"secret")
+        for key, cert, reason in (
+            ("nowhere", good.cert, "cannot read "),
+            (good.key, old.key, "there is no certificate in "),
+            (old.key, old.cert, "has expired"),
+            (locked.key, locked.cert, "is encrypted"),
+            (old.key, good.cert, "is not that of "),
+        ):
+            said = self.assert_ends(f"--tls-key={key}", f"--tls-cert={cert}")
+            self.assertIn(reason, said)
+        own = (f"--tls-key={good.key}", f"--tls-cert={good.cert}")
+        self.assertIn("cannot read ", self.assert_ends(*own, "--tls-client-ca=nowhere"))
 
     def test_help(self) -> None:
         """Every option says what it does, and its default."""
@@ -152,13 +196,11 @@ class ServiceTests(SynchronousTestCase):
     def kinds(self, service: MultiService) -> list[type[object]]:
         return [type(child) for child in service]
 
-    def hide(self, module: str) -> None:
-        """Let an import fail, for the duration of the test."""
-        if module in sys.modules:
-            self.addCleanup(sys.modules.__setitem__, module, sys.modules[module])
-        else:
-            self.addCleanup(sys.modules.pop, module)
-        sys.modules[module] = None  # type: ignore[assignment]
+    def collected(self, *arguments: str) -> set[str]:
+        """What the daemon reads again and again."""
+        service = makeService(parsed(*arguments))
+        (collecting,) = [one for one in service if isinstance(one, CollectorService)]
+        return set(collecting._collectors)
 
     def test_all(self) -> None:
         service = makeService(parsed())
@@ -195,18 +237,24 @@ class ServiceTests(SynchronousTestCase):
             self.kinds(service), [HangUpService, MetricsService, StopSignals, CollectorService]
         )
 
-    def test_without_psutil(self) -> None:
-        self.hide("psutil")
-        makeService(parsed())
-        [event] = self.logged
-        self.assertIs(event["log_level"], LogLevel.warn)
-        self.assertIn("pip install 'txmetrics-tcp[host]'", event["log_format"])
-
-    def test_psutil_is_not_missed(self) -> None:
-        """Who does not want metrics of the machine does not need it."""
-        self.hide("psutil")
-        makeService(parsed("--no-host"))
+    @skipIf(find_spec("psutil") is None, "psutil is not installed")
+    def test_collected(self) -> None:
+        host = {"processors", "load", "memory", "swap", "disks", "file system", "network"}
+        self.assertEqual(self.collected(), {"process"} | host)
+        self.assertEqual(self.collected("--no-process"), host)
+        self.assertEqual(self.collected("--no-host"), {"process"})
         self.assertEqual(self.logged, [])
+
+    def test_without_psutil(self) -> None:
+        """One line says how to get metrics of the machine; all else is there."""
+        with mock.patch.dict(sys.modules, psutil=None):
+            self.assertEqual(self.collected(), {"process"})
+            [event] = self.logged
+            self.assertIs(event["log_level"], LogLevel.warn)
+            self.assertIn("pip install 'txmetrics-tcp[host]'", event["log_format"])
+            # Not to be missed where metrics of the machine are not wanted.
+            self.assertEqual(self.collected("--no-host"), {"process"})
+            self.assertEqual(len(self.logged), 1)
 
 
 class CannotStartTests(SynchronousTestCase):

@@ -1,0 +1,278 @@
+"""
+Runs the commands of ``metrics-tcp``, in this process on a fake reactor, or as processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, TextIO, cast
+from unittest import mock
+
+import twisted.internet
+from twisted.internet import reactor as global_reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import ClientFactory, Factory, ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from tests import ROOT
+from tests.connecting import NamesReactor
+from tests.daemon import LEFT_TO_THE_SYSTEM
+from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp.cli import main, observe
+from txmetrics_tcp.testing import PausingTransport
+
+reactor: Any = global_reactor
+
+Match = re.Match[str] | None
+UTF8 = getincrementaldecoder("utf-8")
+
+FAR = 1e7
+"""By when, in seconds of a fake clock, every command has ended."""
+
+
+class CommandReactor(NamesReactor):
+    """
+    What a command runs on: its time goes at once to whatever is due next.
+
+    @ivar received: what clients of the command have received.
+    """
+
+    def __init__(self, served: Callable[[PausingTransport], object] | None = None) -> None:
+        """
+        @param served: called with each connection to a server; by default they are refused.
+        """
+        super().__init__()
+        self.received = b""
+        self._served = served
+        self._transports: list[PausingTransport] = []
+        self._running = False
+
+    def callWhenRunning(self, call: Callable[[], object]) -> None:
+        self.callFromThread(call)
+
+    def run(self, installSignalHandlers: bool) -> None:
+        self._running = True
+        while self._running:
+            self.drain()
+            for transport in self._transports:
+                self.received += transport.drain()
+            due = min((call.getTime() for call in self.getDelayedCalls()), default=self.seconds())
+            self.advance(max(0.0, due - self.seconds()))
+            assert self.seconds() < FAR, "the command does not end"
+
+    def stop(self) -> None:
+        self._running = False
+
+    def connectTCP(
+        self, host: str, port: int, factory: IProtocolFactory, **options: object
+    ) -> None:
+        super().connectTCP(host, port, factory, **options)
+        self.callLater(0, self._connect, factory)
+
+    def _connect(self, factory: IProtocolFactory) -> None:
+        if self._served is None:
+            refused = Failure(ConnectionRefusedError())
+            cast(ClientFactory, factory).clientConnectionFailed(cast(Any, None), refused)
+        else:
+            self._served(self._connected(factory))
+
+    def _connected(self, factory: IProtocolFactory) -> PausingTransport:
+        transport = PausingTransport()
+        self._transports.append(transport)
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        return transport
+
+    def listenTCP(self, port: int, factory: Factory, *more: object, **options: object) -> Any:
+        """Listen, and have a client connect."""
+        factory.doStart()
+        self.callLater(0, self._connected, factory)
+        return self
+
+    # That port.
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 5000)
+
+    def stopListening(self) -> Deferred[None]:
+        return succeed(None)
+
+
+def serving(data: bytes) -> CommandReactor:
+    """One with a server that sends the same to every client."""
+    return CommandReactor(lambda transport: transport.receive(data))
+
+
+class Ended(NamedTuple):
+    """The exit code of a command, and what it has written to standard output and error."""
+
+    code: object
+    out: str
+    err: str
+
+
+def run(
+    *arguments: str,
+    on: CommandReactor | None = None,
+    stdout: str | None = None,
+    closed: bool = False,
+) -> Ended:
+    """
+    Run a command in this process, from its arguments to its exit code.
+
+    @param on: its reactor; by default one where servers refuse connections.
+    @param stdout: a file to take for its standard output.
+    @param closed: whether it has no standard output.
+    """
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    with (
+        _redirected(0, os.devnull),
+        _redirected(1, stdout) as out,
+        _redirected(2, None) as err,
+        mock.patch.object(sys, "stdout", None if closed else out),
+        mock.patch.object(sys, "stderr", err),
+        mock.patch.object(twisted.internet, "reactor", on or CommandReactor()),
+        mock.patch.object(observe, "install_reactor"),
+    ):
+        try:
+            code: object = main(arguments)
+        except SystemExit as exit:
+            code = exit.code
+        finally:
+            for number, handler in handlers:
+                signal.signal(number, handler)
+        return Ended(code, "" if stdout else _content(out), _content(err))
+
+
+@contextmanager
+def _redirected(descriptor: int, path: str | None) -> Iterator[TextIO]:
+    """
+    Have a descriptor stand for another file.
+
+    @param path: that file; by default a temporary one.
+    """
+    kept = os.dup(descriptor)
+    try:
+        with open(path, "r+") if path else TemporaryFile("w+", encoding="utf-8") as file:
+            os.dup2(file.fileno(), descriptor)
+            yield cast(TextIO, file)
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def _content(file: TextIO) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+class Child(ProcessProtocol):
+    """
+    A command as a process.
+
+    @ivar out: what it has written to standard output; with C{usePTY}, to standard error as well.
+    @ivar err: what it has written to standard error.
+    @ivar ended: fires with its exit code.
+    """
+
+    def __init__(self, *command: str, **options: Any) -> None:
+        self.out = self.err = ""
+        self._out, self._err = UTF8(), UTF8()
+        self.ended: Deferred[int | None] = Deferred()
+        self._alive = True
+        self._waiting: list[tuple[Callable[[], Match], Deferred[re.Match[str]]]] = []
+        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+        environment = os.environ | {"PYTHONPATH": path} | LEFT_TO_THE_SYSTEM
+        reactor.spawnProcess(self, command[0], command, env=environment, **options)
+
+    def prints(self, pattern: str) -> Deferred[re.Match[str]]:
+        """Fires when there is something like that on standard output; fails if it ends before."""
+        return self._when(lambda: re.search(pattern, self.out))
+
+    def says(self, pattern: str) -> Deferred[re.Match[str]]:
+        """The same on standard error."""
+        return self._when(lambda: re.search(pattern, self.err))
+
+    def signal(self, name: str) -> None:
+        self.transport.signalProcess(name)  # type: ignore[union-attr]
+
+    def kill(self) -> None:
+        if self._alive:
+            self.signal("KILL")
+
+    def outReceived(self, data: bytes) -> None:
+        self.out += self._out.decode(data)
+        self._check()
+
+    def errReceived(self, data: bytes) -> None:
+        self.err += self._err.decode(data)
+        self._check()
+
+    def processEnded(self, reason: Failure) -> None:
+        self._alive = False
+        self._check()
+        for _, deferred in self._waiting:
+            deferred.errback(AssertionError(f"ended with {reason.value}: {self.out}{self.err}"))
+        self.ended.callback(reason.value.exitCode)  # type: ignore[union-attr]
+
+    def _when(self, find: Callable[[], Match]) -> Deferred[re.Match[str]]:
+        deferred: Deferred[re.Match[str]] = Deferred()
+        self._waiting.append((find, deferred))
+        self._check()
+        return deferred
+
+    def _check(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for find, deferred in waiting:
+            if found := find():
+                deferred.callback(found)
+            else:
+                self._waiting.append((find, deferred))
+
+
+class CommandTestCase(TestCase):
+    """Tests of a command as a process, with a server in this one."""
+
+    timeout = 120
+
+    def serve(self, port: str = "0") -> str:
+        """Start a server, and return its port."""
+        self.server = MetricsFactory(reactor, own_metrics=False)
+        self.recorder = self.server.recorder
+        self.counter = self.recorder.counter("requests_total", route="/")
+        self.port = reactor.listenTCP(int(port), self.server, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        self.addCleanup(self.server.stop, 0)
+        return str(self.port.getHost().port)
+
+    def child(self, *arguments: str, **options: Any) -> Child:
+        return self.spawn(sys.executable, "-m", "txmetrics_tcp", *arguments, **options)
+
+    def shell(self, script: str, *arguments: str, **options: Any) -> Child:
+        """A command in a script of the shell, where it is C{"$@"}."""
+        command = [sys.executable, "-m", "txmetrics_tcp", *arguments]
+        return self.spawn("/bin/sh", "-c", script, "sh", *command, **options)
+
+    def spawn(self, *command: str, **options: Any) -> Child:
+        child = Child(*command, **options)
+        self.addCleanup(child.kill)
+        return child
+
+    async def assert_refuses(self, *arguments: str, says: str) -> None:
+        """It ends with status 2 and a message, and without a traceback."""
+        child = self.child(*arguments)
+        self.assertEqual(await child.ended, 2)
+        self.assertEqual(child.out, "")
+        self.assertRegex(child.err, rf"(?s)\A(usage: .*\n)?metrics-tcp {says}\n\Z")
+        self.assertNotIn("Traceback", child.err)

@@ -1,0 +1,31 @@
+"""
+``metrics-tcp observe``, where it ends before it shows anything.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.commands import run
+
+
+class CommandTests(SynchronousTestCase):
+    def assert_ends(self, endpoint: str, says: str) -> None:
+        """With one line."""
+        code, out, said = run("observe", endpoint)
+        self.assertEqual((code, out), (1, ""))
+        self.assertRegex(said, rf"\Ametrics-tcp observe: {says}\n\Z")
+
+    def test_noRecording(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text("something else")
+        self.assert_ends(str(path), ".*: it is not a recording of metrics")
+
+    def test_noTextual(self) -> None:
+        """Without the extra, one line says how to get it."""
+        with mock.patch.dict(sys.modules, textual=None):
+            self.assert_ends("5000", r"this needs Textual: pip install 'txmetrics-tcp\[observe\]'")
