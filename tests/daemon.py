@@ -1,9 +1,10 @@
 """
-Runs the daemon as its users do, as a process of its own that ends with its test in any case.
+Runs the daemon as its users do: as a process, which ends with its test at the latest.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -19,17 +20,29 @@ from subprocess import DEVNULL, PIPE, Popen
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
-from txmetrics_tcp import Decoder, Event
+from txmetrics_tcp import Decoder, Event, Metadata, Metric, MetricKind
 
 LIMIT = 60.0
-"""After how many seconds a test gives up that waits for something."""
+"""How many seconds a test waits for something; only a hang takes as long."""
+
+IN_USE = os.strerror(errno.EADDRINUSE)
+
+PROCESS = {
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_threads",
+    "python_gc_collections_total",
+    "reactor_lag_seconds",
+}
+"""What the daemon streams about its own process."""
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
 METRICS_TCP = [
     sys.executable,
     "-c",
-    # What it says is on standard error; what is read as it comes is standard output.
+    # Messages are on standard error; what can be waited for is standard output.
     "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())",
 ]
 
@@ -37,14 +50,13 @@ LEFT_TO_THE_SYSTEM = {
     "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"
 }
 """
-For the environment of a process whose error output is looked at, where Python is told to warn
+For the environment of a process whose standard error is asserted, where Python is to warn
 (C{PYTHONDEVMODE=1}): that a reactor's sockets are open when a process ends is no leak.
 """
 
 _BUSY = re.compile(r"(?m)^Executing <.*> took [\d.]+ seconds\n")
 """
-What asyncio says in debug mode, which is on where Python is in its development mode, of a machine
-that is busy with other things.
+What asyncio logs on a busy machine in debug mode, which Python's development mode switches on.
 """
 
 _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
@@ -78,8 +90,8 @@ class Daemon:
         self.directory = Path(case.mktemp()).resolve()
         self.directory.mkdir()
         path = [modules, ROOT, os.environ.get("PYTHONPATH")]
-        # Every process of the run inherits the writing end, so the reading end says when the
-        # last has gone, whoever its parent is.
+        # Every process of the run inherits the writing end, so the reading end shows when the
+        # last has ended, whatever its parent is.
         self._leash, leash = os.pipe()
         try:
             self.process = Popen(
@@ -125,7 +137,7 @@ class Daemon:
         return int(found[1])
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until standard output, where the log goes with -n, has something like that."""
+        """Wait until a pattern is in standard output, where the log goes with -n."""
         assert self.process.stdout is not None
         stdout = self.process.stdout.fileno()
         deadline = time.monotonic() + LIMIT
@@ -169,7 +181,7 @@ class Daemon:
 
 
 class Viewer:
-    """A client, to be iterated over: gives events as they come, to the end of the stream."""
+    """A client: iterating over it gives each event, to the end of the stream."""
 
     def __init__(self, case: SynchronousTestCase, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
@@ -180,13 +192,53 @@ class Viewer:
         deadline = time.monotonic() + LIMIT
         while data := self._socket.recv(65536):
             yield from decoder.feed(data)
-            assert time.monotonic() < deadline, "what was waited for never came"
+            assert time.monotonic() < deadline, "the expected event was not received"
         assert decoder.unfinished == 0, "the stream ends within a frame"
 
 
 def occupied_port(case: SynchronousTestCase) -> int:
-    """A port of the loopback interface that somebody else listens on, while the test runs."""
+    """A port of the loopback interface that is in use while the test runs."""
     occupier = socket.create_server(("127.0.0.1", 0))
     case.addCleanup(occupier.close)
     port: int = occupier.getsockname()[1]
     return port
+
+
+class DaemonTestCase(SynchronousTestCase):
+    def see(self, port: int, names: set[str]) -> dict[str, Metric]:
+        """
+        Read a stream until there was an event of each of these metrics, and a description of each
+        before it.
+        """
+        described: set[tuple[MetricKind, str]] = set()
+        seen: dict[str, Metric] = {}
+        for event in Viewer(self, port):
+            if isinstance(event, Metadata):
+                self.assertTrue(event.unit, event)
+                self.assertTrue(event.description, event)
+                described.add((event.kind, event.name))
+            elif isinstance(event, Metric):
+                self.assertIn((event.key.kind, event.key.name), described)
+                seen[event.key.name] = event
+                if names <= seen.keys():
+                    return seen
+        self.fail(f"the stream ended before there was any of {names - seen.keys()}")
+
+    def assert_stopped(self, daemon: Daemon, number: int) -> None:
+        """The daemon has ended by a signal, and has left nothing behind."""
+        status, output, errors = daemon.end()
+        self.assertEqual((status, errors), (-number, ""))
+        self.assertNotIn("Traceback", output)
+        self.assertFalse(daemon.pid_file.exists())
+
+    def assert_one_line(self, daemon: Daemon, *words: str) -> None:
+        """The daemon has ended with status 1, and a line on standard error with these words."""
+        status, output, errors = daemon.end()
+        self.assertEqual(status, 1)
+        self.assertEqual(errors.count("\n"), 1, errors)
+        for word in words:
+            self.assertIn(word, errors)
+            self.assertNotIn(word, output)
+        self.assertNotIn("Traceback", output)
+        self.assertTrue(daemon.has_gone())
+        self.assertFalse(daemon.pid_file.exists())

@@ -1,14 +1,12 @@
 """
-Limits of time in a program that is busy for longer than they are.
+Limits of time in a program that keeps its reactor busy for longer than they are.
 """
 
 from __future__ import annotations
 
 import socket
-import sys
 import unittest
 from collections.abc import Callable
-from textwrap import dedent
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -19,17 +17,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.trial.unittest import TestCase
 
-from tests.daemon import Daemon
-from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._model import Status
+from tests.recordings import STATUS
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp.cli import messages
 from txmetrics_tcp.cli.messages import SilenceRemark
 from txmetrics_tcp.cli.stats import Watch
 
 reactor: Any = global_reactor
-
-SAID = encode_status(Status("there", 1, 0, 0))
 
 
 class Pair(Connection):
@@ -43,7 +37,7 @@ class Pair(Connection):
 
 
 class ReadyEndpoint:
-    """Connects to where something has been said already."""
+    """Connects to a peer that has sent something already."""
 
     def __init__(self, case: unittest.TestCase, said: bytes) -> None:
         self._ours, self.theirs = socket.socketpair()
@@ -62,9 +56,7 @@ class ReadyEndpoint:
 
 
 class BusyTests(TestCase):
-    """
-    What has come when the time is over counts, though the reactor had no turn to read it.
-    """
+    """What was sent within the time counts, though the reactor reads it afterwards."""
 
     def connect(self, received: Callable[[], object]) -> None:
         class Receiver(Protocol):
@@ -88,7 +80,7 @@ class BusyTests(TestCase):
         self.assertEqual(happened, ["received", "passed"])
 
     async def test_silence(self) -> None:
-        """It is no silence then."""
+        """There is no message about silence then."""
         self.patch(messages, "SILENCE", 0)
         said: list[str] = []
         silence = SilenceRemark(reactor, said.append, tls=False)
@@ -99,26 +91,11 @@ class BusyTests(TestCase):
         self.assertEqual(said, [])
 
     async def test_watch(self) -> None:
-        """It was watched."""
         over: Deferred[int] = Deferred()
         said: list[str] = []
-        endpoint: Any = ReadyEndpoint(self, SAID)
+        endpoint: Any = ReadyEndpoint(self, STATUS)
         watch = Watch(reactor, endpoint, "there", 0, said.append, over.callback)
         watch.start()
         self.assertEqual(await over, 0)
         await watch.stop()
         self.assertEqual(said, [])
-
-    def test_tail(self) -> None:
-        """It was printed."""
-        script = """
-            import sys, unittest
-            from tests.system.test_busy import SAID, ReadyEndpoint
-            from txmetrics_tcp.cli import main, tail
-            endpoint = ReadyEndpoint(unittest.TestCase(), SAID)
-            tail.client_endpoint_from = lambda options, reactor: endpoint
-            sys.exit(main(["tail", "there:1", "--duration", "0.000001"]))
-        """
-        code, output, errors = Daemon(self, "-c", dedent(script), runner=[sys.executable]).end()
-        self.assertEqual(code, 0, errors)
-        self.assertRegex(output, "^status ")

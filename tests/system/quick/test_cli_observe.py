@@ -1,0 +1,19 @@
+"""
+``metrics-tcp observe`` as a process, where it cannot run; `tests.system.test_observe_terminal` has
+the rest.
+"""
+
+from __future__ import annotations
+
+from tests.commands import CommandTestCase
+
+
+class ProcessTests(CommandTestCase):
+    async def test_noTerminal(self) -> None:
+        child = self.child("observe", "5000")
+        self.assertEqual(await child.ended, 1)
+        self.assertRegex(child.err, r"\Ametrics-tcp observe: this needs a terminal, .*input.*\n\Z")
+
+    async def test_bad(self) -> None:
+        says = "observe: error: argument --max-frame: .*"
+        await self.assert_refuses("observe", "--max-frame=0", says=says)

@@ -1,0 +1,72 @@
+"""
+``metrics-tcp record`` as a process, with a real server.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.internet.task import deferLater
+
+from tests.commands import CommandTestCase, reactor
+from tests.recordings import STREAM, read, record
+from txmetrics_tcp import Decoder, RecordingReader, Status
+from txmetrics_tcp._recording.blocks import BLOCK
+
+
+class ProcessTests(CommandTestCase):
+    def setUp(self) -> None:
+        self.path = str(Path(self.mktemp()).resolve())
+
+    def read(self) -> tuple[RecordingReader, int]:
+        """A recording that is whole, and how many events are in it."""
+        reader, chunks = read(Path(self.path).read_bytes())
+        self.assertEqual((reader.cut_off, reader.damage), (False, ""))
+        decoder = Decoder()
+        events = [event for chunk in chunks for event in decoder.feed(chunk.frames)]
+        return reader, sum(not isinstance(event, Status) for event in events)
+
+    async def test_interrupted(self) -> None:
+        """
+        Ctrl-C is how it ends as a rule: the file is whole, and all is well.  On a terminal it shows
+        how far it is, in one line that is gone in the end.
+        """
+        port = self.serve()
+        self.counter.increment()
+        child = self.child("record", self.path, port, "--compress", usePTY=True)
+        await child.prints(r"recording: 0:\d\d, 1 events, [\d.]+ kB")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 0, child.out)
+        self.assertRegex(child.out, r"\r\x1b\[Kmetrics-tcp: recorded 1 events in ")
+        reader, events = self.read()
+        self.assertEqual(events, 1)
+        self.assertEqual([session.source for session in reader.sessions], [f"127.0.0.1:{port}"])
+
+    async def test_terminated(self) -> None:
+        """The same with SIGTERM, when it goes on with a recording; a full block is in the file."""
+        Path(self.path).write_bytes(record(STREAM))
+        begun = os.path.getsize(self.path)
+        child = self.child("record", self.path, self.serve(), "--append")
+        await child.says("connected to")
+        while os.path.getsize(self.path) < begun + BLOCK:
+            for _ in range(1000):
+                self.counter.increment()
+            await deferLater(reactor, 0.01)
+        child.signal("TERM")
+        self.assertEqual(await child.ended, 0, child.err)
+        self.assertRegex(child.err, r"recorded [\d,]+ events in ")
+        self.assertEqual(len(self.read()[0].sessions), 2)
+
+    async def test_output(self) -> None:
+        """To standard output, for a pipe."""
+        port = self.serve()
+        self.counter.increment()
+        script = f'"$@" | cat > "{self.path}"'
+        child = self.shell(script, "record", "-", port, "--count", "1")
+        self.assertEqual(await child.ended, 0, child.err)
+        self.assertEqual(self.read()[1], 1)
+
+    async def test_bad(self) -> None:
+        says = "record: FILE comes first, and '5000' reads as an endpoint: .*"
+        await self.assert_refuses("record", "5000", says=says)

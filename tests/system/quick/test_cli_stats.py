@@ -1,0 +1,27 @@
+"""
+``metrics-tcp stats`` as a process, with a real server.
+"""
+
+from __future__ import annotations
+
+from tests.commands import CommandTestCase
+
+
+class ProcessTests(CommandTestCase):
+    async def test_interrupted(self) -> None:
+        """A terminal is shown how far it is; Ctrl-C prints what was seen so far."""
+        port = self.serve()
+        self.counter.increment(3)
+        script = 'stty cols 120; exec "$@"'
+        child = self.shell(script, "stats", port, "--duration", "1h", usePTY=True)
+        await child.prints("of 3600 seconds, 1 series, ")
+        self.assertNotIn("VALUE", child.out)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        # The line before is taken away.
+        self.assertRegex(child.out, r"\r\x1b\[KKIND  +NAME  +LABELS  +VALUE  +RATE\r\n")
+        self.assertRegex(child.out, r"\ncounter  +requests_total  +route=/  +3  ")
+        self.assertRegex(child.out, rf"\n127\.0\.0\.1:{port} \(.*\): 1 of 1 series, .* none missed")
+
+    async def test_bad(self) -> None:
+        await self.assert_refuses("stats", "--sort=x", says="stats: error: argument --sort: .*")

@@ -1,0 +1,86 @@
+"""
+``metrics-tcp tail`` as a process, with a real server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+
+from twisted.internet.task import deferLater
+
+from tests.commands import Child, CommandTestCase, reactor
+
+CONNECTED = "^status "
+"""What is printed first: the server knows its client then."""
+
+
+class ProcessTests(CommandTestCase):
+    def assert_quiet(self, child: Child) -> None:
+        """It said nothing but what it has to say."""
+        lines = child.err.splitlines()
+        # True where a busy machine lets this process stand still before its first bytes are sent.
+        silence = "metrics-tcp: nothing has come yet; does the server want TLS (--tls-ca)?"
+        if silence in lines:
+            lines.remove(silence)
+        for line in lines:
+            self.assertRegex(line, r"^metrics-tcp: (connecting to|connected to) 127\.0\.0\.1:\d+$")
+
+    async def test_text(self) -> None:
+        """Events as they come, and Ctrl-C ends it."""
+        child = self.child("tail", self.serve())
+        await child.prints(CONNECTED)
+        self.recorder.describe_counter("requests_total", "count", "how many\x1b[2J")
+        self.counter.increment(3)
+        await child.prints(r" counter/increment requests_total \[route = /\] 3\n")
+        self.assertIn("requests_total (count): how many\\x1b[2J\n", child.out)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        self.assert_quiet(child)
+
+    async def test_json(self) -> None:
+        """The same as JSON, and SIGTERM ends it."""
+        child = self.child("tail", self.serve(), "--json")
+        await child.prints(r"\n")
+        self.counter.increment(3)
+        await child.prints(r"\n.*\n")
+        child.signal("TERM")
+        self.assertEqual(await child.ended, 143)
+        self.assert_quiet(child)
+        status, event = map(json.loads, child.out.splitlines())
+        self.assertEqual(status["event"], "status")
+        self.assertEqual(
+            (event["kind"], event["operation"], event["name"], event["labels"], event["value"]),
+            ("counter", "increment", "requests_total", {"route": "/"}, 3),
+        )
+
+    async def test_head(self) -> None:
+        """``| head -1`` gets its line, and ends it at once, though nothing more happens."""
+        child = self.shell('{ "$@"; echo "code $?" >&2; } | head -1', "tail", self.serve())
+        self.assertEqual(await child.ended, 0)
+        self.assertEqual(child.out.count("\n"), 1)
+        child.err, _, last = child.err.rpartition("code ")
+        self.assertEqual(last, "0\n")
+        self.assert_quiet(child)
+
+    async def test_interruptedWhileBlocked(self) -> None:
+        """Ctrl-C ends it also while it waits for a reader that does not read."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        child = self.child("tail", self.serve(), childFDs={0: "w", 1: writing, 2: "r"})
+        # Something can be read: the server knows its client.  Nothing can be written: the pipe is
+        # full.
+        while not select.select([reading], [], [], 0)[0]:
+            await deferLater(reactor, 0.01)
+        for _ in range(20_000):
+            self.counter.increment()
+        while select.select([], [writing], [], 0)[1]:
+            await deferLater(reactor, 0.01)
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        self.assert_quiet(child)
+
+    async def test_bad(self) -> None:
+        await self.assert_refuses("tail", "--count", "0", says="tail: error: argument --count: .*")
