@@ -43,7 +43,7 @@ FAR = 1e7
 
 class CommandReactor(NamesReactor):
     """
-    What a command runs on: its time goes at once to whatever is due next.
+    The reactor of a command in this process: its clock advances at once to the next delayed call.
 
     @ivar received: what clients of the command have received.
     """
@@ -99,7 +99,7 @@ class CommandReactor(NamesReactor):
         self.callLater(0, self._connected, factory)
         return self
 
-    # That port.
+    # The port that it returns.
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", "127.0.0.1", 5000)
@@ -197,7 +197,7 @@ class Child(ProcessProtocol):
         reactor.spawnProcess(self, command[0], command, env=environment, **options)
 
     def prints(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Fires when there is something like that on standard output; fails if it ends before."""
+        """Fires when a pattern is in standard output; fails if the process ends before."""
         return self._when(lambda: re.search(pattern, self.out))
 
     def says(self, pattern: str) -> Deferred[re.Match[str]]:
@@ -222,8 +222,6 @@ class Child(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self._alive = False
         self._check()
-        for _, deferred in self._waiting:
-            deferred.errback(AssertionError(f"ended with {reason.value}: {self.out}{self.err}"))
         self.ended.callback(reason.value.exitCode)  # type: ignore[union-attr]
 
     def _when(self, find: Callable[[], Match]) -> Deferred[re.Match[str]]:
@@ -237,8 +235,10 @@ class Child(ProcessProtocol):
         for find, deferred in waiting:
             if found := find():
                 deferred.callback(found)
-            else:
+            elif self._alive:
                 self._waiting.append((find, deferred))
+            else:
+                deferred.errback(AssertionError(f"it has ended: {self.out}{self.err}"))
 
 
 class CommandTestCase(TestCase):
@@ -246,15 +246,23 @@ class CommandTestCase(TestCase):
 
     timeout = 120
 
-    def serve(self, port: str = "0") -> str:
-        """Start a server, and return its port."""
+    def serve(self, path: str = "") -> str:
+        """
+        Start a server.
+
+        @param path: of a UNIX socket; by default it listens on a port that is free.
+        @return: its endpoint.
+        """
         self.server = MetricsFactory(reactor, own_metrics=False)
         self.recorder = self.server.recorder
         self.counter = self.recorder.counter("requests_total", route="/")
-        self.port = reactor.listenTCP(int(port), self.server, interface="127.0.0.1")
+        if path:
+            self.port = reactor.listenUNIX(path, self.server)
+        else:
+            self.port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
         self.addCleanup(self.server.stop, 0)
-        return str(self.port.getHost().port)
+        return f"unix:{path}" if path else str(self.port.getHost().port)
 
     def child(self, *arguments: str, **options: Any) -> Child:
         return self.spawn(sys.executable, "-m", "txmetrics_tcp", *arguments, **options)
@@ -270,7 +278,7 @@ class CommandTestCase(TestCase):
         return child
 
     async def assert_refuses(self, *arguments: str, says: str) -> None:
-        """It ends with status 2 and a message, and without a traceback."""
+        """The command ends with status 2 and a message, and without a traceback."""
         child = self.child(*arguments)
         self.assertEqual(await child.ended, 2)
         self.assertEqual(child.out, "")

@@ -4,19 +4,25 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+
 from tests.commands import CommandTestCase
 
 
 class ProcessTests(CommandTestCase):
     async def test_reconnects(self) -> None:
         """It connects again when its server is there again."""
-        port = self.serve()
-        child = self.child("tail", port)
+        # A port might be taken meanwhile.  The path of a socket has to be short.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        path = f"{directory}/s"
+        child = self.child("tail", self.serve(path))
         await child.prints("status ")
         await self.port.stopListening()
         await self.server.stop(0)
         await child.says("next attempt")
-        self.serve(port)
+        self.serve(path)
         await child.prints("(?s)status .*status ")
         self.counter.increment(7)
         await child.prints(r"requests_total \[route = /\] 7\n")

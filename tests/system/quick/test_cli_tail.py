@@ -18,9 +18,9 @@ CONNECTED = "^status "
 
 class ProcessTests(CommandTestCase):
     def assert_quiet(self, child: Child) -> None:
-        """It said nothing but what it has to say."""
+        """Its only messages are about the connection."""
         lines = child.err.splitlines()
-        # True where a busy machine lets this process stand still before its first bytes are sent.
+        # So it is where a busy machine delays the first bytes.
         silence = "metrics-tcp: nothing has come yet; does the server want TLS (--tls-ca)?"
         if silence in lines:
             lines.remove(silence)
