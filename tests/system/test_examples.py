@@ -74,7 +74,12 @@ class GunicornTests(ExampleTestCase):
         path = f"{self.directory}/metrics-{number}.sock"
         line = rf"Worker (\d+) streams metrics on unix:{re.escape(path)}\n"
         process = self.gunicorn.wait_for(rf"(?s)(?:{line}.*?){{{nth - 1}}}{line}")[2]
-        return int(process), Stream(self, path)
+        stream = Stream(self, path)
+        # It has loaded the application, and before that it has set its signal handlers.
+        stream.read_until(
+            lambda reader: "http_request_seconds" in {one.name for one in reader.metadata}
+        )
+        return int(process), stream
 
     def connect(self) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.http), timeout=LIMIT)
