@@ -136,17 +136,6 @@ class SettingsTests(BuilderTestCase):
         self.reactor.advance(100_000)
         self.assertFalse(client.aborted)
 
-    def test_deadAfterTaking(self) -> None:
-        """One that takes what it is given, however late, is left alone."""
-        recorder = self.successResultOf(self.builder.dead_after(5.0).build())
-        client = self.connect()
-        for _ in range(5):
-            self.record(recorder, 1000)
-            self.reactor.settle()
-            self.reactor.advance(4)
-            client.drain()
-        self.assertFalse(client.aborted)
-
     def test_flushTimeout(self) -> None:
         """How long a client has at the end."""
         recorder = self.successResultOf(self.builder.flush_timeout(7).build())

@@ -130,21 +130,8 @@ class FanOutTests(ServerTestCase):
         stats = client.protocol.stats()
         self.assertEqual((stats.dropped_incoming, stats.dropped), (0, 5000 - len(values)))
 
-    def test_yields(self) -> None:
-        """After a batch the reactor has its turn, so that timers and sockets have theirs."""
-        factory = self.factory(buffer_size=None)
-        client = FakeClient(factory, limit=10**9)
-        self.reactor.settle()
-        counter = factory.recorder.counter("c")
-        for _ in range(3000):
-            counter.increment()
-        self.reactor.drain()
-        self.assertEqual(len(client.read().metrics), BATCH)
-        self.assertEqual(self.reactor.waiting, 1)
-        self.assertEqual(len(client.read_all(self.reactor).metrics), 3000)
-
     def test_oneWakeUp(self) -> None:
-        """While more is pending than one iteration takes, the next is scheduled once."""
+        """An iteration takes one batch; while more is pending, the next is scheduled, once."""
         factory = self.factory(buffer_size=None, totals=True)
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -153,7 +140,9 @@ class FanOutTests(ServerTestCase):
             counter.increment()
         for _ in range(2):
             self.assertEqual(self.reactor.waiting, 1)
+            before = len(client.read().values("c"))
             self.reactor.drain()
+            self.assertEqual(len(client.read().values("c")), before + BATCH)
             counter.increment()
         self.assertEqual(self.reactor.waiting, 1)
         self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 3 * BATCH + 2)
@@ -619,24 +608,25 @@ class StopTests(ServerTestCase):
         self.assertEqual(finished, [client.protocol for client in clients])
 
     def test_stuckClient(self) -> None:
-        """A client that does not read is aborted when the time is over."""
-        factory = self.factory()
-        client = FakeClient(factory, limit=1)
-        for _ in range(5):
-            factory.recorder.counter("c").increment()
+        """A client that does not read is aborted when the time is over: by default, a second."""
+        for options, seconds in (({"timeout": 3}, 3), ({}, 1)):
+            factory = self.factory()
+            client = FakeClient(factory, limit=1)
+            for _ in range(5):
+                factory.recorder.counter("c").increment()
+                self.reactor.settle()
+            stopped, again = factory.stop(**options), factory.stop()
             self.reactor.settle()
-        stopped, again = factory.stop(timeout=3), factory.stop()
-        self.reactor.settle()
-        self.reactor.advance(2.9)
-        self.assertFalse(client.transport.aborted)
-        self.reactor.advance(0.1)
-        self.assertTrue(client.transport.aborted)
-        self.assertNoResult(stopped)
-        client.transport.drain()
-        self.successResultOf(stopped)
-        self.successResultOf(again)
-        self.assertEqual(client.protocol.stats().discarded, 4)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+            self.reactor.advance(seconds - 0.01)
+            self.assertFalse(client.transport.aborted)
+            self.reactor.advance(0.01)
+            self.assertTrue(client.transport.aborted)
+            self.assertNoResult(stopped)
+            client.transport.drain()
+            self.successResultOf(stopped)
+            self.successResultOf(again)
+            self.assertEqual(client.protocol.stats().discarded, 4)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_refusesClients(self) -> None:
         factory = self.factory()
@@ -656,18 +646,6 @@ class StopTests(ServerTestCase):
         client = FakeClient(factory)
         factory.recorder.counter("c").increment()
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
-
-    def test_flushTimeout(self) -> None:
-        """By default, a client that does not read has a second."""
-        factory = self.factory(totals=True)
-        client = FakeClient(factory, limit=1)
-        factory.recorder.counter("c").increment()
-        self.reactor.settle()
-        factory.stop()
-        self.reactor.advance(0.99)
-        self.assertFalse(client.transport.aborted)
-        self.reactor.advance(0.01)
-        self.assertTrue(client.transport.aborted)
 
     def test_hasten(self) -> None:
         """

@@ -444,7 +444,11 @@ class ReentrancyTests(IncomingTestCase):
     here.
     """
 
-    def during(self, incoming: Incoming, method: str, act: Callable[[], None]) -> None:
+    def count(self, counter: Counter, times: int) -> None:
+        for _ in range(times):
+            counter.increment()
+
+    def during(self, method: str, act: Callable[[], None]) -> None:
         """Call C{act} once inside a method, while it holds the lock."""
         original = getattr(Incoming, method)
 
@@ -457,45 +461,25 @@ class ReentrancyTests(IncomingTestCase):
         self.patch(Incoming, method, interrupted)
 
     def test_recordWhileFolding(self) -> None:
-        """No deadlock, no second fold inside the first, nothing lost that is not counted."""
-        incoming = self.incoming(buffer_size=10)
-        counter = self.counter(incoming)
-
-        def record() -> None:
-            for _ in range(100):
+        """
+        No deadlock, no fold within a fold, and no event that is not counted: while a thread
+        records, without clients too, and while the reactor takes.
+        """
+        for method, streaming, first in (
+            ("_fold", True, 11),
+            ("_fold_unheard", False, 11),
+            ("_fold", True, 1),
+        ):
+            incoming = self.incoming(10, Totals(), streaming=streaming)
+            counter = self.counter(incoming)
+            self.during(method, lambda counter=counter: self.count(counter, 100))
+            for _ in range(first):
                 counter.increment()
-
-        self.during(incoming, "_fold", record)
-        for _ in range(11):
-            counter.increment()
-        self.assertEqual(incoming.counts().recorded + len(incoming.log), 211)
-
-    def test_recordWhileFoldingUnheard(self) -> None:
-        incoming = self.incoming(buffer_size=10, totals=Totals(), streaming=False)
-        counter = self.counter(incoming)
-
-        def record() -> None:
-            for _ in range(100):
-                counter.increment()
-
-        self.during(incoming, "_fold_unheard", record)
-        for _ in range(11):
-            counter.increment()
-        self.assertEqual(list(incoming.snapshot().values()), [211])
-
-    def test_recordWhileTaking(self) -> None:
-        incoming = self.incoming(buffer_size=10)
-        counter = self.counter(incoming)
-        counter.increment()
-
-        def record() -> None:
-            for _ in range(100):
-                counter.increment()
-
-        self.during(incoming, "_fold", record)
-        taken = len(self.take_all(incoming))
-        counts = incoming.counts()
-        self.assertEqual((taken + counts.dropped, counts.recorded), (201, 201))
+            taken = self.take_all(incoming)
+            self.assertEqual(list(incoming.snapshot().values()), [200 + first])
+            if streaming:
+                counts = incoming.counts()
+                self.assertEqual((len(taken) + counts.dropped, counts.recorded), (200 + first,) * 2)
 
     def test_exceptionInTheMiddle(self) -> None:
         """A signal handler that raises leaves everything usable."""
@@ -505,7 +489,7 @@ class ReentrancyTests(IncomingTestCase):
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        self.during(incoming, "_fold", interrupt)
+        self.during("_fold", interrupt)
         for _ in range(10):
             counter.increment()
         self.assertRaises(KeyboardInterrupt, counter.increment)
@@ -771,36 +755,6 @@ class MarkTests(IncomingTestCase):
 
 
 class ForkTests(IncomingTestCase):
-    def test_lockIsNew(self) -> None:
-        """In a child process, a lock that a thread of its parent held does not stay locked."""
-        incoming = self.incoming(buffer_size=1)
-        held, release = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with incoming._held():
-                held.set()
-                release.wait(60)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        held.wait(60)
-        incoming.after_fork(silence=False)
-        self.assertEqual(incoming.counts(), (0, 0, 0))
-        self.counter(incoming).increment()
-        self.assertEqual(self.take(incoming), [1])
-        release.set()
-        holder.join(60)
-
-    def test_silenced(self) -> None:
-        """Where those who listened are the parent's, nothing is taken any more."""
-        incoming = self.incoming(totals=Totals())
-        self.counter(incoming).increment()
-        incoming.after_fork(silence=True)
-        self.assertFalse(incoming.open)
-        self.counter(incoming).increment()
-        incoming.start_streaming()
-        self.assertEqual((len(incoming.log), incoming.more()), (0, False))
-
     def test_whileAnotherThreadFolds(self) -> None:
         """A child of a fork folds, though it was forked while another thread of its parent did."""
         incoming = self.incoming(totals=Totals())
@@ -828,15 +782,16 @@ class ForkTests(IncomingTestCase):
             forked.set()
             parent.join()
 
-    def test_silentChild(self) -> None:
-        """A child has nothing of what was pending for its parent's clients."""
-        incoming = self.incoming(buffer_size=1)
+    def test_silenced(self) -> None:
+        """In a child without clients of its own, nothing is pending, and nothing is recorded."""
+        incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         for _ in range(5):
             counter.increment()
         self.assertTrue(incoming.more())
         incoming.after_fork(silence=True)
-        self.assertFalse(incoming.more())
-        self.assertEqual(incoming.counts().waiting, 0)
+        self.assertFalse(incoming.open)
+        self.assertEqual((incoming.more(), incoming.counts().waiting), (False, 0))
         counter.increment()
-        self.assertEqual(len(incoming.log), 0)
+        incoming.start_streaming()
+        self.assertEqual((len(incoming.log), incoming.more()), (0, False))

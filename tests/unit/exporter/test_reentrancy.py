@@ -16,7 +16,7 @@ from twisted.internet.abstract import FileDescriptor
 
 from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient, truth
-from txmetrics_tcp import Histogram, Key, Metric, MetricKind, Operation, decode
+from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ingest import BATCH, MAX_SLACK, Incoming
@@ -297,8 +297,7 @@ class RepeatedTests(IncomingTestCase):
         """However often a sample counts, and however much has room, a fold is of one batch."""
         for buffer_size in (100_000, 10_000, None):
             incoming = self.incoming(buffer_size)
-            key = Key(MetricKind.HISTOGRAM, "h")
-            histogram = Histogram(key, incoming.series(key))
+            histogram = self.histogram(incoming)
             histogram.record_many(-1, 5 * BATCH + 7)
             for number in range(MAX_SLACK + 5):
                 histogram.record(number)
