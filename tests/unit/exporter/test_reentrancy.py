@@ -285,7 +285,7 @@ class OtherThreadTests(IncomingTestCase):
         self.assertEqual(len(incoming._series), 0)
 
     def test_forgottenAtTheEnd(self) -> None:
-        """Who lets go of a series when threads are no more does not wait for what they held."""
+        """A series that is released as the interpreter ends waits for no lock of a thread."""
         incoming = self.incoming(totals=Totals())
         series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
         self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))

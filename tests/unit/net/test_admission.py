@@ -218,6 +218,7 @@ class DoorTests(LoopbackTestCase):
         self.assertIn("its address is not allowed", line)
 
     async def test_unix(self) -> None:
+        """Networks and limits by address do not apply to clients of a UNIX socket."""
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("this reactor has no UNIX sockets")
         path = os.path.relpath(self.mktemp())
@@ -227,6 +228,7 @@ class DoorTests(LoopbackTestCase):
         for number in range(3):
             self.socket(socket.AF_UNIX).connect(path)
             await self.factory.clients(number + 1)
+        self.assertEqual(self.logged, [])
 
     async def test_noViewers(self) -> None:
         """

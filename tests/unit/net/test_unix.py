@@ -39,7 +39,9 @@ class MakeWayTests(SynchronousTestCase):
         return str(error)
 
     def test_nothing(self) -> None:
+        """Where there is no file, none is made or missed."""
         make_way(self.path)
+        self.assertFalse(os.path.lexists(self.path))
         make_way("\0abstract")
         make_way("/no/such/directory/x.sock")
 

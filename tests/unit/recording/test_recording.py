@@ -389,8 +389,9 @@ class HostileTests(SynchronousTestCase):
 
     @given(st.binary(max_size=2000))
     def test_garbage(self, garbage: bytes) -> None:
-        """Behind the beginning."""
-        read(MAGIC + garbage)
+        """What follows the beginning and is no block gives no events, and is not gone past."""
+        reader, chunks = read(MAGIC + garbage)
+        self.assertEqual((list(chunks), reader.position), ([], len(MAGIC)))
 
     @given(st.binary(max_size=2000), st.sampled_from([b"data", b"zlib", b"sess", b"conn", b"end "]))
     def test_garbageInBlocks(self, garbage: bytes, kind: bytes) -> None:
