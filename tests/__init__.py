@@ -25,8 +25,7 @@ with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
     # The same few examples in each run, however busy the machine is, with and without `CI` in the
-    # environment; `tests/fuzz.py` looks for new ones.  `.ci/strict.py` runs each test twice, as a
-    # method of another instance.
+    # environment; `tests/fuzz.py` looks for new ones.
     settings.register_profile(
         "suite",
         max_examples=25,
@@ -34,6 +33,6 @@ with suppress(ImportError):
         database=None,
         deadline=None,
         print_blob=False,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+        suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("suite")
