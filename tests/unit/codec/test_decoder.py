@@ -173,6 +173,22 @@ class MemoryTests(SynchronousTestCase):
         list(decoder.feed(increment("m", "x" * 1000)))
         self.assertEqual(decoder._memory.layouts, {})
 
+    def test_laterField(self) -> None:
+        """A field of a later version before the value changes nothing, also the second time."""
+        timestamp = pb.Metric()
+        timestamp.timestamp.FromNanoseconds(NOW)
+        metric = b"".join(
+            [
+                pb.Metric(name="m").SerializeToString(),
+                timestamp.SerializeToString(),
+                b"\x78\x01",
+                pb.Metric(increment_counter=7).SerializeToString(),
+            ]
+        )
+        expected = Metric(Key(MetricKind.COUNTER, "m"), Operation.INCREMENT_COUNTER, 7, NOW)
+        stream = frame(b"\x12" + frame(metric)) * 2
+        self.assertEqual(list(Decoder().feed(stream)), [expected] * 2)
+
 
 class UnfinishedTests(SynchronousTestCase):
     def test_byteByByte(self) -> None:

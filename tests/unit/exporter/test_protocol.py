@@ -145,6 +145,7 @@ class GoneTests(ProtocolTestCase):
         transport.lose()
         self.exporter.calls.clear()
         before = protocol.stats()
+        protocol.lost(5)
         protocol.settle(self.mark(("a", 1, 9)))
         self.assertEqual(self.exporter.calls, [])
         self.assertEqual(protocol.stats(), before)

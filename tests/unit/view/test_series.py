@@ -552,6 +552,16 @@ class SummaryTests(ViewCase):
         self.assertEqual(summary.count, 20 * CHUNK)
         self.assertTrue(summary.min <= summary.p50 <= summary.p99 <= summary.max)
 
+    def test_emptyInterval(self) -> None:
+        """An interval without samples changes nothing."""
+        windows = sketch.Windows()
+        windows.add([1.0])
+        windows.close(0)
+        before = windows.summary(60, 20, 20)
+        windows.close(10)
+        self.assertEqual(windows.summary(60, 20, 20), before)
+        self.assertEqual(before.count, 1)
+
 
 ANY_KEY = st.sampled_from("ab")
 ANY_EVENT = (
