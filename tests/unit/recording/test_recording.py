@@ -274,7 +274,6 @@ class AppendTests(SynchronousTestCase):
         self.assertEqual(
             [session.source for session in reader.sessions], ["run 0", "run 1", "run 2"]
         )
-        self.assertLess(reader.seconds, 30)
         times = [chunk.seconds for chunk in chunks]
         self.assertEqual(times, sorted(times))
 
