@@ -7,8 +7,8 @@ come and go. Every client has an address of its own (of 127.0.0.0/8, counted fro
 its report when it leaves and the server's account are paired. Its commands:
 
   - C{come}: let clients come and go;
-  - C{finish}: no more come, and those that are connected read to the end of the stream as fast as
-    they can; how many that are;
+  - C{finish}: clients no longer connect, and those that are connected read to the end of the stream
+    as fast as they can; how many that are;
   - C{reports}: those since the last time; after C{finish}, once all have left.
 """
 
@@ -120,10 +120,10 @@ class Crowd:
         turn = time.monotonic() + life.rest
         while True:
             # One that receives nothing for a while still leaves in time.
-            bite, patience = life.bite, 0.2
+            read_size, patience = life.read_size, 0.2
             now = time.monotonic()
             if self.over.is_set():
-                bite, patience = 256 * 1024, SILENCE
+                read_size, patience = 256 * 1024, SILENCE
             elif now >= end and self._may_leave():
                 return False
             elif life.manner == "drips":
@@ -133,7 +133,7 @@ class Crowd:
                 turn = time.monotonic() + life.rest
             connected.settimeout(patience)
             try:
-                data = connected.recv(bite)
+                data = connected.recv(read_size)
             except TimeoutError:
                 if patience == SILENCE:
                     raise

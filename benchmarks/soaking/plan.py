@@ -31,8 +31,8 @@ class Life:
     @ivar pause: how long, in seconds, its place is empty before it connects.
     @ivar seconds: how long it stays; None for to the end.
     @ivar receive_buffer: the size of the kernel's buffer on its side; None for the default.
-    @ivar bite: how many bytes it reads at once.
-    @ivar rest: how long, in seconds, it rests between bites (one that drips), or does not read
+    @ivar read_size: how many bytes it reads at once.
+    @ivar rest: how long, in seconds, it rests between reads (one that drips), or does not read
         and then reads (one that stalls).
     """
 
@@ -41,7 +41,7 @@ class Life:
     departure: str
     manner: str
     receive_buffer: int | None
-    bite: int
+    read_size: int
     rest: float
 
 
@@ -80,13 +80,13 @@ def witness(seed: int, manner: str, *who: object) -> Life:
 
 
 def _reading(random: Random, manner: str) -> dict[str, Any]:
-    bite, rest = 256 * 1024, 0.0
+    read_size, rest = 256 * 1024, 0.0
     if manner == "drips":
-        bite, rest = random.randint(1, 8000), random.uniform(0.001, 0.2)
+        read_size, rest = random.randint(1, 8000), random.uniform(0.001, 0.2)
     elif manner == "stalls":
         rest = random.uniform(0.2, 4.0)
     buffer = random.choice((None, 4096, 65_536))
-    return {"manner": manner, "receive_buffer": buffer, "bite": bite, "rest": rest}
+    return {"manner": manner, "receive_buffer": buffer, "read_size": read_size, "rest": rest}
 
 
 def phases(seed: int, recorder: str) -> Iterator[Phase]:

@@ -1,7 +1,7 @@
 """
 The exporter under test, as a process of its own: ``python -m soaking.server SEED``.
 
-Its commands: C{record} (begin), C{look} (its state at this moment), C{quiet} (record no more) and
+Its commands: C{record} (begin), C{look} (its state at this moment), C{quiet} (stop recording) and
 C{stop}.
 """
 
