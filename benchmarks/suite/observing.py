@@ -21,6 +21,7 @@ from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from suite.bench import Bench
 from suite.figures import OURS, Row, Section
@@ -140,6 +141,8 @@ def main(port: str, seconds: float, file: str) -> int:
     install_reactor()
     # These import the reactor.
     from twisted.internet import reactor
+    from twisted.internet.defer import inlineCallbacks
+    from twisted.internet.task import deferLater
 
     from txmetrics_tcp.observe.app import ObserveApp
     from txmetrics_tcp.observe.sources import LiveSource
@@ -148,25 +151,22 @@ def main(port: str, seconds: float, file: str) -> int:
     app = ObserveApp([source])
     app.rows.sort_by("rate")
 
-    def wait() -> None:
-        if source.view.events:
-            reactor.callLater(WARM, begin)
-        else:
-            reactor.callLater(0.01, wait)
-
     def state() -> tuple[float, ...]:
         return time.perf_counter(), source.view.events, app.frames, time.process_time()
 
-    def begin() -> None:
-        reactor.callLater(seconds, end, state())
-
-    def end(begun: tuple[float, ...]) -> None:
+    @inlineCallbacks
+    def measure() -> Any:
+        while not source.view.events:
+            yield deferLater(reactor, 0.01)
+        yield deferLater(reactor, WARM)
+        begun = state()
+        yield deferLater(reactor, seconds)
         differences = [now - then for now, then in zip(state(), begun, strict=True)]
         report = dict(zip(("seconds", "events", "frames", "cpu"), differences, strict=True))
         Path(file).write_text(json.dumps(report))
         app.exit(0)
 
-    reactor.callLater(0, wait)
+    reactor.callLater(0, measure)
     return run_app(reactor, app)
 
 
