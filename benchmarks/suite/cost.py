@@ -1,5 +1,5 @@
 """
-What one record costs; as a process of its own, ``python -m suite.cost PORT``, the server that
+What one record costs; as a process of its own, ``python -m suite.cost``, the server that
 measures it: C{cost} measures everything once, on the reactor thread, with C{count} calls each, and
 answers nanoseconds by name.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from suite.bench import Bench
 from suite.commands import LABELS, NAME, commands, say
 from suite.figures import OURS, REFERENCE, Goal, Row, Section
-from suite.host import Empty, nanoseconds, timer
+from suite.host import nanoseconds, timer
 from suite.peers import Server, python
 from txmetrics_tcp import MetricsFactory, counter, set_global_recorder
 
@@ -58,17 +58,16 @@ LINES: list[tuple[str, dict[str, str], str | None, Goal | None]] = [
     ("counter, client", CLIENTS, REFERENCE, Goal(0.5, False)),
     ("counter looked up", beside("lookup"), PROMETHEUS, Goal(1, False)),
     ("gauge, no client", beside("set"), PROMETHEUS, None),
-    ("gauge, client", {OURS: "set, client"}, None, None),
     ("histogram, no client", beside("record"), PROMETHEUS, None),
-    ("histogram, client", {OURS: "record, client"}, None, None),
 ]
 
 
 def run(bench: Bench) -> Section:
-    measured: dict[str, list[float]] = {}
-    server = Server(True, python("suite.cost"), ["PORT"])
+    rounds = bench.rounds(5)
+    measured: dict[str, list[float]] = {"empty": [bench.call_ns] * len(rounds)}
+    server = Server(True, python("suite.cost"))
     with server, bench.peers.reader(server.port, 1):
-        for _ in bench.rounds(5):
+        for _ in rounds:
             answer = server.ask("cost", count=5_000 if bench.quick else 20_000)
             if bench.peers.rust:
                 with bench.peers.session(False, 1, 1024) as session:
@@ -76,20 +75,19 @@ def run(bench: Bench) -> Section:
                     answer["reference"] = session.server.ask("cost", **how)["ns"]
             for name, nanos in answer.items():
                 measured.setdefault(name, []).append(nanos)
-    call = statistics.median(measured["empty"])
     rows = []
     for what, columns, base, goal in LINES:
         samples = {column: measured.get(name, []) for column, name in columns.items()}
-        rows.append(Row.of(what, "ns", samples, base, goal, call=call))
+        rows.append(Row.of(what, "ns", samples, base, goal, call=bench.call_ns))
     return Section(TITLE, HOW, rows)
 
 
-def ours(recorder: Any, suffix: str = "") -> dict[str, Timer]:
+def ours(recorder: Any) -> dict[str, Timer]:
     """A counter, a gauge and a histogram of a recorder."""
     return {
-        f"increment{suffix}": timer("one.increment()", {"one": recorder.counter(NAME, LABELS)}),
-        f"set{suffix}": timer("one.set(1.5)", {"one": recorder.gauge(NAME, LABELS)}),
-        f"record{suffix}": timer("one.record(1.5)", {"one": recorder.histogram(NAME, LABELS)}),
+        "increment": timer("one.increment()", {"one": recorder.counter(NAME, LABELS)}),
+        "set": timer("one.set(1.5)", {"one": recorder.gauge(NAME, LABELS)}),
+        "record": timer("one.record(1.5)", {"one": recorder.histogram(NAME, LABELS)}),
     }
 
 
@@ -133,14 +131,13 @@ def main() -> None:
 
     reactor: Any = global_reactor
     factory = MetricsFactory(reactor)
-    reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
-    connected = ours(factory.recorder, ", client")
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    connected = ours(factory.recorder)["increment"]
     recorder = MetricsFactory(reactor).recorder
     set_global_recorder(recorder)
     lookup = f"counter({NAME!r}, method='GET', route='/users').increment()"
     alone = {
-        "empty": timer("one.method()", {"one": Empty()}),
-        **ours(MetricsFactory(reactor, totals=False).recorder, ", no totals"),
+        "increment, no totals": ours(MetricsFactory(reactor, totals=False).recorder)["increment"],
         **ours(recorder),
         "lookup": timer(lookup, {"counter": counter}),
     }
@@ -152,16 +149,16 @@ def main() -> None:
 
     @inlineCallbacks
     def measure(count: int) -> Any:
+        while not factory.stats().clients:
+            yield deferLater(reactor, 0.003)
         gc.collect()
         measured = {name: nanoseconds(timed, count) for name, timed in alone.items()}
-        for name, timed in connected.items():
-            bursts = []
-            for _ in range(max(1, count // BURST)):
-                bursts.append(nanoseconds(timed, BURST, 1))
-                # Time to deliver them.
-                yield deferLater(reactor, 0.003)
-            measured[name] = statistics.median(bursts)
-        return measured
+        bursts = []
+        for _ in range(max(1, count // BURST)):
+            bursts.append(nanoseconds(connected, BURST, 1))
+            # Time to deliver them.
+            yield deferLater(reactor, 0.003)
+        return {**measured, "increment, client": statistics.median(bursts)}
 
     def answer() -> None:
         try:
@@ -170,7 +167,7 @@ def main() -> None:
         finally:
             reactor.callFromThread(reactor.stop)
 
-    say({})
+    say({"port": port.getHost().port})
     reactor.callWhenRunning(Thread(target=answer, daemon=True).start)
     reactor.run()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 OURS = "ours"
 REACTOR = "ours, recorded on the reactor thread"
@@ -21,10 +22,6 @@ class Spread:
     """Several measurements of one thing, at least one."""
 
     samples: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.samples:
-            raise ValueError("nothing was measured")
 
     @property
     def median(self) -> float:
@@ -59,6 +56,17 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class ReaderSpeed:
+    """What the reader alone takes; or more, where it is the least, as the writer was the limit."""
+
+    value: float
+    least: bool = False
+
+    def __str__(self) -> str:
+        return f"{'at least ' if self.least else ''}{number(self.value)}"
+
+
+@dataclass(frozen=True)
 class Row:
     """
     One line of a table.
@@ -77,7 +85,7 @@ class Row:
     cells: dict[str, Spread]
     base: str | None = None
     goal: Goal | None = None
-    reader: float | None = None
+    reader: ReaderSpeed | None = None
     call: float | None = None
 
     @classmethod
@@ -88,7 +96,7 @@ class Row:
         samples: Mapping[str, Sequence[float]],
         base: str | None = None,
         goal: Goal | None = None,
-        **more: float | None,
+        **more: Any,
     ) -> Row:
         """Make one of measurements; columns for which there are none are left out."""
         cells = {name: Spread(tuple(values)) for name, values in samples.items() if values}
@@ -102,10 +110,6 @@ class Row:
         base = self.cells[self.base]
         ratios = {name: cell.over(base) for name, cell in self.cells.items() if name != self.base}
         return {name: ratio for name, ratio in ratios.items() if ratio is not None}
-
-    def limited(self, name: str) -> bool:
-        """Whether the reader may be what limits a cell."""
-        return self.reader is not None and self.cells[name].median * HEADROOM > self.reader
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def to_table(rows: Sequence[Row]) -> str:
     for row in rows:
         line = [f"{row.what} ({row.unit})", *(_cell(row, name) for name in columns)]
         if readers:
-            line.append("" if row.reader is None else number(row.reader))
+            line.append("" if row.reader is None else str(row.reader))
         if goals:
             line += [str(row.goal) if row.goal and row.base else "", _verdict(row)]
         lines.append(line)
@@ -143,9 +147,9 @@ def _cell(row: Row, name: str) -> str:
         return ""
     value = row.cells[name]
     text = number(value.median)
-    if len(value.samples) > 1:
+    if len(set(value.samples)) > 1:
         text += f" [{number(min(value.samples))} to {number(max(value.samples))}]"
-    if row.limited(name):
+    if row.reader and value.median * HEADROOM > row.reader.value:
         text += " †"
     if row.call:
         text += f" = {number(value.median / row.call)} calls"

@@ -5,11 +5,11 @@ How much memory the exporter takes.
 from __future__ import annotations
 
 import socket
-import time
 from contextlib import ExitStack
+from select import select
 
 from suite.bench import Bench, Subject
-from suite.figures import OURS, REFERENCE, Row, Section
+from suite.figures import Row, Section
 from suite.peers import PATIENCE, Server, Session, until
 
 STUCK = 100
@@ -32,27 +32,26 @@ def per_client(bench: Bench, server: Server) -> float:
     with bench.peers.reader(server.port, clients) as reader:
         session = Session(server, reader)
         session.record(count=100)
-        session.read_all()
+        session.wait_for_all()
         return (server.resident_bytes() - before) / clients / 1e3
 
 
 def stuck(bench: Bench, server: Server) -> float:
     """What they add, in megabytes."""
-    with ExitStack() as clients:
+    with ExitStack() as stack:
         before = server.resident_bytes()
-        for _ in range(STUCK):
-            client = clients.enter_context(socket.socket())
+        clients = [stack.enter_context(socket.socket()) for _ in range(STUCK)]
+        for client in clients:
             # What the sockets hold is not what is measured.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", server.port))
-        if server.ours:
-            until(
-                lambda: len(server.ask("stats")["clients"]) == STUCK,
-                PATIENCE,
-                "clients are missing",
-            )
-        else:
-            time.sleep(0.3)  # it does not say which clients it has
+
+        def connected() -> bool:
+            """The reference does not say which clients it has, but each receives an event."""
+            server.record(count=1)
+            return len(select(clients, [], [], 0)[0]) == STUCK
+
+        until(connected, PATIENCE, "clients are missing")
         server.record(count=100_000 if bench.quick else 2_000_000, reactor=server.ours)
         return (server.resident_bytes() - before) / 1e6
 
@@ -60,13 +59,13 @@ def stuck(bench: Bench, server: Server) -> float:
 def run(bench: Bench) -> Section:
     def measure(subject: Subject) -> tuple[float, float, float]:
         with bench.peers.server(subject.ours, 1024) as server:
-            time.sleep(0.3)  # until it has started
+            server.cpu_seconds()  # an answer shows that it has started
             idle = server.resident_bytes() / 1e6
             each = per_client(bench, server)
         with bench.peers.server(subject.ours, 1024) as server:
             return idle, each, stuck(bench, server)
 
-    idle, each, together = bench.alternate(2, measure, OURS, REFERENCE)
+    idle, each, together = bench.alternate(2, measure, reactor=False)
     rows = [
         Row.of("idle", "MB", idle),
         Row.of("per client", "KB", each),

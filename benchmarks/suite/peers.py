@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from suite.figures import ReaderSpeed
+
 HERE = Path(__file__).resolve().parent.parent
 
 TIMEOUT = 120.0
@@ -32,9 +34,16 @@ QUIET = 0.4
 PATIENCE = 30.0
 """For how many seconds what cannot be lost may still come."""
 
+WRITER_WAITS = 0.05
+"""For which share of the time the writer must wait, or it may be what limits the reader."""
+
 
 class PeerError(Exception):
-    """A process has failed, or what it reports cannot be true.  Then there is no figure."""
+    """A process has failed, or what it reports cannot be true."""
+
+
+class NoFigure(PeerError):
+    """The machine, or the reference, did not do what is measured.  Then there is no figure."""
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
@@ -130,14 +139,10 @@ class Server(Peer):
     @ivar ours: whether it is this library's, which has accounts of its clients.
     """
 
-    def __init__(self, ours: bool, program: list[str], arguments: list[str]) -> None:
-        """
-        @param arguments: with C{PORT} where the port belongs.
-        """
+    def __init__(self, ours: bool, arguments: list[str]) -> None:
+        super().__init__(arguments)
         self.ours = ours
-        self.port = free_port()
-        arguments = [argument.replace("PORT", str(self.port)) for argument in arguments]
-        super().__init__([*program, *arguments])
+        self.port = int(self.greeting["port"])
 
     def record(self, **how: float) -> dict[str, Any]:
         """
@@ -197,25 +202,25 @@ class Session:
         self._recorded += answer["recorded"]
         return answer
 
-    def read_all(self) -> dict[str, Any]:
+    def wait_for_all(self) -> dict[str, Any]:
         """
         Wait until every client has read every event; see `Reader.wait`.
 
-        @raise PeerError: some do not come.
+        @raise PeerError: some are not received; `NoFigure` of the reference, which may lose some.
         """
         report = self.reader.wait(self._expected, PATIENCE)
         read = sum(report["events"])
         if report["wrong"] or read != self._expected:
-            raise PeerError(
+            raise (PeerError if self.server.ours else NoFigure)(
                 f"{self.server.name}: {read} of {self._expected} events were read, and nothing came"
                 f" for {PATIENCE:.0f} seconds; {report['wrong']}"
             )
         return report
 
-    def settle(self) -> dict[str, Any]:
+    def drain(self) -> dict[str, Any]:
         """
-        Wait until what was not lost has been read: until nothing comes any more, and, of this
-        library's server, until it has counted as dropped what has not come.
+        Wait until what was not lost has been read: until nothing more is received, and, of this
+        library's server, until it has counted the rest as dropped.
         """
         end = time.monotonic() + PATIENCE
         while True:
@@ -227,7 +232,7 @@ class Session:
             if sum(_dropped(account) for account in self._accounts()) >= missing:
                 return report
 
-    def close(self) -> int:
+    def losses(self) -> int:
         """
         Wait until all has been read, then compare two accounts of what was lost on the way to each
         client: what it is short of, and what this library's server counted.
@@ -235,7 +240,7 @@ class Session:
         @return: how many events were lost, of all clients together.
         @raise PeerError: the accounts differ.
         """
-        report = self.settle()
+        report = self.drain()
         self.corrupt = report["wrong"]
         if self.corrupt and self.server.ours:
             raise PeerError(f"{self.server.name}: {self.corrupt}")
@@ -260,8 +265,10 @@ class Session:
 
     def _reached(self) -> bool:
         """Whether an event reaches every client: the reference does not say which it has."""
+        self.reader.ask("reset")
         self.server.record(count=1)
-        return all(self.reader.wait(1 << 53, 0.2)["events"])
+        # Long enough that none of these events is received later.
+        return self.reader.wait(self.reader.clients, 1.0)["events"] == [1] * self.reader.clients
 
 
 def _dropped(account: dict[str, Any]) -> int:
@@ -282,7 +289,7 @@ class Peers:
         if rust is not None:
             self.reader_name = "Rust; poll, recv of 256 KiB, walks the lengths of frames"
             self._reader = [str(rust / "read")]
-            self._reference = [str(rust / "serve")]
+            self._reference = str(rust / "serve")
             self.decode = str(rust / "decode")
 
     def server(self, ours: bool, buffer_size: int, series: int = 0) -> Server:
@@ -292,9 +299,8 @@ class Peers:
         @param series: how many series this library's has from the beginning.
         """
         if ours:
-            arguments = ["PORT", str(buffer_size), str(series)]
-            return Server(True, python("suite.server"), arguments)
-        return Server(False, self._reference, ["127.0.0.1:PORT", str(buffer_size)])
+            return Server(True, [*python("suite.server"), str(buffer_size), str(series)])
+        return Server(False, [self._reference, f"127.0.0.1:{free_port()}", str(buffer_size)])
 
     def reader(self, port: int, clients: int, mode: str = "count") -> Reader:
         return Reader(self._reader, port, clients, mode)
@@ -310,22 +316,23 @@ class Peers:
         ):
             yield Session(server, reader)
 
-    def ready_made(self, clients: int, mode: str, events: int) -> float:
+    def ready_made(self, clients: int, mode: str, events: int) -> ReaderSpeed:
         """
         How fast the reader takes a prepared stream, in events a second, of all clients together.
 
         @param events: for each client.
         """
-        port = free_port()
         with (
-            Peer([*python("suite.ready_made"), str(port)]) as writer,
-            self.reader(port, clients, mode) as reader,
+            Peer(python("suite.ready_made")) as writer,
+            self.reader(writer.greeting["port"], clients, mode) as reader,
         ):
-            start_ns = writer.ask("send", clients=clients, events=events)["start_ns"]
-            report = reader.wait(events * clients, QUIET)
+            sent = writer.ask("send", clients=clients, events=events)
+            report = reader.wait(events * clients, PATIENCE)
         if sum(report["events"]) != events * clients or report["wrong"]:
             raise PeerError(f"of {clients} times {events} ready-made events: {report}")
-        return float(events * clients) / float(report["last_ns"] - start_ns) * 1e9
+        seconds = seconds_from(sent["start_ns"], report)
+        least = sent["waited_ns"] < WRITER_WAITS * seconds * 1e9
+        return ReaderSpeed(events * clients / seconds, least)
 
 
 def python(module: str) -> list[str]:
@@ -369,7 +376,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(HERE), str(HERE.parent)])}
 
 
+def seconds_from(start_ns: int, report: dict[str, Any]) -> float:
+    """How long the reader took; see `Reader.wait`."""
+    if report["last_ns"] <= start_ns:
+        raise PeerError(f"nothing was read after {start_ns} ns: {report}")
+    return float(report["last_ns"] - start_ns) / 1e9
+
+
 def free_port() -> int:
+    """For the reference, which does not report the port that it listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

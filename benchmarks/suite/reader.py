@@ -59,17 +59,21 @@ def run(clients: dict[int, Client]) -> None:
     received = last_ns = 0
     last = quiet = 0.0
     total: float | None = None
+    ready: list[tuple[int, int]] = []
     while True:
         left = None if total is None else max(0.0, last + quiet - time.monotonic())
+        # After a pause nothing is known until the next poll.
+        silent = not left and not ready
         if total is not None and (
-            not left or sum(client.events for client in clients.values()) >= total
+            silent or sum(client.events for client in clients.values()) >= total
         ):
             events = [client.events for client in clients.values()]
             wrong = [client.wrong for client in clients.values() if client.wrong]
             say({"events": events, "wrong": wrong, "last_ns": last_ns})
             total = left = None
         before = received
-        for number, _events in poller.poll(left and left * 1000 + 1):
+        ready = poller.poll(None if left is None else left * 1000 + 1)
+        for number, _events in ready:
             if number:
                 received += clients[number].receive()
                 if clients[number].wrong:
@@ -83,7 +87,7 @@ def run(clients: dict[int, Client]) -> None:
             total, quiet = float(options["total"]), float(options["quiet"])
             last = time.monotonic()
         if received > before:
-            last_ns, last = time.time_ns(), time.monotonic()
+            last_ns, last = time.monotonic_ns(), time.monotonic()
 
 
 def main() -> None:
@@ -93,8 +97,9 @@ def main() -> None:
     host, port = address.split(":")
     allow_many_files()
     addresses = [(host, int(port))] * int(count)
+    start_ns = time.monotonic_ns()
     clients = [Client(socket.create_connection(address)) for address in addresses]
-    say({"connected": len(clients)})
+    say({"start_ns": start_ns})
     run({client.socket.fileno(): client for client in clients})
 
 

@@ -4,9 +4,9 @@ Delivered events per second at full speed, and what they cost.
 
 from __future__ import annotations
 
-from suite.bench import Bench, Subject, clients_text
-from suite.figures import OURS, REACTOR, REFERENCE, Goal, Row, Section
-from suite.peers import PeerError
+from suite.bench import Bench, Subject, clients_text, left_out
+from suite.figures import REFERENCE, Goal, Row, Section
+from suite.peers import seconds_from
 
 BUFFER = 1_000_000
 COUNTS = {1: 600_000, 10: 200_000, 100: 40_000}
@@ -37,21 +37,17 @@ def run(bench: Bench) -> Section:
             with bench.peers.session(subject.ours, clients, BUFFER) as session:
                 before = session.server.cpu_seconds()
                 start_ns = session.record(count=count, reactor=subject.reactor)["start_ns"]
-                seconds = (session.read_all()["last_ns"] - start_ns) / 1e9
+                seconds = seconds_from(start_ns, session.wait_for_all())
                 cpu = session.server.cpu_seconds() - before
-                if lost := session.close():
-                    raise PeerError(f"{lost} events are lost, although all have room")
+                session.losses()
             return count * clients / seconds, cpu / (count * clients) * 1e6
 
-        reader = bench.reader_speed(clients)
-        speed, cost = bench.alternate(3, deliver, OURS, REACTOR, REFERENCE)
         what = clients_text(clients)
-        speeds.append(
-            Row.of(
-                f"delivered to {what}", "events/s", speed, REFERENCE, SPEED[clients], reader=reader
-            )
-        )
-        costs.append(
-            Row.of(f"processor time, {what}", "s per million", cost, REFERENCE, CPU[clients])
-        )
+        reader = bench.reader_speed(clients)
+        with left_out(what):
+            speed, cost = bench.alternate(3, deliver)
+            goal, name = SPEED[clients], f"delivered to {what}"
+            speeds.append(Row.of(name, "events/s", speed, REFERENCE, goal, reader=reader))
+            name = f"processor time, {what}"
+            costs.append(Row.of(name, "s per million", cost, REFERENCE, CPU[clients]))
     return Section(TITLE, HOW, speeds + costs)

@@ -5,7 +5,6 @@
 
 use std::io::{self, Write};
 use std::process::exit;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One command: its word, and numbers by name.
 pub struct Command {
@@ -49,29 +48,27 @@ pub fn fail(message: &str) -> ! {
     exit(1);
 }
 
+/// The time of a clock that all processes share and that cannot be set.
 pub fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970")
-        .as_nanos() as u64
+    nanoseconds(libc::CLOCK_MONOTONIC)
 }
 
 /// The processor time of this process (all its threads), in seconds.
 pub fn process_seconds() -> f64 {
-    seconds_of(libc::CLOCK_PROCESS_CPUTIME_ID)
+    nanoseconds(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9
 }
 
 /// The processor time of this thread, in seconds.
 pub fn thread_seconds() -> f64 {
-    seconds_of(libc::CLOCK_THREAD_CPUTIME_ID)
+    nanoseconds(libc::CLOCK_THREAD_CPUTIME_ID) as f64 / 1e9
 }
 
-fn seconds_of(clock: libc::clockid_t) -> f64 {
+fn nanoseconds(clock: libc::clockid_t) -> u64 {
     // SAFETY: clock_gettime fills in a struct for which all zeros is a value.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(clock, &mut time);
         time
     };
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

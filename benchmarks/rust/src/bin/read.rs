@@ -35,7 +35,6 @@ struct Client {
     events: u64,
     /// Why the stream cannot be read any further.
     wrong: Option<&'static str>,
-    open: bool,
 }
 
 /// The value of a counter's increment, which is the last field of its frame: seen from the end, a
@@ -102,25 +101,22 @@ impl Client {
         Ok(start)
     }
 
-    /// Receives once; returns how many bytes.
-    fn receive(&mut self, buffer: &mut [u8], mode: Mode, latencies: &mut Vec<u64>) -> usize {
+    /// Receives once; returns how many bytes, or why the connection has ended.
+    fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        mode: Mode,
+        latencies: &mut Vec<u64>,
+    ) -> Result<usize, &'static str> {
         let kept = self.rest.len();
         buffer[..kept].copy_from_slice(&self.rest);
         let received = match self.socket.read(&mut buffer[kept..kept + PIECE]) {
-            Ok(0) => {
-                self.open = false;
-                self.wrong = self.wrong.or(Some("the connection has ended"));
-                return 0;
-            }
+            Ok(0) => return Err("the connection has ended"),
             Ok(received) => received,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return 0
+                return Ok(0)
             }
-            Err(_) => {
-                self.open = false;
-                self.wrong = self.wrong.or(Some("the connection broke"));
-                return 0;
-            }
+            Err(_) => return Err("the connection broke"),
         };
         self.rest.clear();
         if self.wrong.is_none() {
@@ -129,7 +125,7 @@ impl Client {
                 Err(why) => self.wrong = Some(why),
             }
         }
-        received
+        Ok(received)
     }
 }
 
@@ -148,18 +144,17 @@ fn latency(latencies: &mut Vec<u64>) -> String {
         count => latencies[((count - 1) as f64 * part).round() as usize],
     };
     let line = format!(
-        r#"{{"count": {}, "p50": {}, "p90": {}, "p99": {}, "p999": {}}}"#,
+        r#"{{"count": {}, "p50": {}, "p99": {}}}"#,
         latencies.len(),
         at(0.5),
-        at(0.9),
-        at(0.99),
-        at(0.999)
+        at(0.99)
     );
     latencies.clear();
     line
 }
 
 fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
+    let start_ns = now_ns();
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = TcpStream::connect(address)?;
@@ -170,7 +165,6 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
             rest,
             events: 0,
             wrong,
-            open: true,
         });
     }
     let mut watched: Vec<libc::pollfd> = (clients.iter().map(|client| client.socket.as_raw_fd()))
@@ -186,13 +180,15 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
     let (mut bytes, mut last_ns, mut last) = (0, 0, Instant::now());
     // The total and the time without a byte that end a `wait`.
     let mut waiting: Option<(u64, Duration)> = None;
-    say(&format!(r#"{{"connected": {count}}}"#));
+    // The last poll found nothing: only then has the time without a byte passed.
+    let mut silent = false;
+    say(&format!(r#"{{"start_ns": {start_ns}}}"#));
     loop {
         let mut timeout = -1;
         if let Some((total, quiet)) = waiting {
             let events: u64 = clients.iter().map(|client| client.events).sum();
             let left = quiet.saturating_sub(last.elapsed());
-            if events >= total || left.is_zero() {
+            if events >= total || (silent && left.is_zero()) {
                 waiting = None;
                 say(&report(&clients, last_ns));
             } else {
@@ -205,12 +201,16 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
         if ready < 0 && io::Error::last_os_error().kind() != ErrorKind::Interrupted {
             return Err(io::Error::last_os_error());
         }
+        silent = ready == 0;
         let before = bytes;
         for (watch, client) in watched.iter_mut().zip(&mut clients) {
             if ready > 0 && watch.revents != 0 {
-                bytes += client.receive(&mut buffer, mode, &mut latencies) as u64;
-                if !client.open {
-                    watch.fd = -1; // poll leaves it out
+                match client.receive(&mut buffer, mode, &mut latencies) {
+                    Ok(received) => bytes += received,
+                    Err(why) => {
+                        client.wrong = client.wrong.or(Some(why));
+                        watch.fd = -1; // poll leaves it out
+                    }
                 }
             }
         }

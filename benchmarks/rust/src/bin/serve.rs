@@ -1,8 +1,8 @@
 //! `serve 127.0.0.1:PORT BUFFER`: the published exporter, recording on command.
 //!
 //! - `record count= seconds= rate= tick_us= timed= null=`: record so many events, or for so long
-//!   where count is 0. At full speed if rate is 0; else at that many a second, in ticks, where at
-//!   most one tick's worth is made up for in the next. Each event carries 1, or, where timed is
+//!   where count is 0. At full speed if rate is 0; else at that many a second, in ticks, where a
+//!   tick records at most twice its share after a delay. Each event carries 1, or, where timed is
 //!   1, the time. With null, the same loop records with metrics' own recorder that does nothing.
 //! - `cost count= rounds=`: the processor time of one record, from rounds of a few, with pauses in
 //!   which the exporter takes them.

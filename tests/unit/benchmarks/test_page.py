@@ -1,0 +1,224 @@
+"""
+The benchmarks in benchmarks/: what a table says, and that no figure comes from wrong accounts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import run
+from suite import reader
+from suite.bench import left_out
+from suite.commands import output_file
+from suite.figures import OURS, REFERENCE, Goal, ReaderSpeed, Row, Section, number, to_table
+from suite.peers import NoFigure, PeerError, Session, seconds_from, until
+from suite.streams import plain
+from twisted.trial.unittest import SynchronousTestCase
+
+CELLS = {OURS: [1.0e6, 1.2e6], REFERENCE: [5e5, 8e5]}
+
+
+class TableTests(SynchronousTestCase):
+    """What a table says."""
+
+    def test_ratio(self) -> None:
+        """It is the median of the pairs' ratios: of 2 and 1.5, where the medians' is 1.69."""
+        table = to_table([Row.of("what", "unit", CELLS, REFERENCE)])
+        self.assertIn("1,100,000 [1,000,000 to 1,200,000], **1.75 x**", table)
+
+    def test_verdicts(self) -> None:
+        for goal, verdict in (
+            (Goal(1.75), "≥ 1.75 x | yes"),
+            (Goal(1.76), "≥ 1.76 x | no"),
+            (Goal(1.75, at_least=False), "≤ 1.75 x | yes"),
+            (Goal(1.74, at_least=False), "≤ 1.74 x | no"),
+        ):
+            table = to_table([Row.of("what", "unit", CELLS, REFERENCE, goal)])
+            self.assertTrue(table.endswith(f"| {verdict} |\n"), table)
+
+    def test_no_ratio(self) -> None:
+        """Without the reference, or where it is not above 0, there is no ratio and no verdict."""
+        for cells in ({OURS: [1.0]}, {OURS: [1.0], REFERENCE: [0.0]}):
+            table = to_table([Row.of("what", "unit", cells, REFERENCE, Goal(1))])
+            self.assertNotIn(" x**", table)
+            self.assertTrue(table.endswith("|  |\n"), table)
+
+    def test_limited_by_the_reader(self) -> None:
+        """A figure within 1.5 times of what the reader alone takes has a mark."""
+        for alone, mark in ((1.6e6, True), (1.7e6, False)):
+            table = to_table([Row.of("what", "unit", CELLS, reader=ReaderSpeed(alone))])
+            self.assertEqual("1,200,000] †" in table, mark, table)
+            self.assertNotIn("800,000] †", table)
+            self.assertTrue(table.endswith(f"| {number(alone)} |\n"), table)
+
+    def test_limited_by_the_writer(self) -> None:
+        """Then the reader takes at least as much."""
+        table = to_table([Row.of("what", "unit", CELLS, reader=ReaderSpeed(2e6, least=True))])
+        self.assertTrue(table.endswith("| at least 2,000,000 |\n"), table)
+
+    def test_calls(self) -> None:
+        """Costs are in empty method calls as well."""
+        self.assertIn(
+            "| 100 = 4 calls |", to_table([Row.of("what", "ns", {OURS: [100.0]}, call=25)])
+        )
+
+    def test_number(self) -> None:
+        for value, text in (
+            (0.01234, "0.0123"),
+            (99.94, "99.9"),
+            (1234, "1,230"),
+            (999.6, "1,000"),
+        ):
+            self.assertEqual(number(value), text)
+
+    def test_page(self) -> None:
+        """It names the host and the reader before any figure."""
+        page = run.to_page(
+            {"host": "2 x CPU", "reader": "Rust"},
+            [Section("Title", "How.", [Row.of("what", "unit", CELLS, REFERENCE)])],
+        )
+        self.assertIn("- host: 2 x CPU\n- reader: Rust\n\n## Title\n\nHow.\n\n|  | ours |", page)
+
+
+class FakeServer:
+    """Answers what a test says."""
+
+    name = "fake"
+
+    def __init__(self, ours: bool, dropped: list[int]) -> None:
+        self.ours = ours
+        self._dropped = dropped
+
+    def ask(self, word: str) -> dict[str, Any]:
+        none = {"dropped_incoming": 0, "waiting": 0, "discarded": 0}
+        return {"clients": [{"dropped": dropped, **none} for dropped in self._dropped]}
+
+    def record(self, count: int, **how: float) -> dict[str, Any]:
+        return {"recorded": count}
+
+
+class FakeReader:
+    """Has read what a test says, however long one waits, after one event for each client."""
+
+    mode = "count"
+
+    def __init__(self, events: list[int], wrong: list[str]) -> None:
+        self.clients = len(events)
+        self._report = {"events": events, "wrong": wrong}
+
+    def wait(self, total: int, quiet: float) -> dict[str, Any]:
+        return {"events": [1] * self.clients} if total == self.clients else self._report
+
+    def ask(self, word: str) -> None:
+        """C{reset}, which changes nothing here."""
+
+
+class SessionTests(SynchronousTestCase):
+    """What was recorded, read and counted as dropped must agree."""
+
+    def session(
+        self, events: list[int], dropped: list[int], ours: bool = True, wrong: str = ""
+    ) -> Session:
+        """Of ten events that were recorded."""
+        server: Any = FakeServer(ours, dropped)
+        reader: Any = FakeReader(events, [wrong] if wrong else [])
+        session = Session(server, reader)
+        session.record(count=10)
+        return session
+
+    def test_all_was_read(self) -> None:
+        session = self.session([10, 10], [0, 0])
+        self.assertEqual(session.wait_for_all()["events"], [10, 10])
+        self.assertEqual(session.losses(), 0)
+
+    def test_losses_agree(self) -> None:
+        self.assertEqual(self.session([10, 7], [0, 3]).losses(), 3)
+
+    def test_losses_of_the_reference(self) -> None:
+        """It does not count them."""
+        self.assertEqual(self.session([9, 7], [], ours=False).losses(), 4)
+
+    def test_nothing_was_read(self) -> None:
+        """That is an error that names the numbers; of the reference, a figure less."""
+        for ours, kind in ((True, PeerError), (False, NoFigure)):
+            error = self.assertRaises(kind, self.session([0], [0], ours).wait_for_all)
+            self.assertIs(type(error), kind)
+            self.assertIn("0 of 10 events were read", str(error))
+
+    def test_no_time(self) -> None:
+        """That is an error, and no division by zero."""
+        self.assertEqual(seconds_from(10**9, {"last_ns": 3 * 10**9}), 2.0)
+        self.assertRaises(PeerError, seconds_from, 1, {"last_ns": 1})
+
+    def test_left_out(self) -> None:
+        """Only a figure that cannot be had is left out."""
+        with left_out("what"):
+            raise NoFigure("why")
+        with self.assertRaises(PeerError), left_out("what"):
+            raise PeerError("why")
+
+    def test_losses_differ(self) -> None:
+        for events, dropped in (([10, 7], [0, 4]), ([10, 10], [0, 1])):
+            error = self.assertRaises(PeerError, self.session(events, dropped).losses)
+            self.assertIn("the server's accounts are", str(error))
+
+    def test_corrupt_stream(self) -> None:
+        """That is an error of this library, and is known of the reference."""
+        self.assertRaises(PeerError, self.session([10], [0], wrong="what is no event").losses)
+        session = self.session([9], [], ours=False, wrong="what is no event")
+        session.losses()
+        self.assertEqual(session.corrupt, ["what is no event"])
+
+    def test_until(self) -> None:
+        """A condition that does not become true is an error after a while."""
+        self.assertIn("no clients", str(self.assertRaises(PeerError, until, bool, 0, "no clients")))
+
+
+class ReaderTests(SynchronousTestCase):
+    def test_counts_events_across_pieces(self) -> None:
+        """The reader in Python counts each event once, wherever the stream is cut."""
+        data = b"".join(plain(3))
+        for cut in range(1, len(data)):
+            client = reader.Client(FakeSocket([data[:cut], data[cut:]]))
+            received = client.receive() + client.receive()
+            self.assertEqual((client.events, received), (3, len(data)))
+
+    def test_pause(self) -> None:
+        """A reader that was paused reads what it has received before it reports silence."""
+        polls = iter([[(0, 1)], [(5, 1)], [], [(0, 1)]])
+        poller = SimpleNamespace(poll=lambda timeout: next(polls), register=lambda *which: None)
+        lines = iter([b"wait total=3 quiet=0.4\n", b""])
+        said: list[dict[str, Any]] = []
+        # A second passes whenever the clock is read.
+        clock = SimpleNamespace(monotonic=count().__next__, monotonic_ns=lambda: 7)
+        self.patch(reader, "time", clock)
+        self.patch(reader, "select", SimpleNamespace(poll=lambda: poller, POLLIN=1))
+        self.patch(reader, "os", SimpleNamespace(read=lambda *which: next(lines)))
+        self.patch(reader, "say", said.append)
+        reader.run({5: reader.Client(FakeSocket([b"".join(plain(2))]))})
+        self.assertEqual(said, [{"events": [2], "wrong": [], "last_ns": 7}])
+
+
+class FakeSocket:
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def recv(self, size: int) -> bytes:
+        return self._pieces.pop(0)
+
+
+class RunTests(SynchronousTestCase):
+    def test_output_file(self) -> None:
+        """That it cannot be written is reported before anything is measured."""
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.assertEqual(output_file(str(path)), path)
+        self.assertFalse(path.exists())
+        path.write_text("of an earlier run")
+        output_file(str(path))
+        self.assertEqual(path.read_text(), "of an earlier run")
+        self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
