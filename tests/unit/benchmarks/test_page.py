@@ -5,6 +5,10 @@ The benchmarks in benchmarks/: what a table says, and that no figure comes from 
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import sys
+from contextlib import redirect_stderr
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -222,3 +226,12 @@ class RunTests(SynchronousTestCase):
         output_file(str(path))
         self.assertEqual(path.read_text(), "of an earlier run")
         self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
+
+    def test_page_of_a_part(self) -> None:
+        """It cannot replace the page of a whole run, however that is named."""
+        for option in (["--quick"], ["--only", "paced"]):
+            for page in ([], [os.path.relpath(run.PAGE)]):
+                self.patch(sys, "argv", ["run.py", *option, "--page", *page])
+                with redirect_stderr(io.StringIO()) as printed:
+                    self.assertRaises(SystemExit, run.main)
+                self.assertIn("--page needs another FILE", printed.getvalue())
