@@ -180,12 +180,19 @@ class Daemon:
         os.close(self._leash)
 
 
+def preamble(case: SynchronousTestCase, script: str) -> Path:
+    """C{modules} for a `Daemon` that runs this script before all else."""
+    modules = Path(case.mktemp()).resolve()
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(script)
+    return modules
+
+
 class Viewer:
     """A client: iterating over it gives each event, to the end of the stream."""
 
     def __init__(self, case: SynchronousTestCase, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-        case.addCleanup(self._socket.close)
+        self._socket = connect(case, port)
 
     def __iter__(self) -> Iterator[Event]:
         decoder = Decoder()
@@ -194,6 +201,13 @@ class Viewer:
             yield from decoder.feed(data)
             assert time.monotonic() < deadline, "the expected event was not received"
         assert decoder.unfinished == 0, "the stream ends within a frame"
+
+
+def connect(case: SynchronousTestCase, port: int) -> socket.socket:
+    """A connection to a port of this machine, which is closed when the test ends."""
+    connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+    case.addCleanup(connected.close)
+    return connected
 
 
 def occupied_port(case: SynchronousTestCase) -> int:

@@ -5,9 +5,12 @@ Forking in a test.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+
+from tests.daemon import LIMIT
 
 if sys.version_info >= (3, 12):
     import warnings
@@ -17,7 +20,8 @@ def in_child(act: Callable[[], object]) -> str:
     """
     Fork, and call a function in the child.
 
-    @return: the C{repr} of what it returned, or the traceback of what it raised.
+    @return: the C{repr} of what it returned, or the traceback of what it raised; nothing if it
+        hangs.
     """
     reading, writing = os.pipe()
     with warnings_of_forking_off():
@@ -25,6 +29,9 @@ def in_child(act: Callable[[], object]) -> str:
     if child == 0:
         try:
             os.close(reading)
+            # A child that deadlocks ends as well, and with it the wait of its parent.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(LIMIT))
             try:
                 answer = repr(act())
             except BaseException:

@@ -317,7 +317,7 @@ class Fuzzer:
         @return: what failed and how, for people; None if nothing did.
         """
         random = self._random
-        signal.signal(signal.SIGALRM, _hangs)
+        signal.signal(signal.SIGVTALRM, _hangs)
         while not enough():
             data = self._inputs()
             # Not byte by byte all the time, which takes as long as all else together.
@@ -339,11 +339,12 @@ class Fuzzer:
         return None
 
     def _try(self, data: bytes, sizes: list[int]) -> None:
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        # Of this process's own time: that of a pause of the machine does not count.
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
         try:
             self._check(data, sizes)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def _describe(self, data: bytes, sizes: list[int]) -> str:
         data = self._smaller(data, sizes)

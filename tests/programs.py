@@ -19,7 +19,7 @@ from typing import TypeVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
-from tests.daemon import LIMIT, Daemon
+from tests.daemon import LIMIT, Daemon, connect
 from tests.reader import Reader
 
 EXAMPLES = ROOT / "examples"
@@ -106,7 +106,7 @@ class Stream:
         @param address: a port of this machine, or the path of a Unix socket.
         """
         if isinstance(address, int):
-            self._socket = socket.create_connection(("127.0.0.1", address), timeout=LIMIT)
+            self._socket = connect(case, address)
         else:
             self._socket = socket.socket(socket.AF_UNIX)
             case.addCleanup(self._socket.close)
@@ -119,7 +119,6 @@ class Stream:
             finally:
                 os.fchdir(here)
                 os.close(here)
-        case.addCleanup(self._socket.close)
         self.reader = Reader()
 
     @property
@@ -128,14 +127,15 @@ class Stream:
         number = fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4))
         return int.from_bytes(number, sys.byteorder)
 
-    def _chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
+        """Receive it piece by piece, to its end."""
         while data := self._socket.recv(65536):
             yield data
 
     def read_until(self, condition: Callable[[Reader], bool]) -> Reader:
         """Read until something holds; to be called until it does."""
         if not condition(self.reader):
-            for data in self._chunks():
+            for data in self.chunks():
                 self.reader.feed(data)
                 if condition(self.reader):
                     break
@@ -145,7 +145,7 @@ class Stream:
 
     def read_all(self) -> Reader:
         """Read to the end of the stream."""
-        for data in self._chunks():
+        for data in self.chunks():
             self.reader.feed(data)
         assert self.reader.unfinished == 0, "the stream ends within a frame"
         return self.reader

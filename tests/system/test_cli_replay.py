@@ -33,9 +33,9 @@ class ProcessTests(SynchronousTestCase):
         first, second = Stream(self, port), Stream(self, port)
         replay.wait_for("(?s)has come.*has come")
         received: list[bytes] = []
-        reading = threading.Thread(target=lambda: received.append(b"".join(first._chunks())))
+        reading = threading.Thread(target=lambda: received.append(b"".join(first.chunks())))
         reading.start()
-        late = b"".join(second._chunks())
+        late = b"".join(second.chunks())
         reading.join()
         self.assertEqual(received, [batch * BATCHES])
         # The one that came second may have received first where the stream stood.

@@ -7,25 +7,26 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import ssl
 import sys
 from pathlib import Path
 from unittest import skipIf
 
 from tests.authority import Authority, no_tls
-from tests.daemon import LIMIT, TWIST, TWISTD, Daemon, DaemonTestCase, Viewer
+from tests.daemon import TWIST, TWISTD, Daemon, DaemonTestCase, Viewer, connect, preamble
 from txmetrics_tcp import Status
+
+PATIENT = """
+from txmetrics_tcp._net import connection
+connection.HANDSHAKE_LIMIT = 1000.0
+"""
+"""Gives a client far longer for its handshake than a test takes."""
 
 
 class DoorTestCase(DaemonTestCase):
-    def daemon(self, *arguments: str) -> Daemon:
-        return Daemon(self, "-n", "metrics-tcp", "--no-host", "--interval=0.1", *arguments)
-
-    def connect(self, port: int) -> socket.socket:
-        connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-        self.addCleanup(connected.close)
-        return connected
+    def daemon(self, *arguments: str, modules: Path | None = None) -> Daemon:
+        common = ("-n", "metrics-tcp", "--no-host", "--interval=0.1")
+        return Daemon(self, *common, *arguments, modules=modules)
 
     def assert_streams(self, port: int) -> None:
         self.assertIsInstance(next(iter(Viewer(self, port))), Status)
@@ -64,25 +65,31 @@ class HangUpTests(DoorTestCase):
         """With them, it reads them again, and connected clients stay connected."""
         authority = Authority(self)
         own, new = authority.issue(), authority.issue()
-        daemon = self.daemon("--listen=0", f"--tls-key={own.key}", f"--tls-cert={own.cert}")
+        daemon = self.daemon(
+            "--listen=0",
+            f"--tls-key={own.key}",
+            f"--tls-cert={own.cert}",
+            modules=preamble(self, PATIENT),
+        )
         context = ssl.create_default_context(cafile=authority.file)
 
-        def connect() -> ssl.SSLSocket:
-            wrapped = context.wrap_socket(self.connect(daemon.port), server_hostname="127.0.0.1")
+        def handshake() -> ssl.SSLSocket:
+            plain = connect(self, daemon.port)
+            wrapped = context.wrap_socket(plain, server_hostname="127.0.0.1")
             self.addCleanup(wrapped.close)
             return wrapped
 
-        before = connect()
+        before = handshake()
         shutil.copy(new.key, own.key)
         shutil.copy(new.cert, own.cert)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("Read key and certificates again")
-        after = connect()
+        after = handshake()
         self.assertNotEqual(before.getpeercert(True), after.getpeercert(True))
         Path(own.key).write_text("nonsense")
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for(r"Going on with the certificates of before: there is no private key in \S+")
-        later = connect()
+        later = handshake()
         self.assertEqual(later.getpeercert(True), after.getpeercert(True))
         for wrapped in (before, after, later):
             self.assertTrue(wrapped.recv(1000))
@@ -106,10 +113,11 @@ class HangUpTests(DoorTestCase):
             f"--tls-key={os.path.basename(own.key)}",
             f"--tls-cert={os.path.basename(own.cert)}",
             runner=[sys.executable, "-c", f"{start}; {TWISTD[-1]}"],
+            modules=preamble(self, PATIENT),
         )
         self.assertEqual(daemon.end(), (0, "", ""))
         # Its reactor runs when it answers.
-        plain = self.connect(daemon.logged_port)
+        plain = connect(self, daemon.logged_port)
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
         plain.recv(1)
         pid = daemon.pid
@@ -139,7 +147,7 @@ class StartTests(DoorTestCase):
         daemon.wait_for("was turned away because there is 1 client,")
 
     def test_not_allowed(self) -> None:
-        """The log says who can read, and who was refused."""
+        """The log names the networks that may read, and the client that is rejected."""
         daemon = self.daemon("--listen=0.0.0.0:0", "--allow=192.0.2.0/24")
         daemon.wait_for(
             r"Everybody in 192\.0\.2\.0/24 who can reach this machine can read the metrics on"

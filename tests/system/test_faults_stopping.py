@@ -7,11 +7,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.daemon import LIMIT, Daemon, Viewer
+from tests.daemon import LIMIT, Daemon, Viewer, preamble
 from tests.programs import Stream
 
 LOAD = ("--interval=0.001", "--buffer-size=100")
@@ -68,7 +67,7 @@ class StoppingTests(SynchronousTestCase):
 
         @param patient: whether it gives clients far longer at the end than a test takes.
         """
-        modules = self.modules(PATIENT) if patient else None
+        modules = preamble(self, PATIENT) if patient else None
         daemon = Daemon(
             self,
             "-n",
@@ -92,15 +91,8 @@ class StoppingTests(SynchronousTestCase):
                     left -= len(reading.recv(left))
         return daemon
 
-    def modules(self, sitecustomize: str) -> Path:
-        """Something that a daemon does before all else."""
-        modules = Path(self.mktemp()).resolve()
-        modules.mkdir()
-        (modules / "sitecustomize.py").write_text(sitecustomize)
-        return modules
-
     def test_while_it_logs(self) -> None:
-        """A signal in the middle of taking the log file's lock: none waits for itself."""
+        """A signal while it takes the log file's lock: none waits for itself."""
         daemon = Daemon(
             self,
             "-n",
@@ -108,7 +100,7 @@ class StoppingTests(SynchronousTestCase):
             "metrics-tcp",
             "--listen=0",
             "--no-host",
-            modules=self.modules(INTERRUPTED),
+            modules=preamble(self, INTERRUPTED),
         )
         self.assert_ends_by(daemon, signal.SIGTERM)
         said = daemon.log

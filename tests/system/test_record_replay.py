@@ -54,7 +54,7 @@ class ManyEventsTests(SynchronousTestCase):
     def received(self, port: int, server: Daemon) -> bytes:
         stream = Stream(self, port)
         try:
-            return b"".join(stream._chunks())
+            return b"".join(stream.chunks())
         except ConnectionError as error:
             self.fail(f"{error}: {server.end()}")
 

@@ -12,6 +12,7 @@ from unittest import skipIf
 
 from twisted.internet.task import deferLater
 
+from tests.daemon import LIMIT
 from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
 from tests.recorders import ListRecorder, ProgramTestCase
@@ -33,7 +34,7 @@ class RecorderTests(ProgramTestCase):
         made: list[list[Counter]] = [[], []]
 
         def make(handles: list[Counter]) -> None:
-            while not stop.is_set() and len(handles) < 20_000:
+            while not handles or (not stop.is_set() and len(handles) < 20_000):
                 handles.append(counter("c", i=len(handles), t=id(handles)))
 
         threads = [threading.Thread(target=make, args=(handles,)) for handles in made]
@@ -56,7 +57,7 @@ class RecorderTests(ProgramTestCase):
         found: list[Counter] = []
 
         def ask() -> None:
-            barrier.wait()
+            barrier.wait(LIMIT)
             for i in range(200):
                 found.append(self.recorder.counter("c", i=i))
 

@@ -19,10 +19,10 @@ from unittest import skipIf
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorUNIX
-from twisted.logger import Logger, LogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from tests.daemon import LIMIT
+from tests.logs import log_lines
 from tests.loopback import (
     SMALL,
     LoopbackTestCase,
@@ -163,11 +163,7 @@ class DeadTests(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))
-        )
-        self.patch(protocol_module, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, protocol_module)
 
     def options(self, connected: socket.socket) -> tuple[int, int, int]:
         names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
@@ -177,25 +173,29 @@ class DeadTests(LoopbackTestCase):
 
     @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "needs TCP_KEEPIDLE")
     async def test_keepalive(self) -> None:
-        """The kernel finds within two minutes that a client has gone silently."""
+        """The kernel is asked to find that a client has gone silently."""
         factory = await self.exporter()
         await self.connect()
         accepted = factory.protocols[0].transport.getHandle()  # type: ignore[attr-defined]
         self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
         self.assertEqual(self.options(accepted), KEEPALIVE)
-        idle, interval, count = KEEPALIVE
-        self.assertLess(idle + interval * count, 120)
 
     async def test_dead_after(self) -> None:
-        """A client that takes nothing is cut off; one that need not take anything is not."""
+        """A client that takes nothing is disconnected; one with nothing to take is not."""
         factory = await self.exporter(buffer_size=100, dead_after=0.2)
+        idle = await self.connect()
         factory.send_buffer = SMALL
         await self.connect(receive_buffer=SMALL)
-        await self.record_until_stuck()
-        factory.send_buffer = None
-        idle = await self.connect()
+        present, stuck = factory.protocols
+        recorded, few = 0, 60
+        while not stuck.stats().dropped and stuck in factory.present:
+            await self.in_thread(
+                record_numbers, factory.recorder, 0, few, padding="x" * 500, first=recorded
+            )
+            recorded += few
+            # So few fit into the kernel's buffers: it takes them, however late they are read.
+            await self.in_thread(idle.read, until=lambda: idle.events == recorded)  # noqa: B023
         await factory.clients(1)
-        stuck, present = factory.protocols
         self.assertEqual(factory.present, [present])
         self.check_account(stuck)
         # Either the kernel has cut it off, which says nothing, or the exporter.

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.daemon import LIMIT, TWISTD, Daemon, Viewer
+from tests.daemon import TWISTD, Daemon, Viewer, connect
 
 LIMITED = [
     TWISTD[0],
@@ -20,15 +19,10 @@ LIMITED = [
 
 
 class DescriptorTests(SynchronousTestCase):
-    def connect(self, port: int) -> socket.socket:
-        connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-        self.addCleanup(connected.close)
-        return connected
-
     def accepted(self, port: int) -> bool:
         """Whether a new client receives something, rather than being disconnected."""
         with contextlib.suppress(ConnectionError):
-            return bool(self.connect(port).recv(1))
+            return bool(connect(self, port).recv(1))
         return False
 
     def test_none_left(self) -> None:
@@ -43,7 +37,7 @@ class DescriptorTests(SynchronousTestCase):
         port = daemon.port
         viewer = iter(Viewer(self, port))
         next(viewer)
-        clients = [self.connect(port) for _ in range(100)]
+        clients = [connect(self, port) for _ in range(100)]
         daemon.wait_for("turned away because")
         for _ in range(100):
             next(viewer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.daemon import LIMIT
 from tests.exporting import IncomingTestCase, events
 from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
@@ -233,36 +235,40 @@ class BoundTests(IncomingTestCase):
 
     def test_lockTaken(self) -> None:
         """
-        While another thread folds, recording goes on without waiting; far over the slack, it
-        waits for one fold.
+        While another thread folds, recording goes on without waiting; far over the wake threshold,
+        it waits for one fold.
         """
-        # Longer than this test takes, however busy the machine is.
-        self.patch(ingest, "WAITS", 1_000_000)
+        held, release, waits, ended = (threading.Event() for _ in range(4))
+        self.addCleanup(release.set)
+
+        def sleep(seconds: float) -> None:
+            waits.set()
+            ended.wait(LIMIT)
+
+        self.patch(ingest, "time", SimpleNamespace(sleep=sleep))
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
-        held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
             with incoming._held():
                 held.set()
-                release.wait(60)
+                release.wait(LIMIT)
+            ended.set()
 
         holder = threading.Thread(target=hold)
         holder.start()
-        held.wait(60)
+        held.wait(LIMIT)
         for i in range(40):
-            # Does not block: no other thread would end that.
             counter.increment(i)
-        self.assertEqual(len(incoming.log), 40)
+        self.assertEqual((len(incoming.log), waits.is_set()), (40, False))
         finished = []
         recorder = threading.Thread(target=lambda: finished.append(counter.increment(40)))
         recorder.start()
-        while len(incoming.log) < 41:
-            pass
-        self.assertEqual(finished, [])
+        self.assertTrue(waits.wait(LIMIT))
+        self.assertEqual((len(incoming.log), finished), (41, []))
         release.set()
-        holder.join(60)
-        recorder.join(60)
+        holder.join(LIMIT)
+        recorder.join(LIMIT)
         self.assertEqual(finished, [None])
         self.assertEqual(incoming.counts().recorded, 41)
 
@@ -764,19 +770,19 @@ class ForkTests(IncomingTestCase):
 
         def wait() -> None:
             middle.set()
-            forked.wait(60)
+            forked.wait(LIMIT)
 
         self.interrupt_fold(wait)
         parent = threading.Thread(target=incoming.take)
         parent.start()
-        middle.wait(60)
+        middle.wait(LIMIT)
         try:
             incoming.after_fork(silence=False)
             counter.increment()
             taken: list[object] = []
             child = threading.Thread(target=lambda: taken.extend(self.take(incoming)), daemon=True)
             child.start()
-            child.join(20)
+            child.join(LIMIT)
             self.assertEqual(taken, [1])
         finally:
             forked.set()

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from tests.daemon import LIMIT
 from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient, truth
 from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
@@ -192,20 +193,20 @@ class OtherThreadTests(IncomingTestCase):
         def hold() -> None:
             with lock or incoming._held():
                 held.set()
-                release.wait(60)
+                release.wait(LIMIT)
 
         holder = threading.Thread(target=hold)
         actor = threading.Thread(target=act, daemon=True)
         holder.start()
-        held.wait(60)
+        held.wait(LIMIT)
         try:
             actor.start()
-            actor.join(20)
+            actor.join(LIMIT)
             self.assertFalse(actor.is_alive())
         finally:
             release.set()
-            holder.join(60)
-            actor.join(60)
+            holder.join(LIMIT)
+            actor.join(LIMIT)
 
     def test_farOverTheSlack(self) -> None:
         """Who records a lot does not wait for ever, and what it recorded is there."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbac
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.daemon import LIMIT
 from tests.recorders import ListRecorder
 from txmetrics_tcp import Operation
 from txmetrics_tcp._instruments.measures import _nested
@@ -82,13 +83,13 @@ class TimeTests(MeasureTestCase):
         def other() -> None:
             with self.timed:
                 inside.set()
-                leave.wait(60)
+                leave.wait(LIMIT)
 
         thread = threading.Thread(target=other)
         with self.timed:
             self.clock.advance(1)
             thread.start()
-            inside.wait(60)
+            inside.wait(LIMIT)
             self.clock.advance(1)
         leave.set()
         thread.join()
@@ -378,7 +379,7 @@ class DecoratorTests(MeasureTestCase):
 
         @self.measured
         def work() -> None:
-            barrier.wait(60)
+            barrier.wait(LIMIT)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
