@@ -280,11 +280,3 @@ class CommandTestCase(TestCase):
         child = Child(*command, **options)
         self.addCleanup(child.kill)
         return child
-
-    async def assert_refuses(self, *arguments: str, says: str) -> None:
-        """The command ends with status 2 and a message, and without a traceback."""
-        child = self.child(*arguments)
-        self.assertEqual(await child.ended, 2)
-        self.assertEqual(child.out, "")
-        self.assertRegex(child.err, rf"(?s)\A(usage: .*\n)?metrics-tcp {says}\n\Z")
-        self.assertNotIn("Traceback", child.err)

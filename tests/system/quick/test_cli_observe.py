@@ -13,7 +13,3 @@ class ProcessTests(CommandTestCase):
         child = self.child("observe", "5000")
         self.assertEqual(await child.ended, 1)
         self.assertRegex(child.err, r"\Ametrics-tcp observe: this needs a terminal, .*input.*\n\Z")
-
-    async def test_bad(self) -> None:
-        says = "observe: error: argument --max-frame: .*"
-        await self.assert_refuses("observe", "--max-frame=0", says=says)

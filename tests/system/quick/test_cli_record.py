@@ -66,7 +66,3 @@ class ProcessTests(CommandTestCase):
         child = self.shell(script, "record", "-", port, "--count", "1")
         self.assertEqual(await child.ended, 0, child.err)
         self.assertEqual(self.read()[1], 1)
-
-    async def test_bad(self) -> None:
-        says = "record: FILE comes first, and '5000' reads as an endpoint: .*"
-        await self.assert_refuses("record", "5000", says=says)

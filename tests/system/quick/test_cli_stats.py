@@ -22,6 +22,3 @@ class ProcessTests(CommandTestCase):
         self.assertRegex(child.out, r"\r\x1b\[KKIND  +NAME  +LABELS  +VALUE  +RATE\r\n")
         self.assertRegex(child.out, r"\ncounter  +requests_total  +route=/  +3  ")
         self.assertRegex(child.out, rf"\n127\.0\.0\.1:{port} \(.*\): 1 of 1 series, .* none missed")
-
-    async def test_bad(self) -> None:
-        await self.assert_refuses("stats", "--sort=x", says="stats: error: argument --sort: .*")

@@ -83,4 +83,10 @@ class ProcessTests(CommandTestCase):
         self.assert_quiet(child)
 
     async def test_bad(self) -> None:
-        await self.assert_refuses("tail", "--count", "0", says="tail: error: argument --count: .*")
+        """The command ends with status 2 and a message, and without a traceback."""
+        child = self.child("tail", "--count", "0")
+        self.assertEqual(await child.ended, 2)
+        self.assertEqual(child.out, "")
+        message = "metrics-tcp tail: error: argument --count: .*"
+        self.assertRegex(child.err, rf"(?s)\Ausage: .*\n{message}\n\Z")
+        self.assertNotIn("Traceback", child.err)

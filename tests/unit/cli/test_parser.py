@@ -68,6 +68,7 @@ class ParserTests(SynchronousTestCase):
             ("replay x --listen x:y", "'x:y' is no endpoint"),
             ("replay x --speed 0", "invalid speed value: '0': it is a number more than 0"),
             ("replay x --speed nan", "invalid speed"),
+            ("observe --max-frame=0", f"{frame}'0': it is a whole number"),
             ("observe nonsense:", "metrics-tcp observe: 'nonsense:' is no endpoint"),
             ("observe 5000 host:port:1", "metrics-tcp observe: 'host:port:1' is no endpoint"),
             ("observe 5000 \x1b[2J:", "metrics-tcp observe: '\\x1b[2J:' is no endpoint"),
