@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import shutil
 import signal
@@ -21,7 +20,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import ROOT
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
 from tests.programs import Stream, until
-from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 
 FULL = "/dev/full"
 NO_SPACE = os.strerror(errno.ENOSPC)
@@ -139,16 +137,6 @@ class ClosedTests(SurroundingsTestCase):
             os.kill(daemon.pid, signal.SIGTERM)
             self.assertTrue(daemon.has_gone())
             self.assertNotIn("Traceback", daemon.log)
-
-    def test_nothing_is_left_open(self) -> None:
-        # Or it may close what others have forgotten in between.
-        gc.collect()
-        before = os.open(os.devnull, os.O_RDONLY)
-        os.close(before)
-        occupy_standard_descriptors()
-        after = os.open(os.devnull, os.O_RDONLY)
-        os.close(after)
-        self.assertEqual(after, before)
 
 
 class ReadOnlyTests(SurroundingsTestCase):

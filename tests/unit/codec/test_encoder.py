@@ -23,9 +23,22 @@ from tests.unit.codec.test_wire import (
     by_protobuf,
     encode,
 )
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, encode_metric
+from tests.wire_cases import SECOND
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode, encode_metric
 from txmetrics_tcp._codec.encoder import KEPT, Encoder, SeriesFrame
 from txmetrics_tcp._model import U64_MAX, Status
+
+BEFORE_1970 = (
+    -1,
+    -SECOND + 1,
+    -SECOND,
+    -SECOND - 1,
+    -(1 << 14),
+    -(1 << 28),
+    -86_400 * SECOND - 5,
+    -62_135_596_800 * SECOND,
+)
+"""Timestamps, in nanoseconds."""
 
 
 class Series:
@@ -170,3 +183,20 @@ class BufferTests(SynchronousTestCase):
         self.patch(SeriesFrame, "lay_out", counted)
         encoder.encode([(series, Operation.SET_COUNTER, 1, 0)] * 100)
         self.assertEqual(laid_out, [series.frame])
+
+
+class Before1970Tests(SynchronousTestCase):
+    def test_metric(self) -> None:
+        """As protobuf itself writes it, and it comes back as what it was."""
+        key = Key.of(MetricKind.COUNTER, "c", {"a": "b"})
+        for when in BEFORE_1970:
+            metric = Metric(key, Operation.INCREMENT_COUNTER, 1, when)
+            self.assertEqual(encode_metric(metric), by_protobuf(metric), when)
+            self.assertEqual(decode(encode_metric(metric)), [metric])
+
+    def test_first_of_all(self) -> None:
+        """An encoder has no second that it takes for the one before 1970."""
+        for when in BEFORE_1970:
+            metric = Metric(Key.of(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, when)
+            entry = (Series(metric.key), metric.operation, metric.value, when)
+            self.assertEqual(Encoder().encode([entry])[0], by_protobuf(metric), when)

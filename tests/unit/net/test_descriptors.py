@@ -1,14 +1,16 @@
 """
-Descriptors of a factory's ports.
+Descriptors of a factory's ports, and those that every process has.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._net.descriptors import listens_with
+from txmetrics_tcp._net.descriptors import listens_with, occupy_standard_descriptors
 
 
 class ListensWithTests(SynchronousTestCase):
@@ -20,3 +22,15 @@ class ListensWithTests(SynchronousTestCase):
         self.assertTrue(listens_with(SimpleNamespace(factory=wrapped), factory))
         self.assertFalse(listens_with(SimpleNamespace(factory=object()), factory))
         self.assertFalse(listens_with(SimpleNamespace(), factory))
+
+
+class StandardTests(SynchronousTestCase):
+    def test_nothing_is_left_open(self) -> None:
+        # Or it may close what others have forgotten in between.
+        gc.collect()
+        before = os.open(os.devnull, os.O_RDONLY)
+        os.close(before)
+        occupy_standard_descriptors()
+        after = os.open(os.devnull, os.O_RDONLY)
+        os.close(after)
+        self.assertEqual(after, before)
