@@ -17,7 +17,7 @@ try:
     import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
     import service_identity  # noqa: F401
 except ImportError:
-    no_tls = "pyOpenSSL and service-identity are not installed"
+    no_tls = "needs pyOpenSSL and service-identity"
 else:
     no_tls = ""
 

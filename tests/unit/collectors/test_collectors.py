@@ -12,10 +12,12 @@ import time
 from collections import namedtuple
 from types import SimpleNamespace
 from typing import Any
+from unittest import skipIf
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import needs
 from tests.logs import log_lines
 from txmetrics_tcp import Key, Metadata, Operation, Recorder, Series, Sink, Unit
 from txmetrics_tcp._collectors import host, process
@@ -304,14 +306,11 @@ class ReadProcessTests(SynchronousTestCase):
 
     def test_proc(self) -> None:
         if not os.path.exists("/proc/self/stat"):
-            self.skipTest("no /proc as Linux has it")
+            self.skipTest("needs /proc/self/stat")
         self.check_full(process._read_proc())
 
+    @skipIf(needs("psutil"), needs("psutil"))
     def test_psutil(self) -> None:
-        try:
-            import psutil  # noqa: F401
-        except ImportError:
-            self.skipTest("psutil is not installed")
         self.check_full(process._read_psutil())
 
     def test_open_files(self) -> None:
@@ -485,12 +484,11 @@ class HostTests(CollectorTestCase):
             },
         )
 
+    @skipIf(needs("psutil"), needs("psutil"))
     def test_this_machine(self) -> None:
         """With the real psutil: what it gives can be recorded, and is described."""
-        try:
-            import psutil
-        except ImportError:
-            self.skipTest("psutil is not installed")
+        import psutil
+
         for collect in HostCollectors(self.recorder, psutil).all().values():
             try:
                 collect()
