@@ -50,7 +50,7 @@ class ScriptTests(ExampleTestCase):
         self.check_asyncio("asyncio_thread.py", "0")
 
     def test_asyncioThreadInTheMiddle(self) -> None:
-        """Ctrl-C in the middle of a request ends it as quietly as at any other moment."""
+        """Ctrl-C during a request ends it as quietly as at any other moment."""
         script = """
             import os, random, runpy, signal, sys
 

@@ -161,7 +161,7 @@ class RefusedTests(ProgramTestCase):
         self.ends(program)
 
     def test_cannotListen(self) -> None:
-        """It says so, and leaves the way open."""
+        """The error names the reason, and `install_in_thread` works afterwards."""
         occupied = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(occupied.close)
         program = Program(

@@ -100,7 +100,7 @@ class WakeTests(IncomingTestCase):
         self.assertLessEqual(len(incoming.log), 11)
 
     def test_interrupted(self) -> None:
-        """Where a signal handler raises in the middle of waking, the next event wakes."""
+        """Where a signal handler raises while it wakes the reactor, the next event wakes."""
         wake = self.reactor.callFromThread
 
         def interrupted(*args: object) -> None:
@@ -446,7 +446,7 @@ class RecordManyTests(IncomingTestCase):
 
 class ReentrancyTests(IncomingTestCase):
     """
-    A finalizer or a signal handler records in the middle of anything that the same thread does
+    A finalizer or a signal handler records during anything that the same thread does
     here.
     """
 

@@ -1,6 +1,5 @@
 """
-What a finalizer or a signal handler does that records in the middle of something else, or raises
-there.
+Finalizers and signal handlers that record while anything else is done, or raise there.
 """
 
 from __future__ import annotations
@@ -555,7 +554,7 @@ class RepairTests(FactoryTestCase):
 
 
 def in_descriptor(act: Callable[[], object]) -> None:
-    """Do something in the middle of a transport's method."""
+    """Do something within a transport's method."""
 
     class Descriptor(FileDescriptor):
         connected = 1

@@ -135,7 +135,7 @@ class IncomingTotalsTests(IncomingTestCase):
             other = self.counter(incoming, "other")
             for _ in range(before):
                 other.increment()
-            # Three in the log is the slack, which the fourth exceeds.
+            # Three in the log is the wake threshold, which the fourth exceeds.
             counter.increment()
             while incoming.log and len(incoming.log) < 4:
                 other.increment()

@@ -120,13 +120,13 @@ class SnapshotTests(FactoryTestCase):
 
         def taken() -> Taken:
             if not asked:
-                # Another thread, in the middle of the arrival.
+                # Another thread, while the client is accepted.
                 asked.append(factory.stats().clients)
                 counter.increment(100)
             return take()
 
         self.patch(Incoming, "take", lambda incoming: taken())
-        factory.recorder.describe_counter("c", None, "told before")
+        factory.recorder.describe_counter("c", None, "described before")
         client = FakeClient(factory)
         self.assertEqual(asked, [()])
         self.assertGreater(factory.stats().bytes_written, 0)

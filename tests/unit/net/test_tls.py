@@ -333,7 +333,7 @@ class ServerTests(TLSTestCase):
         await self.exporter(tls=self.tls, **more)  # type: ignore[arg-type]
 
     async def test_streams(self) -> None:
-        """The certificate in the middle comes from the server."""
+        """The intermediate certificate comes from the server."""
         await self.listen()
         client = await self.connect_tls()
         await self.assert_streams(client, 5)

@@ -32,7 +32,7 @@ ENDLESS = 16 * 1024 * 1024
 
 
 class HookedSocket(socket.socket):
-    """One that a test can have something done in the middle of, each time that it sends."""
+    """One that a test can have do something re-entrantly each time that it sends."""
 
     hook: Callable[[], object] | None = None
     hook_behind: Callable[[], object] | None = None

@@ -1,5 +1,5 @@
 """
-Being told twice to stop, one time in the middle of the other.
+Signals to stop that come twice, the second while the first is handled.
 """
 
 from __future__ import annotations
