@@ -25,7 +25,7 @@ from twisted.internet.protocol import ClientFactory, Factory, ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests import ROOT
+from tests import environment
 from tests.connecting import NamesReactor
 from tests.daemon import LEFT_TO_THE_SYSTEM
 from txmetrics_tcp import MetricsFactory
@@ -196,9 +196,8 @@ class Child(ProcessProtocol):
         self.ended: Deferred[int | None] = Deferred()
         self._alive = True
         self._waiting: list[tuple[Callable[[], Match], Deferred[re.Match[str]]]] = []
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-        environment = os.environ | {"PYTHONPATH": path} | LEFT_TO_THE_SYSTEM
-        reactor.spawnProcess(self, command[0], command, env=environment, **options)
+        env = environment() | LEFT_TO_THE_SYSTEM
+        reactor.spawnProcess(self, command[0], command, env=env, **options)
 
     def prints(self, pattern: str) -> Deferred[re.Match[str]]:
         """Fires when a pattern is in standard output; fails if the process ends before."""

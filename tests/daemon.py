@@ -19,7 +19,7 @@ from subprocess import DEVNULL, PIPE, Popen
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import environment
 from txmetrics_tcp import Decoder, Event, Metadata, Metric, MetricKind
 
 LIMIT = 60.0
@@ -89,7 +89,6 @@ class Daemon:
         """
         self.directory = Path(case.mktemp()).resolve()
         self.directory.mkdir()
-        path = [modules, ROOT, os.environ.get("PYTHONPATH")]
         # Every process of the run inherits the writing end, so the reading end shows when the
         # last has ended, whatever its parent is.
         self._leash, leash = os.pipe()
@@ -97,9 +96,7 @@ class Daemon:
             self.process = Popen(
                 [*runner, *arguments],
                 cwd=self.directory,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))}
-                | LEFT_TO_THE_SYSTEM,
+                env=environment(modules) | LEFT_TO_THE_SYSTEM,
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,

@@ -63,6 +63,12 @@ class ListeningReactor(FakeReactor):
         """The ports that are open."""
         return [port for port in self.ports if port.listening]
 
+    @property
+    def hosts(self) -> list[str]:
+        """The addresses of the ports that are open, as texts."""
+        hosts = [port.getHost() for port in self.listening]
+        return [f"{host.host}:{host.port}" for host in hosts]  # type: ignore[attr-defined]
+
     def listenTCP(
         self, port: int, factory: ServerFactory, backlog: int = 50, interface: str = ""
     ) -> FakePort:

@@ -10,9 +10,21 @@ from twisted.logger import LogEvent, Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 
-def log_lines(case: SynchronousTestCase, *modules: ModuleType) -> list[str]:
+def log_events(case: SynchronousTestCase, *modules: ModuleType) -> list[LogEvent]:
     """
     Have some modules log nowhere else for the rest of a test.
+
+    @return: what is logged, as it comes.
+    """
+    events: list[LogEvent] = []
+    for module in modules:
+        case.patch(module, "_log", Logger(namespace="test", observer=events.append))
+    return events
+
+
+def log_lines(case: SynchronousTestCase, *modules: ModuleType) -> list[str]:
+    """
+    The same.
 
     @return: the text of each line, as they come.
     """

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.daemon import LIMIT
+from tests.logs import log_lines
 from tests.reader import Reader
 from txmetrics_tcp import (
     Decoder,
@@ -32,6 +33,7 @@ from txmetrics_tcp import (
     Operation,
     TcpRecorder,
 )
+from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS
 
@@ -276,6 +278,15 @@ class LoopbackTestCase(TestCase):
         self._sockets: list[socket.socket] = []
         self._services: list[MetricsService] = []
         self.addCleanup(self._finish)
+
+    def log_refusals(self) -> list[str]:
+        """
+        Have lines about refused clients go nowhere else for the rest of a test.
+
+        @return: their text, as they come; each kind of line comes once before the end.
+        """
+        self.patch(log_throttle, "INTERVAL", 1000)
+        return log_lines(self, log_throttle)
 
     async def exporter(
         self,

@@ -36,9 +36,14 @@ class ListRecorder(Recorder):
         return taken
 
 
-class ProgramTestCase(SynchronousTestCase):
-    """A program has one global recorder for its whole life; each of these tests has its own."""
+class GlobalRecorderTestCase(SynchronousTestCase):
+    """
+    A program has one global recorder for its whole life; each of these tests has its own.
+
+    @ivar recorder: one that a test may make the global recorder.
+    """
 
     def setUp(self) -> None:
         super().setUp()
         self.patch(facade, "_program", facade._Program())
+        self.recorder = ListRecorder()

@@ -33,7 +33,7 @@ from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connec
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from tests import needs
+from tests import environment, needs
 from tests.daemon import LIMIT
 from tests.reader import Bits, bits
 from txmetrics_tcp import Key, MetricKind, MetricsFactory
@@ -368,14 +368,10 @@ class PeersTestCase(TestCase):
 
     def spawn(self, peer: _P, executable: str, *arguments: str, terminal: bool = False) -> _P:
         """Start a program."""
-        environment = {
-            **os.environ,
-            "TERM": "xterm-256color",
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        }
+        env = environment() | {"TERM": "xterm-256color"}
         command = [executable, *arguments]
         pty = _terminal() if terminal else False
-        reactor.spawnProcess(peer, executable, command, environment, usePTY=pty)
+        reactor.spawnProcess(peer, executable, command, env, usePTY=pty)
         self.addCleanup(lambda: Deferred.fromCoroutine(peer.kill()))
         return peer
 

@@ -17,7 +17,7 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, environment
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT, TWISTD, Daemon, occupied_port
 from tests.programs import Stream, until
 
@@ -109,7 +109,7 @@ class FullDiskTests(SurroundingsTestCase):
         done = subprocess.run(
             ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
             cwd=daemon.directory,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | LEFT_TO_THE_SYSTEM,
+            env=environment() | LEFT_TO_THE_SYSTEM,
             capture_output=True,
             text=True,
             timeout=LIMIT,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT, needs
+from tests import environment, needs
 from tests.daemon import LIMIT, Daemon
 from tests.programs import Program, until
 from tests.rust_peers import start_server
@@ -76,7 +76,7 @@ class Terminal:
 def observe(*arguments: str) -> str:
     """The command, for a shell; afterwards it says how it ended."""
     command = shlex.join([sys.executable, "-m", "txmetrics_tcp", "observe", *arguments])
-    path = shlex.quote(str(ROOT))
+    path = shlex.quote(environment()["PYTHONPATH"])
     # Without exec, and with a shell that reads: the terminal has to be one again.
     return (
         f"export PYTHONPATH={path}; {command}; echo ended $?; stty -a; read line; echo [$line]; cat"

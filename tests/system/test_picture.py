@@ -4,14 +4,13 @@ The picture of the viewer that the README shows.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, environment
 from tests.daemon import LIMIT
 
 
@@ -21,8 +20,7 @@ class PictureTests(SynchronousTestCase):
         path = Path(self.mktemp()).resolve()
         script = ROOT / "docs" / "make_picture.py"
         command = [sys.executable, str(script), str(path)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=LIMIT)
+        subprocess.run(command, cwd=ROOT, env=environment(), check=True, timeout=LIMIT)
         for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
             for part in [
                 "LIVE",

@@ -7,27 +7,19 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet.task import deferLater
 
+from tests import DESCRIPTORS, no_descriptors
 from tests.daemon import LIMIT
-from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, Numbers, Pace, reactor, record_numbers
-from tests.recorders import ListRecorder, ProgramTestCase
+from tests.recorders import GlobalRecorderTestCase
 from txmetrics_tcp import Counter, counter, set_global_recorder
 from txmetrics_tcp._instruments import facade
-from txmetrics_tcp._net import log_throttle
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 
-class RecorderTests(ProgramTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.recorder = ListRecorder()
-
+class RecorderTests(GlobalRecorderTestCase):
     def test_handlesWhileInstalling(self) -> None:
         """Every handle records to the recorder that was installed last, whenever it was made."""
         stop = threading.Event()
@@ -73,11 +65,9 @@ class RecorderTests(ProgramTestCase):
 class AdmissionTests(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
-        # Each kind of line is logged once until the end.
-        self.patch(log_throttle, "INTERVAL", 1000)
-        self.logged = log_lines(self, log_throttle)
+        self.logged = self.log_refusals()
 
-    @skipIf(not DESCRIPTORS.exists(), f"there is no {DESCRIPTORS} here")
+    @skipIf(no_descriptors, no_descriptors)
     async def test_manyConnections(self) -> None:
         """
         Thousands of connections in a moment, most of them over the limit: a client that reads

@@ -6,7 +6,7 @@ import contextvars
 import threading
 from collections.abc import Iterator
 
-from tests.recorders import ListRecorder, ProgramTestCase
+from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     Key,
     Metadata,
@@ -24,7 +24,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp.testing import Captured, capture
 
 
-class CaptureTests(ProgramTestCase):
+class CaptureTests(GlobalRecorderTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.program = ListRecorder()
@@ -190,7 +190,7 @@ class CaptureTests(ProgramTestCase):
         self.assertEqual(captured.events, [])
 
 
-class CapturedTests(ProgramTestCase):
+class CapturedTests(GlobalRecorderTestCase):
     def setUp(self) -> None:
         super().setUp()
         context = capture()

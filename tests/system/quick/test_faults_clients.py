@@ -21,6 +21,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
+from tests import DESCRIPTORS, no_descriptors
 from tests.daemon import LIMIT
 from tests.logs import log_lines
 from tests.loopback import (
@@ -38,8 +39,6 @@ from txmetrics_tcp import MetricsProtocol
 from txmetrics_tcp._exporter import protocol as protocol_module
 from txmetrics_tcp._net.keepalive import KEEPALIVE
 from txmetrics_tcp._net.writers import CHUNK
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 CONNECTS = 1000
 
@@ -263,7 +262,7 @@ class DeadTests(LoopbackTestCase):
 
 
 class LeakTests(LoopbackTestCase):
-    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
+    @skipIf(no_descriptors, no_descriptors)
     async def test_come_and_go(self) -> None:
         """A thousand clients later, descriptors and memory are what they were."""
         factory = await self.exporter()

@@ -40,7 +40,7 @@ THREADS = 4
 EACH = 5_000
 
 
-class ProgramTestCase(LoopbackTestCase):
+class FaultTestCase(LoopbackTestCase):
     async def exporter_with_own_metrics(self, **settings: Any) -> WatchedFactory:
         self.factory = WatchedFactory(reactor, **settings)
         self.service = MetricsService(self.factory, [server_endpoint(reactor, 0)], 10 * LIMIT)
@@ -54,7 +54,7 @@ class ProgramTestCase(LoopbackTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, provided)
 
 
-class BlockedReactorTests(ProgramTestCase):
+class BlockedReactorTests(FaultTestCase):
     async def test_blocked(self) -> None:
         """
         While the program blocks the reactor, threads record without waiting for it; afterwards the
@@ -116,11 +116,11 @@ class Tally:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is in the middle of counting."""
+        """Whether a thread is counting."""
         return len(self._begun) > len(self._all)
 
     def record(self) -> None:
-        """Called from anywhere, in the middle of anything."""
+        """Called from anywhere, also re-entrantly."""
         self._begun.append(None)
         self._counter.increment()
         # A handle made on the spot, a description, and a look at all totals.
@@ -133,7 +133,7 @@ class Tally:
             self._recorder.stats()
 
 
-class ReentrancyTests(ProgramTestCase):
+class ReentrancyTests(FaultTestCase):
     @skipIf(not hasattr(signal, "setitimer"), "needs interval timers")
     async def test_from_everywhere(self) -> None:
         """
@@ -203,7 +203,7 @@ class ReentrancyTests(ProgramTestCase):
         gc.disable()
         self.addCleanup(gc.enable)
         tallies = (finalizers, collections, signals, logs)
-        # Another thread may still be in the middle of a collection.
+        # Another thread may still be collecting.
         while finalizers.recorded < THREADS * 2_000 or any(tally.busy for tally in tallies):
             gc.collect()
             await deferLater(reactor, 0)
@@ -297,7 +297,7 @@ class BrokenSink(Sink):
             raise LookupError("nudge")
 
 
-class BrokenRecorderTests(ProgramTestCase):
+class BrokenRecorderTests(FaultTestCase):
     async def test_in_a_fan_out(self) -> None:
         """
         The caller sees the exception of a recorder that fails; the exporter beside it has

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from unittest import skipIf
 
+from tests import DESCRIPTORS, no_descriptors
 from tests.forking import in_child, warnings_of_forking_off
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
 from txmetrics_tcp.testing import FakeReactor
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 
 class ForkTests(LoopbackTestCase):
@@ -103,7 +101,7 @@ class ForkTests(LoopbackTestCase):
         )
         listening.doStop()
 
-    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
+    @skipIf(no_descriptors, no_descriptors)
     async def test_letsGo(self) -> None:
         """Port and connections are another file in a child, which its children do not inherit."""
         factory = await self.exporter()

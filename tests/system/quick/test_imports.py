@@ -4,15 +4,14 @@ What is imported, and so what it costs to import the library and to ask the comm
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from textwrap import dedent
-from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
+from tests import environment
 from tests.daemon import LIMIT
 
 HEAVY = ("twisted", "zope", "google", "OpenSSL", "cryptography", "textual", "rich", "asyncio")
@@ -53,12 +52,10 @@ USAGE = {
 
 
 class ImportTests(SynchronousTestCase):
-    environment: ClassVar = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
     def run_python(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, *arguments],
-            env=self.environment,
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -107,7 +104,7 @@ class ImportTests(SynchronousTestCase):
         """The command line answers without the names of recording, too."""
         done = subprocess.run(
             [sys.executable, "-m", "txmetrics_tcp", "--version"],
-            env={**self.environment, "PYTHONPROFILEIMPORTTIME": "1"},
+            env={**environment(), "PYTHONPROFILEIMPORTTIME": "1"},
             capture_output=True,
             text=True,
             timeout=LIMIT,

@@ -10,16 +10,15 @@ import socket
 import ssl
 import sys
 import threading
-from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.utils import getProcessOutputAndValue
 
+from tests import DESCRIPTORS, environment, no_descriptors
 from tests.authority import Authority, no_tls
 from tests.daemon import LEFT_TO_THE_SYSTEM, LIMIT
-from tests.logs import log_lines
 from tests.loopback import (
     SMALL,
     LoopbackTestCase,
@@ -33,11 +32,9 @@ from tests.loopback import (
 from tests.reader import truth
 from txmetrics_tcp import Key, MetricKind
 from txmetrics_tcp._exporter import protocol as protocol_module
-from txmetrics_tcp._net import connection, log_throttle
+from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.writers import CHUNK
-
-DESCRIPTORS = Path("/proc/self/fd")
 
 THREADS = 8
 
@@ -332,7 +329,7 @@ class DepartureTests(LoopbackTestCase):
 
     async def test_sends(self) -> None:
         """A client that sends more than a little is disconnected, with one line in the log."""
-        logged = log_lines(self, log_throttle)
+        logged = self.log_refusals()
         factory = await self.exporter()
         little, client = await self.connect(), await self.connect()
 
@@ -361,7 +358,7 @@ class DepartureTests(LoopbackTestCase):
         factory.recorder.counter("c").increment()
         await self.in_thread(little.read, until=lambda: little.reader.values("c"))
 
-    @skipIf(not DESCRIPTORS.exists(), f"needs {DESCRIPTORS}")
+    @skipIf(no_descriptors, no_descriptors)
     async def test_descriptors(self) -> None:
         """However clients leave, nothing is left of them."""
         factory = await self.exporter()
@@ -616,9 +613,7 @@ class OutsideTests(LoopbackTestCase):
         output, errors, status = await getProcessOutputAndValue(
             sys.executable,
             ["-c", OUTSIDE, module, how],
-            os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            | LEFT_TO_THE_SYSTEM,
+            environment() | LEFT_TO_THE_SYSTEM,
         )
         self.assertEqual((errors.decode(), status), ("", 0))
         states: list[list[int]] = json.loads(output)

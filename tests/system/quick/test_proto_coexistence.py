@@ -8,13 +8,12 @@ every case is a process of its own.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, environment
 from tests.daemon import LIMIT
 from tests.data.check_coexistence import OURS, REFERENCE, UNRELATED
 
@@ -22,15 +21,14 @@ from tests.data.check_coexistence import OURS, REFERENCE, UNRELATED
 class CoexistenceTests(SynchronousTestCase):
     def check(self, first: str, second: str, check: str) -> None:
         script = ROOT / "tests" / "data" / "check_coexistence.py"
-        path = [str(ROOT), *filter(None, sys.path)]
         # "python" is protobuf's pure implementation, which some platforms have only.
         for implementation in ("", "python"):
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+            env = environment()
             if implementation:
-                environment["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = implementation
+                env["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = implementation
             ended = subprocess.run(
                 [sys.executable, str(script), first, second, check],
-                env=environment,
+                env=env,
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,

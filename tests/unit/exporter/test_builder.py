@@ -9,7 +9,7 @@ import threading
 
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
-from tests.recorders import ListRecorder, ProgramTestCase
+from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     EndpointError,
     ListenError,
@@ -27,18 +27,11 @@ from txmetrics_tcp._exporter import builder as builder_module
 from txmetrics_tcp.testing import PausingTransport
 
 
-class BuilderTestCase(ProgramTestCase):
+class BuilderTestCase(GlobalRecorderTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.reactor = ListeningReactor()
         self.builder = TcpBuilder(self.reactor)
-
-    def hosts(self) -> list[str]:
-        """Where it listens."""
-        return [
-            f"{port.getHost().host}:{port.getHost().port}"  # type: ignore[attr-defined]
-            for port in self.reactor.listening
-        ]
 
     def late(self) -> LateEndpoint:
         """Have every address mean an endpoint that takes its time."""
@@ -56,13 +49,13 @@ class SettingsTests(BuilderTestCase):
     def test_defaults(self) -> None:
         """As the reference: port 5000, though on the loopback interface."""
         self.successResultOf(self.builder.build())
-        self.assertEqual(self.hosts(), ["127.0.0.1:5000"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:5000"])
 
     def test_addresses(self) -> None:
         """Several calls mean several places, and then not the default one."""
         self.builder.listen_address(1).listen_address("0.0.0.0:2").listen_address("[::1]:3")
         recorder = self.successResultOf(self.builder.build())
-        self.assertEqual(self.hosts(), ["127.0.0.1:1", "0.0.0.0:2", "::1:3"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1", "0.0.0.0:2", "::1:3"])
         self.assertEqual(len(recorder.addresses), 3)
 
     def test_badAddress(self) -> None:
@@ -186,7 +179,7 @@ class SettingsTests(BuilderTestCase):
         service = self.builder.listen_address(1).service()
         self.assertEqual(self.reactor.ports, [])
         service.privilegedStartService()
-        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_usedTwice(self) -> None:
         """Each use makes an exporter of its own."""
@@ -289,7 +282,7 @@ class InstallTests(BuilderTestCase):
         )
         self.assertIn("TcpRecorder", str(error))
         self.assertIs(current_recorder(), first)
-        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_secondWhileFirstListens(self) -> None:
         """Two at once: whoever came first has it."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.listening import LateEndpoint, ListeningReactor
+from tests.logs import log_events
 from tests.reader import FakeClient
 from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
 from txmetrics_tcp._exporter import service as service_module
@@ -19,20 +20,10 @@ from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 
 
 class ServiceTestCase(SynchronousTestCase):
-    """
-    @ivar logged: the text of what has been logged, with its level.
-    """
-
     def setUp(self) -> None:
         self.reactor = ListeningReactor()
         self.factory = MetricsFactory(self.reactor, own_metrics=False)  # type: ignore[arg-type]
-        self.logged: list[tuple[LogLevel, str]] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(
-                (event["log_level"], event["log_format"].format(**event))
-            )
-        )
-        self.patch(service_module, "_log", Logger(namespace="test", observer=publisher))
+        self.events = log_events(self, service_module)
 
     def service(self, *endpoints: str | LateEndpoint) -> MetricsService:
         return MetricsService(
@@ -43,15 +34,13 @@ class ServiceTestCase(SynchronousTestCase):
             ],
         )
 
+    @property
+    def logged(self) -> list[tuple[LogLevel, str]]:
+        """The text of what has been logged, with its level."""
+        return [(event["log_level"], event["log_format"].format(**event)) for event in self.events]
+
     def warnings(self) -> list[str]:
         return [text for level, text in self.logged if level is not LogLevel.info]
-
-    def hosts(self) -> list[str]:
-        """Where it listens."""
-        return [
-            f"{port.getHost().host}:{port.getHost().port}"  # type: ignore[attr-defined]
-            for port in self.reactor.listening
-        ]
 
 
 class StartTests(ServiceTestCase):
@@ -72,7 +61,7 @@ class StartTests(ServiceTestCase):
         """As in an application: it listens while it may, and once only."""
         service = self.service("1")
         service.privilegedStartService()
-        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
         service.startService()
         self.assertEqual(len(self.reactor.ports), 1)
         self.assertTrue(service.running)
@@ -85,7 +74,7 @@ class StartTests(ServiceTestCase):
         parent.startService()
         service = self.service("1")
         service.setServiceParent(parent)
-        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_everywhere(self) -> None:
         """It is one stream, wherever a client comes from."""
@@ -106,7 +95,7 @@ class StartTests(ServiceTestCase):
         )
 
     def test_exposed(self) -> None:
-        """It is said who can read along when everybody can."""
+        """A warning says which clients can read when no network is named."""
         for text, warned in (
             ("127.0.0.1:1", 0),
             ("192.0.2.1:1", 1),
@@ -115,7 +104,7 @@ class StartTests(ServiceTestCase):
             ("tcp:1", 1),
             ("[::]:1", 1),
         ):
-            del self.logged[:]
+            self.events.clear()
             service = self.service(text)
             service.startService()
             self.assertEqual(len(self.warnings()), warned, text)
@@ -205,7 +194,7 @@ class FailureTests(ServiceTestCase):
         self.reactor.settle()
         self.reactor.taken.clear()
         service.startService()
-        self.assertEqual(self.hosts(), ["127.0.0.1:1", "127.0.0.1:2"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1", "127.0.0.1:2"])
         client = FakeClient(self.factory)
         service.recorder.counter("c").increment()
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
@@ -338,7 +327,7 @@ class AgainTests(ServiceTestCase):
         for total in (1, 2, 3):
             service.privilegedStartService()
             service.startService()
-            self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+            self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
             client = FakeClient(self.factory)
             counter.increment()
             reader = client.read_all(self.reactor)
@@ -358,4 +347,4 @@ class AgainTests(ServiceTestCase):
         self.assertEqual(str(error), "Couldn't listen: it has not stopped yet")
         self.reactor.settle()
         service.startService()
-        self.assertEqual(self.hosts(), ["127.0.0.1:1"])
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])

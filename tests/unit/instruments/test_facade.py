@@ -6,7 +6,7 @@ import gc
 import os
 import weakref
 
-from tests.recorders import ListRecorder, ProgramTestCase
+from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     Counter,
     FanoutRecorder,
@@ -30,11 +30,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp._instruments import facade
 
 
-class FacadeTests(ProgramTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.recorder = ListRecorder()
-
+class FacadeTests(GlobalRecorderTestCase):
     def test_handlesFromBefore(self) -> None:
         """A handle made at import time begins to work when a recorder is installed."""
         early = counter("early", a="b"), gauge("early"), histogram("early")
@@ -138,7 +134,7 @@ class FacadeTests(ProgramTestCase):
 
     def test_madeWhileInstalling(self) -> None:
         """
-        A handle that is made in the middle of installing, by a finalizer for example, is not
+        A handle that is made while a recorder is installed, by a finalizer for example, is not
         left behind.
         """
         made: list[Counter] = []

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.recorders import ListRecorder, ProgramTestCase
+from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     Metadata,
     MetricKind,
@@ -30,7 +30,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp._instruments import facade
 
 
-class ScopeTests(ProgramTestCase):
+class ScopeTests(GlobalRecorderTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.everywhere = ListRecorder()

@@ -14,11 +14,9 @@ from twisted.internet.interfaces import IAddress, IReactorUNIX
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
 from txmetrics_tcp import MetricsFactory
-from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.acceptor import FEW
 from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, network
 from txmetrics_tcp._net.connection import MAX_RECEIVED
@@ -157,9 +155,7 @@ class DoorTests(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # No line says how many more there were before the end.
-        self.patch(log_throttle, "INTERVAL", 1000)
-        self.logged = log_lines(self, log_throttle)
+        self.logged = self.log_refusals()
 
     def connected(self, source: str = "127.0.0.1") -> socket.socket:
         """A connection that the kernel has accepted."""

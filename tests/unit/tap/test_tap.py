@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.util import find_spec
 from io import StringIO
-from typing import Any
 from unittest import mock, skipIf
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
-from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.logger import LogLevel
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import needs
 from tests.authority import DAY, Authority, no_tls
 from tests.daemon import occupied_port
+from tests.logs import log_events, log_lines
 from txmetrics_tcp import MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
@@ -189,9 +189,7 @@ class OptionsTests(SynchronousTestCase):
 
 class ServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.logged: list[dict[str, Any]] = []
-        publisher = LogPublisher(self.logged.append)  # type: ignore[arg-type]
-        self.patch(tap, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_events(self, tap)
 
     def kinds(self, service: MultiService) -> list[type[object]]:
         return [type(child) for child in service]
@@ -237,7 +235,7 @@ class ServiceTests(SynchronousTestCase):
             self.kinds(service), [HangUpService, MetricsService, StopSignals, CollectorService]
         )
 
-    @skipIf(find_spec("psutil") is None, "psutil is not installed")
+    @skipIf(needs("psutil"), needs("psutil"))
     def test_collected(self) -> None:
         host = {"processors", "load", "memory", "swap", "disks", "file system", "network"}
         self.assertEqual(self.collected(), {"process"} | host)
@@ -270,11 +268,7 @@ class CannotStartTests(SynchronousTestCase):
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         self.errors = StringIO()
         self.patch(sys, "__stderr__", self.errors)
-        self.logged: list[str] = []
-        publisher = LogPublisher(
-            lambda event: self.logged.append(event["log_format"].format(**event))  # type: ignore[arg-type]
-        )
-        self.patch(tap, "_log", Logger(namespace="test", observer=publisher))
+        self.logged = log_lines(self, tap)
 
     def start(self, options: Options) -> CannotStart:
         service = makeService(options)

@@ -8,13 +8,14 @@ import json
 import math
 import re
 import time
+from functools import partial
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, wire_cases
 from tests.wire_cases import CASES, SECOND
 from txmetrics_tcp import (
     Key,
@@ -31,14 +32,7 @@ WHEN = 1_795_363_464 * SECOND + 789_260_613
 """2026-11-22T16:04:24.789260613Z"""
 
 
-def metric(
-    operation: Operation,
-    value: float,
-    labels: dict[str, str] | None = None,
-    name: str = "m",
-    when: int = WHEN,
-) -> Metric:
-    return Metric(Key.of(operation.kind, name, labels), operation, value, when)
+metric = partial(wire_cases.metric, when=WHEN)
 
 
 ANY_TEXT = st.text(max_size=20)
@@ -324,7 +318,10 @@ class JsonLinesTests(SynchronousTestCase):
         second = WHEN // SECOND * SECOND
         events = [
             metric(
-                Operation.INCREMENT_COUNTER, 1, {"method": "GET", "route": "/"}, "requests_total"
+                Operation.INCREMENT_COUNTER,
+                1,
+                {"method": "GET", "route": "/"},
+                name="requests_total",
             ),
             metric(Operation.SET_GAUGE, math.inf, name="queue_depth", when=second),
             Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "Größe: µs, \x1b[31m"),
