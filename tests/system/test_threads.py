@@ -39,6 +39,7 @@ class RecorderTests(GlobalRecorderTestCase):
         stop.set()
         for thread in threads:
             thread.join()
+        self.assertTrue(all(made))
         self.assertEqual(
             {handle._series.sink for handles in made for handle in handles}, {self.recorder.sink}
         )

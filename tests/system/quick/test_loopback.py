@@ -39,7 +39,7 @@ from txmetrics_tcp._net.writers import CHUNK
 THREADS = 8
 
 ROUND = 100
-"""How many events each thread records in a round that is repeated until something has happened."""
+"""How many events each thread records in a round, of which there are as many as needed."""
 
 
 class PaceTests(LoopbackTestCase):
@@ -126,15 +126,16 @@ class LossTests(LoopbackTestCase):
             if not over.is_set():
                 turn.acquire(timeout=LIMIT)
 
-        readings = [
-            self.in_thread(quick.read),
-            self.in_thread(slow.read, before=wait_for_turn, size=SMALL),
-        ]
+        def is_repaired() -> bool:
+            return bool(slow.reader.statuses) and slow.reader.statuses[-1].dropped_client > 0
+
+        readings = [self.in_thread(quick.read)]
+        repaired = self.in_thread(slow.read, until=is_repaired, before=wait_for_turn, size=SMALL)
         left = self.in_thread(leave)
         recording = self.all_in_threads(record, THREADS)
         await left
         late = await self.connect()
-        await self.in_thread(late.read, until=lambda: late.reader.events)
+        await self.in_thread(late.read_snapshot)
         self.while_blocked(lambda thread: record_numbers(recorder, THREADS, burst))
         late_is_there.set()
         readings.append(self.in_thread(late.read))
@@ -146,16 +147,14 @@ class LossTests(LoopbackTestCase):
             record_numbers(recorder, thread, ROUND, padding=padding, first=first)
 
         # The accounts below need all of the ways in which an event can go: the slow client loses
-        # some while it has no turn, and catches up when it has.
-        account_of_slow = factory.protocols[2].stats
-        while not account_of_slow().dropped:
+        # some while it has no turn, and its totals are repaired when it catches up.
+        while not factory.protocols[2].stats().dropped:
             await self.all_in_threads(record_round, THREADS)
             rounds += 1
         over.set()
         turn.release()
-        while not account_of_slow().repairs:
-            await self.all_in_threads(record_round, THREADS)
-            rounds += 1
+        await repaired
+        readings.append(self.in_thread(slow.read))
         await self.service.stop()
         await gatherResults(readings)
 
