@@ -1,5 +1,5 @@
 """
-The test suite; run it with ``python -m twisted.trial tests``, or with ``python -W error``.
+The tests; ``python -m twisted.trial tests`` runs all of them.  CONTRIBUTING.md has the rest.
 """
 
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The clone that is tested."""
 
-
 DESCRIPTORS = Path("/proc/self/fd")
 """The descriptors of this process, as Linux lists them."""
 
@@ -20,21 +19,21 @@ no_descriptors = "" if DESCRIPTORS.exists() else f"needs {DESCRIPTORS}"
 
 
 def needs(name: str) -> str | None:
-    """Why a test that needs a module or a program of this name is skipped; None if it is here."""
+    """Return the reason to skip a test that needs a module or program, or None if it is here."""
     return None if find_spec(name) or shutil.which(name) else f"needs {name}"
 
 
 def environment(modules: Path | None = None) -> dict[str, str]:
     """
-    That of this process, for one that is to find the clone.
+    Return the environment of a child process that imports from the clone.
 
-    @param modules: a directory of modules that it finds before all others.
+    @param modules: a directory of modules that the child finds before all others.
     """
     path = [modules, ROOT, os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))}
 
 
-# What is Twisted's: it gives pyOpenSSL what that has deprecated, whoever asks Twisted for TLS.
+# Twisted passes a deprecated argument to pyOpenSSL whenever TLS is used.
 warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
 
 # The soak test's programs use modules from here, and need no Hypothesis.
