@@ -25,7 +25,7 @@ class RunTests(SynchronousTestCase):
             check=False,
         )
 
-    @skipIf(sys.platform != "linux", "it needs Linux")
+    @skipIf(sys.platform != "linux", "needs Linux")
     def test_short(self) -> None:
         """A few seconds of it: everything takes place, and everything holds."""
         path = Path(self.mktemp()).resolve()
