@@ -4,6 +4,7 @@ What the package logs in a test.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 from twisted.logger import LogEvent, Logger
@@ -17,8 +18,7 @@ def log_events(case: SynchronousTestCase, *modules: ModuleType) -> list[LogEvent
     @return: what is logged, as it comes.
     """
     events: list[LogEvent] = []
-    for module in modules:
-        case.patch(module, "_log", Logger(namespace="test", observer=events.append))
+    _observe(case, modules, events.append)
     return events
 
 
@@ -30,9 +30,14 @@ def log_lines(case: SynchronousTestCase, *modules: ModuleType) -> list[str]:
     """
     lines: list[str] = []
 
-    def observe(event: LogEvent) -> None:
-        lines.append(event["log_format"].format(**event))
-
-    for module in modules:
-        case.patch(module, "_log", Logger(namespace="test", observer=observe))
+    _observe(case, modules, lambda event: lines.append(event["log_format"].format(**event)))
     return lines
+
+
+def _observe(
+    case: SynchronousTestCase,
+    modules: tuple[ModuleType, ...],
+    observer: Callable[[LogEvent], object],
+) -> None:
+    for module in modules:
+        case.patch(module, "_log", Logger(namespace="test", observer=observer))

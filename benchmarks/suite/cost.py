@@ -9,12 +9,11 @@ from __future__ import annotations
 import gc
 import statistics
 import sys
-from threading import Thread
 from timeit import Timer
 from typing import Any
 
 from suite.bench import Bench
-from suite.commands import LABELS, NAME, commands, say
+from suite.commands import LABELS, NAME
 from suite.figures import OURS, REFERENCE, Goal, Row, Section
 from suite.host import nanoseconds, timer
 from suite.peers import Server, python
@@ -124,14 +123,13 @@ def opentelemetry() -> dict[str, Timer]:
 
 
 def main() -> None:
-    from twisted.internet import reactor as global_reactor
     from twisted.internet.defer import inlineCallbacks
     from twisted.internet.task import deferLater
     from twisted.internet.threads import blockingCallFromThread
 
-    reactor: Any = global_reactor
+    from suite.server import reactor, serve
+
     factory = MetricsFactory(reactor)
-    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     connected = ours(factory.recorder)["increment"]
     recorder = MetricsFactory(reactor).recorder
     set_global_recorder(recorder)
@@ -160,16 +158,10 @@ def main() -> None:
             yield deferLater(reactor, 0.003)
         return {**measured, "increment, client": statistics.median(bursts)}
 
-    def answer() -> None:
-        try:
-            for _word, options in commands():
-                say(blockingCallFromThread(reactor, measure, int(options["count"])))
-        finally:
-            reactor.callFromThread(reactor.stop)
+    def answer(_word: str, options: dict[str, float]) -> Any:
+        return blockingCallFromThread(reactor, measure, int(options["count"]))
 
-    say({"port": port.getHost().port})
-    reactor.callWhenRunning(Thread(target=answer, daemon=True).start)
-    reactor.run()
+    serve(factory, answer)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from itertools import repeat
 from threading import Thread
@@ -91,15 +91,11 @@ class Server:
         self._iterating = LoopingCall(self._iterate)
         self._last = self._lag = 0.0
 
-    def run(self) -> None:
-        try:
-            for word, options in commands():
-                if word == "record":
-                    say(self.record(options))
-                else:
-                    say(blockingCallFromThread(reactor, getattr(self, word)))
-        finally:
-            reactor.callFromThread(reactor.stop)
+    def answer(self, word: str, options: dict[str, float]) -> dict[str, object]:
+        if word == "record":
+            return self.record(options)
+        answer: dict[str, object] = blockingCallFromThread(reactor, getattr(self, word))
+        return answer
 
     def record(self, options: dict[str, float]) -> dict[str, object]:
         start = time.monotonic_ns()
@@ -134,17 +130,33 @@ class Server:
         self._last = now
 
 
+def serve(
+    factory: MetricsFactory, answer: Callable[[str, dict[str, float]], Mapping[str, object]]
+) -> None:
+    """
+    Listen on a free port and report it, then answer commands on a thread that is not the reactor's.
+    """
+
+    def answer_all() -> None:
+        try:
+            for word, options in commands():
+                say(answer(word, options))
+        finally:
+            reactor.callFromThread(reactor.stop)
+
+    port = reactor.listenTCP(0, factory, backlog=1024, interface="127.0.0.1")
+    say({"port": port.getHost().port})
+    reactor.callWhenRunning(Thread(target=answer_all, daemon=True).start)
+    reactor.run()
+
+
 def main() -> None:
     buffer_size, series = map(int, sys.argv[1:])
     allow_many_files()
     factory = MetricsFactory(reactor, buffer_size, own_metrics=False)
     for number in range(series):
         factory.recorder.counter(NAME, {**LABELS, "number": str(number)}).increment(number)
-    port = reactor.listenTCP(0, factory, backlog=1024, interface="127.0.0.1")
-    server = Server(factory)
-    say({"port": port.getHost().port})
-    reactor.callWhenRunning(Thread(target=server.run, daemon=True).start)
-    reactor.run()
+    serve(factory, Server(factory).answer)
 
 
 if __name__ == "__main__":
