@@ -56,7 +56,7 @@ stream's writer hardly waited for it.
 
 def to_page(about: dict[str, str], sections: list[Section]) -> str:
     """
-    @param about: the host, by what is said of it.
+    @param about: facts about the host, by their names.
     """
     parts = [BEGINNING, *(f"- {what}: {value}\n" for what, value in about.items())]
     for section in sections:

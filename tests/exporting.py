@@ -87,7 +87,7 @@ class IncomingTestCase(SynchronousTestCase):
         return [event.value for event in events(incoming.take())]
 
     def take_all(self, incoming: Incoming) -> list[object]:
-        """The values of all that waits."""
+        """The values of all pending events."""
         values = []
         while incoming.more():
             values += self.take(incoming)

@@ -1,4 +1,4 @@
 """
-System tests that start real processes, reactors or sockets, and take well under a second or so
-each; no special tools are needed.
+System tests that start real processes, reactors or sockets, take a second or so each, and need no
+special tools.
 """

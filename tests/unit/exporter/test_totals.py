@@ -90,10 +90,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual(incoming.refused, 2)
 
     def test_idle(self) -> None:
-        """
-        A series that rests is left out of snapshots; when it changes again, its value is said
-        first.
-        """
+        """An idle series is left out of snapshots; when it changes again, its value comes first."""
         incoming = self.incoming(totals=Totals(idle_after=10))
         resting, busy = self.counter(incoming, "resting"), self.counter(incoming, "busy")
         resting.increment(5)
