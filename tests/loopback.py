@@ -132,7 +132,7 @@ class SocketClient:
         size: int = 256 * 1024,
     ) -> None:
         """
-        Read in this thread, until something holds; or until the stream ends, and then hang up.
+        Read in this thread, until something holds; or until the stream ends, and then disconnect.
 
         @param before: called before each time that it reads.
         @param size: how much to read at once.

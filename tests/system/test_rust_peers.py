@@ -48,7 +48,7 @@ from txmetrics_tcp import (
     Recorder,
     Unit,
 )
-from txmetrics_tcp._exporter import protocol as protocol_module
+from txmetrics_tcp._net import connection
 
 COUNTS = [0, 1, 127, 128, 2**53, 2**53 + 1, 2**63, 2**64 - 1]
 NUMBERS = [
@@ -226,7 +226,7 @@ class ReceiveTests(PeersTestCase):
 
     async def test_halfClosed(self) -> None:
         """A client that ends only its sending side is sent empty events, and goes on."""
-        self.patch(protocol_module, "KNOCK_INTERVAL", 0.01)
+        self.patch(connection, "PROBE_INTERVAL", 0.01)
         factory = self.factory()
         factory.recorder.counter("c").increment()
         receiver = self.receive(await self.half_closed(await self.listen(factory)))

@@ -318,11 +318,11 @@ class MetricsFactory(ServerFactory):
         if not self._present:
             self._finish()
 
-    def turned_away(self, address: str, reason: str) -> None:
+    def connection_rejected(self, address: str, reason: str) -> None:
         """A client was not even accepted."""
         self._refusals.say(address, reason)
 
-    def turn_away(
+    def client_rejected(
         self,
         client: MetricsProtocol,
         reason: str,

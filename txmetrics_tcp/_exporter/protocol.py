@@ -11,16 +11,8 @@ from collections.abc import Mapping
 from typing import Final, Literal
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-    ITransport,
-)
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
@@ -29,29 +21,23 @@ from txmetrics_tcp._exporter.ingest import Counts, Mark, earliest
 from txmetrics_tcp._exporter.stats import ClientStats
 from txmetrics_tcp._exporter.totals import StreamedSeries
 from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
-from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, Door, for_each
-from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._net.keepalive import (
-    KEEPALIVE,
-    is_over_tcp,
-    limit_unacknowledged,
-    probe_when_idle,
-)
+from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
 from txmetrics_tcp._net.log_throttle import LossReport
-from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
-
-_log = Logger(namespace="txmetrics_tcp")
+from txmetrics_tcp._net.writers import CHUNK
 
 TOTALS = CHUNK // 2
 """How many bytes of totals are encoded for a client at once, so that the others have their turn."""
 
-KNOCK: Final = "knock"
+PROBE: Final = "probe"
 
-Name = tuple[MetricKind, str] | Literal["knock"] | None
-"""What an owed frame is about: a description's kind and name, a knock, or the stream itself."""
+Name = tuple[MetricKind, str] | Literal["probe"] | None
+"""
+What an owed frame is about: a description's kind and name, a half-close probe, or the stream
+itself.
+"""
 
 
-class Exporter(Door, Interface):
+class ExporterHooks(ServerHooks, Interface):
     """
     What a client's protocol needs of its factory.
 
@@ -59,10 +45,6 @@ class Exporter(Door, Interface):
     """
 
     holding: bool
-
-    def client_connected(self, client: MetricsProtocol) -> None: ...
-
-    def client_disconnected(self, client: MetricsProtocol) -> None: ...
 
     def out_of_memory(self, failure: Failure) -> None:
         """There was no memory to send something to a client; see `MetricsProtocol.put_off`."""
@@ -77,14 +59,12 @@ class Exporter(Door, Interface):
         """The frame that tells a client how the stream fares."""
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
-class MetricsProtocol(ArrivingProtocol):
+class MetricsProtocol(ServedProtocol):
     """
     One client: streams to it what its factory hands out, as fast as it reads.
 
-    Backpressure is the transport's: `pauseProducing` is called when it has enough, often from
-    within a send.  While it is paused, three things wait, and are sent in this order: what is
-    owed (descriptions, and how the stream fares); totals, which are due at the position where the
+    While its transport has enough, three things wait, and are sent in this order: what is owed
+    (descriptions, and how the stream fares); totals, which are due at the position where the
     client stands; and events, in a bounded deque from which the oldest are dropped.  Two things
     hold whenever no method of this class is on the stack:
 
@@ -93,17 +73,11 @@ class MetricsProtocol(ArrivingProtocol):
 
     A client begins, and makes up for what it lost, with a `Mark`: the totals at a position of the
     stream.  It receives them there, and all events behind it.
-
-    @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
     """
-
-    transport: ITransport
-
-    keepalive = KEEPALIVE
 
     def __init__(
         self,
-        exporter: Exporter,
+        exporter: ExporterHooks,
         clock: IReactorTime,
         buffer_size: int | None,
         repair_interval: float,
@@ -116,12 +90,10 @@ class MetricsProtocol(ArrivingProtocol):
         @param repair_interval: how long, in seconds, totals may be wrong at most for a client
             that does not catch up.
         @param totals: whether there are any.
-        @param dead_after: for how many seconds a client may take nothing of what waits for it
-            before it is cut off; None for as long as it likes.
+        @param dead_after: see `ServedProtocol`.
         """
-        super().__init__(exporter, clock, address)
+        super().__init__(exporter, clock, address, dead_after)
         self._exporter = exporter
-        self._clock = clock
         self._repair_interval = repair_interval
         self._has_totals = totals
         self._owed: OrderedDict[Name, bytes] = OrderedDict()
@@ -130,14 +102,7 @@ class MetricsProtocol(ArrivingProtocol):
         self._encoder = Encoder()
         self._events = Backlog(buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
-        self._outlet: Outlet | SocketOutlet
-        self._paused = False
         self._flushing = False
-        self._finishing = False
-        self._connected = False
-        self._knock: IDelayedCall | None = None
-        self._dead_after = dead_after
-        self._death: Deadline | None = None
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
@@ -309,22 +274,9 @@ class MetricsProtocol(ArrivingProtocol):
         pending = self._events.since if self._events else None
         return earliest([self._lost_since, self._asked_since, pending])
 
-    def finish(self) -> None:
-        """Close the connection once what waits has been sent."""
-        self._finishing = True
-        self._flush()
-
-    def abort(self) -> None:
-        """Close the connection now."""
-        try:
-            if self._connected:
-                self._stop_producing()
-        finally:
-            super().abort()
-
     def fail(self, failure: Failure) -> None:
         """
-        See `ArrivingProtocol.fail`; but a client that keeps up stays connected when there was no
+        See `ServedProtocol.fail`; but a client that keeps up stays connected when there was no
         memory.
         """
         if isinstance(failure.value, MemoryError) and self._joined is not None and not self._paused:
@@ -354,82 +306,35 @@ class MetricsProtocol(ArrivingProtocol):
             bytes_written=self._bytes_written,
         )
 
-    # What the transport calls, also by way of `ArrivingProtocol`.
+    # What the transport calls, also by way of `ServedProtocol`.
 
     def begin(self) -> None:
-        self._connected = True
-        if is_over_tcp(self.transport):
-            # Batches are as large as they will get; waiting for more is only latency.
-            self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
-            probe_when_idle(self.transport, self.keepalive)
-            if self._dead_after is not None:
-                limit_unacknowledged(self.transport, self._dead_after)
-        self._outlet = outlet(self.transport, self)
-        self.transport.registerProducer(self, self._outlet.streaming)  # type: ignore[attr-defined]
         self.owe({None: self._exporter.status(0, 0)})
-        # Unless its transport has just reported the end of the connection.
-        if self._connected:
-            self._exporter.client_connected(self)
 
-    def readConnectionLost(self) -> None:
-        """
-        The client has ended its sending side, or is gone: TCP shows both in the same way.
-
-        So knock: who is gone answers with a reset, who still reads skips an empty frame.
-        """
-        if self._connected:
-            self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
-
-    def writeConnectionLost(self) -> None:
-        """Nobody ends our sending side but we ourselves, and then we close."""
+    def probe(self) -> None:
+        self.owe({PROBE: EMPTY_FRAME})
 
     def end(self) -> None:
-        self._connected = False
-        self._paused = True
-        try:
-            for call in (self._knock, self._overdue, self._death):
-                if call is not None:
-                    call.cancel()
-            self._knock = self._overdue = self._death = None
-            # First of all: other threads go on recording.
-            self._left = self._exporter.counts()
-            account = self.stats()
-            # All that was neither written nor dropped, also what an exception kept from being
-            # pending.
-            self._discarded = account.recorded - (
-                account.dropped_incoming + account.dropped + account.written
-            )
-            self._owed.clear()
-            self._totals.clear()
-            self._events.clear()
-        finally:
-            self._exporter.client_disconnected(self)
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        # First of all: other threads go on recording.
+        self._left = self._exporter.counts()
+        account = self.stats()
+        # All that was neither written nor dropped, also what an exception kept from being
+        # pending.
+        self._discarded = account.recorded - (
+            account.dropped_incoming + account.dropped + account.written
+        )
+        self._owed.clear()
+        self._totals.clear()
+        self._events.clear()
         self._losses.close()
 
-    def pauseProducing(self) -> None:
-        self._paused = True
-        if self._connected and self._dead_after is not None and self._death is None:
-            # The kernel knows sooner, but not of every kind of socket on every platform.
-            self._death = Deadline(self._clock, self._dead_after, self._is_dead)
-
     def resumeProducing(self) -> None:
-        if not self._connected:
-            return
-        if getattr(self.transport, "disconnecting", False):
-            # Somebody else closes it, and as long as it has a producer it stays open.
-            self._stop_producing()
-            return
-        self._paused = False
-        if self._death is not None:
-            self._death.cancel()
-            self._death = None
-        for_each([self], MetricsProtocol._flush)
-        if self._connected and self._lost_since is not None:
+        super().resumeProducing()
+        if not self._paused and self._lost_since is not None:
             self._exporter.client_wants_truth(self)
-
-    def stopProducing(self) -> None:
-        # The transport says this when the connection is lost, just before connectionLost.
-        self._paused = True
 
     # Inside.
 
@@ -454,8 +359,7 @@ class MetricsProtocol(ArrivingProtocol):
         finally:
             self._flushing = False
         if self._finishing and self._connected and not self._waits() and not self._wants_truth():
-            self._stop_producing()
-            self.hang_up()
+            self.disconnect()
 
     def _wants_truth(self) -> bool:
         return self._lost_since is not None or self._asked_since is not None
@@ -508,25 +412,3 @@ class MetricsProtocol(ArrivingProtocol):
         self._overdue = None
         self._force = True
         self._exporter.client_wants_truth(self)
-
-    def _is_dead(self) -> None:
-        self._death = None
-        _log.warn(
-            "Client {address} has not taken what waits for it for {seconds:g} seconds;"
-            " disconnecting it",
-            address=self.address,
-            seconds=self._dead_after,
-        )
-        self.abort()
-
-    def _knock_again(self) -> None:
-        self._knock = None
-        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
-        if not self._paused:
-            # A paused transport has bytes of ours to send anyway, which do the same.
-            for_each([self], lambda client: client.owe({KNOCK: EMPTY_FRAME}))
-
-    def _stop_producing(self) -> None:
-        # A registered producer that is paused would keep the connection open for ever.
-        self._paused = True
-        self.transport.unregisterProducer()  # type: ignore[attr-defined]

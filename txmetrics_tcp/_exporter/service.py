@@ -185,7 +185,7 @@ class MetricsService(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         accept_few(port)
-        say_briefly(port, self._factory.turned_away)
+        say_briefly(port, self._factory.connection_rejected)
         self._ports.append(port)
 
     def _listened(self, results: list[tuple[bool, Any]]) -> None:

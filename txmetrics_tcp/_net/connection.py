@@ -1,6 +1,6 @@
 """
-A connection that is served, from its first moment to its last.  Before it is accepted, a client has
-to do little: keep still, and, where there is TLS, complete its handshake in time.
+A connection that a server serves, from its arrival to its end: the handshake of TLS, what the peer
+may send, backpressure, half-close probes, time limits, and how the connection is closed.
 
 All of it belongs to the reactor thread.
 """
@@ -15,29 +15,40 @@ from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
     IHandshakeListener,
+    IPushProducer,
     IReactorTime,
-    ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.keepalive import (
+    KEEPALIVE,
+    is_over_tcp,
+    limit_unacknowledged,
+    probe_when_idle,
+)
 from txmetrics_tcp._net.tls import explain, is_tls
-from txmetrics_tcp._net.writers import abort
+from txmetrics_tcp._net.writers import Outlet, SocketOutlet, abort, outlet
+
+_log = Logger(namespace="txmetrics_tcp")
 
 HANDSHAKE_LIMIT = 10.0
 """How long, in seconds, a handshake of TLS may take."""
 
-KNOCK_INTERVAL = 0.5
-"""How often, in seconds, a client that ended its sending side is asked whether it still reads."""
+PROBE_INTERVAL = 0.5
+"""The time, in seconds, between two probes of a client that has ended its sending side."""
 
 MAX_RECEIVED = 64 * 1024
-"""How many bytes a client may send before it is cut off.  What it sends is ignored."""
+"""How many bytes a client may send before it is disconnected.  What it sends is ignored."""
 
 _HEAD = 16
-"""How many bytes tell what a client takes us for."""
+"""How many bytes show which protocol a client speaks."""
 
 _SIGNATURES = (
     (re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) "), "an HTTP request"),
@@ -49,69 +60,126 @@ _SIGNATURES = (
 
 
 def looks_like(head: bytes) -> str | None:
-    """What it is that a client began to send, if that can be told."""
+    """What a client began to send, if its first bytes show that."""
     for pattern, name in _SIGNATURES:
         if pattern.match(head):
             return name
     return None
 
 
-class Door(Interface):
-    """What a client that arrives needs of its factory."""
+class ServerHooks(Interface):
+    """
+    What a served connection calls of its server: first `client_arrived` and last `client_left`;
+    between them, unless the handshake fails, `client_connected` and `client_disconnected`.
+    """
 
     def client_arrived(self, client: Any) -> None: ...
 
+    def client_connected(self, client: Any) -> None: ...
+
+    def client_disconnected(self, client: Any) -> None:
+        """Also where `client_connected` raised, or the connection ended before it was called."""
+
     def client_left(self, client: Any) -> None: ...
 
-    def turn_away(
+    def client_rejected(
         self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
-        """Say in the log why a client is disconnected; `RefusalLog.say` has the parameters."""
+        """Log why a client is disconnected; `RefusalLog.say` has the parameters."""
 
 
-_C = TypeVar("_C", bound="ArrivingProtocol")
+_C = TypeVar("_C", bound="ServedProtocol")
 
 
-@implementer(IHandshakeListener)
-class ArrivingProtocol(Protocol):
+@implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
+class ServedProtocol(Protocol):
     """
-    A connection from its first moment to its last; what is between is the subclass's, from
-    `begin` to `end`.
+    A client.  What it is sent is the subclass's: `begin`, `_flush`, `probe` and `end`.
 
-    An exception that is raised for one client ends that client only; see `for_each`.
+    It is the producer of its transport, which pauses it when it has enough, often from within a
+    send, and resumes it later.
 
-    @ivar address: of the client, for people.
-    @ivar peer: the same, for the factory.
+    An exception that is raised for one client disconnects that client only; see `for_each`.
+
+    @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
+    @ivar address: of the client, human-readable.
+    @ivar peer: the same, for the server.
     """
 
-    transport: ITransport
+    transport: Any
+
+    keepalive = KEEPALIVE
 
     peer: IAddress | None = None
 
-    def __init__(self, door: Door, clock: IReactorTime, address: str) -> None:
-        self._door = door
-        self._arrival_clock = clock
+    def __init__(
+        self,
+        server: ServerHooks,
+        clock: IReactorTime,
+        address: str,
+        dead_after: float | None = None,
+    ) -> None:
+        """
+        @param dead_after: for how many seconds a client may take none of its pending data before it
+            is disconnected; None for no limit.
+        """
+        self._server = server
+        self._clock = clock
         self.address = address
-        self._here = False
-        self._begun = False
-        self._handshake: Deadline | None = None
+        self._dead_after = dead_after
+        self._outlet: Outlet | SocketOutlet
+        # Whether there is a connection; and whether its client is served, after any handshake.
+        self._present = False
+        self._connected = False
+        self._paused = False
+        self._finishing = False
         self._received = 0
         self._head = b""
-        self._sent_away = False
+        self._rejected = False
+        self._handshake: Deadline | None = None
+        self._stall: Deadline | None = None
+        self._probing: IDelayedCall | None = None
 
     # What the subclass does.
 
     def begin(self) -> None:
-        """The client may be streamed to."""
+        """The client may be sent something."""
+
+    def _flush(self) -> None:
+        """
+        Send what is pending until the transport has enough; `disconnect` if nothing is left and
+        C{_finishing} is set.
+        """
+
+    def probe(self) -> None:
+        """Send something that the client skips."""
 
     def end(self) -> None:
         """The client is gone; also if `begin` raised.  Not called if nothing had begun."""
 
-    # What it may call, and the factory.
+    # What it may call, and the server.
+
+    def finish(self) -> None:
+        """Close the connection once all that is pending is sent."""
+        self._finishing = True
+        self._flush()
+
+    def disconnect(self) -> None:
+        """Close the connection once what was written is sent."""
+        self._stop_producing()
+        self.transport.loseConnection()
+        if is_tls(self.transport):
+            # It has announced the end, and would wait for the client to do the same.
+            self.transport.transport.loseConnection()
 
     def abort(self) -> None:
         """Close the connection now."""
-        if self._here:
+        if not self._present:
+            return
+        try:
+            if self._connected:
+                self._stop_producing()
+        finally:
             abort(self.transport)
 
     def fail(self, failure: Failure) -> None:
@@ -120,37 +188,30 @@ class ArrivingProtocol(Protocol):
 
         All of it is released when this returns, whatever its transport does.
         """
-        if not self._here:
+        if not self._present:
             return
-        said = failure.getErrorMessage()
+        text = failure.getErrorMessage()
         # Each of these may be what failed in the first place.
         with suppress(Exception):
             self.abort()
         with suppress(Exception):
-            self._door.turn_away(
+            self._server.client_rejected(
                 self,
-                f"of an error ({type(failure.value).__name__})",
-                f": {said}" if said else "",
+                f"an error ({type(failure.value).__name__})",
+                f": {text}" if text else "",
                 failure,
             )
         with suppress(Exception):
             self.connectionLost(failure)
 
-    def hang_up(self) -> None:
-        """Close the connection once what was written is sent."""
-        self.transport.loseConnection()
-        if is_tls(self.transport):
-            # It has said that this is the end, and would wait for the client to say so too.
-            self.transport.transport.loseConnection()  # type: ignore[attr-defined]
-
     # What the transport calls.
 
     def connectionMade(self) -> None:
-        self._here = True
-        self._door.client_arrived(self)
+        self._present = True
+        self._server.client_arrived(self)
         if is_tls(self.transport):
-            # Before it is known who it is, nothing is kept for it.
-            self._handshake = Deadline(self._arrival_clock, HANDSHAKE_LIMIT, self._too_slow)
+            # Before its handshake, nothing is kept for a client.
+            self._handshake = Deadline(self._clock, HANDSHAKE_LIMIT, self._handshake_too_slow)
         else:
             self._begin()
 
@@ -161,50 +222,127 @@ class ArrivingProtocol(Protocol):
             self._begin()
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._here:
+        if not self._present:
             return
         if len(self._head) < _HEAD:
             self._head = (self._head + data)[:_HEAD]
             if (name := looks_like(self._head)) is not None:
-                self._send_away(f"it sent {name}")
+                self._reject(f"it sent {name}")
                 return
         self._received += len(data)
         if self._received > MAX_RECEIVED:
-            self._send_away("it sends data, which no viewer does", f": {self._head!r} and so on")
+            self._reject("it sends data, which no viewer does", f": {self._head!r} and so on")
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self._connected and self._dead_after is not None and self._stall is None:
+            # The kernel knows sooner, but not of every kind of socket on every platform.
+            self._stall = Deadline(self._clock, self._dead_after, self._stalled_too_long)
+
+    def resumeProducing(self) -> None:
+        if not self._connected:
+            return
+        if getattr(self.transport, "disconnecting", False):
+            # Other code closes it, and while it has a producer it stays open.
+            self._stop_producing()
+            return
+        self._paused = False
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        for_each([self], lambda client: client._flush())
+
+    def stopProducing(self) -> None:
+        # Called when the connection is lost, just before connectionLost.
+        self._paused = True
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has ended its sending side, or is gone: TCP shows both in the same way.
+
+        So it is probed: a client that is gone answers with a reset.
+        """
+        if self._connected:
+            self._probe_later()
+
+    def writeConnectionLost(self) -> None:
+        """Only this end closes its sending side, and then with the connection."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._here:
+        if not self._present:
             return
-        self._here = False
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
-            why = explain(reason.value)
-            if why is not None:
-                self._door.turn_away(self, f"there is no TLS with it: {why}")
+        connected, handshake = self._connected, self._handshake
+        self._present = self._connected = False
+        self._paused = True
+        for timer in (handshake, self._stall, self._probing):
+            if timer is not None:
+                timer.cancel()
+        self._handshake = self._stall = self._probing = None
         try:
-            if self._begun:
-                self.end()
+            if handshake is not None and (why := explain(reason.value)) is not None:
+                self._server.client_rejected(self, f"its TLS handshake failed: {why}")
+            if connected:
+                try:
+                    self.end()
+                finally:
+                    self._server.client_disconnected(self)
         finally:
-            self._door.client_left(self)
+            self._server.client_left(self)
+
+    # Inside.
 
     def _begin(self) -> None:
-        self._begun = True
+        self._connected = True
         try:
+            if is_over_tcp(self.transport):
+                # Writes are as large as they will get; waiting for more is only latency.
+                self.transport.setTcpNoDelay(True)
+                probe_when_idle(self.transport, self.keepalive)
+                if self._dead_after is not None:
+                    limit_unacknowledged(self.transport, self._dead_after)
+            self._outlet = outlet(self.transport, self)
+            self.transport.registerProducer(self, self._outlet.streaming)
             self.begin()
+            # Unless the transport has just reported the end of the connection.
+            if self._connected:
+                self._server.client_connected(self)
         except Exception:
             self.fail(Failure())
 
-    def _send_away(self, reason: str, detail: str = "") -> None:
-        if not self._sent_away:
-            self._sent_away = True
-            self._door.turn_away(self, reason, detail)
+    def _reject(self, reason: str, detail: str = "") -> None:
+        if not self._rejected:
+            self._rejected = True
+            self._server.client_rejected(self, reason, detail)
             self.abort()
 
-    def _too_slow(self) -> None:
+    def _handshake_too_slow(self) -> None:
         self._handshake = None
-        self._door.turn_away(self, "it is too slow with the handshake of TLS")
+        self._reject("its TLS handshake takes too long")
+
+    def _stalled_too_long(self) -> None:
+        self._stall = None
+        _log.warn(
+            "Client {address} has taken none of its pending data for {seconds:g} seconds;"
+            " disconnecting it",
+            address=self.address,
+            seconds=self._dead_after,
+        )
         self.abort()
+
+    def _probe_later(self) -> None:
+        self._probing = None
+        self._probing = self._clock.callLater(PROBE_INTERVAL, self._probe_now)
+
+    def _probe_now(self) -> None:
+        self._probe_later()
+        if not self._paused:
+            # A paused transport has data to send, which does the same.
+            for_each([self], lambda client: client.probe())
+
+    def _stop_producing(self) -> None:
+        # A registered producer that is paused would keep the connection open indefinitely.
+        self._paused = True
+        self.transport.unregisterProducer()
 
 
 def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 _log = Logger(namespace="txmetrics_tcp")
 
 INTERVAL = 10.0
-"""How many seconds one line about clients that are turned away may stand for."""
+"""How many seconds one line about rejected clients may stand for."""
 
 QUIET = 5.0
 """After how many seconds without a loss losses are over."""
@@ -29,7 +29,7 @@ class _More:
 
 class RefusalLog:
     """
-    One line for the first client that is turned away for a reason, at once; then, for as long as
+    One line for the first client that is rejected for a reason, at once; then, for as long as
     there are more, one line every `INTERVAL` seconds that says how many.
     """
 
@@ -42,9 +42,9 @@ class RefusalLog:
         self, address: str, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
         """
-        A client was turned away.
+        A client is rejected.
 
-        @param reason: one of a few; completes "because …".
+        @param reason: one of a few; completes "Rejected client …: ".
         @param detail: what is to be added to the line, if there is one.
         @param failure: what was raised; its traceback goes with the line, if there is one.
         """
@@ -54,7 +54,7 @@ class RefusalLog:
         if more is None:
             self._more[reason] = _More()
             _log.warn(
-                "Client {address} was turned away because {reason}{detail}",
+                "Rejected client {address}: {reason}{detail}",
                 address=address,
                 reason=reason,
                 detail=detail,
@@ -80,9 +80,9 @@ class RefusalLog:
         self._more = {reason: more for reason, more in self._more.items() if more.clients}
         for reason, more in self._more.items():
             _log.warn(
-                "{clients} more {were} turned away because {reason}; the last was {address}",
+                "Rejected {clients} more {noun}: {reason}; the last was {address}",
                 clients=more.clients,
-                were="client was" if more.clients == 1 else "clients were",
+                noun="client" if more.clients == 1 else "clients",
                 reason=reason,
                 address=more.last,
             )

@@ -11,20 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, StreamError
-from txmetrics_tcp._net.connection import KNOCK_INTERVAL, ArrivingProtocol, for_each
+from txmetrics_tcp._net.connection import ServedProtocol, for_each
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
@@ -41,105 +34,51 @@ up for longer, the rest of it is played that much later.
 _LONG = 3600.0
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
-class ReplayProtocol(ArrivingProtocol):
+class ReplayProtocol(ServedProtocol):
     """
-    One client: takes what it is sent, and says when it can take no more for now.
-
-    @ivar ready: whether it takes more.
+    One client: takes what it is sent, and tells its factory when it takes more.
     """
 
     def __init__(self, factory: ReplayFactory, clock: IReactorTime, address: str) -> None:
         super().__init__(factory, clock, address)
         self.factory = factory
-        self._clock = clock
-        self._paused = False
-        self._finishing = False
-        # What it is told first, if it comes in the middle.
-        self._first: Iterator[bytes] = iter(())
-        self._knock: IDelayedCall | None = None
-        self.ready = False
+        # Where the stream stands, for a client that comes later; None once that is sent.
+        self._first: Iterator[bytes] | None = iter(())
 
-    # What the factory calls.
+    @property
+    def ready(self) -> bool:
+        """Whether it takes more."""
+        return self._first is None and not self._paused
 
     def start(self, first: Iterable[bytes]) -> None:
         """
         @param first: pieces to send before all else; whole frames each.
         """
         self._first = iter(first)
-        self._go_on()
+        self._flush()
 
     def send(self, frames: bytes) -> None:
         """Send frames, to a client that is ready."""
-        cast(Any, self.transport).write(frames)
+        self._outlet.send(frames)
 
-    def finish(self) -> None:
-        """Close the connection once all is sent."""
-        self._finishing = True
-        self._go_on()
+    def probe(self) -> None:
+        self.send(EMPTY_FRAME)
 
-    # What the transport calls.
-
-    def begin(self) -> None:
-        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
-        self.factory.client_began(self)
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-        self.ready = False
-
-    def resumeProducing(self) -> None:
-        if self._here:
-            self._paused = False
-            for_each([self], ReplayProtocol._go_on)
-
-    def stopProducing(self) -> None:
-        # The transport says this when the connection is lost, just before connectionLost.
-        self._paused = True
-        self.ready = False
-
-    def readConnectionLost(self) -> None:
-        """
-        The client has ended its sending side, or is gone.  Who is gone answers a knock with a
-        reset; who still reads skips an empty frame.
-        """
-        if self._here:
-            self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
-
-    def writeConnectionLost(self) -> None:
-        """Nobody ends our sending side but we ourselves, and then we close."""
-
-    def end(self) -> None:
-        self.ready = False
-        self._paused = True
-        if self._knock is not None:
-            self._knock.cancel()
-        self.factory.client_ended(self)
-
-    # Inside.
-
-    def _go_on(self) -> None:
-        while not self._paused:
+    def _flush(self) -> None:
+        send = self._outlet.send
+        while self._first is not None and not self._paused:
             frames = next(self._first, None)
             if frames is None:
-                break
-            self.send(frames)
-        if self._paused:
-            return
-        if self._finishing:
-            # A registered producer would keep the connection open.
-            self.stopProducing()
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]
-            self.hang_up()
-        else:
-            self.ready = True
-            self.factory.client_ready()
-
-    def _knock_again(self) -> None:
-        self._knock = None
-        self._knock = self._clock.callLater(KNOCK_INTERVAL, self._knock_again)
+                self._first = None
+            else:
+                send(frames)
+                # However much the socket takes: the reactor iterates first.
+                send = self._outlet.send_later
         if not self._paused:
-            for_each([self], lambda client: client.send(EMPTY_FRAME))
+            if self._finishing:
+                self.disconnect()
+            else:
+                self.factory.client_ready()
 
 
 class ReplayFactory(ServerFactory):
@@ -221,19 +160,19 @@ class ReplayFactory(ServerFactory):
         """It may have a handshake to do first."""
 
     def client_left(self, client: ReplayProtocol) -> None:
-        """It was told already with `client_ended`, if it is of interest."""
+        """Nothing is kept for a client that is not connected."""
 
-    def turn_away(
+    def client_rejected(
         self,
         client: ReplayProtocol,
         reason: str,
         detail: str = "",
         failure: Failure | None = None,
     ) -> None:
-        said = "" if failure is None else detail
-        self._say(f"client {client.address} was turned away because {reason}{said}")
+        text = "" if failure is None else detail
+        self._say(f"rejected client {client.address}: {reason}{text}")
 
-    def client_began(self, client: ReplayProtocol) -> None:
+    def client_connected(self, client: ReplayProtocol) -> None:
         if self._ending:
             client.abort()
             return
@@ -246,7 +185,7 @@ class ReplayFactory(ServerFactory):
         if self._turn is None and not self._ending:
             self._turn = self._clock.callLater(0, self._play)
 
-    def client_ended(self, client: ReplayProtocol) -> None:
+    def client_disconnected(self, client: ReplayProtocol) -> None:
         if client in self.clients:
             del self.clients[client]
             self._say(f"client {client.address} has gone")

@@ -36,7 +36,7 @@ from tests.loopback import (
 )
 from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsProtocol
-from txmetrics_tcp._exporter import protocol as protocol_module
+from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.keepalive import KEEPALIVE
 from txmetrics_tcp._net.writers import CHUNK
 
@@ -162,7 +162,7 @@ class DeadTests(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged = log_lines(self, protocol_module)
+        self.logged = log_lines(self, connection)
 
     def options(self, connected: socket.socket) -> tuple[int, int, int]:
         names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
@@ -222,7 +222,7 @@ class DeadTests(LoopbackTestCase):
         await self.connect_stuck(dead_after=0.1)
         await self.factory.clients(0)
         self.assertEqual(len(self.logged), 1, self.logged)
-        self.assertRegex(self.logged[0], r"has not taken what waits .* 0\.1 seconds; disconnecting")
+        self.assertRegex(self.logged[0], r"has taken none .* 0\.1 seconds; disconnecting")
         self.check_account(self.factory.protocols[0])
 
     async def test_busyReactor(self) -> None:
@@ -233,9 +233,9 @@ class DeadTests(LoopbackTestCase):
         with contextlib.suppress(BlockingIOError):
             client.read()
         client.socket.settimeout(LIMIT)
-        death = self.factory.protocols[0]._death
-        assert death is not None
-        death.hasten()
+        stall = self.factory.protocols[0]._stall
+        assert stall is not None
+        stall.hasten()
         reading = self.in_thread(client.read)
         await self.service.stop()
         await reading

@@ -38,7 +38,7 @@ class DescriptorTests(SynchronousTestCase):
         viewer = iter(Viewer(self, port))
         next(viewer)
         clients = [connect(self, port) for _ in range(100)]
-        daemon.wait_for("turned away because")
+        daemon.wait_for("Rejected client")
         for _ in range(100):
             next(viewer)
         self.assertFalse(self.accepted(port))
@@ -51,7 +51,7 @@ class DescriptorTests(SynchronousTestCase):
         _, output, errors = daemon.end()
         lines = [line for line in output.splitlines() if "file descriptors" in line]
         self.assertEqual(errors, "")
-        self.assertRegex(lines[0], r"Client 127.0.0.1:\d+ was turned away because the process is")
+        self.assertRegex(lines[0], r"Rejected client 127.0.0.1:\d+: the process is")
         # One at the end says how many, and on a busy machine, one every ten seconds before.
         self.assertIn(len(lines), range(2, 10), output)
         self.assertNotIn("EMFILE", output)

@@ -31,7 +31,6 @@ from tests.loopback import (
 )
 from tests.reader import truth
 from txmetrics_tcp import Key, MetricKind
-from txmetrics_tcp._exporter import protocol as protocol_module
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.writers import CHUNK
@@ -250,7 +249,7 @@ class LossTests(LoopbackTestCase):
 class DepartureTests(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(protocol_module, "KNOCK_INTERVAL", 0.01)
+        self.patch(connection, "PROBE_INTERVAL", 0.01)
 
     async def test_killed(self) -> None:
         """Of two clients one is killed while the stream goes on; the other misses nothing."""
@@ -351,9 +350,7 @@ class DepartureTests(LoopbackTestCase):
         await self.in_thread(send)
         await factory.clients(1)
         self.assertEqual(len(logged), 1)
-        self.assertRegex(
-            logged[0], r"^Client 127.0.0.1:\d+ was turned away because it sends data, "
-        )
+        self.assertRegex(logged[0], r"^Rejected client 127.0.0.1:\d+: it sends data, ")
         factory.recorder.counter("c").increment()
         await self.in_thread(little.read, until=lambda: little.reader.values("c"))
 

@@ -161,8 +161,8 @@ class Client(FakeClient):
 class World:
     """
     An exporter and its clients, to which everything happens that can: clients that keep up, that
-    stall, that end their sending side, come late and leave; drops on both sides, repairs, knocks,
-    descriptions, own metrics.
+    stall, that end their sending side, come late and leave; drops on both sides, repairs,
+    half-close probes, descriptions, own metrics.
 
     @ivar counted: what the program has recorded.
     """
@@ -428,10 +428,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((stats.recorded, stats.written, stats.discarded), (5, 0, 5))
         self.assertEqual(
             self.logged,
-            [
-                "Client 127.0.0.1:54321 was turned away because of an error (RuntimeError):"
-                " write fails"
-            ],
+            ["Rejected client 127.0.0.1:54321: an error (RuntimeError): write fails"],
         )
         self.assertEqual(self.failures, ["write fails"])
 
@@ -441,7 +438,7 @@ class ClientTests(SynchronousTestCase):
             self.connect(self.failing("registerProducer"))
         self.reactor.pump([1] * 10)
         self.assertEqual(len(self.logged), 2)
-        self.assertIn("99 more clients were turned away", self.logged[1])
+        self.assertIn("Rejected 99 more clients: ", self.logged[1])
 
     def test_placesAreFree(self) -> None:
         """Those that fail as they are greeted take no place of others."""

@@ -15,11 +15,11 @@ from tests.reader import FakeClient, Reader, counter_key
 from txmetrics_tcp import Metric, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._exporter import protocol as protocol_module
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark
 from txmetrics_tcp._exporter.protocol import TOTALS, MetricsProtocol
 from txmetrics_tcp._model import Status
+from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -43,7 +43,7 @@ class RecordingExporter:
         return encode_status(Status("test", 0, dropped_incoming, dropped_client))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if not name.startswith(("client_", "turn_")):
+        if not name.startswith("client_"):
             raise AttributeError(name)
         return lambda *args: self.calls.append(name)
 
@@ -509,9 +509,9 @@ class TransportTests(ProtocolTestCase):
     def test_overTcp(self) -> None:
         """Over TCP, the kernel sends small segments at once, and probes and limits apply."""
         said: list[object] = []
-        self.patch(protocol_module, "is_over_tcp", lambda transport: True)
-        self.patch(protocol_module, "probe_when_idle", lambda *args: said.append(args[1:]))
-        self.patch(protocol_module, "limit_unacknowledged", lambda *args: said.append(args[1:]))
+        self.patch(connection, "is_over_tcp", lambda transport: True)
+        self.patch(connection, "probe_when_idle", lambda *args: said.append(args[1:]))
+        self.patch(connection, "limit_unacknowledged", lambda *args: said.append(args[1:]))
 
         class TcpTransport(PausingTransport):
             setTcpNoDelay = staticmethod(said.append)
@@ -552,7 +552,9 @@ class DeadAfterTests(FactoryTestCase):
             self.reactor.advance(0.01)
             self.assertTrue(client.transport.aborted)
         [line] = [event["log_format"].format(**event) for event in logged]
-        self.assertIn(f"{client.protocol.address} has not taken what waits for it for 3 sec", line)
+        self.assertIn(
+            f"{client.protocol.address} has taken none of its pending data for 3 sec", line
+        )
         client.transport.lose()
         self.reactor.advance(10)
 

@@ -1,5 +1,5 @@
 """
-Who is let in and who is turned away: networks, limits, and those who are no viewers.
+Which clients are accepted and which are rejected: networks, limits, and those that are no viewers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class AdmissionTests(SynchronousTestCase):
             self.assertEqual(admission.refuses(at(host)), "its address is not allowed", host)
 
     def test_unknownAddress(self) -> None:
-        """Who is asked for an address and has none is not let in; a file's mode is enough."""
+        """A client that needs an address and has none is rejected; a file's mode is enough."""
         admission = Admission([network("192.0.2.0/24")])
         self.assertIsNotNone(admission.refuses(None))
         self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
@@ -165,7 +165,7 @@ class DoorTests(LoopbackTestCase):
         return made
 
     async def received(self, client: socket.socket) -> bytes:
-        """All that a client receives until the server hangs up."""
+        """All that a client receives until the server disconnects."""
 
         def read() -> bytes:
             data = b""
@@ -188,7 +188,7 @@ class DoorTests(LoopbackTestCase):
         self.assertEqual(len(self.logged), 1)
         self.assertRegex(
             self.logged[0],
-            r"^Client 127\.0\.0\.1:\d+ was turned away because there are 2 clients, ",
+            r"^Rejected client 127\.0\.0\.1:\d+: there are 2 clients, ",
         )
         first.reset()
         await self.factory.clients(1)
@@ -196,7 +196,7 @@ class DoorTests(LoopbackTestCase):
         for client in (second, third):
             await self.in_thread(client.read_snapshot)
         await self.service.stop()
-        self.assertIn("2 more clients were turned away", self.logged[1])
+        self.assertIn("Rejected 2 more clients: ", self.logged[1])
 
     async def test_fromOneAddress(self) -> None:
         await self.exporter(max_clients_per_address=1)

@@ -1,12 +1,30 @@
 """
-What a client began to send.
+Served connections: what the clients of an exporter and those of a replay have in common.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._net.connection import looks_like
+from tests.exporting import FactoryTestCase
+from tests.recordings import increment
+from txmetrics_tcp import MetricsFactory, MetricsProtocol
+from txmetrics_tcp._codec.framing import EMPTY_FRAME
+from txmetrics_tcp._net import connection
+from txmetrics_tcp._net.connection import (
+    HANDSHAKE_LIMIT,
+    MAX_RECEIVED,
+    PROBE_INTERVAL,
+    ServedProtocol,
+    looks_like,
+)
+from txmetrics_tcp._net.keepalive import KEEPALIVE
+from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.replay import ReplayFactory, ReplayProtocol
+from txmetrics_tcp.testing import PausingTransport
 
 
 class LooksTests(SynchronousTestCase):
@@ -21,9 +39,327 @@ class LooksTests(SynchronousTestCase):
             (b"\r\n\r\n\0\r\nQUIT\n!\x11", "proxy"),
         ):
             self.assertIn(name, looks_like(head) or "")
-            # Not before it can be told.
+            # Fewer bytes do not show it.
             self.assertIsNone(looks_like(head[:2]))
 
     def test_unknown(self) -> None:
         for head in (b"", b"\n", b"GETTING", b"hello", b"\x16\x04\x00", b"\0" * 16):
             self.assertIsNone(looks_like(head), head)
+
+
+class TlsTransport(PausingTransport):
+    """A transport that is taken for TLS, over another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transport = PausingTransport()
+
+
+class ServedCases(FactoryTestCase):
+    """
+    What holds for each client of each server.
+
+    @ivar rejected: the text of each rejection that the server reports.
+    @ivar calls: what the served protocols call of their server.
+    """
+
+    server: Any
+    protocol_class: type[ServedProtocol]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rejected: list[str] = []
+        self.calls: list[str] = []
+        self.server = self.serve()
+        for name in ("arrived", "connected", "disconnected", "left"):
+            self.watch(f"client_{name}")
+
+    def watch(self, name: str) -> None:
+        method = getattr(self.server, name)
+
+        def call(client: ServedProtocol) -> None:
+            self.calls.append(name.removeprefix("client_"))
+            method(client)
+
+        self.patch(self.server, name, call)
+
+    def serve(self) -> Any:
+        """A server, whose clients are all that it has."""
+        raise NotImplementedError
+
+    def send(self) -> None:
+        """Have the server send something to all clients."""
+        raise NotImplementedError
+
+    def connect(self, transport: PausingTransport) -> ServedProtocol:
+        protocol = self.server.buildProtocol(transport.getPeer())
+        assert isinstance(protocol, self.protocol_class)
+        transport.connect(protocol)
+        self.reactor.settle()
+        transport.drain()
+        self.reactor.settle()
+        transport.drain()
+        return protocol
+
+    def connected(self, limit: int = 64 * 1024) -> tuple[ServedProtocol, PausingTransport]:
+        """A client that has read everything."""
+        transport = PausingTransport(limit)
+        protocol = self.connect(transport)
+        self.assertEqual(transport.written, b"")
+        self.assertIs(transport.producer, protocol)
+        return protocol, transport
+
+    def stuck(self) -> tuple[ServedProtocol, PausingTransport]:
+        """A client that does not read what it was sent."""
+        protocol, transport = self.connected(0)
+        self.send()
+        self.assertTrue(transport.producer_paused)
+        return protocol, transport
+
+    def with_tls(self) -> tuple[ServedProtocol, TlsTransport]:
+        """A client that has not begun its handshake."""
+        self.patch(connection, "is_tls", lambda transport: isinstance(transport, TlsTransport))
+        transport = TlsTransport()
+        return self.connect(transport), transport
+
+    def assert_gone(self) -> None:
+        """All is released, once."""
+        self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_handshakeLimit(self) -> None:
+        """A client is sent nothing before its handshake, for which it has a limited time."""
+        protocol, transport = self.with_tls()
+        self.send()
+        self.reactor.advance(HANDSHAKE_LIMIT - self.reactor.seconds() - 0.01)
+        self.assertEqual((transport.written, transport.producer, transport.aborted), (b"", None, 0))
+        self.reactor.pump([0.02, 0])
+        self.assertTrue(transport.aborted)
+        [line] = self.rejected
+        self.assertIn("its TLS handshake takes too long", line)
+        transport.drain()
+        protocol.connectionLost()
+        self.assertEqual(self.calls, ["arrived", "left"])
+
+    def test_handshakeFails(self) -> None:
+        """A client whose handshake fails is reported, if there is a reason to report."""
+        for reason, lines in (("it broke the rules", 1), (None, 0)):
+            self.rejected.clear()
+            _, transport = self.with_tls()
+            self.patch(connection, "explain", lambda error, reason=reason: reason)
+            transport.lose()
+            self.assertEqual(len(self.rejected), lines)
+            if reason is not None:
+                self.assertIn(f"its TLS handshake failed: {reason}", self.rejected[0])
+        self.assertEqual(self.calls, ["arrived", "left"] * 2)
+
+    def test_handshakeInTime(self) -> None:
+        """A client is served after its handshake, for as long as it likes."""
+        protocol, transport = self.with_tls()
+        protocol.handshakeCompleted()
+        self.reactor.settle()
+        self.assertIs(transport.producer, protocol)
+        self.reactor.pump([HANDSHAKE_LIMIT, 0])
+        self.assertFalse(transport.aborted)
+        transport.drain()
+        self.send()
+        self.assertNotEqual(transport.written, b"")
+        transport.lose()
+        self.assert_gone()
+
+    def test_overTcp(self) -> None:
+        """Over TCP, the kernel sends small segments at once, and probes an idle client."""
+        options: list[object] = []
+        self.patch(connection, "is_over_tcp", lambda transport: True)
+        self.patch(connection, "probe_when_idle", lambda *args: options.append(args[1:]))
+
+        class TcpTransport(PausingTransport):
+            setTcpNoDelay = staticmethod(options.append)
+
+        self.connect(TcpTransport())
+        self.assertEqual(options, [True, (KEEPALIVE,)])
+
+    def test_halfClosed(self) -> None:
+        """A client that has ended its sending side is probed, and sent everything as before."""
+        _, transport = self.connected()
+        transport.end_of_file()
+        for probes in (b"", EMPTY_FRAME, b"", EMPTY_FRAME):
+            self.reactor.advance(PROBE_INTERVAL / 2)
+            self.assertEqual(transport.drain(), probes)
+        self.send()
+        self.assertNotEqual(transport.drain().strip(EMPTY_FRAME), b"")
+
+    def test_halfClosedAndGone(self) -> None:
+        """A client that is gone is probed no longer."""
+        protocol, transport = self.connected()
+        transport.end_of_file()
+        self.reactor.advance(PROBE_INTERVAL)
+        transport.lose()
+        self.assert_gone()
+        protocol.readConnectionLost()
+        self.assert_gone()
+
+    def test_halfClosedAndPaused(self) -> None:
+        """A client that has something to read is not probed until it has read it."""
+        _, transport = self.stuck()
+        transport.end_of_file()
+        pending = transport.written
+        self.reactor.pump([PROBE_INTERVAL] * 3)
+        self.assertEqual(transport.written, pending)
+        while transport.written.strip(EMPTY_FRAME):
+            transport.drain()
+        self.reactor.advance(PROBE_INTERVAL)
+        self.assertIn(EMPTY_FRAME, transport.written)
+
+    def test_probeFails(self) -> None:
+        """A client that cannot be probed is disconnected."""
+        protocol, transport = self.connected()
+        transport.end_of_file()
+
+        def write(data: bytes) -> None:
+            raise RuntimeError("write fails")
+
+        self.patch(transport, "write", write)
+        self.reactor.advance(PROBE_INTERVAL)
+        self.assertTrue(transport.aborted)
+        [line] = self.rejected
+        self.assertIn("an error (RuntimeError): write fails", line)
+        protocol.connectionLost()
+        self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
+
+    def test_closedByOthers(self) -> None:
+        """Where other code closes a connection, it is closed once what was written is sent."""
+        _, transport = self.stuck()
+        transport.loseConnection()
+        self.assertNotEqual(transport.drain(), b"")
+        self.assertIsNone(transport.producer)
+        transport.drain()
+        self.assertFalse(transport.connected)
+        self.assert_gone()
+
+    def test_finish(self) -> None:
+        """A client that is to be disconnected receives all that is pending before."""
+        protocol, transport = self.stuck()
+        protocol.finish()
+        self.assertNotEqual(transport.drain(), b"")
+        while transport.connected:
+            transport.drain()
+        self.assertIsNone(transport.producer)
+        self.assert_gone()
+
+    def test_finishWithTls(self) -> None:
+        """Closing does not wait until the client closes as well."""
+        protocol, transport = self.with_tls()
+        protocol.handshakeCompleted()
+        transport.drain()
+        self.reactor.settle()
+        protocol.finish()
+        self.assertTrue(transport.disconnecting)
+        self.assertTrue(transport.transport.disconnecting)
+        self.assertIsNone(transport.producer)
+
+    def test_abort(self) -> None:
+        """A client that is aborted has no producer, and is sent nothing more."""
+        protocol, transport = self.stuck()
+        protocol.abort()
+        self.assertTrue(transport.aborted)
+        self.assertIsNone(transport.producer)
+        self.send()
+        self.assertEqual(transport.written, b"")
+        transport.drain()
+        self.assert_gone()
+        self.patch(transport, "abortConnection", lambda: self.fail("it is gone already"))
+        protocol.abort()
+
+    def test_lost(self) -> None:
+        """A connection ends once, and what its transport calls later does nothing."""
+        protocol, transport = self.stuck()
+        transport.lose()
+        for call in (
+            protocol.pauseProducing,
+            protocol.resumeProducing,
+            protocol.stopProducing,
+            protocol.readConnectionLost,
+            protocol.writeConnectionLost,
+            protocol.handshakeCompleted,
+            protocol.finish,
+            lambda: protocol.dataReceived(b"GET / HTTP/1.1\r\n"),
+            protocol.connectionLost,
+        ):
+            call()
+        self.assert_gone()
+        self.assertEqual(self.rejected, [])
+
+    def test_lostAtOnce(self) -> None:
+        """A transport may lose its connection while it is given a producer."""
+
+        class Ending(PausingTransport):
+            def registerProducer(self, producer: Any, streaming: bool) -> None:
+                super().registerProducer(producer, streaming)
+                self.lose()
+
+        self.connect(Ending())
+        self.assertEqual(self.calls, ["arrived", "disconnected", "left"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_received(self) -> None:
+        """What a client sends is ignored within a bound, unless it is another protocol."""
+        _, transport = self.connected()
+        for _ in range(MAX_RECEIVED // 1024):
+            transport.receive(b"x" * 1024)
+        self.assertFalse(transport.aborted)
+        self.assertEqual(self.rejected, [])
+        transport.receive(b"x")
+        self.assertTrue(transport.aborted)
+        [line] = self.rejected
+        self.assertIn("it sends data, which no viewer does", line)
+
+    def test_receivedBytewise(self) -> None:
+        """Another protocol is recognized however its first bytes are cut, and reported once."""
+        protocol, transport = self.connected()
+        for number in b"GET / HTTP/1.1\r\n":
+            protocol.dataReceived(bytes([number]))
+        self.assertTrue(transport.aborted)
+        [line] = self.rejected
+        self.assertIn("it sent an HTTP request", line)
+
+
+class ExporterTests(ServedCases):
+    """The clients of an exporter."""
+
+    server: MetricsFactory
+    protocol_class = MetricsProtocol
+
+    def serve(self) -> MetricsFactory:
+        self.patch(RefusalLog, "say", self._say)
+        return self.factory()
+
+    def _say(self, address: str, reason: str, detail: str = "", failure: object = None) -> None:
+        self.rejected.append(f"{reason}{detail}")
+
+    def send(self) -> None:
+        self.server.recorder.counter("c").increment()
+        self.reactor.settle()
+
+
+class ReplayTests(ServedCases):
+    """The clients of a replay."""
+
+    server: ReplayFactory
+    protocol_class = ReplayProtocol
+
+    def serve(self) -> ReplayFactory:
+        chunks = [Chunk(5 * number, increment(number), 1) for number in range(1, 100)]
+
+        def say(text: str) -> None:
+            if text.startswith("rejected"):
+                self.rejected.append(text)
+
+        return ReplayFactory(self.reactor, lambda: chunks, lambda: None, say=say)
+
+    def send(self) -> None:
+        self.reactor.pump([5, 0])
+
+
+# Only its subclasses are run.
+del ServedCases

@@ -24,7 +24,7 @@ class RefusalLogTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         self.log.say("x:1", "it is late")
-        self.assertEqual(self.taken(), ["Client x:1 was turned away because it is late"])
+        self.assertEqual(self.taken(), ["Rejected client x:1: it is late"])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
 
@@ -36,16 +36,16 @@ class RefusalLogTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(
             self.taken(),
-            ["999 more clients were turned away because it is late; the last was x:999"],
+            ["Rejected 999 more clients: it is late; the last was x:999"],
         )
         self.log.say("x:1000", "it is late")
         self.assertEqual(self.taken(), [])
         self.clock.advance(INTERVAL)
-        self.assertIn("1 more client was", self.taken()[0])
+        self.assertIn("Rejected 1 more client: ", self.taken()[0])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
         self.log.say("x:1001", "it is late")
-        self.assertIn("Client x:1001 ", self.taken()[0])
+        self.assertIn("Rejected client x:1001: ", self.taken()[0])
 
     def test_reasons(self) -> None:
         """Each reason has its line."""
@@ -55,8 +55,8 @@ class RefusalLogTests(SynchronousTestCase):
         self.assertEqual(
             self.taken(),
             [
-                "Client x:1 was turned away because it is late: by a year",
-                "Client x:2 was turned away because it is early",
+                "Rejected client x:1: it is late: by a year",
+                "Rejected client x:2: it is early",
             ],
         )
 

@@ -258,7 +258,7 @@ class ExplainTests(SynchronousTestCase):
 
 class TLSTestCase(LoopbackTestCase):
     """
-    @ivar logged: the text of each line about a client that was turned away.
+    @ivar logged: the text of each line about a client that was rejected.
     """
 
     def setUp(self) -> None:
@@ -311,7 +311,7 @@ class TLSTestCase(LoopbackTestCase):
         await self.in_thread(client.read, until=lambda: value in client.reader.values("c"))
 
     async def assert_closed(self, client: socket.socket) -> None:
-        """The server hangs up, by and by."""
+        """The server disconnects, by and by."""
 
         def read() -> None:
             try:
@@ -423,7 +423,7 @@ class ServerTests(TLSTestCase):
             plain = self.connected()
             plain.sendall(text)
             await self.assert_closed(plain)
-            self.assertIn(f"there is no TLS with it: {reason}", await line)
+            self.assertIn(f"its TLS handshake failed: {reason}", await line)
         self.assertEqual(len(self.logged), 2)
         await self.assert_streams(client, 5)
 
@@ -461,7 +461,7 @@ class ServerTests(TLSTestCase):
         await self.assert_streams(client, 7)
         [full, slow] = self.logged
         self.assertIn("there are 3 clients, which is the limit", full)
-        self.assertIn("it is too slow with the handshake of TLS", slow)
+        self.assertIn("its TLS handshake takes too long", slow)
 
     async def test_handshakeWhileBusy(self) -> None:
         """What a client has said in time counts, though the program had no time to read it."""

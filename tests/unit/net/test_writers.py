@@ -23,7 +23,7 @@ from tests.reader import Reader, truth
 from txmetrics_tcp import MetricsFactory, MetricsProtocol
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._exporter.ingest import MAX_SLACK
-from txmetrics_tcp._net.connection import KNOCK_INTERVAL
+from txmetrics_tcp._net.connection import PROBE_INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -363,11 +363,11 @@ class ClientTests(SocketTestCase):
         self.protocol.resumeProducing()
         self.check_interrupted()
 
-    def test_interruptedKnock(self) -> None:
+    def test_interruptedProbe(self) -> None:
         self.client()
         self.protocol.readConnectionLost()
         self.interrupt()
-        self.clock.advance(KNOCK_INTERVAL)
+        self.clock.advance(PROBE_INTERVAL)
         self.check_interrupted()
 
     def interrupt(self) -> None:
@@ -392,8 +392,8 @@ class ClientTests(SocketTestCase):
         self.assertEqual(self.reader.values("h"), list(range(2 * MAX_SLACK)))
         self.assertEqual(self.reader.bits(), truth(self.factory))
 
-    def test_knocksBetweenFrames(self) -> None:
-        """Who is knocked for in the middle of a frame hears it behind that."""
+    def test_probesBetweenFrames(self) -> None:
+        """A probe that is due while a frame is being sent comes after that frame."""
         self.client()
         self.protocol.readConnectionLost()
         long = self.factory.recorder.counter("c", label="x" * 60_000)
@@ -402,10 +402,10 @@ class ClientTests(SocketTestCase):
             self.clock.drain()
         self.reader.feed(self.read())
         self.assertGreater(self.reader.unfinished, 0)
-        self.clock.advance(KNOCK_INTERVAL)
+        self.clock.advance(PROBE_INTERVAL)
         self.assertEqual(self.read(), b"")
         self.finish()
         self.assertEqual(self.reader.unfinished, 0)
         self.assertEqual(self.reader.bits(), truth(self.factory))
-        self.clock.advance(KNOCK_INTERVAL)
+        self.clock.advance(PROBE_INTERVAL)
         self.assertEqual(self.read(), EMPTY_FRAME)

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import Reader
 from tests.recordings import NOON, REQUESTS, increment
+from tests.unit.net.test_writers import SocketTestCase
 from txmetrics_tcp import (
     Decoder,
     Event,
@@ -26,7 +29,6 @@ from txmetrics_tcp import (
     encode_metadata,
     encode_metric,
 )
-from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._recording.reader import Chunk
@@ -344,26 +346,6 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(factory.damage, "it cannot be read: Input/output error")
         self.assertEqual(self.finished, 1)
 
-    def test_halfClosed(self) -> None:
-        """Who ends only its sending side is a reader still, and is knocked at."""
-        factory = self.replay([(0, increment(1)), (10, increment(2))])
-        client = Client(factory)
-        client.transport.end_of_file()
-        self.reactor.pump([0.5] * 4)
-        self.reactor.settle()
-        self.assertEqual(client.read(), increment(1) + EMPTY_FRAME * 4)
-        self.assertTrue(client.transport.connected)
-        client.transport.lose()
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_talker(self) -> None:
-        """Who sends an HTTP request is told off."""
-        factory = self.replay([(0, increment(1))])
-        client = Client(factory)
-        client.transport.receive(b"GET / HTTP/1.1\r\n")
-        self.assertTrue(client.transport.aborted)
-        self.assertIn("it sent an HTTP request", self.said[-1])
-
     def test_oneFails(self) -> None:
         """A client whose transport raises is disconnected; the others receive everything."""
         chunks = [(float(second), increment(second)) for second in range(4)]
@@ -383,7 +365,36 @@ class ReplayTests(SynchronousTestCase):
             self.assertFalse(client.transport.connected)
         self.assertEqual(self.finished, 1)
         [line] = [line for line in self.said if "RuntimeError" in line]
-        self.assertIn("turned away because of an error (RuntimeError): write fails", line)
+        self.assertIn("rejected client 127.0.0.1:54321: an error (RuntimeError): write fails", line)
+
+
+class SocketTests(SocketTestCase):
+    def test_yields(self) -> None:
+        """
+        A client that comes later is sent where the stream stands in portions, between which the
+        reactor iterates, however much its socket takes.
+        """
+        clock = FakeReactor()
+        chunks = [Chunk(0, increment(1), 1), Chunk(10, increment(2), 1)]
+        factory = ReplayFactory(clock, lambda: chunks, lambda: None)
+        early = Client(factory)
+        clock.settle()
+        names = [Key(MetricKind.GAUGE, f"g{n}") for n in range(10_000)]
+        factory.standing.follow([Metric(key, Operation.SET_GAUGE, 1, NOON) for key in names])
+        protocol = factory.buildProtocol(None)
+        assert protocol is not None
+        transport = self.server(protocol)
+        protocol.makeConnection(transport)
+        self.assertEqual(self.ours.sent, 1)
+        self.assertEqual(factory.waits_for, [protocol])
+        received = self.read_all(transport)
+        self.assertEqual(received, b"".join(factory.standing.frames()))
+        self.assertEqual(factory.waits_for, [])
+        clock.advance(10)
+        clock.settle()
+        self.assertEqual(self.read_all(transport), increment(2))
+        self.assertEqual(early.read(), increment(1) + increment(2))
+        transport.connectionLost(Failure(ConnectionDone()))
 
 
 def encoded(events: Iterable[Event]) -> bytes:
