@@ -32,8 +32,9 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._exporter.backlog import Name
 from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark, earliest
-from txmetrics_tcp._exporter.protocol import MetricsProtocol, Name
+from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._exporter.settings import (

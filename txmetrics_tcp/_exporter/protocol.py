@@ -6,35 +6,18 @@ All of it belongs to the reactor thread.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, Literal
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
-from txmetrics_tcp._exporter.backlog import Backlog, Batch
+from txmetrics_tcp._exporter.backlog import PROBE, Batch, Name, Pending
 from txmetrics_tcp._exporter.ingest import Counts, Mark, earliest
 from txmetrics_tcp._exporter.stats import ClientStats
-from txmetrics_tcp._exporter.totals import StreamedSeries
-from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
 from txmetrics_tcp._net.log_throttle import LossReport
-from txmetrics_tcp._net.writers import CHUNK
-
-TOTALS = CHUNK // 2
-"""How many bytes of totals are encoded for a client at once, so that the others have their turn."""
-
-PROBE: Final = "probe"
-
-Name = tuple[MetricKind, str] | Literal["probe"] | None
-"""
-What an owed frame is about: a description's kind and name, a half-close probe, or the stream
-itself.
-"""
 
 
 class ExporterHooks(ServerHooks, Interface):
@@ -96,11 +79,8 @@ class MetricsProtocol(ServedProtocol):
         self._exporter = exporter
         self._repair_interval = repair_interval
         self._has_totals = totals
-        self._owed: OrderedDict[Name, bytes] = OrderedDict()
-        self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
-        self._totals_at = 0
-        self._encoder = Encoder()
-        self._events = Backlog(buffer_size)
+        self._pending = Pending(buffer_size)
+        self._events = self._pending.events
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self._flushing = False
         # Where the stream begins for this client, and where it ended.
@@ -116,7 +96,6 @@ class MetricsProtocol(ServedProtocol):
         self._written = 0
         self._discarded = 0
         self._repairs = 0
-        self._high_water = 0
         self._bytes_written = 0
 
     # What the factory calls.
@@ -129,8 +108,8 @@ class MetricsProtocol(ServedProtocol):
             one that has not been sent.
         """
         if self._connected:
-            self._owed.update(frames)
-            self._flush()
+            self._pending.owed.update(frames)
+            self.flush()
 
     def deliver(self, batch: Batch) -> None:
         """Send events, or keep them for when the transport takes more."""
@@ -209,10 +188,11 @@ class MetricsProtocol(ServedProtocol):
                 if self._events:
                     # The mark does not stand behind what they are of only.
                     since = min(since, self._events.since)
-                self._give_up_events()
+                    self._drop(len(self._events))
+                    self._events.clear()
                 self._repairs += 1
             dropped_incoming = mark.counts.dropped - self._joined.dropped
-            self._owed[None] = self._exporter.status(dropped_incoming, self._dropped)
+            self._pending.owed[None] = self._exporter.status(dropped_incoming, self._dropped)
         self._force = False
         if self._overdue is not None:
             self._overdue.cancel()
@@ -220,11 +200,11 @@ class MetricsProtocol(ServedProtocol):
         if self._lost_since is not None:
             # Something was lost behind the mark.
             self.lost(self._lost_since)
-        self._totals_at = mark.timestamp_ns
+        self._pending.totals_at = mark.timestamp_ns
         for series, total, epoch in mark.totals:
             if epoch >= since:
-                self._totals[series] = total
-        self._flush()
+                self._pending.totals[series] = total
+        self.flush()
 
     @property
     def stalled(self) -> bool:
@@ -238,9 +218,7 @@ class MetricsProtocol(ServedProtocol):
         """
         if self._joined is not None:
             self._lost_since = 0
-            self._owed.clear()
-            self._totals.clear()
-            self._events.clear()
+            self._pending.clear()
 
     def resync(self, frames: Mapping[Name, bytes]) -> None:
         """
@@ -253,15 +231,10 @@ class MetricsProtocol(ServedProtocol):
         account = self.stats()
         handled = account.dropped_incoming + account.dropped + account.written + account.waiting
         if account.recorded > handled:
-            self._dropped += account.recorded - handled
-            self._losses.lost(account.recorded - handled)
+            self._drop(account.recorded - handled)
         if self._joined is not None:
             self.lost(0)
         self.owe(frames)
-
-    def flush(self) -> None:
-        """Send what was kept because the exporter was holding."""
-        self._flush()
 
     @property
     def flushing(self) -> bool:
@@ -302,7 +275,7 @@ class MetricsProtocol(ServedProtocol):
             discarded=self._discarded,
             waiting=0 if self._left or not self._joined else len(self._events) + now.waiting,
             repairs=self._repairs,
-            high_water=self._high_water,
+            high_water=self._events.high_water,
             bytes_written=self._bytes_written,
         )
 
@@ -326,9 +299,7 @@ class MetricsProtocol(ServedProtocol):
         self._discarded = account.recorded - (
             account.dropped_incoming + account.dropped + account.written
         )
-        self._owed.clear()
-        self._totals.clear()
-        self._events.clear()
+        self._pending.clear()
         self._losses.close()
 
     def resumeProducing(self) -> None:
@@ -336,9 +307,7 @@ class MetricsProtocol(ServedProtocol):
         if not self._paused and self._lost_since is not None:
             self._exporter.client_wants_truth(self)
 
-    # Inside.
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Send what waits until the transport has enough."""
         if self._flushing or self._exporter.holding:
             # Called back from within a write, and the loop below goes on; or there will be another
@@ -348,7 +317,7 @@ class MetricsProtocol(ServedProtocol):
         try:
             send = self._outlet.send
             while not self._paused:
-                chunk, events = self._next_chunk()
+                chunk, events = self._pending.take()
                 if not chunk:
                     break
                 self._bytes_written += len(chunk)
@@ -358,55 +327,25 @@ class MetricsProtocol(ServedProtocol):
                 send = self._outlet.send_later
         finally:
             self._flushing = False
-        if self._finishing and self._connected and not self._waits() and not self._wants_truth():
+        if self._finishing and self._connected and not self._pending and not self._wants_truth():
             self.disconnect()
+
+    # Inside.
 
     def _wants_truth(self) -> bool:
         return self._lost_since is not None or self._asked_since is not None
-
-    def _waits(self) -> bool:
-        return bool(self._owed or self._totals or self._events)
-
-    def _next_chunk(self) -> tuple[bytes, int]:
-        """
-        Up to `CHUNK` bytes of what waits, and at least one frame, if any waits; and how many of
-        those are events.
-        """
-        frames: list[bytes] = []
-        taken = 0
-        room = CHUNK
-        while room > 0 and self._owed:
-            frames.append(self._owed.popitem(last=False)[1])
-            room -= len(frames[-1])
-        # To encode them takes ten times as long as to send them.
-        while room > CHUNK - TOTALS and self._totals:
-            series, total = self._totals.popitem(last=False)
-            operation = SET_OPERATION[series.key.kind]
-            frames.append(self._encoder.encode([(series, operation, total, self._totals_at)])[0])
-            room -= len(frames[-1])
-        if room > 0 and self._events and not self._totals:
-            chunk, taken = self._events.take(room)
-            if not taken and not frames:
-                chunk, taken = self._events.take_one(), 1
-            frames.append(chunk)
-        return frames[0] if len(frames) == 1 else b"".join(frames), taken
 
     def _keep(self, batch: Batch, first: int = 0) -> None:
         events = self._events
         since = events.since if events else batch.since
         lost = events.add(batch, first)
-        self._high_water = max(self._high_water, len(events))
         if lost:
-            self._dropped += lost
-            self._losses.lost(lost)
+            self._drop(lost)
             self.lost(since)
 
-    def _give_up_events(self) -> None:
-        lost = len(self._events)
-        if lost:
-            self._events.clear()
-            self._dropped += lost
-            self._losses.lost(lost)
+    def _drop(self, events: int) -> None:
+        self._dropped += events
+        self._losses.lost(events)
 
     def _is_overdue(self) -> None:
         self._overdue = None

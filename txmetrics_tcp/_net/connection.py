@@ -94,7 +94,7 @@ _C = TypeVar("_C", bound="ServedProtocol")
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
 class ServedProtocol(Protocol):
     """
-    A client.  What it is sent is the subclass's: `begin`, `_flush`, `probe` and `end`.
+    A client.  What it is sent is the subclass's: `begin`, `flush`, `probe` and `end`.
 
     It is the producer of its transport, which pauses it when it has enough, often from within a
     send, and resumes it later.
@@ -145,7 +145,7 @@ class ServedProtocol(Protocol):
     def begin(self) -> None:
         """The client may be sent something."""
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """
         Send what is pending until the transport has enough; `disconnect` if nothing is left and
         C{_finishing} is set.
@@ -162,7 +162,7 @@ class ServedProtocol(Protocol):
     def finish(self) -> None:
         """Close the connection once all that is pending is sent."""
         self._finishing = True
-        self._flush()
+        self.flush()
 
     def disconnect(self) -> None:
         """Close the connection once what was written is sent."""
@@ -250,7 +250,7 @@ class ServedProtocol(Protocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        for_each([self], lambda client: client._flush())
+        for_each([self], lambda client: client.flush())
 
     def stopProducing(self) -> None:
         # Called when the connection is lost, just before connectionLost.

@@ -42,20 +42,20 @@ class ReplayProtocol(ServedProtocol):
     def __init__(self, factory: ReplayFactory, clock: IReactorTime, address: str) -> None:
         super().__init__(factory, clock, address)
         self.factory = factory
-        # Where the stream stands, for a client that comes later; None once that is sent.
-        self._first: Iterator[bytes] | None = iter(())
+        # Where the stream stands, for a client that comes later.
+        self._first: Iterator[bytes] = iter(())
 
     @property
     def ready(self) -> bool:
         """Whether it takes more."""
-        return self._first is None and not self._paused
+        return not self._paused
 
     def start(self, first: Iterable[bytes]) -> None:
         """
         @param first: pieces to send before all else; whole frames each.
         """
         self._first = iter(first)
-        self._flush()
+        self.flush()
 
     def send(self, frames: bytes) -> None:
         """Send frames, to a client that is ready."""
@@ -64,16 +64,12 @@ class ReplayProtocol(ServedProtocol):
     def probe(self) -> None:
         self.send(EMPTY_FRAME)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         send = self._outlet.send
-        while self._first is not None and not self._paused:
-            frames = next(self._first, None)
-            if frames is None:
-                self._first = None
-            else:
-                send(frames)
-                # However much the socket takes: the reactor iterates first.
-                send = self._outlet.send_later
+        while not self._paused and (frames := next(self._first, None)) is not None:
+            send(frames)
+            # However much the socket takes: the reactor iterates first.
+            send = self._outlet.send_later
         if not self._paused:
             if self._finishing:
                 self.disconnect()

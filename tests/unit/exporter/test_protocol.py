@@ -15,9 +15,9 @@ from tests.reader import FakeClient, Reader, counter_key
 from txmetrics_tcp import Metric, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.backlog import TOTALS, Batch
 from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark
-from txmetrics_tcp._exporter.protocol import TOTALS, MetricsProtocol
+from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.writers import CHUNK
@@ -185,7 +185,8 @@ class GoneTests(ProtocolTestCase):
         protocol.settle(self.mark(("a", 1, 1)))
         protocol.owe({None: b"\0"})
         protocol.deliver(self.batch([1], 2))
-        waiting = (protocol._owed, protocol._totals, protocol._events)
+        pending = protocol._pending
+        waiting = (pending.owed, pending.totals, pending.events)
         self.assertEqual([len(one) for one in waiting], [1, 1, 1])
         transport.lose()
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])

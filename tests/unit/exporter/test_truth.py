@@ -628,7 +628,7 @@ class Machine(RuleBasedStateMachine):
             assert stats.recorded == (
                 stats.dropped_incoming + stats.dropped + stats.written + stats.waiting
             ), stats
-            assert client.transport.producer_paused or not client.protocol._waits()
+            assert client.transport.producer_paused or not client.protocol._pending
 
     def teardown(self) -> None:
         self.come_to_rest()

@@ -137,6 +137,8 @@ class ServedCases(FactoryTestCase):
         self.assertTrue(transport.aborted)
         [line] = self.rejected
         self.assertIn("its TLS handshake takes too long", line)
+        protocol.handshakeCompleted()
+        self.assertIsNone(transport.producer)
         transport.drain()
         protocol.connectionLost()
         self.assertEqual(self.calls, ["arrived", "left"])
@@ -172,6 +174,7 @@ class ServedCases(FactoryTestCase):
         options: list[object] = []
         self.patch(connection, "is_over_tcp", lambda transport: True)
         self.patch(connection, "probe_when_idle", lambda *args: options.append(args[1:]))
+        self.patch(connection, "limit_unacknowledged", lambda *args: None)
 
         class TcpTransport(PausingTransport):
             setTcpNoDelay = staticmethod(options.append)
@@ -227,6 +230,20 @@ class ServedCases(FactoryTestCase):
         protocol.connectionLost()
         self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
 
+    def test_resumeFails(self) -> None:
+        """A client to which what is pending cannot be sent is disconnected."""
+        protocol, transport = self.stuck()
+
+        def flush() -> None:
+            raise RuntimeError("flush fails")
+
+        self.patch(protocol, "flush", flush)
+        transport.drain()
+        self.assertTrue(transport.aborted)
+        [line] = self.rejected
+        self.assertIn("an error (RuntimeError): flush fails", line)
+        self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
+
     def test_closedByOthers(self) -> None:
         """Where other code closes a connection, it is closed once what was written is sent."""
         _, transport = self.stuck()
@@ -272,22 +289,28 @@ class ServedCases(FactoryTestCase):
         protocol.abort()
 
     def test_lost(self) -> None:
-        """A connection ends once, and what its transport calls later does nothing."""
-        protocol, transport = self.stuck()
-        transport.lose()
-        for call in (
-            protocol.pauseProducing,
-            protocol.resumeProducing,
-            protocol.stopProducing,
-            protocol.readConnectionLost,
-            protocol.writeConnectionLost,
-            protocol.handshakeCompleted,
-            protocol.finish,
-            lambda: protocol.dataReceived(b"GET / HTTP/1.1\r\n"),
-            protocol.connectionLost,
-        ):
-            call()
-        self.assert_gone()
+        """A connection ends once, and what is called later does nothing."""
+        for connect, told in ((self.stuck, True), (self.connected, True), (self.connected, False)):
+            self.calls.clear()
+            protocol, transport = connect()
+            if not told:
+                # Some transports do not tell their producer.
+                transport.producer = None
+            transport.lose()
+            self.patch(transport, "loseConnection", lambda: self.fail("it is gone already"))
+            for call in (
+                protocol.finish,
+                protocol.pauseProducing,
+                protocol.resumeProducing,
+                protocol.stopProducing,
+                protocol.readConnectionLost,
+                protocol.writeConnectionLost,
+                protocol.handshakeCompleted,
+                lambda protocol=protocol: protocol.dataReceived(b"GET / HTTP/1.1\r\n"),
+                protocol.connectionLost,
+            ):
+                call()
+            self.assert_gone()
         self.assertEqual(self.rejected, [])
 
     def test_lostAtOnce(self) -> None:
@@ -332,7 +355,7 @@ class ExporterTests(ServedCases):
 
     def serve(self) -> MetricsFactory:
         self.patch(RefusalLog, "say", self._say)
-        return self.factory()
+        return self.factory(dead_after=60)
 
     def _say(self, address: str, reason: str, detail: str = "", failure: object = None) -> None:
         self.rejected.append(f"{reason}{detail}")
