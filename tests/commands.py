@@ -28,7 +28,7 @@ from twisted.trial.unittest import TestCase
 from tests import environment
 from tests.connecting import NamesReactor
 from tests.daemon import LEFT_TO_THE_SYSTEM
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp.cli import main, observe
 from txmetrics_tcp.testing import PausingTransport
 
@@ -256,7 +256,7 @@ class CommandTestCase(TestCase):
         @param path: of a UNIX socket; by default it listens on a port that is free.
         @return: its endpoint.
         """
-        self.server = MetricsFactory(reactor, own_metrics=False)
+        self.server = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
         self.recorder = self.server.recorder
         self.counter = self.recorder.counter("requests_total", route="/")
         if path:

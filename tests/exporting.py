@@ -4,13 +4,15 @@ An exporter without sockets: a factory, or the log alone, on a reactor that a te
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, decode
-from txmetrics_tcp._exporter.ingest import Incoming, Taken
+from txmetrics_tcp import ExporterSettings, Key, Metric, MetricKind, MetricsFactory, decode
+from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._exporter.ledger import Ledger, Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp.testing import FakeReactor
@@ -25,14 +27,21 @@ class FactoryTestCase(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.reactor_thread = False
 
-    def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
+    def factory(
+        self,
+        buffer_size: int | None = 10,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] | None = None,
+        **settings: Any,
+    ) -> MetricsFactory:
         """A factory; by default, without metrics of its own."""
-        defaults: dict[str, Any] = {
-            "own_metrics": False,
-            "monotonic": self.reactor.seconds,
-            "in_reactor_thread": lambda: self.reactor_thread,
-        }
-        return MetricsFactory(self.reactor, buffer_size, **{**defaults, **settings})  # type: ignore[arg-type]
+        return MetricsFactory(
+            self.reactor,
+            ExporterSettings(buffer_size=buffer_size, **{"own_metrics": False, **settings}),
+            clock=clock,
+            monotonic=monotonic or self.reactor.seconds,
+            in_reactor_thread=lambda: self.reactor_thread,
+        )
 
 
 def events(taken: Taken) -> list[Metric]:
@@ -93,13 +102,13 @@ class IncomingTestCase(SynchronousTestCase):
             values += self.take(incoming)
         return values
 
-    def interrupt_fold(self, act: Callable[[], object]) -> None:
-        """Call C{act} once within the next fold."""
-        first_in_fold = Incoming._first_in_fold
+    def interrupt_epoch(self, act: Callable[[], object]) -> None:
+        """Call C{act} once while events are next applied."""
+        first_in_epoch = Ledger._first_in_epoch
 
-        def interrupted(this: Incoming, *args: Any) -> object:
-            self.patch(Incoming, "_first_in_fold", first_in_fold)
+        def interrupted(this: Ledger, *args: Any) -> object:
+            self.patch(Ledger, "_first_in_epoch", first_in_epoch)
             act()
-            return first_in_fold(this, *args)
+            return first_in_epoch(this, *args)
 
-        self.patch(Incoming, "_first_in_fold", interrupted)
+        self.patch(Ledger, "_first_in_epoch", interrupted)

@@ -35,7 +35,7 @@ from tests import mutations  # noqa: E402
 from tests.oracle import meaning, plain  # noqa: E402
 from tests.reader import FakeClient  # noqa: E402
 from tests.wire_cases import CASES  # noqa: E402
-from txmetrics_tcp import Decoder, Event, MetricsFactory, StreamError  # noqa: E402
+from txmetrics_tcp import Decoder, Event, ExporterSettings, MetricsFactory, StreamError  # noqa: E402
 from txmetrics_tcp._codec import decoder as decoder_module  # noqa: E402
 from txmetrics_tcp._exporter import factory as factory_module  # noqa: E402
 from txmetrics_tcp._exporter import protocol  # noqa: E402
@@ -106,7 +106,7 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
             errors.append(repr(event))
 
     reactor = FakeReactor()
-    factory = MetricsFactory(reactor, own_metrics=False)
+    factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
     globalLogPublisher.addObserver(observe)
     try:
         other, client = FakeClient(factory), FakeClient(factory)

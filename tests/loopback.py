@@ -26,6 +26,7 @@ from tests.logs import log_lines
 from tests.reader import Reader
 from txmetrics_tcp import (
     Decoder,
+    ExporterSettings,
     Metric,
     MetricsFactory,
     MetricsProtocol,
@@ -65,11 +66,11 @@ class WatchedFactory(MetricsFactory):
     @property
     def present(self) -> list[MetricsProtocol]:
         """The clients that are connected."""
-        return list(self._clients)
+        return list(self._fanout.clients)
 
     def clients(self, number: int) -> Deferred[None]:
         """Fires when so many clients are connected."""
-        return self._when(lambda: len(self._clients) == number)
+        return self._when(lambda: len(self._fanout.clients) == number)
 
     def connections(self, number: int) -> Deferred[None]:
         """Fires when so many clients have ever connected."""
@@ -80,7 +81,7 @@ class WatchedFactory(MetricsFactory):
         Fires when so many clients have ever connected, and none is left.  Without their number,
         those that the kernel has accepted, and the reactor has not yet, would be missed.
         """
-        return self._when(lambda: self.stats().connected == number and not self._clients)
+        return self._when(lambda: self.stats().connected == number and not self._fanout.clients)
 
     def client_connected(self, client: MetricsProtocol) -> None:
         self.protocols.append(client)
@@ -292,19 +293,19 @@ class LoopbackTestCase(TestCase):
         self,
         buffer_size: int | None = 1024,
         endpoint: str | int = 0,
-        flush_timeout: float = 10 * LIMIT,
         tls: ServerTLS | None = None,
         **more: Any,
     ) -> WatchedFactory:
         """
         Listen somewhere.  What it streams is what the test records, and nothing else.
 
-        @param flush_timeout: by default longer than a test may take.
+        @param more: settings; by default, C{flush_timeout} is longer than a test may take.
         """
-        self.factory = WatchedFactory(reactor, buffer_size, own_metrics=False, **more)
-        self.service = MetricsService(
-            self.factory, [server_endpoint(reactor, endpoint)], flush_timeout, tls
+        settings = {"own_metrics": False, "flush_timeout": 10 * LIMIT, **more}
+        self.factory = WatchedFactory(
+            reactor, ExporterSettings(buffer_size=buffer_size, **settings)
         )
+        self.service = MetricsService(self.factory, [server_endpoint(reactor, endpoint)], tls)
         self._services.append(self.service)
         await self.service.listen()
         return self.factory

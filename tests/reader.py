@@ -103,6 +103,10 @@ class FakeClient:
         self.transport.connect(protocol)
         self.read()
 
+    @property
+    def is_connected(self) -> bool:
+        return self.transport.connected and not self.transport.aborted
+
     def read(self, size: int | None = None) -> Reader:
         """Read what is there."""
         self.reader.feed(self.transport.drain(size))

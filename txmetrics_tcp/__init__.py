@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._exporter.protocol import MetricsProtocol
     from txmetrics_tcp._exporter.recorder import TcpRecorder
     from txmetrics_tcp._exporter.service import ListenError, MetricsService
+    from txmetrics_tcp._exporter.settings import ExporterSettings
     from txmetrics_tcp._exporter.stats import ClientStats, Stats
     from txmetrics_tcp._exporter.thread import ReactorThreadError, ThreadedExporter
     from txmetrics_tcp._instruments.facade import (
@@ -98,6 +99,7 @@ __all__ = [
     "EndpointError",
     "Event",
     "EventStream",
+    "ExporterSettings",
     "FanoutRecorder",
     "Filter",
     "FilterError",
@@ -178,6 +180,7 @@ _WHERE = {
         "_exporter.protocol": "MetricsProtocol",
         "_exporter.recorder": "TcpRecorder",
         "_exporter.service": "ListenError MetricsService",
+        "_exporter.settings": "ExporterSettings",
         "_exporter.stats": "ClientStats Stats",
         "_exporter.thread": "ReactorThreadError ThreadedExporter",
         "_instruments.facade": "counter current_recorder describe_counter describe_gauge"

@@ -17,7 +17,7 @@ from suite.commands import LABELS, NAME
 from suite.figures import OURS, REFERENCE, Goal, Row, Section
 from suite.host import nanoseconds, timer
 from suite.peers import Server, python
-from txmetrics_tcp import MetricsFactory, counter, set_global_recorder
+from txmetrics_tcp import ExporterSettings, MetricsFactory, counter, set_global_recorder
 
 EMPTY = "empty method call"
 PROMETHEUS = "prometheus_client"
@@ -135,7 +135,9 @@ def main() -> None:
     set_global_recorder(recorder)
     lookup = f"counter({NAME!r}, method='GET', route='/users').increment()"
     alone = {
-        "increment, no totals": ours(MetricsFactory(reactor, totals=False).recorder)["increment"],
+        "increment, no totals": ours(
+            MetricsFactory(reactor, ExporterSettings(totals=False)).recorder
+        )["increment"],
         **ours(recorder),
         "lookup": timer(lookup, {"counter": counter}),
     }

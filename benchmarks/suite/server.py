@@ -29,7 +29,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from suite.commands import LABELS, NAME, allow_many_files, commands, say
 from suite.host import Empty
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 
 reactor: Any = global_reactor
 
@@ -153,7 +153,7 @@ def serve(
 def main() -> None:
     buffer_size, series = map(int, sys.argv[1:])
     allow_many_files()
-    factory = MetricsFactory(reactor, buffer_size, own_metrics=False)
+    factory = MetricsFactory(reactor, ExporterSettings(buffer_size=buffer_size, own_metrics=False))
     for number in range(series):
         factory.recorder.counter(NAME, {**LABELS, "number": str(number)}).increment(number)
     serve(factory, Server(factory).answer)

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from tests.cable import Cable
 from tests.loopback import LoopbackTestCase, SocketClient, WatchedFactory, reactor
 from tests.reader import truth
-from txmetrics_tcp import MetricsClientFactory, MetricsProtocol, MetricsService
+from txmetrics_tcp import ExporterSettings, MetricsClientFactory, MetricsProtocol, MetricsService
 from txmetrics_tcp._client.protocol import MetricsClientProtocol
 from txmetrics_tcp._net.keepalive import Keepalive
 
@@ -28,7 +28,7 @@ class CableTests(LoopbackTestCase):
 
     async def exporter_there(self, **settings: Any) -> WatchedFactory:
         """Listen at one end of the cable."""
-        self.factory = WatchedFactory(reactor, own_metrics=False, **settings)
+        self.factory = WatchedFactory(reactor, ExporterSettings(own_metrics=False, **settings))
         listening = self.cable.listen()
         listening.setblocking(False)
         self.there = listening.getsockname()

@@ -41,6 +41,7 @@ from txmetrics_tcp import (
     Decoder,
     Event,
     EventStream,
+    ExporterSettings,
     Key,
     Metric,
     MetricKind,
@@ -93,7 +94,9 @@ class ReceiveTests(PeersTestCase):
     now_ns = 1_795_363_464_000_000_001
 
     def factory(self) -> MetricsFactory:
-        return MetricsFactory(reactor, own_metrics=False, clock=lambda: self.now_ns)
+        return MetricsFactory(
+            reactor, ExporterSettings(own_metrics=False), clock=lambda: self.now_ns
+        )
 
     async def test_everyOperation(self) -> None:
         """Every operation, with values, labels and times of all kinds, in the order recorded."""
@@ -283,7 +286,7 @@ class ObserverTests(PeersTestCase):
         """
         Attached after all was recorded, it shows all names, labels and totals; then what happens.
         """
-        factory = MetricsFactory(reactor, own_metrics=False)
+        factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
         recorder = factory.recorder
         for unit in Unit:
             recorder.describe_gauge(f"gauge_{unit}", unit)
@@ -437,7 +440,9 @@ class LossTests(PeersTestCase):
         self.assertGreaterEqual(repairs(factory), 1)
 
     async def exporter(self, repair_interval: float = 60) -> tuple[MetricsFactory, int]:
-        factory = MetricsFactory(reactor, own_metrics=False, repair_interval=repair_interval)
+        factory = MetricsFactory(
+            reactor, ExporterSettings(own_metrics=False, repair_interval=repair_interval)
+        )
         factory.recorder.describe_gauge("level", "count")
         record(factory.recorder, 1)
         return factory, await self.listen(factory, self.SEND_BUFFER)

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txmetrics_tcp import Metric, MetricsFactory, decode, testing
+from txmetrics_tcp import ExporterSettings, Metric, MetricsFactory, decode, testing
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -370,7 +370,7 @@ class ExporterTests(SynchronousTestCase):
 
     def test_slowClient(self) -> None:
         reactor = FakeReactor()
-        factory = MetricsFactory(reactor, buffer_size=3)
+        factory = MetricsFactory(reactor, ExporterSettings(buffer_size=3))
         client = PausingTransport(limit=1)
         client.connect(factory.buildProtocol(client.getPeer()))
         client.drain()

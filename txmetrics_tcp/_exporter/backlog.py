@@ -8,24 +8,9 @@ batch; from then on all of it belongs to the reactor thread.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
-from typing import Final, Literal
+from collections import deque
 
-from txmetrics_tcp._codec.encoder import Encoder
-from txmetrics_tcp._exporter.totals import StreamedSeries
-from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
 from txmetrics_tcp._net.writers import CHUNK
-
-TOTALS = CHUNK // 2
-"""How many bytes of totals are encoded for a client at once, so that the others have their turn."""
-
-PROBE: Final = "probe"
-
-Name = tuple[MetricKind, str] | Literal["probe"] | None
-"""
-What an owed frame is about: a description's kind and name, a half-close probe, or the stream
-itself.
-"""
 
 
 class Batch:
@@ -90,7 +75,7 @@ class Backlog:
     A deque of batches, of the first of which some may be gone: so it costs a client next to nothing
     that an event waits for it, and a hundred stuck clients do not slow the others down.
 
-    @ivar high_water: the most events that waited at once.
+    @ivar high_water: the most events that were ever pending.
     """
 
     __slots__ = ("_batches", "_first", "_limit", "_size", "high_water")
@@ -175,60 +160,3 @@ class Backlog:
         batches = self._batches
         while batches and self._first >= batches[0].size:
             self._first -= batches.popleft().size
-
-
-class Pending:
-    """
-    What is pending for one client: first what is owed, then totals, then events.
-
-    @ivar owed: frames that must not be lost.
-    @ivar totals: totals that are still to be encoded.
-    @ivar totals_at: the time of those totals.
-    @ivar events: events, of which the oldest are dropped when there are too many.
-    """
-
-    __slots__ = ("_encoder", "events", "owed", "totals", "totals_at")
-
-    def __init__(self, buffer_size: int | None) -> None:
-        """
-        @param buffer_size: how many events may be pending; None for any number.
-        """
-        self._encoder = Encoder()
-        self.owed: OrderedDict[Name, bytes] = OrderedDict()
-        self.totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
-        self.totals_at = 0
-        self.events = Backlog(buffer_size)
-
-    def __bool__(self) -> bool:
-        return bool(self.owed or self.totals or self.events)
-
-    def clear(self) -> None:
-        """Release all of it."""
-        self.owed.clear()
-        self.totals.clear()
-        self.events.clear()
-
-    def take(self) -> tuple[bytes, int]:
-        """
-        Take up to `CHUNK` bytes, and at least one frame, if any is pending.
-
-        @return: whole frames, and how many of them are events.
-        """
-        frames: list[bytes] = []
-        taken = 0
-        room = CHUNK
-        while room > 0 and self.owed:
-            frames.append(self.owed.popitem(last=False)[1])
-            room -= len(frames[-1])
-        # To encode them takes ten times as long as to send them.
-        while room > CHUNK - TOTALS and self.totals:
-            series, total = self.totals.popitem(last=False)
-            operation = SET_OPERATION[series.key.kind]
-            frames.append(self._encoder.encode([(series, operation, total, self.totals_at)])[0])
-            room -= len(frames[-1])
-        if room > 0 and self.events and not self.totals:
-            chunk, taken = self.events.take(room)
-            if not taken and not frames:
-                chunk, taken = self.events.take_one(), 1
-            frames.append(chunk)
-        return frames[0] if len(frames) == 1 else b"".join(frames), taken

@@ -4,6 +4,7 @@ The builder: configures an exporter, and starts it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,12 +13,9 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
-from txmetrics_tcp._exporter.settings import FLUSH_TIMEOUT, check_buffer_size
+from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
-from txmetrics_tcp._model import checked_source
-from txmetrics_tcp._net.admission import Admission, network
-from txmetrics_tcp._net.checks import at_least, seconds_from
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
@@ -29,23 +27,23 @@ class TcpBuilder:
 
         recorder = await TcpBuilder().listen_address("127.0.0.1:5000").install()
 
-    Every setting returns the builder.  Used on the reactor thread, or before the reactor runs.
+    Every setting returns the builder, and raises the errors of `ExporterSettings`, which describes
+    them all.  Used on the reactor thread, or before the reactor runs.
     """
 
-    def __init__(self, reactor: Any = None) -> None:
+    def __init__(self, reactor: Any = None, settings: ExporterSettings | None = None) -> None:
         """
-        @param reactor: what to run in; the global one unless given.
+        @param reactor: what to run in; by default, the global one.
+        @param settings: what to begin with; by default, the defaults.
         """
         self._given_reactor = reactor
         self._addresses: list[str] = []
-        # What `MetricsFactory` is to be made with.
-        self._settings: dict[str, Any] = {}
-        self._flush_timeout = FLUSH_TIMEOUT
+        self._settings = settings or ExporterSettings()
         self._tls: ServerTLS | None = None
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
         """
-        Where to listen; several calls mean several places.  127.0.0.1:5000 unless given.
+        Where to listen; several calls mean several places.  By default, 127.0.0.1:5000.
 
         @param endpoint: a port on the loopback interface, ``HOST:PORT``, ``[IPV6]:PORT``, or
             one of Twisted's endpoint strings (``unix:/run/metrics.sock``).
@@ -54,104 +52,60 @@ class TcpBuilder:
         return self
 
     def buffer_size(self, buffer_size: int | None) -> TcpBuilder:
-        """
-        How many events may wait: on the incoming side, and as many for each client.
-
-        @param buffer_size: 1 or more; None for no limit, which may take all memory.
-        @raise TypeError: it is no whole number.
-        @raise ValueError: it is less than 1.
-        """
-        self._settings["buffer_size"] = check_buffer_size(buffer_size)
+        """How many events may be pending: on the incoming side, and as many for each client."""
+        self._settings = replace(self._settings, buffer_size=buffer_size)
         return self
 
     def totals(self, keep: bool = True) -> TcpBuilder:
-        """
-        Whether the totals of counters and gauges are kept, for clients that come late and for
-        those that lost events.  They are unless told otherwise; without, recording costs less
-        while nobody listens.
-        """
-        self._settings["totals"] = keep
+        """Whether the totals of counters and gauges are kept."""
+        self._settings = replace(self._settings, totals=keep)
         return self
 
     def max_series(self, max_series: int) -> TcpBuilder:
-        """
-        Of how many series totals are kept at most; 10,000 unless told otherwise.
-
-        @raise TypeError: it is no whole number.
-        @raise ValueError: it is negative.
-        """
-        self._settings["max_series"] = at_least("max_series", 0, max_series)
+        """Of how many series totals are kept at most."""
+        self._settings = replace(self._settings, max_series=max_series)
         return self
 
     def idle_after(self, seconds: float | None) -> TcpBuilder:
-        """
-        After how many seconds without a change a series is left out of what a new client
-        receives, and makes room for others under `max_series`; never, by default.
-
-        @raise TypeError: it is no number.
-        @raise ValueError: it is negative, or not finite.
-        """
-        if seconds is not None:
-            seconds = seconds_from("idle_after", 0, seconds)
-        self._settings["idle_after"] = seconds
+        """After how many seconds without a change a series is left out of snapshots."""
+        self._settings = replace(self._settings, idle_after=seconds)
         return self
 
     def repair_interval(self, seconds: float) -> TcpBuilder:
-        """
-        How long, in seconds, totals may be wrong at most for a client that does not catch up; 5
-        unless told otherwise.
-
-        @raise TypeError: it is no number.
-        @raise ValueError: it is less than a tenth of a second, or not finite.
-        """
-        self._settings["repair_interval"] = seconds_from("repair_interval", 0.1, seconds)
+        """How long totals may be wrong at most for a client that does not catch up."""
+        self._settings = replace(self._settings, repair_interval=seconds)
         return self
 
     def dead_after(self, seconds: float | None) -> TcpBuilder:
-        """
-        For how many seconds a client may take nothing of what waits for it before it is cut off;
-        for as long as it likes, unless told otherwise, or until the kernel finds that its
-        machine is gone, which takes a quarter of an hour as a rule.
-
-        It ends clients that are only stalled, too.  What counts is a piece of about 64 KiB: who
-        does not take that much in the time, while more waits, is cut off.
-
-        @raise TypeError: it is no number.
-        @raise ValueError: it is less than a tenth of a second, or not finite.
-        """
-        if seconds is not None:
-            seconds = seconds_from("dead_after", 0.1, seconds)
-        self._settings["dead_after"] = seconds
+        """For how long a client may take nothing of what is pending before it is disconnected."""
+        self._settings = replace(self._settings, dead_after=seconds)
         return self
 
     def flush_timeout(self, seconds: float) -> TcpBuilder:
-        """
-        How many seconds clients have, when the exporter stops, to take what waits for them; 1
-        unless told otherwise.  After that they are cut off.
-
-        @raise TypeError: it is no number.
-        @raise ValueError: it is negative, or not finite.
-        """
-        self._flush_timeout = seconds_from("flush_timeout", 0, seconds)
+        """How long clients have, when the exporter stops, to take what is pending for them."""
+        self._settings = replace(self._settings, flush_timeout=seconds)
         return self
 
     def own_metrics(self, publish: bool = True) -> TcpBuilder:
-        """
-        Whether the exporter's own metrics are in the stream: what it records, delivers and
-        loses.  They are unless told otherwise.
-        """
-        self._settings["own_metrics"] = publish
+        """Whether the exporter's own metrics are in the stream."""
+        self._settings = replace(self._settings, own_metrics=publish)
         return self
 
     def source(self, name: str | None) -> TcpBuilder:
-        """
-        What viewers show as the name of this program; by default, and with None, its name, process
-        number and host.
+        """What viewers show as the name of this program."""
+        self._settings = replace(self._settings, source=name)
+        return self
 
-        @raise TypeError: it is no text.
-        @raise ValueError: it is empty, takes more than 64 KiB, or cannot be encoded as UTF-8.
-        """
-        self._settings["source"] = None if name is None else checked_source(name)
+    def allow(self, *networks: str) -> TcpBuilder:
+        """Accept clients from these networks only; several calls add up."""
+        self._settings = replace(self._settings, allow=(*self._settings.allow, *networks))
+        return self
+
+    def max_clients(self, clients: int | None, per_address: int | None = None) -> TcpBuilder:
+        """How many clients may be connected at once, and how many of them from one address."""
+        self._settings = replace(
+            self._settings, max_clients=clients, max_clients_per_address=per_address
+        )
         return self
 
     def tls(self, key: StrPath, cert: StrPath, client_ca: StrPath | None = None) -> TcpBuilder:
@@ -167,30 +121,6 @@ class TcpBuilder:
         self._tls = ServerTLS(key, cert, client_ca)
         return self
 
-    def allow(self, *networks: str) -> TcpBuilder:
-        """
-        Let clients come from these networks only (C{192.0.2.0/24}, C{2001:db8::/32}, or a single
-        address); several calls add up.  Those of UNIX sockets are let in as their mode says.
-
-        @raise TypeError: one is no text.
-        @raise ValueError: one is no network.
-        """
-        self._settings.setdefault("allow", []).extend(map(network, networks))
-        return self
-
-    def max_clients(self, clients: int | None, per_address: int | None = None) -> TcpBuilder:
-        """
-        How many clients there may be at once: 1000 unless told otherwise; None for any number.
-
-        @param per_address: how many of them from one address (of IPv6, from one /64); any number
-            unless given.
-        @raise TypeError: it is no whole number.
-        @raise ValueError: it is less than 1.
-        """
-        Admission((), clients, per_address)
-        self._settings.update(max_clients=clients, max_clients_per_address=per_address)
-        return self
-
     def service(self) -> MetricsService:
         """
         Make a service that is not started, for `twisted.application`.
@@ -203,8 +133,7 @@ class TcpBuilder:
             if self._tls is not None and has_own_tls(address):
                 raise EndpointError(f"{address!r} has TLS already; with tls(), leave out ssl:")
         endpoints = [server_endpoint(reactor, address) for address in addresses]
-        factory = MetricsFactory(reactor, **self._settings)
-        return MetricsService(factory, endpoints, self._flush_timeout, self._tls)
+        return MetricsService(MetricsFactory(reactor, self._settings), endpoints, self._tls)
 
     def build(self) -> Deferred[TcpRecorder]:
         """
@@ -261,7 +190,7 @@ class TcpBuilder:
             stopped; or it ran when this process was forked.  It says what to do instead.
         """
         return install_in_thread(
-            own_reactor(self._given_reactor), self.install, self._flush_timeout
+            own_reactor(self._given_reactor), self.install, self._settings.flush_timeout
         )
 
     def _reactor(self) -> Any:

@@ -13,81 +13,71 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
-from txmetrics_tcp._exporter.backlog import PROBE, Batch, Name, Pending
-from txmetrics_tcp._exporter.ingest import Counts, Mark, earliest
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ledger import Counts, Marker, earliest
+from txmetrics_tcp._exporter.outbox import PROBE, Name, Outbox
+from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._exporter.stats import ClientStats
 from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
 from txmetrics_tcp._net.log_throttle import LossReport
 
 
-class ExporterHooks(ServerHooks, Interface):
+class StreamHooks(Interface):
     """
-    What a client's protocol needs of its factory.
+    What a client calls of its `Fanout`.
 
-    @ivar holding: whether nothing may be written right now; `MetricsProtocol.flush` comes later.
+    @ivar interrupting: see `Fanout`.
     """
 
-    holding: bool
+    interrupting: bool
 
     def out_of_memory(self, failure: Failure) -> None:
         """There was no memory to send something to a client; see `MetricsProtocol.put_off`."""
 
-    def client_wants_truth(self, client: MetricsProtocol) -> None:
-        """The client lost events; `MetricsProtocol.ready_for_truth` says from when on it can take
+    def client_wants_totals(self, client: MetricsProtocol) -> None:
+        """The client lost events; `MetricsProtocol.ready_for_totals` says from when on it can take
         the totals that make up for them."""
 
     def counts(self) -> Counts: ...
 
     def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
-        """The frame that tells a client how the stream fares."""
+        """The frame that has the status of the stream for a client."""
 
 
 class MetricsProtocol(ServedProtocol):
     """
-    One client: streams to it what its factory hands out, as fast as it reads.
+    One client: streams to it what its `Fanout` hands out, as fast as it reads.
 
-    While its transport has enough, three things wait, and are sent in this order: what is owed
-    (descriptions, and how the stream fares); totals, which are due at the position where the
-    client stands; and events, in a bounded deque from which the oldest are dropped.  Two things
-    hold whenever no method of this class is on the stack:
+    While its transport has enough, what is to be sent is pending in an `Outbox`.  Two things hold
+    whenever no method of this class is on the stack:
 
-    - not paused means that nothing waits, but for what came while the exporter was holding;
-    - what waits is complete frames: a frame is handed to the transport whole or not at all.
+    - while the transport does not have enough, nothing is pending, but for what came while the
+      fanout was interrupting;
+    - what is pending is complete frames: a frame is handed to the transport whole or not at all.
 
-    A client begins, and makes up for what it lost, with a `Mark`: the totals at a position of the
+    A client begins, and makes up for what it lost, with a `Marker`: the totals at a position of the
     stream.  It receives them there, and all events behind it.
     """
 
     def __init__(
         self,
-        exporter: ExporterHooks,
+        server: ServerHooks,
+        stream: StreamHooks,
         clock: IReactorTime,
-        buffer_size: int | None,
-        repair_interval: float,
+        settings: ExporterSettings,
         address: str,
-        *,
-        totals: bool,
-        dead_after: float | None = None,
     ) -> None:
-        """
-        @param repair_interval: how long, in seconds, totals may be wrong at most for a client
-            that does not catch up.
-        @param totals: whether there are any.
-        @param dead_after: see `ServedProtocol`.
-        """
-        super().__init__(exporter, clock, address, dead_after)
-        self._exporter = exporter
-        self._repair_interval = repair_interval
-        self._has_totals = totals
-        self._pending = Pending(buffer_size)
-        self._events = self._pending.events
+        super().__init__(server, clock, address, settings.dead_after)
+        self._stream = stream
+        self._settings = settings
+        self._outbox = Outbox(settings.buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self._flushing = False
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
-        # The fold of the oldest event that was lost and has not been made up for; and of the same
-        # once a mark is on its way.
+        # The epoch of the oldest event that was lost and has not been made up for; and of the same
+        # once a marker is pending.
         self._lost_since: int | None = None
         self._asked_since: int | None = None
         self._overdue: IDelayedCall | None = None
@@ -98,7 +88,7 @@ class MetricsProtocol(ServedProtocol):
         self._repairs = 0
         self._bytes_written = 0
 
-    # What the factory calls.
+    # What the fanout calls.
 
     def owe(self, frames: Mapping[Name, bytes]) -> None:
         """
@@ -108,14 +98,14 @@ class MetricsProtocol(ServedProtocol):
             one that has not been sent.
         """
         if self._connected:
-            self._pending.owed.update(frames)
+            self._outbox.owe(frames)
             self.flush()
 
     def deliver(self, batch: Batch) -> None:
         """Send events, or keep them for when the transport takes more."""
         if self._joined is None or not self._connected:
             return
-        if self._paused or self._flushing or self._exporter.holding:
+        if self._paused or self._flushing or self._must_wait():
             self._keep(batch)
             return
         sent = 0
@@ -136,21 +126,21 @@ class MetricsProtocol(ServedProtocol):
         """
         Events were lost on their way to this client, so that totals are wrong for it.
 
-        @param since: the number of the fold that the first of them is from.
+        @param since: the epoch that the first of them is from.
         """
         if not self._connected:
             return
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
         if self._overdue is None and not self._force:
-            self._overdue = self._clock.callLater(self._repair_interval, self._is_overdue)
-        self._exporter.client_wants_truth(self)
+            self._overdue = self._clock.callLater(self._settings.repair_interval, self._is_overdue)
+        self._stream.client_wants_totals(self)
 
-    def ready_for_truth(self, quiet: bool) -> bool:
+    def ready_for_totals(self, quiet: bool) -> bool:
         """
         Whether the totals should come now.
 
-        @param quiet: nothing waits on the incoming side.
+        @param quiet: nothing is pending on the incoming side.
         """
         if self._joined is None or self._force:
             return True
@@ -158,52 +148,50 @@ class MetricsProtocol(ServedProtocol):
 
     def asked(self) -> int:
         """
-        A mark is being made for this client.
+        A marker is being made for this client.
 
-        @return: the number of the fold from which on changes matter to it.
+        @return: the epoch from which on changes matter to it.
         """
         since = self._lost_since
         if self._joined is None or since is None:
             since = 0
-        elif self._events:
+        elif self._outbox.events:
             # They may have to be given up.
-            since = min(since, self._events.since)
+            since = min(since, self._outbox.events.since)
         self._asked_since, self._lost_since = since, None
         return since
 
-    def settle(self, mark: Mark) -> None:
-        """The stream has come to the mark: begin there, or make up there for what was lost."""
+    def settle(self, marker: Marker) -> None:
+        """The stream has come to the marker: begin there, or make up there for what was lost."""
         since, self._asked_since = self._asked_since or 0, None
         if not self._connected:
             return
         if self._joined is None:
-            self._joined = mark.counts
+            self._joined = marker.counts
         else:
-            if (self._paused or self._flushing or self._events) and not self._force:
+            events = self._outbox.events
+            if (self._paused or self._flushing or events) and not self._force:
                 # It fell behind again since it was asked, and these totals would overtake events
                 # that come before them.
                 self.lost(since)
                 return
-            if self._has_totals:
-                if self._events:
-                    # The mark does not stand behind what they are of only.
-                    since = min(since, self._events.since)
-                    self._drop(len(self._events))
-                    self._events.clear()
+            if self._settings.totals:
+                if events:
+                    # The marker does not stand behind what they are of only.
+                    since = min(since, events.since)
+                self._count_dropped(len(events))
+                events.clear()
                 self._repairs += 1
-            dropped_incoming = mark.counts.dropped - self._joined.dropped
-            self._pending.owed[None] = self._exporter.status(dropped_incoming, self._dropped)
+            dropped_incoming = marker.counts.dropped - self._joined.dropped
+            self._outbox.owe({None: self._stream.status(dropped_incoming, self._dropped)})
         self._force = False
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
         if self._lost_since is not None:
-            # Something was lost behind the mark.
+            # Something was lost behind the marker.
             self.lost(self._lost_since)
-        self._pending.totals_at = mark.timestamp_ns
-        for series, total, epoch in mark.totals:
-            if epoch >= since:
-                self._pending.totals[series] = total
+        self._outbox.add_totals(marker, since)
         self.flush()
 
     @property
@@ -218,7 +206,7 @@ class MetricsProtocol(ServedProtocol):
         """
         if self._joined is not None:
             self._lost_since = 0
-            self._pending.clear()
+            self._outbox.clear()
 
     def resync(self, frames: Mapping[Name, bytes]) -> None:
         """
@@ -230,21 +218,21 @@ class MetricsProtocol(ServedProtocol):
             return
         account = self.stats()
         handled = account.dropped_incoming + account.dropped + account.written + account.waiting
-        if account.recorded > handled:
-            self._drop(account.recorded - handled)
+        self._count_dropped(account.recorded - handled)
         if self._joined is not None:
             self.lost(0)
         self.owe(frames)
 
     @property
     def flushing(self) -> bool:
-        """Whether it is being sent what waits, so that nothing may be added to that."""
+        """Whether pending data is being sent, to which nothing may be added."""
         return self._flushing
 
     @property
     def needed_since(self) -> int | None:
-        """The number of the first fold of which it may still need totals; None for none."""
-        pending = self._events.since if self._events else None
+        """The first epoch of which it may still need totals; None for none."""
+        events = self._outbox.events
+        pending = events.since if events else None
         return earliest([self._lost_since, self._asked_since, pending])
 
     def fail(self, failure: Failure) -> None:
@@ -253,7 +241,7 @@ class MetricsProtocol(ServedProtocol):
         memory.
         """
         if isinstance(failure.value, MemoryError) and self._joined is not None and not self._paused:
-            self._exporter.out_of_memory(failure)
+            self._stream.out_of_memory(failure)
         else:
             super().fail(failure)
 
@@ -264,7 +252,7 @@ class MetricsProtocol(ServedProtocol):
 
     def stats(self) -> ClientStats:
         """This client's account; also after it has gone."""
-        now = self._left or self._exporter.counts()
+        now = self._left or self._stream.counts()
         joined = self._joined or now
         return ClientStats(
             address=self.address,
@@ -273,16 +261,16 @@ class MetricsProtocol(ServedProtocol):
             dropped=self._dropped,
             written=self._written,
             discarded=self._discarded,
-            waiting=0 if self._left or not self._joined else len(self._events) + now.waiting,
+            waiting=0 if self._left or not self._joined else len(self._outbox.events) + now.waiting,
             repairs=self._repairs,
-            high_water=self._events.high_water,
+            high_water=self._outbox.events.high_water,
             bytes_written=self._bytes_written,
         )
 
     # What the transport calls, also by way of `ServedProtocol`.
 
     def begin(self) -> None:
-        self.owe({None: self._exporter.status(0, 0)})
+        self.owe({None: self._stream.status(0, 0)})
 
     def probe(self) -> None:
         self.owe({PROBE: EMPTY_FRAME})
@@ -292,62 +280,67 @@ class MetricsProtocol(ServedProtocol):
             self._overdue.cancel()
             self._overdue = None
         # First of all: other threads go on recording.
-        self._left = self._exporter.counts()
+        self._left = self._stream.counts()
         account = self.stats()
         # All that was neither written nor dropped, also what an exception kept from being
         # pending.
         self._discarded = account.recorded - (
             account.dropped_incoming + account.dropped + account.written
         )
-        self._pending.clear()
+        self._outbox.clear()
         self._losses.close()
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
         if not self._paused and self._lost_since is not None:
-            self._exporter.client_wants_truth(self)
+            self._stream.client_wants_totals(self)
 
     def flush(self) -> None:
-        """Send what waits until the transport has enough."""
-        if self._flushing or self._exporter.holding:
+        """Send what is pending until the transport has enough."""
+        if self._flushing or self._must_wait():
             # Called back from within a write, and the loop below goes on; or there will be another
             # call.
             return
-        self._flushing = True
         try:
+            self._flushing = True
             send = self._outlet.send
             while not self._paused:
-                chunk, events = self._pending.take()
+                chunk, events = self._outbox.next_chunk()
                 if not chunk:
                     break
                 self._bytes_written += len(chunk)
                 self._written += events
                 send(chunk)
-                # However much the socket takes: from here on the reactor has its turn first.
+                # However much the socket takes: from here on the reactor iterates first.
                 send = self._outlet.send_later
         finally:
             self._flushing = False
-        if self._finishing and self._connected and not self._pending and not self._wants_truth():
+        if self._finishing and self._connected and not self._outbox and not self._wants_totals():
             self.disconnect()
 
     # Inside.
 
-    def _wants_truth(self) -> bool:
+    def _must_wait(self) -> bool:
+        """Whether the transport may be interrupted in the middle of a method; see `Fanout`."""
+        return self._stream.interrupting and not self._outlet.bypasses
+
+    def _wants_totals(self) -> bool:
         return self._lost_since is not None or self._asked_since is not None
 
     def _keep(self, batch: Batch, first: int = 0) -> None:
-        events = self._events
+        events = self._outbox.events
         since = events.since if events else batch.since
-        lost = events.add(batch, first)
-        if lost:
-            self._drop(lost)
+        dropped = events.add(batch, first)
+        if dropped:
+            self._count_dropped(dropped)
             self.lost(since)
 
-    def _drop(self, events: int) -> None:
-        self._dropped += events
-        self._losses.lost(events)
+    def _count_dropped(self, events: int) -> None:
+        if events > 0:
+            self._dropped += events
+            self._losses.lost(events)
 
     def _is_overdue(self) -> None:
         self._overdue = None
         self._force = True
-        self._exporter.client_wants_truth(self)
+        self._stream.client_wants_totals(self)

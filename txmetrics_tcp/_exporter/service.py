@@ -29,10 +29,8 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
-from txmetrics_tcp._exporter.settings import FLUSH_TIMEOUT
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._net.acceptor import accept_few, say_briefly
-from txmetrics_tcp._net.checks import seconds_from
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.tls import ServerTLS
@@ -59,19 +57,15 @@ class MetricsService(Service):
         self,
         factory: MetricsFactory,
         endpoints: Sequence[IStreamServerEndpoint],
-        flush_timeout: float = FLUSH_TIMEOUT,
         tls: ServerTLS | None = None,
     ) -> None:
         """
         @param endpoints: where to listen.
-        @param flush_timeout: how long, in seconds, clients have at the end to take what waits
-            for them.
         @param tls: what connections on all endpoints begin with; None for no TLS, or where the
             endpoints have it already.
         """
         self._factory = factory
         self._endpoints = list(endpoints)
-        self._flush_timeout = seconds_from("flush_timeout", 0, flush_timeout)
         self._tls = tls
         self._ports: list[IListeningPort] = []
         self._attempts: list[Deferred[None]] = []
@@ -118,7 +112,7 @@ class MetricsService(Service):
         """
         self._stopping += 1
         # Both at once: new clients are refused from now on.
-        gone = self._factory.stop(self._flush_timeout)
+        gone = self._factory.stop()
         return gatherResults([self._stop_listening(), gone]).addCallback(self._stopped)
 
     def reload_tls(self) -> None:
@@ -198,7 +192,7 @@ class MetricsService(Service):
             shown = show_address(address)
             _log.info("Streaming metrics on {address}", address=shown)
             certified = self._tls is not None and self._tls.wants_certificate
-            if who := audience(address, self._factory.networks, certified):
+            if who := audience(address, self._factory.settings.allow, certified):
                 _log.warn("{who} can read the metrics on {address}", who=who, address=shown)
 
     def _stop_listening(self) -> Deferred[None]:

@@ -4,7 +4,11 @@ What an exporter counts, as values.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from txmetrics_tcp._exporter.ledger import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,52 @@ class Stats:
     dropped_by_clients: int
     repairs: int
     bytes_written: int
+
+
+class Accounts:
+    """
+    The accounts of all clients that ever connected, added up.
+
+    @ivar connected: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.connected = 0
+        self._gone = Counter[str]()
+
+    def add(self, account: ClientStats) -> None:
+        """A client has disconnected."""
+        self._gone.update(
+            written=account.written,
+            dropped=account.dropped,
+            repairs=account.repairs,
+            bytes=account.bytes_written,
+        )
+
+    def stats(
+        self,
+        counts: Counts,
+        series: int,
+        series_refused: int,
+        present: Sequence[tuple[bool, ClientStats]],
+    ) -> Stats:
+        """
+        @param present: for each client that is connected, whether it follows the stream, and its
+            account.
+        """
+        clients = tuple(account for following, account in present if following)
+        gone = self._gone
+        return Stats(
+            recorded=counts.recorded,
+            dropped=counts.dropped,
+            waiting=counts.waiting,
+            series=series,
+            series_refused=series_refused,
+            clients=clients,
+            connected=self.connected,
+            written=gone["written"] + sum(client.written for client in clients),
+            dropped_by_clients=gone["dropped"] + sum(client.dropped for client in clients),
+            repairs=gone["repairs"] + sum(client.repairs for client in clients),
+            # Also of those that have been sent descriptions, and nothing else yet.
+            bytes_written=gone["bytes"] + sum(account.bytes_written for _, account in present),
+        )

@@ -7,11 +7,11 @@ All of it is guarded by the lock of the `Incoming` that it belongs to.
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Iterable
 
 from txmetrics_tcp._codec.encoder import SeriesFrame
-from txmetrics_tcp._exporter.settings import DEFAULT_MAX_SERIES
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
 from txmetrics_tcp._model import APPLY, U64_MAX, Key, MetricKind, Number
 
@@ -56,7 +56,7 @@ class Totals:
     @ivar idle_after: after how many seconds without a change a series is no longer retained.
     """
 
-    def __init__(self, max_series: int = DEFAULT_MAX_SERIES, idle_after: float | None = None):
+    def __init__(self, max_series: int = sys.maxsize, idle_after: float | None = None):
         """
         @param max_series: how many series are retained at most.
         @param idle_after: after how many seconds without a change a series is no longer

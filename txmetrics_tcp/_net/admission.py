@@ -18,11 +18,6 @@ from ipaddress import (
 from twisted.internet import address as internet
 from twisted.internet.interfaces import IAddress
 
-from txmetrics_tcp._net.checks import at_least
-
-MAX_CLIENTS = 1000
-"""How many clients there may be at once, unless told otherwise."""
-
 Network = IPv4Network | IPv6Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -68,21 +63,19 @@ class Admission:
 
     def __init__(
         self,
-        networks: Sequence[Network] = (),
-        max_clients: int | None = MAX_CLIENTS,
-        max_per_address: int | None = None,
+        networks: Sequence[Network],
+        max_clients: int | None,
+        max_per_address: int | None,
     ) -> None:
         """
         @param networks: where clients may come from; from anywhere if there are none.
         @param max_clients: how many there may be at once; None for any number.
         @param max_per_address: how many of them from one address, or, of IPv6, from one /64, which
             is what a machine is given at least; None for any number.
-        @raise TypeError: a number is no whole number.
-        @raise ValueError: a number is less than 1.
         """
         self.networks = tuple(networks)
-        self._max_clients = _limit("max_clients", max_clients)
-        self._max_per_address = _limit("max_clients_per_address", max_per_address)
+        self._max_clients = max_clients
+        self._max_per_address = max_per_address
         self._clients = 0
         self._by_place: Counter[object] = Counter()
 
@@ -133,12 +126,6 @@ def _place(host: IPv4Address | IPv6Address) -> object:
         # All machines on a link share the upper half of such an address.
         return host
     return int(host) >> 64
-
-
-def _limit(name: str, limit: int | None) -> int | None:
-    if limit is not None:
-        at_least(name, 1, limit)
-    return limit
 
 
 def _there_are(clients: int) -> str:

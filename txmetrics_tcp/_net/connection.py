@@ -213,13 +213,13 @@ class ServedProtocol(Protocol):
             # Before its handshake, nothing is kept for a client.
             self._handshake = Deadline(self._clock, HANDSHAKE_LIMIT, self._handshake_too_slow)
         else:
-            self._begin()
+            for_each([self], lambda client: client._begin())
 
     def handshakeCompleted(self) -> None:
         if self._handshake is not None:
             self._handshake.cancel()
             self._handshake = None
-            self._begin()
+            for_each([self], lambda client: client._begin())
 
     def dataReceived(self, data: bytes) -> None:
         if not self._present:
@@ -293,21 +293,18 @@ class ServedProtocol(Protocol):
 
     def _begin(self) -> None:
         self._connected = True
-        try:
-            if is_over_tcp(self.transport):
-                # Writes are as large as they will get; waiting for more is only latency.
-                self.transport.setTcpNoDelay(True)
-                probe_when_idle(self.transport, self.keepalive)
-                if self._dead_after is not None:
-                    limit_unacknowledged(self.transport, self._dead_after)
-            self._outlet = outlet(self.transport, self)
-            self.transport.registerProducer(self, self._outlet.streaming)
-            self.begin()
-            # Unless the transport has just reported the end of the connection.
-            if self._connected:
-                self._server.client_connected(self)
-        except Exception:
-            self.fail(Failure())
+        if is_over_tcp(self.transport):
+            # Writes are as large as they will get; waiting for more is only latency.
+            self.transport.setTcpNoDelay(True)
+            probe_when_idle(self.transport, self.keepalive)
+            if self._dead_after is not None:
+                limit_unacknowledged(self.transport, self._dead_after)
+        self._outlet = outlet(self.transport, self)
+        self.transport.registerProducer(self, self._outlet.streaming)
+        self.begin()
+        # Unless the transport has just reported the end of the connection.
+        if self._connected:
+            self._server.client_connected(self)
 
     def _reject(self, reason: str, detail: str = "") -> None:
         if not self._rejected:
@@ -346,12 +343,18 @@ class ServedProtocol(Protocol):
 
 
 def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
-    """Call a function for each of some clients; one for which it raises is disconnected."""
+    """
+    Call a function for each of some clients; one for which it raises is disconnected.
+
+    @raise BaseException: what is no Exception; a signal handler has raised it, say.
+    """
     for client in list(clients):
         try:
             act(client)
-        except Exception:
+        except BaseException as error:
             client.fail(Failure())
+            if not isinstance(error, Exception):
+                raise
 
 
 class Refused(Protocol):

@@ -6,6 +6,10 @@ a forked child shares with its parent.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFDSet
 
 _LAST = 2
 """The number of the last of the three standard descriptors."""
@@ -25,21 +29,18 @@ def occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def listens_with(reader: object, factory: object) -> bool:
-    """Whether something that a reactor reads from is a port that listens with a factory."""
-    listening = getattr(reader, "factory", None)
-    while listening is not None and listening is not factory:
-        # TLS wraps the factory that it is for.
-        listening = getattr(listening, "wrappedFactory", None)
-    return listening is not None
-
-
-def replace_descriptors(descriptors: list[int]) -> None:
+def release_sockets(reactor: Any, factory: object, transports: Iterable[Any]) -> None:
     """
-    Have another file at the numbers of sockets that a forked child shares with its parent.
+    Release, in a forked child, the sockets that it shares with its parent, without a sign to the
+    peers: those of connections, and of ports that listen with a factory.
     """
-    # Not `socket.close` (some socket objects would close the number again, which may be somebody
-    # else's by then), and not `shutdown` (which would end the parent's connection): the
+    held = list(transports)
+    if IReactorFDSet.providedBy(reactor):
+        held += [reader for reader in reactor.getReaders() if _listens_with(reader, factory)]
+    # Not all that a factory is used with is a socket.
+    descriptors = [one.fileno() for one in held if hasattr(one, "fileno")]
+    # Not `socket.close` (some socket objects would close the number again, which may be another
+    # file's by then), and not `shutdown` (which would end the parent's connection): the
     # descriptor becomes another file, and the socket stays the parent's alone.
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -48,3 +49,11 @@ def replace_descriptors(descriptors: list[int]) -> None:
                 os.dup2(null, descriptor, inheritable=False)
     finally:
         os.close(null)
+
+
+def _listens_with(reader: object, factory: object) -> bool:
+    listening = getattr(reader, "factory", None)
+    while listening is not None and listening is not factory:
+        # TLS wraps the factory that it is for.
+        listening = getattr(listening, "wrappedFactory", None)
+    return listening is not None

@@ -6,8 +6,6 @@ All of it belongs to the reactor thread.
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, ITransport
@@ -19,9 +17,6 @@ The most bytes that are given to a transport at once.  Twisted's transports paus
 when more than this waits in them, so a client that stalls holds about one chunk there.
 """
 
-_TRANSPORTS = frozenset({"twisted.internet.abstract", "twisted.protocols.tls"})
-"""Where the transports are that have buffers, which they change step by step."""
-
 
 class Outlet:
     """
@@ -30,11 +25,14 @@ class Outlet:
     The transport pauses its producer, as a rule from within a write.
 
     @cvar streaming: how a producer is to be registered with the transport.
+    @cvar bypasses: whether it may send, to a producer that is not paused, though a method of the
+        transport is on the stack, which a signal handler or a finalizer has interrupted.
     """
 
     __slots__ = ("_producer", "_transport")
 
     streaming = True
+    bypasses = False
 
     def __init__(self, transport: ITransport, producer: IPushProducer) -> None:
         self._transport: Any = transport
@@ -70,12 +68,13 @@ class SocketOutlet:
     So the producer is a pull producer in the transport's eyes: paused, here, as soon as the
     transport has anything to send, and resumed by it when it has nothing left.  What is sent must
     not overtake what the transport has, so C{send} may be called only while the producer is not
-    paused, and not in the middle of a method of the transport.
+    paused.  Then the transport has nothing to send, and no method of it on the stack is about that.
     """
 
     __slots__ = ("_producer", "_send", "_transport")
 
     streaming = False
+    bypasses = True
 
     def __init__(self, transport: Connection, producer: IPushProducer) -> None:
         self._transport = transport
@@ -126,13 +125,3 @@ def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOut
     if isinstance(transport, Connection) and not getattr(transport, "TLS", False):
         return SocketOutlet(transport, producer)
     return Outlet(transport, producer)
-
-
-def within_transport() -> bool:
-    """Whether a method of a transport is on the stack, maybe interrupted in its middle."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _TRANSPORTS:
-            return True
-        frame = frame.f_back
-    return False

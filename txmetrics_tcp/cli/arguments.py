@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Callable
-from contextlib import suppress
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from txmetrics_tcp._codec.framing import MAX_FRAME
+from txmetrics_tcp._net.checks import parse_count, parse_duration
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 
 if TYPE_CHECKING:
     from txmetrics_tcp._view.filters import Filter
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
+_T = TypeVar("_T")
 
 DEFAULT_SECONDS = 10.0
 """How long ``stats`` watches a server by default."""
@@ -38,51 +36,45 @@ FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
 """What the language is, for the end of a command's help."""
 
 
-def at_least_one(what: str) -> Callable[[str], int]:
+def argument(what: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
     """
-    A whole number, 1 or more.
+    The type of an argument.
 
-    @param what: what it is called in an error.
+    @param what: what a value is called in an error.
+    @param parse: its parser, whose ValueError has the rule as its text.
     """
 
-    def parse(text: str) -> int:
-        with suppress(ValueError):
-            number = int(text)
-            if number >= 1:
-                return number
-        raise _invalid(what, text, "it is a whole number, 1 or more")
+    def checked(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            message = f"invalid {what} value: {text!r}: it is {error}"
+            raise argparse.ArgumentTypeError(message) from None
 
-    return parse
-
-
-def duration(text: str) -> float:
-    """Seconds, more than 0: C{"90"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}."""
-    match = _DURATION.fullmatch(text)
-    seconds = float(match["number"]) * _UNITS[match["unit"]] if match else 0.0
-    # What a reactor can count is less than what a float can.
-    if not 0 < seconds < 1e9:
-        raise _invalid("duration", text, "it is seconds, more than 0, or as 5m, 1h, 2d")
-    return seconds
+    return checked
 
 
-def speed(text: str) -> float:
-    """A factor, more than 0; C{"max"} is infinity."""
-    with suppress(ValueError):
+duration = argument("duration", parse_duration)
+
+
+def _speed(text: str) -> float:
+    try:
         factor = math.inf if text == "max" else float(text)
-        if factor > 0:
-            return factor
-    raise _invalid("speed", text, 'it is a number more than 0, or "max"')
+    except ValueError:
+        factor = 0.0
+    if not factor > 0:
+        raise ValueError('a number more than 0, or "max"')
+    return factor
 
 
-def _invalid(what: str, text: str, rule: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"invalid {what} value: {text!r}: {rule}")
+speed = argument("speed", _speed)
 
 
 def add_end_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a command ends after that would go on for ever."""
     parser.add_argument(
         "--count",
-        type=at_least_one("number of events"),
+        type=argument("number of events", parse_count),
         metavar="N",
         help="end after N events of metrics",
     )
@@ -98,7 +90,7 @@ def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
     """Add the size past which a frame is refused, C{options.max_frame}."""
     parser.add_argument(
         "--max-frame",
-        type=at_least_one("number of bytes"),
+        type=argument("number of bytes", parse_count),
         default=MAX_FRAME,
         metavar="BYTES",
         help="""give a stream up when it announces a frame of more bytes than this (default:

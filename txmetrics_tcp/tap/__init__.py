@@ -84,14 +84,7 @@ def makeService(options: Options) -> Daemon:
         # It is twistd's, or twist's, and the process is for nothing else.
         measure_steadily(reactor)
     endpoints = options.endpoints or [server_endpoint(reactor, DEFAULT_ENDPOINT)]
-    factory = MetricsFactory(
-        reactor,
-        options["buffer-size"],
-        dead_after=options["dead-after"],
-        allow=options.networks,
-        max_clients=options["max-clients"],
-        max_clients_per_address=options["max-clients-per-address"],
-    )
+    factory = MetricsFactory(reactor, options.settings)
     metrics = MetricsService(factory, endpoints, tls=options.tls)
     interval = options["interval"]
     daemon = Daemon(lambda reason: _say(options.parent, reason))

@@ -4,19 +4,19 @@ The options of ``twistd metrics-tcp``.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from inspect import cleandoc
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txmetrics_tcp._exporter.settings import DEFAULT_BUFFER_SIZE, check_buffer_size
-from txmetrics_tcp._net.admission import MAX_CLIENTS, Network, network
-from txmetrics_tcp._net.checks import at_least
+from txmetrics_tcp._exporter.settings import ExporterSettings
+from txmetrics_tcp._net.admission import Network, network
+from txmetrics_tcp._net.checks import parse_count, parse_duration, parse_unless
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
@@ -26,54 +26,19 @@ DEFAULT_INTERVAL = 1.0
 """Seconds from one reading of process and machine to the next."""
 
 
-def _buffer_size(text: str) -> int | None:
-    if text.strip().lower() == "none":
-        return None
-    try:
-        return check_buffer_size(int(text))
-    except ValueError:
-        raise UsageError(
-            f"--buffer-size takes a whole number from 1 up, or none; not {text!r}"
-        ) from None
+_T = TypeVar("_T")
+
+_DEFAULTS = ExporterSettings()
 
 
-def _limit(option: str) -> Callable[[str], int | None]:
-    def parse(text: str) -> int | None:
-        if text.strip().lower() == "none":
-            return None
+def _value(option: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    def checked(text: str) -> _T:
         try:
-            limit: int = at_least(option, 1, int(text))
-            return limit
-        except ValueError:
-            raise UsageError(
-                f"--{option} takes a whole number from 1 up, or none; not {text!r}"
-            ) from None
+            return parse(text)
+        except ValueError as error:
+            raise UsageError(f"--{option} takes {error}; not {text!r}") from None
 
-    return parse
-
-
-def _interval(text: str) -> float:
-    try:
-        interval = float(text)
-    except ValueError:
-        interval = math.nan
-    if not 0 < interval < math.inf:
-        raise UsageError(f"--interval takes a number of seconds greater than 0; not {text!r}")
-    return interval
-
-
-def _dead_after(text: str) -> float | None:
-    if text.strip().lower() == "never":
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.1 <= seconds < math.inf:
-        raise UsageError(
-            f"--dead-after takes a number of seconds from 0.1 up, or never; not {text!r}"
-        )
-    return seconds
+    return checked
 
 
 class Options(UsageOptions):
@@ -81,7 +46,7 @@ class Options(UsageOptions):
     What ``twistd metrics-tcp`` can be told.
 
     @ivar endpoints: where to listen; empty where nothing was said.
-    @ivar networks: where viewers may come from; empty for anywhere.
+    @ivar settings: those of the exporter.
     @ivar tls: what connections begin with, if it is TLS.
     """
 
@@ -98,10 +63,10 @@ class Options(UsageOptions):
         [
             "buffer-size",
             None,
-            DEFAULT_BUFFER_SIZE,
+            _DEFAULTS.buffer_size,
             "How many events may wait for a viewer that is slow, before its oldest are dropped;"
             " none for no limit, which may take all memory",
-            _buffer_size,
+            _value("buffer-size", parse_unless("none", parse_count)),
         ],
         [
             "dead-after",
@@ -110,14 +75,14 @@ class Options(UsageOptions):
             "Cut off viewers that have not taken what waits for them for so many seconds, because"
             " their machine is gone or because they are stalled; never for as long as the kernel"
             " takes to find out, which it does of the former only [default: never]",
-            _dead_after,
+            _value("dead-after", parse_unless("never", partial(parse_duration, least=0.1))),
         ],
         [
             "max-clients",
             None,
-            MAX_CLIENTS,
+            _DEFAULTS.max_clients,
             "How many viewers there may be at once; none for any number",
-            _limit("max-clients"),
+            _value("max-clients", parse_unless("none", parse_count)),
         ],
         [
             "max-clients-per-address",
@@ -125,7 +90,7 @@ class Options(UsageOptions):
             None,
             "How many of them from one address, or, of IPv6, from one /64; none for any number"
             " [default: none]",
-            _limit("max-clients-per-address"),
+            _value("max-clients-per-address", parse_unless("none", parse_count)),
         ],
         [
             "tls-key",
@@ -150,7 +115,7 @@ class Options(UsageOptions):
             None,
             DEFAULT_INTERVAL,
             "Seconds from one reading of process and machine to the next",
-            _interval,
+            _value("interval", parse_duration),
         ],
     ]
 
@@ -173,7 +138,7 @@ class Options(UsageOptions):
         occupy_standard_descriptors()
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
-        self.networks: list[Network] = []
+        self._networks: list[Network] = []
         self.tls: ServerTLS | None = None
         self._with_tls: list[str] = []
 
@@ -201,7 +166,7 @@ class Options(UsageOptions):
         UNIX sockets are open to whom their mode lets in [default: from anywhere]
         """
         try:
-            self.networks.append(network(text))
+            self._networks.append(network(text))
         except ValueError as error:
             raise UsageError(f"--allow: {error}") from None
 
@@ -217,6 +182,16 @@ class Options(UsageOptions):
     def parseArgs(self, *args: str) -> None:
         if args:
             raise UsageError(f"unexpected {args[0]!r}; to listen there, write --listen {args[0]}")
+
+    @property
+    def settings(self) -> ExporterSettings:
+        return ExporterSettings(
+            buffer_size=self["buffer-size"],
+            dead_after=self["dead-after"],
+            allow=self._networks,
+            max_clients=self["max-clients"],
+            max_clients_per_address=self["max-clients-per-address"],
+        )
 
     def postOptions(self) -> None:
         key, certificate, client_ca = (

@@ -22,6 +22,7 @@ from tests.daemon import LIMIT
 from tests.loopback import LoopbackTestCase, WatchedFactory, reactor, record_numbers
 from tests.reader import truth
 from txmetrics_tcp import (
+    ExporterSettings,
     FanoutRecorder,
     Key,
     Metadata,
@@ -42,8 +43,10 @@ EACH = 5_000
 
 class FaultTestCase(LoopbackTestCase):
     async def exporter_with_own_metrics(self, **settings: Any) -> WatchedFactory:
-        self.factory = WatchedFactory(reactor, **settings)
-        self.service = MetricsService(self.factory, [server_endpoint(reactor, 0)], 10 * LIMIT)
+        self.factory = WatchedFactory(
+            reactor, ExporterSettings(flush_timeout=10 * LIMIT, **settings)
+        )
+        self.service = MetricsService(self.factory, [server_endpoint(reactor, 0)])
         self._services.append(self.service)
         await self.service.listen()
         return self.factory

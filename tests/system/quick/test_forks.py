@@ -12,7 +12,7 @@ from tests import DESCRIPTORS, no_descriptors
 from tests.forking import in_child, warnings_of_forking_off
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -22,7 +22,7 @@ class ForkTests(LoopbackTestCase):
         A factory that does not listen yet works in a child, as twistd needs it that makes the
         service before it daemonizes.
         """
-        factory = MetricsFactory(reactor, own_metrics=False)
+        factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
 
         def work() -> object:
             factory.recorder.counter("c").increment()

@@ -30,6 +30,7 @@ from txmetrics_tcp import (
     EndpointError,
     Event,
     EventStream,
+    ExporterSettings,
     Metric,
     MetricsFactory,
     Status,
@@ -717,7 +718,7 @@ class LoopbackTests(TestCase):
         What is too much for a consumer is lost at the server, which counts it and sends the true
         total; and so the consumer ends up with what is true.
         """
-        factory = MetricsFactory(reactor, own_metrics=False, buffer_size=100)
+        factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False, buffer_size=100))
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         counter = factory.recorder.counter("c", label="x" * 10_000)
         total = 0

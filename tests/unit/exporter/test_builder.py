@@ -14,7 +14,6 @@ from txmetrics_tcp import (
     EndpointError,
     ListenError,
     MetricsFactory,
-    MetricsService,
     RecorderInstalledError,
     TcpBuilder,
     TcpRecorder,
@@ -80,10 +79,10 @@ class SettingsTests(BuilderTestCase):
     def test_badBufferSize(self) -> None:
         """It is said at once, where the mistake is."""
         for bad in (0, -1):
-            with self.assertRaisesRegex(ValueError, f"at least 1 .*, not {bad}"):
+            with self.assertRaisesRegex(ValueError, f"at least 1, not {bad}"):
                 self.builder.buffer_size(bad)
         for worse in (1.5, "1", True):
-            with self.assertRaisesRegex(TypeError, "must be a whole number or None, not "):
+            with self.assertRaisesRegex(TypeError, "^buffer_size must be a whole number, not "):
                 self.builder.buffer_size(worse)  # type: ignore[arg-type]
 
     def test_deadAfter(self) -> None:
@@ -99,19 +98,14 @@ class SettingsTests(BuilderTestCase):
         self.assertRaises(ValueError, self.builder.dead_after, 0)
 
     def test_badTimes(self) -> None:
-        """Each is refused where it is given, with its name; and the same by the factory."""
+        """Each is rejected where it is given, with its name."""
         for name in ("dead_after", "repair_interval", "idle_after", "flush_timeout"):
             for bad, error in ((math.inf, ValueError), (math.nan, ValueError), ("1", TypeError)):
                 with self.assertRaisesRegex(error, f"^{name} must be "):
                     getattr(self.builder, name)(bad)
-                if name != "flush_timeout":
-                    with self.assertRaisesRegex(error, f"^{name} must be "):
-                        MetricsFactory(self.reactor, **{name: bad})
         factory = MetricsFactory(self.reactor)
         with self.assertRaisesRegex(ValueError, "^timeout must be finite"):
             factory.stop(math.inf)
-        with self.assertRaisesRegex(ValueError, "^flush_timeout must be finite"):
-            MetricsService(factory, [], math.inf)
 
     def test_badNumbers(self) -> None:
         for name in ("max_series", "max_clients"):

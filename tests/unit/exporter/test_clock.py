@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import FakeClient, truth
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp.testing import FakeReactor
 
 SECOND = 1_000_000_000
@@ -66,9 +66,8 @@ class ClockTests(SynchronousTestCase):
     def test_idle(self) -> None:
         """A series is not idle because the clock was set."""
         factory = MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            idle_after=60,
-            own_metrics=False,
+            self.reactor,
+            ExporterSettings(idle_after=60, own_metrics=False),
             clock=lambda: self.now,
             monotonic=lambda: self.monotonic,
         )

@@ -1,28 +1,25 @@
 """
-The log, folding and its bounds: what recording threads share with the reactor.
+The log, the ledger and their bounds: what recording threads share with the reactor.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.daemon import LIMIT
 from tests.exporting import IncomingTestCase, events
 from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
-from txmetrics_tcp._exporter import ingest
-from txmetrics_tcp._exporter.ingest import BATCH, FREE_REPEATS, MAX_SLACK, Incoming, Taken
-from txmetrics_tcp._exporter.settings import DEFAULT_BUFFER_SIZE, check_buffer_size
+from txmetrics_tcp._exporter import ingest, ledger
+from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ledger import BATCH, FREE_REPEATS, Ledger, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._instruments.sink import Sink
@@ -30,22 +27,6 @@ from txmetrics_tcp._model import U64_MAX
 
 COUNTS = (1, FREE_REPEATS, FREE_REPEATS + 1, BATCH, BATCH + 1, 2000 + FREE_REPEATS, 10**9)
 """Counts at the edges of what is streamed."""
-
-
-class BufferSizeTests(SynchronousTestCase):
-    def test_valid(self) -> None:
-        self.assertEqual(DEFAULT_BUFFER_SIZE, 1024)
-        for size in (1, 1024, sys.maxsize, None):
-            self.assertEqual(check_buffer_size(size), size)
-
-    def test_invalid(self) -> None:
-        for bad, error in ((0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)):
-            with self.assertRaisesRegex(error, f"buffer_size must be .* not {bad}"):
-                check_buffer_size(bad)  # type: ignore[arg-type]
-        with self.assertRaisesRegex(ValueError, "buffer_size must be at most"):
-            check_buffer_size(sys.maxsize + 1)
-        with self.assertRaisesRegex(TypeError, "not '1'"):
-            check_buffer_size("1")  # type: ignore[arg-type]
 
 
 class WakeTests(IncomingTestCase):
@@ -249,10 +230,12 @@ class BoundTests(IncomingTestCase):
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
 
+        def wait() -> None:
+            held.set()
+            release.wait(LIMIT)
+
         def hold() -> None:
-            with incoming._held():
-                held.set()
-                release.wait(LIMIT)
+            incoming._held(wait)
             ended.set()
 
         holder = threading.Thread(target=hold)
@@ -276,7 +259,7 @@ class BoundTests(IncomingTestCase):
 class RecordManyTests(IncomingTestCase):
     def limit_repeats(self, repeats: int) -> int:
         """Stream only so many repeated samples, which can be decoded more quickly."""
-        self.patch(ingest, "REPEATS", repeats)
+        self.patch(ledger, "REPEATS", repeats)
         return repeats
 
     def test_becomesMany(self) -> None:
@@ -316,7 +299,7 @@ class RecordManyTests(IncomingTestCase):
         Of a huge count so many are streamed, and the rest is dropped: what is recorded behind it
         comes a moment later.
         """
-        self.assertLessEqual(ingest.REPEATS, 50 * BATCH)
+        self.assertLessEqual(ledger.REPEATS, 50 * BATCH)
         repeats = self.limit_repeats(2 * BATCH + 7)
         for buffer_size in (10, 2000, None):
             incoming = self.incoming(buffer_size)
@@ -456,15 +439,15 @@ class ReentrancyTests(IncomingTestCase):
 
     def during(self, method: str, act: Callable[[], None]) -> None:
         """Call C{act} once inside a method, while it holds the lock."""
-        original = getattr(Incoming, method)
+        original = getattr(Ledger, method)
 
-        def interrupted(this: Incoming, *args: object) -> None:
-            self.patch(Incoming, method, original)
+        def interrupted(this: Ledger, *args: object) -> None:
+            self.patch(Ledger, method, original)
             act()
             original(this, *args)
             act()
 
-        self.patch(Incoming, method, interrupted)
+        self.patch(Ledger, method, interrupted)
 
     def test_recordWhileFolding(self) -> None:
         """
@@ -472,9 +455,9 @@ class ReentrancyTests(IncomingTestCase):
         records, without clients too, and while the reactor takes.
         """
         for method, streaming, first in (
-            ("_fold", True, 11),
-            ("_fold_unheard", False, 11),
-            ("_fold", True, 1),
+            ("_apply", True, 11),
+            ("_apply_without_clients", False, 11),
+            ("_apply", True, 1),
         ):
             incoming = self.incoming(10, Totals(), streaming=streaming)
             counter = self.counter(incoming)
@@ -495,14 +478,14 @@ class ReentrancyTests(IncomingTestCase):
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        self.during("_fold", interrupt)
+        self.during("_apply", interrupt)
         for _ in range(10):
             counter.increment()
         self.assertRaises(KeyboardInterrupt, counter.increment)
         self.assertEqual(len(self.take_all(incoming)), 11)
 
     def test_exceptionWhileEncoding(self) -> None:
-        """What it costs is counted, so that totals are repaired."""
+        """What it costs is not counted, but clients receive totals again."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
 
@@ -513,7 +496,6 @@ class ReentrancyTests(IncomingTestCase):
             counter.increment()
         with mock.patch.object(Encoder, "encode", interrupt):
             self.assertRaises(KeyboardInterrupt, incoming.take)
-        self.assertEqual(incoming.counts(), (5, 5, 0))
         counter.increment(7)
         taken = incoming.take()
         self.assertIsNotNone(taken.dropped_since)
@@ -523,23 +505,23 @@ class ReentrancyTests(IncomingTestCase):
         """What a finalizer records within a fold comes after the events of that fold."""
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
-        first_in_fold = Incoming._first_in_fold
+        first_in_epoch = Ledger._first_in_epoch
 
-        def interrupted(this: Incoming, *args: object) -> object:
-            self.patch(Incoming, "_first_in_fold", first_in_fold)
+        def interrupted(this: Ledger, *args: object) -> object:
+            self.patch(Ledger, "_first_in_epoch", first_in_epoch)
             for number in range(5, 50):
                 histogram.record(number)
-            return first_in_fold(this, *args)
+            return first_in_epoch(this, *args)
 
         for number in range(5):
             histogram.record(number)
-        self.patch(Incoming, "_first_in_fold", interrupted)
+        self.patch(Ledger, "_first_in_epoch", interrupted)
         self.assertEqual(self.take_all(incoming), [float(number) for number in range(50)])
 
     def test_takeOrRecordWhileFolding(self) -> None:
         """
-        Whatever folds, and whatever a finalizer does meanwhile, all events come once and in order,
-        also if it takes, or records so much that it has to fold.
+        Whatever applies events, all of them come once and in order, also if a finalizer records so
+        much meanwhile that it would have to apply them.
         """
         for folding in ("take", "relieve", "start"):
             totals = Totals()
@@ -548,12 +530,11 @@ class ReentrancyTests(IncomingTestCase):
             for _ in range(MAX_SLACK if folding == "relieve" else 5):
                 counter.increment()
 
-            def act(incoming: Incoming = incoming, counter: Counter = counter) -> None:
-                self.assertIsNone(incoming.take().batch)
+            def act(counter: Counter = counter) -> None:
                 for _ in range(3 * MAX_SLACK):
                     counter.increment()
 
-            self.interrupt_fold(act)
+            self.interrupt_epoch(act)
             if folding == "start":
                 incoming.start_streaming()
             elif folding == "relieve":
@@ -573,31 +554,11 @@ class ReentrancyTests(IncomingTestCase):
             gauge.set(value)
         # As many as make it fold itself, if it may, and leave less than was to be folded.
         more = range(5, 5 + MAX_SLACK - 3)
-        self.interrupt_fold(lambda: [gauge.set(value) for value in more])
+        self.interrupt_epoch(lambda: [gauge.set(value) for value in more])
         incoming.start_streaming()
         self.assertEqual(list(incoming.snapshot().values()), [more[-1]])
         self.assertEqual(self.take_all(incoming), list(more))
         self.assertEqual(incoming.counts().recorded, 5 + len(more))
-
-    def test_exceptionWhileFoldingWithoutClients(self) -> None:
-        """
-        What a fold without clients has taken from the log counts, also if a signal handler raises.
-        """
-        incoming = self.incoming(streaming=False, totals=Totals())
-        for name in "abcde":
-            self.counter(incoming, name).increment()
-        first_in_fold = Incoming._first_in_fold
-
-        def interrupted(this: Incoming, series: StreamedSeries, *args: Any) -> object:
-            if series.key.name == "c":
-                raise KeyboardInterrupt
-            return first_in_fold(this, series, *args)
-
-        self.patch(Incoming, "_first_in_fold", interrupted)
-        with self.assertRaises(KeyboardInterrupt):
-            incoming.start_streaming()
-        self.assertEqual(incoming.counts().recorded, 3)
-        self.assertEqual(len(incoming.log), 2)
 
 
 class SeriesTests(IncomingTestCase):
@@ -612,7 +573,7 @@ class SeriesTests(IncomingTestCase):
         incoming = self.incoming()
         for i in range(100):
             incoming.series(Key(MetricKind.COUNTER, f"c{i}"))
-        self.assertEqual(len(incoming._series), 0)
+        self.assertEqual(len(incoming._table), 0)
 
     def test_valueOutlivesHandles(self) -> None:
         """A total is not lost with the last handle."""
@@ -656,7 +617,7 @@ class StreamingTests(IncomingTestCase):
         incoming.mark(0)
         counter.increment(7)
         taken = incoming.take()
-        self.assertIsNotNone(taken.mark)
+        self.assertIsNotNone(taken.marker)
         self.assertIsNone(taken.batch)
         self.assertEqual(self.take_all(incoming), [7])
 
@@ -681,7 +642,7 @@ class StreamingTests(IncomingTestCase):
         counter = self.counter(incoming)
         counter.increment()
         incoming.mark(0)
-        self.assertIsNotNone(incoming.take().mark)
+        self.assertIsNotNone(incoming.take().marker)
         self.assertEqual(len(incoming.log), 1)
 
     def test_takenWithoutClients(self) -> None:
@@ -727,10 +688,10 @@ class MarkTests(IncomingTestCase):
         counter.increment(10)
         first, second = incoming.take(), incoming.take()
         self.assertEqual([event.value for event in events(first)], [1, 1, 1])
-        assert first.mark is not None
-        self.assertEqual([total for _, total, _ in first.mark.totals], [4])
-        self.assertEqual((first.mark.counts, first.mark.timestamp_ns), ((4, 1, 3), 1000))
-        self.assertEqual(([event.value for event in events(second)], second.mark), ([10], None))
+        assert first.marker is not None
+        self.assertEqual([total for _, total, _ in first.marker.totals], [4])
+        self.assertEqual((first.marker.counts, first.marker.timestamp_ns), ((4, 1, 3), 1000))
+        self.assertEqual(([event.value for event in events(second)], second.marker), ([10], None))
 
     def test_onlyWhatChanged(self) -> None:
         incoming = self.incoming(totals=Totals())
@@ -740,7 +701,7 @@ class MarkTests(IncomingTestCase):
         batch = incoming.take().batch
         assert batch is not None
         incoming.mark(batch.since)
-        mark = incoming.take().mark
+        mark = incoming.take().marker
         assert mark is not None
         self.assertEqual([series.key.name for series, _, _ in mark.totals], ["new"])
 
@@ -755,8 +716,8 @@ class MarkTests(IncomingTestCase):
         assert since is not None
         incoming.mark(since)
         taken = incoming.take()
-        assert taken.mark is not None
-        self.assertEqual([total for _, total, _ in taken.mark.totals], [100])
+        assert taken.marker is not None
+        self.assertEqual([total for _, total, _ in taken.marker.totals], [100])
         self.assertIsNone(taken.dropped_since)
 
 
@@ -772,7 +733,7 @@ class ForkTests(IncomingTestCase):
             middle.set()
             forked.wait(LIMIT)
 
-        self.interrupt_fold(wait)
+        self.interrupt_epoch(wait)
         parent = threading.Thread(target=incoming.take)
         parent.start()
         middle.wait(LIMIT)

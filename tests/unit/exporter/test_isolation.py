@@ -21,13 +21,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.logs import log_lines
 from tests.reader import FakeClient, Reader, truth
 from txmetrics_tcp import (
+    ExporterSettings,
     Key,
     MetricsFactory,
     MetricsProtocol,
 )
 from txmetrics_tcp._codec import encoder
-from txmetrics_tcp._exporter import factory as factory_module
+from txmetrics_tcp._exporter import fanout
+from txmetrics_tcp._exporter.fanout import Fanout
 from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ledger import Ledger
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -62,7 +65,7 @@ class Trap:
         def wrapped(*args: Any, **more: Any) -> Any:
             caller = sys._getframe(1)
             # What is raised in waking is for the caller: a signal handler raises it, say.
-            wakes = caller.f_code.co_name == "will_come"
+            wakes = caller.f_code.co_name == "wake"
             if not self.armed or not is_library(caller.f_globals["__name__"]) or wakes:
                 return function(*args, **more)
             number = len(self.calls)
@@ -171,14 +174,12 @@ class World:
         self.trap = trap
         self.reactor = TrappedReactor(trap)
         self.on_reactor_thread = False
-        case.patch(factory_module.socket, "gethostname", trap.wrap("host", lambda: "host"))
+        case.patch(fanout.socket, "gethostname", trap.wrap("host", lambda: "host"))
         case.patch(encoder.Encoder, "encode", trap.wrap("encoder", _encoder_encode))
-        case.patch(factory_module, "encode_status", trap.wrap("encoder", _encode_status))
+        case.patch(fanout, "encode_status", trap.wrap("encoder", _encode_status))
         self.factory = MetricsFactory(
             self.reactor,
-            10,
-            idle_after=20,
-            repair_interval=1,
+            ExporterSettings(buffer_size=10, idle_after=20, repair_interval=1),
             clock=lambda: 1_000_000_000,
             monotonic=trap.wrap("clock", lambda: float(self.reactor.rightNow)),
             in_reactor_thread=lambda: self.on_reactor_thread,
@@ -262,12 +263,12 @@ class World:
 
 
 _encoder_encode = encoder.Encoder.encode
-_encode_status = factory_module.encode_status
+_encode_status = fanout.encode_status
 
 
 class EachCallTests(SynchronousTestCase):
     def setUp(self) -> None:
-        log_lines(self, log_throttle, factory_module)
+        log_lines(self, log_throttle, fanout)
 
     def world(self, trap: Trap) -> World:
         world = World(self, trap)
@@ -379,7 +380,9 @@ class ClientTests(SynchronousTestCase):
         self.patch(log_throttle, "_log", Logger(namespace="test", observer=observe))
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
-            self.reactor, own_metrics=False, max_clients=3, in_reactor_thread=lambda: False
+            self.reactor,
+            ExporterSettings(own_metrics=False, max_clients=3),
+            in_reactor_thread=lambda: False,
         )
         self.counter = self.factory.recorder.counter("c")
 
@@ -456,8 +459,8 @@ class ClientTests(SynchronousTestCase):
         def fails(*arguments: object) -> None:
             raise ValueError("no greeting")
 
-        for method in ("status", "client_connected"):
-            patch = self.patch(MetricsFactory, method, fails)
+        for owner, method in ((Fanout, "status"), (MetricsFactory, "client_connected")):
+            patch = self.patch(owner, method, fails)
             transport = PausingTransport()
             self.connect(transport)
             self.assertTrue(transport.aborted)
@@ -489,7 +492,7 @@ class ClientTests(SynchronousTestCase):
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 54321))
         transport = Ending()
         transport.connect(protocol)
-        self.assertEqual((self.factory._clients, self.factory._present), ({}, {}))
+        self.assertEqual((self.factory._fanout.clients, self.factory._present), ({}, {}))
         self.successResultOf(self.factory.stop())
 
     def test_neverSaysThatItIsGone(self) -> None:
@@ -534,7 +537,7 @@ class ClientTests(SynchronousTestCase):
         self.counter.increment()
         self.reactor.settle()
         self.assertEqual(len(self.logged), 1)
-        self.assertEqual(self.factory._wanting, {})
+        self.assertEqual(self.factory._fanout._wanting, {})
         self.assertEqual([call.func for call in self.reactor.getDelayedCalls()][1:], [])
 
 
@@ -542,10 +545,10 @@ class BrokenDrainTests(SynchronousTestCase):
     """Something is raised where a drain is about all clients."""
 
     def setUp(self) -> None:
-        log_lines(self, factory_module, log_throttle)
+        log_lines(self, fanout, log_throttle)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
-            self.reactor, own_metrics=False, in_reactor_thread=lambda: False
+            self.reactor, ExporterSettings(own_metrics=False), in_reactor_thread=lambda: False
         )
 
     def once(self, owner: type, method: str, error: BaseException) -> None:
@@ -566,7 +569,7 @@ class BrokenDrainTests(SynchronousTestCase):
             counter.increment(5)
             old.read_all(self.reactor)
             new = FakeClient(self.factory)
-            self.assertEqual(len(self.factory._asked), 1)
+            self.assertEqual(len(self.factory._fanout._asked), 1)
             self.once(Incoming, "take", error)
             with contextlib.suppress(KeyboardInterrupt):
                 self.reactor.settle()
@@ -584,7 +587,7 @@ class BrokenDrainTests(SynchronousTestCase):
             if client is not None:
                 client.read_all(self.reactor)
             counter.increment(3)
-            self.once(Incoming, "_first_in_fold", MemoryError())
+            self.once(Ledger, "_first_in_epoch", MemoryError())
             if client is None:
                 for _ in range(2 * MAX_SLACK):
                     counter.increment(0)
@@ -612,7 +615,7 @@ class BrokenDrainTests(SynchronousTestCase):
             raise MemoryError
 
         drains: list[int] = []
-        patch = self.patch(Incoming, "_first_in_fold", fails)
+        patch = self.patch(Ledger, "_first_in_epoch", fails)
         counter = self.factory.recorder.counter("c")
         counter.increment(5)
         self.reactor.settle()
@@ -630,7 +633,7 @@ class BrokenDrainTests(SynchronousTestCase):
         for _ in range(5):
             counter.increment()
             self.reactor.settle()
-        self.factory.out_of_memory(Failure(MemoryError()))
+        self.factory._fanout.out_of_memory(Failure(MemoryError()))
         self.assertTrue(stuck.transport.aborted)
         before = stuck.protocol.stats()
         stuck.protocol.resync({})
@@ -657,10 +660,10 @@ class BrokenDrainTests(SynchronousTestCase):
         self.factory.recorder.counter("c").increment()
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
-        self.assertIsNone(self.factory._mark)
+        self.assertIsNone(self.factory._fanout._marker)
         client = FakeClient(self.factory)
         client.transport.lose()
-        self.assertEqual(len(self.factory._clients), 1)
+        self.assertEqual(len(self.factory._fanout.clients), 1)
 
     def test_lossReport(self) -> None:
         """A report of losses that had no timer can be closed."""

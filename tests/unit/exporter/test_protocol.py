@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, Reader, counter_key
-from txmetrics_tcp import Metric, MetricKind, Operation
+from txmetrics_tcp import ExporterSettings, Metric, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._exporter.backlog import TOTALS, Batch
-from txmetrics_tcp._exporter.ingest import Counts, Incoming, Mark
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._exporter.ledger import Counts, Marker
+from txmetrics_tcp._exporter.outbox import TOTALS
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net import connection
@@ -30,7 +33,7 @@ LONG = "n" * 150
 class RecordingExporter:
     """What a protocol needs of a factory, under the control of a test."""
 
-    holding = False
+    interrupting = False
 
     def __init__(self) -> None:
         self.now = Counts(0, 0, 0)
@@ -80,11 +83,11 @@ class ProtocolTestCase(SynchronousTestCase):
         self.exporter = RecordingExporter()
 
     def protocol(
-        self, transport: PausingTransport, buffer_size: int | None = 10, **more: float
+        self, transport: PausingTransport, buffer_size: int | None = 10, **more: Any
     ) -> MetricsProtocol:
-        protocol = MetricsProtocol(
-            self.exporter, self.reactor, buffer_size, 5.0, "the client", totals=True, **more
-        )
+        settings = ExporterSettings(buffer_size=buffer_size, **more)
+        exporter = self.exporter
+        protocol = MetricsProtocol(exporter, exporter, self.reactor, settings, "the client")
         transport.connect(protocol)
         return protocol
 
@@ -113,12 +116,12 @@ class ProtocolTestCase(SynchronousTestCase):
         frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
         return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
-    def mark(self, *totals: tuple[str, int, int], dropped: int = 0) -> Mark:
+    def mark(self, *totals: tuple[str, int, int], dropped: int = 0) -> Marker:
         """A mark with totals: their series, their values, and the folds that changed them last."""
-        incoming = Incoming(self.reactor, None, lambda: False)
+        incoming = Incoming(self.reactor, None, lambda: None, at_once=lambda: False)
         listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
         incoming.mark(0)
-        mark = incoming.take().mark
+        mark = incoming.take().marker
         assert mark is not None
         return mark._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
 
@@ -185,8 +188,7 @@ class GoneTests(ProtocolTestCase):
         protocol.settle(self.mark(("a", 1, 1)))
         protocol.owe({None: b"\0"})
         protocol.deliver(self.batch([1], 2))
-        pending = protocol._pending
-        waiting = (pending.owed, pending.totals, pending.events)
+        waiting = (protocol._outbox.owed, protocol._outbox._totals, protocol._outbox.events)
         self.assertEqual([len(one) for one in waiting], [1, 1, 1])
         transport.lose()
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])
@@ -313,7 +315,7 @@ class WriteTests(ProtocolTestCase):
         def interrupted(data: bytes) -> None:
             write(data)
             if more:
-                self.assertFalse(protocol.ready_for_truth(True))
+                self.assertFalse(protocol.ready_for_totals(True))
                 protocol.deliver(more.pop())
 
         self.patch(transport, "write", interrupted)
@@ -349,10 +351,10 @@ class RepairTests(ProtocolTestCase):
         """Totals wait until everything pending has been handed on; but not indefinitely."""
         protocol = self.joined(PausingTransport())
         protocol.lost(3)
-        self.assertFalse(protocol.ready_for_truth(False))
-        self.assertTrue(protocol.ready_for_truth(True))
+        self.assertFalse(protocol.ready_for_totals(False))
+        self.assertTrue(protocol.ready_for_totals(True))
         self.reactor.advance(5)
-        self.assertTrue(protocol.ready_for_truth(False))
+        self.assertTrue(protocol.ready_for_totals(False))
 
     def test_askedForWhat(self) -> None:
         """Totals are asked for from the oldest loss or the oldest pending event on."""
@@ -392,7 +394,7 @@ class RepairTests(ProtocolTestCase):
         [status] = reader.statuses
         self.assertEqual((status.dropped_incoming, status.dropped_client), (3, 1))
         self.reactor.advance(10)
-        self.assertFalse(protocol.ready_for_truth(False))
+        self.assertFalse(protocol.ready_for_totals(False))
 
     def test_nothingLost(self) -> None:
         """A client that asks though it has lost nothing receives all totals."""
@@ -411,7 +413,7 @@ class RepairTests(ProtocolTestCase):
         self.assertEqual(protocol.stats().repairs, 1)
         self.reactor.advance(10)
         protocol.lost(7)
-        self.assertFalse(protocol.ready_for_truth(False))
+        self.assertFalse(protocol.ready_for_totals(False))
 
     def test_behindAgain(self) -> None:
         """A client that has fallen behind since it asked receives the next totals, not these."""
@@ -421,7 +423,7 @@ class RepairTests(ProtocolTestCase):
         protocol.deliver(self.batch([1], 6))
         self.exporter.calls.clear()
         protocol.settle(self.mark(("b", 2, 6)))
-        self.assertEqual(self.exporter.calls, ["client_wants_truth"])
+        self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertEqual(self.values(transport), [("a", 0), ("a", 1)])
         self.assertEqual(protocol.asked(), 5)
 
@@ -445,7 +447,7 @@ class RepairTests(ProtocolTestCase):
         self.assertIn("3", lines)
         self.assertIn("because client the client is too slow", lines)
 
-    def test_lostBehindTheMark(self) -> None:
+    def test_lostBehindTheMarker(self) -> None:
         """A loss after a mark was made is repaired by the next, in time as well."""
         protocol, _ = self.stuck()
         protocol.lost(5)
@@ -454,10 +456,10 @@ class RepairTests(ProtocolTestCase):
         protocol.lost(8)
         self.exporter.calls.clear()
         protocol.settle(self.mark(("a", 9, 6)))
-        self.assertEqual(self.exporter.calls, ["client_wants_truth"])
-        self.assertFalse(protocol.ready_for_truth(True))
+        self.assertEqual(self.exporter.calls, ["client_wants_totals"])
+        self.assertFalse(protocol.ready_for_totals(True))
         self.reactor.advance(5)
-        self.assertTrue(protocol.ready_for_truth(False))
+        self.assertTrue(protocol.ready_for_totals(False))
         self.assertEqual(protocol.asked(), 8)
 
 

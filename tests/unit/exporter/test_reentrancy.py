@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -19,9 +19,11 @@ from tests.reader import FakeClient, truth
 from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
-from txmetrics_tcp._exporter.ingest import BATCH, MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ledger import BATCH, Ledger
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
+from txmetrics_tcp._net.writers import Outlet
 
 
 class InterruptedSeries(dict[StreamedSeries, None]):
@@ -77,9 +79,9 @@ class InterruptedIncomingTests(IncomingTestCase):
                     assert isinstance(event, Metric)
                     self.assertIs(event.operation, Operation.INCREMENT_COUNTER)
                     found[event.key] = found.get(event.key, 0) + event.value
-            if taken.mark is not None:
+            if taken.marker is not None:
                 marks += 1
-                found = {series.key: total for series, total, _epoch in taken.mark.totals}
+                found = {series.key: total for series, total, _epoch in taken.marker.totals}
         self.assertEqual(marks, 1)
         self.assertEqual(found, incoming.snapshot())
         self.assertEqual(sorted(found.values()), [20] * 3 + [21] * 2)
@@ -103,19 +105,18 @@ class InterruptedIncomingTests(IncomingTestCase):
     def test_stopStreaming(self) -> None:
         incoming = self.prepare()
         self.retained.act = None
-        do_not_wake = Incoming.do_not_wake
-        folded: list[int] = []
+        stop_streaming = Ledger.stop_streaming
+        applied: list[int] = []
 
-        def interrupted(this: Incoming) -> None:
-            self.patch(Incoming, "do_not_wake", do_not_wake)
+        def interrupted(this: Ledger) -> None:
             before = this.counts().recorded
             self.record()
-            folded.append(this.counts().recorded - before)
-            do_not_wake(this)
+            applied.append(this.counts().recorded - before)
+            stop_streaming(this)
 
-        self.patch(Incoming, "do_not_wake", interrupted)
+        self.patch(Ledger, "stop_streaming", interrupted)
         incoming.stop_streaming()
-        self.assertEqual(folded, [0])
+        self.assertEqual(applied, [0])
         self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
 
     def test_startStreamingRaises(self) -> None:
@@ -123,15 +124,15 @@ class InterruptedIncomingTests(IncomingTestCase):
         incoming = self.incoming(totals=Totals(), streaming=False)
         counter = self.counter(incoming)
         counter.increment()
-        first_in_fold = Incoming._first_in_fold
+        first_in_epoch = Ledger._first_in_epoch
 
         def interrupted(this: Incoming, *args: Any) -> object:
             raise KeyboardInterrupt
 
-        self.patch(Incoming, "_first_in_fold", interrupted)
+        self.patch(Ledger, "_first_in_epoch", interrupted)
         with self.assertRaises(KeyboardInterrupt):
             incoming.start_streaming()
-        self.patch(Incoming, "_first_in_fold", first_in_fold)
+        self.patch(Ledger, "_first_in_epoch", first_in_epoch)
         for _ in range(100):
             counter.increment()
             self.assertLessEqual(len(incoming.log), 10)
@@ -155,7 +156,7 @@ class InterruptedIncomingTests(IncomingTestCase):
                     raise KeyboardInterrupt
 
         incoming = self.incoming(totals=Totals())
-        incoming._ready = Raising()
+        incoming._ledger._ready = Raising()
         counter = self.counter(incoming)
         with self.assertRaises(KeyboardInterrupt):
             for _ in range(20):
@@ -166,7 +167,7 @@ class InterruptedIncomingTests(IncomingTestCase):
             incoming.mark(0)
             marks = 0
             for _ in range(10):
-                marks += incoming.take().mark is not None
+                marks += incoming.take().marker is not None
             self.assertEqual(marks, 1)
             self.assertFalse(incoming.more())
             self.assertEqual(incoming.counts().waiting, 0)
@@ -190,9 +191,15 @@ class OtherThreadTests(IncomingTestCase):
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with lock or incoming._held():
+            def wait() -> None:
                 held.set()
                 release.wait(LIMIT)
+
+            if lock is None:
+                incoming._held(wait)
+            else:
+                with lock:
+                    wait()
 
         holder = threading.Thread(target=hold)
         actor = threading.Thread(target=act, daemon=True)
@@ -265,7 +272,7 @@ class OtherThreadTests(IncomingTestCase):
         counter = self.counter(incoming)
         self.patch(ingest, "WAITS", 5)
         self.patch(ingest, "time", SimpleNamespace(sleep=self.handler(counter)))
-        incoming._folder = -1
+        incoming._holder = -1
         for _ in range(4 * MAX_SLACK + 1):
             counter.increment()
         self.assertEqual((self.handled, self.deepest), (5, 1))
@@ -282,14 +289,14 @@ class OtherThreadTests(IncomingTestCase):
             incoming.series(key)
 
         self.while_held(incoming, ask)
-        self.assertEqual(len(incoming._series), 0)
+        self.assertEqual(len(incoming._table), 0)
 
     def test_forgottenAtTheEnd(self) -> None:
         """A series that is released as the interpreter ends waits for no lock of a thread."""
         incoming = self.incoming(totals=Totals())
         series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
         self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))
-        self.while_held(incoming, series.clear, incoming._series_lock)
+        self.while_held(incoming, series.clear, incoming._table._lock)
 
 
 class RepeatedTests(IncomingTestCase):
@@ -353,26 +360,23 @@ class InterruptedTransportTests(FactoryTestCase):
                 histogram.record(number)
             written.append(client.transport.written)
 
-        for within in (in_descriptor, in_tls):
-            client.reader.events.clear()
-            self.reactor.settle()
-            within(act)
-            self.assertEqual(written.pop(), b"")
-            self.assertEqual(client.transport.written, b"")
-            # The next turn.
-            self.reactor.drain()
-            client.read()
-            self.assertEqual(len(client.reader.metadata), 1)
-            self.assertIs(client.reader.events[0], client.reader.metadata[0])
-            values = client.reader.values("h")
-            self.assertGreater(len(values), MAX_SLACK)
-            client.read_all(self.reactor)
-            self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK)))
+        self.reactor.settle()
+        in_descriptor(act)
+        self.assertEqual(written, [b""])
+        self.assertEqual(client.transport.written, b"")
+        # The next iteration.
+        self.reactor.drain()
+        client.read()
+        self.assertEqual(len(client.reader.metadata), 1)
+        self.assertIs(client.reader.events[0], client.reader.metadata[0])
+        self.assertGreater(len(client.reader.values("h")), MAX_SLACK)
+        client.read_all(self.reactor)
+        self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK)))
         stats = client.protocol.stats()
-        self.assertEqual((stats.written, stats.waiting, stats.dropped), (4 * MAX_SLACK, 0, 0))
+        self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * MAX_SLACK, 0, 0))
 
     def test_order(self) -> None:
-        """What is delivered at once before that turn comes behind what was kept."""
+        """What is recorded before that iteration comes behind what was kept."""
         factory = self.factory(None)
         client = FakeClient(factory)
         self.reactor.settle()
@@ -383,14 +387,9 @@ class InterruptedTransportTests(FactoryTestCase):
                 histogram.record(number)
 
         in_descriptor(act)
-        self.assertEqual(client.transport.written, b"")
         for number in range(MAX_SLACK + 1, 2 * MAX_SLACK + 2):
             histogram.record(number)
-        # In the same turn: nothing was interrupted this time.
-        client.read()
-        values = client.reader.values("h")
-        self.assertEqual(values, list(range(len(values))))
-        self.assertGreater(len(values), MAX_SLACK + 1)
+        self.assertEqual(client.transport.written, b"")
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK + 2)))
 
@@ -404,7 +403,7 @@ class InterruptedTransportTests(FactoryTestCase):
         interrupted: list[int] = []
 
         def call(*args: Any) -> None:
-            if factory.holding and not interrupted:
+            if factory._fanout.interrupting and not interrupted:
                 interrupted.append(1)
                 histogram.record(MAX_SLACK + 1)
             call_from_thread(*args)
@@ -417,7 +416,7 @@ class InterruptedTransportTests(FactoryTestCase):
         self.patch(self.reactor, "callFromThread", call)
         in_descriptor(act)
         self.assertEqual(interrupted, [1])
-        self.assertFalse(factory.holding)
+        self.assertFalse(factory._fanout.interrupting)
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(MAX_SLACK + 2)))
 
@@ -439,14 +438,15 @@ class InterruptedTransportTests(FactoryTestCase):
         stats = client.protocol.stats()
         self.assertEqual((stats.recorded, stats.written, stats.dropped), (22, 21, 1))
 
-    def test_inNoTransport(self) -> None:
-        """Else, who records on the reactor thread has it delivered on the spot."""
+    def test_bypasses(self) -> None:
+        """A client that can bypass its transport receives what the reactor thread records."""
+        self.patch(Outlet, "bypasses", True)
         factory = self.factory(10)
         client = FakeClient(factory)
         self.reactor.settle()
         for _ in range(11):
             factory.recorder.counter("c").increment()
-        self.assertFalse(factory.holding)
+        self.assertFalse(factory._fanout.interrupting)
         self.assertGreater(len(client.transport.written), 0)
 
     def test_inResume(self) -> None:
@@ -507,7 +507,7 @@ class RepairTests(FactoryTestCase):
         A client that keeps up when it is asked, and stalls on what waits before the mark, has what
         is given up for it made up for.
         """
-        factory = self.factory(4096, repair_interval=1)
+        factory = self.factory(4096, repair_interval=0.5)
         client = FakeClient(factory, limit=10**9)
         hot, single = (factory.recorder.counter(name) for name in ("hot", "single"))
         client.read_all(self.reactor)
@@ -519,11 +519,11 @@ class RepairTests(FactoryTestCase):
             hot.increment()
         self.reactor.drain()
         self.assertGreater(client.protocol.stats().dropped_incoming, 0)
-        self.reactor.advance(1)
+        self.reactor.advance(0.5)
         while client.protocol._asked_since is None:
             self.assertTrue(factory.incoming.more())
             self.reactor.drain()
-        self.assertEqual(len(client.protocol._events), 0)
+        self.assertEqual(len(client.protocol._outbox.events), 0)
         client.transport.limit = 0
         while client.protocol._asked_since is not None:
             self.reactor.drain()
@@ -568,13 +568,3 @@ def in_descriptor(act: Callable[[], object]) -> None:
             pass
 
     Descriptor(reactor=object()).doWrite()  # type: ignore[arg-type]
-
-
-def in_tls(act: Callable[[], object]) -> None:
-    """The same in a function that looks as if it were of the module that has TLS."""
-
-    def write() -> None:
-        act()
-
-    there = {"__name__": "twisted.protocols.tls"}
-    FunctionType(write.__code__, there, closure=write.__closure__)()

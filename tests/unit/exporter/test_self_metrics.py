@@ -10,7 +10,7 @@ from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
 from txmetrics_tcp._exporter.factory import TICK
-from txmetrics_tcp._exporter.ingest import BATCH
+from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._model import U64_MAX
 

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.logs import log_events
 from tests.reader import FakeClient
-from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
+from txmetrics_tcp import ExporterSettings, ListenError, MetricsFactory, MetricsService
 from txmetrics_tcp._exporter import service as service_module
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 
@@ -22,7 +22,7 @@ from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = ListeningReactor()
-        self.factory = MetricsFactory(self.reactor, own_metrics=False)  # type: ignore[arg-type]
+        self.factory = MetricsFactory(self.reactor, ExporterSettings(own_metrics=False))  # type: ignore[arg-type]
         self.events = log_events(self, service_module)
 
     def service(self, *endpoints: str | LateEndpoint) -> MetricsService:
@@ -282,9 +282,8 @@ class StopTests(ServiceTestCase):
 
     def test_stuckClient(self) -> None:
         """Who does not read is cut off after the time that was given."""
-        service = MetricsService(
-            self.factory, [server_endpoint(self.reactor, "1")], flush_timeout=7
-        )
+        self.factory = MetricsFactory(self.reactor, ExporterSettings(flush_timeout=7))  # type: ignore[arg-type]
+        service = self.service("1")
         service.startService()
         stuck = FakeClient(self.factory, limit=1)
         for _ in range(3):

@@ -16,9 +16,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, bits, counter_key, truth
-from txmetrics_tcp import Key, MetricKind, MetricsFactory, Operation, TcpBuilder, decode
+from txmetrics_tcp import (
+    ExporterSettings,
+    Key,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    TcpBuilder,
+    decode,
+)
 from txmetrics_tcp._exporter import totals as totals_module
-from txmetrics_tcp._exporter.ingest import BATCH, Incoming, Taken
+from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._exporter.ledger import BATCH, Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 from txmetrics_tcp._net.writers import CHUNK
@@ -233,7 +242,9 @@ class RepairTests(FactoryTestCase):
 
     def test_withoutTotals(self) -> None:
         """Where totals are not kept, nothing is repaired, and nothing given up for it."""
-        factory = MetricsFactory(self.reactor, 10, totals=False, own_metrics=False)  # type: ignore[arg-type]
+        factory = MetricsFactory(
+            self.reactor, ExporterSettings(buffer_size=10, totals=False, own_metrics=False)
+        )  # type: ignore[arg-type]
         client = FakeClient(factory, limit=100)
         for i in range(500):
             factory.recorder.counter("c").increment(i)
@@ -390,9 +401,7 @@ class StatusTests(FactoryTestCase):
     def test_firstOfAll(self) -> None:
         """A client learns who the server is, and since when it has been there."""
         factory = MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            source="shop",
-            clock=lambda: 5_000_000_007,
+            self.reactor, ExporterSettings(source="shop"), clock=lambda: 5_000_000_007
         )
         factory.recorder.describe_counter("c")
         transport = PausingTransport()
@@ -430,7 +439,7 @@ class StatusTests(FactoryTestCase):
         ):
             for take in (
                 TcpBuilder(self.reactor).source,
-                lambda source: MetricsFactory(self.reactor, source=source),
+                lambda source: MetricsFactory(self.reactor, ExporterSettings(source=source)),
             ):
                 with self.assertRaisesRegex(error, f"^the source {why}"):
                     take(bad)  # type: ignore[arg-type]
@@ -440,10 +449,8 @@ class StatusTests(FactoryTestCase):
         """A client learns how much it has missed, and why, when it has caught up."""
         for totals in (True, False):
             factory = MetricsFactory(
-                self.reactor,  # type: ignore[arg-type]
-                10,
-                totals=totals,
-                own_metrics=False,
+                self.reactor,
+                ExporterSettings(buffer_size=10, totals=totals, own_metrics=False),
                 in_reactor_thread=lambda: False,
             )
             client = FakeClient(factory, limit=100)
@@ -502,7 +509,7 @@ class FloatTests(SynchronousTestCase):
     def test_toTheLastBit(self, acts: list[tuple[str, float]]) -> None:
         """A view that saw everything has the same floats."""
         reactor = FakeReactor()
-        factory = MetricsFactory(reactor, None)  # type: ignore[arg-type]
+        factory = MetricsFactory(reactor, ExporterSettings(buffer_size=None))  # type: ignore[arg-type]
         client = FakeClient(factory)
         gauge = factory.recorder.gauge("g")
         for act, value in acts:
@@ -524,10 +531,8 @@ class Machine(RuleBasedStateMachine):
         self.reactor = FakeReactor()
         self.on_reactor_thread = False
         self.factory = MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            7,
-            max_series=8,
-            idle_after=5,
+            self.reactor,
+            ExporterSettings(buffer_size=7, max_series=8, idle_after=5),
             monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: self.on_reactor_thread,
         )
@@ -628,7 +633,8 @@ class Machine(RuleBasedStateMachine):
             assert stats.recorded == (
                 stats.dropped_incoming + stats.dropped + stats.written + stats.waiting
             ), stats
-            assert client.transport.producer_paused or not client.protocol._pending
+            kept = client.transport.producer_paused or self.factory._fanout._kept
+            assert kept or not client.protocol._outbox
 
     def teardown(self) -> None:
         self.come_to_rest()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import bits, truth
-from txmetrics_tcp import Decoder, MetricKind, MetricsFactory, SourceView
+from txmetrics_tcp import Decoder, ExporterSettings, MetricKind, MetricsFactory, SourceView
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -57,9 +57,8 @@ class TruthTests(SynchronousTestCase):
 
     def make_factory(self) -> MetricsFactory:
         return MetricsFactory(
-            self.reactor,  # type: ignore[arg-type]
-            50,
-            own_metrics=False,
+            self.reactor,
+            ExporterSettings(buffer_size=50, own_metrics=False),
             in_reactor_thread=lambda: False,
         )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_network
 from itertools import pairwise
 
@@ -16,9 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp._net.acceptor import FEW
-from txmetrics_tcp._net.admission import MAX_CLIENTS, Admission, network
+from txmetrics_tcp._net.admission import Admission, Network, network
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.log_throttle import RefusalLog
 from txmetrics_tcp.testing import FakeReactor
@@ -28,6 +29,14 @@ def at(host: str) -> IAddress:
     made = IPv6Address if ":" in host else IPv4Address
     address: IAddress = made("TCP", host, 5)
     return address
+
+
+def admission_of(
+    networks: Sequence[Network] = (),
+    max_clients: int | None = None,
+    max_per_address: int | None = None,
+) -> Admission:
+    return Admission(networks, max_clients, max_per_address)
 
 
 class NetworkTests(SynchronousTestCase):
@@ -52,14 +61,14 @@ class NetworkTests(SynchronousTestCase):
 
 class AdmissionTests(SynchronousTestCase):
     def test_anywhere(self) -> None:
-        admission = Admission()
+        admission = admission_of()
         for host in ("192.0.2.1", "2001:db8::1", "127.0.0.1"):
             self.assertIsNone(admission.refuses(at(host)))
         self.assertIsNone(admission.refuses(None))
 
     def test_networks(self) -> None:
         """What is not allowed is not, the loopback interface included."""
-        admission = Admission([network("192.0.2.0/24"), network("2001:db8::/32")])
+        admission = admission_of([network("192.0.2.0/24"), network("2001:db8::/32")])
         for host in ("192.0.2.255", "2001:db8::1", "2001:db8::1%eth0", "::ffff:192.0.2.1"):
             self.assertIsNone(admission.refuses(at(host)), host)
         for host in ("192.0.3.1", "127.0.0.1", "::1", "2001:db9::1", "::ffff:192.0.3.1"):
@@ -67,12 +76,12 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_unknownAddress(self) -> None:
         """A client that needs an address and has none is rejected; a file's mode is enough."""
-        admission = Admission([network("192.0.2.0/24")])
+        admission = admission_of([network("192.0.2.0/24")])
         self.assertIsNotNone(admission.refuses(None))
         self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
 
     def test_clients(self) -> None:
-        admission = Admission(max_clients=2)
+        admission = admission_of(max_clients=2)
         for address in (at("192.0.2.1"), UNIXAddress("/run/x")):
             self.assertIsNone(admission.refuses(address))
             admission.enter(address)
@@ -87,7 +96,7 @@ class AdmissionTests(SynchronousTestCase):
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
             ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"),
         ):
-            admission = Admission(max_per_address=2)
+            admission = admission_of(max_per_address=2)
             admission.enter(at(one))
             self.assertIsNone(admission.refuses(at(same)))
             admission.enter(at(same))
@@ -99,7 +108,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_onOneLink(self) -> None:
         """All machines on a link share the half of an address that counts elsewhere."""
-        admission = Admission(max_per_address=1)
+        admission = admission_of(max_per_address=1)
         for host in ("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1"):
             self.assertIsNone(admission.refuses(at(host)), host)
             admission.enter(at(host))
@@ -110,30 +119,31 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_forgets(self) -> None:
         """It keeps nothing of those who have left."""
-        admission = Admission(max_per_address=2)
+        admission = admission_of(max_per_address=2)
         for number in range(100):
             admission.enter(at(f"192.0.2.{number}"))
             admission.leave(at(f"192.0.2.{number}"))
         self.assertEqual(len(admission._by_place), 0)
 
     def test_unixHasNoAddress(self) -> None:
-        admission = Admission(max_per_address=1)
+        admission = admission_of(max_per_address=1)
         admission.enter(UNIXAddress("/run/x"))
         self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
 
     def test_default(self) -> None:
-        admission = Admission()
-        for _ in range(MAX_CLIENTS):
+        limit = ExporterSettings().max_clients
+        assert limit is not None
+        admission = admission_of(max_clients=limit)
+        for _ in range(limit):
             self.assertIsNone(admission.refuses(None))
             admission.enter(None)
         self.assertIn("1000 clients", admission.refuses(None) or "")
 
     def test_bad(self) -> None:
         for limit in (0, -1):
-            self.assertRaises(ValueError, Admission, (), limit)
-            self.assertRaises(ValueError, Admission, (), None, limit)
-            self.assertRaises(ValueError, MetricsFactory, FakeReactor(), max_clients=limit)
-        self.assertRaises(ValueError, MetricsFactory, FakeReactor(), allow=["nonsense"])
+            self.assertRaises(ValueError, ExporterSettings, max_clients=limit)
+            self.assertRaises(ValueError, ExporterSettings, max_clients_per_address=limit)
+        self.assertRaises(ValueError, ExporterSettings, allow=["nonsense"])
 
 
 class WordsTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._net.descriptors import listens_with, occupy_standard_descriptors
+from txmetrics_tcp._net.descriptors import _listens_with, occupy_standard_descriptors
 
 
 class ListensWithTests(SynchronousTestCase):
@@ -18,10 +18,10 @@ class ListensWithTests(SynchronousTestCase):
         """A port belongs to a factory also if the port has it wrapped, in TLS, say."""
         factory = SimpleNamespace()
         wrapped = SimpleNamespace(wrappedFactory=SimpleNamespace(wrappedFactory=factory))
-        self.assertTrue(listens_with(SimpleNamespace(factory=factory), factory))
-        self.assertTrue(listens_with(SimpleNamespace(factory=wrapped), factory))
-        self.assertFalse(listens_with(SimpleNamespace(factory=object()), factory))
-        self.assertFalse(listens_with(SimpleNamespace(), factory))
+        self.assertTrue(_listens_with(SimpleNamespace(factory=factory), factory))
+        self.assertTrue(_listens_with(SimpleNamespace(factory=wrapped), factory))
+        self.assertFalse(_listens_with(SimpleNamespace(factory=object()), factory))
+        self.assertFalse(_listens_with(SimpleNamespace(), factory))
 
 
 class StandardTests(SynchronousTestCase):

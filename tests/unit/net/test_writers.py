@@ -19,10 +19,12 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.logs import log_lines
 from tests.reader import Reader, truth
-from txmetrics_tcp import MetricsFactory, MetricsProtocol
+from txmetrics_tcp import ExporterSettings, MetricsFactory, MetricsProtocol
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._exporter.ingest import MAX_SLACK
+from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import PROBE_INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -241,9 +243,8 @@ class ClientTests(SocketTestCase):
     def client(self, buffer_size: int | None = None) -> None:
         self.clock = FakeReactor()
         self.factory = MetricsFactory(
-            self.clock,  # type: ignore[arg-type]
-            buffer_size,
-            own_metrics=False,
+            self.clock,
+            ExporterSettings(buffer_size=buffer_size, own_metrics=False),
             in_reactor_thread=lambda: True,
         )
         protocol = self.factory.buildProtocol(None)
@@ -316,6 +317,7 @@ class ClientTests(SocketTestCase):
 
     def test_accountOfTheInterrupted(self) -> None:
         """What was sent before a signal handler raised is in the account."""
+        log_lines(self, log_throttle)
         self.client()
         histogram = self.factory.recorder.histogram("h", label="x" * 1000)
         for number in range(200):

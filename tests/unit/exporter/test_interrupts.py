@@ -1,0 +1,134 @@
+"""
+A KeyboardInterrupt, as Ctrl-C in a notebook, at any line of the exporter: the stream goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+from pathlib import Path
+
+import txmetrics_tcp
+from tests.exporting import FactoryTestCase
+from tests.logs import log_lines
+from tests.reader import FakeClient, truth
+from tests.tracing import Line, lines_of, tracing
+from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp._net import log_throttle
+from txmetrics_tcp._net.writers import Outlet
+from txmetrics_tcp.testing import FakeReactor
+
+PACKAGE = Path(txmetrics_tcp.__file__).parent
+
+
+@cache
+def is_exporter(file: str) -> bool:
+    """Whether a file is of the rooms that an event passes through, from handle to transport."""
+    path = Path(file)
+    return path.parent.parent == PACKAGE and path.parent.name in {
+        "_exporter",
+        "_instruments",
+        "_net",
+    }
+
+
+class World:
+    """An exporter with a client that keeps up, one that does not, and one that comes later."""
+
+    def __init__(self, factory: MetricsFactory, reactor: FakeReactor) -> None:
+        self.factory = factory
+        self.reactor = reactor
+        self.counter = factory.recorder.counter("c")
+        self.counter.increment()
+        self.clients = [FakeClient(factory), FakeClient(factory, limit=100)]
+        reactor.settle()
+        self.read()
+
+    def happen(self) -> None:
+        """Events are recorded, the reactor is woken, it drains, and clients begin with markers."""
+        recorder = self.factory.recorder
+        recorder.describe_counter("c", "count")
+        recorder.gauge("g").set(1)
+        recorder.histogram("h").record_many(1, 3)
+        self.reactor.settle()
+        # More than is buffered: the recording thread applies events, and some are dropped.
+        for _ in range(10):
+            self.counter.increment()
+        self.reactor.settle()
+        self.clients.append(FakeClient(self.factory))
+        self.reactor.settle()
+        self.read()
+        self.reactor.advance(1)
+        self.reactor.settle()
+
+    def go_on(self) -> None:
+        """A second passes, another client connects, and then events are recorded and read."""
+        self.counter.increment()
+        self.reactor.settle()
+        self.reactor.advance(1)
+        self.clients.append(FakeClient(self.factory))
+        self.read_all()
+        for _ in range(3):
+            self.factory.recorder.counter("later").increment()
+        self.read_all()
+
+    def read(self) -> None:
+        for client in self.clients:
+            try:
+                client.read()
+            except KeyboardInterrupt:
+                # As a reactor does with what a protocol raises.
+                client.transport.lose()
+                raise
+
+    def read_all(self) -> None:
+        for client in self.clients:
+            client.read_all(self.reactor)
+
+
+class InterruptTests(FactoryTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # Clients that are interrupted are rejected, with a traceback.
+        log_lines(self, log_throttle)
+
+    def world(self) -> World:
+        # Without the timers of those before.
+        self.reactor = FakeReactor()
+        return World(self.factory(4), self.reactor)
+
+    def interrupt(self, line: Line) -> World:
+        """Let a line raise the first time that it is reached."""
+        world = self.world()
+
+        def reached(this: Line) -> None:
+            if this == line:
+                raise KeyboardInterrupt
+
+        # The reactor logs what is raised in its calls, and goes on.
+        with contextlib.suppress(KeyboardInterrupt), tracing(is_exporter, reached):
+            world.happen()
+        return world
+
+    def check(self) -> None:
+        lines = lines_of(is_exporter, self.world().happen)
+        self.assertGreater(len(lines), 300)
+        for line in lines:
+            world = self.interrupt(line)
+            world.go_on()
+            connected = [client for client in world.clients if client.is_connected]
+            # The last, and all that were not interrupted while they were sent something.
+            self.assertGreater(len(connected), 1, line)
+            for client in connected:
+                self.assertEqual(client.reader.bits(), truth(world.factory), line)
+                self.assertEqual(client.reader.values("later"), [1, 1, 1], line)
+
+    def test_otherThread(self) -> None:
+        """Events are recorded on another thread than the reactor's."""
+        self.check()
+
+    def test_reactorThread(self) -> None:
+        """Events are recorded on the reactor thread, and delivered at once."""
+        self.reactor_thread = True
+        self.patch(Outlet, "bypasses", True)
+        self.check()

@@ -1,0 +1,102 @@
+"""
+What is pending for one client, in the order in which it is sent.
+
+All of it belongs to the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from txmetrics_tcp._codec.encoder import Encoder
+from txmetrics_tcp._exporter.backlog import Backlog
+from txmetrics_tcp._exporter.ledger import Marker
+from txmetrics_tcp._exporter.totals import StreamedSeries
+from txmetrics_tcp._model import SET_OPERATION, MetricKind, Number
+from txmetrics_tcp._net.writers import CHUNK
+
+TOTALS = CHUNK // 2
+"""
+How many bytes of totals are encoded for a client at once, so that the reactor serves the others.
+"""
+
+PROBE: Final = "probe"
+
+Name = tuple[MetricKind, str] | Literal["probe"] | None
+"""
+What an owed frame is about: a description's kind and name, a half-close probe, or the stream
+itself.
+"""
+
+
+class Outbox:
+    """
+    Three things are pending, and are sent in this order: owed frames (descriptions, and the status
+    of the stream), which are never dropped; the totals of a marker; and events, the oldest of which
+    are dropped when they are too many.
+
+    @ivar owed: frames by what they are about; a later one about the same replaces an earlier one.
+    @ivar events: the events.
+    """
+
+    __slots__ = ("_encoder", "_totals", "_totals_at", "events", "owed")
+
+    def __init__(self, buffer_size: int | None) -> None:
+        """
+        @param buffer_size: how many events may be pending; None for any number.
+        """
+        self.owed: OrderedDict[Name, bytes] = OrderedDict()
+        self.events = Backlog(buffer_size)
+        self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
+        self._totals_at = 0
+        self._encoder = Encoder()
+
+    def __bool__(self) -> bool:
+        return bool(self.owed or self._totals or self.events)
+
+    def owe(self, frames: Mapping[Name, bytes]) -> None:
+        self.owed.update(frames)
+
+    def add_totals(self, marker: Marker, since: int) -> None:
+        """
+        Add the totals of a marker.
+
+        @param since: of the series that changed in that epoch, or later.
+        """
+        self._totals_at = marker.timestamp_ns
+        for series, total, epoch in marker.totals:
+            if epoch >= since:
+                self._totals[series] = total
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self.owed.clear()
+        self._totals.clear()
+        self.events.clear()
+
+    def next_chunk(self) -> tuple[bytes, int]:
+        """
+        Take up to `CHUNK` bytes, and at least one frame, if any is pending.
+
+        @return: whole frames, and how many of them are events.
+        """
+        frames: list[bytes] = []
+        taken = 0
+        room = CHUNK
+        while room > 0 and self.owed:
+            frames.append(self.owed.popitem(last=False)[1])
+            room -= len(frames[-1])
+        # To encode them takes ten times as long as to send them.
+        while room > CHUNK - TOTALS and self._totals:
+            series, total = self._totals.popitem(last=False)
+            operation = SET_OPERATION[series.key.kind]
+            frames.append(self._encoder.encode([(series, operation, total, self._totals_at)])[0])
+            room -= len(frames[-1])
+        if room > 0 and self.events and not self._totals:
+            chunk, taken = self.events.take(room)
+            if not taken and not frames:
+                chunk, taken = self.events.take_one(), 1
+            frames.append(chunk)
+        return frames[0] if len(frames) == 1 else b"".join(frames), taken
