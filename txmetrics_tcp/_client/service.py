@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -79,10 +78,6 @@ class Disconnected:
                 "it hung up before anything came: perhaps it does not allow this address, is full,"
                 " or wants TLS"
             )
-        error = self.reason.value
-        if type(error) is ConnectError and error.osError is not None and error.args:
-            # What the system says; Twisted puts more before it.
-            return str(error.args[0])
         text = self.reason.getErrorMessage().rstrip(".")
         return text or type(self.reason.value).__name__
 

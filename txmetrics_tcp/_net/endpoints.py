@@ -43,8 +43,6 @@ How many connections the kernel may hold until they are accepted.  With Twisted'
 comes at once makes all others wait for a second and more.
 """
 
-_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base (\d+): (.*)")
-_NO_PARAMETER = re.compile(r"unexpected keyword argument '(\w+)'")
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 
@@ -107,9 +105,10 @@ def _endpoint(
         if has_own_tls(text) and find_spec("OpenSSL") is None:
             raise EndpointError(f"{text!r} cannot be had: {TLS_NEEDS}") from error
         # Whatever a parser raises (KeyError, TypeError …), what the user wrote was wrong.
+        reason = str(error) or type(error).__name__
         raise EndpointError(
-            f"{text!r} is no endpoint ({_reason(error)}); give PORT, HOST:PORT, [IPV6]:PORT or a"
-            " Twisted endpoint string such as unix:/run/metrics.sock"
+            f"{text!r} is no endpoint ({reason}); give PORT, HOST:PORT, [IPV6]:PORT or a Twisted"
+            " endpoint string such as unix:/run/metrics.sock"
         ) from error
 
 
@@ -145,20 +144,3 @@ def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
 def _prefixes(parsers: Any) -> set[str]:
     # What Twisted knows without a plugin, and what the plugins add: "tcp:5000" is theirs.
     return {"tcp", "ssl", "unix"} | {plugin.prefix for plugin in getPlugins(parsers)}
-
-
-def _reason(error: Exception) -> str:
-    """What a parser of Twisted's has against it, without what Python calls things."""
-    said = str(error)
-    if isinstance(error, OSError):
-        return error.strerror or said
-    if said.startswith("Unknown endpoint type"):
-        # It goes on in lower case, whatever was written.
-        return "there is no such kind of endpoint"
-    if match := _NO_NUMBER.match(said):
-        return f"{match[2]} is no {'octal ' if match[1] == '8' else ''}number"
-    if match := _NO_PARAMETER.search(said):
-        return f"there is no {match[1]} in an endpoint of this kind"
-    if isinstance(error, ValueError) and said:
-        return said
-    return "something is missing in it, or too much"

@@ -7,7 +7,6 @@ What it is made of comes with the extra ``tls``, and is imported when TLS is ask
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,33 +27,6 @@ StrPath = str | os.PathLike[str]
 
 TLS_NEEDS = "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
 """What to say where they are not installed."""
-
-_SAID = {
-    "http request": "it sent an HTTP request",
-    "https proxy request": "it sent an HTTP request",
-    "wrong version number": "what it sent is not TLS",
-    "packet length too long": "what it sent is not TLS",
-    "record layer failure": "what it sent is not TLS",
-    "unsupported protocol": "it has no TLS as new as 1.2",
-    "no shared cipher": "it has no cipher that is good enough",
-    "peer did not return a certificate": "it has no certificate",
-    "certificate verify failed": "its certificate is not to be trusted",
-    "alert certificate required": "it wants a certificate",
-    "alert handshake failure": "it has no use for what we offer, or wants a certificate",
-    "alert protocol version": "it wants another version of TLS",
-} | dict.fromkeys(
-    (
-        "alert unknown ca",
-        "alert bad certificate",
-        "alert certificate unknown",
-        "alert certificate expired",
-    ),
-    # Or the name is another: who finds that says one of these, too.
-    "it does not trust our certificate",
-)
-"""What OpenSSL says, as people do; without the version of TLS that an alert is from."""
-
-_VERSION = re.compile(r"^\S+ (?=alert )")
 
 
 class TLSError(ValueError):
@@ -179,7 +151,7 @@ def check_server(transport: Any) -> None:
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Why TLS with the other end failed; None if the error is not one of TLS."""
+    """Why TLS with the peer failed, in OpenSSL's words; None if the error is not one of TLS."""
     module = type(error).__module__
     if isinstance(error, TLSError) or module == "txmetrics_tcp._net.certificates":
         return str(error)
@@ -188,17 +160,11 @@ def explain(error: BaseException | None) -> str | None:
         return "its certificate is for another name"
     if error is None or package != "OpenSSL":
         return None
-    queue = error.args[0] if error.args else None
-    # A list of what failed, and of what failed because of it, in words that depend on the version.
-    said = (
-        [_VERSION.sub("", str(entry[-1]).lower()) for entry in queue]
-        if isinstance(queue, list)
-        else []
-    )
-    for reason in said:
-        if reason in _SAID:
-            return _SAID[reason]
-    return said[-1] if said else "it broke off"
+    match error.args:
+        case [[(*_, reason), *_], *_]:
+            # What failed (library, function, reason), before what failed because of it.
+            return str(reason)
+    return repr(error)
 
 
 def _absolute(path: StrPath) -> Path:

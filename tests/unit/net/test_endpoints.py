@@ -172,11 +172,11 @@ class BadEndpointTests(SynchronousTestCase):
             self.assertIn(SYNTAX, self.refused(text, server_endpoint))
             self.assertIn(SYNTAX, self.refused(text, client_endpoint))
         for text, says in (
-            ("tcp:1:nonsense=1", "(there is no nonsense in an endpoint of this kind)"),
-            ("tcp:x", "('x' is no number)"),
-            ("unix:x:mode=abc", "('abc' is no octal number)"),
-            ("Foo", "'Foo' is no endpoint (there is no such kind of endpoint)"),
-            ("tcp:", "('' is no number)"),
+            ("tcp:1:nonsense=1", "nonsense"),
+            ("tcp:x", "(invalid literal for int() with base 10: 'x')"),
+            ("unix:x:mode=abc", "(invalid literal for int() with base 8: 'abc')"),
+            ("Foo", "'Foo' is no endpoint (Unknown endpoint type: "),
+            ("ssl:5000:privateKey=/nowhere", "No such file or directory: '/nowhere'"),
         ):
             self.assertIn(says, self.refused(text, server_endpoint))
 
@@ -190,9 +190,6 @@ class BadEndpointTests(SynchronousTestCase):
             self.assertIn("there is no path", self.refused(text, server_endpoint))
         for text in ("unix:", "unix:path="):
             self.assertIn("there is no path", self.refused(text, client_endpoint))
-        self.assertIn(
-            "('rw' is no octal number)", self.refused("unix:/run/x:mode=rw", server_endpoint)
-        )
 
 
 class HostTests(SynchronousTestCase):

@@ -227,29 +227,17 @@ class WithoutExtraTests(SynchronousTestCase):
 @skipIf(no_tls, no_tls)
 class ExplainTests(SynchronousTestCase):
     def test_errors(self) -> None:
+        """OpenSSL's words: of a queue of errors, those of the first, which led to the others."""
         from OpenSSL import SSL
 
         for error, text in (
-            (
-                SSL.Error([("SSL routines", "", "certificate verify failed")]),
-                "is not to be trusted",
-            ),
-            (
-                SSL.Error([("", "", "wrong version number"), ("", "", "something else")]),
-                "what it sent is not TLS",
-            ),
-            # One alert, as different versions of OpenSSL have it.
-            (SSL.Error([("SSL routines", "", "tls alert bad certificate")]), "not trust our"),
-            (SSL.Error([("SSL routines", "", "sslv3 alert bad certificate")]), "not trust our"),
-            (SSL.Error([("SSL routines", "", "ssl/tls alert bad certificate")]), "not trust our"),
-            (SSL.Error([("SSL routines", "", "tlsv1 alert unknown ca")]), "not trust our"),
-            (SSL.Error([("", "", "tlsv13 alert certificate required")]), "wants a certificate"),
-            (SSL.Error([("SSL routines", "f", "Brand New Reason")]), "brand new reason"),
-            (SSL.Error([]), "it broke off"),
-            (SSL.Error(), "it broke off"),
-            (SSL.SysCallError(-1, "Unexpected EOF"), "it broke off"),
+            (SSL.Error([("SSL routines", "", "certificate verify failed")]), None),
+            (SSL.Error([("", "", "certificate verify failed"), ("", "", "something else")]), None),
+            (SSL.Error([]), "Error([])"),
+            (SSL.Error(), "Error()"),
+            (SSL.SysCallError(-1, "Unexpected EOF"), "SysCallError(-1, 'Unexpected EOF')"),
         ):
-            self.assertIn(text, explain(error) or "")
+            self.assertEqual(explain(error), text or "certificate verify failed")
 
     def test_others(self) -> None:
         for error in (ConnectionError("x"), ValueError(), None):
@@ -366,17 +354,17 @@ class ServerTests(TLSTestCase):
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")
-        self.assertIn("it has no TLS as new as 1.2", await line)
+        self.assertIn("there is no TLS with it: unsupported protocol", await line)
 
     async def test_otherName(self) -> None:
-        """A client that expects another server says so in its way, and the log in ours."""
+        """A client that expects another server sends an alert, which is logged."""
         await self.listen()
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(
                 self.context().wrap_socket, self.connected(), server_hostname="metrics.example"
             )
-        self.assertIn("it does not trust our certificate", await line)
+        self.assertRegex(await line, "there is no TLS with it: .*alert bad certificate")
 
     async def test_mutual(self) -> None:
         await self.listen(client_ca=True)
@@ -395,7 +383,7 @@ class ServerTests(TLSTestCase):
         # With TLS 1.3, the client is done before the server has looked.
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(wrapped.recv, 1)
-        self.assertIn("it has no certificate", await line)
+        self.assertIn("peer did not return a certificate", await line)
         self.assertEqual(self.factory.stats().connected, 0)
 
     async def test_wrongCertificate(self) -> None:
@@ -408,7 +396,7 @@ class ServerTests(TLSTestCase):
         self.addCleanup(wrapped.close)
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(wrapped.recv, 1)
-        self.assertIn("its certificate is not to be trusted", await line)
+        self.assertIn("there is no TLS with it: certificate verify failed", await line)
         self.assertEqual(self.factory.stats().connected, 0)
 
     async def test_plainText(self) -> None:
@@ -416,14 +404,15 @@ class ServerTests(TLSTestCase):
         await self.listen()
         client = await self.connect_tls()
         for text, reason in (
-            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "it sent an HTTP request"),
-            (b"hello, how are you?\r\n", "what it sent is not TLS"),
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "http request"),
+            # In words that depend on the version of OpenSSL.
+            (b"hello, how are you?\r\n", r"\w"),
         ):
             line = self.line()
             plain = self.connected()
             plain.sendall(text)
             await self.assert_closed(plain)
-            self.assertIn(f"its TLS handshake failed: {reason}", await line)
+            self.assertRegex(await line, f"its TLS handshake failed: {reason}")
         self.assertEqual(len(self.logged), 2)
         await self.assert_streams(client, 5)
 
@@ -705,7 +694,7 @@ class ClientTests(TLSTestCase):
         """One that is from no authority is as foreign as one that is from another."""
         own = self.authority.issue_self_signed()
         await self.exporter(tls=ServerTLS(own.key, own.cert))
-        untrusted = "no TLS with it: its certificate is not to be trusted"
+        untrusted = "no TLS with it: certificate verify failed"
         self.assertEqual(await self.begin("--tls-ca", self.authority.file), untrusted)
         self.assertEqual(await self.begin("--tls"), untrusted)
         # Who has it at hand can trust it.
@@ -726,7 +715,7 @@ class ClientTests(TLSTestCase):
         other = Authority(self)
         for arguments in (["--tls-ca", other.file], ["--tls"]):
             why = await self.begin(*arguments)
-            self.assertEqual(why, "no TLS with it: its certificate is not to be trusted")
+            self.assertEqual(why, "no TLS with it: certificate verify failed")
         await self.service.stop()
 
     async def test_mutual(self) -> None:
@@ -735,7 +724,8 @@ class ClientTests(TLSTestCase):
         trust = ("--tls-ca", self.authority.file)
         event = await self.begin(*trust, "--tls-cert", own.cert, "--tls-key", own.key)
         self.assertNotIsInstance(event, str)
-        self.assertEqual(await self.begin(*trust), "no TLS with it: it wants a certificate")
+        why = str(await self.begin(*trust))
+        self.assertRegex(why, "^no TLS with it: .*alert certificate required$")
         await self.service.stop()
 
     async def test_connectedWhenTrusted(self) -> None:
@@ -776,6 +766,6 @@ class ClientTests(TLSTestCase):
         await self.exporter()
         line = self.line()
         why = await self.begin("--tls-ca", self.authority.file)
-        self.assertEqual(why, "no TLS with it: what it sent is not TLS")
+        self.assertRegex(str(why), r"^no TLS with it: \w")
         self.assertIn("it sent the beginning of TLS, which is not spoken here", await line)
         await self.service.stop()
