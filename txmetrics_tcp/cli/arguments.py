@@ -114,8 +114,9 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how to talk to servers, for a command that has arguments of its own for where."""
     tls = parser.add_argument_group(
         "TLS",
+        # In lines, for `argparse.RawDescriptionHelpFormatter`.
         description="""Any of these means that the connection is encrypted, and that the server
-        has to prove with a certificate that it is the one that was asked for.""",
+has to prove with a certificate that it is the one that was asked for.""",
     )
     tls.add_argument(
         "--tls",
@@ -152,15 +153,6 @@ def add_filter_argument(parser: argparse.ArgumentParser, help: str) -> None:
         # "--filter -term" is two options to argparse.
         help=f"{help}; what is not wanted is written !TERM, since -TERM looks like an option",
     )
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Leaves a text alone that begins with an empty line."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("\n"):
-            return text.strip("\n")
-        return super()._fill_text(text, width, indent)
 
 
 def _filter(text: str) -> Filter:

@@ -16,7 +16,6 @@ from txmetrics_tcp.cli.arguments import (
     ENDPOINT_HELP,
     FILTERS_HELP,
     SORTS,
-    HelpFormatter,
     add_end_arguments,
     add_endpoint_arguments,
     add_filter_argument,
@@ -53,12 +52,13 @@ def _add_tail(commands: Any) -> None:
     parser = commands.add_parser(
         "tail",
         help="print each event as a line",
-        description="""Connect to a server of metrics and print each event as a line, until
-        interrupted. A connection that ends, or does not come about, is tried again after a while.
-        Events go to standard output; how the connection is, to standard error. A file that
-        "metrics-tcp record" has written, given in place of the endpoint, is printed from its
-        beginning to its end.""",
-        epilog=f"""
+        description="""\
+Connect to a server of metrics and print each event as a line, until
+interrupted. A connection that ends, or does not come about, is tried again
+after a while. Events go to standard output; how the connection is, to standard
+error. A file that "metrics-tcp record" has written, given in place of the
+endpoint, is printed from its beginning to its end.""",
+        epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
   0    after --count, --duration or the end of a recording; or when nobody
@@ -71,7 +71,7 @@ Exit codes:
 
 While standard output is slow, nothing is read: the server then drops events,
 and counts them.""",
-        formatter_class=HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_endpoint_arguments(parser)
     parser.add_argument(
@@ -92,10 +92,11 @@ def _add_stats(commands: Any) -> None:
     parser = commands.add_parser(
         "stats",
         help="watch for a while, print a table and leave",
-        description="""Connect to a server of metrics, watch it for a while, print what was seen as
-        a table, and leave. Values are the last ones; rates, and what histograms say, are of all
-        the time that was watched. A recording is read at once, to its end.""",
-        epilog=f"""
+        description="""\
+Connect to a server of metrics, watch it for a while, print what was seen as a
+table, and leave. Values are the last ones; rates, and what histograms say, are
+of all the time that was watched. A recording is read at once, to its end.""",
+        epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
   0    when all went well; losses are told in the last line, and are no error
@@ -107,7 +108,7 @@ Exit codes:
   143  when terminated, likewise
 
 docs/commands.md describes the JSON.""",
-        formatter_class=HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "endpoint",
