@@ -7,13 +7,13 @@ What it is made of comes with the extra ``tls``, and is imported when TLS is ask
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
+    INegotiated,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IStreamClientEndpoint,
@@ -122,10 +122,12 @@ def tls_endpoint(
 
 def is_tls(transport: object) -> bool:
     """Whether a transport is TLS, directly or tapped: it then tells when its handshake is done."""
-    # Without importing it: who has such a transport has done so.
-    tls = sys.modules.get("twisted.protocols.tls")
-    below = getattr(transport, "untapped", transport)
-    return tls is not None and isinstance(below, tls.TLSMemoryBIOProtocol)
+    if not INegotiated.providedBy(transport):
+        return False
+    # Late, since it needs OpenSSL; whatever provides that interface has imported it.
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+    return isinstance(getattr(transport, "untapped", transport), TLSMemoryBIOProtocol)
 
 
 def check_server(transport: Any) -> None:

@@ -18,10 +18,13 @@ from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorUNIX
+from twisted.internet.interfaces import INegotiated, IReactorUNIX
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger, LogPublisher
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from tests import ROOT
 from tests.authority import DAY, Authority, Issued, no_tls
@@ -33,7 +36,7 @@ from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
-from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain
+from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain, is_tls
 from txmetrics_tcp.cli.arguments import add_endpoint_arguments
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 
@@ -242,6 +245,15 @@ class ExplainTests(SynchronousTestCase):
     def test_others(self) -> None:
         for error in (ConnectionError("x"), ValueError(), None):
             self.assertIsNone(explain(error))
+
+
+class IsTLSTests(SynchronousTestCase):
+    def test_wrapper(self) -> None:
+        """A wrapper provides the interfaces of TLS below it, but does not report its handshake."""
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        self.assertFalse(is_tls(wrapper))
+        directlyProvides(wrapper, INegotiated)
+        self.assertFalse(is_tls(wrapper))
 
 
 class TLSTestCase(LoopbackTestCase):
