@@ -49,7 +49,7 @@ class HangUpTests(DoorTestCase):
             daemon.process.send_signal(signal.SIGHUP)
             for _ in viewer:
                 pass
-            self.assert_stopped(daemon, signal.SIGHUP)
+            self.assert_stopped(daemon, signal.SIGTERM)
 
     def test_socket_file(self) -> None:
         """Nothing is left behind."""
@@ -57,7 +57,7 @@ class HangUpTests(DoorTestCase):
         daemon.wait_for("Streaming metrics on")
         self.assertTrue((daemon.directory / "x.sock").is_socket())
         daemon.process.send_signal(signal.SIGHUP)
-        self.assert_stopped(daemon, signal.SIGHUP)
+        self.assert_stopped(daemon, signal.SIGTERM)
         self.assertEqual(os.listdir(daemon.directory), [])
 
     @skipIf(no_tls, no_tls)

@@ -18,6 +18,7 @@ from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, 
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
 
 
@@ -127,7 +128,7 @@ class TcpBuilder:
 
         @raise EndpointError: an address cannot be understood.
         """
-        reactor = self._reactor()
+        reactor = self._given_reactor or global_reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
         for address in addresses:
             if self._tls is not None and has_own_tls(address):
@@ -192,11 +193,3 @@ class TcpBuilder:
         return install_in_thread(
             own_reactor(self._given_reactor), self.install, self._settings.flush_timeout
         )
-
-    def _reactor(self) -> Any:
-        if self._given_reactor is None:
-            # Late, since importing it installs it, and some programs want another one.
-            from twisted.internet import reactor
-
-            return reactor
-        return self._given_reactor

@@ -30,9 +30,9 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
-from txmetrics_tcp._net.acceptor import accept_few, say_briefly
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
+from txmetrics_tcp._net.internals import limit_accepts, report_rejected
 from txmetrics_tcp._net.tls import ServerTLS
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -178,8 +178,8 @@ class MetricsService(Service):
         return DeferredList(self._attempts, consumeErrors=True).addCallback(self._listened)
 
     def _listens(self, port: IListeningPort) -> None:
-        accept_few(port)
-        say_briefly(port, self._factory.connection_rejected)
+        limit_accepts(port)
+        report_rejected(port, self._factory.connection_rejected)
         self._ports.append(port)
 
     def _listened(self, results: list[tuple[bool, Any]]) -> None:

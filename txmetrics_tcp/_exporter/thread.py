@@ -9,9 +9,7 @@ reactor cannot be started a second time.
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +20,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorAlreadyRunning, ReactorNotRestartable
 from twisted.internet.interfaces import IAddress
-from twisted.internet.main import installReactor
 from twisted.logger import ILogObserver, LogEvent, STDLibLogObserver, globalLogPublisher
 from twisted.python import threadable
 from twisted.python.failure import Failure
@@ -31,6 +28,12 @@ from zope.interface import provider
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._instruments import forked
 from txmetrics_tcp._instruments.facade import RecorderInstalledError, unset_global_recorder
+from txmetrics_tcp._net.internals import (
+    call_at_exit,
+    global_reactor,
+    reactor_thread_exists,
+    replace_reactor,
+)
 
 STOP_MARGIN = 4.0
 """
@@ -213,34 +216,21 @@ def own_reactor(given: Any = None) -> Any:
     @param given: the one that it has to be, if any.
     @raise ReactorThreadError: it is a parent's, and ran there, or it has to be that one.
     """
-    # Late, since importing it installs it, and some programs want another one.
-    from twisted.internet import reactor
-
-    inherited = forked.inherited_reactor
-    if inherited is None or (given or reactor) is not inherited:
-        return given or reactor
-    if inherited.running:
+    reactor = given or global_reactor()
+    if reactor is not forked.inherited_reactor:
+        return reactor
+    if reactor.running:
         raise ReactorThreadError(
             "the reactor ran already when this process was forked, and cannot be used here:"
             " install after forking, in each process, and not before"
         )
-    if given is not None:
+    new = replace_reactor(reactor) if given is None else None
+    if new is None:
         raise ReactorThreadError(
             "this reactor was made before this process was forked, and shares descriptors with"
             " those of all other processes: leave it to the builder, or make it after forking"
         )
-    del sys.modules["twisted.internet.reactor"]
-    installReactor(_like(inherited))
-    return sys.modules["twisted.internet.reactor"]
-
-
-def _like(reactor: Any) -> Any:
-    asyncioreactor = sys.modules.get("twisted.internet.asyncioreactor")
-    if asyncioreactor is not None and isinstance(reactor, asyncioreactor.AsyncioSelectorReactor):
-        import asyncio
-
-        return type(reactor)(asyncio.new_event_loop())
-    return type(reactor)()
+    return new
 
 
 def _make_run(reactor: Any) -> None:
@@ -276,7 +266,7 @@ def _make_run(reactor: Any) -> None:
 
 def _runs(reactor: Any) -> bool:
     """Whether a reactor runs, in a thread of this process."""
-    return bool(reactor.running) and threadable.ioThread in sys._current_frames()
+    return bool(reactor.running) and reactor_thread_exists()
 
 
 def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | None = None) -> _T:
@@ -314,16 +304,9 @@ def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | N
 
 def _stop_at_exit() -> None:
     global _exit_registered
-    if _exit_registered:
-        return
-    _exit_registered = True
-    atexit.register(_at_exit)
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:
-        # Before Python 3.13, forked children of multiprocessing end without atexit.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _at_exit, exitpriority=100)
+    if not _exit_registered:
+        _exit_registered = True
+        call_at_exit(_at_exit)
 
 
 def _at_exit() -> None:

@@ -19,6 +19,7 @@ inherited_reactor: Any = None
 
 def _after_fork_in_child() -> None:
     global inherited_reactor
+    # Twisted knows it by this name.  Importing it would install one, and this room has no Twisted.
     inherited_reactor = sys.modules.get("twisted.internet.reactor")
 
 

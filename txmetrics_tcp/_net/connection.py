@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.internals import lose_connection
 from txmetrics_tcp._net.keepalive import (
     KEEPALIVE,
     is_over_tcp,
@@ -167,10 +168,7 @@ class ServedProtocol(Protocol):
     def disconnect(self) -> None:
         """Close the connection once what was written is sent."""
         self._stop_producing()
-        self.transport.loseConnection()
-        if is_tls(self.transport):
-            # It has announced the end, and would wait for the client to do the same.
-            self.transport.transport.loseConnection()
+        lose_connection(self.transport)
 
     def abort(self) -> None:
         """Close the connection now."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from txmetrics_tcp._net.reactor_clock import measure_steadily
+from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -24,10 +24,8 @@ def run_command(options: argparse.Namespace) -> int:
     command = _module(options.command)
     if hasattr(command, "install_reactor"):
         command.install_reactor()
-    # Late, since importing it installs it.
-    from twisted.internet import reactor
-
-    measure_steadily(reactor)
+    reactor = global_reactor()
+    use_monotonic_clock(reactor)
     code: int = command.run(options, reactor)
     return code
 

@@ -21,8 +21,8 @@ from txmetrics_tcp._exporter.service import ListenError, MetricsService
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
-from txmetrics_tcp._net.reactor_clock import measure_steadily
-from txmetrics_tcp.tap.options import Options, the_reactor
+from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
+from txmetrics_tcp.tap.options import Options
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -79,10 +79,10 @@ def makeService(options: Options) -> Daemon:
     """
     Make the daemon's services.  Nothing is opened before they start: twistd forks between.
     """
-    reactor = the_reactor()
+    reactor = global_reactor()
     if options.parent is not None:
         # It is twistd's, or twist's, and the process is for nothing else.
-        measure_steadily(reactor)
+        use_monotonic_clock(reactor)
     endpoints = options.endpoints or [server_endpoint(reactor, DEFAULT_ENDPOINT)]
     factory = MetricsFactory(reactor, options.settings)
     metrics = MetricsService(factory, endpoints, tls=options.tls)

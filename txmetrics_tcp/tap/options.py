@@ -20,6 +20,7 @@ from txmetrics_tcp._net.checks import parse_count, parse_duration, parse_unless
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS, TLSError
 
 DEFAULT_INTERVAL = 1.0
@@ -152,7 +153,7 @@ class Options(UsageOptions):
         if has_own_tls(endpoint):
             self._with_tls.append(endpoint)
         try:
-            self.endpoints.append(server_endpoint(the_reactor(), endpoint))
+            self.endpoints.append(server_endpoint(global_reactor(), endpoint))
         except EndpointError as error:
             raise UsageError(f"--listen: {error}") from None
 
@@ -222,10 +223,3 @@ class Options(UsageOptions):
             if self.parent is None:
                 raise
             sys.exit(f"metrics-tcp: {error}")
-
-
-def the_reactor() -> Any:
-    # Late, since importing it installs it, and twistd has an option for another one.
-    from twisted.internet import reactor
-
-    return reactor

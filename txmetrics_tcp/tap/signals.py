@@ -13,11 +13,10 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from txmetrics_tcp._net.internals import SignalHandler, stop_handler
 from txmetrics_tcp._net.tls import TLSError
 
 _log = Logger(namespace="txmetrics_tcp")
-
-_Handler = Callable[[int, FrameType | None], object]
 
 
 class HangUpService(Service):
@@ -51,15 +50,15 @@ class HangUpService(Service):
             signal.signal(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        # Signal handlers run in the middle of anything.
-        self._reactor.callFromThread(self._act, number)
+        # A signal handler may interrupt anything.
+        self._reactor.callFromThread(self._act)
 
-    def _act(self, number: int) -> None:
+    def _act(self) -> None:
         if not self.running:
             return
         if self._reload is None:
             _log.info("Received SIGHUP, which is as SIGTERM where there is no TLS")
-            self._reactor.sigTerm(number)
+            signal.raise_signal(signal.SIGTERM)
             return
         try:
             self._reload()
@@ -74,9 +73,7 @@ class StopSignals(Service):
     Lets the first signal to stop be what it is to Twisted, and takes every further one for
     impatience.  Twisted itself would log an error for it, and go on waiting.
 
-    Both are heeded when the reactor has its turn.  Twisted's own handlers log in the middle of
-    whatever runs, and where that is a log file in the middle of taking its lock, the process
-    would wait for itself for ever.
+    Both are handled on the reactor thread, when the reactor iterates; see `stop_handler`.
     """
 
     def __init__(self, reactor: Any, hasten: Callable[[], object]) -> None:
@@ -102,13 +99,12 @@ class StopSignals(Service):
 
     def _install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            twisted = signal.getsignal(number)
             # Where Twisted has none (`run(installSignalHandlers=False)`, say, or a SIGINT that
             # is ignored, in the background of a shell), none is wanted.
-            if getattr(twisted, "__self__", None) is self._reactor and callable(twisted):
-                signal.signal(number, self._handler(twisted))
+            if (first := stop_handler(self._reactor, number)) is not None:
+                signal.signal(number, self._handler(first))
 
-    def _handler(self, first: _Handler) -> _Handler:
+    def _handler(self, first: SignalHandler) -> SignalHandler:
         def handle(number: int, frame: FrameType | None) -> None:
             # It may have begun to stop for another reason.
             if self.running and not self._told:

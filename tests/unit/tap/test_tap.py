@@ -335,7 +335,16 @@ class HangUpTests(SynchronousTestCase):
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         self.reactor = FakeReactor()
         self.told: list[int] = []
-        self.reactor.sigTerm = self.told.append  # type: ignore[attr-defined]
+
+        raise_signal = signal.raise_signal
+
+        def tell(number: int) -> None:
+            if number == signal.SIGHUP:
+                raise_signal(number)
+            else:
+                self.told.append(number)
+
+        self.patch(signal, "raise_signal", tell)
 
     def hang_up(self) -> None:
         signal.raise_signal(signal.SIGHUP)
@@ -358,7 +367,7 @@ class HangUpTests(SynchronousTestCase):
         signal.raise_signal(signal.SIGHUP)
         service.startService()
         self.reactor.settle()
-        self.assertEqual(self.told, [signal.SIGHUP])
+        self.assertEqual(self.told, [signal.SIGTERM])
 
     def test_stopped(self) -> None:
         """It does not stop what is stopping."""
@@ -368,4 +377,4 @@ class HangUpTests(SynchronousTestCase):
         self.hang_up()
         service.stopService()
         self.hang_up()
-        self.assertEqual(self.told, [signal.SIGHUP])
+        self.assertEqual(self.told, [signal.SIGTERM])

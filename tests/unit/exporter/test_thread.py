@@ -1,0 +1,46 @@
+"""
+Which reactor an exporter in a thread runs on, in a process that was forked.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmetrics_tcp import ReactorThreadError
+from txmetrics_tcp._exporter import thread
+from txmetrics_tcp._exporter.thread import own_reactor
+from txmetrics_tcp._instruments import forked
+
+
+class OwnReactorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.inherited = SimpleNamespace(running=False)
+        self.new: object = object()
+        self.patch(forked, "inherited_reactor", self.inherited)
+        self.patch(thread, "global_reactor", lambda: self.inherited)
+        self.patch(thread, "replace_reactor", lambda inherited: self.new)
+
+    def refused(self, given: object = None) -> str:
+        return str(self.assertRaises(ReactorThreadError, own_reactor, given))
+
+    def test_notInherited(self) -> None:
+        """A reactor of this process is used."""
+        other = SimpleNamespace(running=True)
+        self.assertIs(own_reactor(other), other)
+        self.patch(forked, "inherited_reactor", None)
+        self.assertIs(own_reactor(), self.inherited)
+
+    def test_replaced(self) -> None:
+        self.assertIs(own_reactor(), self.new)
+
+    def test_cannotBeReplaced(self) -> None:
+        """One that cannot be made again, or has to be that one, is refused."""
+        self.assertIn("shares descriptors", self.refused(self.inherited))
+        self.new = None
+        self.assertIn("shares descriptors", self.refused())
+
+    def test_ran(self) -> None:
+        self.inherited.running = True
+        self.assertIn("the reactor ran already", self.refused())

@@ -1,0 +1,366 @@
+"""
+What is replaced in Twisted's and Python's objects, and what is not where they have another shape.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import skipIf
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IAddress, INegotiated, IReactorUNIX
+from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+from twisted.python import threadable
+from twisted.python.runtime import seconds as time_of_day
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from txmetrics_tcp._net import internals
+from txmetrics_tcp._net.internals import (
+    MAX_ACCEPTS,
+    call_at_exit,
+    global_reactor,
+    limit_accepts,
+    lose_connection,
+    reactor_thread_exists,
+    replace_reactor,
+    report_rejected,
+    stop_handler,
+    use_monotonic_clock,
+)
+from txmetrics_tcp.testing import FakeReactor
+
+reactor: Any = _reactor
+
+NAME = "twisted.internet.reactor"
+
+
+class UntouchedReactor(ReactorBase):
+    """As real as those that select or poll, but for the descriptors."""
+
+    def installWaker(self) -> None:
+        pass
+
+
+class OfAsyncio(AsyncioSelectorReactor):
+    def __init__(self, eventloop: Any) -> None:
+        self.loop = eventloop
+
+
+class Named:
+    """A reactor that cannot be made without an argument."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class ReplaceReactorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.installed: list[Any] = []
+        self.patch(internals, "installReactor", self.installed.append)
+
+    def replace(self, inherited: object) -> Any:
+        self.patch(sys, "modules", sys.modules | {NAME: inherited})
+        return replace_reactor(inherited)
+
+    def test_sameType(self) -> None:
+        inherited = UntouchedReactor()
+        made = self.replace(inherited)
+        self.assertIs(type(made), UntouchedReactor)
+        self.assertIsNot(made, inherited)
+        self.assertEqual(self.installed, [made])
+        self.assertNotIn(NAME, sys.modules)
+
+    def test_asyncio(self) -> None:
+        """It gets an event loop of its own."""
+        inherited = OfAsyncio(None)
+        made = self.replace(inherited)
+        self.addCleanup(made.loop.close)
+        self.assertFalse(made.loop.is_closed())
+        self.assertEqual(self.installed, [made])
+
+    def test_otherShape(self) -> None:
+        """One that cannot be made again stays."""
+        inherited = Named("x")
+        self.assertIsNone(self.replace(inherited))
+        self.assertEqual(self.installed, [])
+        self.assertIs(sys.modules[NAME], inherited)
+
+
+class ReactorTests(SynchronousTestCase):
+    def test_global(self) -> None:
+        self.assertIs(global_reactor(), reactor)
+
+    def test_clock(self) -> None:
+        earliest = time.monotonic()
+        reactor = UntouchedReactor()
+        self.assertIs(reactor.seconds, time_of_day)
+        for _ in range(2):
+            use_monotonic_clock(reactor)
+            self.assertIs(reactor.seconds, time.monotonic)
+        call = reactor.callLater(100, lambda: None)
+        self.assertTrue(call.getTime() - earliest > 99)
+        self.assertTrue(call.getTime() - time.monotonic() <= 100)
+
+    def test_pendingCalls(self) -> None:
+        """A reactor that has calls pending keeps its clock, by which they are due."""
+        reactor = UntouchedReactor()
+        reactor.callLater(100, lambda: None)
+        use_monotonic_clock(reactor)
+        self.assertIs(reactor.seconds, time_of_day)
+
+    def test_otherClock(self) -> None:
+        """One with a clock of its own keeps it; and so does one without any."""
+        reactor = FakeReactor()
+        use_monotonic_clock(reactor)
+        self.assertEqual(reactor.seconds(), 0.0)
+        bare = SimpleNamespace()
+        use_monotonic_clock(bare)
+        self.assertEqual(vars(bare), {})
+
+    def test_thread(self) -> None:
+        for thread, exists in ((threading.get_ident(), True), (None, False), (-1, False)):
+            self.patch(threadable, "ioThread", thread)
+            self.assertIs(reactor_thread_exists(), exists)
+
+    def test_threadUnknown(self) -> None:
+        """Where Twisted does not say which thread that is, it is not missing."""
+        self.addCleanup(setattr, threadable, "ioThread", threadable.ioThread)
+        del threadable.ioThread
+        self.assertTrue(reactor_thread_exists())
+
+
+class StopHandlerTests(SynchronousTestCase):
+    def found(self, reactor: object, handler: object) -> object:
+        self.patch(signal, "getsignal", lambda number: handler)
+        return stop_handler(reactor, signal.SIGTERM)
+
+    def test_twisteds(self) -> None:
+        reactor = UntouchedReactor()
+        for handler in (reactor.sigTerm, reactor.sigInt):
+            self.assertEqual(self.found(reactor, handler), handler)
+
+    def test_others(self) -> None:
+        """Another's handler is not Twisted's, and neither is none at all."""
+        others = UntouchedReactor().sigTerm, signal.default_int_handler
+        for handler in (*others, signal.SIG_IGN, signal.SIG_DFL, None):
+            self.assertIsNone(self.found(UntouchedReactor(), handler))
+
+    def test_otherShape(self) -> None:
+        """A reactor without these methods has no handler."""
+        for handler in (UntouchedReactor().sigTerm, None):
+            self.assertIsNone(self.found(SimpleNamespace(), handler))
+
+
+class AtExitTests(SynchronousTestCase):
+    def registered(self, parent: object) -> list[str]:
+        """By what means a function is called at the end."""
+        calls: list[str] = []
+
+        def finalize(*arguments: object, exitpriority: int) -> None:
+            calls.append("multiprocessing")
+
+        self.patch(atexit, "register", lambda function: calls.append("atexit"))
+        self.patch(multiprocessing, "parent_process", lambda: parent)
+        self.patch(multiprocessing.util, "Finalize", finalize)
+        call_at_exit(lambda: None)
+        return calls
+
+    def test_program(self) -> None:
+        self.assertEqual(self.registered(None), ["atexit"])
+
+    def test_childOfMultiprocessing(self) -> None:
+        expected = ["atexit"] if sys.version_info >= (3, 13) else ["atexit", "multiprocessing"]
+        self.assertEqual(self.registered(object()), expected)
+
+
+class Listener:
+    """
+    The socket of a port, which accepts what a test gives it.
+
+    @param accepted: an address for each client, or the number of an error.
+    """
+
+    def __init__(self, real: socket.socket, accepted: Iterator[Any]) -> None:
+        self._real = real
+        self._accepted = accepted
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted = next(self._accepted, errno.EAGAIN)
+        if isinstance(accepted, int):
+            raise OSError(accepted, os.strerror(accepted))
+        return socket.socket(), accepted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class Refusing(Factory):
+    """Has no protocol for any client, and counts them."""
+
+    noisy = False
+    asked = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        self.asked += 1
+
+
+class PortTestCase(TestCase):
+    def setUp(self) -> None:
+        self.factory = Refusing()
+
+    def listen(self, accepted: Iterator[Any], path: str | None = None) -> Any:
+        """A port of Twisted's, on the reactor that the tests run on, which is not read."""
+        port = (
+            reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+            if path is None
+            else reactor.listenUNIX(path, self.factory)
+        )
+        self.addCleanup(port.stopListening)
+        port.stopReading()
+        real, port.socket = port.socket, Listener(port.socket, accepted)
+        self.addCleanup(setattr, port, "socket", real)
+        return port
+
+
+class LimitAcceptsTests(PortTestCase):
+    def accepted(self, port: Any) -> list[int]:
+        """How many clients were accepted after each of three iterations."""
+        numbers = []
+        for _ in range(3):
+            port.doRead()
+            numbers.append(self.factory.asked)
+        return numbers
+
+    def test_crowd(self) -> None:
+        """However many come, a few are accepted in each iteration."""
+        port = self.listen(("192.0.2.1", number) for number in range(1000))
+        limit_accepts(port)
+        self.assertEqual(self.accepted(port), [MAX_ACCEPTS, 2 * MAX_ACCEPTS, 3 * MAX_ACCEPTS])
+
+    def test_plain(self) -> None:
+        """Twisted alone accepts more each time."""
+        port = self.listen(("192.0.2.1", number) for number in range(1000))
+        self.assertGreater(self.accepted(port)[0], MAX_ACCEPTS)
+
+    def test_otherShape(self) -> None:
+        """A port that does not count, or is not one of Twisted's, stays as it is."""
+        for port in (Port(0, self.factory), SimpleNamespace(numberAccepts=100)):
+            before = dict(vars(port))
+            limit_accepts(port)  # type: ignore[arg-type]
+            self.assertEqual(vars(port), before)
+
+
+class ReportRejectedTests(PortTestCase):
+    REASON = "the process is out of file descriptors"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged: list[str] = []
+        self.rejected: list[tuple[str, str]] = []
+        logger = Logger("test", observer=lambda event: self.logged.append(event["log_format"]))
+        self.patch(Port, "_logger", logger)
+
+    def report(self, address: str, reason: str) -> None:
+        self.rejected.append((address, reason))
+
+    def test_outOfDescriptors(self) -> None:
+        clients = ("192.0.2.1", 1), ("192.0.2.2", 2)
+        port = self.listen(iter((errno.EMFILE, *clients)))
+        report_rejected(port, self.report)
+        port.doRead()
+        self.assertEqual(
+            self.rejected, [("192.0.2.1:1", self.REASON), ("192.0.2.2:2", self.REASON)]
+        )
+        self.assertEqual((self.logged, self.factory.asked), ([], 0))
+
+    def test_plain(self) -> None:
+        """Twisted alone logs a line and more for each."""
+        self.listen(iter((errno.EMFILE, ("192.0.2.1", 1)))).doRead()
+        self.assertGreater(len(self.logged), 1)
+
+    @skipIf(not IReactorUNIX.providedBy(reactor), "this reactor has no UNIX sockets")
+    def test_unix(self) -> None:
+        """Whatever a client has bound its socket to, the path of the port is reported."""
+        path = os.path.relpath(self.mktemp())
+        port = self.listen(iter((errno.EMFILE, "", "/run/theirs", b"\0theirs")), path)
+        report_rejected(port, self.report)
+        port.doRead()
+        self.assertEqual(self.rejected, [(f"unix:{path}", self.REASON)] * 3)
+
+    def test_otherError(self) -> None:
+        port = self.listen(iter((errno.ENFILE,)))
+        report_rejected(port, self.report)
+        port.doRead()
+        self.assertEqual(self.rejected, [("of unknown address", "accept failed with ENFILE")])
+
+    def test_otherEvents(self) -> None:
+        """What the port logs besides goes to the log."""
+        port = self.listen(iter(()))
+        report_rejected(port, self.report)
+        port._logger.warn("Something else")
+        self.assertEqual((self.logged, self.rejected), (["Something else"], []))
+
+    def test_otherShape(self) -> None:
+        """A port without a logger, or none of Twisted's, stays as it is."""
+        self.patch(Port, "_logger", None)
+        for port in (Port(0, self.factory), SimpleNamespace(_logger=Logger())):
+            before = dict(vars(port))
+            report_rejected(port, self.report)  # type: ignore[arg-type]
+            self.assertEqual(vars(port), before)
+
+
+class Layer:
+    """A transport, which tells when it is closed."""
+
+    def __init__(self, name: str, closed: list[str]) -> None:
+        self.name = name
+        self.closed = closed
+
+    def loseConnection(self) -> None:
+        self.closed.append(self.name)
+
+
+@implementer(INegotiated)
+class TLSLayer(Layer):
+    """The same as TLS; what is below is its C{transport}."""
+
+
+class LoseConnectionTests(SynchronousTestCase):
+    def closed(self, kind: type[Layer], **attributes: object) -> list[str]:
+        closed: list[str] = []
+        transport = kind("above", closed)
+        vars(transport).update(transport=Layer("below", closed))
+        vars(transport).update(attributes)
+        lose_connection(transport)
+        return closed
+
+    def test_tls(self) -> None:
+        """What is below TLS is closed when TLS has written its alert."""
+        self.assertEqual(self.closed(TLSLayer), ["above", "below"])
+
+    def test_plain(self) -> None:
+        """All others see to that themselves."""
+        self.assertEqual(self.closed(Layer), ["above"])
+
+    def test_otherShape(self) -> None:
+        self.assertEqual(self.closed(TLSLayer, transport=None), ["above"])
+        closed: list[str] = []
+        lose_connection(TLSLayer("above", closed))
+        self.assertEqual(closed, ["above"])
