@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
-from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError, read_varint
 from txmetrics_tcp._codec.wire import KIND_NUMBER
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 
@@ -118,6 +118,7 @@ class Decoder:
         add = events.append
         self._wanted = 0
         while at < piece:
+            # `read_varint`, for the lengths that remembered frames have.
             size = buffer[at]
             if size < 0x80:
                 end = at + 1 + size
@@ -173,25 +174,18 @@ class Decoder:
         buffer = self._buffer
         if not self._begun:
             self._look_at_beginning()
-        begin = at
-        length = shift = 0
-        while True:
-            if begin == stop:
-                self._wanted = 1
-                return stop + 1, None
-            byte = buffer[begin]
-            begin += 1
-            length |= (byte & 0x7F) << shift
-            if length > self._max_frame:
-                raise self._fail(
-                    f"a frame of at least {length} bytes is announced, the limit is"
-                    f" {self._max_frame}"
-                )
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise self._fail("the length of a frame never ends")
+        try:
+            length, begin = read_varint(buffer, at)
+        except StreamError as error:
+            raise self._fail(str(error)) from None
+        if begin > stop:
+            # It ends in the padding.
+            self._wanted = 1
+            return begin, None
+        if length > self._max_frame:
+            raise self._fail(
+                f"a frame of {length} bytes is announced, the limit is {self._max_frame}"
+            )
         end = begin + length
         if end > stop:
             self._wanted = end - stop

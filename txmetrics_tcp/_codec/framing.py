@@ -29,6 +29,24 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """
+    Decode an unsigned integer from LEB128.
+
+    @return: the integer, and where its bytes end.
+    @raise IndexError: C{data} ends within it.
+    @raise StreamError: it is longer than an integer of 64 bits can be.
+    """
+    value = shift = 0
+    while (byte := data[at]) > 0x7F:
+        value |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if shift > 63:
+            raise StreamError("a varint is longer than 10 bytes")
+    return value | byte << shift, at + 1
+
+
 def frame(message: bytes) -> bytes:
     """Put the length of a serialized ``Event`` before it."""
     return varint(len(message)) + message
@@ -78,25 +96,16 @@ class Frames:
         size = len(data)
         count = end = 0
         while end < size:
-            head = end
-            length = data[head]
-            head += 1
+            length, head = data[end], end + 1
             if length > 0x7F:
-                length &= 0x7F
-                shift = 7
-                while head < size:
-                    byte = data[head]
-                    head += 1
-                    length |= (byte & 0x7F) << shift
-                    if byte < 0x80:
-                        break
-                    shift += 7
-                    if shift > 63:
-                        raise self._fail("the length of a frame never ends")
-                else:
+                try:
+                    length, head = read_varint(data, end)
+                except IndexError:
                     # It ends within the length, which is a few bytes.
                     self._needed = size - end + 1
                     break
+                except StreamError as error:
+                    raise self._fail(str(error)) from None
             if length > self._max_frame:
                 raise self._fail(
                     f"a frame of {length} bytes is announced, the limit is {self._max_frame}"

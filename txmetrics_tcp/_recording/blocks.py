@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
-from txmetrics_tcp._codec.framing import Frames, StreamError
+from txmetrics_tcp._codec.framing import Frames, StreamError, read_varint
 
 MAGIC = b"txmetrics-tcp recording 1\n"
 """What every recording begins with; the number is that of the format."""
@@ -157,16 +157,15 @@ def split(header: Header, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
     payload = _payload(header, stored)
     at = 0
     while at < len(payload):
+        splitter = Frames(MAX_RECORDED_FRAME)
         try:
-            after_ns, at = _varint(payload, at)
-            size, at = _varint(payload, at)
+            after_ns, at = read_varint(payload, at)
+            size, at = read_varint(payload, at)
+            frames, count = splitter.feed(payload[at : at + size])
         except IndexError:
             if whole:
                 raise Damaged("a block ends within a chunk") from None
             return
-        splitter = Frames(MAX_RECORDED_FRAME)
-        try:
-            frames, count = splitter.feed(payload[at : at + size])
         except StreamError as error:
             raise Damaged(str(error)) from None
         at += size
@@ -174,21 +173,6 @@ def split(header: Header, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
             raise Damaged("a chunk does not end with a frame")
         if count:
             yield after_ns, frames, count
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """
-    @return: a number, and where it ends.
-    @raise IndexError: it does not end.
-    """
-    number = shift = 0
-    while (byte := data[at]) > 0x7F:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        at += 1
-        if shift > 63:
-            raise Damaged("a number never ends")
-    return number | byte << shift, at + 1
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

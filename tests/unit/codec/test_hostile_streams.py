@@ -172,9 +172,8 @@ class HostileTests(SynchronousTestCase):
 
     def test_lengths(self) -> None:
         """A length without an end, or beyond the limit, is refused before any of it comes."""
-        self.assertIn("at least", self.refused(iter([b"\xff" * 4])))
-        self.assertIn("never ends", self.refused(repeat(b"\x80")))
-        self.assertIn("never ends", self.refused(chain([ONE], repeat(b"\x80"))))
+        self.assertIn("longer than 10 bytes", self.refused(repeat(b"\x80")))
+        self.assertIn("longer than 10 bytes", self.refused(chain([ONE], repeat(b"\x80"))))
         self.assertIn("is announced", self.refused(iter([varint(2**64 - 1)])))
         self.assertIn("is announced", self.refused(iter([ONE, varint(1024 * 1024 + 1)])))
 

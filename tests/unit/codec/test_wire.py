@@ -33,7 +33,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec import event_pb2 as pb
-from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, varint
+from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import U64_MAX, Status
 
@@ -155,7 +155,17 @@ class VarintTests(SynchronousTestCase):
             (16384, "80 80 01"),
             (U64_MAX, "ff ff ff ff ff ff ff ff ff 01"),
         ]:
-            self.assertEqual(varint(number), bytes.fromhex(encoded))
+            data = bytes.fromhex(encoded)
+            self.assertEqual(varint(number), data)
+            self.assertEqual(read_varint(b"\xff" + data + b"\xff", 1), (number, 1 + len(data)))
+
+    def test_noVarint(self) -> None:
+        """One that is cut off, and one that is longer than any, are told apart."""
+        for size in range(10):
+            self.assertRaises(IndexError, read_varint, b"\xff" * size, 0)
+        for tail in (b"", b"\x01"):
+            with self.assertRaisesRegex(StreamError, "^a varint is longer than 10 bytes$"):
+                read_varint(b"\x80" * 10 + tail, 0)
 
     def test_frame(self) -> None:
         """A frame is a length, and so many bytes."""
@@ -251,10 +261,11 @@ class BadStreamTests(SynchronousTestCase):
         for data, reason in [
             (
                 leb128(MAX_FRAME + 1),
-                "a frame of at least .* bytes is announced, the limit is 1048576",
+                "a frame of 1048577 bytes is announced, the limit is 1048576",
             ),
-            (b"\xff" * 20, "a frame of at least .* bytes is announced"),
-            (b"\x80" * 20, "the length of a frame never ends"),
+            (b"\xff" * 9 + b"\1", "a frame of 18446744073709551615 bytes is announced"),
+            (b"\xff" * 20, "a varint is longer than 10 bytes"),
+            (b"\x80" * 20, "a varint is longer than 10 bytes"),
             (HTML, r"no event.*\(it looks like HTML or XML\)"),
             (b"\x05hello", "a frame of 5 bytes is no event"),
             (wire("05 12 03 0a 01 ff"), "a frame of 5 bytes is no event"),  # not UTF-8
@@ -319,7 +330,7 @@ class BadStreamTests(SynchronousTestCase):
     def test_limit(self) -> None:
         """A frame may be as long as the limit; one that is longer is refused at its length."""
         self.assertEqual(list(Decoder(max_frame=len(ONE) - 1).feed(ONE)), [increment(1)])
-        with self.assertRaisesRegex(StreamError, "at least 13 bytes is announced, the limit is 12"):
+        with self.assertRaisesRegex(StreamError, "frame of 13 bytes is announced, the limit is 12"):
             list(Decoder(max_frame=len(ONE) - 2).feed(ONE[:1]))
 
     def test_defaultLimit(self) -> None:

@@ -402,6 +402,18 @@ class HostileTests(SynchronousTestCase):
             for chunk in chunks:
                 self.assertEqual(whole_frames(chunk.frames), chunk.number)
 
+    def test_noChunks(self) -> None:
+        """Of a block whose chunks are none, the reason is given."""
+        for chunks, reason in [
+            (b"\x80" * 11, "a varint is longer than 10 bytes"),
+            (b"\0" + b"\xff" * 10 + b"\1", "a varint is longer than 10 bytes"),
+            (b"\0\x80", "a block ends within a chunk"),
+            (b"\0\2\2\2", "a chunk does not end with a frame"),
+        ]:
+            reader, read_chunks = read(MAGIC + encode_block(b"data", chunks))
+            self.assertEqual(list(read_chunks), [])
+            self.assertTrue(reader.damage.endswith(f": {reason}"), reader.damage)
+
     @given(st.binary(max_size=300), st.integers(0, 2000))
     def test_garbageCompressed(self, garbage: bytes, cut: int) -> None:
         """Chunks that are none, compressed properly."""
