@@ -90,6 +90,16 @@ What each operation does to a total.  Floats are added one by one, in the order 
 that saw every event has the same value to the last bit.
 """
 
+INITIAL_TOTAL: dict[MetricKind, Number] = {
+    MetricKind.COUNTER: 0,
+    MetricKind.GAUGE: 0.0,
+    MetricKind.HISTOGRAM: 0,
+}
+"""
+What a total is before the first event, by kind.  That of a histogram is the number of its samples
+where a view counts them; no operation of `APPLY` changes it.
+"""
+
 SET_OPERATION = {
     MetricKind.COUNTER: Operation.SET_COUNTER,
     MetricKind.GAUGE: Operation.SET_GAUGE,

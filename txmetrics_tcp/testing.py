@@ -48,7 +48,17 @@ from zope.interface import implementer
 from txmetrics_tcp._instruments.facade import capturing
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Series, Sink
-from txmetrics_tcp._model import APPLY, Event, Key, Metadata, Metric, MetricKind, Number, Operation
+from txmetrics_tcp._model import (
+    APPLY,
+    INITIAL_TOTAL,
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Number,
+    Operation,
+)
 
 __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]
 
@@ -381,8 +391,8 @@ class Captured:
         for metric in self._of(name, labels, more):
             kind = metric.key.kind
             if kind is not MetricKind.HISTOGRAM:
-                start = 0 if kind is MetricKind.COUNTER else 0.0
-                totals[kind] = APPLY[metric.operation](totals.get(kind, start), metric.value)
+                total = totals.get(kind, INITIAL_TOTAL[kind])
+                totals[kind] = APPLY[metric.operation](total, metric.value)
         if len(totals) > 1:
             raise ValueError(f"there are a counter and a gauge {name!r}: look at the metrics")
         return next(iter(totals.values()), None)

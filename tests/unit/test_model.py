@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Key, Metadata, MetricKind, Operation, Unit
-from txmetrics_tcp._model import MAX_TEXT, U64_MAX, real_number, whole_number
+from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, MAX_TEXT, U64_MAX, real_number, whole_number
 
 COUNTER = Key(MetricKind.COUNTER, "requests")
 GAUGE = Key(MetricKind.GAUGE, "load")
@@ -139,6 +139,22 @@ class Index:
 class Whole(int):
     def __index__(self) -> int:
         return self
+
+
+class TotalTests(SynchronousTestCase):
+    def test_firstOperation(self) -> None:
+        """What each operation makes of the initial total; counters stay whole, and in 64 bits."""
+        for operation, value, total in [
+            (Operation.INCREMENT_COUNTER, 3, "3"),
+            (Operation.INCREMENT_COUNTER, U64_MAX + 3, "2"),
+            (Operation.SET_COUNTER, 3, "3"),
+            (Operation.INCREMENT_GAUGE, 3, "3.0"),
+            (Operation.DECREMENT_GAUGE, 3, "-3.0"),
+            (Operation.SET_GAUGE, 3.0, "3.0"),
+        ]:
+            initial = INITIAL_TOTAL[operation.kind]
+            self.assertEqual(repr(APPLY[operation](initial, value)), total)
+        self.assertNotIn(Operation.RECORD_HISTOGRAM, APPLY)
 
 
 class WholeNumberTests(SynchronousTestCase):

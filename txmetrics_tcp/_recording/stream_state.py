@@ -10,6 +10,7 @@ from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_metadata, encode_status
 from txmetrics_tcp._model import (
     APPLY,
+    INITIAL_TOTAL,
     SET_OPERATION,
     Event,
     Key,
@@ -68,9 +69,7 @@ class Standing:
         if apply is None:
             return
         totals = self._totals
-        before = totals.get(metric.key)
-        if before is not None:
-            totals[metric.key] = apply(before[0], metric.value), metric.timestamp_ns
-        elif len(totals) < MAX_SERIES:
-            zero = 0 if metric.key.kind is MetricKind.COUNTER else 0.0
-            totals[metric.key] = apply(zero, metric.value), metric.timestamp_ns
+        key = metric.key
+        if key in totals or len(totals) < MAX_SERIES:
+            total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], 0)
+            totals[key] = apply(total, metric.value), metric.timestamp_ns

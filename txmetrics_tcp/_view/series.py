@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from txmetrics_tcp._model import (
+    INITIAL_TOTAL,
     U64_MAX,
     Event,
     Key,
@@ -70,7 +71,7 @@ class SeriesView:
         self.events = 0
         self.updated = -math.inf
         self.timestamp_ns = 0
-        self.value: int | float = 0.0 if key.kind is MetricKind.GAUGE else 0
+        self.value = INITIAL_TOTAL[key.kind]
         self._view = view
         self._watched: deque[Happened] | None = None
         # The second of the last event; what happens in it is added up when the next begins.
@@ -230,11 +231,9 @@ class SeriesView:
         """Forget what another run of the program had; not what a chart shows of it."""
         if second != self._second:
             self._turn(second)
-        if self.key.kind is MetricKind.GAUGE:
-            self.value = 0.0
-        else:
+        if self.key.kind is not MetricKind.GAUGE:
             self._base -= self.value
-            self.value = 0
+        self.value = INITIAL_TOTAL[self.key.kind]
         self.events = 0
         self._connection = -1
         self._set_at = second
@@ -333,6 +332,7 @@ class SourceView:
                 series.events += 1
                 series.updated = now
                 series.timestamp_ns = timestamp_ns
+                # What `APPLY` does, written out: this is where a viewer spends its time.
                 if operation is _INCREMENT_COUNTER:
                     total = series.value + value
                     if total > U64_MAX:
