@@ -9,7 +9,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -124,12 +123,7 @@ class EventStream:
             intake.raise_error()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         self._intake.close()
         if kind is not GeneratorExit:
             # A coroutine that is thrown away must not wait any more.
