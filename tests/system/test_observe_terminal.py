@@ -177,7 +177,7 @@ class TerminalTests(SynchronousTestCase):
             rf"127\.0\.0\.1:{other.port}  not a metrics stream, .*: it looks like an HTTP server"
         )
         first.process.kill()
-        terminal.wait_for(rf"{label}  disconnected, again in \d+ s")
+        terminal.wait_for(rf"{label}  disconnected, again in \d+s")
         # What was known stays to be seen.
         self.assertIn("1,234,567", terminal.screen())
         Program(self, script.format(42))

@@ -104,6 +104,25 @@ def show_number(value: int | float) -> str:
     return f"{value:,}" if isinstance(value, int) else _digits(value, 6)
 
 
+def show_brief(value: float) -> str:
+    """
+    A number in three digits, with a letter for the power of 1000 that it is in.
+
+        >>> show_brief(7), show_brief(999.7), show_brief(1234567)
+        ('7', '1k', '1.23M')
+    """
+    for letter in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 999.5:
+            return f"{_digits(value, 3)}{letter}"
+        value /= 1000
+    return f"{_digits(value, 3)}E"
+
+
+def show_duration(seconds: float) -> str:
+    """How long something has taken so far: `show_seconds`, to the second."""
+    return show_seconds(int(seconds))
+
+
 def show_seconds(seconds: float) -> str:
     """
     A time, with three digits that count: ``1.5ms``, ``12.3s``, ``2m 05s``, ``3h 07m``, ``5d 03h``.

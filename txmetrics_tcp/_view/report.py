@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_value
+from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
 from txmetrics_tcp._view.sketch import Summary, has_percentiles
 from txmetrics_tcp._view.text import not_finite, utc, visible
@@ -132,7 +132,7 @@ class Report:
         name = f" ({status.source})" if status is not None and status.source else ""
         parts = [
             f"{len(self.series):,} of {len(view.series):,} series",
-            f"{view.events:,} events in {self.seconds:.1f} seconds",
+            f"{view.events:,} events in {show_seconds(self.seconds)}",
         ]
         if status is None:
             parts.append("it does not say how many were missed")

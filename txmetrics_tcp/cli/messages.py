@@ -17,6 +17,7 @@ from txmetrics_tcp._client.service import (
 )
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
+from txmetrics_tcp._view.numbers import show_seconds
 
 SILENCE = 2.0
 """After how many seconds of a connection without a single event that is said."""
@@ -48,7 +49,7 @@ class ConnectionRemarks:
             case Disconnected():
                 self._lost = f"{self._lost or 'cannot connect to'} {self.server}: {state}"
             case Waiting():
-                self._say(f"{self._lost}; next attempt in {state.seconds:.1f} seconds")
+                self._say(f"{self._lost}; next attempt in {show_seconds(state.seconds)}")
                 self._lost = ""
 
 

@@ -68,18 +68,6 @@ class Progress:
                 os.write(2, _CLEAR.encode())
 
 
-def show_size(size: int) -> str:
-    """How many bytes, for people."""
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-
-
-def show_time(seconds: float) -> str:
-    """How long, for people: minutes and seconds, with hours before them if there are any."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _is_terminal() -> bool:
     try:
         return os.isatty(2) and os.environ.get("TERM") != "dumb"

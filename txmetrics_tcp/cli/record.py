@@ -20,13 +20,14 @@ from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsCli
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._model import Event, Metric, Status
+from txmetrics_tcp._model import Event, Metric, Status, Unit
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
+from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
 from txmetrics_tcp.cli.output import say
-from txmetrics_tcp.cli.progress import Progress, show_size, show_time
+from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
 FLUSH_INTERVAL = 1.0
@@ -235,8 +236,8 @@ class _Command:
         record = self._record
         missed = f", {record.missed:,} missed" if record.missed else ""
         return (
-            f"recording: {show_time(self._clock.seconds() - self._started)},"
-            f" {record.metrics:,} events, {show_size(self._writer.bytes_written)}{missed}"
+            f"recording: {show_duration(self._clock.seconds() - self._started)},"
+            f" {record.metrics:,} events, {self._size()}{missed}"
         )
 
     def _say_result(self) -> None:
@@ -247,9 +248,11 @@ class _Command:
         missed = f"; the server says that {record.missed:,} were missed" if record.missed else ""
         seconds = self._clock.seconds() - self._started
         say(
-            f"recorded {record.metrics:,} events in {seconds:.1f} seconds:"
-            f" {show_size(self._writer.bytes_written)}{missed}"
+            f"recorded {record.metrics:,} events in {show_seconds(seconds)}: {self._size()}{missed}"
         )
+
+    def _size(self) -> str:
+        return show_value(self._writer.bytes_written, Unit.BYTES)
 
 
 def _writer(options: argparse.Namespace) -> RecordingWriter:

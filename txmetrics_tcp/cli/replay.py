@@ -20,8 +20,9 @@ from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._recording.reader import Chunk, RecordingReader
 from txmetrics_tcp._recording.replay import ReplayFactory
+from txmetrics_tcp._view.numbers import show_duration
 from txmetrics_tcp.cli.output import say
-from txmetrics_tcp.cli.progress import Progress, show_time
+from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
 
@@ -100,7 +101,7 @@ class _Command:
         self._say_what_is_wrong()
         say(
             f"replayed {self._factory.standing.metrics:,} events,"
-            f" {show_time(self._reader.seconds)} of recording"
+            f" {show_duration(self._reader.seconds)} of recording"
         )
         self._running.stop(1 if self._factory.damage or self._reader.damage else 0)
 
@@ -123,7 +124,8 @@ class _Command:
         factory = self._factory
         percent = self._reader.position * 100 // max(self._size, 1)
         far = (
-            f"{show_time(self._reader.seconds)} ({percent} %), {factory.standing.metrics:,} events"
+            f"{show_duration(self._reader.seconds)} ({percent} %),"
+            f" {factory.standing.metrics:,} events"
         )
         match len(factory.clients):
             case 0:

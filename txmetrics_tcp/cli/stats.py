@@ -26,6 +26,7 @@ from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._recording.reader import RecordingReader
+from txmetrics_tcp._view.numbers import show_duration
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.sketch import has_percentiles
@@ -33,7 +34,7 @@ from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import SilenceRemark, server_name
 from txmetrics_tcp.cli.output import Output, say
-from txmetrics_tcp.cli.progress import Progress, show_time
+from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import wanted
 
@@ -204,7 +205,7 @@ class WatchRecording:
 
     def how_far(self) -> str:
         percent = self._reader.position * 100 // max(1, self._size)
-        return f"reading {self.name}: {percent} %, {show_time(self.seconds)} of recording"
+        return f"reading {self.name}: {percent} %, {show_duration(self.seconds)} of recording"
 
     def _read(self) -> None:
         turn = time.monotonic() + TURN

@@ -14,10 +14,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from txmetrics_tcp._model import MetricKind, Operation
-from txmetrics_tcp._view.numbers import show_rate, show_value
+from txmetrics_tcp._view.numbers import show_duration, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.sketch import Summary
 from txmetrics_tcp.observe.charts import chart
-from txmetrics_tcp.observe.header import duration, window_text
+from txmetrics_tcp.observe.header import window_text
 from txmetrics_tcp.observe.render import label_segments
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Look, Row
 from txmetrics_tcp.observe.text import fit, number, right, shown
@@ -185,7 +185,7 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
                 Segment(text, ink(shade(KIND[kind], 1 - 0.6 * position / len(body), PANEL), PANEL)),
             ]
         )
-    ago = f"{HISTORY} s ago"
+    ago = f"{show_seconds(HISTORY)} ago"
     lines.append([Segment(" " * (scale + 1) + ago + "now".rjust(max(0, wide - len(ago))), faint)])
     return lines
 
@@ -197,7 +197,7 @@ def _numbers(row: Row, look: Look, window: float | None) -> Lines:
         return [Segment(fit(name, 12), dim), Segment(value, text)]
 
     unit = row.unit
-    changed = f"{duration(look.age)} ago" if look.age >= 1 else "now"
+    changed = f"{show_duration(look.age)} ago" if look.age >= 1 else "now"
     lines: Lines = []
     if row.is_histogram:
         recent = None if window is None else look.summary

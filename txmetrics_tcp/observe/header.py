@@ -14,6 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from txmetrics_tcp._view.numbers import show_brief, show_duration, show_seconds
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.text import fit, fit_end, shown
@@ -71,34 +72,9 @@ class Piece(NamedTuple):
         return length if self.least is None else min(length, self.least)
 
 
-def duration(seconds: float) -> str:
-    """``5s``, ``3m20s``, ``2h05m``, ``4d03h``."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole // 60 % 60:02}m"
-    return f"{whole // 86400}d{whole // 3600 % 24:02}h"
-
-
 def window_text(window: float | None) -> str:
     """The time that percentiles are of."""
-    if window is None:
-        return "all time"
-    return f"{window:.0f} s" if window < 120 else f"{window / 60:.0f} min"
-
-
-def brief(number: float) -> str:
-    """A number in about four characters."""
-    if number < 9.95:
-        return f"{number:.1f}".removesuffix(".0")
-    for unit in ("", "k", "M", "G"):
-        if number < 999.5:
-            return f"{number:.0f}{unit}" if not unit or number >= 99.95 else f"{number:.1f}{unit}"
-        number /= 1000
-    return f"{number:.0f}T"
+    return "all time" if window is None else show_seconds(window)
 
 
 class Header(Widget):
@@ -155,7 +131,7 @@ class Header(Widget):
         dim = ink(DIM, RAISED)
         recorded = all(source.state in _RECORDED for source in rows.sources)
         if rows.paused:
-            seconds = duration(time.monotonic() - rows.paused_at)
+            seconds = show_duration(time.monotonic() - rows.paused_at)
             state = Piece(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
         elif recorded:
             state = Piece(" ● RECORDING ", ink(BACKGROUND, ACCENT, bold=True))
@@ -165,7 +141,7 @@ class Header(Widget):
             # All that it has: nothing comes any more.
             events = f"{sum(source.view.events for source in rows.sources):,}"
         else:
-            events = brief(sum(source.events_per_second for source in rows.sources))
+            events = show_brief(sum(source.events_per_second for source in rows.sources))
         total = f"{len(rows.all):,}"
         listed = f"{len(rows.matching):,} of {total}" if rows.filter_text else total
         pieces = [
@@ -231,13 +207,13 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
         style = ink(WARNING if ago < RESTART_SHOWN else DIM)
         pieces += [
             Piece(f"  ↻ restarted{times}", style),
-            Piece(f" {duration(ago)} ago", style, 3),
+            Piece(f" {show_duration(ago)} ago", style, 3),
         ]
     if several:
         events = (
             f"{view.events:,} events"
             if source.state in _RECORDED
-            else f"{brief(source.events_per_second)}/s"
+            else f"{show_brief(source.events_per_second)}/s"
         )
         pieces.append(Piece(f"  {events}", dim, 4))
     if view.status is not None:
@@ -248,16 +224,17 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
 def loss_pieces(source: Source) -> list[Piece]:
     """What was missed, by reason.  A server that never says so is not taken for one without."""
     view = source.view
-    missed = view.missed_incoming + view.missed_client
-    if not missed:
-        if view.status is None:
-            unknown = "losses unknown" if view.events else ""
-            return [Piece(unknown, ink(DIM), 2)]
-        return [Piece("no losses", ink(GOOD))]
-    bad = ink(BAD, bold=True)
+    if view.missed_incoming or view.missed_client:
+        return _missed(view.missed_incoming, view.missed_client)
+    if view.status is None:
+        return [Piece("losses unknown" if view.events else "", ink(DIM), 2)]
+    return [Piece("no losses", ink(GOOD))]
+
+
+def _missed(incoming: int, client: int) -> list[Piece]:
     return [
-        Piece(f"missed {missed:,}", bad),
-        Piece(f" ({view.missed_incoming:,} incoming, {view.missed_client:,} client)", ink(BAD), 1),
+        Piece(f"missed {incoming + client:,}", ink(BAD, bold=True)),
+        Piece(f" ({incoming:,} incoming, {client:,} client)", ink(BAD), 1),
     ]
 
 
@@ -265,17 +242,17 @@ def _state(source: Source) -> tuple[str, str, str]:
     """A colour, words, and more of them where there is room."""
     match source.state:
         case State.CONNECTED:
-            return GOOD, "connected", f" {duration(source.seconds)}"
+            return GOOD, "connected", f" {show_duration(source.seconds)}"
         case State.CONNECTING:
             return WARNING, "connecting…", ""
         case State.READING:
             return WARNING, f"reading {source.progress:.0%}", ""
         case State.ENDED:
-            span = duration(source.view_now())
+            span = show_duration(source.view_now())
             return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"
         case _:
             wait = source.retry_in
-            again = "trying again" if wait is None else f"again in {wait:.0f} s"
+            again = "trying again" if wait is None else f"again in {show_duration(wait)}"
             return BAD, f"{source.state.value}, {again}", f": {source.note[:MAX_NOTE]}"
 
 
@@ -287,10 +264,7 @@ def _rest_pieces(sources: Sequence[Source]) -> list[Piece]:
     if broken:
         pieces.append(Piece(f"  {broken} not connected", ink(BAD)))
     if incoming + client:
-        pieces += [
-            Piece(f"  missed {incoming + client:,}", ink(BAD, bold=True)),
-            Piece(f" ({incoming:,} incoming, {client:,} client)", ink(BAD)),
-        ]
+        pieces += [Piece("  ", ink(DIM)), *_missed(incoming, client)]
     else:
         pieces.append(Piece("  no losses told", ink(DIM)))
     return pieces

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
+from txmetrics_tcp._view.numbers import show_brief
 from txmetrics_tcp._view.text import visible
 
 MAX_SHOWN = 400
@@ -81,10 +82,4 @@ def number(text: str, width: int) -> str:
     plain = (sign + whole).replace(",", "")
     if len(plain) <= min(room, 4):
         return (plain + unit).rjust(width)
-    value = float(digits.replace(",", ""))
-    for letter in "kMGTPE":
-        value /= 1000
-        if abs(value) < 999.5:
-            short = f"{value:.3g}{letter}{unit}"
-            return short.rjust(width) if len(short) <= width else fit(short, width)
-    return fit(text, width)
+    return right(show_brief(float(digits.replace(",", ""))) + unit, width)

@@ -35,7 +35,7 @@ class ProcessTests(CommandTestCase):
         port = self.serve()
         self.counter.increment()
         child = self.child("record", self.path, port, "--compress", usePTY=True)
-        await child.prints(r"recording: 0:\d\d, 1 events, [\d.]+ kB")
+        await child.prints(r"recording: \d+s, 1 events, [\d.]+ (Ki)?B")
         child.signal("INT")
         self.assertEqual(await child.ended, 0, child.out)
         self.assertRegex(child.out, r"\r\x1b\[Kmetrics-tcp: recorded 1 events in ")

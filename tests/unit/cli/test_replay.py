@@ -27,7 +27,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         data = record(STREAM[:500], STREAM[500:], compress=True)
-        self.assertEqual(self.replay(data, 0, "replayed 63 events, 0:00 of recording"), STREAM)
+        self.assertEqual(self.replay(data, 0, "replayed 63 events, 0s of recording"), STREAM)
 
     def test_cutOff(self) -> None:
         """A recording that was cut off is served as far as it goes, which is no error."""

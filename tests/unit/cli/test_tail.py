@@ -92,11 +92,11 @@ class TailTests(SynchronousTestCase):
             [
                 "(connecting to there)",
                 "(cannot connect to there: Connection was refused by other side;"
-                " next attempt in 1.2 seconds)",
+                " next attempt in 1.25s)",
                 "(connected to there)",
-                "(disconnected from there: not a metrics stream: no; next attempt in 2.0 seconds)",
+                "(disconnected from there: not a metrics stream: no; next attempt in 2s)",
                 "(cannot connect to there: Connection was refused by other side;"
-                " next attempt in 3.0 seconds)",
+                " next attempt in 3s)",
             ],
         )
 

@@ -150,8 +150,8 @@ class KeyTests(SynchronousTestCase):
                 "latency  histogram  seconds  here:1",
                 "route=/",
                 "How long it took.",
-                "60 s ago",
-                "60 s    all time",
+                "1m 00s ago",
+                "1m 00s    all time",
                 "p999",
                 "100ms",
                 "101",
@@ -468,7 +468,7 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual((app.rows.window, largest()), (60.0, "1"))
             await pilot.press(longer)
             self.assertEqual((app.rows.window, largest()), (300.0, "9"))
-            self.assertIn("window 5 min", drawn(app.header)[0])
+            self.assertIn("window 5m 00s", drawn(app.header)[0])
             await pilot.press(longer)
             self.assertEqual((app.rows.window, largest()), (None, "9"))
             self.assertIn("all time", drawn(app.header)[0])
@@ -1006,7 +1006,7 @@ class HeaderTests(SynchronousTestCase):
         foreign.turn(State.FOREIGN, "it looks like an HTTP server")
         new.turn(State.CONNECTING)
         lines = self.header(lost, foreign, new)
-        self.assertIn("lost:1 disconnected, again in 7 s: Connection refused", lines[1])
+        self.assertIn("lost:1 disconnected, again in 7s: Connection refused", lines[1])
         self.assertIn("foreign:2 not a metrics stream, trying again: it looks like an", lines[2])
         self.assertIn("new:3 connecting…", lines[3])
 
@@ -1028,7 +1028,7 @@ class HeaderTests(SynchronousTestCase):
         lost.feed([Status("a program", 1, 3, 4)])
         lost.turn(State.LOST, "Connection was refused by other side: 111: Connection refused")
         lost.retry_at = lost.seconds_passed + 2
-        said = "127.0.0.1:5631 disconnected, again in 2 s: Connection was refu"
+        said = "127.0.0.1:5631 disconnected, again in 2s: Connection was refu"
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             for width in (80, 90, 100, 120, 160):
@@ -1056,11 +1056,11 @@ class HeaderTests(SynchronousTestCase):
         first, line = self.header(source, size=(80, 24))
         self.assertIn("● RECORDING metrics-tcp 1 series 1,234 events window", first)
         self.assertNotIn("/s", first + line)
-        self.assertIn("yesterday.rec recording, 4m05s of there:5000; it was cut off", line)
+        self.assertIn("yesterday.rec recording, 4m 05s of there:5000; it was cut off", line)
         # Beside a server, what comes from that is live.
         lines = self.header(source, FedSource("live:1"))
         self.assertIn("▶ LIVE metrics-tcp 1 series 0 events/s", lines[0])
-        self.assertIn("recording, 4m05s of there:5000; it was cut off no losses 1,234 ev", lines[1])
+        self.assertIn("4m 05s of there:5000; it was cut off no losses 1,234 ev", lines[1])
 
     def test_restart(self) -> None:
         """Is marked; the series are those of the new run."""

@@ -12,7 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import Unit
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
+from txmetrics_tcp._view.numbers import (
+    base_scale,
+    show_brief,
+    show_duration,
+    show_number,
+    show_rate,
+    show_seconds,
+    show_value,
+)
 
 
 class ScaleTests(SynchronousTestCase):
@@ -84,6 +92,26 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(show_value(1500000, "nanoseconds"), "1.5ms")
         self.assertEqual(show_value(1500, "milliseconds"), "1.5s")
         self.assertEqual(show_value(12.34, "microseconds"), "12.3μs")
+
+    def test_durations(self) -> None:
+        """What still goes on is shown to the second, and never as more than it is."""
+        for seconds, text in ((0.999, "0s"), (59.99, "59s"), (245.9, "4m 05s"), (7500, "2h 05m")):
+            self.assertEqual(show_duration(seconds), text)
+
+    def test_brief(self) -> None:
+        """Three digits that count, whatever the number."""
+        for value, text in [
+            (0, "0"),
+            (1 / 3, "0.333"),
+            (-12.34, "-12.3"),
+            (999.4, "999"),
+            (999.6, "1k"),
+            (12_345, "12.3k"),
+            (-1_234_567, "-1.23M"),
+            (U64_MAX, "18.4E"),
+            (2e22, "20,000E"),
+        ]:
+            self.assertEqual(show_brief(value), text)
 
     def test_others(self) -> None:
         self.assertEqual(show_value(12.5, "percent"), "12.5%")

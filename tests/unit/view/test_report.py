@@ -29,7 +29,7 @@ gauge      odd      bad=\x1b[2J\n  3 wid\x1bgets  0 wid\x1bgets/s
 counter    sent     at=x, to=b          1.50 KiB         51.2 B/s
 counter    sent     to=a                     5 B          0.5 B/s
 
-127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10.0 seconds, none missed
+127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10s, none missed
 """
 
 PAGE = ROOT / "docs" / "commands.md"
@@ -83,7 +83,7 @@ class TableTests(ReportCase):
         report = Report(SourceView(), "h:1", 0.0)
         self.assertEqual(
             report.to_table(),
-            "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0.0 seconds,"
+            "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0s,"
             " it does not say how many were missed\n",
         )
 
@@ -136,7 +136,7 @@ class TableTests(ReportCase):
         last = self.report(connections=2).to_table().splitlines()[-1]
         self.assertEqual(
             last,
-            "127.0.0.1:5000 (a\\x1b): 0 of 0 series, 106 events in 10.0 seconds, missed 1,234"
+            "127.0.0.1:5000 (a\\x1b): 0 of 0 series, 106 events in 10s, missed 1,234"
             " (incoming 1,200, client 34), 2 connections, restarted 2 times, 7 events left out"
             " because of too many series",
         )
