@@ -20,6 +20,7 @@ from zope.interface import implementer
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
+from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import TLSError, check_server
 from txmetrics_tcp._net.writers import abort
@@ -142,7 +143,7 @@ class MetricsClientProtocol(Protocol):
         elif self._failure is not None:
             _log.error(
                 "Disconnected from {address}: {reason}",
-                address=self.transport.getPeer(),
+                address=show_address(self.transport.getPeer()),
                 reason=reason.getErrorMessage(),
             )
 

@@ -4,7 +4,6 @@ Listening and stopping: the exporter as a Twisted service.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,10 +211,10 @@ def _explain(error: BaseException) -> str:
     """Where it was not possible to listen, and why."""
     match error:
         case CannotListenError(interface=None, port=bytes() | str() as path):
-            return f"Couldn't listen on unix:{os.fsdecode(path)}: {error.socketError}"
+            return f"Couldn't listen on {show_address(path)}: {error.socketError}"
         case CannotListenError(interface=str() as host, port=port):
-            host = f"[{host}]" if ":" in host else host or "any interface"
-            return f"Couldn't listen on {host}:{port}: {error.socketError}"
+            where = show_address((host or "any interface", port))
+            return f"Couldn't listen on {where}: {error.socketError}"
         case CancelledError():
             return "Couldn't listen: it was stopped before it could"
     return f"Couldn't listen: {error}"

@@ -74,16 +74,22 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
     return endpoint
 
 
-def show_address(address: IAddress | None) -> str:
-    """An address, as people write it."""
+def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> str:
+    """
+    An address, as people write it.
+
+    @param address: one of Twisted's; or as `socket` has it, which is host, port and perhaps more,
+        or the path of a UNIX socket.
+    """
     match address:
-        case IPv4Address():
-            return f"{address.host}:{address.port}"
-        case IPv6Address():
-            return f"[{address.host}]:{address.port}"
+        case IPv4Address() | IPv6Address():
+            return show_address((address.host, address.port))
+        case (str() as host, port, *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case UNIXAddress():
-            name = address.name
-            return f"unix:{os.fsdecode(name) if name else '(unnamed)'}"
+            return show_address(address.name or b"")
+        case str() | bytes():
+            return f"unix:{os.fsdecode(address) or '(unnamed)'}"
     return str(address)
 
 

@@ -17,6 +17,7 @@ from txmetrics_tcp._client.service import (
 )
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
+from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._view.numbers import show_seconds
 
 SILENCE = 2.0
@@ -92,4 +93,4 @@ class SilenceRemark:
 
 def server_name(endpoint: str) -> str:
     """What a server is called, by what the user wrote for where it is."""
-    return f"{DEFAULT_HOST}:{endpoint}" if endpoint.isdigit() else endpoint
+    return show_address((DEFAULT_HOST, endpoint)) if endpoint.isdigit() else endpoint

@@ -18,7 +18,7 @@ from twisted.internet.error import (
     getConnectError,
 )
 from twisted.internet.interfaces import ITCPTransport
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
@@ -274,14 +274,15 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_logged(self) -> None:
         """Where nobody asks why a connection ended, a stream that is none is logged."""
-        for data, level in [(GARBAGE, [LogLevel.error]), (frame(1), [])]:
+        for data, said in [(GARBAGE, ["Disconnected from 127.0.0.1:54321:"]), (frame(1), [])]:
             transport = PausingTransport()
             transport.connect(MetricsClientFactory(self.received.append).buildProtocol(None))
             with capturedLogs() as logs:
                 transport.receive(data)
                 transport.drain()
                 transport.lose()
-            self.assertEqual([event["log_level"] for event in logs], level)
+            self.assertEqual([formatEvent(event)[:34] for event in logs], said)
+            self.assertEqual({event["log_level"] for event in logs} - {LogLevel.error}, set())
 
     def test_quiet(self) -> None:
         """The factory does not log that it starts and stops."""

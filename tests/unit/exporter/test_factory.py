@@ -9,7 +9,7 @@ import re
 import weakref
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,7 +28,6 @@ from txmetrics_tcp import (
 from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import MAX_RECEIVED
-from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK, Outlet
 from txmetrics_tcp.testing import PausingTransport
 
@@ -802,18 +801,6 @@ class SettingsTests(ServerTestCase):
             factory.doStart()
             factory.doStop()
         self.assertEqual(logged, [])
-
-
-class ShowTests(SynchronousTestCase):
-    def test_addresses(self) -> None:
-        for address, text in (
-            (IPv4Address("TCP", "192.0.2.1", 5), "192.0.2.1:5"),
-            (IPv6Address("TCP", "::1", 5), "[::1]:5"),
-            (UNIXAddress(b"/run/x"), "unix:/run/x"),
-            (UNIXAddress(None), "unix:(unnamed)"),
-            (None, "None"),
-        ):
-            self.assertEqual(show_address(address), text)
 
 
 class TransportTests(SynchronousTestCase):
