@@ -5,6 +5,7 @@ One connection to a server of metrics: a protocol that hands on the events of it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -188,19 +189,16 @@ class MetricsClientFactory(ClientFactory):
     ) -> None:
         """Parameters are those of `MetricsClientProtocol`."""
         _check_callbacks(received, received_many)
-        self._received = received
-        self._received_many = received_many
-        self._connected = connected
-        self._lost = lost
-        self._max_frame = max_frame
+        self._build = partial(
+            MetricsClientProtocol,
+            received,
+            received_many=received_many,
+            connected=connected,
+            lost=lost,
+            max_frame=max_frame,
+        )
 
     def buildProtocol(self, addr: IAddress | None) -> MetricsClientProtocol:
-        protocol = MetricsClientProtocol(
-            self._received,
-            received_many=self._received_many,
-            connected=self._connected,
-            lost=self._lost,
-            max_frame=self._max_frame,
-        )
+        protocol = self._build()
         protocol.factory = self
         return protocol
