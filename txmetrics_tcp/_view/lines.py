@@ -5,12 +5,11 @@ Events as lines: of text for people, of JSON for programs.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 
 from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
-from txmetrics_tcp._view.text import not_finite, utc, visible
+from txmetrics_tcp._view.text import json_number, utc, visible
 
 Lines = Callable[[Event], str]
 """Turns the events of one connection into lines, without what ends a line."""
@@ -104,8 +103,6 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-        self._second = -1
-        self._clock: str | None = None
 
     def __call__(self, event: Event) -> str:
         if isinstance(event, Metric):
@@ -116,16 +113,15 @@ class JsonLines:
 
     def _metric(self, metric: Metric) -> dict[str, object]:
         key = metric.key
-        value = metric.value
         return {
             "event": "metric",
-            "time": self._time(metric.timestamp_ns),
+            "time": utc(metric.timestamp_ns),
             "timestamp_ns": metric.timestamp_ns,
             "kind": key.kind.value,
             "operation": _ACT[metric.operation],
             "name": key.name,
             "labels": dict(key.labels),
-            "value": value if math.isfinite(value) else not_finite(value),
+            "value": json_number(metric.value),
         }
 
     def _metadata(self, metadata: Metadata) -> dict[str, object]:
@@ -141,15 +137,8 @@ class JsonLines:
         return {
             "event": "status",
             "source": status.source,
-            "started": self._time(status.started_ns),
+            "started": utc(status.started_ns),
             "started_ns": status.started_ns,
             "dropped_incoming": status.dropped_incoming,
             "dropped_client": status.dropped_client,
         }
-
-    def _time(self, timestamp_ns: int) -> str | None:
-        second, nanos = divmod(timestamp_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._clock = utc(second)
-        return None if self._clock is None else f"{self._clock}.{nanos:09}Z"

@@ -14,7 +14,7 @@ from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
 from txmetrics_tcp._view.sketch import Summary, has_percentiles
-from txmetrics_tcp._view.text import not_finite, utc, visible
+from txmetrics_tcp._view.text import json_number, utc, visible
 
 SHORTEST = 0.1
 """How many seconds, at least, make a rate."""
@@ -89,7 +89,7 @@ class Report:
             "report": "stats",
             "endpoint": self.endpoint,
             "source": None if status is None else status.source,
-            "started": None if status is None else _time(status.started_ns),
+            "started": None if status is None else utc(status.started_ns),
             "started_ns": None if status is None else status.started_ns,
             "seconds": self.seconds,
             "connections": self.connections,
@@ -173,9 +173,9 @@ class Report:
             "unit": None if description is None or not description.unit else str(description.unit),
             "description": "" if description is None else description.description,
             "events": series.events,
-            "last": _time(series.timestamp_ns),
+            "last": utc(series.timestamp_ns),
             "last_ns": series.timestamp_ns,
-            "value": _number(series.value),
+            "value": json_number(series.value),
             "rate": _known(self.rate(series)),
             "samples": None if summary is None else _summary(summary),
         }
@@ -202,18 +202,8 @@ def _summary(summary: Summary) -> dict[str, object]:
 
 def _known(value: float) -> object:
     """A number that is NaN if there is none."""
-    return None if math.isnan(value) else _number(value)
-
-
-def _number(value: float) -> object:
-    return value if math.isfinite(value) else not_finite(value)
+    return None if math.isnan(value) else json_number(value)
 
 
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
-
-
-def _time(timestamp_ns: int) -> str | None:
-    second, nanos = divmod(timestamp_ns, 1_000_000_000)
-    moment = utc(second)
-    return None if moment is None else f"{moment}.{nanos:09}Z"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import lru_cache
 
 
 def visible(text: str) -> str:
@@ -27,15 +28,29 @@ def visible(text: str) -> str:
     )
 
 
-def not_finite(value: float) -> str:
-    """An infinity or NaN, for JSON, which has no such numbers: as Protocol Buffers write them."""
+def json_number(value: float) -> float | str:
+    """A number for JSON, which has no infinities and NaN: those as Protocol Buffers write them."""
+    if math.isfinite(value):
+        return value
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def utc(second: int) -> str | None:
-    """Date and time to the second; None outside of the years that RFC 3339 knows."""
+def utc(timestamp_ns: int, digits: int = 9) -> str | None:
+    """
+    Date and time; None outside of the years that RFC 3339 knows.
+
+    @param timestamp_ns: nanoseconds since the epoch.
+    @param digits: how many digits of the fraction of the second are shown.
+    """
+    second, nanos = divmod(timestamp_ns, 1_000_000_000)
+    moment = _utc_to_the_second(second)
+    return None if moment is None else f"{moment}.{nanos:09}"[: 20 + digits] + "Z"
+
+
+@lru_cache(maxsize=16)
+def _utc_to_the_second(second: int) -> str | None:
     try:
         moment = time.gmtime(second)
     except (OverflowError, ValueError, OSError):

@@ -10,11 +10,13 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from txmetrics_tcp._view.text import utc
 from txmetrics_tcp.observe.row import Row
 from txmetrics_tcp.observe.rows import Rows
 
@@ -33,7 +35,7 @@ def to_json(rows: Rows) -> str:
     their order.  In ASCII; numbers that JSON does not have are null.
     """
     document = {
-        "exported": _utc(),
+        "exported": utc(time.time_ns(), 3),
         "filter": rows.filter_text,
         "sort": rows.sort,
         "descending": rows.descending,
@@ -134,7 +136,7 @@ def _series(row: Row, window: float | None) -> dict[str, Any]:
         "value": _number(look.value),
         "rate": _number(look.rate),
         "events": look.events,
-        "updated": _utc(look.timestamp_ns),
+        "updated": utc(look.timestamp_ns, 3),
         "window": None
         if summary is None
         else {
@@ -153,14 +155,3 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else value
-
-
-def _utc(timestamp_ns: int | None = None) -> str | None:
-    try:
-        if timestamp_ns is None:
-            moment = datetime.now(timezone.utc)
-        else:
-            moment = datetime.fromtimestamp(timestamp_ns / 1e9, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
