@@ -24,71 +24,72 @@ SILENCE = 2.0
 """After how many seconds of a connection without a single event that is said."""
 
 
-class ConnectionRemarks:
-    """Says how the connection to a server is: once for each attempt, and for each end of one."""
-
-    def __init__(self, endpoint: str, say: Callable[[str], object]) -> None:
-        """
-        @param endpoint: where the server is, as the user wrote it.
-        @param say: takes a remark of one line.
-        """
-        self.server = server_name(endpoint)
-        self._say = say
-        self._begun = False
-        self._lost = ""
-
-    def state_changed(self, state: ConnectionState) -> None:
-        """The connection is in another state."""
-        match state:
-            case Connecting():
-                if not self._begun:
-                    self._begun = True
-                    self._say(f"connecting to {self.server}")
-            case Connected():
-                self._lost = "disconnected from"
-                self._say(f"connected to {self.server}")
-            case Disconnected():
-                self._lost = f"{self._lost or 'cannot connect to'} {self.server}: {state}"
-            case Waiting():
-                self._say(f"{self._lost}; next attempt in {show_seconds(state.seconds)}")
-                self._lost = ""
-
-
-class SilenceRemark:
+class SilenceMessage:
     """
-    Says, once, that nothing has come over a connection for a while.
+    Reports, once, that a server has sent nothing for a while.
 
-    A server that wants TLS waits as we do, if we do not speak it.
+    A server that requires TLS waits for the handshake of a client that does not use it.
     """
 
     def __init__(self, clock: IReactorTime, say: Callable[[str], object], tls: bool) -> None:
         """
-        @param say: takes a remark of one line.
-        @param tls: whether we speak it.
+        @param say: takes a message of one line.
+        @param tls: whether the client uses TLS.
         """
         self._clock = clock
         self._say = say
         self._tls = tls
-        self._said = False
+        self._reported = False
         self._waiting: Deadline | None = None
 
-    def connected(self) -> None:
-        """There is a connection, over which nothing has come."""
-        if not self._said:
-            self.over()
-            self._waiting = Deadline(self._clock, SILENCE, self._remark)
+    def state_changed(self, state: ConnectionState) -> None:
+        """The connection is in another state."""
+        self.end_silence()
+        if isinstance(state, Connected) and not self._reported:
+            self._waiting = Deadline(self._clock, SILENCE, self._report)
 
-    def over(self) -> None:
-        """Something has come, or nothing will."""
+    def end_silence(self) -> None:
+        """The server has sent something, or there is no connection."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
 
-    def _remark(self) -> None:
+    def _report(self) -> None:
         self._waiting = None
-        self._said = True
+        self._reported = True
         hint = "" if self._tls else "; does the server want TLS (--tls-ca)?"
         self._say(f"nothing has come yet{hint}")
+
+
+class ConnectionMessages(SilenceMessage):
+    """Reports also each attempt to connect, once, and the end of each connection."""
+
+    def __init__(
+        self, endpoint: str, clock: IReactorTime, say: Callable[[str], object], tls: bool
+    ) -> None:
+        """
+        @param endpoint: where the server is, as the user wrote it.
+        """
+        super().__init__(clock, say, tls)
+        self._server = server_name(endpoint)
+        self._begun = False
+        self._lost = ""
+
+    def state_changed(self, state: ConnectionState) -> None:
+        super().state_changed(state)
+        match state:
+            case Connecting():
+                if not self._begun:
+                    self._begun = True
+                    self._say(f"connecting to {self._server}")
+            case Connected():
+                self._lost = "disconnected from"
+                self._say(f"connected to {self._server}")
+            case Disconnected():
+                self._lost = f"{self._lost or 'cannot connect to'} {self._server}: {state}"
+            case Waiting():
+                self._say(f"{self._lost}; next attempt in {show_seconds(state.seconds)}")
+                self._lost = ""
 
 
 def server_name(endpoint: str) -> str:

@@ -25,7 +25,7 @@ from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
-from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
+from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
@@ -173,8 +173,9 @@ class _Command:
             )
         self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
         self._record = Record(self._writer, self._running.stop, self._fail, options.count)
-        self._remarks = ConnectionRemarks(options.endpoint, self._progress.say)
-        self._silence = SilenceRemark(self._clock, self._progress.say, wants_tls(options))
+        self._messages = ConnectionMessages(
+            options.endpoint, self._clock, self._progress.say, wants_tls(options)
+        )
         self._service = MetricsClientService(
             self._reactor,
             TappedEndpoint(self._endpoint, self._record.tap),
@@ -209,15 +210,13 @@ class _Command:
         return stopped
 
     def _received(self, events: list[Event]) -> None:
-        self._silence.over()
+        self._messages.end_silence()
         self._record.received(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
-        self._silence.over()
         if isinstance(state, Connected):
             self._record.begin()
-            self._silence.connected()
-        self._remarks.state_changed(state)
+        self._messages.state_changed(state)
 
     def _fail(self, error: OSError) -> None:
         if self._failed:

@@ -32,7 +32,7 @@ from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.sketch import has_percentiles
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
-from txmetrics_tcp.cli.messages import SilenceRemark, server_name
+from txmetrics_tcp.cli.messages import SilenceMessage, server_name
 from txmetrics_tcp.cli.output import Output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
@@ -79,7 +79,7 @@ class Watch:
         self.connections = 0
         self.told = False
         self._said = ""
-        self._silence = SilenceRemark(reactor, say, tls)
+        self._silence = SilenceMessage(reactor, say, tls)
         self._stopped = False
         self._began: float = reactor.seconds()
         self._service = MetricsClientService(
@@ -108,7 +108,7 @@ class Watch:
         @return: a Deferred that fires when the connection is closed.
         """
         self._stopped = True
-        self._silence.over()
+        self._silence.end_silence()
         self._ending.cancel()
         return self._service.stopService()
 
@@ -123,17 +123,16 @@ class Watch:
 
     def _received(self, events: list[Event]) -> None:
         self.told = True
-        self._silence.over()
+        self._silence.end_silence()
         self._said = ""
         self.view.fold(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
-        self._silence.over()
+        self._silence.state_changed(state)
         match state:
             case Connected():
                 self.view.connected()
                 self.connections += 1
-                self._silence.connected()
                 if self.connections == 1:
                     self._ending.cancel()
                     self._began = self._clock.seconds()

@@ -22,7 +22,7 @@ from txmetrics_tcp._recording.reader import RecordingReader
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
-from txmetrics_tcp.cli.messages import ConnectionRemarks, SilenceRemark, server_name
+from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
 from txmetrics_tcp.cli.output import Output, ReaderGone, say
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import Selection
@@ -69,8 +69,7 @@ class Tail:
         self._stop = stop
         self._filters = filters
         self._left = count
-        self._remarks = ConnectionRemarks(endpoint, say)
-        self._silence = SilenceRemark(clock, say, tls)
+        self._messages = ConnectionMessages(endpoint, clock, say, tls)
         self.begin()
         self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
@@ -83,7 +82,7 @@ class Tail:
     def received(self, event: Event) -> None:
         """An event has come."""
         self.told = True
-        self._silence.over()
+        self._messages.end_silence()
         if self._left == 0:
             return
         for selected in self._select(event):
@@ -100,11 +99,9 @@ class Tail:
         """The connection is in another state."""
         # What is said is to stand below the events that came before.
         self.flush()
-        self._silence.over()
         if isinstance(state, Connected):
             self.begin()
-            self._silence.connected()
-        self._remarks.state_changed(state)
+        self._messages.state_changed(state)
 
     def flush(self) -> None:
         """Write what has come."""

@@ -18,9 +18,10 @@ from twisted.internet.tcp import Connection
 from twisted.trial.unittest import TestCase
 
 from tests.recordings import STATUS
+from txmetrics_tcp._client.service import Connected
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp.cli import messages
-from txmetrics_tcp.cli.messages import SilenceRemark
+from txmetrics_tcp.cli.messages import SilenceMessage
 from txmetrics_tcp.cli.stats import Watch
 
 reactor: Any = global_reactor
@@ -83,10 +84,10 @@ class BusyTests(TestCase):
         """There is no message about silence then."""
         self.patch(messages, "SILENCE", 0)
         said: list[str] = []
-        silence = SilenceRemark(reactor, said.append, tls=False)
-        silence.connected()
+        silence = SilenceMessage(reactor, said.append, tls=False)
+        silence.state_changed(Connected(UNIXAddress(None)))
         received: Deferred[None] = Deferred()
-        self.connect(lambda: (silence.over(), received.callback(None)))
+        self.connect(lambda: (silence.end_silence(), received.callback(None)))
         await received
         self.assertEqual(said, [])
 

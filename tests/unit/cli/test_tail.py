@@ -26,10 +26,12 @@ from tests.commands import CommandReactor, Ended, run, serving
 from tests.recordings import FOREIGN, HTTP, MEMORY, SET, STATUS, STREAM, increment, record
 from txmetrics_tcp import Decoder, StreamError, encode_metadata, encode_metric
 from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
-from txmetrics_tcp.cli.messages import SILENCE, SilenceRemark
+from txmetrics_tcp.cli.messages import SILENCE, SilenceMessage
 from txmetrics_tcp.cli.output import Output, ReaderGone
 from txmetrics_tcp.cli.tail import Tail
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+CONNECTED = Connected(PausingTransport().getPeer())
 
 
 class TailTests(SynchronousTestCase):
@@ -78,10 +80,9 @@ class TailTests(SynchronousTestCase):
 
     def test_states(self) -> None:
         """Each state is one remark, said once."""
-        connected = Connected(PausingTransport().getPeer())
         refused = Disconnected(Failure(ConnectionRefusedError()))
         wrong = Disconnected(Failure(StreamError("not a metrics stream: no")))
-        for state in [Connecting(), refused, Waiting(1.25), Connecting(), connected, wrong]:
+        for state in [Connecting(), refused, Waiting(1.25), Connecting(), CONNECTED, wrong]:
             self.tail.state_changed(state)
         self.tail.state_changed(Waiting(2))
         self.tail.state_changed(Connecting())
@@ -102,7 +103,7 @@ class TailTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """A remark stands behind the events that came before what it is about."""
-        self.tail.state_changed(Connected(PausingTransport().getPeer()))
+        self.tail.state_changed(CONNECTED)
         self.receive("a")
         self.tail.state_changed(Disconnected(Failure(ConnectionRefusedError())))
         self.tail.state_changed(Waiting(1))
@@ -114,7 +115,7 @@ class TailTests(SynchronousTestCase):
     def test_eachConnectionAnew(self) -> None:
         """What one server said of its metrics does not hold for the next."""
         for _ in range(2):
-            self.tail.state_changed(Connected(PausingTransport().getPeer()))
+            self.tail.state_changed(CONNECTED)
             self.receive("a")
             self.reactor.advance(0)
         self.assertEqual(self.printed[1::2], ["2: a\n", "3: a\n"])
@@ -343,20 +344,21 @@ class SilenceTests(SynchronousTestCase):
 
     def test_once(self) -> None:
         """Of several such connections, of the first that lasts."""
-        silence = SilenceRemark(self.clock, self.said.append, tls=False)
-        silence.connected()
+        silence = SilenceMessage(self.clock, self.said.append, tls=False)
+        silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE / 2)
-        silence.over()
+        silence.end_silence()
         self.clock.advance(SILENCE)
         self.assertEqual(self.said, [])
         for _ in range(2):
-            silence.connected()
+            silence.state_changed(CONNECTED)
             self.clock.advance(SILENCE)
-            silence.over()
+            silence.end_silence()
         self.assertEqual(self.said, ["nothing has come yet; does the server want TLS (--tls-ca)?"])
 
     def test_withTLS(self) -> None:
         """Then that is not the question."""
-        SilenceRemark(self.clock, self.said.append, tls=True).connected()
+        silence = SilenceMessage(self.clock, self.said.append, tls=True)
+        silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE)
         self.assertEqual(self.said, ["nothing has come yet"])
