@@ -95,7 +95,8 @@ def _add_stats(commands: Any) -> None:
         description="""\
 Connect to a server of metrics, watch it for a while, print what was seen as a
 table, and leave. Values are the last ones; rates, and what histograms say, are
-of all the time that was watched. A recording is read at once, to its end.""",
+of all the time that was watched. A file that "metrics-tcp record" has written,
+given in place of the endpoint, is read at once, to its end.""",
         epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
@@ -110,14 +111,7 @@ Exit codes:
 docs/commands.md describes the JSON.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "endpoint",
-        nargs="?",
-        default=DEFAULT_ENDPOINT,
-        metavar="ENDPOINT",
-        help=f"""where the server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
-        written (default: %(default)s)""",
-    )
+    add_endpoint_arguments(parser)
     parser.add_argument(
         "--duration",
         type=duration,
@@ -139,7 +133,6 @@ docs/commands.md describes the JSON.""",
         %(default)s)""",
     )
     add_max_frame_argument(parser)
-    add_tls_arguments(parser)
 
 
 def _add_record(commands: Any) -> None:
