@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
-from txmetrics_tcp._codec.framing import Frames, StreamError, read_varint
+from txmetrics_tcp._codec.framing import Frames, StreamError, read_varint, varint
 
 MAGIC = b"txmetrics-tcp recording 1\n"
 """What every recording begins with; the number is that of the format."""
@@ -147,6 +147,11 @@ def _payload(header: Header, stored: bytes) -> bytes:
     ):
         raise Damaged("a block is of another size than it says")
     return payload
+
+
+def encode_chunk(after_ns: int, frames: bytes) -> bytes:
+    """Make a chunk of a block's payload; `split` takes it apart."""
+    return varint(after_ns) + varint(len(frames)) + frames
 
 
 def split(header: Header, stored: bytes) -> Iterator[tuple[int, bytes, int]]:

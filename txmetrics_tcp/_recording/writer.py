@@ -16,7 +16,7 @@ from contextlib import suppress
 from io import FileIO
 from typing import BinaryIO
 
-from txmetrics_tcp._codec.framing import Frames, varint
+from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     CONNECTION,
@@ -30,6 +30,7 @@ from txmetrics_tcp._recording.blocks import (
     Damaged,
     RecordingError,
     encode_block,
+    encode_chunk,
     split,
 )
 
@@ -168,7 +169,7 @@ class RecordingWriter:
                 self.flush()
             if not self._block:
                 self._block_ns = now_ns
-            self._block += varint(now_ns - self._block_ns) + varint(len(frames)) + frames
+            self._block += encode_chunk(now_ns - self._block_ns, frames)
             self._count += count
             self.frames += count
 
@@ -249,7 +250,7 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
         saved = 0
         if header.kind in (PLAIN, ZLIB):
             for after_ns, frames, count in split(header, stored):
-                payload += varint(after_ns) + varint(len(frames)) + frames
+                payload += encode_chunk(after_ns, frames)
                 saved += count
     except Damaged as error:
         raise RecordingError(

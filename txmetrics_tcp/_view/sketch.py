@@ -72,6 +72,9 @@ class Summary:
         return self.sum / self.count if self.count else math.nan
 
 
+PERCENTILES = ("min", "p50", "p90", "p99", "p999", "max")
+"""The fields of a `Summary` that stand beside one another, in their order."""
+
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 

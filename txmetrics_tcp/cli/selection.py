@@ -26,6 +26,7 @@ class Selection:
         @param filters: without any, all passes.
         """
         self._filters = filters
+        self._is_wanted = wanted(filters)
         self._wanted: dict[Key, bool] = {}
         # Held back; and of what something was shown.
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
@@ -50,13 +51,11 @@ class Selection:
 
     def _select(self, event: Metric) -> list[Event]:
         key = event.key
-        wanted = self._wanted.get(key)
-        if wanted is None:
+        if key not in self._wanted:
             if len(self._wanted) >= MAX_REMEMBERED:
                 self._wanted.clear()
-            wanted = any(filter.matches(key) for filter in self._filters)
-            self._wanted[key] = wanted
-        if not wanted:
+            self._wanted[key] = self._is_wanted(key)
+        if not self._wanted[key]:
             return []
         name = key.kind, key.name
         if len(self._shown) < MAX_REMEMBERED:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
+from txmetrics_tcp._view.sketch import PERCENTILES
 from txmetrics_tcp.observe.rows import Rows
 
 GAP = 2
@@ -99,9 +100,7 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
         Column("trend", "trend", 12 if wide else 10),
     ]
     if rows.histograms:
-        columns += [
-            Column(name, name, 8, True) for name in ("min", "p50", "p90", "p99", "p999", "max")
-        ]
+        columns += [Column(name, name, 8, True) for name in PERCENTILES]
     return columns
 
 

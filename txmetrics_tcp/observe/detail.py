@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from txmetrics_tcp._model import MetricKind, Operation
 from txmetrics_tcp._view.numbers import show_duration, show_rate, show_seconds, show_value
-from txmetrics_tcp._view.sketch import Summary
+from txmetrics_tcp._view.sketch import PERCENTILES, Summary
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
 from txmetrics_tcp.observe.render import label_segments
@@ -223,7 +223,7 @@ def _percentiles(
     lines: Lines = [
         [Segment(" " * 6, dim), *(Segment(right(title, 12), dim) for title, _ in columns)]
     ]
-    for name in ("min", "p50", "p90", "p99", "p999", "max", "mean"):
+    for name in (*PERCENTILES, "mean"):
         cells = [Segment(fit(name, 6), dim)]
         for _, summary in columns:
             if summary is None or not summary.count:

@@ -16,11 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from txmetrics_tcp._view.sketch import PERCENTILES
 from txmetrics_tcp._view.text import utc
 from txmetrics_tcp.observe.row import Row
 from txmetrics_tcp.observe.rows import Rows
-
-PERCENTILES = ("min", "p50", "p90", "p99", "p999", "max")
 
 _HEAD = ("source", "kind", "name", "labels", "unit", "value", "rate", "events")
 COLUMNS = (*_HEAD, "window_count", "window_sum", *PERCENTILES, "description")

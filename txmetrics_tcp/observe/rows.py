@@ -13,11 +13,13 @@ from operator import attrgetter
 
 from txmetrics_tcp._view.filters import Filter, parse_filter
 from txmetrics_tcp._view.series import SeriesView
+from txmetrics_tcp._view.sketch import PERCENTILES
+from txmetrics_tcp._view.sketch import WINDOWS as _WINDOWS
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
 from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.sources import Source
 
-WINDOWS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)
+WINDOWS: tuple[float | None, ...] = (*_WINDOWS, None)
 """The times that percentiles can be of, in seconds; None for all time."""
 
 REARRANGE = 1.0
@@ -54,7 +56,7 @@ SORTS: dict[str, Callable[[Row, float | None], object]] = {
     "value": lambda row, window: row.value() * _scale(row),
     "rate": lambda row, window: row.rate() * _scale(row),
     "trend": lambda row, window: -row.age(),
-    **{name: _quantile(name) for name in ("min", "p50", "p90", "p99", "p999", "max")},
+    **{name: _quantile(name) for name in PERCENTILES},
 }
 """
 By column, what to sort by; None, and what is not a number, comes last in any case.  Numbers are in
