@@ -26,7 +26,14 @@ from twisted.python.threadable import isInIOThread
 from soaking import plan
 from soaking.tally import BY, MANY, show, stamp
 from tests.reader import truth
-from txmetrics_tcp import Key, MetricKind, MetricsFactory, MetricsProtocol, MetricsService
+from txmetrics_tcp import (
+    ExporterSettings,
+    Key,
+    MetricKind,
+    MetricsFactory,
+    MetricsProtocol,
+    MetricsService,
+)
 
 reactor: Any = global_reactor
 
@@ -131,11 +138,14 @@ class Watched(MetricsFactory):
     def __init__(self, reactor: Any, seed: int) -> None:
         super().__init__(
             reactor,
-            BUFFER_SIZE,
-            idle_after=30.0,
-            repair_interval=2.0,
-            own_metrics=False,  # they carry no numbers
-            source="soak",
+            ExporterSettings(
+                buffer_size=BUFFER_SIZE,
+                idle_after=30.0,
+                repair_interval=2.0,
+                flush_timeout=FLUSH_TIMEOUT,
+                own_metrics=False,  # they carry no numbers
+                source="soak",
+            ),
             clock=lambda: stamp(time.time_ns(), reactor=isInIOThread()),
         )
         self.gone: list[dict[str, Any]] = []
@@ -236,7 +246,7 @@ def main() -> None:
     allow_many_files()
     factory = Watched(reactor, seed)
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1")
-    service = MetricsService(factory, [endpoint], FLUSH_TIMEOUT)
+    service = MetricsService(factory, [endpoint])
     server = Server(factory, service, seed)
 
     def listening(_: object) -> None:

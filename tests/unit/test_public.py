@@ -27,9 +27,10 @@ from txmetrics_tcp.cli.parser import make_parser
 
 PUBLIC = """
     ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
-    Event EventStream FanoutRecorder FilterRecorder Gauge Histogram Key LabelsRecorder ListenError
-    MAX_FRAME Metadata Metric MetricKind MetricsClientFactory MetricsClientProtocol
-    MetricsClientService MetricsFactory MetricsProtocol MetricsService NoopRecorder Operation
+    Event EventStream ExporterSettings FanoutRecorder FilterRecorder Gauge Histogram Key
+    LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricKind MetricsClientFactory
+    MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol MetricsService
+    NoopRecorder Operation
     PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
     Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
     current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata

@@ -20,6 +20,7 @@ from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientPr
 from txmetrics_tcp._client.service import as_endpoint
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._model import Event, Status
+from txmetrics_tcp._net.checks import at_least
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import LossReport
@@ -74,10 +75,10 @@ class EventStream:
             for which there is no room.
         @param max_frame: the size of a frame, in bytes, past which the stream is refused.
         @raise EndpointError: the endpoint cannot be understood.
+        @raise TypeError: the buffer size is no whole number.
         @raise ValueError: the buffer size is less than 1, or C{when_full} is none of the two.
         """
-        if buffer_size < 1:
-            raise ValueError(f"buffer_size must be at least 1, not {buffer_size!r}")
+        buffer_size = at_least(1, "buffer_size", buffer_size)
         if when_full not in ("pause", "drop"):
             raise ValueError(f"when_full must be 'pause' or 'drop', not {when_full!r}")
         intake = _Intake(

@@ -87,9 +87,9 @@ class Incoming(Sink):
         "_limit",
         "_lock",
         "_reactor",
+        "_registry",
         "_relieving",
         "_stopped",
-        "_table",
         "_wake_up",
         "_wanted",
         "monotonic",
@@ -138,7 +138,7 @@ class Incoming(Sink):
         # The threads that apply events because they record, or wait for their turn to.
         self._relieving: set[int] = set()
         self._described: dict[tuple[MetricKind, str], bytes] = {}
-        self._table = SeriesTable(self)
+        self._registry = SeriesRegistry(self)
         self._stopped = False
         self._wake_up: object = None
         self.stop_streaming()
@@ -147,7 +147,7 @@ class Incoming(Sink):
 
     def series(self, key: Key) -> StreamedSeries:
         """The one series of a key, for as long as anything refers to it or it is retained."""
-        return self._table.find_or_make(key)
+        return self._registry.find_or_make(key)
 
     def describe(self, metadata: Metadata) -> None:
         """Keep a description until the reactor thread takes it; none is ever dropped."""
@@ -242,7 +242,7 @@ class Incoming(Sink):
         """
         # The lock may have been held by a thread that does not exist here.
         self._lock = threading.RLock()
-        self._table.renew_lock()
+        self._registry.renew_lock()
         self._holder = None
         self._relieving.clear()
         if silence:
@@ -324,7 +324,7 @@ class Incoming(Sink):
                 self._holder = holder
 
 
-class SeriesTable:
+class SeriesRegistry:
     """
     The one series of each key, for as long as anything refers to it or it is retained.
     """

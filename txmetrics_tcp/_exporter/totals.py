@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from txmetrics_tcp._codec.encoder import SeriesFrame
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
-from txmetrics_tcp._model import APPLY, U64_MAX, Key, MetricKind, Number
+from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind, Number
 
 MAX_FORGOTTEN = 50_000
 """
@@ -38,7 +38,7 @@ class StreamedSeries(Series):
     def __init__(self, key: Key, sink: Sink) -> None:
         super().__init__(key, sink)
         self.frame = SeriesFrame(key)
-        self.total: Number = 0 if key.kind is MetricKind.COUNTER else 0.0
+        self.total: Number = INITIAL_TOTAL[key.kind]
         self.epoch = 0
         self.retained = False
 

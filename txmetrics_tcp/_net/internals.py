@@ -160,14 +160,13 @@ def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]
     if not isinstance(port, Port) or not isinstance(getattr(port, "_logger", None), Logger):
         return
     logger = port._logger
-    host: Any = port.getHost()
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if "address" in event:
             address = event["address"]
             # Clients of UNIX sockets have no address as a rule.
-            client = type(host)("TCP", *address) if isinstance(address, tuple) else host
+            client = address if isinstance(address, tuple) else port.getHost()
             rejected(show_address(client), "the process is out of file descriptors")
         elif "acceptError" in event:
             rejected("of unknown address", f"accept failed with {event['acceptError']}")

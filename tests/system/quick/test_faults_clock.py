@@ -18,9 +18,9 @@ ticks = itertools.count(int(time.time()), -1)
 time.time = lambda: float(next(ticks))
 time.time_ns = lambda: next(ticks) * 10**9
 from twisted.internet import reactor
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 
-factory = MetricsFactory(reactor, None, own_metrics=False)
+factory = MetricsFactory(reactor, ExporterSettings(buffer_size=None, own_metrics=False))
 counter = factory.recorder.counter("c")
 port = reactor.listenTCP(0, factory, interface="127.0.0.1")
 os.write(1, f"port={port.getHost().port}\\n".encode())

@@ -555,9 +555,9 @@ import asyncio, importlib, json, socket, sys, threading
 how, loop = sys.argv[2], asyncio.new_event_loop()
 importlib.import_module(sys.argv[1]).install(*[loop] if how == "close" else [])
 from twisted.internet import reactor
-from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp import ExporterSettings, MetricsFactory
 
-factory = MetricsFactory(reactor, own_metrics=False)
+factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
 counter = factory.recorder.counter("c")
 
 def record(events):

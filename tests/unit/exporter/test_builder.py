@@ -4,7 +4,6 @@ The builder: settings, listening, and becoming the global recorder.
 
 from __future__ import annotations
 
-import math
 import threading
 
 from tests.listening import LateEndpoint, ListeningReactor
@@ -13,7 +12,6 @@ from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     EndpointError,
     ListenError,
-    MetricsFactory,
     RecorderInstalledError,
     TcpBuilder,
     TcpRecorder,
@@ -76,15 +74,6 @@ class SettingsTests(BuilderTestCase):
         self.record(recorder, 50_000)
         self.assertEqual(recorder.stats().dropped, 0)
 
-    def test_badBufferSize(self) -> None:
-        """It is said at once, where the mistake is."""
-        for bad in (0, -1):
-            with self.assertRaisesRegex(ValueError, f"at least 1, not {bad}"):
-                self.builder.buffer_size(bad)
-        for worse in (1.5, "1", True):
-            with self.assertRaisesRegex(TypeError, "^buffer_size must be a whole number, not "):
-                self.builder.buffer_size(worse)  # type: ignore[arg-type]
-
     def test_deadAfter(self) -> None:
         """A client that takes nothing for so long is cut off."""
         recorder = self.successResultOf(self.builder.dead_after(5.0).build())
@@ -96,24 +85,6 @@ class SettingsTests(BuilderTestCase):
         self.reactor.advance(0.2)
         self.assertTrue(client.aborted)
         self.assertRaises(ValueError, self.builder.dead_after, 0)
-
-    def test_badTimes(self) -> None:
-        """Each is rejected where it is given, with its name."""
-        for name in ("dead_after", "repair_interval", "idle_after", "flush_timeout"):
-            for bad, error in ((math.inf, ValueError), (math.nan, ValueError), ("1", TypeError)):
-                with self.assertRaisesRegex(error, f"^{name} must be "):
-                    getattr(self.builder, name)(bad)
-        factory = MetricsFactory(self.reactor)
-        with self.assertRaisesRegex(ValueError, "^timeout must be finite"):
-            factory.stop(math.inf)
-
-    def test_badNumbers(self) -> None:
-        for name in ("max_series", "max_clients"):
-            for bad in (1.5, "1", True):
-                with self.assertRaisesRegex(TypeError, f"^{name} must be a whole number, not "):
-                    getattr(self.builder, name)(bad)
-        with self.assertRaisesRegex(TypeError, "^a network must be a str, not 5"):
-            self.builder.allow(5)  # type: ignore[arg-type]
 
     def test_deadAfterNever(self) -> None:
         recorder = self.successResultOf(self.builder.dead_after(5.0).dead_after(None).build())

@@ -573,7 +573,7 @@ class SeriesTests(IncomingTestCase):
         incoming = self.incoming()
         for i in range(100):
             incoming.series(Key(MetricKind.COUNTER, f"c{i}"))
-        self.assertEqual(len(incoming._table), 0)
+        self.assertEqual(len(incoming._registry), 0)
 
     def test_valueOutlivesHandles(self) -> None:
         """A total is not lost with the last handle."""

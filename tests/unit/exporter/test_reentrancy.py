@@ -289,14 +289,14 @@ class OtherThreadTests(IncomingTestCase):
             incoming.series(key)
 
         self.while_held(incoming, ask)
-        self.assertEqual(len(incoming._table), 0)
+        self.assertEqual(len(incoming._registry), 0)
 
     def test_forgottenAtTheEnd(self) -> None:
         """A series that is released as the interpreter ends waits for no lock of a thread."""
         incoming = self.incoming(totals=Totals())
         series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
         self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))
-        self.while_held(incoming, series.clear, incoming._table._lock)
+        self.while_held(incoming, series.clear, incoming._registry._lock)
 
 
 class RepeatedTests(IncomingTestCase):

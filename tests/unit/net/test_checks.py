@@ -9,7 +9,13 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp._net.checks import at_least, seconds_from
+from txmetrics_tcp._net.checks import (
+    at_least,
+    parse_count,
+    parse_duration,
+    parse_unless,
+    seconds_from,
+)
 
 
 class SettingTests(SynchronousTestCase):
@@ -33,3 +39,38 @@ class SettingTests(SynchronousTestCase):
         ):
             with self.assertRaisesRegex(error, r"^x must be .*, not "):
                 seconds_from(1, "x", bad)
+
+
+class ParserTests(SynchronousTestCase):
+    def test_counts(self) -> None:
+        for text, count in (("1", 1), ("007", 7), (" 65536 ", 65536)):
+            self.assertEqual(parse_count(text), count)
+        for bad in ("0", "-1", "1.5", "many", "", "1e3", "none"):
+            with self.assertRaisesRegex(ValueError, "^a whole number, 1 or more$"):
+                parse_count(bad)
+
+    def test_durations(self) -> None:
+        for text, seconds in (
+            ("90", 90.0),
+            (".5", 0.5),
+            ("1.5s", 1.5),
+            ("5m", 300.0),
+            ("1h", 3600.0),
+            ("2d", 172_800.0),
+        ):
+            self.assertEqual(parse_duration(text), seconds)
+        for bad in ("0", "-1", "nan", "inf", "1e3", "", "1w", "999999999999", "5 m"):
+            with self.assertRaisesRegex(ValueError, "^seconds, more than 0, or as 5m, 1h, 2d$"):
+                parse_duration(bad)
+
+    def test_leastDuration(self) -> None:
+        self.assertEqual(parse_duration("0.1", least=0.1), 0.1)
+        with self.assertRaisesRegex(ValueError, "^seconds, 0.1 or more, or as 5m, 1h, 2d$"):
+            parse_duration("0.09", least=0.1)
+
+    def test_word(self) -> None:
+        """A word stands for no value; the rule of all others names it."""
+        parse = parse_unless("none", parse_count)
+        self.assertEqual([parse(text) for text in ("none", " None", "3")], [None, None, 3])
+        with self.assertRaisesRegex(ValueError, "^a whole number, 1 or more, or none$"):
+            parse("never")

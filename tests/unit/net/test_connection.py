@@ -264,17 +264,6 @@ class ServedCases(FactoryTestCase):
         self.assertIsNone(transport.producer)
         self.assert_gone()
 
-    def test_finishWithTls(self) -> None:
-        """Closing does not wait until the client closes as well."""
-        protocol, transport = self.with_tls()
-        protocol.handshakeCompleted()
-        transport.drain()
-        self.reactor.settle()
-        protocol.finish()
-        self.assertTrue(transport.disconnecting)
-        self.assertTrue(transport.transport.disconnecting)
-        self.assertIsNone(transport.producer)
-
     def test_abort(self) -> None:
         """A client that is aborted has no producer, and is sent nothing more."""
         protocol, transport = self.stuck()

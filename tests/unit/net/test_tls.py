@@ -366,7 +366,7 @@ class ServerTests(TLSTestCase):
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")
-        self.assertIn("there is no TLS with it: unsupported protocol", await line)
+        self.assertIn("its TLS handshake failed: unsupported protocol", await line)
 
     async def test_otherName(self) -> None:
         """A client that expects another server sends an alert, which is logged."""
@@ -376,7 +376,7 @@ class ServerTests(TLSTestCase):
             await self.in_thread(
                 self.context().wrap_socket, self.connected(), server_hostname="metrics.example"
             )
-        self.assertRegex(await line, "there is no TLS with it: .*alert bad certificate")
+        self.assertRegex(await line, "its TLS handshake failed: .*alert bad certificate")
 
     async def test_mutual(self) -> None:
         await self.listen(client_ca=True)
@@ -408,7 +408,7 @@ class ServerTests(TLSTestCase):
         self.addCleanup(wrapped.close)
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(wrapped.recv, 1)
-        self.assertIn("there is no TLS with it: certificate verify failed", await line)
+        self.assertIn("its TLS handshake failed: certificate verify failed", await line)
         self.assertEqual(self.factory.stats().connected, 0)
 
     async def test_plainText(self) -> None:

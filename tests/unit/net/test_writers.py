@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from tests.logs import log_lines
 from tests.reader import Reader, truth
+from tests.tracing import lines_of, tracing
 from txmetrics_tcp import ExporterSettings, MetricsFactory, MetricsProtocol
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._exporter.ingest import MAX_SLACK
@@ -411,3 +412,79 @@ class ClientTests(SocketTestCase):
         self.assertEqual(self.reader.bits(), truth(self.factory))
         self.clock.advance(PROBE_INTERVAL)
         self.assertEqual(self.read(), EMPTY_FRAME)
+
+
+class InterruptedTransportTests(SocketTestCase):
+    """
+    A record on the reactor thread, as a finalizer makes it, interrupts the transport of a client.
+    """
+
+    def test_anyLine(self) -> None:
+        """Whichever line of the transport it interrupts, nothing is lost, and the order is kept."""
+        lines = lines_of(is_transport, self.streamed().happen)
+        self.assertGreater(len(lines), 30)
+        for line in lines:
+            streamed = self.streamed()
+            with tracing(is_transport, lambda this: this == line and streamed.record()):  # noqa: B023
+                streamed.happen()
+            self.assertEqual(streamed.recorded, 2 * MAX_SLACK)
+            streamed.finish()
+            values = streamed.reader.values("h")
+            self.assertEqual(values, list(range(2 * MAX_SLACK)), line)
+            self.assertEqual(streamed.reader.bits(), truth(streamed.factory), line)
+
+    def streamed(self) -> Streamed:
+        SocketTestCase.setUp(self)
+        return Streamed(self)
+
+
+def is_transport(file: str) -> bool:
+    """Whether a file has methods of a transport over a socket."""
+    return file.endswith(("twisted/internet/abstract.py", "twisted/internet/tcp.py"))
+
+
+class Streamed:
+    """A client that is connected over a socket, and stalls at times."""
+
+    def __init__(self, case: SocketTestCase) -> None:
+        self.case = case
+        self.clock = FakeReactor()
+        self.factory = MetricsFactory(
+            self.clock,
+            ExporterSettings(buffer_size=None, own_metrics=False),
+            in_reactor_thread=lambda: True,
+        )
+        self.long = self.factory.recorder.counter("c", label="x" * 60_000)
+        self.histogram = self.factory.recorder.histogram("h")
+        self.recorded = 0
+        protocol = self.factory.buildProtocol(None)
+        self.transport = case.server(cast(Any, protocol))
+        protocol.makeConnection(cast(Any, self.transport))
+        self.clock.settle()
+        self.reader = Reader()
+        self.reader.feed(case.read())
+
+    def happen(self) -> None:
+        """The socket is full, and the transport sends the rest as the client reads."""
+        while not self.case.write_wanted(self.transport):
+            self.long.increment()
+            self.clock.drain()
+        self.long.increment()
+        self.clock.drain()
+        self.finish()
+
+    def record(self) -> None:
+        """So much, once, that it is delivered at once."""
+        if not self.recorded:
+            self.recorded = 2 * MAX_SLACK
+            for number in range(2 * MAX_SLACK):
+                self.histogram.record(number)
+
+    def finish(self) -> None:
+        """Let the client read all that there is."""
+        while True:
+            self.clock.settle()
+            data = self.case.read_all(self.transport)
+            if not data:
+                return
+            self.reader.feed(data)
