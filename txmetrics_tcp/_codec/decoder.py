@@ -41,6 +41,9 @@ class Decoder:
         >>> decoder = Decoder()
         >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
         [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
+
+    @ivar refused: once it has raised, how many bytes it has not decoded: the frame that is wrong,
+        and what was received after it.
     """
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
@@ -59,6 +62,7 @@ class Decoder:
         self._failure: str | None = None
         self._begun = False
         self._memory = Memory()
+        self.refused = 0
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """
@@ -154,6 +158,7 @@ class Decoder:
                     end, event = self._any(at, stop)
                 except StreamError:
                     # Said once those before it have been.
+                    self.refused = stop - at
                     return events
                 if end > stop:
                     break

@@ -318,6 +318,19 @@ class BadStreamTests(SynchronousTestCase):
                 list(decoder.feed(ONE))
             self.assertEqual(str(again.exception), str(first.exception))
 
+    def test_refused(self) -> None:
+        """Where the frame begins that is wrong is known, however it came."""
+        stream = ONE * 3 + b"\x05hello" + ONE * 3
+        for size in 1, 5, len(stream):
+            decoder = Decoder()
+            received = 0
+            with self.assertRaises(StreamError):
+                for piece in in_pieces(stream, size):
+                    self.assertEqual(decoder.refused, 0)
+                    received += len(piece)
+                    list(decoder.feed(piece))
+            self.assertEqual(received - decoder.refused, len(ONE * 3))
+
     def test_failedHoldsNothing(self) -> None:
         """Who goes on feeding a decoder that failed does not fill the memory."""
         decoder = Decoder()
