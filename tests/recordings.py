@@ -7,10 +7,11 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.wire_cases import CASES
 from txmetrics_tcp import (
+    Decoder,
     Key,
     Metadata,
     Metric,
@@ -19,9 +20,12 @@ from txmetrics_tcp import (
     RecordingReader,
     RecordingWriter,
     Status,
+    encode_metadata,
     encode_metric,
 )
+from txmetrics_tcp._codec.framing import varint
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._recording.blocks import END, HEADER_SIZE, MAGIC, SESSION, ZLIB, encode_block
 from txmetrics_tcp._recording.reader import Chunk
 
 FRAMES = [case.frame for case in CASES]
@@ -105,3 +109,103 @@ def read(data: bytes) -> tuple[RecordingReader, list[Chunk]]:
 
 def joined(chunks: Iterable[Chunk]) -> bytes:
     return b"".join(chunk.frames for chunk in chunks)
+
+
+class RecordedFile(NamedTuple):
+    """
+    A file, and what all readers of recordings make of it.
+
+    @ivar data: its content.
+    @ivar stream: the frames that are read.
+    @ivar says: how the message begins; empty if there is none.
+    @ivar code: the exit code of a command that reads it.
+    """
+
+    data: bytes
+    stream: bytes = b""
+    says: str = ""
+    code: int = 0
+
+
+def _damaged() -> bytes:
+    data = bytearray(record(THREE, THREE))
+    data[-HEADER_SIZE - 1] ^= 1
+    return bytes(data)
+
+
+def _in_one_chunk(frames: bytes) -> bytes:
+    """A recording that has all frames in one chunk, which a recorder does not make so large."""
+    chunk = varint(0) + varint(len(frames)) + frames
+    session = b'{"time_ns": 42, "source": "127.0.0.1:5000"}'
+    blocks = (SESSION, session), (ZLIB, chunk), (END, b"")
+    return MAGIC + b"".join(encode_block(kind, payload) for kind, payload in blocks)
+
+
+CUT_OFF = "it was cut off, and was read up to its last whole event"
+FOREIGN_FRAME = "not a metrics stream: a frame of 2 bytes is no event"
+THREE = b"".join(map(increment, range(3)))
+DESCRIBED = Metadata(MetricKind.COUNTER, "requests_total", None, "x" * 2 * 1024 * 1024)
+LONG = encode_metadata(DESCRIBED) + THREE
+WIDE = Metric(Key(MetricKind.COUNTER, "x" * 1000), Operation.INCREMENT_COUNTER, 1, NOON)
+MANY = encode_metric(WIDE) * 400
+# Of 73 bytes, since the first says so.
+HTTP_FRAME = HTTP.ljust(1 + HTTP[0])
+
+NO_RECORDINGS = {
+    "empty": RecordedFile(b"", says="it is empty, and no recording", code=1),
+    "something else": RecordedFile(b"hello", says="it is not a recording of metrics", code=1),
+    "another format": RecordedFile(
+        MAGIC.replace(b"1", b"2") + record(THREE)[len(MAGIC) :],
+        says="it is a recording in a format that this version does not know",
+        code=1,
+    ),
+}
+"""Files that no command begins to read."""
+
+RECORDINGS = {
+    "no events": RecordedFile(record()),
+    "several blocks": RecordedFile(record(STREAM[:500], STREAM[500:], compress=True), STREAM),
+    "a frame of 2 MiB": RecordedFile(record(LONG), LONG),
+    "one large chunk": RecordedFile(_in_one_chunk(MANY), MANY),
+    "two sessions": RecordedFile(record(THREE) + record(STREAM)[len(MAGIC) :], THREE + STREAM),
+    "cut off in its first line": RecordedFile(MAGIC[:10], says=CUT_OFF),
+    "cut off within a block": RecordedFile(
+        record(THREE, THREE)[: -HEADER_SIZE - 1], THREE + THREE[: -len(increment(2))], CUT_OFF
+    ),
+    "cut off between blocks": RecordedFile(record(THREE)[:-HEADER_SIZE], THREE, CUT_OFF),
+    "damaged": RecordedFile(_damaged(), THREE, "it is damaged behind its first ", 1),
+    "a foreign frame": RecordedFile(
+        record(THREE, THREE + FOREIGN + THREE, THREE), THREE + THREE, FOREIGN_FRAME, 1
+    ),
+    "a foreign frame in a large chunk": RecordedFile(
+        _in_one_chunk(MANY + FOREIGN + MANY), MANY, FOREIGN_FRAME, 1
+    ),
+    "an HTTP server": RecordedFile(
+        record(THREE) + record(HTTP_FRAME)[len(MAGIC) :],
+        THREE,
+        "not a metrics stream: it looks like an HTTP server",
+        1,
+    ),
+}
+"""Files of which every command shows what there is."""
+
+
+class BadDisk(io.FileIO):
+    """
+    A file that cannot be read to its end.
+
+    @ivar room: how much of it can be read.
+    """
+
+    room = 500
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > self.room:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size) or b""
+
+
+def metrics(stream: bytes) -> int:
+    """How many events of metrics a stream has."""
+    events = Decoder(2 * len(stream)).feed(stream)
+    return sum(isinstance(event, Metric) for event in events)
