@@ -8,6 +8,7 @@ Where the programs are: see `tests.rust_peers.VARIABLE`.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -25,14 +26,13 @@ from tests.rust_peers import (
 from txmetrics_tcp import (
     Metadata,
     MetricKind,
-    RecordingReader,
     RecordingWriter,
     counter,
     encode_metadata,
     encode_metric,
     gauge,
 )
-from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.events import Piece, Recording, Verdict
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import capture
 
@@ -47,7 +47,7 @@ def as_text(line: Line) -> str:
 class RustReplayTests(PeersTestCase):
     """From the Rust server into a file, and from there to the Rust client and viewer."""
 
-    async def record(self) -> list[Chunk]:
+    async def record(self) -> list[Piece]:
         """Record some events of the Rust server with ``metrics-tcp record``."""
         port, _ = await self.serve()
         path = str(Path(self.mktemp()).resolve())
@@ -55,17 +55,16 @@ class RustReplayTests(PeersTestCase):
         recorder = self.spawn(Printer("record"), sys.executable, *command)
         self.assertEqual(await recorder.exited(), 0)
         self.assertIn(f"recorded {EVENTS} events", recorder.errors)
-        with open(path, "rb") as file:
-            reader = RecordingReader(file)
-            chunks = list(reader)
-        self.assertFalse(reader.cut_off or reader.damage)
-        return chunks
+        with closing(Recording(path)) as recording:
+            pieces = list(recording)
+        self.assertEqual(recording.verdict, Verdict())
+        return pieces
 
-    async def replay(self, chunks: list[Chunk]) -> tuple[int, Deferred[None]]:
-        """Serve chunks; with the port, what fires when all is sent."""
+    async def replay(self, pieces: list[Piece]) -> tuple[int, Deferred[None]]:
+        """Serve pieces; with the port, what fires when all is sent."""
         finished: Deferred[None] = Deferred()
         factory = ReplayFactory(
-            reactor, lambda: chunks, lambda: finished.callback(None), speed=1000.0
+            reactor, lambda: pieces, lambda: finished.callback(None), speed=1000.0
         )
         port = await self.listen(factory)
         self.addCleanup(factory.stop)
@@ -73,12 +72,12 @@ class RustReplayTests(PeersTestCase):
 
     async def test_receive(self) -> None:
         """The Rust client receives every event that the Rust server sent, in its order."""
-        chunks = await self.record()
-        stream = b"".join(chunk.frames for chunk in chunks)
+        pieces = await self.record()
+        stream = b"".join(piece.frames for piece in pieces)
         reader = Reader()
         reader.feed(stream)
         self.assertEqual(len(reader.metrics), EVENTS)
-        port, finished = await self.replay(chunks)
+        port, finished = await self.replay(pieces)
         receiver = self.receive(port)
         await finished.addTimeout(LIMIT, reactor)
         await receiver.exited()
@@ -108,11 +107,11 @@ class RustReplayTests(PeersTestCase):
             writer.write(encode_metadata(Metadata(MetricKind.COUNTER, "sent_bytes_total", "bytes")))
             for metric in captured.metrics:
                 writer.write(encode_metric(metric))
-        with open(path, "rb") as file:
-            chunks = list(RecordingReader(file))
+        with closing(Recording(path)) as recording:
+            pieces = list(recording)
         # Something is to come still, so that the viewer stays connected.
-        chunks.append(chunks[-1]._replace(seconds=1e9))
-        port, _ = await self.replay(chunks)
+        pieces.append(pieces[-1]._replace(seconds=1e9))
+        port, _ = await self.replay(pieces)
         observer = self.observe(port)
         shown = {"requests_total [route = /]": "total: 2500", "temperature": "current: 21.5"}
         await observer.until_shown(shown)

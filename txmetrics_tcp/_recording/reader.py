@@ -23,7 +23,6 @@ from txmetrics_tcp._recording.blocks import (
     Blocks,
     Damaged,
     Header,
-    RecordingError,
     split,
 )
 
@@ -107,20 +106,6 @@ class RecordingReader:
         self._session_ns = 0
         self._now_ns = 0
         self._begins = False
-
-    @classmethod
-    def begun(cls, file: BinaryIO) -> RecordingReader:
-        """
-        As the class itself, but for a file in which there is nothing: to somebody who named it,
-        it is no recording, though a recording that was cut off may be nothing any more.
-
-        @raise RecordingError: likewise, or it is empty.
-        @raise OSError: it cannot be read.
-        """
-        reader = cls(file)
-        if not (reader.position or reader.truncated):
-            raise RecordingError("it is empty, and no recording")
-        return reader
 
     @property
     def position(self) -> int:

@@ -15,13 +15,11 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.framing import EMPTY_FRAME, StreamError
+from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._net.connection import ServedProtocol, for_each
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
-from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
-from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.stream_state import Standing
 
 CATCH_UP = 1.0
@@ -87,9 +85,7 @@ class ReplayFactory(ServerFactory):
 
     @ivar clients: those that are there, in the order in which they came.
     @ivar standing: what was sent so far.
-    @ivar bytes_sent: how many bytes of the recording were sent, to each client that was there.
     @ivar begun: whether anything was sent.
-    @ivar damage: why the replay ended before the recording did; empty if it did not.
     """
 
     noisy = False
@@ -97,7 +93,7 @@ class ReplayFactory(ServerFactory):
     def __init__(
         self,
         reactor: Any,
-        chunks: Callable[[], Iterable[Chunk]],
+        pieces: Callable[[], Iterable[Piece]],
         finished: Callable[[], object],
         *,
         speed: float = 1.0,
@@ -106,8 +102,7 @@ class ReplayFactory(ServerFactory):
     ) -> None:
         """
         @param reactor: provides `IReactorTime`.
-        @param chunks: called to begin reading the recording, once, or again and again.  May raise
-            what C{damage} is to say, as an OSError; so may the iteration.
+        @param pieces: called to begin reading the recording, once, or again after each end.
         @param finished: called once, when all is sent and all clients are gone.
         @param speed: how many seconds of the recording are played in one; infinity for as fast as
             clients take them.
@@ -115,19 +110,16 @@ class ReplayFactory(ServerFactory):
         @param say: takes a remark of one line, for people.
         """
         self._clock: IReactorTime = reactor
-        self._chunks = chunks
+        self._pieces = pieces
         self._finished = finished
         self._speed = speed
         self._loop = loop
         self._say = say
         self.clients: dict[ReplayProtocol, None] = {}
         self.standing = Standing()
-        self._decoder = Decoder(MAX_RECORDED_FRAME)
-        self.bytes_sent = 0
         self.begun = False
-        self.damage = ""
-        self._reading: Iterator[Chunk] | None = None
-        self._next: Chunk | None = None
+        self._reading: Iterator[Piece] | None = None
+        self._next: Piece | None = None
         # When the recording's time was 0, by the clock, or would have been.
         self._origin = 0.0
         self._turn: IDelayedCall | None = None
@@ -206,7 +198,6 @@ class ReplayFactory(ServerFactory):
         frames = self._due()
         if frames:
             self.begun = True
-            self.bytes_sent += len(frames)
             for_each(self.clients, lambda client: client.send(frames))
         if self._next is None:
             self._ending = True
@@ -222,63 +213,40 @@ class ReplayFactory(ServerFactory):
         pieces: list[bytes] = []
         size = 0
         while size < CHUNK and self._has_next():
-            chunk = cast(Chunk, self._next)
-            late = self._late(chunk)
+            piece = cast(Piece, self._next)
+            late = self._late(piece)
             if late < 0:
                 break
             if late > CATCH_UP:
                 self._origin += late
-            try:
-                self.standing.follow(list(self._decoder.feed(chunk.frames)))
-            except StreamError as error:
-                self._break_off(str(error))
-                break
-            pieces.append(chunk.frames)
-            size += len(chunk.frames)
+            self.standing.follow(piece.events)
+            pieces.append(piece.frames)
+            size += len(piece.frames)
             self._next = None
         # So that it is known whether this was the last.
         self._has_next()
         return b"".join(pieces)
 
     def _has_next(self) -> bool:
-        """Whether there is a next chunk, which is read if need be."""
+        """Whether there is a next piece, which is read if need be."""
         if self._next is None and self._reading is not None:
-            self._next = self._read(self._reading)
-        if self._next is None and (self._loop or self._reading is None) and not self.damage:
-            self._next = self._read_anew()
+            self._next = next(self._reading, None)
+        if self._next is None and (self._loop or self._reading is None):
+            self._reading = iter(self._pieces())
+            self._next = next(self._reading, None)
+            if self._next is not None:
+                # It begins at once, whatever time passed before the first event.
+                self._origin = self._clock.seconds() - self._at(self._next)
         return self._next is not None
 
-    def _read(self, chunks: Iterator[Chunk]) -> Chunk | None:
-        try:
-            return None if self.damage else next(chunks, None)
-        except OSError as error:
-            self._break_off(f"it cannot be read: {error.strerror or error}")
-            return None
+    def _at(self, piece: Piece) -> float:
+        """When a piece is to be sent, in seconds of ours since the beginning."""
+        return 0.0 if math.isinf(self._speed) else piece.seconds / self._speed
 
-    def _read_anew(self) -> Chunk | None:
-        self._reading = iter(())
-        try:
-            self._reading = iter(self._chunks())
-        except OSError as error:
-            self._break_off(f"it cannot be read: {error.strerror or error}")
-        chunk = self._read(self._reading)
-        if chunk is not None:
-            # It begins at once, whatever time passed before the first event.
-            self._origin = self._clock.seconds() - self._at(chunk)
-        return chunk
-
-    def _at(self, chunk: Chunk) -> float:
-        """When a chunk is to be sent, in seconds of ours since the beginning."""
-        return 0.0 if math.isinf(self._speed) else chunk.seconds / self._speed
-
-    def _late(self, chunk: Chunk) -> float:
+    def _late(self, piece: Piece) -> float:
         if math.isinf(self._speed):
             return 0.0
-        return self._clock.seconds() - self._origin - self._at(chunk)
-
-    def _break_off(self, why: str) -> None:
-        self.damage = why
-        self._next = None
+        return self._clock.seconds() - self._origin - self._at(piece)
 
     def _cancel(self) -> None:
         if self._turn is not None:

@@ -93,7 +93,7 @@ def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
         type=argument("number of bytes", parse_count),
         default=MAX_FRAME,
         metavar="BYTES",
-        help="""give a stream up when it announces a frame of more bytes than this (default:
+        help="""give a connection up when it announces a frame of more bytes than this (default:
         %(default)s)""",
     )
 

@@ -8,6 +8,8 @@ import argparse
 from typing import Any
 
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
+from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp.cli.output import say
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -26,7 +28,11 @@ def run_command(options: argparse.Namespace) -> int:
         command.install_reactor()
     reactor = global_reactor()
     use_monotonic_clock(reactor)
-    code: int = command.run(options, reactor)
+    try:
+        code: int = command.run(options, reactor)
+    except RecordingError as error:
+        say(str(error))
+        return 1
     return code
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
-from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording
 from txmetrics_tcp.cli.messages import server_name
@@ -48,15 +47,13 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: an endpoint cannot be understood.
+    @raise RecordingError: a file is no recording.
     """
     try:
         import textual  # noqa: F401
     except ImportError:
         return _refuse("this needs Textual: pip install 'txmetrics-tcp[observe]'")
-    try:
-        sources = [_source(options, reactor, text) for text in options.endpoints]
-    except _UnreadableError as error:
-        return _refuse(str(error))
+    sources = [_source(options, reactor, text) for text in options.endpoints]
     for number, name in enumerate(("input", "output", "error")):
         # The last is what Textual draws on.
         if not os.isatty(number):
@@ -92,24 +89,15 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
     return (app.return_code or 1) if code is None else code
 
 
-class _UnreadableError(Exception):
-    """A file that is there, and that nothing can be shown of."""
-
-
 def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
     """
     @raise EndpointError: it is neither a file nor an endpoint.
-    @raise _UnreadableError: it is a file, and no recording.
+    @raise RecordingError: it is a file, and no recording.
     """
     from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
 
     if is_recording(text):
-        try:
-            return RecordingSource(reactor, text)
-        except RecordingError as error:
-            raise _UnreadableError(f"{text}: {error}") from None
-        except OSError as error:
-            raise _UnreadableError(f"{text}: cannot be read: {error.strerror}") from None
+        return RecordingSource(reactor, text)
     endpoint = client_endpoint_from(options, reactor, text)
     return LiveSource(reactor, server_name(text), endpoint, options.max_frame)
 

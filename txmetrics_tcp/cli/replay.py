@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any, BinaryIO
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -17,8 +16,7 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
-from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp._recording.reader import Chunk, RecordingReader
+from txmetrics_tcp._recording.events import Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp._view.numbers import show_duration
 from txmetrics_tcp.cli.output import say
@@ -32,15 +30,12 @@ class _Command:
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
         """
         @raise EndpointError: the endpoint cannot be understood.
+        @raise RecordingError: the file is no recording.
         """
         self._options = options
         self._reactor = reactor
         self._endpoint = server_endpoint(reactor, options.listen)
-        self._file: BinaryIO
-        self._reader: RecordingReader
-        self._size = 0
-        self._said = False
-        self._first = True
+        self._recording = Recording(options.file)
         self._port: IListeningPort | None = None
         self._progress = Progress(reactor, self._how_far)
         self._running = Running(reactor, self._finish)
@@ -54,17 +49,7 @@ class _Command:
         )
 
     def run(self) -> int:
-        with ExitStack() as stack:
-            try:
-                self._file = stack.enter_context(open(self._options.file, "rb"))
-                self._size = os.fstat(self._file.fileno()).st_size
-                self._reader = RecordingReader.begun(self._file)
-            except RecordingError as error:
-                say(f"cannot replay {self._options.file}: {error}")
-                return 1
-            except OSError as error:
-                say(f"cannot replay {self._options.file}: {error.strerror or error}")
-                return 1
+        with closing(self._recording):
             return self._running.run(self._start)
 
     def _start(self) -> Any:
@@ -86,34 +71,19 @@ class _Command:
         say(f"cannot listen on {self._options.listen}: {why}")
         self._running.stop(1)
 
-    def _read(self) -> Iterator[Chunk]:
-        # The first time it has been begun already, to see what it is.
-        first, self._first = self._first, False
-        if not first:
-            self._say_what_is_wrong()
-            self._file.seek(0)
-            self._reader = RecordingReader(self._file)
-        return iter(self._reader)
+    def _read(self) -> Iterable[Piece]:
+        # What is damaged is not replayed again.
+        return () if self._recording.report(self._progress.say) else self._recording
 
     def _finished(self) -> None:
         """All is sent."""
         self._progress.stop()
-        self._say_what_is_wrong()
+        exit_code = self._recording.report(say)
         say(
             f"replayed {self._factory.standing.metrics:,} events,"
-            f" {show_duration(self._reader.seconds)} of recording"
+            f" {show_duration(self._recording.seconds)} of recording"
         )
-        self._running.stop(1 if self._factory.damage or self._reader.damage else 0)
-
-    def _say_what_is_wrong(self) -> None:
-        reader = self._reader
-        wrong = self._factory.damage or reader.damage
-        if not wrong and reader.cut_off:
-            where = f"within its last {reader.truncated} bytes, " if reader.truncated else ""
-            wrong = f"it was cut off, {where}and is replayed up to its last whole event"
-        if wrong and not self._said:
-            self._said = True
-            self._progress.say(f"{self._options.file}: {wrong}")
+        self._running.stop(exit_code)
 
     def _finish(self) -> Deferred[Any] | None:
         self._progress.stop()
@@ -122,10 +92,10 @@ class _Command:
 
     def _how_far(self) -> str:
         factory = self._factory
-        percent = self._reader.position * 100 // max(self._size, 1)
+        recording = self._recording
+        percent = int(recording.progress * 100)
         far = (
-            f"{show_duration(self._reader.seconds)} ({percent} %),"
-            f" {factory.standing.metrics:,} events"
+            f"{show_duration(recording.seconds)} ({percent} %), {factory.standing.metrics:,} events"
         )
         match len(factory.clients):
             case 0:
@@ -141,5 +111,6 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: the endpoint cannot be understood.
+    @raise RecordingError: the file is no recording.
     """
     return _Command(options, reactor).run()

@@ -56,6 +56,11 @@ class Running:
             self._failure.raiseException()
         return self._exit_code or 0
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it is over."""
+        return self._exit_code is not None
+
     def stop(self, exit_code: int) -> None:
         """It is over.  Only the first call matters."""
         if self._exit_code is None:

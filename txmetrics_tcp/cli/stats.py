@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
@@ -20,12 +19,10 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     MetricsClientService,
 )
-from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp._recording.reader import RecordingReader
+from txmetrics_tcp._recording.events import Recording, Turns
 from txmetrics_tcp._view.numbers import show_duration
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
@@ -37,9 +34,6 @@ from txmetrics_tcp.cli.output import Output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import wanted
-
-TURN = 0.05
-"""For how many seconds a recording is read before the reactor gets its turn."""
 
 
 class Watch:
@@ -165,86 +159,50 @@ class WatchRecording:
     Attributes are those of `Watch`.
     """
 
+    told = True
+
     def __init__(
         self,
         reactor: Any,
-        file: BinaryIO,
-        name: str,
+        recording: Recording,
         seconds: float | None,
         say: Callable[[str], object],
         over: Callable[[int], object],
-        max_frame: int = MAX_FRAME,
     ) -> None:
         """
-        @param seconds: how much of it is read; all unless given.
-        @raise RecordingError: it is none.
-        @raise OSError: it cannot be read.
+        @param seconds: how much of it is read; by default all.
         """
-        self._reactor = reactor
-        self._size = os.fstat(file.fileno()).st_size
-        self._reader = RecordingReader.begun(file)
-        self._chunks = iter(self._reader)
+        self._recording = recording
         self._limit = seconds
         self._say = say
         self._over = over
-        self._max_frame = max_frame
-        self._decoder = Decoder(max_frame)
-        self._stopped = False
-        self.name = name
+        self.name = recording.path
         self.seconds = 0.0
         self.view = SourceView(lambda: self.seconds)
         self.connections = 0
-        self.told = True
-
-    def start(self) -> None:
-        self._reactor.callLater(0, self._read)
-
-    def stop(self) -> None:
-        self._stopped = True
+        turns = Turns(reactor, self._read())
+        self.start, self.stop = turns.start, turns.stop
 
     def how_far(self) -> str:
-        percent = self._reader.position * 100 // max(1, self._size)
-        return f"reading {self.name}: {percent} %, {show_duration(self.seconds)} of recording"
+        """For people who wait."""
+        recording = self._recording
+        percent = int(recording.progress * 100)
+        return f"reading {self.name}: {percent} %, {show_duration(recording.seconds)} of recording"
 
-    def _read(self) -> None:
-        turn = time.monotonic() + TURN
-        try:
-            while not self._stopped:
-                chunk = next(self._chunks, None)
-                if chunk is None or (self._limit is not None and chunk.seconds > self._limit):
-                    self._end(complete=chunk is None)
-                    return
-                self.seconds = chunk.seconds
-                if chunk.begins:
-                    self._decoder = Decoder(self._max_frame)
-                    self.view.connected()
-                    self.connections += 1
-                self.view.fold(self._decoder.feed(chunk.frames))
-                if time.monotonic() > turn:
-                    self._reactor.callLater(0, self._read)
-                    return
-        except OSError as error:
-            self._fail(f"cannot be read: {error.strerror or error}")
-        except StreamError as error:
-            self._fail(str(error))
-
-    def _end(self, complete: bool) -> None:
-        reader = self._reader
-        if not complete:
-            assert self._limit is not None
-            self.seconds = self._limit
-        else:
-            self.seconds = reader.seconds
-            if reader.damage:
-                self._fail(reader.damage)
+    def _read(self) -> Iterator[None]:
+        for piece in self._recording:
+            if self._limit is not None and piece.seconds > self._limit:
+                self.seconds = self._limit
+                self._over(0)
                 return
-            if reader.cut_off:
-                self._say(f"{self.name}: it was cut off, and was read to its last whole event")
-        self._over(0)
-
-    def _fail(self, reason: str) -> None:
-        self._say(f"{self.name}: {reason}")
-        self._over(1)
+            self.seconds = piece.seconds
+            if piece.begins:
+                self.view.connected()
+                self.connections += 1
+            self.view.fold(piece.events)
+            yield
+        self.seconds = self._recording.seconds
+        self._over(self._recording.report(self._say))
 
 
 class _Command:
@@ -262,35 +220,24 @@ class _Command:
     def run(self) -> int:
         """
         @raise EndpointError: the endpoint cannot be understood.
+        @raise RecordingError: a file is no recording.
         """
-        text = self._options.endpoint
+        options, reactor = self._options, self._reactor
+        text = options.endpoint
         if sys.stdout is None:
             # What is descriptor 1 by now is something else, the reactor's for example.
             say("cannot write: standard output is closed")
             return 1
-        if not is_recording(text):
-            endpoint = client_endpoint_from(self._options, self._reactor)
-            seconds = self._options.duration or DEFAULT_SECONDS
-            name = server_name(text)
-            watch = partial(Watch, tls=wants_tls(self._options))
-            return self._run(watch, endpoint, name, seconds)
-        try:
-            with open(text, "rb") as file:
-                return self._run(WatchRecording, file, text, self._options.duration)
-        except RecordingError as error:
-            say(f"cannot read {text}: {error}")
-        except OSError as error:
-            say(f"cannot read {text}: {error.strerror or error}")
-        return 1
+        if is_recording(text):
+            with closing(Recording(text)) as recording:
+                return self._run(partial(WatchRecording, reactor, recording, options.duration))
+        endpoint = client_endpoint_from(options, reactor)
+        seconds = options.duration or DEFAULT_SECONDS
+        watch = partial(Watch, reactor, endpoint, server_name(text), seconds)
+        return self._run(partial(watch, max_frame=options.max_frame, tls=wants_tls(options)))
 
-    def _run(self, watch: Callable[..., Watch | WatchRecording], *source: object) -> int:
-        self._watch = watch(
-            self._reactor,
-            *source,
-            self._progress.say,
-            self._running.stop,
-            self._options.max_frame,
-        )
+    def _run(self, watch: Callable[..., Watch | WatchRecording]) -> int:
+        self._watch = watch(say=self._progress.say, over=self._running.stop)
         code = self._running.run(self._start)
         return code or (1 if self._failed else 0)
 
@@ -333,5 +280,6 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: the endpoint cannot be understood.
+    @raise RecordingError: a file is no recording.
     """
     return _Command(options, reactor).run()

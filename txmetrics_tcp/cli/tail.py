@@ -7,18 +7,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any, BinaryIO
+from contextlib import ExitStack, closing
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.framing import StreamError
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
-from txmetrics_tcp._recording.reader import RecordingReader
+from txmetrics_tcp._recording.events import Recording, Turns
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
@@ -122,77 +119,31 @@ class Tail:
             self._stop(1)
 
 
-class _RecordingTail:
-    """Has the events of a recording written, as fast as that goes."""
-
-    def __init__(
-        self, clock: IReactorTime, path: str, tail: Tail, stop: Callable[[int], object]
-    ) -> None:
-        """
-        @raise RecordingError: it is no recording.
-        @raise OSError: it cannot be read.
-        """
-        self._clock = clock
-        self._path = path
-        self._tail = tail
-        self._stop = stop
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed when it has been read
-        try:
-            self._reader = RecordingReader.begun(self._file)
-        except BaseException:
-            self._file.close()
-            raise
-        self._events = self._read()
-
-    def start(self) -> None:
-        self._turn: IDelayedCall | None = self._clock.callLater(0, self._go_on)
-
-    def stop(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-        self._file.close()
-
-    def _go_on(self) -> None:
-        self._turn = None
-        batch: list[Event] = []
-        problem = ""
-        try:
-            # What comes out before it raises is in the list.
-            batch.extend(islice(self._events, 1000))
-        except (OSError, StreamError) as error:
-            problem = str(error)
-        for event in batch:
-            self._tail.received(event)
-        self._tail.flush()
-        if problem:
-            self._end(problem, 1)
-        elif batch:
-            self._turn = self._clock.callLater(0, self._go_on)
-        elif self._reader.damage:
-            self._end(self._reader.damage, 1)
-        elif self._reader.cut_off:
-            self._end("it was cut off; this was its last whole event", 0)
-        else:
-            self._stop(0)
-
-    def _end(self, remark: str, exit_code: int) -> None:
-        say(f"{self._path}: {remark}")
-        self._stop(exit_code)
-
-    def _read(self) -> Iterator[Event]:
-        decoder = Decoder(MAX_RECORDED_FRAME)
-        for chunk in self._reader:
-            if chunk.begins:
-                self._tail.begin()
-            yield from decoder.feed(chunk.frames)
+def _print(recording: Recording, tail: Tail, running: Running) -> Iterator[None]:
+    """Print a recording, piece by piece."""
+    for piece in recording:
+        if piece.begins:
+            tail.begin()
+        for event in piece.events:
+            tail.received(event)
+        if running.stopping:
+            return
+        yield
+    tail.flush()
+    running.stop(recording.report(say))
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: the endpoint cannot be understood.
+    @raise RecordingError: a file is no recording.
     """
-    output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
+    if sys.stdout is None:
+        # What is descriptor 1 by now is something else, the reactor's for example.
+        say("cannot write: standard output is closed")
+        return 1
+    output = Output(1, sys.stdout.encoding or "utf-8")
     running = Running(reactor, lambda: stop(), output.cancel)
     tail = Tail(
         reactor,
@@ -207,17 +158,12 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     )
     start: Callable[[], object]
     stop: Callable[[], object]
+    stack = ExitStack()
     recorded = is_recording(options.endpoint)
     if recorded:
-        try:
-            recording = _RecordingTail(reactor, options.endpoint, tail, running.stop)
-        except RecordingError as error:
-            say(f"{options.endpoint}: {error}")
-            return 1
-        except OSError as error:
-            say(f"{options.endpoint}: {error.strerror or error}")
-            return 1
-        start, stop = recording.start, recording.stop
+        recording = stack.enter_context(closing(Recording(options.endpoint)))
+        turns = Turns(reactor, _print(recording, tail, running))
+        start, stop = turns.start, turns.stop
     else:
         service = MetricsClientService(
             reactor,
@@ -236,12 +182,9 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         )
         return 1
 
-    if sys.stdout is None:
-        # What is descriptor 1 by now is something else, the reactor's for example.
-        say("cannot write: standard output is closed")
-        return 1
     if ReaderGone.watches(1):
         reactor.addReader(ReaderGone(1, lambda: running.stop(0)))
     if options.duration is not None:
         Deadline(reactor, options.duration, lambda: running.stop(timed_out()))
-    return running.run(start)
+    with stack:
+        return running.run(start)

@@ -4,13 +4,12 @@ Where the events come from: servers, or recordings.  Each with its view, and how
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -21,18 +20,14 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     MetricsClientService,
 )
-from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._recording.reader import Chunk, RecordingReader
+from txmetrics_tcp._recording.events import Recording, Turns
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.text import shown
 
 METER = 3.0
 """Over how many seconds the rate of a source's events is taken."""
-
-TURN = 0.02
-"""For how many seconds a recording is read before the screen gets its turn."""
 
 
 class State(Enum):
@@ -184,64 +179,35 @@ class RecordingSource(Source):
 
     def __init__(self, reactor: Any, path: str) -> None:
         """
-        @raise RecordingError: the file is no recording.
-        @raise OSError: it cannot be read.
+        @raise RecordingError: the file cannot be read, or is no recording.
         """
-        self._reactor = reactor
-        # Closed when it has been read, or by stop().
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115
-        try:
-            self._size = os.fstat(self._file.fileno()).st_size
-            self._reader = RecordingReader(self._file)
-        except BaseException:
-            self._file.close()
-            raise
+        self._recording = Recording(path)
         super().__init__(Path(path).name, SourceView(self.view_now))
-        self._chunks: Iterator[Chunk] = iter(self._reader)
-        self._decoder = Decoder(MAX_FRAME)
-        self._begun = False
+        self._turns = Turns(reactor, self._read())
         self._turn(State.READING)
 
     def start(self) -> None:
-        self._reactor.callLater(0, self._read)
+        self._turns.start()
 
     def stop(self) -> None:
-        self._chunks = iter(())
-        self._file.close()
+        self._turns.stop()
+        self._recording.close()
 
     def view_now(self) -> float:
-        return self._reader.seconds
+        return self._recording.seconds
 
-    def _read(self) -> None:
-        end = time.monotonic() + TURN
-        try:
-            for chunk in self._chunks:
-                if chunk.begins:
-                    self._decoder = Decoder(MAX_FRAME)
-                    self.view.connected()
-                self.view.fold(self._decoder.feed(chunk.frames))
-                if time.monotonic() > end:
-                    self.progress = self._reader.position / max(1, self._size)
-                    self._reactor.callLater(0, self._read)
-                    return
-        except (OSError, StreamError, ValueError) as error:
-            self._end(str(error))
-            return
-        reader = self._reader
-        missing = reader.damage or (
-            "it ends within a block, and is shown up to there"
-            if reader.truncated
-            else "it was cut off"
-            if reader.cut_off
-            else ""
-        )
-        self._end(missing)
-
-    def _end(self, problem: str) -> None:
+    def _read(self) -> Iterator[None]:
+        recording = self._recording
+        for piece in recording:
+            if piece.begins:
+                self.view.connected()
+            self.view.fold(piece.events)
+            self.progress = recording.progress
+            yield
         self.progress = 1.0
-        self._file.close()
-        begun = self._reader.sessions
+        recording.close()
+        begun = recording.sessions
         of = f"of {begun[0].source}" if begun else ""
         if len(begun) > 1:
             of += f" and {len(begun) - 1} more"
-        self._turn(State.ENDED, f"{of}; {problem}" if problem else of)
+        self._turn(State.ENDED, "; ".join(filter(None, (of, recording.verdict.text))))

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,11 +18,6 @@ class CommandTests(SynchronousTestCase):
         code, out, said = run("observe", endpoint)
         self.assertEqual((code, out), (1, ""))
         self.assertRegex(said, rf"\Ametrics-tcp observe: {says}\n\Z")
-
-    def test_noRecording(self) -> None:
-        path = Path(self.mktemp())
-        path.write_text("something else")
-        self.assert_ends(str(path), ".*: it is not a recording of metrics")
 
     def test_noTextual(self) -> None:
         """Without the extra, one line says how to get it."""

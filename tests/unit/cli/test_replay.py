@@ -4,51 +4,58 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.commands import CommandReactor, run
-from tests.recordings import STREAM, record
+from tests.commands import CommandReactor, Ended, run
+from tests.recordings import RECORDINGS, STREAM, record
 
 
 class CommandTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = self.mktemp()
 
-    def replay(self, data: bytes, code: int, says: str) -> bytes:
-        """Serve a recording: what a client receives of it."""
+    def replay(self, data: bytes, *arguments: str) -> tuple[Ended, bytes]:
+        """Serve a recording: how that ends, and what a client receives."""
         Path(self.path).write_bytes(data)
         reactor = CommandReactor()
-        ended = run("replay", self.path, on=reactor)
-        self.assertEqual((ended.code, ended.out), (code, ""))
-        self.assertIn(says, ended.err)
-        return reactor.received
+        ended = run("replay", self.path, *arguments, on=reactor)
+        return ended, reactor.received
 
     def test_whole(self) -> None:
-        data = record(STREAM[:500], STREAM[500:], compress=True)
-        self.assertEqual(self.replay(data, 0, "replayed 63 events, 0s of recording"), STREAM)
+        ended, received = self.replay(record(STREAM[:500], STREAM[500:], compress=True))
+        self.assertEqual((ended.code, ended.out, received), (0, "", STREAM))
+        self.assertIn("replayed 63 events, 0s of recording", ended.err)
 
-    def test_cutOff(self) -> None:
-        """A recording that was cut off is served as far as it goes, which is no error."""
-        whole = record(STREAM)
-        received = self.replay(whole[: len(whole) // 2], 0, "it was cut off")
-        self.assertTrue(received)
-        self.assertTrue(STREAM.startswith(received))
+    def test_damagedLoop(self) -> None:
+        """A recording that is damaged is served once, also with C{--loop}."""
+        for case in RECORDINGS.values():
+            if case.code:
+                ended, received = self.replay(case.data, "--loop")
+                self.assertEqual((ended.code, received), (1, case.stream))
+                self.assertEqual(ended.err.count(case.says), 1)
 
-    def test_damaged(self) -> None:
-        whole = bytearray(record(STREAM[:500], STREAM[500:]))
-        whole[-40] ^= 1
-        received = self.replay(bytes(whole), 1, "it is damaged behind its first")
-        self.assertTrue(STREAM.startswith(received))
+    def test_pipe(self) -> None:
+        """A recording in a pipe is served; it cannot be served again."""
+        for arguments, code in [([], 0), (["--loop"], 1)]:
+            reading, writing = os.pipe()
+            with open(writing, "wb") as file:
+                file.write(record(STREAM))
+            reactor = CommandReactor()
+            path = f"/dev/fd/{reading}"
+            ended = run("replay", path, *arguments, on=reactor)
+            os.close(reading)
+            self.assertEqual((ended.code, reactor.received), (code, STREAM))
+            wrong = f"metrics-tcp: {path}: it cannot be read: "
+            self.assertEqual(ended.err.count(wrong), code)
 
-    def test_noRecording(self) -> None:
-        Path(self.path).write_text("hello")
+    def test_noFile(self) -> None:
         for path, says in [
-            (f"{self.path}.nothing", "No such file or directory"),
+            (f"{self.path}.nothing", "it cannot be read: No such file or directory"),
+            ("/", "it cannot be read: Is a directory"),
             ("/dev/null", "it is empty, and no recording"),
-            (self.path, "it is not a recording of metrics"),
-            ("/", "Is a directory"),
         ]:
             ended = run("replay", path)
-            self.assertEqual(ended, (1, "", f"metrics-tcp: cannot replay {path}: {says}\n"))
+            self.assertEqual(ended, (1, "", f"metrics-tcp: {path}: {says}\n"))

@@ -5,14 +5,17 @@ Where the viewer's events come from.
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connecting import FakeEndpoint
 from tests.observing import SECOND, WHEN, count, sample
-from txmetrics_tcp import Event, Status, encode_metric
+from tests.recordings import MANY, NO_RECORDINGS, RECORDINGS, BadDisk, metrics
+from txmetrics_tcp import Event, RecordingError, Status, encode_metric
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._recording import events
 from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp.observe.sources import LiveSource, RecordingSource, State
 from txmetrics_tcp.testing import FakeReactor
@@ -139,7 +142,9 @@ class RecordingTests(SynchronousTestCase):
                 file, "there:5000", clock=lambda: WHEN, monotonic=lambda: now[0]
             )
             writer.connected()
-            writer.write(encode_status(Status("a", 1, 2, 3)))
+            writer.write(encode_status(Status("a", 1, 1, 1)))
+            writer.connected()
+            writer.write(encode_status(Status("a", 1, 2, 2)))
             for _ in range(seconds):
                 now[0] += SECOND
                 frames = [encode_metric(count("a", 2)), encode_metric(sample("b", 0.5))]
@@ -172,20 +177,41 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(a.history(source.now, 20), [2] * 20)
         self.assertEqual(source.view.missed_client, 3)
 
-    def test_cutOff(self) -> None:
+    def test_wrong(self) -> None:
+        """The note says what is wrong, in the words of a command's message."""
+        for name, case in RECORDINGS.items():
+            Path(self.path).write_bytes(case.data)
+            source = self.read()
+            if case.says:
+                self.assertIn(case.says, source.note, name)
+            else:
+                self.assertRegex(source.note, r"^(of 127\.0\.0\.1:5000( and 1 more)?)?$", name)
+            self.assertEqual(source.view.events, metrics(case.stream), name)
+            self.assertEqual(source.progress, 1)
+            self.assertTrue(source._recording._file.closed)
+
+    def test_noRecording(self) -> None:
+        for name, case in NO_RECORDINGS.items():
+            Path(self.path).write_bytes(case.data)
+            with self.assertRaises(RecordingError) as raised:
+                RecordingSource(self.reactor, self.path)
+            self.assertEqual(str(raised.exception), f"{self.path}: {case.says}", name)
+
+    def test_unreadable(self) -> None:
         self.write()
-        data = Path(self.path).read_bytes()
-        Path(self.path).write_bytes(data[: len(data) // 2])
-        source = self.read()
-        self.assertGreater(source.view.events, 0)
-        self.assertIn("; it ", source.note)
+        with mock.patch.object(events, "open", BadDisk, create=True):
+            source = self.read()
+        self.assertEqual(source.note, "of there:5000; it cannot be read: Input/output error")
 
     def test_stop(self) -> None:
-        """Nothing is read any more, and the file is closed."""
-        self.write()
+        """Nothing further is read, and the file is closed."""
+        Path(self.path).write_bytes(RECORDINGS["one large chunk"].data)
         source = RecordingSource(self.reactor, self.path)
-        source.start()
-        source.stop()
-        self.reactor.advance(1)
-        self.assertEqual(source.view.events, 0)
-        self.assertTrue(source._file.closed)
+        with mock.patch.object(events, "TURN", 0):
+            source.start()
+            self.reactor.callLater(0, source.stop)
+            self.reactor.settle()
+        self.assertIs(source.state, State.READING)
+        self.assertTrue(0 < source.view.events < metrics(MANY))
+        self.assertTrue(0 < source.progress < 1)
+        self.assertTrue(source._recording._file.closed)

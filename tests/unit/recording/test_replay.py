@@ -5,7 +5,6 @@ slowest.
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Iterable, Iterator
 
@@ -26,12 +25,13 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     Operation,
+    decode,
     encode_metadata,
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
-from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import Standing
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -76,9 +76,9 @@ class ReplayTests(SynchronousTestCase):
     ) -> ReplayFactory:
         kept = list(chunks)
 
-        def read() -> Iterator[Chunk]:
+        def read() -> Iterator[Piece]:
             self.opened += 1
-            return iter([Chunk(seconds, frames, 1) for seconds, frames in kept])
+            return iter([Piece(seconds, frames, decode(frames)) for seconds, frames in kept])
 
         return ReplayFactory(
             self.reactor, read, self.finish, speed=speed, loop=loop, say=self.said.append
@@ -314,37 +314,6 @@ class ReplayTests(SynchronousTestCase):
         factory.stop()
         client.read()
         self.assertEqual((client.transport.connected, self.finished), (False, 0))
-
-    def test_noEvents(self) -> None:
-        """What is whole frames but no events ends it; what came before was sent."""
-        for speed in (1, math.inf):
-            factory = self.replay(
-                [(0, increment(1)), (1, b"\x02\xff\xff"), (2, increment(2))], speed=speed
-            )
-            client = Client(factory)
-            self.reactor.pump([1.0] * 3)
-            self.reactor.settle()
-            client.read()
-            client.read()
-            self.assertEqual(client.received, increment(1))
-            self.assertIn("not a metrics stream", factory.damage)
-            self.assertFalse(client.transport.connected)
-
-    def test_unreadable(self) -> None:
-        """So does a file that cannot be read any more."""
-
-        def read() -> Iterator[Chunk]:
-            yield Chunk(0, increment(1), 1)
-            raise OSError(errno.EIO, "Input/output error")
-
-        factory = ReplayFactory(self.reactor, read, self.finish, loop=True)
-        client = Client(factory)
-        self.reactor.settle()
-        client.read()
-        client.read()
-        self.assertEqual(client.received, increment(1))
-        self.assertEqual(factory.damage, "it cannot be read: Input/output error")
-        self.assertEqual(self.finished, 1)
 
     def test_oneFails(self) -> None:
         """A client whose transport raises is disconnected; the others receive everything."""

@@ -1,0 +1,140 @@
+"""
+Recordings that something is wrong with: all commands say the same of them, and end alike.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.commands import CommandReactor, run
+from tests.recordings import (
+    FOREIGN,
+    MANY,
+    NO_RECORDINGS,
+    RECORDINGS,
+    THREE,
+    BadDisk,
+    metrics,
+    record,
+)
+from txmetrics_tcp._recording import events
+
+
+class InterruptedReactor(CommandReactor):
+    """One whose process receives a SIGINT in its third iteration."""
+
+    def run(self, installSignalHandlers: bool) -> None:
+        interrupt = os.kill, os.getpid(), signal.SIGINT
+        self.callLater(0, self.callLater, 0, self.callLater, 0, *interrupt)
+        super().run(installSignalHandlers)
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        self.callLater(0, callable, *args, **kwargs)
+
+
+class RecordingsTests(SynchronousTestCase):
+    """`tests.unit.observe.test_sources` has the same for what the viewer shows."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+
+    def tail(self, on: CommandReactor | None = None) -> tuple[object, str, int]:
+        """
+        @return: the exit code, the messages, and how many events of metrics were printed.
+        """
+        code, out, said = run("tail", self.path, "--json", on=on)
+        lines = map(json.loads, out.splitlines())
+        return code, said, sum(line["event"] == "metric" for line in lines)
+
+    def stats(self, on: CommandReactor | None = None) -> tuple[object, str, int]:
+        code, out, said = run("stats", self.path, "--json", on=on)
+        return code, said, json.loads(out)["events"]
+
+    def replay(self) -> tuple[object, str, bytes]:
+        """
+        @return: the exit code, the messages that begin with the file, and what a client received.
+        """
+        reactor = CommandReactor()
+        code, _, said = run("replay", self.path, "--speed", "max", on=reactor)
+        about = f"metrics-tcp: {self.path}: "
+        lines = [line for line in said.splitlines(True) if line.startswith(about)]
+        return code, "".join(lines), reactor.received
+
+    def test_same(self) -> None:
+        """The same message, exit code and events."""
+        for name, case in RECORDINGS.items():
+            Path(self.path).write_bytes(case.data)
+            code, said, received = self.replay()
+            self.assertEqual((code, received), (case.code, case.stream), name)
+            if case.says:
+                self.assertTrue(said.startswith(f"metrics-tcp: {self.path}: {case.says}"), said)
+                self.assertEqual(said.count("\n"), 1)
+            else:
+                self.assertEqual(said, "", name)
+            for command in self.tail, self.stats:
+                self.assertEqual(command(), (code, said, metrics(case.stream)), name)
+
+    def test_noRecording(self) -> None:
+        """One line says why, and the exit code is 1."""
+        for case in NO_RECORDINGS.values():
+            Path(self.path).write_bytes(case.data)
+            for command in "tail", "stats", "replay", "observe":
+                said = f"metrics-tcp: {self.path}: {case.says}\n"
+                self.assertEqual(run(command, self.path), (1, "", said), command)
+
+    def test_unreadable(self) -> None:
+        """A file that may not be read."""
+        Path(self.path).write_bytes(record(MANY))
+        error = PermissionError(errno.EACCES, "Permission denied")
+        with mock.patch.object(events, "open", side_effect=error, create=True):
+            for command in "tail", "stats", "replay", "observe":
+                said = f"metrics-tcp: {self.path}: it cannot be read: Permission denied\n"
+                self.assertEqual(run(command, self.path), (1, "", said), command)
+
+    def test_badDisk(self) -> None:
+        """A file that cannot be read to its end is one that is damaged there."""
+        Path(self.path).write_bytes(record(*[THREE] * 10))
+        with mock.patch.object(events, "open", BadDisk, create=True):
+            code, said, received = self.replay()
+            wrong = f"metrics-tcp: {self.path}: it cannot be read: Input/output error\n"
+            self.assertEqual((code, said, received), (1, wrong, THREE * 3))
+            for command in self.tail, self.stats:
+                self.assertEqual(command(), (1, wrong, 9))
+
+    def test_directory(self) -> None:
+        """A directory is no file, so it is taken for an endpoint where there may be one."""
+        for command in "tail", "stats", "observe":
+            code, _, said = run(command, "/")
+            wrong = f"metrics-tcp {command}: /: it is a directory, and no endpoint\n"
+            self.assertEqual((code, said), (2, wrong))
+
+    def test_maxFrame(self) -> None:
+        """C{--max-frame} is for connections: what could be recorded can be read."""
+        Path(self.path).write_bytes(record(MANY))
+        for command in "tail", "stats":
+            code, _, said = run(command, self.path, "--max-frame", "5")
+            self.assertEqual((code, said), (0, ""))
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C ends it at once, however much is left to be read."""
+        Path(self.path).write_bytes(RECORDINGS["a foreign frame in a large chunk"].data)
+        with mock.patch.object(events, "TURN", 0):
+            for command in self.tail, self.stats:
+                code, said, shown = command(InterruptedReactor())
+                self.assertEqual((code, said), (130, ""))
+                self.assertTrue(0 < shown < metrics(MANY), shown)
+
+    def test_count(self) -> None:
+        """With C{--count}, nothing is said of what is wrong later."""
+        Path(self.path).write_bytes(record(MANY, FOREIGN))
+        code, out, said = run("tail", self.path, "--count", "2")
+        self.assertEqual((code, out.count("\n"), said), (0, 2, ""))
