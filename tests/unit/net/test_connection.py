@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
 from tests.recordings import increment
-from txmetrics_tcp import MetricsFactory, MetricsProtocol
+from txmetrics_tcp import MetricsFactory, MetricsProtocol, decode
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.connection import (
@@ -22,7 +22,7 @@ from txmetrics_tcp._net.connection import (
 )
 from txmetrics_tcp._net.keepalive import KEEPALIVE
 from txmetrics_tcp._net.log_throttle import RefusalLog
-from txmetrics_tcp._recording.reader import Chunk
+from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import ReplayFactory, ReplayProtocol
 from txmetrics_tcp.testing import PausingTransport
 
@@ -361,13 +361,16 @@ class ReplayTests(ServedCases):
     protocol_class = ReplayProtocol
 
     def serve(self) -> ReplayFactory:
-        chunks = [Chunk(5 * number, increment(number), 1) for number in range(1, 100)]
+        pieces = [
+            Piece(5 * number, increment(number), decode(increment(number)))
+            for number in range(1, 100)
+        ]
 
         def say(text: str) -> None:
             if text.startswith("rejected"):
                 self.rejected.append(text)
 
-        return ReplayFactory(self.reactor, lambda: chunks, lambda: None, say=say)
+        return ReplayFactory(self.reactor, lambda: pieces, lambda: None, say=say)
 
     def send(self) -> None:
         self.reactor.pump([5, 0])

@@ -344,8 +344,11 @@ class SocketTests(SocketTestCase):
         reactor iterates, however much its socket takes.
         """
         clock = FakeReactor()
-        chunks = [Chunk(0, increment(1), 1), Chunk(10, increment(2), 1)]
-        factory = ReplayFactory(clock, lambda: chunks, lambda: None)
+        pieces = [
+            Piece(seconds, frames, decode(frames))
+            for seconds, frames in ((0, increment(1)), (10, increment(2)))
+        ]
+        factory = ReplayFactory(clock, lambda: pieces, lambda: None)
         early = Client(factory)
         clock.settle()
         names = [Key(MetricKind.GAUGE, f"g{n}") for n in range(10_000)]
