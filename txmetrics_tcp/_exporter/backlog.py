@@ -117,12 +117,13 @@ class Backlog:
         self.high_water = max(self.high_water, self._size)
         return excess
 
-    def take(self, room: int) -> tuple[bytes, int]:
+    def take(self, room: int, at_least_one: bool = False) -> tuple[bytes, int]:
         """
         Take the oldest.
 
         @param room: how many bytes they may have.
-        @return: whole frames, and how many: none if none fits.
+        @param at_least_one: whether to take one also if it does not fit.
+        @return: whole frames, and how many.
         """
         pieces: list[bytes] = []
         taken = 0
@@ -130,9 +131,9 @@ class Backlog:
         while batches:
             batch = batches[0]
             piece, behind = batch.chunk(self._first, room)
-            room -= len(piece)
-            if room < 0:
+            if len(piece) > room and (pieces or not at_least_one):
                 break
+            room -= len(piece)
             pieces.append(piece)
             taken += behind - self._first
             self._first = behind
@@ -142,12 +143,6 @@ class Backlog:
             self._first = 0
         self._size -= taken
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), taken
-
-    def take_one(self) -> bytes:
-        """Take the oldest, however long it is."""
-        piece, _behind = self._batches[0].chunk(self._first, 0)
-        self._drop(1)
-        return piece
 
     def clear(self) -> None:
         """Forget them all."""

@@ -12,11 +12,11 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -65,6 +65,7 @@ class MetricsFactory(ServerFactory):
     clients; once it has caught up, it receives the totals that it has wrong.
 
     @ivar recorder: records from any thread.
+    @ivar reactor: what it is used with.
     @ivar settings: what it was made with.
     @ivar silenced: whether this process was forked from the one in which the factory was listening,
         so that its recorder takes no events any longer.
@@ -90,7 +91,7 @@ class MetricsFactory(ServerFactory):
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
         """
         self.settings = settings = settings or ExporterSettings()
-        self._reactor = reactor
+        self.reactor = reactor
         self.incoming = Incoming(
             reactor,
             settings.buffer_size,
@@ -115,7 +116,7 @@ class MetricsFactory(ServerFactory):
             settings.max_clients,
             settings.max_clients_per_address,
         )
-        self._rejections = RefusalLog(self.clock)
+        self._rejections = RefusalLog(self.reactor)
         # All that have arrived, also those whose handshake of TLS is not done.
         self._present: dict[MetricsProtocol, None] = {}
         self._tick: IDelayedCall | None = None
@@ -127,11 +128,6 @@ class MetricsFactory(ServerFactory):
         self.silenced = False
         self._pid = os.getpid()
         _factories.add(self)
-
-    @property
-    def clock(self) -> IReactorTime:
-        """What it measures time with: the reactor."""
-        return cast(IReactorTime, self._reactor)
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -163,7 +159,7 @@ class MetricsFactory(ServerFactory):
         if not self._stopping:
             self._stopping = True
             self.incoming.stop()
-            self._deadline = Deadline(self.clock, timeout, self._cut_off)
+            self._deadline = Deadline(self.reactor, timeout, self._cut_off)
             for_each(self._present.keys() - self._fanout.clients.keys(), MetricsProtocol.abort)
         self._fanout.drain()
         return gone
@@ -195,7 +191,7 @@ class MetricsFactory(ServerFactory):
             self._rejections.say(show_address(addr), why)
             return Refused()
         protocol = MetricsProtocol(
-            self, self._fanout, self.clock, self.settings, show_address(addr)
+            self, self._fanout, self.reactor, self.settings, show_address(addr)
         )
         protocol.factory = self
         protocol.peer = addr
@@ -255,7 +251,7 @@ class MetricsFactory(ServerFactory):
         # An exception may have come between a tick and the next.
         ticking = self._tick is not None and self._tick.active()
         if wanted and not ticking:
-            self._tick = self.clock.callLater(TICK, self._each_second)
+            self._tick = self.reactor.callLater(TICK, self._each_second)
         elif self._tick is not None and ticking and not wanted:
             self._tick.cancel()
 
@@ -265,12 +261,12 @@ class MetricsFactory(ServerFactory):
         self._fanout.tick()
         if self._fanout.settled:
             self.incoming.forget_idle(self.incoming.monotonic(), self._fanout.needed_since)
-        if self.incoming.refused and not self._said_refused:
+        if self.incoming.ledger.refused and not self._said_refused:
             self._said_refused = True
             _log.warn(
                 "There are more series than totals are kept of ({series}): new clients do not"
                 " receive those that came last",
-                series=self.incoming.retained,
+                series=self.incoming.ledger.retained,
             )
         if self._own_metrics is not None and self._fanout.clients:
             self._own_metrics.publish()
@@ -294,7 +290,7 @@ class MetricsFactory(ServerFactory):
             gone.callback(None)
 
     def _cut_off(self) -> None:
-        self._deadline = Deadline(self.clock, CUT_OFF_TIMEOUT, self._forget_rest)
+        self._deadline = Deadline(self.reactor, CUT_OFF_TIMEOUT, self._forget_rest)
         for_each(self._present, MetricsProtocol.abort)
 
     def _forget_rest(self) -> None:
@@ -316,7 +312,7 @@ class MetricsFactory(ServerFactory):
         self.silenced = self._started or bool(self._present)
         self.incoming.after_fork(self.silenced)
         if self.silenced:
-            release_sockets(self._reactor, self, [client.transport for client in self._present])
+            release_sockets(self.reactor, self, [client.transport for client in self._present])
             self._fanout.clients.clear()
             self._present.clear()
 

@@ -90,10 +90,9 @@ class Fanout:
 
     def stats(self) -> Stats:
         """What happened so far.  May be called from any thread."""
-        incoming = self._incoming
-        counts = incoming.counts()
+        counts, ledger = self._incoming.counts(), self._incoming.ledger
         present = [(client.following, client.stats()) for client in list(self.clients)]
-        return self._accounts.stats(counts, incoming.retained, incoming.refused, present)
+        return self._accounts.stats(counts, ledger.retained, ledger.refused, present)
 
     def add(self, client: MetricsProtocol) -> None:
         """A client is connected: it receives descriptions and totals, then events."""
@@ -144,7 +143,7 @@ class Fanout:
         self._put_off = True
         for client in self.clients:
             client.put_off()
-        for client in [client for client in self.clients if client.stalled]:
+        for client in [client for client in self.clients if client.paused]:
             client.fail(failure)
         self._log_failure("Out of memory: clients miss events, or are disconnected", failure)
 

@@ -3,34 +3,26 @@ The incoming side of an exporter: all that recording threads share with the reac
 
 The way of an event through it::
 
-    a handle appends it to `log`       any thread; deque.append is atomic, and nothing waits
-    `Ledger.apply` takes it from the   under the lock: by the reactor thread, or by a recording
-      log, applies it to its series'   thread that notices that the log is long
-      total and encodes it, or drops
-      and counts it, when too many
-      are pending already
-    it is pending, in a batch
-    `take` hands the batch on          reactor thread
+    a handle appends it to `log`         any thread; deque.append is atomic, and nothing waits
+    the ledger applies it to its total,  under the lock: the reactor thread, or a recording
+      and encodes it, or drops it         thread that finds the log too long
+    `take` hands it on, in a batch       reactor thread
 
-The order in the log decides.  Only applying counts, so no count is lost to a race; and a total is
+The order in the log decides.  Only the ledger counts, so no count is lost to a race; and a total is
 right whether or not its events found room.
 
-Who may touch what:
-
-- any thread, at any moment, also re-entrantly (a signal handler or a finalizer may record while the
-  same thread records, or applies events): appends to `log`, reads the flags, calls `nudge`, `wake`
-  and `describe`;
-- the thread that holds the lock: the `Ledger`.  The lock is held for one epoch of at most `BATCH`
-  events or one copy of the totals, and nothing foreign is called under it: entries hold plain ints
-  and floats.
+Any thread, at any moment, may append to `log`, read the flags, and call `nudge`, `wake` and
+`describe`; also re-entrantly, since a signal handler or a finalizer may record while the same
+thread records or applies events.  All else of the ledger is for the thread that holds the lock.  It
+holds it for one epoch of at most `BATCH` events or one copy of the totals, and calls nothing else
+meanwhile: entries hold plain ints and floats.
 
 An exception at any line (Ctrl-C in a notebook, a signal handler that raises) must not stop the
-stream: no latch decides alone whether the reactor drains.  Where an exception leaves `slack` as if
-the reactor had been woken, the exporter's tick drains a second later.
+stream.  So no latch decides alone whether the reactor drains: where `slack` says that the reactor
+has been woken, and it was not, the exporter's tick drains a second later.
 
 When the interpreter ends, its other threads no longer run, whatever lock they held.  Finalizers
-that record or look at totals even then do not wait for them, and apply nothing: no thread would
-take it.
+that record or look at totals even then wait for no lock, and apply nothing.
 """
 
 from __future__ import annotations
@@ -74,6 +66,7 @@ class Incoming(Sink):
     log: the buffer size, at most `MAX_SLACK`, as a rule; four times that while another thread holds
     the lock.
 
+    @ivar ledger: what applies events; to be called under the lock.
     @ivar woken_at: since when the reactor is to come, or was when it last came, on the clock
         `monotonic`.
     """
@@ -83,7 +76,6 @@ class Incoming(Sink):
         "_described",
         "_holder",
         "_in_reactor_thread",
-        "_ledger",
         "_limit",
         "_lock",
         "_reactor",
@@ -92,6 +84,7 @@ class Incoming(Sink):
         "_stopped",
         "_wake_up",
         "_wanted",
+        "ledger",
         "monotonic",
         "woken_at",
     )
@@ -131,7 +124,7 @@ class Incoming(Sink):
         self._in_reactor_thread = in_reactor_thread
         self.monotonic = monotonic
         self.woken_at: float | None = None
-        self._ledger = Ledger(self.log, buffer_size, totals, clock)
+        self.ledger = Ledger(self.log, buffer_size, totals, clock)
         self._lock = threading.RLock()
         # The thread that holds the lock.
         self._holder: int | None = None
@@ -161,7 +154,7 @@ class Incoming(Sink):
         if len(self.log) <= self._limit or self._holder == threading.get_ident():
             # Or whatever this thread does under the lock goes on first.
             return
-        if self._ledger.streaming and self._in_reactor_thread() and self._at_once():
+        if self.ledger.streaming and self._in_reactor_thread() and self._at_once():
             # The reactor, busy with the caller, could not have come; and events that can be
             # delivered are not dropped.
             return
@@ -191,36 +184,26 @@ class Incoming(Sink):
 
     def counts(self) -> Counts:
         """How many events went which way, so far."""
-        return self._held(self._ledger.counts)
+        return self._held(self.ledger.counts)
 
     def snapshot(self) -> dict[Key, Number]:
         """The total of every retained series, with all that has been recorded.  Changes nothing."""
-        return self._held(self._ledger.snapshot)
-
-    @property
-    def retained(self) -> int:
-        """How many series are retained."""
-        return self._ledger.retained
-
-    @property
-    def refused(self) -> int:
-        """How many series found no room among the retained ones."""
-        return self._ledger.refused
+        return self._held(self.ledger.snapshot)
 
     # Reactor thread.
 
     def start_streaming(self) -> None:
         """A client is there: from now on events are stamped, kept, and the reactor is woken."""
-        if not (self._ledger.streaming or self._stopped):
-            self._held(self._ledger.start_streaming)
+        if not (self.ledger.streaming or self._stopped):
+            self._held(self.ledger.start_streaming)
             self.stamped = True
             self.open = True
             self.rearm()
 
     def stop_streaming(self) -> None:
         """No client is there any longer: pending events are forgotten, but not in the totals."""
-        self._held(self._ledger.stop_streaming)
-        self.open = self._ledger.keeps_totals and not self._stopped
+        self._held(self.ledger.stop_streaming)
+        self.open = self.ledger.keeps_totals and not self._stopped
         self.stamped = False
         self.rearm()
 
@@ -232,7 +215,7 @@ class Incoming(Sink):
     def restart(self) -> None:
         """Take events again."""
         self._stopped = False
-        self.open = self._ledger.streaming or self._ledger.keeps_totals
+        self.open = self.ledger.streaming or self.ledger.keeps_totals
 
     def after_fork(self, silence: bool) -> None:
         """
@@ -257,25 +240,25 @@ class Incoming(Sink):
 
     def take(self) -> Taken:
         """See `Ledger.take`."""
-        return self._held(self._ledger.take)
+        return self._held(self.ledger.take)
 
     def mark(self, since: int) -> Marker:
         """See `Ledger.mark`."""
-        return self._held(self._ledger.mark, since)
+        return self._held(self.ledger.mark, since)
 
     def forget_idle(self, now: float, needed: int | None = None) -> None:
         """See `Ledger.forget_idle`."""
-        self._held(self._ledger.forget_idle, now, needed)
+        self._held(self.ledger.forget_idle, now, needed)
 
     def more(self) -> bool:
         """Whether `take` would give something."""
-        return self._ledger.more()
+        return self.ledger.more()
 
     def rearm(self) -> None:
         """
         Let the next event wake the reactor.  To be called before taking, so that none is missed.
         """
-        self.slack = -1 if self._ledger.streaming else self._limit
+        self.slack = -1 if self.ledger.streaming else self._limit
 
     # Inside.
 
@@ -298,7 +281,7 @@ class Incoming(Sink):
         try:
             self._relieving.add(this)
             if holder is None or self._comes_free():
-                self._held(self._ledger.apply)
+                self._held(self.ledger.apply)
         finally:
             self._relieving.discard(this)
 

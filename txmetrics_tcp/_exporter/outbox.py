@@ -95,8 +95,6 @@ class Outbox:
             frames.append(self._encoder.encode([(series, operation, total, self._totals_at)])[0])
             room -= len(frames[-1])
         if room > 0 and self.events and not self._totals:
-            chunk, taken = self.events.take(room)
-            if not taken and not frames:
-                chunk, taken = self.events.take_one(), 1
+            chunk, taken = self.events.take(room, at_least_one=not frames)
             frames.append(chunk)
         return frames[0] if len(frames) == 1 else b"".join(frames), taken

@@ -72,7 +72,7 @@ class MetricsProtocol(ServedProtocol):
         self._settings = settings
         self._outbox = Outbox(settings.buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
-        self._flushing = False
+        self.flushing = False
         # Where the stream begins for this client, and where it ended.
         self._joined: Counts | None = None
         self._left: Counts | None = None
@@ -105,7 +105,7 @@ class MetricsProtocol(ServedProtocol):
         """Send events, or keep them for when the transport takes more."""
         if self._joined is None or not self._connected:
             return
-        if self._paused or self._flushing or self._must_wait():
+        if self.paused or self.flushing or self._must_wait():
             self._keep(batch)
             return
         sent = 0
@@ -114,7 +114,7 @@ class MetricsProtocol(ServedProtocol):
             for chunk, behind in batch.chunks():
                 send(chunk)
                 sent = behind
-                if self._paused:
+                if self.paused:
                     break
         finally:
             self._written += sent
@@ -144,7 +144,7 @@ class MetricsProtocol(ServedProtocol):
         """
         if self._joined is None or self._force:
             return True
-        return quiet and not (self._paused or self._flushing)
+        return quiet and not (self.paused or self.flushing)
 
     def asked(self) -> int:
         """
@@ -170,7 +170,7 @@ class MetricsProtocol(ServedProtocol):
             self._joined = marker.counts
         else:
             events = self._outbox.events
-            if (self._paused or self._flushing or events) and not self._force:
+            if (self.paused or self.flushing or events) and not self._force:
                 # It fell behind again since it was asked, and these totals would overtake events
                 # that come before them.
                 self.lost(since)
@@ -193,11 +193,6 @@ class MetricsProtocol(ServedProtocol):
             self.lost(self._lost_since)
         self._outbox.add_totals(marker, since)
         self.flush()
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the transport has enough, so that all else is pending."""
-        return self._paused
 
     def put_off(self) -> None:
         """
@@ -224,11 +219,6 @@ class MetricsProtocol(ServedProtocol):
         self.owe(frames)
 
     @property
-    def flushing(self) -> bool:
-        """Whether pending data is being sent, to which nothing may be added."""
-        return self._flushing
-
-    @property
     def needed_since(self) -> int | None:
         """The first epoch of which it may still need totals; None for none."""
         events = self._outbox.events
@@ -240,7 +230,7 @@ class MetricsProtocol(ServedProtocol):
         See `ServedProtocol.fail`; but a client that keeps up stays connected when there was no
         memory.
         """
-        if isinstance(failure.value, MemoryError) and self._joined is not None and not self._paused:
+        if isinstance(failure.value, MemoryError) and self._joined is not None and not self.paused:
             self._stream.out_of_memory(failure)
         else:
             super().fail(failure)
@@ -292,19 +282,19 @@ class MetricsProtocol(ServedProtocol):
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
-        if not self._paused and self._lost_since is not None:
+        if not self.paused and self._lost_since is not None:
             self._stream.client_wants_totals(self)
 
     def flush(self) -> None:
         """Send what is pending until the transport has enough."""
-        if self._flushing or self._must_wait():
+        if self.flushing or self._must_wait():
             # Called back from within a write, and the loop below goes on; or there will be another
             # call.
             return
         try:
-            self._flushing = True
+            self.flushing = True
             send = self._outlet.send
-            while not self._paused:
+            while not self.paused:
                 chunk, events = self._outbox.next_chunk()
                 if not chunk:
                     break
@@ -314,7 +304,7 @@ class MetricsProtocol(ServedProtocol):
                 # However much the socket takes: from here on the reactor iterates first.
                 send = self._outlet.send_later
         finally:
-            self._flushing = False
+            self.flushing = False
         if self._finishing and self._connected and not self._outbox and not self._wants_totals():
             self.disconnect()
 

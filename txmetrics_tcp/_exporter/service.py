@@ -169,7 +169,7 @@ class MetricsService(Service):
         self._listening = True
         factory: IProtocolFactory = self._factory
         if self._tls is not None:
-            factory = self._tls.wrap(factory, self._factory.clock)
+            factory = self._tls.wrap(factory, self._factory.reactor)
         self._attempts = [
             maybeDeferred(endpoint.listen, factory).addCallback(self._listens)
             for endpoint in self._endpoints

@@ -5,7 +5,7 @@ What an exporter counts, as values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from txmetrics_tcp._exporter.ledger import Counts
@@ -94,12 +94,8 @@ class Accounts:
 
     def add(self, account: ClientStats) -> None:
         """A client has disconnected."""
-        self._gone.update(
-            written=account.written,
-            dropped=account.dropped,
-            repairs=account.repairs,
-            bytes=account.bytes_written,
-        )
+        for name in ("written", "dropped", "repairs", "bytes_written"):
+            self._gone[name] += getattr(account, name)
 
     def stats(
         self,
@@ -113,7 +109,11 @@ class Accounts:
             account.
         """
         clients = tuple(account for following, account in present if following)
-        gone = self._gone
+
+        def total(name: str, accounts: Iterable[ClientStats] = clients) -> int:
+            figures: list[int] = [getattr(account, name) for account in accounts]
+            return self._gone[name] + sum(figures)
+
         return Stats(
             recorded=counts.recorded,
             dropped=counts.dropped,
@@ -122,9 +122,9 @@ class Accounts:
             series_refused=series_refused,
             clients=clients,
             connected=self.connected,
-            written=gone["written"] + sum(client.written for client in clients),
-            dropped_by_clients=gone["dropped"] + sum(client.dropped for client in clients),
-            repairs=gone["repairs"] + sum(client.repairs for client in clients),
+            written=total("written"),
+            dropped_by_clients=total("dropped"),
+            repairs=total("repairs"),
             # Also of those that have been sent descriptions, and nothing else yet.
-            bytes_written=gone["bytes"] + sum(account.bytes_written for _, account in present),
+            bytes_written=total("bytes_written", (account for _, account in present)),
         )

@@ -132,7 +132,7 @@ class ServedProtocol(Protocol):
         # Whether there is a connection; and whether its client is served, after any handshake.
         self._present = False
         self._connected = False
-        self._paused = False
+        self.paused = False
         self._finishing = False
         self._received = 0
         self._head = b""
@@ -232,7 +232,7 @@ class ServedProtocol(Protocol):
             self._reject("it sends data, which no viewer does", f": {self._head!r} and so on")
 
     def pauseProducing(self) -> None:
-        self._paused = True
+        self.paused = True
         if self._connected and self._dead_after is not None and self._stall is None:
             # The kernel knows sooner, but not of every kind of socket on every platform.
             self._stall = Deadline(self._clock, self._dead_after, self._stalled_too_long)
@@ -244,7 +244,7 @@ class ServedProtocol(Protocol):
             # Other code closes it, and while it has a producer it stays open.
             self._stop_producing()
             return
-        self._paused = False
+        self.paused = False
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -252,7 +252,7 @@ class ServedProtocol(Protocol):
 
     def stopProducing(self) -> None:
         # Called when the connection is lost, just before connectionLost.
-        self._paused = True
+        self.paused = True
 
     def readConnectionLost(self) -> None:
         """
@@ -271,7 +271,7 @@ class ServedProtocol(Protocol):
             return
         connected, handshake = self._connected, self._handshake
         self._present = self._connected = False
-        self._paused = True
+        self.paused = True
         for timer in (handshake, self._stall, self._probing):
             if timer is not None:
                 timer.cancel()
@@ -330,13 +330,13 @@ class ServedProtocol(Protocol):
 
     def _probe_now(self) -> None:
         self._probe_later()
-        if not self._paused:
+        if not self.paused:
             # A paused transport has data to send, which does the same.
             for_each([self], lambda client: client.probe())
 
     def _stop_producing(self) -> None:
         # A registered producer that is paused would keep the connection open indefinitely.
-        self._paused = True
+        self.paused = True
         self.transport.unregisterProducer()
 
 

@@ -42,19 +42,16 @@ class Outlet:
         """
         Send now, if that can be.
 
-        @raise BaseException: what the transport's C{write} raises; the connection is closed then,
-            since it is unknown how much was sent.
+        After an exception it is unknown how much is sent: the connection has to be closed.
         """
         try:
             self._transport.write(data)
-        except BaseException:
+        except MemoryError:
+            # A producer that is paused is not kept for want of memory.
             self._producer.stopProducing()
-            abort(self._transport)
             raise
 
-    def send_later(self, data: bytes) -> None:
-        """Send in the reactor's next turn; raises what `send` does."""
-        self.send(data)
+    send_later = send
 
 
 class SocketOutlet:
@@ -82,37 +79,20 @@ class SocketOutlet:
         self._send = transport.getHandle().send
 
     def send(self, data: bytes) -> None:
-        """
-        Send now what the socket takes, and the rest later.
-
-        @raise BaseException: what a signal handler raises; the connection is closed then, since
-            nobody knows how much is on its way.
-        """
+        """Send now what the socket takes, and the rest later.  See `Outlet.send`."""
         try:
-            try:
-                sent = self._send(data)
-            except OSError:
-                # It takes nothing now; or it is lost, which the transport will find out.
-                sent = 0
-            if sent != len(data):
-                self._producer.pauseProducing()
-                self._transport.write(data[sent:])
-        except BaseException:
-            self._give_up()
-            raise
+            sent = self._send(data)
+        except OSError:
+            # It takes nothing now; or it is lost, which the transport will find out.
+            sent = 0
+        if sent != len(data):
+            self._producer.pauseProducing()
+            self._transport.write(data[sent:])
 
     def send_later(self, data: bytes) -> None:
-        """Send in the reactor's next turn; raises what `send` does."""
-        try:
-            self._producer.pauseProducing()
-            self._transport.write(data)
-        except BaseException:
-            self._give_up()
-            raise
-
-    def _give_up(self) -> None:
-        self._producer.stopProducing()
-        abort(self._transport)
+        """Send in the next reactor iteration.  See `Outlet.send`."""
+        self._producer.pauseProducing()
+        self._transport.write(data)
 
 
 def abort(transport: Any) -> None:

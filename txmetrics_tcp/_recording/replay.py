@@ -46,7 +46,7 @@ class ReplayProtocol(ServedProtocol):
     @property
     def ready(self) -> bool:
         """Whether it takes more."""
-        return not self._paused
+        return not self.paused
 
     def start(self, first: Iterable[bytes]) -> None:
         """
@@ -64,11 +64,11 @@ class ReplayProtocol(ServedProtocol):
 
     def flush(self) -> None:
         send = self._outlet.send
-        while not self._paused and (frames := next(self._first, None)) is not None:
+        while not self.paused and (frames := next(self._first, None)) is not None:
             send(frames)
             # However much the socket takes: the reactor iterates first.
             send = self._outlet.send_later
-        if not self._paused:
+        if not self.paused:
             if self._finishing:
                 self.disconnect()
             else:

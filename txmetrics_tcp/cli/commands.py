@@ -9,7 +9,7 @@ from typing import Any
 
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.output import CommandError, say
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run_command(options: argparse.Namespace) -> int:
     use_monotonic_clock(reactor)
     try:
         code: int = command.run(options, reactor)
-    except RecordingError as error:
+    except (CommandError, RecordingError) as error:
         say(str(error))
         return 1
     return code

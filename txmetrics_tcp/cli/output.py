@@ -21,6 +21,19 @@ from zope.interface import implementer
 from txmetrics_tcp._view.text import visible
 
 
+class CommandError(Exception):
+    """A command cannot go on.  The text, one line, is its last message."""
+
+
+def check_standard_output() -> None:
+    """
+    @raise CommandError: standard output is closed.
+    """
+    # What is descriptor 1 by now is something else, the reactor's for example.
+    if sys.stdout is None:
+        raise CommandError("cannot write: standard output is closed")
+
+
 class Output:
     """
     Standard output, written to without a buffer of ours: what was written is out.

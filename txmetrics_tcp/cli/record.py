@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -26,7 +25,7 @@ from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
-from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.output import check_standard_output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
@@ -261,9 +260,7 @@ def _writer(options: argparse.Namespace) -> RecordingWriter:
     """
     source = server_name(options.endpoint)
     if options.file == "-":
-        if sys.stdout is None:
-            # What is descriptor 1 by now is something else, the reactor's for example.
-            raise RecordingError("standard output is closed")
+        check_standard_output()
         if os.isatty(1):
             raise RecordingError("standard output is a terminal")
         return RecordingWriter(FileIO(1, "w", closefd=False), source, compress=options.compress)

@@ -30,7 +30,7 @@ from txmetrics_tcp._view.sketch import has_percentiles
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import SilenceMessage, server_name
-from txmetrics_tcp.cli.output import Output, say
+from txmetrics_tcp.cli.output import Output, check_standard_output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import wanted
@@ -224,10 +224,7 @@ class _Command:
         """
         options, reactor = self._options, self._reactor
         text = options.endpoint
-        if sys.stdout is None:
-            # What is descriptor 1 by now is something else, the reactor's for example.
-            say("cannot write: standard output is closed")
-            return 1
+        check_standard_output()
         if is_recording(text):
             with closing(Recording(text)) as recording:
                 return self._run(partial(WatchRecording, reactor, recording, options.duration))

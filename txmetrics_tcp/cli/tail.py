@@ -20,7 +20,7 @@ from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
-from txmetrics_tcp.cli.output import Output, ReaderGone, say
+from txmetrics_tcp.cli.output import Output, ReaderGone, check_standard_output, say
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import Selection
 
@@ -139,10 +139,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @raise EndpointError: the endpoint cannot be understood.
     @raise RecordingError: a file is no recording.
     """
-    if sys.stdout is None:
-        # What is descriptor 1 by now is something else, the reactor's for example.
-        say("cannot write: standard output is closed")
-        return 1
+    check_standard_output()
     output = Output(1, sys.stdout.encoding or "utf-8")
     running = Running(reactor, lambda: stop(), output.cancel)
     tail = Tail(

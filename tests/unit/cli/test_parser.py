@@ -83,7 +83,7 @@ class ParserTests(SynchronousTestCase):
         for arguments, says in [
             ("tail 5000", "cannot write"),
             ("stats 5000", "cannot write"),
-            ("record - 5000", "cannot record to -"),
+            ("record - 5000", "cannot write"),
         ]:
             code, _, said = run(*arguments.split(), closed=True)
             self.assertEqual((code, said), (1, f"metrics-tcp: {says}: standard output is closed\n"))

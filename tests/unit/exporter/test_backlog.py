@@ -67,7 +67,7 @@ class BacklogTests(SynchronousTestCase):
         backlog = Backlog(None)
         backlog.add(batch([b"abc", b"d"], 1))
         self.assertEqual(backlog.take(2), (b"", 0))
-        self.assertEqual(backlog.take_one(), b"abc")
+        self.assertEqual(backlog.take(2, at_least_one=True), (b"abc", 1))
         self.assertEqual(backlog.take(2), (b"d", 1))
 
     def test_wholeBatchesAreShared(self) -> None:
@@ -81,7 +81,7 @@ class BacklogTests(SynchronousTestCase):
     def test_clear(self) -> None:
         backlog = Backlog(5)
         backlog.add(batch([b"a", b"b"], 1))
-        backlog.take_one()
+        backlog.take(0, at_least_one=True)
         backlog.clear()
         self.assertFalse(backlog)
         backlog.add(batch([b"c", b"d"], 1))
@@ -110,7 +110,7 @@ class BacklogTests(SynchronousTestCase):
                 self.assertEqual(dropped, before + len(coming) - len(model))
             elif step is None:
                 if model:
-                    self.assertEqual(backlog.take_one(), model.popleft())
+                    self.assertEqual(backlog.take(0, at_least_one=True), (model.popleft(), 1))
             else:
                 expected = b""
                 count = 0

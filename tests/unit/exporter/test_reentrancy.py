@@ -156,7 +156,7 @@ class InterruptedIncomingTests(IncomingTestCase):
                     raise KeyboardInterrupt
 
         incoming = self.incoming(totals=Totals())
-        incoming._ledger._ready = Raising()
+        incoming.ledger._ready = Raising()
         counter = self.counter(incoming)
         with self.assertRaises(KeyboardInterrupt):
             for _ in range(20):

@@ -78,7 +78,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual(
             {key.name: total for key, total in incoming.snapshot().items()}, {"a": 3, "b": 3}
         )
-        self.assertEqual(incoming.retained, 2)
+        self.assertEqual(incoming.ledger.retained, 2)
 
     def test_refusedOnce(self) -> None:
         incoming = self.incoming(totals=Totals(max_series=1))
@@ -87,7 +87,7 @@ class IncomingTotalsTests(IncomingTestCase):
             for handle in handles:
                 handle.increment()
             incoming.take()
-        self.assertEqual(incoming.refused, 2)
+        self.assertEqual(incoming.ledger.refused, 2)
 
     def test_idle(self) -> None:
         """An idle series is left out of snapshots; when it changes again, its value comes first."""
@@ -128,7 +128,7 @@ class IncomingTotalsTests(IncomingTestCase):
             counter.increment(5)
             self.take_all(incoming)
             incoming.forget_idle(1)
-            self.assertEqual(incoming.retained, 0)
+            self.assertEqual(incoming.ledger.retained, 0)
             other = self.counter(incoming, "other")
             for _ in range(before):
                 other.increment()

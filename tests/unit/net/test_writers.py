@@ -174,35 +174,6 @@ class OutletTests(SocketTestCase):
         self.assertTrue(self.producer.paused)
         self.assertIsInstance(self.transport.doWrite(), ConnectionLost)
 
-    def test_interruptedForGood(self) -> None:
-        """
-        A signal handler raises when some bytes are on their way, and nobody knows how many: that
-        is the end of the connection, and not the middle of a frame for ever.
-        """
-
-        def interrupt(*args: object) -> None:
-            raise KeyboardInterrupt
-
-        def send_some() -> None:
-            self.ours.hook_behind = interrupt
-            self.outlet.send(b"x" * ENDLESS)
-
-        def send_rest() -> None:
-            self.patch(self.transport, "write", interrupt)
-            self.outlet.send(b"x" * ENDLESS)
-
-        def send_later() -> None:
-            self.patch(self.transport, "write", interrupt)
-            self.outlet.send_later(b"x")
-
-        for send in (send_some, send_rest, send_later):
-            self.setUp()
-            self.assertRaises(KeyboardInterrupt, send)
-            self.assertTrue(self.producer.paused)
-            self.assertTrue(self.transport.connected)
-            self.reactor.advance(0)
-            self.assertFalse(self.transport.connected)
-
     def test_receives(self) -> None:
         """Reading goes on as it does."""
         self.theirs.sendall(b"x" * 1000)
@@ -222,19 +193,20 @@ class OutletTests(SocketTestCase):
         self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), Outlet)
 
 
-class InterruptedOutletTests(SynchronousTestCase):
-    def test_interrupted(self) -> None:
-        """A transport whose `write` raises is closed: it is unknown how much it has taken."""
+class MemoryTests(SynchronousTestCase):
+    def test_pauses(self) -> None:
+        """
+        Where a transport finds no memory, its producer is paused: it is unknown how much is sent.
+        """
 
-        def interrupted(data: bytes) -> None:
-            raise KeyboardInterrupt
+        def fails(data: bytes) -> None:
+            raise MemoryError
 
         for send in (Outlet.send, Outlet.send_later):
             transport = PausingTransport()
-            self.patch(transport, "write", interrupted)
+            self.patch(transport, "write", fails)
             producer = mock.Mock()
-            self.assertRaises(KeyboardInterrupt, send, Outlet(transport, producer), b"x")
-            self.assertTrue(transport.aborted)
+            self.assertRaises(MemoryError, send, Outlet(transport, producer), b"x")
             producer.stopProducing.assert_called_once_with()
 
 

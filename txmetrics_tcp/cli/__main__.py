@@ -1,9 +1,0 @@
-"""
-``python -m txmetrics_tcp.cli``: the same as the console script ``metrics-tcp``.
-"""
-
-import sys
-
-from txmetrics_tcp.cli import main
-
-sys.exit(main())
