@@ -38,9 +38,8 @@ class Fanout:
     descriptions, totals, and the status of the stream.
 
     @ivar clients: those that are connected, in the order in which they came.
-    @ivar interrupting: whether a record on the reactor thread, maybe a finalizer's, is interrupted
-        for this.  A client then keeps what it cannot send without its transport, until
-        `MetricsProtocol.flush` is called.
+    @ivar interrupting: whether this runs within a record on the reactor thread, which may have
+        interrupted a method of a transport; see `drain_at_once`.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Fanout:
         self._marker: Marker | None = None
         self._draining = False
         self.interrupting = False
-        # Whether clients may have kept something then.
+        # Whether clients may have kept something for that.
         self._kept = False
         # Whether a drain is under way, or an exception broke it off; whether what was pending for
         # clients was released for want of memory; and when either was last logged.
@@ -168,15 +167,15 @@ class Fanout:
         if self._unsettled or self._incoming.more():
             self.drain_from_reactor()
 
-    def drain(self) -> bool:
+    def drain(self) -> None:
         """
         Hand on what was recorded: one batch, after which the reactor iterates.
 
-        @return: whether it did; a drain on the stack (a log observer may record while it is
-            called from one) is not entered again.
+        A drain that is on the stack (a log observer may record while it is called from one) is not
+        entered again.
         """
         if self._draining:
-            return False
+            return
         try:
             self._draining = True
             waiting_since = self._hand_on()
@@ -195,7 +194,6 @@ class Fanout:
             if waiting_since is not None:
                 self._incoming.woken_at = waiting_since
         # Otherwise the next event, or the tick, comes to it.
-        return True
 
     def drain_at_once(self) -> bool:
         """
