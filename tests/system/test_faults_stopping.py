@@ -27,7 +27,7 @@ SOCKET = "s"
 PATIENT = """
 from txmetrics_tcp import MetricsFactory
 stop = MetricsFactory.stop
-MetricsFactory.stop = lambda self, timeout: stop(self, 1000.0)
+MetricsFactory.stop = lambda self: stop(self, 1000.0)
 """
 
 INTERRUPTED = """

@@ -255,7 +255,7 @@ class ExitTests(ProgramTestCase):
             held, never = threading.Event(), threading.Event()
 
             def hold():
-                with incoming._lock, incoming._series_lock:
+                with incoming._lock, incoming._registry._lock:
                     held.set()
                     never.wait()
 
