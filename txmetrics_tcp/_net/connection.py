@@ -105,6 +105,7 @@ class ServedProtocol(Protocol):
     @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
     @ivar address: of the client, human-readable.
     @ivar peer: the same, for the server.
+    @ivar paused: whether its transport has enough, so that what is to be sent has to wait.
     """
 
     transport: Any
