@@ -114,6 +114,10 @@ class Blocks:
             if not self.truncated:
                 self.position += HEADER_SIZE + header.stored
 
+    def where(self, error: Damaged) -> str:
+        """Where the file is damaged, and how: behind all blocks that have been read."""
+        return f"it is damaged behind its first {self.position} bytes: {error}"
+
 
 def _parse_header(data: bytes) -> Header:
     if _CHECK.unpack_from(data, _HEADER.size)[0] != zlib.crc32(data[: _HEADER.size]):
@@ -182,12 +186,7 @@ def split(header: Header, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 def _read(file: BinaryIO, size: int) -> bytes:
     """Read so many bytes, or all that there are."""
-    data = file.read(size) or b""
-    if len(data) == size:
-        return data
-    pieces = [data]
-    missing = size - len(data)
-    while missing and (data := file.read(missing)):
-        pieces.append(data)
-        missing -= len(data)
-    return b"".join(pieces)
+    data = bytearray()
+    while len(data) < size and (piece := file.read(size - len(data))):
+        data += piece
+    return bytes(data)

@@ -127,7 +127,7 @@ class RecordingReader:
                 elif len(stored) == header.stored:
                     self._note(header, stored)
         except Damaged as error:
-            self.damage = f"it is damaged behind its first {self.position} bytes: {error}"
+            self.damage = self._blocks.where(error)
         if self.truncated:
             self.cut_off = True
 

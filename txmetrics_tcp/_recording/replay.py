@@ -6,10 +6,8 @@ All of it belongs to the reactor thread.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
@@ -43,11 +41,6 @@ class ReplayProtocol(ServedProtocol):
         # Where the stream stands, for a client that comes later.
         self._first: Iterator[bytes] = iter(())
 
-    @property
-    def ready(self) -> bool:
-        """Whether it takes more."""
-        return not self.paused
-
     def start(self, first: Iterable[bytes]) -> None:
         """
         @param first: pieces to send before all else; whole frames each.
@@ -56,7 +49,7 @@ class ReplayProtocol(ServedProtocol):
         self.flush()
 
     def send(self, frames: bytes) -> None:
-        """Send frames, to a client that is ready."""
+        """Send frames, to a client that is not paused."""
         self._outlet.send(frames)
 
     def probe(self) -> None:
@@ -140,7 +133,7 @@ class ReplayFactory(ServerFactory):
     @property
     def waits_for(self) -> list[ReplayProtocol]:
         """The clients that have not taken yet what was sent."""
-        return [client for client in self.clients if not client.ready]
+        return [client for client in self.clients if client.paused]
 
     # What the clients call.
 
@@ -212,8 +205,7 @@ class ReplayFactory(ServerFactory):
         """What of the recording is due, but not much more than `CHUNK` bytes."""
         pieces: list[bytes] = []
         size = 0
-        while size < CHUNK and self._has_next():
-            piece = cast(Piece, self._next)
+        while size < CHUNK and (piece := self._peek()) is not None:
             late = self._late(piece)
             if late < 0:
                 break
@@ -224,11 +216,11 @@ class ReplayFactory(ServerFactory):
             size += len(piece.frames)
             self._next = None
         # So that it is known whether this was the last.
-        self._has_next()
+        self._peek()
         return b"".join(pieces)
 
-    def _has_next(self) -> bool:
-        """Whether there is a next piece, which is read if need be."""
+    def _peek(self) -> Piece | None:
+        """The next piece, if there is one."""
         if self._next is None and self._reading is not None:
             self._next = next(self._reading, None)
         if self._next is None and (self._loop or self._reading is None):
@@ -236,17 +228,12 @@ class ReplayFactory(ServerFactory):
             self._next = next(self._reading, None)
             if self._next is not None:
                 # It begins at once, whatever time passed before the first event.
-                self._origin = self._clock.seconds() - self._at(self._next)
-        return self._next is not None
-
-    def _at(self, piece: Piece) -> float:
-        """When a piece is to be sent, in seconds of ours since the beginning."""
-        return 0.0 if math.isinf(self._speed) else piece.seconds / self._speed
+                self._origin = self._clock.seconds() - self._next.seconds / self._speed
+        return self._next
 
     def _late(self, piece: Piece) -> float:
-        if math.isinf(self._speed):
-            return 0.0
-        return self._clock.seconds() - self._origin - self._at(piece)
+        """How many seconds ago a piece was due."""
+        return self._clock.seconds() - self._origin - piece.seconds / self._speed
 
     def _cancel(self) -> None:
         if self._turn is not None:
@@ -262,14 +249,11 @@ class ReplayFactory(ServerFactory):
 
 def _joined(frames: Iterable[bytes]) -> Iterator[bytes]:
     """Frames in pieces of about `CHUNK` bytes."""
-    pieces: deque[bytes] = deque()
-    size = 0
+    piece = bytearray()
     for frame in frames:
-        pieces.append(frame)
-        size += len(frame)
-        if size >= CHUNK:
-            yield b"".join(pieces)
-            pieces.clear()
-            size = 0
-    if pieces:
-        yield b"".join(pieces)
+        piece += frame
+        if len(piece) >= CHUNK:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)

@@ -11,8 +11,8 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from typing import BinaryIO
 
@@ -102,14 +102,10 @@ class RecordingWriter:
         @raise RecordingError: another recorder writes it.
         @raise OSError: it cannot be written.
         """
-        file = _open(path, 0 if overwrite else os.O_EXCL)
-        try:
+        with _opened(path, 0 if overwrite else os.O_EXCL) as file:
             with suppress(OSError):  # of a device
                 file.truncate(0)
             return cls(file, source, compress=compress)
-        except BaseException:
-            file.close()
-            raise
 
     @classmethod
     def append(cls, path: str, source: str, *, compress: bool = False) -> RecordingWriter:
@@ -122,19 +118,15 @@ class RecordingWriter:
         @raise RecordingError: the file is no recording, is damaged, or another recorder writes it.
         @raise OSError: it cannot be read or written.
         """
-        file = _open(path, 0)
-        try:
+        with _opened(path, 0) as file:
             blocks, block, salvaged = _find_end(file)
             file.seek(blocks.position)
             file.truncate()
             _write(file, block)
             writer = cls(file, source, compress=compress, begin=not blocks.position)
-        except BaseException:
-            file.close()
-            raise
-        writer.removed = blocks.truncated
-        writer.salvaged = salvaged
-        return writer
+            writer.removed = blocks.truncated
+            writer.salvaged = salvaged
+            return writer
 
     def __enter__(self) -> RecordingWriter:
         return self
@@ -213,22 +205,24 @@ class RecordingWriter:
         self.bytes_written += len(block)
 
 
-def _open(path: str, flags: int) -> FileIO:
+@contextmanager
+def _opened(path: str, flags: int) -> Iterator[FileIO]:
     """
-    Open a file for writing, for this recorder alone.
+    Open a file for writing, for this recorder alone.  It is closed only if an exception is raised.
 
     @raise RecordingError: another one has it.
     """
     file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RecordingError("another recorder is writing it") from None
-    except OSError:
+    with ExitStack() as stack:
+        stack.enter_context(file)
         # Some network file systems have no locks.
-        pass
-    return file
+        with suppress(OSError):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecordingError("another recorder is writing it") from None
+        yield file
+        stack.pop_all()
 
 
 def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
@@ -253,9 +247,7 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
                 payload += encode_chunk(after_ns, frames)
                 saved += count
     except Damaged as error:
-        raise RecordingError(
-            f"it is damaged behind its first {blocks.position} bytes: {error}"
-        ) from None
+        raise RecordingError(blocks.where(error)) from None
     if not saved:
         return blocks, b"", 0
     return blocks, encode_block(header.kind, payload, saved, header.offset_ns), saved
