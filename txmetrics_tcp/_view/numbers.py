@@ -118,6 +118,11 @@ def show_brief(value: float) -> str:
     return f"{_digits(value, 3)}E"
 
 
+def show_share(share: float) -> str:
+    """A share of a whole, which counts as 1, in whole percent: 100% is all of it."""
+    return show_value(int(share * 100), Unit.PERCENT)
+
+
 def show_duration(seconds: float) -> str:
     """How long something has taken so far: `show_seconds`, to the second."""
     return show_seconds(int(seconds))

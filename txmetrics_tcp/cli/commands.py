@@ -5,7 +5,7 @@ The modules of the commands, each imported when its command runs.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from importlib import import_module
 
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 from txmetrics_tcp._recording.blocks import RecordingError
@@ -23,7 +23,7 @@ def run_command(options: argparse.Namespace) -> int:
     @return: the exit code.
     @raise EndpointError: an endpoint cannot be understood.
     """
-    command = _module(options.command)
+    command = import_module(f"txmetrics_tcp.cli.{options.command}")
     if hasattr(command, "install_reactor"):
         command.install_reactor()
     reactor = global_reactor()
@@ -34,19 +34,3 @@ def run_command(options: argparse.Namespace) -> int:
         say(str(error))
         return 1
     return code
-
-
-def _module(name: str) -> Any:
-    command: Any
-    match name:
-        case "tail":
-            from txmetrics_tcp.cli import tail as command
-        case "stats":
-            from txmetrics_tcp.cli import stats as command
-        case "record":
-            from txmetrics_tcp.cli import record as command
-        case "replay":
-            from txmetrics_tcp.cli import replay as command
-        case "observe":
-            from txmetrics_tcp.cli import observe as command
-    return command

@@ -63,8 +63,8 @@ def is_recording(text: str) -> bool:
 
 def wants_tls(options: argparse.Namespace) -> bool:
     """Whether any of the options of TLS was given."""
-    files = options.tls_ca, options.tls_key, options.tls_cert
-    return bool(options.tls or options.tls_name or any(files))
+    tls = options.tls, options.tls_name, options.tls_ca, options.tls_key, options.tls_cert
+    return any(tls)
 
 
 def client_endpoint_from(

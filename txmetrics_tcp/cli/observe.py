@@ -9,16 +9,15 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
-from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording
 from txmetrics_tcp.cli.messages import server_name
+from txmetrics_tcp.cli.output import CommandError
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp
@@ -48,16 +47,19 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @return: the exit code.
     @raise EndpointError: an endpoint cannot be understood.
     @raise RecordingError: a file is no recording.
+    @raise CommandError: there is no terminal, or no Textual.
     """
     try:
         import textual  # noqa: F401
     except ImportError:
-        return _refuse("this needs Textual: pip install 'txmetrics-tcp[observe]'")
+        raise CommandError("this needs Textual: pip install 'txmetrics-tcp[observe]'") from None
     sources = [_source(options, reactor, text) for text in options.endpoints]
     for number, name in enumerate(("input", "output", "error")):
         # The last is what Textual draws on.
         if not os.isatty(number):
-            return _refuse(f"this needs a terminal, and standard {name} is none; see also: tail")
+            raise CommandError(
+                f"this needs a terminal, and standard {name} is none; see also: tail"
+            )
     from txmetrics_tcp.observe.app import ObserveApp
 
     return run_app(reactor, ObserveApp(sources, Path(options.export_dir)))
@@ -100,8 +102,3 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
         return RecordingSource(reactor, text)
     endpoint = client_endpoint_from(options, reactor, text)
     return LiveSource(reactor, server_name(text), endpoint, options.max_frame)
-
-
-def _refuse(reason: str) -> int:
-    print(f"metrics-tcp observe: {visible(reason)}", file=sys.stderr)
-    return 1

@@ -25,15 +25,6 @@ class CommandError(Exception):
     """A command cannot go on.  The text, one line, is its last message."""
 
 
-def check_standard_output() -> None:
-    """
-    @raise CommandError: standard output is closed.
-    """
-    # What is descriptor 1 by now is something else, the reactor's for example.
-    if sys.stdout is None:
-        raise CommandError("cannot write: standard output is closed")
-
-
 class Output:
     """
     Standard output, written to without a buffer of ours: what was written is out.
@@ -65,6 +56,23 @@ class Output:
             if select.select([], [self._descriptor], [], 0.1)[1]:
                 written = os.write(self._descriptor, waiting[: select.PIPE_BUF])
                 waiting = waiting[written:]
+
+
+def check_standard_output() -> None:
+    """
+    @raise CommandError: standard output is closed.
+    """
+    # What is descriptor 1 by now is something else, the reactor's for example.
+    if sys.stdout is None:
+        raise CommandError("cannot write: standard output is closed")
+
+
+def standard_output() -> Output:
+    """
+    @raise CommandError: standard output is closed.
+    """
+    check_standard_output()
+    return Output(1, sys.stdout.encoding or "utf-8")
 
 
 @implementer(IReadDescriptor)

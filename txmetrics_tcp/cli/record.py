@@ -25,7 +25,7 @@ from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
-from txmetrics_tcp.cli.output import check_standard_output, say
+from txmetrics_tcp.cli.output import CommandError, check_standard_output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
@@ -152,19 +152,19 @@ class _Command:
         self._failed = False
 
     def run(self) -> int:
+        """
+        @raise CommandError: it is not possible to record to the file.
+        """
         options = self._options
         was_there = os.path.lexists(options.file)
         try:
             self._writer = _writer(options)
-        except RecordingError as error:
-            say(f"cannot record to {options.file}: {error}")
-            return 1
         except FileExistsError:
-            say(f"{options.file} is there already: --append goes on with it, --force replaces it")
-            return 1
-        except OSError as error:
-            self._say_error(error)
-            return 1
+            raise CommandError(
+                f"{options.file} is there already: --append goes on with it, --force replaces it"
+            ) from None
+        except (OSError, RecordingError) as error:
+            raise CommandError(self._reason(error)) from None
         if self._writer.removed:
             say(
                 f"{options.file} had been cut off: of the last {self._writer.removed} bytes,"
@@ -224,11 +224,11 @@ class _Command:
         if isinstance(error, BrokenPipeError):
             self._progress.say("nobody reads the recording any more")
         else:
-            self._say_error(error)
+            self._progress.say(self._reason(error))
         self._running.stop(1)
 
-    def _say_error(self, error: OSError) -> None:
-        self._progress.say(f"cannot record to {self._options.file}: {error.strerror or error}")
+    def _reason(self, error: OSError | RecordingError) -> str:
+        return f"cannot record to {self._options.file}: {getattr(error, 'strerror', None) or error}"
 
     def _how_far(self) -> str:
         record = self._record
@@ -283,5 +283,6 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     """
     @return: the exit code.
     @raise EndpointError: the endpoint cannot be understood.
+    @raise CommandError: it is not possible to record to the file.
     """
     return _Command(options, reactor).run()

@@ -18,7 +18,7 @@ from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._recording.events import Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
-from txmetrics_tcp._view.numbers import show_duration
+from txmetrics_tcp._view.numbers import show_duration, show_share
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
@@ -93,9 +93,9 @@ class _Command:
     def _how_far(self) -> str:
         factory = self._factory
         recording = self._recording
-        percent = int(recording.progress * 100)
         far = (
-            f"{show_duration(recording.seconds)} ({percent} %), {factory.standing.metrics:,} events"
+            f"{show_duration(recording.seconds)} ({show_share(recording.progress)}),"
+            f" {factory.standing.metrics:,} events"
         )
         match len(factory.clients):
             case 0:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -23,14 +22,14 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Turns
-from txmetrics_tcp._view.numbers import show_duration
+from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.sketch import has_percentiles
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import SilenceMessage, server_name
-from txmetrics_tcp.cli.output import Output, check_standard_output, say
+from txmetrics_tcp.cli.output import say, standard_output
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import wanted
@@ -111,7 +110,7 @@ class Watch:
         if not self.connections:
             return f"connecting to {self.name}"
         return (
-            f"watching {self.name}: {self.seconds:.0f} of {self._limit:g} seconds,"
+            f"watching {self.name}: {show_duration(self.seconds)} of {show_seconds(self._limit)},"
             f" {len(self.view.series):,} series, {self.view.events:,} events"
         )
 
@@ -144,7 +143,7 @@ class Watch:
 
     def _end(self) -> None:
         if not self.connections:
-            self._say(f"no connection to {self.name} within {self._limit:g} seconds")
+            self._say(f"no connection to {self.name} within {show_seconds(self._limit)}")
         elif not self.told:
             # Why a connection ended has been said, if it has.
             question = "" if self._said else ": is it a server of metrics?"
@@ -186,8 +185,10 @@ class WatchRecording:
     def how_far(self) -> str:
         """For people who wait."""
         recording = self._recording
-        percent = int(recording.progress * 100)
-        return f"reading {self.name}: {percent} %, {show_duration(recording.seconds)} of recording"
+        return (
+            f"reading {self.name}: {show_share(recording.progress)},"
+            f" {show_duration(recording.seconds)} of recording"
+        )
 
     def _read(self) -> Iterator[None]:
         for piece in self._recording:
@@ -213,7 +214,6 @@ class _Command:
         self._reactor = reactor
         self._progress = Progress(reactor, lambda: self._watch.how_far())
         self._running = Running(reactor, self._finish)
-        self._output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
         self._watch: Watch | WatchRecording
         self._failed = False
 
@@ -224,7 +224,7 @@ class _Command:
         """
         options, reactor = self._options, self._reactor
         text = options.endpoint
-        check_standard_output()
+        self._output = standard_output()
         if is_recording(text):
             with closing(Recording(text)) as recording:
                 return self._run(partial(WatchRecording, reactor, recording, options.duration))

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -18,9 +17,10 @@ from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Turns
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
+from txmetrics_tcp._view.numbers import show_seconds
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
-from txmetrics_tcp.cli.output import Output, ReaderGone, check_standard_output, say
+from txmetrics_tcp.cli.output import ReaderGone, say, standard_output
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import Selection
 
@@ -139,8 +139,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     @raise EndpointError: the endpoint cannot be understood.
     @raise RecordingError: a file is no recording.
     """
-    check_standard_output()
-    output = Output(1, sys.stdout.encoding or "utf-8")
+    output = standard_output()
     running = Running(reactor, lambda: stop(), output.cancel)
     tail = Tail(
         reactor,
@@ -174,9 +173,8 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     def timed_out() -> int:
         if recorded or tail.told:
             return 0
-        say(
-            f"nothing came from {server_name(options.endpoint)} within {options.duration:g} seconds"
-        )
+        limit = show_seconds(options.duration)
+        say(f"nothing came from {server_name(options.endpoint)} within {limit}")
         return 1
 
     if ReaderGone.watches(1):

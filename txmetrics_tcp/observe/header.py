@@ -14,7 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from txmetrics_tcp._view.numbers import show_brief, show_duration, show_seconds
+from txmetrics_tcp._view.numbers import show_brief, show_duration, show_seconds, show_share
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.text import fit, fit_end, shown
@@ -103,15 +103,12 @@ class Header(Widget):
 
     def update(self) -> None:
         """Draw what looks different from before."""
-        lines = [self._line_at(y) for y in range(self.size.height)]
+        lines = [self.render_line(y) for y in range(self.size.height)]
         if lines != self._lines:
             self._lines = lines
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        return self._line_at(y)
-
-    def _line_at(self, y: int) -> Strip:
         width = self.size.width
         if y == 0:
             return self._summary(width)
@@ -196,7 +193,7 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
     ]
     if _is_silent(source):
         pieces.append(
-            Piece("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, 22)
+            Piece("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, LEAST_NOTE)
         )
     pieces += [Piece("  ", dim), *loss_pieces(source)]
     if view.refused:
@@ -246,7 +243,7 @@ def _state(source: Source) -> tuple[str, str, str]:
         case State.CONNECTING:
             return WARNING, "connecting…", ""
         case State.READING:
-            return WARNING, f"reading {source.progress:.0%}", ""
+            return WARNING, f"reading {show_share(source.progress)}", ""
         case State.ENDED:
             span = show_duration(source.view_now())
             return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"

@@ -14,7 +14,7 @@ class ProcessTests(CommandTestCase):
         self.counter.increment(3)
         script = 'stty cols 120; exec "$@"'
         child = self.shell(script, "stats", port, "--duration", "1h", usePTY=True)
-        await child.prints("of 3600 seconds, 1 series, ")
+        await child.prints("of 1h 00m, 1 series, ")
         self.assertNotIn("VALUE", child.out)
         child.signal("INT")
         self.assertEqual(await child.ended, 130)

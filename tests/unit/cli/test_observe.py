@@ -17,7 +17,7 @@ class CommandTests(SynchronousTestCase):
         """With one line."""
         code, out, said = run("observe", endpoint)
         self.assertEqual((code, out), (1, ""))
-        self.assertRegex(said, rf"\Ametrics-tcp observe: {says}\n\Z")
+        self.assertRegex(said, rf"\Ametrics-tcp: {says}\n\Z")
 
     def test_noTextual(self) -> None:
         """Without the extra, one line says how to get it."""

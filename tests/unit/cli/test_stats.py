@@ -57,9 +57,7 @@ class WatchTests(WatchCase):
         transport.receive(STATUS + increment(30))
         self.reactor.advance(9.9)
         self.assertEqual(self.over, [])
-        self.assertEqual(
-            self.watch.how_far(), "watching there: 10 of 10 seconds, 1 series, 1 events"
-        )
+        self.assertEqual(self.watch.how_far(), "watching there: 9s of 10s, 1 series, 1 events")
         self.reactor.advance(0.1)
         self.assertEqual((self.over, self.said), ([0], []))
         self.assertEqual((self.watch.seconds, self.watch.connections), (10.0, 1))
@@ -79,7 +77,7 @@ class WatchTests(WatchCase):
             self.said,
             [
                 "cannot connect to there: Connection was refused by other side",
-                "no connection to there within 10 seconds",
+                "no connection to there within 10s",
             ],
         )
         self.assertFalse(self.watch.told)

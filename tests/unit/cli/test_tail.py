@@ -274,7 +274,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual((code, out), (1, ""))
             self.assertIn(says, said)
             self.assertEqual(said.count("nothing has come yet"), says.count("nothing has come yet"))
-            self.assertTrue(said.endswith("nothing came from 127.0.0.1:1 within 2.5 seconds\n"))
+            self.assertTrue(said.endswith("nothing came from 127.0.0.1:1 within 2.5s\n"))
 
     def test_lastMoment(self) -> None:
         """What was sent when the time is over is still printed."""
