@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError, cut_off
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
@@ -136,9 +136,7 @@ class MetricsClientProtocol(Protocol):
         elif not (closed or unfinished or self.events):
             self.hung_up = isinstance(reason.value, ConnectionDone | ConnectionLost)
         elif unfinished and not closed and isinstance(reason.value, ConnectionDone):
-            reason = Failure(
-                ConnectionLost(f"the stream ends within a frame, after {unfinished} bytes of it")
-            )
+            reason = Failure(ConnectionLost(cut_off(unfinished)))
         if self._lost is not None:
             self._lost(self, reason)
         elif self._failure is not None:

@@ -19,7 +19,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
-from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError, read_varint
+from txmetrics_tcp._codec.framing import (
+    MAX_FRAME,
+    NOT_A_STREAM,
+    StreamError,
+    cut_off,
+    read_varint,
+    too_long,
+)
 from txmetrics_tcp._codec.wire import KIND_NUMBER
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 
@@ -188,9 +195,7 @@ class Decoder:
             self._wanted = 1
             return begin, None
         if length > self._max_frame:
-            raise self._fail(
-                f"a frame of {length} bytes is announced, the limit is {self._max_frame}"
-            )
+            raise self._fail(too_long(length, self._max_frame))
         end = begin + length
         if end > stop:
             self._wanted = end - stop
@@ -228,7 +233,7 @@ class Decoder:
             for beginning, name in _PERHAPS:
                 if self._buffer.startswith(beginning):
                     reason += f" (it looks like {name})"
-        self._failure = f"not a metrics stream: {reason}"
+        self._failure = f"{NOT_A_STREAM}: {reason}"
         self._buffer = _PAD
         self._offset = 0
         self._held = bytearray()
@@ -245,7 +250,7 @@ def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
     decoder = Decoder(max_frame)
     events = list(decoder.feed(data))
     if decoder.unfinished:
-        raise StreamError(f"the stream ends within a frame, after {decoder.unfinished} bytes of it")
+        raise StreamError(cut_off(decoder.unfinished))
     return events
 
 

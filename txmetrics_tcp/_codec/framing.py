@@ -15,6 +15,10 @@ EMPTY_FRAME = b"\x00"
 """An ``Event`` without content.  Every reader skips it."""
 
 
+NOT_A_STREAM = "not a metrics stream"
+"""The beginning of what a `StreamError` says of a peer of another kind."""
+
+
 class StreamError(Exception):
     """What was received is not a stream of metrics.  The text says why."""
 
@@ -45,6 +49,16 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         if shift > 63:
             raise StreamError("a varint is longer than 10 bytes")
     return value | byte << shift, at + 1
+
+
+def too_long(length: int, max_frame: int) -> str:
+    """Why a frame is refused."""
+    return f"a frame of {length} bytes is announced, the limit is {max_frame}"
+
+
+def cut_off(unfinished: int) -> str:
+    """What is wrong with a stream that has ended."""
+    return f"the stream ends within a frame, after {unfinished} bytes of it"
 
 
 def frame(message: bytes) -> bytes:
@@ -107,9 +121,7 @@ class Frames:
                 except StreamError as error:
                     raise self._fail(str(error)) from None
             if length > self._max_frame:
-                raise self._fail(
-                    f"a frame of {length} bytes is announced, the limit is {self._max_frame}"
-                )
+                raise self._fail(too_long(length, self._max_frame))
             if head + length > size:
                 self._needed = head + length - end
                 break
@@ -124,6 +136,6 @@ class Frames:
         return len(self._rest)
 
     def _fail(self, reason: str) -> StreamError:
-        self._failure = f"not a metrics stream: {reason}"
+        self._failure = f"{NOT_A_STREAM}: {reason}"
         self._rest = bytearray()
         return StreamError(self._failure)

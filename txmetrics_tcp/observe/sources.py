@@ -20,7 +20,7 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     MetricsClientService,
 )
-from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
+from txmetrics_tcp._codec.framing import MAX_FRAME, NOT_A_STREAM, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording.events import Recording, Turns
 from txmetrics_tcp._view.series import SourceView
@@ -36,7 +36,7 @@ class State(Enum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     LOST = "disconnected"
-    FOREIGN = "not a metrics stream"
+    FOREIGN = NOT_A_STREAM
     READING = "reading"
     ENDED = "recording"
 
@@ -166,7 +166,7 @@ class LiveSource(Source):
                 self.heard = False
             case Disconnected():
                 foreign = isinstance(state.reason.value, StreamError)
-                reason = str(state).removeprefix("not a metrics stream: ")
+                reason = str(state).removeprefix(f"{NOT_A_STREAM}: ")
                 self._turn(State.FOREIGN if foreign else State.LOST, reason)
             case _:
                 self.retry_at = self._monotonic() + state.seconds
