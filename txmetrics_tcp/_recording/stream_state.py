@@ -20,15 +20,14 @@ from txmetrics_tcp._model import (
     Number,
     Status,
 )
-
-MAX_SERIES = 100_000
-"""Of how many series, and of how many descriptions, it is known, whatever the stream has."""
+from txmetrics_tcp._view.series import MAX_SERIES
 
 
 class Standing:
     """
     Follows a stream, and says what it comes to: the last status, all descriptions, and the totals
-    of counters and gauges.  Samples of histograms come to nothing, as with a live server.
+    of counters and gauges.  Samples of histograms come to nothing, as with a live server.  It knows
+    `MAX_SERIES` series, and as many descriptions, whatever the stream has.
 
     @ivar metrics: how many events of metrics there were.
     """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
-from txmetrics_tcp._view.text import json_number, utc, visible
+from txmetrics_tcp._view.text import json_number, local_time, utc, visible
 
 Lines = Callable[[Event], str]
 """Turns the events of one connection into lines, without what ends a line."""
@@ -60,7 +60,7 @@ class TextLines:
 
     def _status(self, status: Status) -> str:
         second = status.started_ns // 1_000_000_000
-        started = self._show("%Y-%m-%d %H:%M:%S", second)
+        started = local_time(second, "%Y-%m-%d %H:%M:%S", self._localtime)
         missed = status.dropped_incoming + status.dropped_client
         where = f" (incoming {status.dropped_incoming}, client {status.dropped_client})"
         return (
@@ -85,15 +85,8 @@ class TextLines:
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
         if second != self._second:
             self._second = second
-            self._clock = self._show("%H:%M:%S", second)
+            self._clock = local_time(second, "%H:%M:%S", self._localtime)
         return f"{self._clock}.{nanos // 1_000_000:03}"
-
-    def _show(self, how: str, second: int) -> str:
-        try:
-            return time.strftime(how, self._localtime(second))
-        except (OverflowError, ValueError, OSError):
-            # A time that no calendar has, from a peer that may send any number.
-            return f"@{second}"
 
 
 class JsonLines:

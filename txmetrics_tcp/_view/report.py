@@ -160,7 +160,7 @@ class Report:
 
     def _unit(self, series: SeriesView) -> str | None:
         description = self.view.description(series.key)
-        return None if description is None else description.unit
+        return None if description is None or not description.unit else str(description.unit)
 
     def _json(self, series: SeriesView) -> dict[str, object]:
         key = series.key
@@ -170,7 +170,7 @@ class Report:
             "kind": key.kind.value,
             "name": key.name,
             "labels": dict(key.labels),
-            "unit": None if description is None or not description.unit else str(description.unit),
+            "unit": self._unit(series),
             "description": "" if description is None else description.description,
             "events": series.events,
             "last": utc(series.timestamp_ns),

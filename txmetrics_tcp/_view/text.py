@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 
@@ -35,6 +36,29 @@ def json_number(value: float) -> float | str:
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
+
+
+def local_time(
+    second: int,
+    form: str,
+    localtime: Callable[[float], time.struct_time] = time.localtime,
+) -> str:
+    """
+    A local time; C{@} and the number for one that no calendar has: a peer may send any.
+
+    @param second: since the epoch.
+    @param form: as for `time.strftime`.
+    """
+    try:
+        return time.strftime(form, localtime(second))
+    except (OverflowError, ValueError, OSError):
+        return f"@{second}"
+
+
+def time_of_day(timestamp_ns: int) -> str:
+    """The local time of day, to the millisecond."""
+    second, nanos = divmod(timestamp_ns, 1_000_000_000)
+    return f"{local_time(second, '%H:%M:%S')}.{nanos // 1_000_000:03}"
 
 
 def utc(timestamp_ns: int, digits: int = 9) -> str | None:

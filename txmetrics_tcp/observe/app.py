@@ -82,17 +82,17 @@ class ObserveApp(App[int]):
     Toast {{ max-width: 90%; }}
     """
 
-    def __init__(self, sources: Sequence[Source], export_dir: Path | None = None) -> None:
+    def __init__(self, sources: Sequence[Source], export_dir: Path = Path()) -> None:
         super().__init__()
         self.rows = Rows(sources)
         self.frames = 0
         self.delay = FRAME
-        self._export_dir = export_dir or Path()
+        self._export_dir = export_dir
         self._drawing_since: float | None = None
         self._watched: Row | None = None
         self.header = Header(self.rows)
-        self.table = SeriesTable(self.rows, id="table")
-        self.detail = Detail(id="detail")
+        self.table = SeriesTable(self.rows)
+        self.detail = Detail()
         self._body = Container(self.table, self.detail, id="body")
         self._field = FilterField(
             id="filter",

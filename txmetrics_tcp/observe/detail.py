@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-import time
-from collections.abc import Sequence
 
 from rich.segment import Segment
 from textual.strip import Strip
@@ -16,6 +14,7 @@ from textual.widget import Widget
 from txmetrics_tcp._model import MetricKind, Operation
 from txmetrics_tcp._view.numbers import show_duration, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.sketch import PERCENTILES, Summary
+from txmetrics_tcp._view.text import time_of_day
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
 from txmetrics_tcp.observe.render import label_segments
@@ -56,8 +55,8 @@ class Detail(Widget):
     Detail {{ background: {PANEL}; padding: 0 1; }}
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__(id="detail")
         self.line: Line | None = None
         self.window: float | None = None
         self._lines: list[Strip] = []
@@ -148,12 +147,11 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
     """A chart with a scale at its left, and what it is of above it."""
     kind = row.key.kind
     gauge = kind is MetricKind.GAUGE
-    unit = row.unit
 
     def show(value: float) -> str:
         if gauge:
-            return show_value(value, unit)
-        return show_rate(value, None if row.is_histogram else unit)
+            return show_value(value, row.unit)
+        return show_rate(value, row.total_unit)
 
     scale = 10
     wide = max(1, width - scale - 1)
@@ -248,26 +246,12 @@ def _events(row: Row, look: Look) -> Lines:
     for timestamp_ns, operation, value in reversed(look.recent):
         lines.append(
             [
-                Segment(_clock(timestamp_ns), ink(DIM, PANEL)),
+                Segment(time_of_day(timestamp_ns), ink(DIM, PANEL)),
                 Segment(f" {_ACT[operation]:1}", ink(FAINT, PANEL)),
                 Segment(show_value(value, unit), ink(TEXT, PANEL)),
             ]
         )
     return lines
-
-
-def _clock(timestamp_ns: int) -> str:
-    seconds, nanos = divmod(timestamp_ns, 1_000_000_000)
-    try:
-        clock = time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        # No calendar has such a time; a peer may send any number.
-        return "--:--:--.---"
-    return f"{clock}.{nanos // 1_000_000:03}"
-
-
-def _width(line: Sequence[Segment]) -> int:
-    return sum(segment.cell_length for segment in line)
 
 
 def _beside(left: Lines, right_lines: Lines, width: int) -> Lines:
@@ -276,7 +260,7 @@ def _beside(left: Lines, right_lines: Lines, width: int) -> Lines:
     for position in range(max(len(left), len(right_lines))):
         line = list(left[position]) if position < len(left) else []
         if position < len(right_lines):
-            line.append(Segment(" " * (width - _width(line) + GUTTER), blank))
+            line.append(Segment(" " * (width - Segment.get_line_length(line) + GUTTER), blank))
             line += right_lines[position]
         lines.append(line)
     return lines

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ def write_new(directory: Path, ending: str, content: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError:
-            _forget(path)
+            # Half a file, of a full disk for example, is worse than none.
+            with suppress(OSError):
+                os.unlink(path)
             raise
         else:
             return path
@@ -111,14 +114,6 @@ def write_new(directory: Path, ending: str, content: str) -> Path:
 
 EXPORTS: dict[str, Callable[[Rows], str]] = {"json": to_json, "csv": to_csv}
 """What can be exported, by the ending of the file."""
-
-
-def _forget(path: Path) -> None:
-    # Half a file, of a full disk for example, is worse than none.
-    try:
-        os.unlink(path)
-    except OSError:
-        return
 
 
 def _series(row: Row, window: float | None) -> dict[str, Any]:

@@ -36,7 +36,6 @@ QUIET = 30.0
 def row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
     """One series, from the second cell of its line on."""
     look = row.look(rows.window)
-    unit = row.unit
     kind = row.key.kind
     quiet = look.age > QUIET
     value_style = ink(DIM if quiet else TEXT, on)
@@ -62,27 +61,26 @@ def row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
                 text = fit(rows.brief[label] if brief else label, width)
                 segments.append(Segment(text, ink(DIM, on)))
             case "kind":
-                segments.append(Segment(_kind(kind, width), ink(KIND[kind], on)))
+                text = fit(kind.value, width) if width >= 9 else _SHORT[kind]
+                segments.append(Segment(text, ink(KIND[kind], on)))
             case "value":
-                # Of a histogram it is a number of samples, whatever unit they have.
-                text = show_value(look.value, None if row.is_histogram else unit)
+                text = show_value(look.value, row.total_unit)
                 segments.append(Segment(number(text, width), value_style))
             case "rate":
-                segments.append(_rate_cell(look, kind, unit, width, on))
+                segments.append(_rate_cell(look.rate, row.total_unit, width, on))
             case "trend":
                 color = FAINT if quiet else KIND[kind]
                 line = sparkline(look.history, width, kind is not MetricKind.GAUGE)
                 segments.append(Segment(line, ink(color, on)))
             case _:
-                segments.append(_percentile(look, column.id, unit, width, on))
+                segments.append(_percentile(look, column.id, row.unit, width, on))
     return segments
 
 
-def _rate_cell(look: Look, kind: MetricKind, unit: str | None, width: int, on: str) -> Segment:
-    rate = 0.0 if math.isnan(look.rate) else look.rate
-    # A rate of samples has no unit of theirs.
-    text = show_rate(rate, None if kind is MetricKind.HISTOGRAM else unit) if rate else "·"
-    return Segment(number(text, width), ink(WARNING if rate else FAINT, on))
+def _rate_cell(rate: float, unit: str | None, width: int, on: str) -> Segment:
+    if not rate or math.isnan(rate):
+        return Segment(number("·", width), ink(FAINT, on))
+    return Segment(number(show_rate(rate, unit), width), ink(WARNING, on))
 
 
 def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) -> Segment:
@@ -97,14 +95,12 @@ def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) ->
 
 def group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segment]:
     """The line of a group: its title over the columns of text, sums where they mean something."""
-    # Of histograms, these are numbers of samples, whatever unit they have.
-    unit = None if group.rows[0].is_histogram else group.unit
     sums = {}
     for column, start in layout.placed:
         if column.id == "value" and group.value is not None:
-            sums[start, column.width] = show_value(group.value, unit)
+            sums[start, column.width] = show_value(group.value, group.unit)
         elif column.id == "rate" and group.rate:
-            sums[start, column.width] = show_rate(group.rate, unit)
+            sums[start, column.width] = show_rate(group.rate, group.unit)
     end = min([start for start, _ in sums], default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
@@ -136,10 +132,6 @@ def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> 
         return [*segments, Segment(" " * (width - total), plain)]
     segments = list(Strip(segments, total).crop(0, max(0, width - 1)))
     return [*segments, Segment("…"[:width], faint)]
-
-
-def _kind(kind: MetricKind, width: int) -> str:
-    return fit(kind.value, width) if width >= 9 else _SHORT[kind]
 
 
 _SHORT = {MetricKind.COUNTER: "count", MetricKind.GAUGE: "gauge", MetricKind.HISTOGRAM: "histo"}

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import Happened, SeriesView
 from txmetrics_tcp._view.sketch import Summary
 from txmetrics_tcp.observe.sources import Source
@@ -47,12 +46,10 @@ class Row:
     @ivar name_length: how many cells the name takes.
     @ivar labels_length: how many cells the labels take.
     @ivar held: what is shown while the picture is held still.
-    @ivar drawn: what the table keeps of it: how name and labels were drawn last.
     """
 
     __slots__ = (
         "by_name",
-        "drawn",
         "held",
         "key",
         "labels",
@@ -76,7 +73,6 @@ class Row:
         self.labels_length = max(0, sum(lengths) - 1)
         self.by_name = (*by_text(self.name), self.labels, source.label)
         self.held: Look | None = None
-        self.drawn: object = None
 
     @property
     def unit(self) -> str | None:
@@ -85,14 +81,13 @@ class Row:
         return None if metadata is None or not metadata.unit else shown(str(metadata.unit))
 
     @property
-    def scale(self) -> float:
-        """What to multiply with to compare it with series in other units of the same kind."""
-        metadata = self.source.view.description(self.key)
-        return base_scale(None if metadata is None else metadata.unit)
-
-    @property
     def is_histogram(self) -> bool:
         return self.key.kind is MetricKind.HISTOGRAM
+
+    @property
+    def total_unit(self) -> str | None:
+        """The unit of value and rate: those of a histogram are numbers of samples."""
+        return None if self.is_histogram else self.unit
 
     def rate(self) -> float:
         return self.series.rate(self.source.now) if self.held is None else self.held.rate
@@ -129,12 +124,12 @@ class Row:
         now = self.source.now
         return Look(
             series.value,
-            series.rate(now),
+            self.rate(),
             series.history(now, HISTORY),
             self.summary(window),
             None,
             series.events,
-            max(0.0, now - series.updated),
+            self.age(),
             series.timestamp_ns,
             tuple(series.recent),
         )
@@ -166,7 +161,7 @@ class Group:
             # Each source describes its metrics itself.
             units = {row.unit for row in {row.source: row for row in rows}.values()}
             summable = len(units) == 1
-            self.unit = units.pop()
+            self.unit = None if rows[0].is_histogram else units.pop()
         self.rate = sum(row.rate() for row in rows) if summable else None
         self.value = sum(row.value() for row in rows) if summable else None
 

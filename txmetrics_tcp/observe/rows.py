@@ -12,6 +12,7 @@ from itertools import islice
 from operator import attrgetter
 
 from txmetrics_tcp._view.filters import Filter, parse_filter
+from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import SeriesView
 from txmetrics_tcp._view.sketch import PERCENTILES
 from txmetrics_tcp._view.sketch import WINDOWS as _WINDOWS
@@ -38,14 +39,11 @@ MAX_GROUPINGS = 12
 def _quantile(name: str) -> Callable[[Row, float | None], object]:
     def key(row: Row, window: float | None) -> object:
         summary = row.summary(window)
-        return None if summary is None or not summary.count else getattr(summary, name) * row.scale
+        if summary is None or not summary.count:
+            return None
+        return getattr(summary, name) * base_scale(row.unit)
 
     return key
-
-
-def _scale(row: Row) -> float:
-    """That of value and rate: those of histograms are numbers of samples, whatever their unit."""
-    return 1 if row.is_histogram else row.scale
 
 
 SORTS: dict[str, Callable[[Row, float | None], object]] = {
@@ -53,8 +51,8 @@ SORTS: dict[str, Callable[[Row, float | None], object]] = {
     "name": lambda row, window: row.by_name,
     "labels": lambda row, window: row.labels,
     "kind": lambda row, window: row.key.kind.value,
-    "value": lambda row, window: row.value() * _scale(row),
-    "rate": lambda row, window: row.rate() * _scale(row),
+    "value": lambda row, window: row.value() * base_scale(row.total_unit),
+    "rate": lambda row, window: row.rate() * base_scale(row.total_unit),
     "trend": lambda row, window: -row.age(),
     **{name: _quantile(name) for name in PERCENTILES},
 }
@@ -299,7 +297,7 @@ class Rows:
             with_sum = [group for group in groups if group.value is not None]
             by = attrgetter(self.sort)
             with_sum.sort(
-                key=lambda group: by(group) * _scale(group.rows[0]), reverse=self.descending
+                key=lambda group: by(group) * base_scale(group.unit), reverse=self.descending
             )
             groups = with_sum + [group for group in groups if group.value is None]
         elif self.descending and self.sort == "name":

@@ -61,8 +61,8 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.line = line
             self.again = again
 
-    def __init__(self, rows: Rows, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, rows: Rows) -> None:
+        super().__init__()
         self.rows = rows
         self.chosen: Line | None = None
         self.empty_text = ""
