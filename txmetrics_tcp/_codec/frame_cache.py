@@ -41,11 +41,11 @@ TAIL_OVERHEAD = 100
 
 Tails = dict[bytes, tuple[Key, Operation]]
 
-Layout = tuple[Callable[..., Any], list[int], list[int], Any, Tails, Any]
+Reading = tuple[Callable[..., Any], list[int], list[int], Any, Tails, Any]
 """
 How to read what stands behind a head: what unpacks it into the second, three parts of the
 nanoseconds, the tail and the value; what the second and the third of these parts are worth; the
-same for the value, or None if it is as it is; what tails there are; and the next `Layout` to try
+same for the value, or None if it is as it is; what tails there are; and the next `Reading` to try
 if the tail is not among them, or None.
 
 Worth less than nothing is what cannot be.
@@ -112,7 +112,7 @@ class Memory:
     __slots__ = ("_tails", "_unpackers", "layouts", "second", "size")
 
     def __init__(self) -> None:
-        self.layouts: dict[bytes, Layout] = {}
+        self.layouts: dict[bytes, Reading] = {}
         self.second = (b"", 0)
         # By name; those of gauges and histograms, whose values take eight bytes, and of counters.
         self._tails: dict[str, tuple[Tails, Tails]] = {}

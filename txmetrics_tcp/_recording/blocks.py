@@ -28,7 +28,7 @@ MAX_RECORDED_FRAME = MAX_BLOCK - 2 * BLOCK
 # Of what is a recording in any format.
 _BEGINNING = MAGIC[:-2]
 
-# Little-endian: the fields of `Header`, then the CRC-32 of these.
+# Little-endian: the fields of `BlockHeader`, then the CRC-32 of these.
 _HEADER = Struct("<4sIIIIQ")
 _CHECK = Struct("<I")
 HEADER_SIZE = _HEADER.size + _CHECK.size
@@ -45,7 +45,7 @@ class RecordingError(Exception):
     """A file is no recording, or cannot be appended to.  The text says why."""
 
 
-class Header(NamedTuple):
+class BlockHeader(NamedTuple):
     """
     What stands before each block.
 
@@ -93,7 +93,7 @@ class Blocks:
         else:
             raise RecordingError("it is not a recording of metrics")
 
-    def __iter__(self) -> Iterator[tuple[Header, bytes]]:
+    def __iter__(self) -> Iterator[tuple[BlockHeader, bytes]]:
         """
         @raise Damaged: a header, or a block that is whole, is not what was written.
         """
@@ -119,10 +119,10 @@ class Blocks:
         return f"it is damaged behind its first {self.position} bytes: {error}"
 
 
-def _parse_header(data: bytes) -> Header:
+def _parse_header(data: bytes) -> BlockHeader:
     if _CHECK.unpack_from(data, _HEADER.size)[0] != zlib.crc32(data[: _HEADER.size]):
         raise Damaged("the checksum of a header is wrong")
-    header = Header(*_HEADER.unpack_from(data))
+    header = BlockHeader(*_HEADER.unpack_from(data))
     if max(header.stored, header.size) > MAX_BLOCK:
         raise Damaged(f"a block is larger than {MAX_BLOCK} bytes")
     return header
@@ -135,7 +135,7 @@ def encode_block(kind: bytes, payload: bytes, frames: int = 0, offset_ns: int = 
     return header + _CHECK.pack(zlib.crc32(header)) + stored
 
 
-def _payload(header: Header, stored: bytes) -> bytes:
+def _payload(header: BlockHeader, stored: bytes) -> bytes:
     """What is in a block, decompressed; of one that is cut off, as much as can be."""
     whole = len(stored) == header.stored
     if header.kind != ZLIB:
@@ -158,7 +158,7 @@ def encode_chunk(after_ns: int, frames: bytes) -> bytes:
     return varint(after_ns) + varint(len(frames)) + frames
 
 
-def split(header: Header, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
+def split(header: BlockHeader, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
     """
     The chunks of a block: after how many nanoseconds, whole frames, and how many they are.
     """

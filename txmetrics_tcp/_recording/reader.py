@@ -20,9 +20,9 @@ from txmetrics_tcp._recording.blocks import (
     PLAIN,
     SESSION,
     ZLIB,
+    BlockHeader,
     Blocks,
     Damaged,
-    Header,
     split,
 )
 
@@ -131,14 +131,14 @@ class RecordingReader:
         if self.truncated:
             self.cut_off = True
 
-    def _chunks(self, header: Header, stored: bytes) -> Iterator[Chunk]:
+    def _chunks(self, header: BlockHeader, stored: bytes) -> Iterator[Chunk]:
         for after_ns, frames, count in split(header, stored):
             self._advance(self._session_ns + header.offset_ns + after_ns)
             self.frames += count
             begins, self._begins = self._begins, False
             yield Chunk(self.seconds, frames, count, begins)
 
-    def _note(self, header: Header, stored: bytes) -> None:
+    def _note(self, header: BlockHeader, stored: bytes) -> None:
         """Blocks of any other kind; there may be some that came later, and can be left out."""
         if header.kind == SESSION:
             self._session_ns = self._now_ns

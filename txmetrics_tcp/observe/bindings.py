@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Shortcut:
     """
     @ivar keys: in Textual's words, separated by commas.
     @ivar shown: in people's words.
@@ -26,19 +26,19 @@ class Key:
     first: bool = False
 
 
-SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
+SECTIONS: tuple[tuple[str, tuple[Shortcut, ...]], ...] = (
     (
         "Look around",
         (
-            Key("up,k", "↑ k", "move(-1)", "the series above"),
-            Key("down,j", "↓ j", "move(1)", "the series below"),
-            Key("pageup", "PgUp", "page(-1)", "one screen up"),
-            Key("pagedown", "PgDn", "page(1)", "one screen down"),
-            Key("home", "Home", "edge(-1)", "the first series"),
-            Key("end,G", "End G", "edge(1)", "the last series"),
-            Key("left,h", "← h", "columns(-1)", "columns further left"),
-            Key("right,l", "→ l", "columns(1)", "columns further right"),
-            Key(
+            Shortcut("up,k", "↑ k", "move(-1)", "the series above"),
+            Shortcut("down,j", "↓ j", "move(1)", "the series below"),
+            Shortcut("pageup", "PgUp", "page(-1)", "one screen up"),
+            Shortcut("pagedown", "PgDn", "page(1)", "one screen down"),
+            Shortcut("home", "Home", "edge(-1)", "the first series"),
+            Shortcut("end,G", "End G", "edge(1)", "the last series"),
+            Shortcut("left,h", "← h", "columns(-1)", "columns further left"),
+            Shortcut("right,l", "→ l", "columns(1)", "columns further right"),
+            Shortcut(
                 "enter",
                 "Enter",
                 "detail",
@@ -51,8 +51,8 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
     (
         "Find",
         (
-            Key("slash", "/", "filter", "filter as you type; Enter keeps it", "filter", True),
-            Key(
+            Shortcut("slash", "/", "filter", "filter as you type; Enter keeps it", "filter", True),
+            Shortcut(
                 "escape",
                 "Esc",
                 "step_back",
@@ -60,21 +60,23 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
                 "",
                 True,
             ),
-            Key("s", "s", "sort(1)", "sort by the next column", "sort"),
-            Key("S", "S", "sort(-1)", "sort by the column before"),
-            Key("r", "r", "reverse", "turn the order around"),
-            Key("g", "g", "group(1)", "group by name, then by each label, then not", "group"),
-            Key("b", "b", "group(-1)", "group by what was before"),
-            Key("f", "f", "fold_all", "fold all groups; once more unfolds them"),
+            Shortcut("s", "s", "sort(1)", "sort by the next column", "sort"),
+            Shortcut("S", "S", "sort(-1)", "sort by the column before"),
+            Shortcut("r", "r", "reverse", "turn the order around"),
+            Shortcut("g", "g", "group(1)", "group by name, then by each label, then not", "group"),
+            Shortcut("b", "b", "group(-1)", "group by what was before"),
+            Shortcut("f", "f", "fold_all", "fold all groups; once more unfolds them"),
         ),
     ),
     (
         "Time",
         (
-            Key("w", "w", "window(1)", "percentiles of the next longer time, or of all", "window"),
-            Key("W", "W", "window(-1)", "percentiles of the next shorter time"),
-            Key("space,p", "Space p", "pause", "hold the picture still, or go on", "pause"),
-            Key(
+            Shortcut(
+                "w", "w", "window(1)", "percentiles of the next longer time, or of all", "window"
+            ),
+            Shortcut("W", "W", "window(-1)", "percentiles of the next shorter time"),
+            Shortcut("space,p", "Space p", "pause", "hold the picture still, or go on", "pause"),
+            Shortcut(
                 "c",
                 "c",
                 "clear",
@@ -86,17 +88,17 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
     (
         "Keep",
         (
-            Key("e", "e", "export('json')", "write what is shown to a file, as JSON"),
-            Key("v", "v", "export('csv')", "write what is shown to a file, as CSV"),
-            Key("x", "x", "picture", "write the screen to a file, as SVG"),
+            Shortcut("e", "e", "export('json')", "write what is shown to a file, as JSON"),
+            Shortcut("v", "v", "export('csv')", "write what is shown to a file, as CSV"),
+            Shortcut("x", "x", "picture", "write the screen to a file, as SVG"),
         ),
     ),
     (
         "And",
         (
-            Key("question_mark,f1", "? F1", "help", "this help", "help"),
-            Key("q", "q", "leave", "leave", "quit"),
-            Key("ctrl+c,ctrl+q", "Ctrl-C", "leave", "leave, whatever has the focus", "", True),
+            Shortcut("question_mark,f1", "? F1", "help", "this help", "help"),
+            Shortcut("q", "q", "leave", "leave", "quit"),
+            Shortcut("ctrl+c,ctrl+q", "Ctrl-C", "leave", "leave, whatever has the focus", "", True),
         ),
     ),
 )

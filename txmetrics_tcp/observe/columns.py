@@ -57,7 +57,7 @@ class Placed(NamedTuple):
         return self.x + self.column.width
 
 
-class Layout(NamedTuple):
+class Placement(NamedTuple):
     """
     @ivar placed: the columns that fit, from the left; the first is always there.
     @ivar before: how many are hidden at the left.
@@ -104,7 +104,7 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
     return columns
 
 
-def lay_out(rows: Rows, width: int, hidden: int) -> Layout:
+def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
     """
     Place the columns.
 
@@ -152,7 +152,7 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Layout:
         elif column.id == "trend":
             column = column._replace(width=min(60, column.width + left))
         placed.append(Placed(column, placed[-1].end + GAP))
-    return Layout(placed, hidden, len(columns) - least)
+    return Placement(placed, hidden, len(columns) - least)
 
 
 def _least(columns: Sequence[Column]) -> int:

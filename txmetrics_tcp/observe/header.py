@@ -51,7 +51,7 @@ LEAST_NOTE = 22
 """How many cells are left for that, however little room there is."""
 
 
-class Piece(NamedTuple):
+class Part(NamedTuple):
     """
     A part of a line.
 
@@ -115,12 +115,12 @@ class Header(Widget):
         lines = self.size.height - 1
         sources = list(self.rows.sources)
         if len(sources) <= lines:
-            return _line(_source_pieces(sources[y - 1], len(sources) > 1), width)
+            return _line(_source_parts(sources[y - 1], len(sources) > 1), width)
         # Those with which something is wrong are to be seen.
         sources.sort(key=_is_fine)
         if y < lines:
-            return _line(_source_pieces(sources[y - 1], True), width)
-        return _line(_rest_pieces(sources[lines - 1 :]), width)
+            return _line(_source_parts(sources[y - 1], True), width)
+        return _line(_rest_parts(sources[lines - 1 :]), width)
 
     def _summary(self, width: int) -> Strip:
         rows = self.rows
@@ -129,11 +129,11 @@ class Header(Widget):
         recorded = all(source.state in _RECORDED for source in rows.sources)
         if rows.paused:
             seconds = show_duration(time.monotonic() - rows.paused_at)
-            state = Piece(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
+            state = Part(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
         elif recorded:
-            state = Piece(" ● RECORDING ", ink(BACKGROUND, ACCENT, bold=True))
+            state = Part(" ● RECORDING ", ink(BACKGROUND, ACCENT, bold=True))
         else:
-            state = Piece(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
+            state = Part(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
         if recorded:
             # All that it has: nothing comes any more.
             events = f"{sum(source.view.events for source in rows.sources):,}"
@@ -141,24 +141,24 @@ class Header(Widget):
             events = show_brief(sum(source.events_per_second for source in rows.sources))
         total = f"{len(rows.all):,}"
         listed = f"{len(rows.matching):,} of {total}" if rows.filter_text else total
-        pieces = [
+        parts = [
             state,
-            Piece("  metrics-tcp", ink(ACCENT, RAISED, bold=True), 5),
-            Piece(f"  {listed}", base),
-            Piece(" series", dim),
-            Piece(f"  {events}", base),
-            Piece(" events" if recorded else " events/s", dim),
-            Piece("  window ", dim, 3),
-            Piece(window_text(rows.window), base, 2),
+            Part("  metrics-tcp", ink(ACCENT, RAISED, bold=True), 5),
+            Part(f"  {listed}", base),
+            Part(" series", dim),
+            Part(f"  {events}", base),
+            Part(" events" if recorded else " events/s", dim),
+            Part("  window ", dim, 3),
+            Part(window_text(rows.window), base, 2),
         ]
         if rows.grouping is not None:
-            pieces += [Piece("  by ", dim, 4), Piece(rows.grouping.title, base, 4)]
+            parts += [Part("  by ", dim, 4), Part(rows.grouping.title, base, 4)]
         if rows.filter_text:
-            pieces += [
-                Piece("  / ", dim, 1),
-                Piece(shown(rows.filter_text), ink(WARNING, RAISED), 1),
+            parts += [
+                Part("  / ", dim, 1),
+                Part(shown(rows.filter_text), ink(WARNING, RAISED), 1),
             ]
-        return _line(pieces, width, RAISED)
+        return _line(parts, width, RAISED)
 
 
 def _is_fine(source: Source) -> bool:
@@ -178,33 +178,33 @@ def _is_silent(source: Source) -> bool:
     return source.state is State.CONNECTED and not source.heard and source.seconds >= SILENT
 
 
-def _source_pieces(source: Source, several: bool) -> list[Piece]:
+def _source_parts(source: Source, several: bool) -> list[Part]:
     view = source.view
     text, dim = ink(TEXT), ink(DIM)
     color, what, more = _state(source)
     style = ink(color if color != GOOD else DIM)
-    pieces = [
-        Piece(" ● ", ink(color)),
-        Piece(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
+    parts = [
+        Part(" ● ", ink(color)),
+        Part(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
         # That all is well, the dot says as well.
-        Piece(f"  {what}", style, 2 if color == GOOD else 0),
+        Part(f"  {what}", style, 2 if color == GOOD else 0),
         # Why, is to be seen at any width.
-        Piece(more, style, 3) if color == GOOD else Piece(more, style, 0, LEAST_NOTE),
+        Part(more, style, 3) if color == GOOD else Part(more, style, 0, LEAST_NOTE),
     ]
     if _is_silent(source):
-        pieces.append(
-            Piece("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, LEAST_NOTE)
+        parts.append(
+            Part("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, LEAST_NOTE)
         )
-    pieces += [Piece("  ", dim), *loss_pieces(source)]
+    parts += [Part("  ", dim), *loss_parts(source)]
     if view.refused:
-        pieces.append(Piece(f"  {view.refused:,} left out: too many series", ink(BAD)))
+        parts.append(Part(f"  {view.refused:,} left out: too many series", ink(BAD)))
     if view.restarts:
         times = f" {view.restarts} times, last" if view.restarts > 1 else ""
         ago = 0.0 if view.restarted_at is None else max(0.0, source.view_now() - view.restarted_at)
         style = ink(WARNING if ago < RESTART_SHOWN else DIM)
-        pieces += [
-            Piece(f"  ↻ restarted{times}", style),
-            Piece(f" {show_duration(ago)} ago", style, 3),
+        parts += [
+            Part(f"  ↻ restarted{times}", style),
+            Part(f" {show_duration(ago)} ago", style, 3),
         ]
     if several:
         events = (
@@ -212,26 +212,26 @@ def _source_pieces(source: Source, several: bool) -> list[Piece]:
             if source.state in _RECORDED
             else f"{show_brief(source.events_per_second)}/s"
         )
-        pieces.append(Piece(f"  {events}", dim, 4))
+        parts.append(Part(f"  {events}", dim, 4))
     if view.status is not None:
-        pieces.append(Piece(f"  {shown(view.status.source)}", dim, 5))
-    return pieces
+        parts.append(Part(f"  {shown(view.status.source)}", dim, 5))
+    return parts
 
 
-def loss_pieces(source: Source) -> list[Piece]:
+def loss_parts(source: Source) -> list[Part]:
     """What was missed, by reason.  A server that never says so is not taken for one without."""
     view = source.view
     if view.missed_incoming or view.missed_client:
         return _missed(view.missed_incoming, view.missed_client)
     if view.status is None:
-        return [Piece("losses unknown" if view.events else "", ink(DIM), 2)]
-    return [Piece("no losses", ink(GOOD))]
+        return [Part("losses unknown" if view.events else "", ink(DIM), 2)]
+    return [Part("no losses", ink(GOOD))]
 
 
-def _missed(incoming: int, client: int) -> list[Piece]:
+def _missed(incoming: int, client: int) -> list[Part]:
     return [
-        Piece(f"missed {incoming + client:,}", ink(BAD, bold=True)),
-        Piece(f" ({incoming:,} incoming, {client:,} client)", ink(BAD), 1),
+        Part(f"missed {incoming + client:,}", ink(BAD, bold=True)),
+        Part(f" ({incoming:,} incoming, {client:,} client)", ink(BAD), 1),
     ]
 
 
@@ -253,18 +253,18 @@ def _state(source: Source) -> tuple[str, str, str]:
             return BAD, f"{source.state.value}, {again}", f": {source.note[:MAX_NOTE]}"
 
 
-def _rest_pieces(sources: Sequence[Source]) -> list[Piece]:
+def _rest_parts(sources: Sequence[Source]) -> list[Part]:
     incoming = sum(source.view.missed_incoming for source in sources)
     client = sum(source.view.missed_client for source in sources)
     broken = sum(source.state in _BROKEN for source in sources)
-    pieces = [Piece(f" … and {len(sources)} more", ink(DIM))]
+    parts = [Part(f" … and {len(sources)} more", ink(DIM))]
     if broken:
-        pieces.append(Piece(f"  {broken} not connected", ink(BAD)))
+        parts.append(Part(f"  {broken} not connected", ink(BAD)))
     if incoming + client:
-        pieces += [Piece("  ", ink(DIM)), *_missed(incoming, client)]
+        parts += [Part("  ", ink(DIM)), *_missed(incoming, client)]
     else:
-        pieces.append(Piece("  no losses told", ink(DIM)))
-    return pieces
+        parts.append(Part("  no losses told", ink(DIM)))
+    return parts
 
 
 _BROKEN = (State.CONNECTING, State.LOST, State.FOREIGN)
@@ -272,23 +272,23 @@ _BROKEN = (State.CONNECTING, State.LOST, State.FOREIGN)
 _RECORDED = (State.READING, State.ENDED)
 
 
-def _line(pieces: Sequence[Piece], width: int, on: str = BACKGROUND) -> Strip:
-    """As many pieces as fit; those that matter least are left out first, then some are cut."""
-    kept = list(pieces)
-    for rank in sorted({piece.rank for piece in pieces} - {0}, reverse=True):
+def _line(parts: Sequence[Part], width: int, on: str = BACKGROUND) -> Strip:
+    """As many parts as fit; those that matter least are left out first, then some are cut."""
+    kept = list(parts)
+    for rank in sorted({part.rank for part in parts} - {0}, reverse=True):
         # What has the rank 1 goes only after what can be cut has been.
-        needed = sum(piece.needs if rank == 1 else cell_len(piece.text) for piece in kept)
+        needed = sum(part.needs if rank == 1 else cell_len(part.text) for part in kept)
         if needed > width:
-            kept = [piece for piece in kept if piece.rank != rank]
-    spare = width - sum(piece.needs for piece in kept)
+            kept = [part for part in kept if part.rank != rank]
+    spare = width - sum(part.needs for part in kept)
     segments = []
-    for piece in kept:
-        text = piece.text
-        if piece.least is not None:
-            text = fit(text, min(cell_len(text), piece.needs + max(0, spare)))
-            spare -= cell_len(text) - piece.needs
+    for part in kept:
+        text = part.text
+        if part.least is not None:
+            text = fit(text, min(cell_len(text), part.needs + max(0, spare)))
+            spare -= cell_len(text) - part.needs
         if text:
-            segments.append(Segment(text, piece.style))
+            segments.append(Segment(text, part.style))
     strip = Strip(segments)
     if strip.cell_length > width:
         text = fit("".join(segment.text for segment in strip.crop(width - 1)), 1)

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp.observe.charts import sparkline
-from txmetrics_tcp.observe.columns import GAP, MARK, Layout
+from txmetrics_tcp.observe.columns import GAP, MARK, Placement
 from txmetrics_tcp.observe.row import Group, Look, Row
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.text import fit, fit_end, number, right
@@ -33,7 +33,7 @@ QUIET = 30.0
 """After how many seconds without an event a series is drawn dim."""
 
 
-def row_cells(row: Row, rows: Rows, layout: Layout, on: str) -> list[Segment]:
+def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]:
     """One series, from the second cell of its line on."""
     look = row.look(rows.window)
     kind = row.key.kind
@@ -93,7 +93,7 @@ def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) ->
     return Segment(number(show_value(value, unit), width), ink(TEXT, on))
 
 
-def group_cells(group: Group, layout: Layout, width: int, on: str) -> list[Segment]:
+def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Segment]:
     """The line of a group: its title over the columns of text, sums where they mean something."""
     sums = {}
     for column, start in layout.placed:

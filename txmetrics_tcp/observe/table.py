@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from txmetrics_tcp.observe.columns import MARK, NAME, Column, Layout, columns_for, lay_out
+from txmetrics_tcp.observe.columns import MARK, NAME, Column, Placement, columns_for, lay_out
 from txmetrics_tcp.observe.render import group_cells, row_cells
 from txmetrics_tcp.observe.row import Group, Line, Row
 from txmetrics_tcp.observe.rows import Rows
@@ -67,7 +67,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.chosen: Line | None = None
         self.empty_text = ""
         self._hidden = 0
-        self._layout: Layout | None = None
+        self._layout: Placement | None = None
         # What the last frame was drawn from: all lines, and each of them.
         self._frame: object = None
         self._seen: list[object] = []
@@ -75,7 +75,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     # What is where
 
     @property
-    def placement(self) -> Layout:
+    def placement(self) -> Placement:
         """Where which column is, at the width there is."""
         width = self.scrollable_content_region.width
         layout = lay_out(self.rows, width, self._hidden)
@@ -239,7 +239,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         strip = Strip([mark, *segments])
         return strip.adjust_cell_length(width, ink(TEXT, on))
 
-    def _titles(self, layout: Layout, width: int) -> Strip:
+    def _titles(self, layout: Placement, width: int) -> Strip:
         rows = self.rows
         plain, sorted_by = ink(DIM, PANEL), ink(ACCENT, PANEL, bold=True)
         segments = [Segment("◂" if layout.before else " ", ink(WARNING, PANEL))]
