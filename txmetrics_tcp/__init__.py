@@ -79,7 +79,8 @@ if TYPE_CHECKING:
         Unit,
     )
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
-    from txmetrics_tcp._net.tls import ServerTLS, TLSError, tls_endpoint
+    from txmetrics_tcp._net.tls import ServerTLS, tls_endpoint
+    from txmetrics_tcp._net.tls_errors import TLSError
     from txmetrics_tcp._recording.blocks import RecordingError
     from txmetrics_tcp._recording.reader import RecordingReader
     from txmetrics_tcp._recording.writer import RecordingWriter
@@ -192,7 +193,8 @@ _WHERE = {
         "_instruments.sink": "Series Sink",
         "_model": "Event Key Metadata Metric MetricKind Operation Status Unit",
         "_net.endpoint_syntax": "EndpointError",
-        "_net.tls": "ServerTLS tls_endpoint TLSError",
+        "_net.tls": "ServerTLS tls_endpoint",
+        "_net.tls_errors": "TLSError",
         "_recording.blocks": "RecordingError",
         "_recording.reader": "RecordingReader",
         "_recording.writer": "RecordingWriter",

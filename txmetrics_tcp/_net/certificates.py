@@ -35,6 +35,8 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._net.tls_errors import TLSError
+
 _OLDEST = TLSVersion.TLSv1_2
 
 _MAX_CHAIN = 30_000
@@ -42,20 +44,12 @@ _MAX_CHAIN = 30_000
 _NO_NAME = "its certificate names no server (no valid host name or address in a subjectAltName)"
 
 
-class CertificateError(Exception):
-    """A key or certificate cannot be used.  The text, one line, says which, and why."""
-
-
-class CertificateNameError(Exception):
-    """A server's certificate does not say which server it is for, or not so that it can be read."""
-
-
 def server_context(key: Path, certificate: Path, client_ca: Path | None) -> SSL.Context:
     """
     @param certificate: that of the server first, then those that lead to its authority.
     @param client_ca: the authorities that a client's certificate has to be from; None if a
         client needs none.
-    @raise CertificateError: a file cannot be used.
+    @raise TLSError: a file cannot be used.
     """
     trust = None if client_ca is None else _trust(client_ca)
     return _context(trustRoot=trust, **_identity(key, certificate))
@@ -67,7 +61,7 @@ def client_creator(
     """
     @param name: the name, or address, that the server's certificate has to be for.
     @param ca: the authorities that it may be from; None for those that this machine trusts.
-    @raise CertificateError: a file cannot be used, or the name is none.
+    @raise TLSError: a file cannot be used, or the name is none.
     """
     own = {} if key is None or certificate is None else _identity(key, certificate)
     context = _context(trustRoot=platformTrust() if ca is None else _trust(ca), **own)
@@ -75,7 +69,7 @@ def client_creator(
         return _ClientTLS(context, name)
     except ValueError:
         # UnicodeError is one of them.
-        raise CertificateError(f"{name!r} is no name that a certificate could be for") from None
+        raise TLSError(f"{name!r} is no name that a certificate could be for") from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -145,7 +139,7 @@ def check_names(protocol: Any, certificate: crypto.X509) -> None:
     Check a server's certificate for what Twisted's own check leaves out; see `_ClientTLS`.
 
     @param protocol: that of TLS.
-    @raise CertificateNameError: there is no name, or one that makes Twisted skip its check.
+    @raise TLSError: there is no name, or one that makes Twisted skip its check.
     """
     if protocol in _checked:
         return
@@ -154,9 +148,9 @@ def check_names(protocol: Any, certificate: crypto.X509) -> None:
     except Exception as error:
         # Whatever is raised (there are several).
         said = str(error).rstrip(".")
-        raise CertificateNameError(f"a name in its certificate is not valid: {said}") from None
+        raise TLSError(f"a name in its certificate is not valid: {said}") from None
     if not names:
-        raise CertificateNameError(_NO_NAME)
+        raise TLSError(_NO_NAME)
 
 
 def _names_in(certificate: crypto.X509) -> list[Any]:
@@ -164,7 +158,7 @@ def _names_in(certificate: crypto.X509) -> list[Any]:
     The host names and addresses that a server's certificate is for; those that are not valid are
     left out.
 
-    @raise CertificateNameError: there are none.
+    @raise TLSError: there are none.
     """
     found: list[Any] = []
     with suppress(Exception):
@@ -178,7 +172,7 @@ def _names_in(certificate: crypto.X509) -> list[Any]:
             if isinstance(address, IPv4Address | IPv6Address):
                 found.append(hazmat.IPAddressPattern(address))
     if not found:
-        raise CertificateNameError(_NO_NAME)
+        raise TLSError(_NO_NAME)
     return found
 
 
@@ -189,9 +183,7 @@ def _context(**options: Any) -> SSL.Context:
         ).getContext()
     except SSL.Error as error:
         # Too short a key, for example.
-        raise CertificateError(
-            f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}"
-        ) from None
+        raise TLSError(f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}") from None
     return context
 
 
@@ -201,40 +193,38 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     try:
         key = load_pem_private_key(pem, None)
     except TypeError:
-        raise CertificateError(
-            f"the key in {key_file} is encrypted; give one that is not"
-        ) from None
+        raise TLSError(f"the key in {key_file} is encrypted; give one that is not") from None
     except Exception:
         # Whatever is raised (there are several), it is for people who read ASN.1.
-        raise CertificateError(f"there is no private key in {key_file}, in PEM") from None
+        raise TLSError(f"there is no private key in {key_file}, in PEM") from None
     own, *chain = _certificates(certificate_file)
     if sum(len(one.public_bytes(Encoding.DER)) for one in (own, *chain)) > _MAX_CHAIN:
         # Twisted sends no more than 32 KiB before the other side answers, and would wait for that.
-        raise CertificateError(
+        raise TLSError(
             f"the certificates in {certificate_file} are too long together; keep the first, and"
             " those that lead to its authority"
         )
     now = datetime.now(timezone.utc)
     if now > own.not_valid_after_utc:
-        raise CertificateError(
+        raise TLSError(
             f"the certificate in {certificate_file} has expired ({own.not_valid_after_utc:%F})"
         )
     if now < own.not_valid_before_utc:
-        raise CertificateError(
+        raise TLSError(
             f"the certificate in {certificate_file} is not valid yet"
             f" ({own.not_valid_before_utc:%F})"
         )
     if _bytes(key.public_key()) != _bytes(own.public_key()):
-        raise CertificateError(
+        raise TLSError(
             f"the key in {key_file} is not that of the first certificate in {certificate_file}"
         )
     try:
         crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
     except TypeError:
-        raise CertificateError(f"the key in {key_file} is of a kind that TLS has not") from None
+        raise TLSError(f"the key in {key_file} is of a kind that TLS has not") from None
     if own.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
         # It would be taken for another key than that of its certificate.
-        raise CertificateError(
+        raise TLSError(
             f"the key in {key_file} is one for RSA-PSS alone, which is not supported; a key for RSA"
             " is good for that, too"
         )
@@ -242,7 +232,7 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     identity = {"privateKey": key, "certificate": own, "extraCertChain": chain}
     if not _is_usable(identity):
         curve = getattr(key, "curve", None)
-        raise CertificateError(
+        raise TLSError(
             f"no peer could use the key in {key_file}"
             + (f": TLS has no use for the curve {curve.name}; take secp256r1" if curve else "")
         )
@@ -277,20 +267,21 @@ def _trust(file: Path) -> Any:
 
 
 def _certificates(file: Path) -> list[x509.Certificate]:
+    pem = _read(file)
     try:
-        return x509.load_pem_x509_certificates(_read(file))
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise CertificateError(f"there is no certificate in {file}, in PEM") from None
+        raise TLSError(f"there is no certificate in {file}, in PEM") from None
 
 
 def _read(file: Path) -> bytes:
     try:
         if file.exists() and not file.is_file():
             # Reading a pipe, say, would wait for who writes to it.
-            raise CertificateError(f"cannot read {file}: it is not a regular file")
+            raise TLSError(f"cannot read {file}: it is not a regular file")
         return file.read_bytes()
     except OSError as error:
-        raise CertificateError(f"cannot read {file}: {error.strerror}") from None
+        raise TLSError(f"cannot read {file}: {error.strerror}") from None
 
 
 def _bytes(public_key: Any) -> bytes:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -34,7 +34,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
     has_own_tls,
     host_and_port,
 )
-from txmetrics_tcp._net.tls import TLS_NEEDS
+from txmetrics_tcp._net.tls_errors import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
 
 BACKLOG = 1024
@@ -42,6 +42,8 @@ BACKLOG = 1024
 How many connections the kernel may hold until they are accepted.  With Twisted's 50, a crowd that
 comes at once makes all others wait for a second and more.
 """
+
+_E = TypeVar("_E")
 
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
@@ -52,10 +54,9 @@ def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
 
     @raise EndpointError: it cannot be understood.
     """
-    endpoint: IStreamServerEndpoint = _endpoint(
+    return _endpoint(
         reactor, text, _server_at, _server_from_string, IStreamServerEndpointStringParser
     )
-    return endpoint
 
 
 def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
@@ -64,14 +65,9 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
 
     @raise EndpointError: it cannot be understood.
     """
-    endpoint: IStreamClientEndpoint = _endpoint(
-        reactor,
-        text,
-        _client_at,
-        _client_from_string,
-        IStreamClientEndpointStringParserWithReactor,
+    return _endpoint(
+        reactor, text, _client_at, _client_from_string, IStreamClientEndpointStringParserWithReactor
     )
-    return endpoint
 
 
 def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> str:
@@ -96,10 +92,10 @@ def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> st
 def _endpoint(
     reactor: Any,
     text: str | int,
-    at: Callable[[Any, str, int], Any],
-    parse: Callable[[Any, str], Any],
+    at: Callable[[Any, str, int], _E],
+    parse: Callable[[Any, str], _E],
     parsers: Any,
-) -> Any:
+) -> _E:
     text = str(text).strip()
     if address := host_and_port(text, lambda host: host in _prefixes(parsers)):
         return at(reactor, *address)

@@ -20,17 +20,12 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from txmetrics_tcp._net.tls_errors import TLS_NEEDS, TLSError
+
 if TYPE_CHECKING:
     from OpenSSL.SSL import Connection
 
 StrPath = str | os.PathLike[str]
-
-TLS_NEEDS = "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
-"""What to say where they are not installed."""
-
-
-class TLSError(ValueError):
-    """TLS cannot be had as it was asked for.  The text, one line, says why."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -50,9 +45,9 @@ class ServerTLS:
         @raise TLSError: a file cannot be used, or the extra is not installed.
         """
         # Absolute, since a daemon changes its directory before it reads them again.
-        self._key = _absolute(key)
-        self._certificate = _absolute(certificate)
-        self._client_ca = None if client_ca is None else _absolute(client_ca)
+        self._key = Path(key).absolute()
+        self._certificate = Path(certificate).absolute()
+        self._client_ca = None if client_ca is None else Path(client_ca).absolute()
         self.reload()
 
     @property
@@ -66,13 +61,9 @@ class ServerTLS:
 
         @raise TLSError: a file cannot be used.  What was read before stays in use.
         """
-        certificates = _certificates()
-        try:
-            self._context = certificates.server_context(
-                self._key, self._certificate, self._client_ca
-            )
-        except certificates.CertificateError as error:
-            raise TLSError(str(error)) from None
+        self._context = _certificates().server_context(
+            self._key, self._certificate, self._client_ca
+        )
 
     def wrap(self, factory: IProtocolFactory, clock: Any) -> IProtocolFactory:
         """Have the connections of a factory begin with TLS."""
@@ -109,13 +100,7 @@ def tls_endpoint(
     """
     if (key is None) != (certificate is None):
         raise TLSError("a key and a certificate are of use together only")
-    certificates = _certificates()
-    try:
-        creator = certificates.client_creator(
-            name, *(None if file is None else Path(file) for file in (ca, key, certificate))
-        )
-    except certificates.CertificateError as error:
-        raise TLSError(str(error)) from None
+    creator = _certificates().client_creator(name, *map(_path, (ca, key, certificate)))
     wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
     return wrapped
 
@@ -145,19 +130,14 @@ def check_server(transport: Any) -> None:
     if certificate is None:
         # Some ciphers need no certificate; a program has to ask for them.
         return
-    certificates = _certificates()
-    try:
-        certificates.check_names(getattr(transport, "untapped", transport), certificate)
-    except certificates.CertificateNameError as error:
-        raise TLSError(str(error)) from None
+    _certificates().check_names(getattr(transport, "untapped", transport), certificate)
 
 
 def explain(error: BaseException | None) -> str | None:
     """Why TLS with the peer failed, in OpenSSL's words; None if the error is not one of TLS."""
-    module = type(error).__module__
-    if isinstance(error, TLSError) or module == "txmetrics_tcp._net.certificates":
+    if isinstance(error, TLSError):
         return str(error)
-    package = module.partition(".")[0]
+    package = type(error).__module__.partition(".")[0]
     if package == "service_identity":
         return "its certificate is for another name"
     if error is None or package != "OpenSSL":
@@ -169,8 +149,8 @@ def explain(error: BaseException | None) -> str | None:
     return repr(error)
 
 
-def _absolute(path: StrPath) -> Path:
-    return Path(path).absolute()
+def _path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _certificates() -> ModuleType:

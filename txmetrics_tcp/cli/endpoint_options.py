@@ -79,7 +79,8 @@ def client_endpoint_from(
         line, is for the user.
     """
     from txmetrics_tcp._net.endpoints import client_endpoint
-    from txmetrics_tcp._net.tls import TLSError, tls_endpoint
+    from txmetrics_tcp._net.tls import tls_endpoint
+    from txmetrics_tcp._net.tls_errors import TLSError
 
     text = options.endpoint if endpoint is None else endpoint
     _check_text(text)

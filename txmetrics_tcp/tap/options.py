@@ -21,7 +21,8 @@ from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
-from txmetrics_tcp._net.tls import ServerTLS, TLSError
+from txmetrics_tcp._net.tls import ServerTLS
+from txmetrics_tcp._net.tls_errors import TLSError
 
 DEFAULT_INTERVAL = 1.0
 """Seconds from one reading of process and machine to the next."""

@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txmetrics_tcp._net.internals import SignalHandler, stop_handler
-from txmetrics_tcp._net.tls import TLSError
+from txmetrics_tcp._net.tls_errors import TLSError
 
 _log = Logger(namespace="txmetrics_tcp")
 

@@ -36,7 +36,8 @@ from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
-from txmetrics_tcp._net.tls import ServerTLS, TLSError, explain, is_tls
+from txmetrics_tcp._net.tls import ServerTLS, explain, is_tls
+from txmetrics_tcp._net.tls_errors import TLSError
 from txmetrics_tcp.cli.arguments import add_endpoint_arguments
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 
