@@ -298,9 +298,9 @@ Event = Metadata | Metric | Status
 """What a stream is made of."""
 
 
-def whole_number(key: Key, act: str, value: SupportsIndex, limit: int = U64_MAX) -> int:
+def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
     """
-    The value of a counter, as an exact `int` from 0 to C{limit}.
+    The value of a counter, as an exact `int` from 0 to `U64_MAX`.
 
     @param act: what was being done with the value, for the error.
     @raise TypeError: it is a bool, or nothing that `operator.index` takes.
@@ -315,8 +315,8 @@ def whole_number(key: Key, act: str, value: SupportsIndex, limit: int = U64_MAX)
         number = int.__index__(operator.index(value))
     except TypeError:
         raise TypeError(f"{rule}, not {type(value).__name__}") from None
-    if not 0 <= number <= limit:
-        raise ValueError(f"{rule} from 0 to {limit}")
+    if not 0 <= number <= U64_MAX:
+        raise ValueError(f"{rule} from 0 to {U64_MAX}")
     return number
 
 

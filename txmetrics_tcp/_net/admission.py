@@ -58,7 +58,7 @@ class Admission:
     Those that come over UNIX sockets count among all, and are not asked for more: who may
     connect to a file is said by its mode.
 
-    @ivar networks: where clients may come from; from anywhere if there are none.
+    @ivar networks: see the parameter.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Admission:
         """
         host = None
         if not isinstance(address, internet.UNIXAddress):
-            host = _host(address)
+            host = ip_of(address)
             if self.networks and not any(host in allowed for allowed in self.networks if host):
                 return "its address is not allowed"
         if self._max_clients is not None and self._clients >= self._max_clients:
@@ -98,13 +98,13 @@ class Admission:
     def enter(self, address: IAddress | None) -> None:
         """A client is there."""
         self._clients += 1
-        if (host := _host(address)) is not None:
+        if (host := ip_of(address)) is not None:
             self._by_place[_place(host)] += 1
 
     def leave(self, address: IAddress | None) -> None:
         """A client that was there is gone."""
         self._clients -= 1
-        if (host := _host(address)) is not None:
+        if (host := ip_of(address)) is not None:
             place = _place(host)
             self._by_place[place] -= 1
             if not self._by_place[place]:
@@ -112,7 +112,8 @@ class Admission:
                 del self._by_place[place]
 
 
-def _host(address: IAddress | None) -> IPv4Address | IPv6Address | None:
+def ip_of(address: IAddress | None) -> IPv4Address | IPv6Address | None:
+    """The address of a machine, if there is one: of IPv4 also as a socket for both has it."""
     if not isinstance(address, internet.IPv4Address | internet.IPv6Address):
         return None
     host = ip_address(address.host)

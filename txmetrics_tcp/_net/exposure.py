@@ -8,12 +8,12 @@ import grp
 import os
 import stat
 from collections.abc import Sequence
-from ipaddress import IPv6Address as V6
-from ipaddress import ip_address
 from pathlib import Path
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
+
+from txmetrics_tcp._net.admission import ip_of
 
 
 def audience(address: IAddress, networks: Sequence[object] = (), certified: bool = False) -> str:
@@ -26,21 +26,18 @@ def audience(address: IAddress, networks: Sequence[object] = (), certified: bool
     @return: the subject of a sentence; empty if it is nobody.
     """
     certificate = "has a certificate that is asked for" if certified else ""
-    match address:
-        case UNIXAddress():
-            return _of_file(address.name, certificate)
-        case IPv4Address() | IPv6Address():
-            host = ip_address(address.host)
-            if isinstance(host, V6):
-                host = host.ipv4_mapped or host
-            if host.is_loopback:
-                return ""
-            everybody = "Everybody"
-            if networks:
-                everybody += " in " + ", ".join(map(str, networks))
-            where = "this machine" if host.is_unspecified else f"{address.host} of this machine"
-            return _those(everybody, f"can reach {where}", certificate)
-    return _those("Whoever can connect", certificate)
+    if isinstance(address, UNIXAddress):
+        return _of_file(address.name, certificate)
+    host = ip_of(address)
+    if host is None:
+        return _those("Whoever can connect", certificate)
+    if host.is_loopback:
+        return ""
+    everybody = "Everybody"
+    if networks:
+        everybody += " in " + ", ".join(map(str, networks))
+    where = "this machine" if host.is_unspecified else f"{host} of this machine"
+    return _those(everybody, f"can reach {where}", certificate)
 
 
 def _of_file(path: bytes | None, certificate: str) -> str:

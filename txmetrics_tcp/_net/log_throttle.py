@@ -49,7 +49,7 @@ class RefusalLog:
         @param failure: what was raised; its traceback goes with the line, if there is one.
         """
         if self._check is None:
-            self._check = self._clock.callLater(INTERVAL, self._say_how_many)
+            self._check = self._clock.callLater(INTERVAL, self._passed)
         more = self._more.get(reason)
         if more is None:
             self._more[reason] = _More()
@@ -68,14 +68,15 @@ class RefusalLog:
         """Nobody comes any more: say what has not been said."""
         if self._check is not None:
             self._check.cancel()
+            self._check = None
             self._say_how_many()
             self._more.clear()
-            if self._check is not None:
-                self._check.cancel()
-                self._check = None
+
+    def _passed(self) -> None:
+        self._say_how_many()
+        self._check = self._clock.callLater(INTERVAL, self._passed) if self._more else None
 
     def _say_how_many(self) -> None:
-        self._check = None
         # Who comes next after a quiet time is logged at once again.
         self._more = {reason: more for reason, more in self._more.items() if more.clients}
         for reason, more in self._more.items():
@@ -87,8 +88,6 @@ class RefusalLog:
                 address=more.last,
             )
             more.clients = 0
-        if self._more:
-            self._check = self._clock.callLater(INTERVAL, self._say_how_many)
 
 
 class LossReport:

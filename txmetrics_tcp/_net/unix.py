@@ -13,6 +13,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 
+_IN_USE = "A program listens there already"
+
 
 class UnixReactor:
     """
@@ -53,7 +55,7 @@ def make_way(path: str) -> None:
         # Nothing is there, or nothing can be: whoever binds will be told why.
         return
     if not stat.S_ISSOCK(kind):
-        raise CannotListenError(None, path.encode(), "There is a file that is no socket")
+        raise _cannot(path, "There is a file that is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -63,14 +65,12 @@ def make_way(path: str) -> None:
         except FileNotFoundError:
             pass
         except BlockingIOError:
-            raise _in_use(path) from None
+            raise _cannot(path, _IN_USE) from None
         except OSError as error:
-            raise CannotListenError(
-                None, path.encode(), f"There is a socket, and {error.strerror}"
-            ) from None
+            raise _cannot(path, f"There is a socket, and {error.strerror}") from None
         else:
-            raise _in_use(path)
+            raise _cannot(path, _IN_USE)
 
 
-def _in_use(path: str) -> CannotListenError:
-    return CannotListenError(None, path.encode(), "A program listens there already")
+def _cannot(path: str, reason: str) -> CannotListenError:
+    return CannotListenError(None, path.encode(), reason)
