@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
@@ -24,23 +24,25 @@ from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS
 from txmetrics_tcp._net.tls_errors import TLSError
 
-DEFAULT_INTERVAL = 1.0
-"""Seconds from one reading of process and machine to the next."""
-
-
-_T = TypeVar("_T")
-
 _DEFAULTS = ExporterSettings()
 
 
-def _value(option: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    def checked(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise UsageError(f"--{option} takes {error}; not {text!r}") from None
+def _parameter(
+    option: str, default: object, text: str, parse: Callable[[str], object] = str
+) -> list[object]:
+    """
+    A row of C{optParameters}.
 
-    return checked
+    @param parse: its parser, whose ValueError has the rule as its text.
+    """
+
+    def checked(value: str) -> object:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise UsageError(f"--{option} takes {error}; not {value!r}") from None
+
+    return [option, None, default, text, checked]
 
 
 class Options(UsageOptions):
@@ -62,63 +64,55 @@ class Options(UsageOptions):
     )
 
     optParameters = [  # noqa: RUF012, such is usage.Options
-        [
+        _parameter(
             "buffer-size",
-            None,
             _DEFAULTS.buffer_size,
             "How many events may wait for a viewer that is slow, before its oldest are dropped;"
             " none for no limit, which may take all memory",
-            _value("buffer-size", parse_unless("none", parse_count)),
-        ],
-        [
+            parse_unless("none", parse_count),
+        ),
+        _parameter(
             "dead-after",
-            None,
-            None,
+            _DEFAULTS.dead_after,
             "Cut off viewers that have not taken what waits for them for so many seconds, because"
             " their machine is gone or because they are stalled; never for as long as the kernel"
             " takes to find out, which it does of the former only [default: never]",
-            _value("dead-after", parse_unless("never", partial(parse_duration, least=0.1))),
-        ],
-        [
+            parse_unless("never", partial(parse_duration, least=0.1)),
+        ),
+        _parameter(
             "max-clients",
-            None,
             _DEFAULTS.max_clients,
             "How many viewers there may be at once; none for any number",
-            _value("max-clients", parse_unless("none", parse_count)),
-        ],
-        [
+            parse_unless("none", parse_count),
+        ),
+        _parameter(
             "max-clients-per-address",
-            None,
-            None,
+            _DEFAULTS.max_clients_per_address,
             "How many of them from one address, or, of IPv6, from one /64; none for any number"
             " [default: none]",
-            _value("max-clients-per-address", parse_unless("none", parse_count)),
-        ],
-        [
+            parse_unless("none", parse_count),
+        ),
+        _parameter(
             "tls-key",
             None,
-            None,
             "A file with the private key, in PEM, not encrypted: all connections are TLS",
-        ],
-        [
+        ),
+        _parameter(
             "tls-cert",
             None,
-            None,
             "A file with the certificate, in PEM, and those that lead to its authority",
-        ],
-        [
+        ),
+        _parameter(
             "tls-client-ca",
             None,
-            None,
             "A file with the authorities, in PEM, that a viewer has to have a certificate from",
-        ],
-        [
+        ),
+        _parameter(
             "interval",
-            None,
-            DEFAULT_INTERVAL,
+            1.0,
             "Seconds from one reading of process and machine to the next",
-            _value("interval", parse_duration),
-        ],
+            parse_duration,
+        ),
     ]
 
     optFlags = [  # noqa: RUF012
