@@ -101,16 +101,14 @@ class Decoder:
                 # Byte by byte at the beginning, to see at once what is no stream of ours; later
                 # only when a frame is complete, or one that comes in small pieces would be copied
                 # with each.
-                if not self._held or (len(self._held) < self._wanted and self._begun_or_long()):
+                long = self._begun or self.unfinished > _MAX_BANNER
+                if not self._held or (len(self._held) < self._wanted and long):
                     return
                 rest = self._buffer[self._offset : -len(_PAD)]
                 self._buffer = b"".join((rest, self._held, _PAD))
                 self._held = bytearray()
                 self._offset = 0
             self._decoded = iter(self._decode())
-
-    def _begun_or_long(self) -> bool:
-        return self._begun or self.unfinished > _MAX_BANNER
 
     def _decode(self) -> list[Event]:
         """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from txmetrics_tcp._collectors.service import Collector
@@ -130,13 +130,10 @@ _NETWORK = {
 }
 
 
-def _all_metadata() -> Iterator[Metadata]:
-    yield from (_CPU_SECONDS, _CPU_USAGE, _CPUS, *_LOADS, _DISK_BUSY)
-    for fields in (_MEMORY, _SWAP, _DISK, _FILESYSTEM, _NETWORK):
-        yield from fields.values()
-
-
-METADATA = tuple(_all_metadata())
+METADATA = (
+    *(_CPU_SECONDS, _CPU_USAGE, _CPUS, *_LOADS, _DISK_BUSY),
+    *(one for fields in (_MEMORY, _SWAP, _DISK, _FILESYSTEM, _NETWORK) for one in fields.values()),
+)
 
 _ROOT = os.path.abspath(os.sep)
 

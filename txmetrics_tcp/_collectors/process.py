@@ -102,7 +102,11 @@ def read_process() -> ProcessReading:
     Linux tells it in ``/proc``; for other systems psutil, where that is installed, knows how to
     ask.  Without both, what is left is what Python itself can tell.
     """
-    return _read_proc() or _read_psutil() or _read_little()
+    return (
+        _read_proc()
+        or _read_psutil()
+        or ProcessReading(time.process_time(), process_max_fds=_max_fds())
+    )
 
 
 class ProcessCollector:
@@ -189,10 +193,6 @@ def _read_psutil() -> ProcessReading | None:
     except Exception:
         # Not installed, not permitted, not known on this platform.
         return None
-
-
-def _read_little() -> ProcessReading:
-    return ProcessReading(process_cpu_seconds_total=time.process_time(), process_max_fds=_max_fds())
 
 
 @cache

@@ -146,11 +146,7 @@ class _RelayLog:
             raise failure
 
 
-def _closed_sink() -> Sink:
-    sink = Sink(deque(maxlen=0))
-    sink.open = False
-    return sink
-
-
-NOWHERE = _closed_sink()
+NOWHERE = Sink(deque(maxlen=0))
 """The sink of what nobody listens to."""
+
+NOWHERE.open = False

@@ -100,7 +100,9 @@ def tls_endpoint(
     """
     if (key is None) != (certificate is None):
         raise TLSError("a key and a certificate are of use together only")
-    creator = _certificates().client_creator(name, *map(_path, (ca, key, certificate)))
+    creator = _certificates().client_creator(
+        name, *(None if file is None else Path(file) for file in (ca, key, certificate))
+    )
     wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
     return wrapped
 
@@ -147,10 +149,6 @@ def explain(error: BaseException | None) -> str | None:
             # What failed (library, function, reason), before what failed because of it.
             return str(reason)
     return repr(error)
-
-
-def _path(path: StrPath | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _certificates() -> ModuleType:

@@ -147,7 +147,8 @@ class Report:
         if self.connections > 1:
             parts.append(f"{self.connections:,} connections")
         if view.restarts:
-            parts.append(f"restarted {_times(view.restarts)}")
+            times = "once" if view.restarts == 1 else f"{view.restarts:,} times"
+            parts.append(f"restarted {times}")
         if view.refused:
             parts.append(f"{view.refused:,} events left out because of too many series")
         return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
@@ -203,7 +204,3 @@ def _summary(summary: Summary) -> dict[str, object]:
 def _known(value: float) -> object:
     """A number that is NaN if there is none."""
     return None if math.isnan(value) else json_number(value)
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number:,} times"

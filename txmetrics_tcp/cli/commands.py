@@ -17,7 +17,8 @@ def run_command(options: argparse.Namespace) -> int:
     Run a command on the reactor.
 
     The module of a command has a function C{run} of the options and the reactor, which returns an
-    exit code.  One that needs a certain reactor has C{install_reactor} as well.
+    exit code, or raises EndpointError, CommandError, or RecordingError for a file that is no
+    recording.  One that needs a certain reactor has C{install_reactor} as well.
 
     @param options: what `txmetrics_tcp.cli.parser` made of the arguments.
     @return: the exit code.

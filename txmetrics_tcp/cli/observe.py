@@ -43,12 +43,7 @@ def install_reactor() -> None:
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
-    """
-    @return: the exit code.
-    @raise EndpointError: an endpoint cannot be understood.
-    @raise RecordingError: a file is no recording.
-    @raise CommandError: there is no terminal, or no Textual.
-    """
+    """See `txmetrics_tcp.cli.commands.run_command`."""
     try:
         import textual  # noqa: F401
     except ImportError:

@@ -32,7 +32,7 @@ class Progress:
         @param text: says how far it is.
         """
         self._text = text
-        self._terminal = _is_terminal()
+        self._terminal = os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._shown = False
         self._loop = LoopingCall(self._show)
         self._loop.clock = clock
@@ -66,10 +66,3 @@ class Progress:
             self._shown = False
             with suppress(OSError):
                 os.write(2, _CLEAR.encode())
-
-
-def _is_terminal() -> bool:
-    try:
-        return os.isatty(2) and os.environ.get("TERM") != "dumb"
-    except OSError:
-        return False

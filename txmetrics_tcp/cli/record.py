@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -141,9 +140,6 @@ class _Command:
     """One run of the command, from its options to its exit code."""
 
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
-        """
-        @raise EndpointError: the endpoint cannot be understood.
-        """
         self._options = options
         self._clock: IReactorTime = reactor
         self._endpoint = client_endpoint_from(options, reactor)
@@ -152,9 +148,6 @@ class _Command:
         self._failed = False
 
     def run(self) -> int:
-        """
-        @raise CommandError: it is not possible to record to the file.
-        """
         options = self._options
         was_there = os.path.lexists(options.file)
         try:
@@ -266,23 +259,12 @@ def _writer(options: argparse.Namespace) -> RecordingWriter:
         return RecordingWriter(FileIO(1, "w", closefd=False), source, compress=options.compress)
     if options.append:
         return RecordingWriter.append(options.file, source, compress=options.compress)
-    overwrite = options.force or _is_device(options.file)
+    overwrite = options.force or (os.path.exists(options.file) and not os.path.isfile(options.file))
     return RecordingWriter.create(
         options.file, source, overwrite=overwrite, compress=options.compress
     )
 
 
-def _is_device(path: str) -> bool:
-    try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
 def run(options: argparse.Namespace, reactor: Any) -> int:
-    """
-    @return: the exit code.
-    @raise EndpointError: the endpoint cannot be understood.
-    @raise CommandError: it is not possible to record to the file.
-    """
+    """See `txmetrics_tcp.cli.commands.run_command`."""
     return _Command(options, reactor).run()

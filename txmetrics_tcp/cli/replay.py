@@ -28,10 +28,6 @@ class _Command:
     """One run of the command, from its options to its exit code."""
 
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
-        """
-        @raise EndpointError: the endpoint cannot be understood.
-        @raise RecordingError: the file is no recording.
-        """
         self._options = options
         self._reactor = reactor
         self._endpoint = server_endpoint(reactor, options.listen)
@@ -108,9 +104,5 @@ class _Command:
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
-    """
-    @return: the exit code.
-    @raise EndpointError: the endpoint cannot be understood.
-    @raise RecordingError: the file is no recording.
-    """
+    """See `txmetrics_tcp.cli.commands.run_command`."""
     return _Command(options, reactor).run()

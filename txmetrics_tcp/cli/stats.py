@@ -218,10 +218,6 @@ class _Command:
         self._failed = False
 
     def run(self) -> int:
-        """
-        @raise EndpointError: the endpoint cannot be understood.
-        @raise RecordingError: a file is no recording.
-        """
         options, reactor = self._options, self._reactor
         text = options.endpoint
         self._output = standard_output()
@@ -274,9 +270,5 @@ class _Command:
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
-    """
-    @return: the exit code.
-    @raise EndpointError: the endpoint cannot be understood.
-    @raise RecordingError: a file is no recording.
-    """
+    """See `txmetrics_tcp.cli.commands.run_command`."""
     return _Command(options, reactor).run()

@@ -134,11 +134,7 @@ def _print(recording: Recording, tail: Tail, running: Running) -> Iterator[None]
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
-    """
-    @return: the exit code.
-    @raise EndpointError: the endpoint cannot be understood.
-    @raise RecordingError: a file is no recording.
-    """
+    """See `txmetrics_tcp.cli.commands.run_command`."""
     output = standard_output()
     running = Running(reactor, lambda: stop(), output.cancel)
     tail = Tail(

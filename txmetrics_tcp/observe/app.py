@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import events, on
 from textual.app import App, ComposeResult
@@ -28,6 +28,8 @@ from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.table import SeriesTable
 from txmetrics_tcp.observe.text import shown
 from txmetrics_tcp.observe.theme import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
+
+_T = TypeVar("_T")
 
 FRAME = 0.1
 """How many seconds are between two frames, at least; what keys do is drawn at once."""
@@ -219,12 +221,10 @@ class ObserveApp(App[int]):
         self._show_detail()
 
     def action_page(self, by: int) -> None:
-        self.table.move(by * self.table.body_height)
-        self._show_detail()
+        self.action_move(by * self.table.body_height)
 
     def action_edge(self, which: int) -> None:
-        self.table.move(which * len(self.rows.lines))
-        self._show_detail()
+        self.action_move(which * len(self.rows.lines))
 
     def action_columns(self, by: int) -> None:
         self.table.shift(by)
@@ -255,8 +255,7 @@ class ObserveApp(App[int]):
 
     def action_sort(self, by: int) -> None:
         columns = [column.id for column in self.table.all_columns]
-        at = columns.index(self.rows.sort) if self.rows.sort in columns else 0
-        self.rows.sort_by(columns[(at + by) % len(columns)])
+        self.rows.sort_by(_neighbour(columns, self.rows.sort, by))
         self.table.reveal(self.rows.sort)
         self._reordered()
 
@@ -265,9 +264,7 @@ class ObserveApp(App[int]):
         self._reordered()
 
     def action_group(self, by: int) -> None:
-        groupings = self.rows.groupings
-        at = groupings.index(self.rows.grouping) if self.rows.grouping in groupings else 0
-        self.rows.group_by(groupings[(at + by) % len(groupings)])
+        self.rows.group_by(_neighbour(self.rows.groupings, self.rows.grouping, by))
         self._reordered()
 
     def action_fold_all(self) -> None:
@@ -281,8 +278,7 @@ class ObserveApp(App[int]):
         if self.rows.paused:
             self._tell("The picture is held still: go on first, then choose another time.")
             return
-        at = WINDOWS.index(self.rows.window)
-        self.rows.set_window(WINDOWS[(at + by) % len(WINDOWS)])
+        self.rows.set_window(_neighbour(WINDOWS, self.rows.window, by))
         self.redraw()
 
     def action_pause(self) -> None:
@@ -378,3 +374,9 @@ class ObserveApp(App[int]):
             self.action_detail()
         else:
             self._show_detail()
+
+
+def _neighbour(choices: Sequence[_T], chosen: _T, by: int) -> _T:
+    """What comes so many places after what is chosen, all around."""
+    at = choices.index(chosen) if chosen in choices else 0
+    return choices[(at + by) % len(choices)]
