@@ -483,6 +483,11 @@ def _free_port() -> int:
 # What `receive` prints
 
 
+def as_text(line: Line) -> str:
+    """For comparisons in which NaN equals itself, and 0.0 is not -0.0."""
+    return json.dumps(line, sort_keys=True, ensure_ascii=False)
+
+
 def metadata_line(
     kind: str, name: str, unit: str | None = None, description: str | None = None
 ) -> Line:

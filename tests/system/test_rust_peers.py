@@ -32,6 +32,7 @@ from tests.rust_peers import (
     Observer,
     PeersTestCase,
     Receiver,
+    as_text,
     metadata_line,
     metric_line,
     reactor,
@@ -268,11 +269,6 @@ class ReceiveTests(PeersTestCase):
         for number, (one, other) in enumerate(zip(actual, expected, strict=False)):
             self.assertEqual(as_text(one), as_text(other), f"line {number}")
         self.assertEqual(len(actual), len(expected))
-
-
-def as_text(line: Line) -> str:
-    """For comparisons in which 0.0 is not -0.0."""
-    return json.dumps(line, sort_keys=True, ensure_ascii=False)
 
 
 class ObserverTests(PeersTestCase):

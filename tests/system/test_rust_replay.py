@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from tests.daemon import LIMIT
 from tests.reader import Reader
 from tests.rust_peers import (
-    Line,
     PeersTestCase,
     Printer,
+    as_text,
     metric_line,
     reactor,
     screen_module,
@@ -37,11 +37,6 @@ from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import capture
 
 EVENTS = 85
-
-
-def as_text(line: Line) -> str:
-    """In which NaN equals itself."""
-    return repr(sorted(line.items()))
 
 
 class RustReplayTests(PeersTestCase):

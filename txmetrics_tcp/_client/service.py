@@ -32,6 +32,9 @@ _log = Logger(namespace="txmetrics_tcp")
 INITIAL_DELAY = 0.5
 """How many seconds to wait before the next attempt, but for a growth by half with each failure."""
 
+SILENCE = 2.0
+"""After how many seconds of a connection without a single event viewers report that."""
+
 MAX_DELAY = 15.0
 """
 How many seconds it may grow to.  Up to one second comes on top by chance, so that many clients

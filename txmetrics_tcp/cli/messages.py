@@ -9,6 +9,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from txmetrics_tcp._client.service import (
+    SILENCE,
     Connected,
     Connecting,
     ConnectionState,
@@ -19,9 +20,6 @@ from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._view.numbers import show_seconds
-
-SILENCE = 2.0
-"""After how many seconds of a connection without a single event that is said."""
 
 
 class SilenceMessage:

@@ -195,7 +195,7 @@ def _add_replay(commands: Any) -> None:
         default=1.0,
         metavar="N",
         help="""N times as fast as it was, 0.5 for half of it; "max" for as fast as the clients can
-        take it (default: 1)""",
+        take it (default: %(default)g)""",
     )
     parser.add_argument(
         "--listen",

@@ -14,6 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from txmetrics_tcp._client.service import SILENCE
 from txmetrics_tcp._view.numbers import show_brief, show_duration, show_seconds, show_share
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
@@ -33,9 +34,6 @@ from txmetrics_tcp.observe.theme import (
 
 MAX_SHARE = 4
 """A quarter of the screen is the most that sources get; the others are summed up in a line."""
-
-SILENT = 3.0
-"""After how many seconds without anything a server is said to be silent."""
 
 RESTART_SHOWN = 60.0
 """For how many seconds a restart is a warning."""
@@ -175,7 +173,7 @@ def _is_silent(source: Source) -> bool:
     Servers of ours say at once who they are; one of the Rust family may have nothing to say, but so
     has whatever waits for a request, or for TLS.
     """
-    return source.state is State.CONNECTED and not source.heard and source.seconds >= SILENT
+    return source.state is State.CONNECTED and not source.heard and source.seconds >= SILENCE
 
 
 def _source_parts(source: Source, several: bool) -> list[Part]:

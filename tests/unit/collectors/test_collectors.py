@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import needs
 from tests.logs import log_lines
-from txmetrics_tcp import Key, Metadata, Operation, Recorder, Series, Sink, Unit
+from tests.recorders import ListRecorder
+from txmetrics_tcp import Key, Operation, Unit
 from txmetrics_tcp._collectors import host, process
 from txmetrics_tcp._collectors import service as service_module
 from txmetrics_tcp._collectors.host import HostCollectors
@@ -32,36 +33,23 @@ from txmetrics_tcp._collectors.reactor_lag import (
     LagService,
 )
 from txmetrics_tcp._collectors.service import CollectorService
-from txmetrics_tcp._instruments.sink import Entry
 
 SET = {"counter": Operation.SET_COUNTER, "gauge": Operation.SET_GAUGE}
 
 
-class ListRecorder(Recorder):
-    """Keeps what is recorded and described."""
+class KeyRecorder(ListRecorder):
+    """Gives what was recorded by keys, rather than by text."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._entries: list[Entry] = []
-        self._sink = Sink(self._entries)
-        self.described: list[Metadata] = []
-
-    def attach(self, key: Key) -> Series:
-        return Series(key, self._sink)
-
-    def describe(self, metadata: Metadata) -> None:
-        self.described.append(metadata)
-
-    def take(self) -> list[tuple[Key, Operation | None, Any]]:
+    def take_keys(self) -> list[tuple[Key, Operation | None, Any]]:
         """What was recorded since the last call."""
-        taken = [(series.key, operation, value) for series, operation, value, _ in self._entries]
-        self._entries.clear()
+        taken = [(series.key, operation, value) for series, operation, value, _ in self.entries]
+        self.entries.clear()
         return taken
 
     def take_set(self) -> dict[str, Any]:
         """The same, of values that were set only: by series, as text."""
         values = {}
-        for key, operation, value in self.take():
+        for key, operation, value in self.take_keys():
             assert operation is SET[key.kind.value], (key, operation)
             values[str(key)] = value
         return values
@@ -69,14 +57,14 @@ class ListRecorder(Recorder):
 
 class CollectorTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.recorder = ListRecorder()
+        self.recorder = KeyRecorder()
 
     def assert_described(self) -> None:
         """What has been recorded was described before, with a unit."""
         described = {
             (metadata.kind, metadata.name): metadata for metadata in self.recorder.described
         }
-        for key, _, _ in self.recorder.take():
+        for key, _, _ in self.recorder.take_keys():
             metadata = described[key.kind, key.name]
             self.assertIsInstance(metadata.unit, Unit, metadata)
             self.assertTrue(metadata.description.endswith("."), metadata)
@@ -171,7 +159,7 @@ class LagTests(CollectorTestCase):
         return service
 
     def take(self) -> list[float]:
-        return [value for _, _, value in self.recorder.take()]
+        return [value for _, _, value in self.recorder.take_keys()]
 
     def test_in_time(self) -> None:
         self.service()
@@ -272,7 +260,7 @@ class ProcessTests(CollectorTestCase):
 
     def test_info(self) -> None:
         ProcessCollector(self.recorder, ProcessReading)()
-        [info] = [key for key, _, _ in self.recorder.take() if key.name == "python_info"]
+        [info] = [key for key, _, _ in self.recorder.take_keys() if key.name == "python_info"]
         self.assertEqual(dict(info.labels)["version"].split(".")[0], "3")
 
     def test_described(self) -> None:
@@ -440,11 +428,13 @@ class HostTests(CollectorTestCase):
         self.collectors(
             disk_io_counters=lambda perdisk: dict.fromkeys(disks | others, accounts)
         ).disks()
-        self.assertEqual({dict(key.labels)["device"] for key, _, _ in self.recorder.take()}, disks)
+        self.assertEqual(
+            {dict(key.labels)["device"] for key, _, _ in self.recorder.take_keys()}, disks
+        )
 
     def test_no_disk(self) -> None:
         self.collectors(disk_io_counters=lambda perdisk: None).disks()
-        self.assertEqual(self.recorder.take(), [])
+        self.assertEqual(self.recorder.take_keys(), [])
 
     def test_filesystem(self) -> None:
         """The root's only: any other may keep who asks waiting."""
