@@ -87,7 +87,7 @@ class EventStream:
         self._intake = intake
         self._asked = False
         # In whatever thread the last reference goes.
-        weakref.finalize(self, _close_from_thread, reactor, intake).atexit = False
+        weakref.finalize(self, intake.close_from_thread).atexit = False
 
     @property
     def dropped(self) -> int:
@@ -198,14 +198,9 @@ class _Intake:
         self._trigger: object = None
         self._waits: list[_Wait] = []
 
-    @property
-    def begun(self) -> bool:
-        """Whether it was ever asked to connect."""
-        return self._attempt is not None
-
     def start(self) -> None:
         """Connect, unless that was begun before."""
-        if self.begun or self._closed:
+        if self._attempt is not None or self._closed:
             return
         if IReactorCore.providedBy(self._reactor):
             self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
@@ -224,6 +219,13 @@ class _Intake:
         else:
             self.over = True
         self._wake()
+
+    def close_from_thread(self) -> None:
+        """`close`, if there is, or may be, a connection; in any thread."""
+        if self._attempt is not None and not self.over:
+            # The loop of the reactor for asyncio may be closed already.
+            with suppress(RuntimeError):
+                self._reactor.callFromThread(self.close)
 
     def take(self) -> Event:
         """The next of the events that wait, of which there has to be one."""
@@ -371,10 +373,3 @@ class _Wait:
 def _once(future: asyncio.Future[None]) -> Generator[Any, Any, object]:
     """Hand a future to whatever runs this coroutine, as awaiting it does; return the answer."""
     return (yield next(future.__await__()))
-
-
-def _close_from_thread(reactor: Any, intake: _Intake) -> None:
-    if intake.begun and not intake.over:
-        # The loop of the reactor for asyncio may be closed already.
-        with suppress(RuntimeError):
-            reactor.callFromThread(intake.close)

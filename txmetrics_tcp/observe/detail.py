@@ -227,17 +227,15 @@ def _percentiles(
             if summary is None or not summary.count:
                 cells.append(Segment(right("·", 12), faint))
             else:
-                cells.append(Segment(_statistic(getattr(summary, name), unit), text))
+                value = getattr(summary, name)
+                # NaN without the library that percentiles need.
+                shown_value = "·" if math.isnan(value) else show_value(value, unit)
+                cells.append(Segment(number(shown_value, 12), text))
         lines.append(cells)
     counts = [Segment(fit("count", 6), dim)]
     for _, summary in columns:
         counts.append(Segment(right("·" if summary is None else f"{summary.count:,}", 12), text))
     return [*lines, counts]
-
-
-def _statistic(value: float, unit: str | None) -> str:
-    # NaN without the library that percentiles need.
-    return number("·" if math.isnan(value) else show_value(value, unit), 12)
 
 
 def _events(row: Row, look: Look) -> Lines:

@@ -11,12 +11,6 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 
-def _edits() -> dict[str, str]:
-    """The action of each key that edits."""
-    bindings = [binding for binding in Input.BINDINGS if isinstance(binding, Binding)]
-    return {key: binding.action for binding in bindings for key in binding.key.split(",")}
-
-
 class FilterField(Input):
     """
     A field in which keys do what they do in the order in which they came.
@@ -32,7 +26,13 @@ class FilterField(Input):
         Binding("escape", "app.step_back", "forget", priority=True),
     ]
 
-    EDITS = _edits()
+    EDITS: ClassVar[dict[str, str]] = {
+        key: binding.action
+        for binding in Input.BINDINGS
+        if isinstance(binding, Binding)
+        for key in binding.key.split(",")
+    }
+    """The action of each key that edits."""
 
     async def on_key(self, event: events.Key) -> None:
         action = self.EDITS.get(event.key)
