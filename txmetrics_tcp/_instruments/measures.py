@@ -14,14 +14,24 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
-
-if TYPE_CHECKING:
-    from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Begun = TypeVar("_Begun")
+
+
+class _Counter(Protocol):
+    def increment(self, n: int) -> None: ...
+
+
+class _Gauge(Protocol):
+    def increment(self, value: float) -> None: ...
+    def decrement(self, value: float) -> None: ...
+
+
+class _Histogram(Protocol):
+    def record(self, value: float) -> None: ...
 
 
 class Measure(Generic[_Begun]):
@@ -109,7 +119,7 @@ class InProgress(Measure[None]):
 
     __slots__ = ("_gauge",)
 
-    def __init__(self, gauge: Gauge) -> None:
+    def __init__(self, gauge: _Gauge) -> None:
         self._gauge = gauge
 
     def __repr__(self) -> str:
@@ -124,7 +134,7 @@ class InProgress(Measure[None]):
     __enter__ = _begin
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._end(None, error)
+        self._gauge.decrement(1.0)
 
 
 class ExceptionCount(Measure[None]):
@@ -133,7 +143,7 @@ class ExceptionCount(Measure[None]):
     __slots__ = ("_counter", "_exception")
 
     def __init__(
-        self, counter: Counter, exception: type[BaseException] | tuple[type[BaseException], ...]
+        self, counter: _Counter, exception: type[BaseException] | tuple[type[BaseException], ...]
     ) -> None:
         self._counter = counter
         self._exception = exception
@@ -172,7 +182,7 @@ class Timer(Measure[float]):
 
     __slots__ = ("_begun", "_clock", "_histogram", "_taken")
 
-    def __init__(self, histogram: Histogram, clock: Callable[[], float]) -> None:
+    def __init__(self, histogram: _Histogram, clock: Callable[[], float]) -> None:
         self._histogram = histogram
         self._clock = clock
         self._begun = 0.0
