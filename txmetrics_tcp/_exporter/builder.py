@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
-from txmetrics_tcp._exporter.settings import ExporterSettings
+from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
@@ -39,7 +39,7 @@ class TcpBuilder:
         """
         self._given_reactor = reactor
         self._addresses: list[str] = []
-        self._settings = settings or ExporterSettings()
+        self._settings = checked_settings(settings)
         self._tls: ServerTLS | None = None
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:

@@ -27,7 +27,7 @@ from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
-from txmetrics_tcp._exporter.settings import ExporterSettings
+from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._net.admission import Admission, network
@@ -90,7 +90,7 @@ class MetricsFactory(ServerFactory):
         @param monotonic: seconds, on a clock that does not jump.
         @param in_reactor_thread: tells whether it is called on the reactor's thread.
         """
-        self.settings = settings = settings or ExporterSettings()
+        self.settings = settings = checked_settings(settings)
         self.reactor = reactor
         self.incoming = Incoming(
             reactor,

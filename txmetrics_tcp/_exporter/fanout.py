@@ -296,8 +296,10 @@ class Fanout:
 
     def _report_drops(self) -> None:
         dropped = self._incoming.counts().dropped
-        self._losses.lost(dropped - self._dropped)
-        self._dropped = dropped
+        # None are if an exception broke the epoch off.
+        if dropped > self._dropped:
+            self._losses.lost(dropped - self._dropped)
+            self._dropped = dropped
 
     def _log_failure(self, what: str, failure: Failure | None = None) -> None:
         """Log an exception; every `FAILURE_INTERVAL` seconds at most."""

@@ -105,7 +105,7 @@ class MetricsProtocol(ServedProtocol):
         """Send events, or keep them for when the transport takes more."""
         if self._joined is None or not self._connected:
             return
-        if self.paused or self.flushing or self._must_wait():
+        if self.paused or self.flushing or self._outbox or self._must_wait():
             self._keep(batch)
             return
         sent = 0

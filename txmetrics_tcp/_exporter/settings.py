@@ -4,7 +4,7 @@ The settings of an exporter: one value with all defaults and checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,6 +72,19 @@ class ExporterSettings:
             object.__setattr__(self, name, check(name, getattr(self, name)))
 
 
+def checked_settings(settings: object) -> ExporterSettings:
+    """
+    Settings that a caller gives; the defaults for None.
+
+    @raise TypeError: they are anything else.
+    """
+    if settings is None:
+        return ExporterSettings()
+    if not isinstance(settings, ExporterSettings):
+        raise TypeError(f"settings must be ExporterSettings, not {settings!r}")
+    return settings
+
+
 _Check = Callable[[str, Any], object]
 
 
@@ -79,15 +92,30 @@ def _or_none(check: _Check) -> _Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {value!r}")
+    return value
+
+
+def _networks(name: str, value: Any) -> tuple[Network, ...]:
+    # Each letter of a text would be a network.
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of networks, not {value!r}")
+    return tuple(map(network, value))
+
+
 _CHECKS: dict[str, _Check] = {
     "buffer_size": _or_none(partial(at_least, 1)),
+    "totals": _flag,
     "max_series": partial(at_least, 0),
     "idle_after": _or_none(partial(seconds_from, 0)),
     "repair_interval": partial(seconds_from, 0.1),
     "dead_after": _or_none(partial(seconds_from, 0.1)),
     "flush_timeout": partial(seconds_from, 0),
+    "own_metrics": _flag,
     "source": _or_none(lambda name, value: checked_source(value)),
-    "allow": lambda name, value: tuple(map(network, value)),
+    "allow": _networks,
     "max_clients": _or_none(partial(at_least, 1)),
     "max_clients_per_address": _or_none(partial(at_least, 1)),
 }

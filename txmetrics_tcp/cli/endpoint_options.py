@@ -63,8 +63,9 @@ def is_recording(text: str) -> bool:
 
 def wants_tls(options: argparse.Namespace) -> bool:
     """Whether any of the options of TLS was given."""
-    tls = options.tls, options.tls_name, options.tls_ca, options.tls_key, options.tls_cert
-    return any(tls)
+    given = options.tls_name, options.tls_ca, options.tls_key, options.tls_cert
+    # An empty text may be a variable that a script has not set: no reason for plain text.
+    return bool(options.tls) or any(value is not None for value in given)
 
 
 def client_endpoint_from(

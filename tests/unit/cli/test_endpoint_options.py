@@ -47,6 +47,13 @@ class OptionsTests(SynchronousTestCase):
             endpoint = client_endpoint_from(parsed(*arguments), reactor)
             self.assertIn("Wrapper", type(endpoint).__name__)
 
+    @skipIf(no_tls, no_tls)
+    def test_empty(self) -> None:
+        """An option of TLS without a value, as of a variable that is not set, means TLS as well."""
+        endpoint = client_endpoint_from(parsed("localhost:5000", "--tls-name", ""), reactor)
+        self.assertIn("Wrapper", type(endpoint).__name__)
+        self.assertIn("cannot read ", self.refused("--tls-ca", ""))
+
     def test_several(self) -> None:
         """For commands with more than one endpoint."""
         options = parsed("5000")

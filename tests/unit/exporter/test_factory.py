@@ -25,6 +25,7 @@ from txmetrics_tcp import (
     Unit,
     decode,
 )
+from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import MAX_RECEIVED
@@ -771,6 +772,26 @@ class ReentrancyTests(ServerTestCase):
         self.reactor.advance(1)
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("c"), [1] * 4 * BATCH)
+
+    def test_interruptedIsNoLoss(self) -> None:
+        """An epoch that is broken off drops nothing that could be counted, and none is logged."""
+        logged = log_lines(self, log_throttle)
+        factory = self.factory(totals=True)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        encode = Encoder.encode
+
+        def interrupted(this: Encoder, entries: list[Any]) -> object:
+            self.patch(Encoder, "encode", encode)
+            raise KeyboardInterrupt
+
+        client.read_all(self.reactor)
+        counter.increment(5)
+        self.patch(Encoder, "encode", interrupted)
+        self.assertRaises(KeyboardInterrupt, self.reactor.settle)
+        counter.increment(2)
+        self.assertEqual(client.read_all(self.reactor).totals[counter.key], 7)
+        self.assertEqual(logged, [])
 
 
 class SettingsTests(ServerTestCase):

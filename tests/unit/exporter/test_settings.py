@@ -75,6 +75,16 @@ class SettingsTests(SynchronousTestCase):
         with self.assertRaisesRegex(TypeError, "^a network must be a str, not 5"):
             ExporterSettings(allow=[5])  # type: ignore[list-item]
 
+        for value in ("192.0.2.0/24", None, 5):
+            with self.assertRaisesRegex(TypeError, "^allow must be a sequence of networks, not "):
+                ExporterSettings(allow=value)  # type: ignore[arg-type]
+
+    def test_flags(self) -> None:
+        for name in ("totals", "own_metrics"):
+            for value in ("no", None, 0):
+                error = self.assertRaises(TypeError, ExporterSettings, **{name: value})
+                self.assertEqual(str(error), f"{name} must be a bool, not {value!r}")
+
     def test_frozen(self) -> None:
         settings = ExporterSettings()
         with self.assertRaises(FrozenInstanceError):
@@ -91,6 +101,13 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(MetricsFactory(FakeReactor()).settings, ExporterSettings())
         self.assertEqual(TcpBuilder(reactor)._settings, ExporterSettings())
         self.assertEqual(options.settings, ExporterSettings())
+
+    def test_others(self) -> None:
+        """What is no settings is rejected where it is given."""
+        for given in ({"buffer_size": 5}, ExporterSettings):
+            for user in (MetricsFactory, TcpBuilder):
+                error = self.assertRaises(TypeError, user, FakeReactor(), given)
+                self.assertRegex(str(error), "^settings must be ExporterSettings, not ")
 
     def test_builder(self) -> None:
         builder = (
