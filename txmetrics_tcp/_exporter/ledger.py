@@ -333,12 +333,12 @@ class Ledger:
             self._failure = error.with_traceback(None)
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
+        if kept:
+            self._encode(kept, epoch)
         recorded = applied + more
         self._recorded += recorded
         if recorded > len(kept):
             self._drop(recorded - len(kept), epoch)
-        if kept:
-            self._encode(kept, epoch)
         self._unfinished = None
 
     def _apply_without_clients(self) -> None:
