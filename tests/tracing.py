@@ -16,7 +16,8 @@ Line = tuple[str, int]
 @contextmanager
 def tracing(is_traced: Callable[[str], bool], reached: Callable[[Line], object]) -> Iterator[None]:
     """
-    Call a function before each line of some files is executed; what it raises, the line raises.
+    Call a function before each line of some files is executed, and as each function is entered;
+    what it raises, the line raises.
 
     @param is_traced: whether a file is one of them.
     """
@@ -27,7 +28,7 @@ def tracing(is_traced: Callable[[str], bool], reached: Callable[[Line], object])
         return trace_line
 
     def trace_call(frame: FrameType, event: str, argument: Any) -> Any:
-        return trace_line if is_traced(frame.f_code.co_filename) else None
+        return trace_line(frame, "line", None) if is_traced(frame.f_code.co_filename) else None
 
     # That of a debugger, or of what measures coverage.
     before = sys.gettrace()

@@ -33,7 +33,7 @@ from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._net.admission import Admission, network
 from txmetrics_tcp._net.checks import seconds_from
 from txmetrics_tcp._net.connection import Refused, for_each
-from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
 from txmetrics_tcp._net.descriptors import release_sockets
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import RefusalLog
@@ -248,15 +248,12 @@ class MetricsFactory(ServerFactory):
         """Tick while there are clients, or, while something listens, series that may expire."""
         expire = self.settings.totals and self.settings.idle_after is not None
         wanted = bool(self._fanout.clients) or (self._started and expire)
-        # An exception may have come between a tick and the next.
-        ticking = self._tick is not None and self._tick.active()
-        if wanted and not ticking:
+        if not wanted:
+            cancel(self._tick)
+        elif not is_pending(self._tick):
             self._tick = self.reactor.callLater(TICK, self._each_second)
-        elif self._tick is not None and ticking and not wanted:
-            self._tick.cancel()
 
     def _each_second(self) -> None:
-        self._tick = None
         self._keep_ticking()
         self._fanout.tick()
         if self._fanout.settled:

@@ -164,7 +164,7 @@ class Fanout:
         """
         if self._put_off:
             self._unsettled, self._put_off = True, False
-        if self._unsettled or self._incoming.more():
+        if self.clients:
             self.drain_from_reactor()
 
     def drain(self) -> None:

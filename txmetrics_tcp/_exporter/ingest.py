@@ -193,12 +193,14 @@ class Incoming(Sink):
     # Reactor thread.
 
     def start_streaming(self) -> None:
-        """A client is there: from now on events are stamped, kept, and the reactor is woken."""
-        if not (self.ledger.streaming or self._stopped):
+        """A client connects: from now on events are stamped, kept, and the reactor is woken."""
+        if self._stopped:
+            return
+        if not self.ledger.streaming:
             self._held(self.ledger.start_streaming)
-            self.stamped = True
-            self.open = True
-            self.rearm()
+        self.stamped = True
+        self.open = True
+        self.rearm()
 
     def stop_streaming(self) -> None:
         """No client is there any longer: pending events are forgotten, but not in the totals."""

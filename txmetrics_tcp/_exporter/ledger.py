@@ -333,12 +333,13 @@ class Ledger:
             self._failure = error.with_traceback(None)
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
-        if kept:
-            self._encode(kept, epoch)
-        recorded = applied + more
-        self._recorded += recorded
-        if recorded > len(kept):
-            self._drop(recorded - len(kept), epoch)
+        finally:
+            if kept:
+                self._encode(kept, epoch)
+            recorded = applied + more
+            self._recorded += recorded
+            if recorded > len(kept):
+                self._drop(recorded - len(kept), epoch)
         self._unfinished = None
 
     def _apply_without_clients(self) -> None:
@@ -369,7 +370,8 @@ class Ledger:
             self._failure = error.with_traceback(None)
             log.appendleft((series, operation, value, _stamp))
             more -= 1
-        self._recorded += size - length_hint(todo) + more
+        finally:
+            self._recorded += size - length_hint(todo) + more
 
     def _apply_all_without_clients(self) -> None:
         """Apply what is in the log now, though other threads may go on recording."""

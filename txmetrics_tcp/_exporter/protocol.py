@@ -19,6 +19,7 @@ from txmetrics_tcp._exporter.outbox import PROBE, Name, Outbox
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._exporter.stats import ClientStats
 from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
+from txmetrics_tcp._net.deadline import cancel, is_pending
 from txmetrics_tcp._net.log_throttle import LossReport
 
 
@@ -132,7 +133,7 @@ class MetricsProtocol(ServedProtocol):
             return
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
-        if self._overdue is None and not self._force:
+        if not (is_pending(self._overdue) or self._force):
             self._overdue = self._clock.callLater(self._settings.repair_interval, self._is_overdue)
         self._stream.client_wants_totals(self)
 
@@ -185,9 +186,7 @@ class MetricsProtocol(ServedProtocol):
             dropped_incoming = marker.counts.dropped - self._joined.dropped
             self._outbox.owe({None: self._stream.status(dropped_incoming, self._dropped)})
         self._force = False
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        cancel(self._overdue)
         if self._lost_since is not None:
             # Something was lost behind the marker.
             self.lost(self._lost_since)
@@ -266,9 +265,7 @@ class MetricsProtocol(ServedProtocol):
         self.owe({PROBE: EMPTY_FRAME})
 
     def end(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        cancel(self._overdue)
         # First of all: other threads go on recording.
         self._left = self._stream.counts()
         account = self.stats()
@@ -331,6 +328,5 @@ class MetricsProtocol(ServedProtocol):
             self._losses.lost(events)
 
     def _is_overdue(self) -> None:
-        self._overdue = None
         self._force = True
         self._stream.client_wants_totals(self)

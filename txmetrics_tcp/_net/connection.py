@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._net.deadline import Deadline
+from txmetrics_tcp._net.deadline import Deadline, cancel
 from txmetrics_tcp._net.internals import lose_connection
 from txmetrics_tcp._net.keepalive import (
     KEEPALIVE,
@@ -163,8 +163,9 @@ class ServedProtocol(Protocol):
 
     def finish(self) -> None:
         """Close the connection once all that is pending is sent."""
-        self._finishing = True
-        self.flush()
+        if not self._finishing:
+            self._finishing = True
+            self.flush()
 
     def disconnect(self) -> None:
         """Close the connection once what was written is sent."""
@@ -273,9 +274,10 @@ class ServedProtocol(Protocol):
         connected, handshake = self._connected, self._handshake
         self._present = self._connected = False
         self.paused = True
-        for timer in (handshake, self._stall, self._probing):
-            if timer is not None:
-                timer.cancel()
+        for limit in (handshake, self._stall):
+            if limit is not None:
+                limit.cancel()
+        cancel(self._probing)
         self._handshake = self._stall = self._probing = None
         try:
             if handshake is not None and (why := explain(reason.value)) is not None:
@@ -326,7 +328,6 @@ class ServedProtocol(Protocol):
         self.abort()
 
     def _probe_later(self) -> None:
-        self._probing = None
         self._probing = self._clock.callLater(PROBE_INTERVAL, self._probe_now)
 
     def _probe_now(self) -> None:

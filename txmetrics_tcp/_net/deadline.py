@@ -6,7 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+def is_pending(call: IDelayedCall | None) -> bool:
+    """
+    Whether a call is still to come.
+
+    It may have been called though it is still referred to: an exception, such as a
+    KeyboardInterrupt, may come before the first line of what is called.
+    """
+    return call is not None and bool(call.active())
+
+
+def cancel(call: IDelayedCall | None) -> None:
+    """Cancel a call that is still to come."""
+    if call is not None and is_pending(call):
+        call.cancel()
 
 
 class Deadline:
@@ -28,8 +44,7 @@ class Deadline:
 
     def cancel(self) -> None:
         """Nothing happens when the time is over, if it is not."""
-        if self._call.active():
-            self._call.cancel()
+        cancel(self._call)
 
     def hasten(self) -> None:
         """Let the time be over now, if it is not."""

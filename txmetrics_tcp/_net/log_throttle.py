@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._net.deadline import cancel, is_pending
+
 _log = Logger(namespace="txmetrics_tcp")
 
 INTERVAL = 10.0
@@ -48,7 +50,7 @@ class RefusalLog:
         @param detail: what is to be added to the line, if there is one.
         @param failure: what was raised; its traceback goes with the line, if there is one.
         """
-        if self._check is None:
+        if not is_pending(self._check):
             self._check = self._clock.callLater(INTERVAL, self._passed)
         more = self._more.get(reason)
         if more is None:
@@ -67,7 +69,7 @@ class RefusalLog:
     def close(self) -> None:
         """Nobody comes any more: say what has not been said."""
         if self._check is not None:
-            self._check.cancel()
+            cancel(self._check)
             self._check = None
             self._say_how_many()
             self._more.clear()
@@ -112,7 +114,7 @@ class LossReport:
     def lost(self, events: int) -> None:
         """Some more are lost."""
         self._last = self._clock.seconds()
-        if self._check is None:
+        if not is_pending(self._check):
             self._began = self._last
             self._lost = 0
             self._check = self._clock.callLater(QUIET, self._is_it_over)
@@ -122,7 +124,7 @@ class LossReport:
     def close(self) -> None:
         """Nobody is there any more to lose anything: say how it ended, if it had begun."""
         if self._check is not None:
-            self._check.cancel()
+            cancel(self._check)
             self._end()
 
     def _is_it_over(self) -> None:

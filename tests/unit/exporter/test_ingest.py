@@ -103,6 +103,22 @@ class WakeTests(IncomingTestCase):
         counter.increment()
         self.assertEqual(self.reactor.waiting, 1)
 
+    def test_interruptedBeginning(self) -> None:
+        """Where the beginning of the stream is interrupted, the next client begins it."""
+        incoming = self.incoming(streaming=False)
+        start_streaming = ledger.Ledger.start_streaming
+
+        def interrupted(this: Ledger) -> None:
+            start_streaming(this)
+            raise KeyboardInterrupt
+
+        patch = self.patch(Ledger, "start_streaming", interrupted)
+        self.assertRaises(KeyboardInterrupt, incoming.start_streaming)
+        patch.restore()
+        incoming.start_streaming()
+        self.counter(incoming).increment(3)
+        self.assertEqual(self.take_all(incoming), [3])
+
 
 class TakeTests(IncomingTestCase):
     def test_order(self) -> None:

@@ -61,11 +61,15 @@ class World:
         self.reactor.advance(1)
         self.reactor.settle()
 
-    def go_on(self) -> None:
-        """A second passes, another client connects, and then events are recorded and read."""
-        self.counter.increment()
+    def pause(self) -> None:
+        """Nothing is recorded for a second."""
         self.reactor.settle()
         self.reactor.advance(1)
+        self.read_all()
+
+    def go_on(self) -> None:
+        """Another client connects, and then events are recorded and read."""
+        self.counter.increment()
         self.clients.append(FakeClient(self.factory))
         self.read_all()
         for _ in range(3):
@@ -80,6 +84,10 @@ class World:
                 # As a reactor does with what a protocol raises.
                 client.transport.lose()
                 raise
+
+    @property
+    def connected(self) -> list[FakeClient]:
+        return [client for client in self.clients if client.is_connected]
 
     def read_all(self) -> None:
         for client in self.clients:
@@ -115,11 +123,13 @@ class InterruptTests(FactoryTestCase):
         self.assertGreater(len(lines), 300)
         for line in lines:
             world = self.interrupt(line)
+            world.pause()
+            for client in world.connected:
+                self.assertEqual(client.reader.bits(), truth(world.factory), line)
             world.go_on()
-            connected = [client for client in world.clients if client.is_connected]
             # The last, and all that were not interrupted while they were sent something.
-            self.assertGreater(len(connected), 1, line)
-            for client in connected:
+            self.assertGreater(len(world.connected), 1, line)
+            for client in world.connected:
                 self.assertEqual(client.reader.bits(), truth(world.factory), line)
                 self.assertEqual(client.reader.values("later"), [1, 1, 1], line)
 

@@ -572,3 +572,29 @@ class DeadAfterTests(FactoryTestCase):
         self.assertFalse(client.transport.aborted)
         client.transport.lose()
         self.reactor.advance(10)
+
+
+class InterruptedTimerTests(FactoryTestCase):
+    def test_released(self) -> None:
+        """A client whose timer was interrupted as it was called is released all the same."""
+
+        def interrupted(this: MetricsProtocol) -> None:
+            raise KeyboardInterrupt
+
+        for timer in ("_probe_now", "_is_overdue"):
+            factory = self.factory(4)
+            client = FakeClient(factory, limit=0)
+            client.read_all(self.reactor)
+            patch = self.patch(MetricsProtocol, timer, interrupted)
+            client.transport.end_of_file()
+            for _ in range(3):
+                for _ in range(4):
+                    factory.recorder.counter("c").increment()
+                self.reactor.settle()
+            patch.restore()
+            with self.assertRaises(KeyboardInterrupt):
+                self.reactor.pump([0.5] * 20)
+            client.transport.lose()
+            self.assertEqual(factory.stats().clients, ())
+            self.assertEqual(factory._present, {})
+            self.reactor = FakeReactor()
