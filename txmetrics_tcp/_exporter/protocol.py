@@ -145,7 +145,7 @@ class MetricsProtocol(ServedProtocol):
         """
         if self._joined is None or self._force:
             return True
-        return quiet and not (self.paused or self.flushing)
+        return quiet and not (self.paused or self.flushing or self._outbox.events)
 
     def asked(self) -> int:
         """

@@ -20,7 +20,7 @@ from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
-from txmetrics_tcp._exporter.ledger import BATCH, Ledger
+from txmetrics_tcp._exporter.ledger import BATCH, Ledger, Marker
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._net.writers import Outlet
@@ -421,22 +421,30 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertEqual(client.reader.values("h"), list(range(MAX_SLACK + 2)))
 
     def test_markMeanwhile(self) -> None:
-        """Totals that come to a client that keeps something wait for another time."""
+        """Totals for a client that keeps something wait until that is sent."""
         factory = self.factory(10)
         client = FakeClient(factory)
         client.read_all(self.reactor)
+        mark = Ledger.mark
+        marks: list[int] = []
+
+        def counted(this: Ledger, since: int) -> Marker:
+            marks.append(since)
+            return mark(this, since)
 
         def act() -> None:
-            # One more than is kept, and so totals are due; and as many again.
-            for _ in range(22):
+            # Far more than is kept, and so totals are due.
+            for _ in range(220):
                 factory.recorder.counter("c").increment()
 
+        self.patch(Ledger, "mark", counted)
         in_descriptor(act)
-        self.assertEqual(client.transport.written, b"")
-        self.assertEqual(client.protocol.stats().waiting, 10)
+        self.assertEqual((client.transport.written, marks), (b"", []))
+        self.assertEqual(len(client.protocol._outbox.events), 10)
         self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
         stats = client.protocol.stats()
-        self.assertEqual((stats.recorded, stats.written, stats.dropped), (22, 21, 1))
+        self.assertEqual((stats.recorded, stats.written, stats.dropped), (220, 10, 210))
+        self.assertEqual(len(marks), 1)
 
     def test_bypasses(self) -> None:
         """A client that can bypass its transport receives what the reactor thread records."""
