@@ -59,11 +59,11 @@ def meaning(stream: bytes, max_frame: int) -> tuple[list[Plain], bool, int]:
             byte = stream[begin]
             begin += 1
             size += (byte % 128) * 128**place
-            if size > max_frame:
-                return events, True, 0
             if byte < 128:
                 break
         else:
+            return events, True, 0
+        if size > max_frame:
             return events, True, 0
         end = begin + size
         if end > len(stream):
