@@ -256,7 +256,7 @@ class MetricsFactory(ServerFactory):
     def _each_second(self) -> None:
         self._keep_ticking()
         self._fanout.tick()
-        if self._fanout.settled:
+        if self.settings.idle_after is not None and self._fanout.settled:
             self.incoming.forget_idle(self.incoming.monotonic(), self._fanout.needed_since)
         if self.incoming.ledger.refused and not self._said_refused:
             self._said_refused = True

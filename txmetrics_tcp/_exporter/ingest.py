@@ -193,7 +193,7 @@ class Incoming(Sink):
     # Reactor thread.
 
     def start_streaming(self) -> None:
-        """A client connects: from now on events are stamped, kept, and the reactor is woken."""
+        """A client connects: from now on events are stamped and kept, and wake the reactor."""
         if self._stopped:
             return
         if not self.ledger.streaming:

@@ -278,8 +278,8 @@ class Ledger:
             exceeds `BATCH` stays in the log.  None: there is room for all.
         """
         log = self._log
-        if self._unfinished is not None:
-            self._drop(0, self._unfinished)
+        if self._dropped_since is None:
+            self._dropped_since = self._unfinished
         epoch = self._unfinished = self._epoch = self._epoch + 1
         size = min(len(log), BATCH)
         todo = repeat((), size)

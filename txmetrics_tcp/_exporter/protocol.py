@@ -308,7 +308,7 @@ class MetricsProtocol(ServedProtocol):
     # Inside.
 
     def _must_wait(self) -> bool:
-        """Whether the transport may be interrupted in the middle of a method; see `Fanout`."""
+        """Whether a method of the transport may be interrupted; see `Fanout.drain_at_once`."""
         return self._stream.interrupting and not self._outlet.bypasses
 
     def _wants_totals(self) -> bool:

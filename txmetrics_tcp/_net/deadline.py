@@ -5,11 +5,12 @@ Limits to how long the other end of a connection is waited for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-def is_pending(call: IDelayedCall | None) -> bool:
+def is_pending(call: IDelayedCall | None) -> TypeGuard[IDelayedCall]:
     """
     Whether a call is still to come.
 
@@ -21,7 +22,7 @@ def is_pending(call: IDelayedCall | None) -> bool:
 
 def cancel(call: IDelayedCall | None) -> None:
     """Cancel a call that is still to come."""
-    if call is not None and is_pending(call):
+    if is_pending(call):
         call.cancel()
 
 
@@ -48,7 +49,7 @@ class Deadline:
 
     def hasten(self) -> None:
         """Let the time be over now, if it is not."""
-        if self._call.active():
+        if is_pending(self._call):
             self._call.reset(0)
 
     def _look_once_more(self) -> None:

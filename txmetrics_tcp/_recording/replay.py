@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._net.connection import ServedProtocol, for_each
+from txmetrics_tcp._net.deadline import cancel
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._recording.events import Piece
@@ -236,9 +237,8 @@ class ReplayFactory(ServerFactory):
         return self._clock.seconds() - self._origin - piece.seconds / self._speed
 
     def _cancel(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        cancel(self._turn)
+        self._turn = None
 
     def _finish(self) -> None:
         if not self.clients:

@@ -134,7 +134,7 @@ class RecordingsTests(SynchronousTestCase):
                 self.assertTrue(0 < shown < metrics(MANY), shown)
 
     def test_count(self) -> None:
-        """With C{--count}, nothing is said of what is wrong later."""
+        """With C{--count}, what is wrong later is not reported."""
         Path(self.path).write_bytes(record(MANY, FOREIGN))
         code, out, said = run("tail", self.path, "--count", "2")
         self.assertEqual((code, out.count("\n"), said), (0, 2, ""))

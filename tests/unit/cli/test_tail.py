@@ -230,7 +230,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(out.count("metadata"), 2)
 
     def test_order(self) -> None:
-        """What is wrong with a recording is said when all of it has been printed."""
+        """What is wrong with a recording is reported after all of it has been printed."""
         printed: list[int] = []
         with mock.patch.object(tail, "say", lambda text: printed.append(os.fstat(1).st_size)):
             _, out, _ = self.tail(RECORDINGS["damaged"].data)

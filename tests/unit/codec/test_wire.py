@@ -160,7 +160,7 @@ class VarintTests(SynchronousTestCase):
             self.assertEqual(read_varint(b"\xff" + data + b"\xff", 1), (number, 1 + len(data)))
 
     def test_noVarint(self) -> None:
-        """One that is cut off, and one that is longer than any, are told apart."""
+        """A varint that is cut off and one that is too long raise different errors."""
         for size in range(10):
             self.assertRaises(IndexError, read_varint, b"\xff" * size, 0)
         for tail in (b"", b"\x01"):

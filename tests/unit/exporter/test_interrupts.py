@@ -45,7 +45,7 @@ class World:
         self.read()
 
     def happen(self) -> None:
-        """Events are recorded, the reactor is woken, it drains, and clients begin with markers."""
+        """Events are recorded and wake the reactor, which drains; clients begin with markers."""
         recorder = self.factory.recorder
         recorder.describe_counter("c", "count")
         recorder.gauge("g").set(1)
