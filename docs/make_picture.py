@@ -57,8 +57,8 @@ class Shop(Source):
         """One second of its life."""
         self._second = second + 0.99
         if second == 0:
-            self.view.fold([status, *DESCRIPTIONS])
-        self.view.fold(self._events(second, share))
+            self.view.ingest([status, *DESCRIPTIONS])
+        self.view.ingest(self._events(second, share))
         if second > SECONDS - 5:
             self.tick()
 
@@ -107,7 +107,7 @@ async def picture() -> str:
     for second in range(SECONDS):
         for shop, share in zip(shops, (1.0, 0.6), strict=True):
             shop.feed(second, share, status)
-    shops[1].view.fold([Status("shop 2.4", 1, 0, 1204)])
+    shops[1].view.ingest([Status("shop 2.4", 1, 0, 1204)])
     app = ObserveApp(shops)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("slash", *"-status=500", "enter")

@@ -90,7 +90,7 @@ def check_decoder(stream: bytes, cuts: list[int]) -> None:
         raise Failed("refused, but nothing is wrong" if failed else "not refused")
     if decoder.unfinished != unfinished:
         raise Failed(f"{decoder.unfinished} bytes are unfinished, expected: {unfinished}")
-    fold(events)
+    ingest(events)
 
 
 def check_server(sent: bytes, cuts: list[int]) -> None:
@@ -138,14 +138,14 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
         raise Failed(f"logged: {errors}")
 
 
-def fold(events: list[Event]) -> None:
+def ingest(events: list[Event]) -> None:
     """Let a view take events, and say what it knows; any will do that are events."""
     from txmetrics_tcp._view.series import SourceView
 
     now = 1.0
     view = SourceView(lambda: now)
     view.connected()
-    view.fold(events)
+    view.ingest(events)
     for key, series in view.series.items():
         view.description(key)
         series.rate(now)

@@ -61,7 +61,7 @@ class FedSource(Source):
     def feed(self, events: Iterable[Event], seconds: float = 1.0) -> None:
         """Let time pass, and events come."""
         self.seconds_passed += seconds
-        self.view.fold(events)
+        self.view.ingest(events)
 
 
 def event(

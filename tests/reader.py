@@ -123,7 +123,7 @@ class FakeClient:
             self.read()
 
 
-def truth(factory: MetricsFactory) -> dict[Key, Bits]:
+def exact_totals(factory: MetricsFactory) -> dict[Key, Bits]:
     """The totals that the program itself sees."""
     return {key: bits(value) for key, value in factory.recorder.snapshot().items()}
 

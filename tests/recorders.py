@@ -19,7 +19,7 @@ class ListRecorder(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.entries: collections.deque[Entry] = collections.deque()
-        self.sink = Sink(self.entries, slack=1_000_000, clock=lambda: 42)
+        self.sink = Sink(self.entries, wake_threshold=1_000_000, clock=lambda: 42)
         self.described: list[Metadata] = []
         self.series: dict[Key, Series] = {}
 

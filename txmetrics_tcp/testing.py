@@ -463,7 +463,7 @@ class _ListRecorder(Recorder):
     def __init__(self, clock: Callable[[], int]) -> None:
         super().__init__()
         self.log: list[Entry | Metadata] = []
-        self.sink = Sink(self.log, slack=sys.maxsize, clock=clock)
+        self.sink = Sink(self.log, wake_threshold=sys.maxsize, clock=clock)
 
     def attach(self, key: Key) -> Series:
         return Series(key, self.sink)

@@ -57,7 +57,7 @@ class Evidence:
     @ivar accounts: those of all clients that have gone, which at the end are all.
     @ivar reports: those of the clients that could make one.
     @ivar recorded: how many events each recorder has recorded.
-    @ivar truth: the program's own totals.
+    @ivar exact_totals: the program's own totals.
     @ivar descriptions: the last description of each name.
     @ivar killed: how many processes of clients were killed.
     @ivar troubles: what else went wrong; a process that died, say.
@@ -68,7 +68,7 @@ class Evidence:
     accounts: list[Account] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     recorded: dict[str, int] = field(default_factory=dict)
-    truth: dict[str, Any] = field(default_factory=dict)
+    exact_totals: dict[str, Any] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     killed: int = 0
     troubles: list[str] = field(default_factory=list)
@@ -201,7 +201,7 @@ def totals(evidence: Evidence) -> Finding:
     survivors = [report for report in evidence.reports if report["ended"]]
     for report in survivors:
         for what, seen, true in (
-            ("", report["totals"], evidence.truth),
+            ("", report["totals"], evidence.exact_totals),
             ("the description of ", report["descriptions"], evidence.descriptions),
         ):
             differ = [name for name in true if seen.get(name) != true[name]]
@@ -211,9 +211,11 @@ def totals(evidence: Evidence) -> Finding:
             ]
     if not survivors:
         wrong.append("no client was there at the end")
-    if not evidence.truth:
+    if not evidence.exact_totals:
         wrong.append("there are no totals")
-    summary = f"{len(evidence.truth):,} series, equal for {len(survivors)} clients at the end"
+    summary = (
+        f"{len(evidence.exact_totals):,} series, equal for {len(survivors)} clients at the end"
+    )
     return Finding("totals", summary, wrong)
 
 

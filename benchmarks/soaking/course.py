@@ -130,7 +130,7 @@ class Course:
         self._until_connected(finishing)
         quiet = self._server.ask("quiet")
         self.evidence.recorded = quiet["recorded"]
-        self.evidence.truth = quiet["truth"]
+        self.evidence.exact_totals = quiet["exact_totals"]
         self.evidence.descriptions = quiet["descriptions"]
         self._sample(self._server.ask("stop", timeout=END))
         for crowd in self._crowds:

@@ -25,7 +25,7 @@ from twisted.python.threadable import isInIOThread
 
 from soaking import plan
 from soaking.tally import BY, MANY, show, stamp
-from tests.reader import truth
+from tests.reader import exact_totals
 from txmetrics_tcp import (
     ExporterSettings,
     Key,
@@ -207,7 +207,9 @@ class Server:
             descriptions.update(recording.described)
         return {
             "recorded": {recording.by: recording.number for recording in self._recordings},
-            "truth": {str(key): show(value) for key, value in truth(self._factory).items()},
+            "exact_totals": {
+                str(key): show(value) for key, value in exact_totals(self._factory).items()
+            },
             "descriptions": descriptions,
         }
 

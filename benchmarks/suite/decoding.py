@@ -56,7 +56,7 @@ def view(data: bytes, events: int, series: int) -> float:
     decoder = Decoder()
     seen = SourceView(lambda: now[0])
     for piece in pieces(data):
-        seen.fold(decoder.feed(piece))
+        seen.ingest(decoder.feed(piece))
         now[0] = seen.events / 100_000
     for one in seen.series.values():
         one.summary()

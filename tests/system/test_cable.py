@@ -12,7 +12,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
 from tests.cable import Cable
 from tests.loopback import LoopbackTestCase, SocketClient, WatchedFactory, reactor
-from tests.reader import truth
+from tests.reader import exact_totals
 from txmetrics_tcp import ExporterSettings, MetricsClientFactory, MetricsProtocol, MetricsService
 from txmetrics_tcp._client.protocol import MetricsClientProtocol
 from txmetrics_tcp._net.keepalive import Keepalive
@@ -78,9 +78,9 @@ class CableTests(LoopbackTestCase):
         self.cable.pull()
         for _ in range(500):
             factory.recorder.counter("c").increment()
-        await self.in_thread(near.read, until=lambda: near.reader.bits() == truth(factory))
+        await self.in_thread(near.read, until=lambda: near.reader.bits() == exact_totals(factory))
         self.cable.plug_in()
-        await self.in_thread(far.read, until=lambda: far.reader.bits() == truth(factory))
+        await self.in_thread(far.read, until=lambda: far.reader.bits() == exact_totals(factory))
         self.assertEqual((far.events, factory.stats().dropped_by_clients), (500, 0))
 
     async def test_viewer(self) -> None:

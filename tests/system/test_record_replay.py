@@ -91,7 +91,7 @@ class ManyEventsTests(SynchronousTestCase):
         self.assert_same(replayed, live, "what was replayed is not what was recorded")
 
         view = SourceView(lambda: 0.0)
-        view.fold(Decoder().feed(live))
+        view.ingest(Decoder().feed(live))
         self.assertEqual(view.events, EVENTS)
         self.assertEqual((view.missed_incoming, view.missed_client), (0, 0))
         key = Key.of(MetricKind.COUNTER, "c", {"number": 3})

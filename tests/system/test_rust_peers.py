@@ -26,7 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.daemon import LIMIT
-from tests.reader import Reader, counter_key, truth
+from tests.reader import Reader, counter_key, exact_totals
 from tests.rust_peers import (
     Line,
     Observer,
@@ -226,7 +226,7 @@ class ReceiveTests(PeersTestCase):
                 metric_line("record_histogram", "h", {}, 2.0, self.now_ns),
             ],
         )
-        self.assertEqual(receiver.bits(), truth(factory))
+        self.assertEqual(receiver.bits(), exact_totals(factory))
 
     async def test_halfClosed(self) -> None:
         """A client that ends only its sending side is sent empty events, and goes on."""
@@ -239,7 +239,7 @@ class ReceiveTests(PeersTestCase):
         await receiver.until(lambda: len(receiver.others) >= before + 2, "two empty events")
         factory.recorder.counter("c").increment()
         await receiver.until_lines(2)
-        self.assertEqual(receiver.bits(), truth(factory))
+        self.assertEqual(receiver.bits(), exact_totals(factory))
         factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual({line["what"] for line in receiver.others}, {"empty"})
@@ -453,7 +453,7 @@ class LossTests(PeersTestCase):
 
     async def assert_repaired(self, factory: MetricsFactory, receiver: Receiver) -> None:
         """The client has missed something, and has or gets the true totals; no frame is broken."""
-        totals = truth(factory)
+        totals = exact_totals(factory)
         await receiver.until(lambda: receiver.bits() == totals, f"the totals\n{totals}\n")
         [client] = factory.stats().clients
         self.assertGreater(client.dropped + client.dropped_incoming, 5000)

@@ -36,7 +36,7 @@ from txmetrics_tcp._net.connection import Refused, for_each
 from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
 from txmetrics_tcp._net.descriptors import release_sockets
 from txmetrics_tcp._net.endpoints import show_address
-from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.log_throttle import RejectionLog
 
 _log = Logger(namespace="txmetrics_tcp")
 
@@ -116,7 +116,7 @@ class MetricsFactory(ServerFactory):
             settings.max_clients,
             settings.max_clients_per_address,
         )
-        self._rejections = RefusalLog(self.reactor)
+        self._rejections = RejectionLog(self.reactor)
         # All that have arrived, also those whose handshake of TLS is not done.
         self._present: dict[MetricsProtocol, None] = {}
         self._tick: IDelayedCall | None = None
@@ -164,10 +164,10 @@ class MetricsFactory(ServerFactory):
         self._fanout.drain()
         return gone
 
-    def hasten(self) -> None:
+    def stop_now(self) -> None:
         """Where it is stopping: wait for no client any longer.  On the reactor thread."""
         if self._deadline is not None:
-            self._deadline.hasten()
+            self._deadline.expire()
 
     # What Twisted calls.
 

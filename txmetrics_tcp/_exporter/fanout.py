@@ -192,7 +192,7 @@ class Fanout:
         elif self.settled:
             self._drain_later()
             if waiting_since is not None:
-                self._incoming.woken_at = waiting_since
+                self._incoming.wake_requested_at = waiting_since
         # Otherwise the next event, or the tick, comes to it.
 
     def drain_at_once(self) -> bool:
@@ -234,7 +234,7 @@ class Fanout:
         """
         incoming = self._incoming
         # If the next event is to wake the reactor, none has, and the time is an earlier one's.
-        woken_at = incoming.woken_at if incoming.slack >= 0 else None
+        wake_requested_at = incoming.wake_requested_at if incoming.wake_threshold >= 0 else None
         incoming.rearm()
         if self._unsettled:
             self._resync()
@@ -253,8 +253,8 @@ class Fanout:
             for_each(self.clients, lambda client: client.lost(since))
         if batch is not None and self.clients:
             for_each(self.clients, lambda client: client.deliver(batch))
-            if self._sample is not None and woken_at is not None:
-                self._sample(incoming.monotonic() - woken_at)
+            if self._sample is not None and wake_requested_at is not None:
+                self._sample(incoming.monotonic() - wake_requested_at)
         if marker is not None and marker is self._marker:
             asked, self._asked = self._asked, []
             self._marker = None
@@ -264,7 +264,7 @@ class Fanout:
         self._unsettled = False
         if taken.failure is not None:
             self.out_of_memory(Failure(taken.failure))
-        return woken_at if batch is None else None
+        return wake_requested_at if batch is None else None
 
     def _resync(self) -> None:
         """

@@ -11,15 +11,15 @@ The way of an event through it::
 The order in the log decides.  Only the ledger counts, so no count is lost to a race; and a total is
 right whether or not its events found room.
 
-Any thread, at any moment, may append to `log`, read the flags, and call `nudge`, `wake` and
+Any thread, at any moment, may append to `log`, read the flags, and call `notify`, `wake` and
 `describe`; also re-entrantly, since a signal handler or a finalizer may record while the same
 thread records or applies events.  All else of the ledger is for the thread that holds the lock.  It
 holds it for one epoch of at most `BATCH` events or one copy of the totals, and calls nothing else
 meanwhile: entries hold plain ints and floats.
 
 An exception at any line (Ctrl-C in a notebook, a signal handler that raises) must not stop the
-stream.  So no latch decides alone whether the reactor drains: where `slack` says that the reactor
-has been woken, and it was not, the exporter's tick drains a second later.
+stream.  So no latch alone decides whether the reactor drains: if `wake_threshold` says that a
+wake-up is pending and none is, the exporter's tick drains a second later.
 
 When the interpreter ends, its other threads no longer run, whatever lock they held.  Finalizers
 that record or look at totals even then wait for no lock, and apply nothing.
@@ -45,7 +45,7 @@ from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.sink import Entry, Sink
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
 
-MAX_SLACK = 1024
+LOG_LIMIT = 1024
 """The length that the log may reach before recording threads apply events themselves."""
 
 WAIT = 0.000_5
@@ -63,12 +63,12 @@ class Incoming(Sink):
     Takes events from any thread, and keeps them until the reactor thread takes them.
 
     With a bounded buffer, at most C{buffer_size} events are pending, and beside them what is in the
-    log: the buffer size, at most `MAX_SLACK`, as a rule; four times that while another thread holds
+    log: the buffer size, at most `LOG_LIMIT`, as a rule; four times that while another thread holds
     the lock.
 
     @ivar ledger: what applies events; to be called under the lock.
-    @ivar woken_at: since when the reactor is to come, or was when it last came, on the clock
-        `monotonic`.
+    @ivar wake_requested_at: when the pending wake-up of the reactor was requested, or the last
+        one if none is pending, on the clock `monotonic`.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Incoming(Sink):
         "_wanted",
         "ledger",
         "monotonic",
-        "woken_at",
+        "wake_requested_at",
     )
 
     log: deque[Entry]
@@ -113,17 +113,17 @@ class Incoming(Sink):
         @param clock: nanoseconds since the epoch.
         @param monotonic: seconds, on a clock that does not jump.
         """
-        # How long the log may become. `slack` is the same while a wake-up is pending or none is
-        # wanted, and -1 while the next event is to wake the reactor: so a handle looks at
-        # one thing for both.
-        self._limit = MAX_SLACK if buffer_size is None else min(buffer_size, MAX_SLACK)
+        # How long the log may become.  `wake_threshold` equals it while a wake-up is pending or
+        # none is needed, and is -1 while the next event must wake the reactor: a handle compares
+        # once for both.
+        self._limit = LOG_LIMIT if buffer_size is None else min(buffer_size, LOG_LIMIT)
         super().__init__(deque(), self._limit, clock)
         self._reactor = reactor
         self._wanted = wanted
         self._at_once = at_once
         self._in_reactor_thread = in_reactor_thread
         self.monotonic = monotonic
-        self.woken_at: float | None = None
+        self.wake_requested_at: float | None = None
         self.ledger = Ledger(self.log, buffer_size, totals, clock)
         self._lock = threading.RLock()
         # The thread that holds the lock.
@@ -148,7 +148,7 @@ class Incoming(Sink):
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
         self.wake()
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """Wake the reactor if that is not pending, and apply events if the log is long."""
         self.wake()
         if len(self.log) <= self._limit or self._holder == threading.get_ident():
@@ -164,11 +164,11 @@ class Incoming(Sink):
         """
         Have the reactor thread take what there is, unless that is pending or no client wants it.
         """
-        if self.slack >= 0:
+        if self.wake_threshold >= 0:
             return
         try:
-            self.slack = self._limit
-            self.woken_at = self.monotonic()
+            self.wake_threshold = self._limit
+            self.wake_requested_at = self.monotonic()
             # Of several wake-ups that are pending, the last counts.
             self._wake_up = wake_up = object()
             try:
@@ -260,7 +260,7 @@ class Incoming(Sink):
         """
         Let the next event wake the reactor.  To be called before taking, so that none is missed.
         """
-        self.slack = -1 if self.ledger.streaming else self._limit
+        self.wake_threshold = -1 if self.ledger.streaming else self._limit
 
     # Inside.
 
@@ -272,7 +272,7 @@ class Incoming(Sink):
         """Apply events on a recording thread."""
         this = threading.get_ident()
         holder = self._holder
-        # A thread that is only a little over the slack need not wait for another that applies
+        # A thread that is only a little over the threshold need not wait for another that applies
         # events already.  And one that waits for its turn does not wait once more for what a
         # signal handler records meanwhile: handlers that come faster than the lock is free would
         # stand on one another until there is no stack left.

@@ -123,9 +123,9 @@ class MetricsService(Service):
         if self._tls is not None:
             self._tls.reload()
 
-    def hasten(self) -> None:
+    def stop_now(self) -> None:
         """Where it is stopping: wait for no client any longer.  On the reactor thread."""
-        self._factory.hasten()
+        self._factory.stop_now()
 
     # IService
 

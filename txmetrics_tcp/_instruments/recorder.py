@@ -111,8 +111,8 @@ class Counter(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _INCREMENT_COUNTER, n, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
     def count_exceptions(
         self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
@@ -145,8 +145,8 @@ class Counter(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _SET_COUNTER, n, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
 
 class Gauge(Handle):
@@ -170,8 +170,8 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _INCREMENT_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
     def decrement(self, value: SupportsFloat | datetime.timedelta = 1.0) -> None:
         """
@@ -184,8 +184,8 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _DECREMENT_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
     def track_inprogress(self) -> InProgress:
         """
@@ -213,8 +213,8 @@ class Gauge(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _SET_GAUGE, value, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
 
 class Histogram(Handle):
@@ -238,8 +238,8 @@ class Histogram(Handle):
         if sink.open:
             log = sink.log
             log.append((series, _RECORD_HISTOGRAM, value, sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
     def time(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
         """
@@ -280,8 +280,8 @@ class Histogram(Handle):
         if sink.open and count:
             log = sink.log
             log.append((series, RECORD_MANY, (sample, count), sink.clock() if sink.stamped else 0))
-            if len(log) > sink.slack:
-                sink.nudge()
+            if len(log) > sink.wake_threshold:
+                sink.notify()
 
 
 HANDLES: dict[MetricKind, type[Handle]] = {

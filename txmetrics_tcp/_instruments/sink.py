@@ -50,20 +50,22 @@ class Sink:
     @ivar stamped: whether entries need their time.
     @ivar clock: gives the time of an entry.
     @ivar log: takes the entries.
-    @ivar slack: `nudge` is called when the log is longer than this after an entry has come; with
-        -1, then, whenever one has.
+    @ivar wake_threshold: a handle calls `notify` if the log is longer than this after it has
+        appended an entry; with -1, always.
     """
 
-    __slots__ = ("__weakref__", "clock", "log", "open", "slack", "stamped")
+    __slots__ = ("__weakref__", "clock", "log", "open", "stamped", "wake_threshold")
 
-    def __init__(self, log: Log, slack: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, log: Log, wake_threshold: int = 0, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self.open = True
         self.stamped = True
         self.clock = clock
         self.log = log
-        self.slack = slack
+        self.wake_threshold = wake_threshold
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """See to what has been appended.  Called from any thread, and must be re-entrant."""
 
 
@@ -96,7 +98,7 @@ class RelaySink(Sink):
         self.stamped = False
         self.clock = time.time_ns
         # Nothing stays here, so there is nothing to be nudged for.
-        self.slack = 0
+        self.wake_threshold = 0
         self.relay_to(every)
 
     def relay_to(self, every: tuple[Series, ...]) -> None:
@@ -138,8 +140,8 @@ class _RelayLog:
                         stamp = sink.clock()
                     log = sink.log
                     log.append((series, operation, value, stamp))
-                    if len(log) > sink.slack:
-                        sink.nudge()
+                    if len(log) > sink.wake_threshold:
+                        sink.notify()
             except Exception as error:
                 failure = failure or error
         if failure is not None:

@@ -86,7 +86,7 @@ class ServerHooks(Interface):
     def client_rejected(
         self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
-        """Log why a client is disconnected; `RefusalLog.say` has the parameters."""
+        """Log why a client is disconnected; `RejectionLog.say` has the parameters."""
 
 
 _C = TypeVar("_C", bound="ServedProtocol")

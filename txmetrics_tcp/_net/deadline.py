@@ -47,7 +47,7 @@ class Deadline:
         """Nothing happens when the time is over, if it is not."""
         cancel(self._call)
 
-    def hasten(self) -> None:
+    def expire(self) -> None:
         """Let the time be over now, if it is not."""
         if is_pending(self._call):
             self._call.reset(0)

@@ -29,7 +29,7 @@ class _More:
     last: str = ""
 
 
-class RefusalLog:
+class RejectionLog:
     """
     One line for the first client that is rejected for a reason, at once; then, for as long as
     there are more, one line every `INTERVAL` seconds that says how many.

@@ -19,7 +19,7 @@ from txmetrics_tcp._net.deadline import cancel
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._recording.events import Piece
-from txmetrics_tcp._recording.stream_state import Standing
+from txmetrics_tcp._recording.stream_state import StreamState
 
 CATCH_UP = 1.0
 """
@@ -75,7 +75,7 @@ class ReplayFactory(ServerFactory):
 
     It begins when the first client is there; it goes on only while there is one, and all that are
     there have taken what came before.  Who comes later is told first where the stream stands (see
-    `Standing`), and then gets what the others get.
+    `StreamState`), and then gets what the others get.
 
     @ivar clients: those that are there, in the order in which they came.
     @ivar standing: what was sent so far.
@@ -110,7 +110,7 @@ class ReplayFactory(ServerFactory):
         self._loop = loop
         self._say = say
         self.clients: dict[ReplayProtocol, None] = {}
-        self.standing = Standing()
+        self.stream_state = StreamState()
         self.begun = False
         self._reading: Iterator[Piece] | None = None
         self._next: Piece | None = None
@@ -161,7 +161,7 @@ class ReplayFactory(ServerFactory):
         self.clients[client] = None
         first = not self.begun and len(self.clients) == 1
         self._say(f"client {client.address} has come{', the replay begins' if first else ''}")
-        client.start(_joined(self.standing.frames()))
+        client.start(_joined(self.stream_state.frames()))
 
     def client_ready(self) -> None:
         if self._turn is None and not self._ending:
@@ -212,7 +212,7 @@ class ReplayFactory(ServerFactory):
                 break
             if late > CATCH_UP:
                 self._origin += late
-            self.standing.follow(piece.events)
+            self.stream_state.follow(piece.events)
             pieces.append(piece.frames)
             size += len(piece.frames)
             self._next = None

@@ -23,7 +23,7 @@ from txmetrics_tcp._model import (
 from txmetrics_tcp._view.series import MAX_SERIES
 
 
-class Standing:
+class StreamState:
     """
     Follows a stream, and says what it comes to: the last status, all descriptions, and the totals
     of counters and gauges.  Samples of histograms come to nothing, as with a live server.  It knows

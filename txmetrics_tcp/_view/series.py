@@ -1,5 +1,5 @@
 """
-What a consumer knows: events folded into totals, values, rates and distributions.
+What a consumer knows: events ingested into totals, values, rates and distributions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Happened = tuple[int, Operation, int | float]
 
 class SeriesView:
     """
-    What is known of one series.  Made by `SourceView`, and changing with each `SourceView.fold`.
+    What is known of one series.  Made by `SourceView`, and changing with each `SourceView.ingest`.
 
     @ivar key: the series.
     @ivar events: how many events of it have come.
@@ -247,7 +247,7 @@ class SourceView:
     What one stream has told: feed it with the events of a connection, in their order.
 
     With a server of ours, totals are those of the program whenever all that was sent has been
-    folded.  A server of the Rust family says no totals: they are of what was seen.
+    ingested.  A server of the Rust family says no totals: they are of what was seen.
 
     It belongs to one thread.
 
@@ -256,7 +256,7 @@ class SourceView:
         >>> view = SourceView()
         >>> with capture() as captured:
         ...     counter("requests", route="/").increment(2)
-        >>> view.fold(captured.events)
+        >>> view.ingest(captured.events)
         >>> [(str(key), series.value) for key, series in view.series.items()]
         [('requests [route = /]', 2)]
 
@@ -277,7 +277,7 @@ class SourceView:
         self, clock: Callable[[], float] = time.monotonic, max_series: int = MAX_SERIES
     ) -> None:
         """
-        @param clock: the time in seconds.  It is asked once for each call of `fold`.
+        @param clock: the time in seconds.  It is asked once for each call of `ingest`.
         @param max_series: how many series it knows at most, and how many descriptions.  The
             events of others are counted and left out.
         """
@@ -305,7 +305,7 @@ class SourceView:
         # Totals from before `clear`.
         self._cleared: dict[Key, int | float] = {}
 
-    def fold(self, events: Iterable[Event]) -> None:
+    def ingest(self, events: Iterable[Event]) -> None:
         """
         Take the next events.
 
@@ -314,13 +314,13 @@ class SourceView:
         now = self._clock()
         second = math.floor(now)
         series_of = self._by_identity.get
-        folded = 0
+        ingested = 0
         try:
             for event in events:
                 if type(event) is not Metric:
                     self._take_other(event, now)  # type: ignore[arg-type]
                     continue
-                folded += 1
+                ingested += 1
                 key, operation, value, timestamp_ns = event
                 series = series_of(id(key))
                 if series is None:
@@ -356,7 +356,7 @@ class SourceView:
                 if series._watched is not None:
                     series._watched.append((timestamp_ns, operation, value))
         finally:
-            self.events += folded
+            self.events += ingested
 
     def connected(self) -> None:
         """

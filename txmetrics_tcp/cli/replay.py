@@ -76,7 +76,7 @@ class _Command:
         self._progress.stop()
         exit_code = self._recording.report(say)
         say(
-            f"replayed {self._factory.standing.metrics:,} events,"
+            f"replayed {self._factory.stream_state.metrics:,} events,"
             f" {show_duration(self._recording.seconds)} of recording"
         )
         self._running.stop(exit_code)
@@ -91,7 +91,7 @@ class _Command:
         recording = self._recording
         far = (
             f"{show_duration(recording.seconds)} ({show_share(recording.progress)}),"
-            f" {factory.standing.metrics:,} events"
+            f" {factory.stream_state.metrics:,} events"
         )
         match len(factory.clients):
             case 0:

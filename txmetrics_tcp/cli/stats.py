@@ -118,7 +118,7 @@ class Watch:
         self.told = True
         self._silence.end_silence()
         self._said = ""
-        self.view.fold(events)
+        self.view.ingest(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
         self._silence.state_changed(state)
@@ -200,7 +200,7 @@ class WatchRecording:
             if piece.begins:
                 self.view.connected()
                 self.connections += 1
-            self.view.fold(piece.events)
+            self.view.ingest(piece.events)
             yield
         self.seconds = self._recording.seconds
         self._over(self._recording.report(self._say))

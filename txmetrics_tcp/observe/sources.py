@@ -151,7 +151,7 @@ class LiveSource(Source):
 
     def _received(self, events: list[Event]) -> None:
         self.heard = True
-        self.view.fold(events)
+        self.view.ingest(events)
 
     def _changed(self, state: ConnectionState) -> None:
         match state:
@@ -201,7 +201,7 @@ class RecordingSource(Source):
         for piece in recording:
             if piece.begins:
                 self.view.connected()
-            self.view.fold(piece.events)
+            self.view.ingest(piece.events)
             self.progress = recording.progress
             yield
         self.progress = 1.0

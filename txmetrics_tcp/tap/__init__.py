@@ -92,7 +92,7 @@ def makeService(options: Options) -> Daemon:
     reload = None if options.tls is None else options.tls.reload
     HangUpService(reactor, reload).setServiceParent(daemon)
     metrics.setServiceParent(daemon)
-    StopSignals(reactor, metrics.hasten).setServiceParent(daemon)
+    StopSignals(reactor, metrics.stop_now).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
         collectors["process"] = ProcessCollector(metrics.recorder)

@@ -76,12 +76,12 @@ class StopSignals(Service):
     Both are handled on the reactor thread, when the reactor iterates; see `stop_handler`.
     """
 
-    def __init__(self, reactor: Any, hasten: Callable[[], object]) -> None:
+    def __init__(self, reactor: Any, stop_now: Callable[[], object]) -> None:
         """
-        @param hasten: called on the reactor thread when the process is told to stop again.
+        @param stop_now: called on the reactor thread when the process is told to stop again.
         """
         self._reactor = reactor
-        self._hasten = hasten
+        self._stop_now = stop_now
         self._told = False
         self._hurried = False
 
@@ -94,7 +94,7 @@ class StopSignals(Service):
         if self._hurried:
             # The further signal interrupted the handling of the first, and was heeded before
             # anything had begun to stop.  By then all will have.
-            self._reactor.callFromThread(self._hasten)
+            self._reactor.callFromThread(self._stop_now)
         return super().stopService()
 
     def _install(self) -> None:
@@ -121,4 +121,4 @@ class StopSignals(Service):
             signal=signal.Signals(number).name,
         )
         self._hurried = True
-        self._hasten()
+        self._stop_now()

@@ -20,7 +20,7 @@ from zope.interface import provider
 
 from tests.daemon import LIMIT
 from tests.loopback import LoopbackTestCase, WatchedFactory, reactor, record_numbers
-from tests.reader import truth
+from tests.reader import exact_totals
 from txmetrics_tcp import (
     ExporterSettings,
     FanoutRecorder,
@@ -92,7 +92,7 @@ class BlockedReactorTests(FaultTestCase):
         stats = protocol.stats()
         self.assertGreaterEqual(stats.recorded, 2 * THREADS * EACH)
         self.assertGreater(stats.dropped_incoming, 0)
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
         totals = {
             (key.name, dict(key.labels).get("thread")): value
             for key, value in client.reader.totals.items()
@@ -225,7 +225,7 @@ class ReentrancyTests(FaultTestCase):
             THREADS * 20_000,
         )
         self.check_account(factory.protocols[0])
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
         self.assertEqual(client.reader.unfinished, 0)
 
     async def test_observer_fails(self) -> None:
@@ -252,7 +252,7 @@ class ReentrancyTests(FaultTestCase):
         await reading
         self.check_account(factory.protocols[0])
         self.assertGreater(factory.protocols[0].stats().dropped_incoming, 0)
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
         key = Key.of(MetricKind.COUNTER, "c")
         self.assertEqual(client.reader.totals[key], THREADS * 10_000)
         # What is logged from now on is none of this test's.
@@ -295,9 +295,9 @@ class BrokenSink(Sink):
             raise LookupError("clock")
         return 1
 
-    def nudge(self) -> None:
-        if self._how == "nudge":
-            raise LookupError("nudge")
+    def notify(self) -> None:
+        if self._how == "notify":
+            raise LookupError("notify")
 
 
 class BrokenRecorderTests(FaultTestCase):
@@ -312,7 +312,7 @@ class BrokenRecorderTests(FaultTestCase):
         events = 5000
 
         def record(thread: int) -> None:
-            how = ("log", "clock", "nudge")[thread]
+            how = ("log", "clock", "notify")[thread]
             counter = FanoutRecorder(Broken(how), factory.recorder).counter("c", how=how)
             for _ in range(events):
                 self.assertEqual(str(self.assertRaises(LookupError, counter.increment)), f"{how}")
@@ -320,6 +320,6 @@ class BrokenRecorderTests(FaultTestCase):
         await self.all_in_threads(record, 3)
         await self.service.stop()
         await reading
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
         self.assertEqual(list(client.reader.totals.values()), [events] * 3)
         self.check_account(factory.protocols[0])

@@ -29,7 +29,7 @@ from tests.loopback import (
     reactor,
     record_numbers,
 )
-from tests.reader import truth
+from tests.reader import exact_totals
 from txmetrics_tcp import Key, MetricKind
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.connection import MAX_RECEIVED
@@ -171,7 +171,7 @@ class LossTests(LoopbackTestCase):
             self.assertEqual(client.received, account.bytes_written)
             self.assertEqual(client.reader.unfinished, 0)
             self.assertTrue(in_order(client))
-            self.assertEqual(client.reader.bits(), truth(factory))
+            self.assertEqual(client.reader.bits(), exact_totals(factory))
             self.assertGreater(account.dropped_incoming, 0)
             self.assertEqual((account.discarded, account.waiting), (0, 0))
             told = client.reader.statuses[-1]
@@ -212,7 +212,7 @@ class LossTests(LoopbackTestCase):
         self.assertEqual(client.events, protocol.stats().written)
         self.assertEqual(client.received, protocol.stats().bytes_written)
         self.assertEqual(client.reader.unfinished, 0)
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
 
     async def test_hundredThatNeverRead(self) -> None:
         """They cost their buffers and a chunk or two each, and a client that reads nothing."""
@@ -398,7 +398,7 @@ class TransportTests(LoopbackTestCase):
         self.assertEqual(client.events, protocol.stats().written)
         self.assertTrue(in_order(client))
         self.assertEqual(client.reader.unfinished, 0)
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
 
     async def test_tcp6(self) -> None:
         if not socket.has_ipv6:
@@ -494,7 +494,7 @@ class StopTests(LoopbackTestCase):
         await factory.clients(1)
         self.assertEqual(factory.present, factory.protocols[:1])
         # The time limit is over now.
-        factory.hasten()
+        factory.stop_now()
         await stopping
         self.assertEqual(client.events, events)
         for protocol in factory.protocols:
@@ -515,10 +515,10 @@ class StopTests(LoopbackTestCase):
         await self.in_thread(client.read_snapshot)
         stopped = factory.stop()
         # That is what is due when the reactor's turn comes, and before it looks at its sockets.
-        factory.hasten()
+        factory.stop_now()
         await stopped
         await self.in_thread(client.read)
-        self.assertEqual(client.reader.bits(), truth(factory))
+        self.assertEqual(client.reader.bits(), exact_totals(factory))
 
 
 class LoadTests(LoopbackTestCase):

@@ -108,7 +108,7 @@ def evidence() -> Evidence:
             ),
         ],
         recorded={"a": 60, "b": 40},
-        truth={"soak_counter [by = a]": 1234},
+        exact_totals={"soak_counter [by = a]": 1234},
         descriptions={"soak_phase_a": "phase 3"},
     )
 
@@ -201,16 +201,16 @@ WRONG: list[tuple[str, str, Tamper]] = [
     (
         "totals",
         "soak_counter [by = a] is 1234 instead of 1235",
-        lambda found: found.truth.update({"soak_counter [by = a]": 1235}),
+        lambda found: found.exact_totals.update({"soak_counter [by = a]": 1235}),
     ),
-    ("totals", "other is None instead of 1", lambda found: found.truth.update(other=1)),
+    ("totals", "other is None instead of 1", lambda found: found.exact_totals.update(other=1)),
     (
         "totals",
         "the description of soak_phase_a is 'phase 3' instead of 'phase 4'",
         lambda found: found.descriptions.update(soak_phase_a="phase 4"),
     ),
     ("totals", "no client was there", lambda found: found.reports.clear()),
-    ("totals", "there are no totals", lambda found: found.truth.clear()),
+    ("totals", "there are no totals", lambda found: found.exact_totals.clear()),
     ("memory", "memory grows: 2.", leaks),
     ("memory", "no line can be fitted", lambda found: setattr(found, "warm_up", 90)),
     ("descriptors", "14 descriptors are open beside those of 2", seen(descriptors=16)),

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
 from tests.connecting import FakeEndpoint
-from tests.fuzz import fold, pieces
+from tests.fuzz import ingest, pieces
 from tests.unit.client.test_client import GARBAGE, frame
 from tests.unit.codec.test_hostile_streams import CUTS, mutated
 from tests.wire_cases import increment
@@ -766,4 +766,4 @@ class HostileStreamTests(SynchronousTestCase):
             stream.close()
             transport.drain()
             self.successResultOf(done)
-        fold(received)
+        ingest(received)

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mutations
-from tests.fuzz import check_decoder, fold, pieces
+from tests.fuzz import check_decoder, ingest, pieces
 from tests.wire_cases import CASES, increment, seen
 from txmetrics_tcp import (
     Event,
@@ -110,7 +110,7 @@ class HostileTests(SynchronousTestCase):
 
         def received(events: list[Event]) -> None:
             last[:] = events[-5:]
-            fold(events)
+            ingest(events)
 
         factory = MetricsClientFactory(
             received_many=received, lost=lambda protocol, reason: lost.append(reason)

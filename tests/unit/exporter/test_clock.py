@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import FakeClient, truth
+from tests.reader import FakeClient, exact_totals
 from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp.testing import FakeReactor
 
@@ -38,7 +38,7 @@ class ClockTests(SynchronousTestCase):
         client.read_all(self.reactor)
         seen = [metric for metric in client.reader.metrics if metric.key.name == "c"]
         self.assertEqual([metric.timestamp_ns for metric in seen], times)
-        self.assertEqual(client.reader.bits(), truth(self.factory))
+        self.assertEqual(client.reader.bits(), exact_totals(self.factory))
 
     def test_snapshot_before_1970(self) -> None:
         self.factory.recorder.counter("c").increment(3)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
 from tests.logs import log_lines
-from tests.reader import FakeClient, Reader, counter_key, truth
+from tests.reader import FakeClient, Reader, counter_key, exact_totals
 from txmetrics_tcp import (
     Metadata,
     MetricKind,
@@ -625,25 +625,25 @@ class StopTests(ServerTestCase):
         factory.recorder.counter("c").increment()
         self.assertEqual(client.read_all(self.reactor).values("c"), [1])
 
-    def test_hasten(self) -> None:
+    def test_stopNow(self) -> None:
         """
         When a stop is hurried, a client that does not read is aborted now; without a stop, none is.
         """
         factory = self.factory(totals=True)
         client = FakeClient(factory, limit=1)
-        factory.hasten()
+        factory.stop_now()
         factory.recorder.counter("c").increment()
         self.reactor.settle()
         self.assertTrue(client.transport.connected)
         gone = factory.stop(timeout=1000)
         self.reactor.settle()
         self.assertNoResult(gone)
-        factory.hasten()
+        factory.stop_now()
         self.reactor.settle()
         self.assertTrue(client.transport.aborted)
         client.transport.lose()
         self.successResultOf(gone)
-        factory.hasten()
+        factory.stop_now()
 
     def test_duringTheHandshake(self) -> None:
         """A client that is still in the handshake of TLS is aborted at once."""
@@ -739,7 +739,7 @@ class ReentrancyTests(ServerTestCase):
 
         self.patch(client.transport, "write", recording)
         counter.increment()
-        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertLess(max(lengths), 50)
 
     def test_interrupted(self) -> None:

@@ -18,7 +18,7 @@ from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter import ingest, ledger
-from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import BATCH, FREE_REPEATS, Ledger, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
@@ -75,7 +75,7 @@ class WakeTests(IncomingTestCase):
         counter = self.counter(incoming)
         for i in range(100):
             counter.increment(i)
-            self.assertEqual(incoming.slack, -1)
+            self.assertEqual(incoming.wake_threshold, -1)
         self.assertEqual(len(attempts), 100)
         self.assertEqual(incoming.counts().waiting, 10)
         self.assertLessEqual(len(incoming.log), 11)
@@ -543,11 +543,11 @@ class ReentrancyTests(IncomingTestCase):
             totals = Totals()
             incoming = self.incoming(None, totals, streaming=folding != "start")
             counter = self.counter(incoming)
-            for _ in range(MAX_SLACK if folding == "relieve" else 5):
+            for _ in range(LOG_LIMIT if folding == "relieve" else 5):
                 counter.increment()
 
             def act(counter: Counter = counter) -> None:
-                for _ in range(3 * MAX_SLACK):
+                for _ in range(3 * LOG_LIMIT):
                     counter.increment()
 
             self.interrupt_epoch(act)
@@ -556,7 +556,7 @@ class ReentrancyTests(IncomingTestCase):
             elif folding == "relieve":
                 counter.increment()
             taken = self.take_all(incoming)
-            expected = {"take": 5, "relieve": MAX_SLACK + 1, "start": 5}[folding] + 3 * MAX_SLACK
+            expected = {"take": 5, "relieve": LOG_LIMIT + 1, "start": 5}[folding] + 3 * LOG_LIMIT
             self.assertEqual(list(incoming.snapshot().values()), [expected])
             self.assertEqual(incoming.counts(), (expected, 0, 0))
             # Events from before the start are not streamed; those from meanwhile are.
@@ -569,7 +569,7 @@ class ReentrancyTests(IncomingTestCase):
         for value in range(5):
             gauge.set(value)
         # As many as make it fold itself, if it may, and leave less than was to be folded.
-        more = range(5, 5 + MAX_SLACK - 3)
+        more = range(5, 5 + LOG_LIMIT - 3)
         self.interrupt_epoch(lambda: [gauge.set(value) for value in more])
         incoming.start_streaming()
         self.assertEqual(list(incoming.snapshot().values()), [more[-1]])

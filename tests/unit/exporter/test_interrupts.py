@@ -11,7 +11,7 @@ from pathlib import Path
 import txmetrics_tcp
 from tests.exporting import FactoryTestCase
 from tests.logs import log_lines
-from tests.reader import FakeClient, truth
+from tests.reader import FakeClient, exact_totals
 from tests.tracing import Line, lines_of, tracing
 from txmetrics_tcp import MetricsFactory
 from txmetrics_tcp._net import log_throttle
@@ -125,12 +125,12 @@ class InterruptTests(FactoryTestCase):
             world = self.interrupt(line)
             world.pause()
             for client in world.connected:
-                self.assertEqual(client.reader.bits(), truth(world.factory), line)
+                self.assertEqual(client.reader.bits(), exact_totals(world.factory), line)
             world.go_on()
             # The last, and all that were not interrupted while they were sent something.
             self.assertGreater(len(world.connected), 1, line)
             for client in world.connected:
-                self.assertEqual(client.reader.bits(), truth(world.factory), line)
+                self.assertEqual(client.reader.bits(), exact_totals(world.factory), line)
                 self.assertEqual(client.reader.values("later"), [1, 1, 1], line)
 
     def test_otherThread(self) -> None:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import log_lines
-from tests.reader import FakeClient, Reader, truth
+from tests.reader import FakeClient, Reader, exact_totals
 from txmetrics_tcp import (
     ExporterSettings,
     Key,
@@ -29,7 +29,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec import encoder
 from txmetrics_tcp._exporter import fanout
 from txmetrics_tcp._exporter.fanout import Fanout
-from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import Ledger
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -316,7 +316,7 @@ class EachCallTests(SynchronousTestCase):
         self.assertLessEqual(len(failed), 1, what)
         if sprung in {"fast", "slow", "half-closed", "late"}:
             self.assertLessEqual(failed, {sprung}, what)
-        expected = truth(world.factory)
+        expected = exact_totals(world.factory)
         program = world.factory.recorder.snapshot()
         self.assertEqual({key: program[key] for key in world.counted}, world.counted, what)
         for client in world.staying:
@@ -410,7 +410,7 @@ class ClientTests(SynchronousTestCase):
             for _ in range(3):
                 self.counter.increment()
                 self.reactor.settle()
-            self.assertEqual(good.read_all(self.reactor).bits(), truth(self.factory), method)
+            self.assertEqual(good.read_all(self.reactor).bits(), exact_totals(self.factory), method)
             self.assertEqual(good.reader.values("c"), [1, 1, 1], method)
             stopped = self.factory.stop()
             good.read_all(self.reactor)
@@ -451,7 +451,7 @@ class ClientTests(SynchronousTestCase):
         clients = [FakeClient(self.factory) for _ in range(3)]
         self.counter.increment()
         for client in clients:
-            self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+            self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
 
     def test_greeting(self) -> None:
         """Whatever fails while a client is greeted, the next one is greeted."""
@@ -467,7 +467,7 @@ class ClientTests(SynchronousTestCase):
             patch.restore()
             client = FakeClient(self.factory)
             self.counter.increment()
-            self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+            self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
             client.transport.lose()
         self.assertEqual(self.factory._present, {})
         self.successResultOf(self.factory.stop())
@@ -576,7 +576,7 @@ class BrokenDrainTests(SynchronousTestCase):
             self.reactor.advance(1)
             counter.increment()
             for client in (old, new):
-                self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+                self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
                 client.transport.lose()
 
     def test_noMemoryToApply(self) -> None:
@@ -589,13 +589,13 @@ class BrokenDrainTests(SynchronousTestCase):
             counter.increment(3)
             self.once(Ledger, "_first_in_epoch", MemoryError())
             if client is None:
-                for _ in range(2 * MAX_SLACK):
+                for _ in range(2 * LOG_LIMIT):
                     counter.increment(0)
             self.reactor.settle()
             self.reactor.advance(1)
             self.assertEqual(self.factory.recorder.snapshot()[counter.key], 3)
             if client is not None:
-                self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+                self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
                 client.transport.lose()
 
     def test_stopping(self) -> None:
@@ -623,7 +623,7 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertLess(len(drains), 10)
         patch.restore()
         self.reactor.advance(1)
-        self.assertEqual(client.read_all(self.reactor).bits(), truth(self.factory))
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
         self.assertEqual(client.reader.totals[counter.key], 5)
 
     def test_goneMeanwhile(self) -> None:

@@ -15,11 +15,11 @@ from twisted.internet.abstract import FileDescriptor
 
 from tests.daemon import LIMIT
 from tests.exporting import FactoryTestCase, IncomingTestCase
-from tests.reader import FakeClient, truth
+from tests.reader import FakeClient, exact_totals
 from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
-from txmetrics_tcp._exporter.ingest import MAX_SLACK, Incoming
+from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import BATCH, Ledger, Marker
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
@@ -214,17 +214,17 @@ class OtherThreadTests(IncomingTestCase):
             holder.join(LIMIT)
             actor.join(LIMIT)
 
-    def test_farOverTheSlack(self) -> None:
+    def test_farOverTheWakeThreshold(self) -> None:
         """Who records a lot does not wait for ever, and what it recorded is there."""
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
 
         def record() -> None:
-            for _ in range(4 * MAX_SLACK + 3):
+            for _ in range(4 * LOG_LIMIT + 3):
                 counter.increment()
 
         self.while_held(incoming, record)
-        self.assertEqual(len(self.take_all(incoming)), 4 * MAX_SLACK + 3)
+        self.assertEqual(len(self.take_all(incoming)), 4 * LOG_LIMIT + 3)
 
     def handler(self, counter: Counter) -> Callable[..., None]:
         """A signal handler that records, and is called 200 times at most: C{self.handled}."""
@@ -261,7 +261,7 @@ class OtherThreadTests(IncomingTestCase):
                 pass
 
         incoming._lock = Interrupted()  # type: ignore[assignment]
-        for _ in range(MAX_SLACK + 1):
+        for _ in range(LOG_LIMIT + 1):
             counter.increment()
         self.assertEqual((self.handled, self.deepest), (10, 1))
         self.assertEqual(incoming.counts().recorded, BATCH)
@@ -273,7 +273,7 @@ class OtherThreadTests(IncomingTestCase):
         self.patch(ingest, "WAITS", 5)
         self.patch(ingest, "time", SimpleNamespace(sleep=self.handler(counter)))
         incoming._holder = -1
-        for _ in range(4 * MAX_SLACK + 1):
+        for _ in range(4 * LOG_LIMIT + 1):
             counter.increment()
         self.assertEqual((self.handled, self.deepest), (5, 1))
         # And then the next may wait again.
@@ -306,14 +306,14 @@ class RepeatedTests(IncomingTestCase):
             incoming = self.incoming(buffer_size)
             histogram = self.histogram(incoming)
             histogram.record_many(-1, 5 * BATCH + 7)
-            for number in range(MAX_SLACK + 5):
+            for number in range(LOG_LIMIT + 5):
                 histogram.record(number)
             values: list[object] = []
             while incoming.more():
                 found = self.take(incoming)
                 self.assertLessEqual(len(found), BATCH)
                 values += found
-            expected = [-1] * (5 * BATCH + 7) + list(range(MAX_SLACK + 5))
+            expected = [-1] * (5 * BATCH + 7) + list(range(LOG_LIMIT + 5))
             self.assertEqual(values, expected)
             self.assertEqual(incoming.counts(), (len(expected), 0, 0))
 
@@ -356,7 +356,7 @@ class InterruptedTransportTests(FactoryTestCase):
 
         def act() -> None:
             factory.recorder.describe_histogram("h", "seconds")
-            for number in range(2 * MAX_SLACK):
+            for number in range(2 * LOG_LIMIT):
                 histogram.record(number)
             written.append(client.transport.written)
 
@@ -369,11 +369,11 @@ class InterruptedTransportTests(FactoryTestCase):
         client.read()
         self.assertEqual(len(client.reader.metadata), 1)
         self.assertIs(client.reader.events[0], client.reader.metadata[0])
-        self.assertGreater(len(client.reader.values("h")), MAX_SLACK)
+        self.assertGreater(len(client.reader.values("h")), LOG_LIMIT)
         client.read_all(self.reactor)
-        self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK)))
+        self.assertEqual(client.reader.values("h"), list(range(2 * LOG_LIMIT)))
         stats = client.protocol.stats()
-        self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * MAX_SLACK, 0, 0))
+        self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * LOG_LIMIT, 0, 0))
 
     def test_order(self) -> None:
         """What is recorded before that iteration comes behind what was kept."""
@@ -383,15 +383,15 @@ class InterruptedTransportTests(FactoryTestCase):
         histogram = factory.recorder.histogram("h")
 
         def act() -> None:
-            for number in range(MAX_SLACK + 1):
+            for number in range(LOG_LIMIT + 1):
                 histogram.record(number)
 
         in_descriptor(act)
-        for number in range(MAX_SLACK + 1, 2 * MAX_SLACK + 2):
+        for number in range(LOG_LIMIT + 1, 2 * LOG_LIMIT + 2):
             histogram.record(number)
         self.assertEqual(client.transport.written, b"")
         client.read_all(self.reactor)
-        self.assertEqual(client.reader.values("h"), list(range(2 * MAX_SLACK + 2)))
+        self.assertEqual(client.reader.values("h"), list(range(2 * LOG_LIMIT + 2)))
 
     def test_interruptedItself(self) -> None:
         """A record that interrupts the one that interrupts does not end the holding."""
@@ -405,11 +405,11 @@ class InterruptedTransportTests(FactoryTestCase):
         def call(*args: Any) -> None:
             if factory._fanout.interrupting and not interrupted:
                 interrupted.append(1)
-                histogram.record(MAX_SLACK + 1)
+                histogram.record(LOG_LIMIT + 1)
             call_from_thread(*args)
 
         def act() -> None:
-            for number in range(MAX_SLACK + 1):
+            for number in range(LOG_LIMIT + 1):
                 histogram.record(number)
             self.assertEqual(client.transport.written, b"")
 
@@ -418,7 +418,7 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertEqual(interrupted, [1])
         self.assertFalse(factory._fanout.interrupting)
         client.read_all(self.reactor)
-        self.assertEqual(client.reader.values("h"), list(range(MAX_SLACK + 2)))
+        self.assertEqual(client.reader.values("h"), list(range(LOG_LIMIT + 2)))
 
     def test_markMeanwhile(self) -> None:
         """Totals for a client that keeps something wait until that is sent."""
@@ -441,7 +441,7 @@ class InterruptedTransportTests(FactoryTestCase):
         in_descriptor(act)
         self.assertEqual((client.transport.written, marks), (b"", []))
         self.assertEqual(len(client.protocol._outbox.events), 10)
-        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         stats = client.protocol.stats()
         self.assertEqual((stats.recorded, stats.written, stats.dropped), (220, 10, 210))
         self.assertEqual(len(marks), 1)
@@ -519,11 +519,11 @@ class RepairTests(FactoryTestCase):
         client = FakeClient(factory, limit=10**9)
         hot, single = (factory.recorder.counter(name) for name in ("hot", "single"))
         client.read_all(self.reactor)
-        for _ in range(3 * (MAX_SLACK + 1)):
+        for _ in range(3 * (LOG_LIMIT + 1)):
             hot.increment()
         # In a fold that finds room; later ones do not.
         single.increment(7)
-        for _ in range(5 * (MAX_SLACK + 1)):
+        for _ in range(5 * (LOG_LIMIT + 1)):
             hot.increment()
         self.reactor.drain()
         self.assertGreater(client.protocol.stats().dropped_incoming, 0)
@@ -536,7 +536,7 @@ class RepairTests(FactoryTestCase):
         while client.protocol._asked_since is not None:
             self.reactor.drain()
         self.assertGreater(client.protocol.stats().dropped, 0)
-        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertEqual(client.reader.totals[single.key], 7)
 
     def test_askedAgain(self) -> None:
@@ -557,7 +557,7 @@ class RepairTests(FactoryTestCase):
             self.reactor.settle()
         self.patch(Incoming, "mark", mark)
         counter.increment()
-        self.assertEqual(client.read_all(self.reactor).bits(), truth(factory))
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertEqual(client.protocol.stats().repairs, 1)
 
 

@@ -124,7 +124,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latest["clients"], 1)
         self.assertGreater(self.exporter.stats().dropped, 2 * U64_MAX)
 
-    def test_truth(self) -> None:
+    def test_exact_totals(self) -> None:
         """They say what `stats` says."""
         slow = FakeClient(self.exporter, limit=100)
         client = FakeClient(self.exporter)

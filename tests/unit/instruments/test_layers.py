@@ -221,25 +221,25 @@ class FanoutTests(LayerTestCase):
         self.assertEqual([entry[3] for entry in self.other.entries], [0, 41, 42])
         self.assertEqual(len(reads), 2)
 
-    def test_nudge(self) -> None:
-        """Each sink is nudged by its own rules."""
-        nudged: list[str] = []
+    def test_notify(self) -> None:
+        """Each sink is notified by its own rules."""
+        notified: list[str] = []
 
-        class Nudged(Sink):
+        class Notified(Sink):
             name = ""
 
-            def nudge(self) -> None:
-                nudged.append(self.name)
+            def notify(self) -> None:
+                notified.append(self.name)
 
         for recorder, name in ((self.inner, "a"), (self.other, "b")):
-            recorder.sink = sink = Nudged(recorder.entries, slack=1)
+            recorder.sink = sink = Notified(recorder.entries, wake_threshold=1)
             sink.name = name
         counter = self.both.counter("c")
         counter.increment()
-        self.assertEqual(nudged, [])
-        self.inner.sink.slack = -1
+        self.assertEqual(notified, [])
+        self.inner.sink.wake_threshold = -1
         counter.increment()
-        self.assertEqual(nudged, ["a", "b"])
+        self.assertEqual(notified, ["a", "b"])
 
     def test_flat(self) -> None:
         """A fan-out over fan-outs is one; where there is one recorder or none, none is needed."""

@@ -115,22 +115,22 @@ class HandleTests(SynchronousTestCase):
         self.recorder.counter("c").increment()
         self.assertEqual([entry[3] for entry in self.recorder.entries], [42, 0])
 
-    def test_nudge(self) -> None:
-        """A sink is nudged while it wants to be, and whenever its log is long."""
-        nudges: list[int] = []
+    def test_notify(self) -> None:
+        """A sink is notified while it wants to be, and whenever its log is long."""
+        lengths: list[int] = []
 
-        class Nudged(Sink):
-            def nudge(self) -> None:
-                nudges.append(len(self.log))
+        class Notified(Sink):
+            def notify(self) -> None:
+                lengths.append(len(self.log))
 
-        sink = Nudged(collections.deque(), slack=2)
+        sink = Notified(collections.deque(), wake_threshold=2)
         counter = Counter(Key(MetricKind.COUNTER, "c"), Series(Key(MetricKind.COUNTER, "c"), sink))
-        sink.slack = -1
+        sink.wake_threshold = -1
         counter.increment()
-        sink.slack = 2
+        sink.wake_threshold = 2
         counter.increment()
         counter.increment()
-        self.assertEqual(nudges, [1, 3])
+        self.assertEqual(lengths, [1, 3])
 
     def test_repr(self) -> None:
         self.assertEqual(

@@ -21,7 +21,7 @@ from txmetrics_tcp import ExporterSettings, MetricsFactory
 from txmetrics_tcp._net.admission import Admission, Network, network
 from txmetrics_tcp._net.connection import MAX_RECEIVED
 from txmetrics_tcp._net.internals import MAX_ACCEPTS
-from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.log_throttle import RejectionLog
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -134,7 +134,7 @@ class WordsTests(SynchronousTestCase):
     def test_slow(self) -> None:
         """It does not matter in how many pieces they come; and nothing is said twice."""
         said = []
-        self.patch(RefusalLog, "say", lambda log, *what: said.append(what))
+        self.patch(RejectionLog, "say", lambda log, *what: said.append(what))
         client = FakeClient(MetricsFactory(FakeReactor()))
         for byte in b"GET / HTTP/1.1\r\n":
             client.transport.receive(bytes([byte]))

@@ -21,7 +21,7 @@ from txmetrics_tcp._net.connection import (
     looks_like,
 )
 from txmetrics_tcp._net.keepalive import KEEPALIVE
-from txmetrics_tcp._net.log_throttle import RefusalLog
+from txmetrics_tcp._net.log_throttle import RejectionLog
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import ReplayFactory, ReplayProtocol
 from txmetrics_tcp.testing import PausingTransport
@@ -343,7 +343,7 @@ class ExporterTests(ServedCases):
     protocol_class = MetricsProtocol
 
     def serve(self) -> MetricsFactory:
-        self.patch(RefusalLog, "say", self._say)
+        self.patch(RejectionLog, "say", self._say)
         return self.factory(dead_after=60)
 
     def _say(self, address: str, reason: str, detail: str = "", failure: object = None) -> None:

@@ -40,10 +40,10 @@ class DeadlineTests(SynchronousTestCase):
         over = self.deadline(5)
         self.clock.advance(5)
         over.cancel()
-        over.hasten()
+        over.expire()
         self.assertEqual(self.passed, 1)
 
-    def test_hastened(self) -> None:
-        self.deadline(1000).hasten()
+    def test_stop_now(self) -> None:
+        self.deadline(1000).expire()
         self.clock.advance(0)
         self.assertEqual(self.passed, 1)

@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import log_lines
 from txmetrics_tcp._net import log_throttle
-from txmetrics_tcp._net.log_throttle import INTERVAL, RefusalLog
+from txmetrics_tcp._net.log_throttle import INTERVAL, RejectionLog
 
 
-class RefusalLogTests(SynchronousTestCase):
+class RejectionLogTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.logged = log_lines(self, log_throttle)
         self.clock = Clock()
-        self.log = RefusalLog(self.clock)
+        self.log = RejectionLog(self.clock)
 
     def taken(self) -> list[str]:
         logged, self.logged[:] = self.logged[:], []

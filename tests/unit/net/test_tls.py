@@ -456,7 +456,7 @@ class ServerTests(TLSTestCase):
         await self.assert_streams(client, 5)
         for present in self.factory._present:
             if present._handshake is not None:
-                present._handshake.hasten()
+                present._handshake.expire()
         for one in silent:
             await self.assert_closed(one)
         await self.assert_streams(await self.connect_tls(), 6)
@@ -481,7 +481,7 @@ class ServerTests(TLSTestCase):
         client.sendall(outgoing.read())
         [present] = self.factory._present
         assert present._handshake is not None
-        present._handshake.hasten()
+        present._handshake.expire()
         await self.factory.clients(1)
         self.assertEqual(self.logged, [])
 

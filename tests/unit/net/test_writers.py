@@ -21,11 +21,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.logs import log_lines
-from tests.reader import Reader, truth
+from tests.reader import Reader, exact_totals
 from tests.tracing import lines_of, tracing
 from txmetrics_tcp import ExporterSettings, MetricsFactory, MetricsProtocol
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
-from txmetrics_tcp._exporter.ingest import MAX_SLACK
+from txmetrics_tcp._exporter.ingest import LOG_LIMIT
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import PROBE_INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
@@ -321,7 +321,7 @@ class ClientTests(SocketTestCase):
                 self.factory.recorder.counter("c").increment()
         self.assertEqual(self.ours.sent, sent)
         self.finish()
-        self.assertEqual(self.reader.bits(), truth(self.factory))
+        self.assertEqual(self.reader.bits(), exact_totals(self.factory))
 
     def test_interruptedDelivery(self) -> None:
         self.client()
@@ -356,7 +356,7 @@ class ClientTests(SocketTestCase):
         def record() -> None:
             self.ours.hook = None
             sent = self.ours.sent
-            for number in range(2 * MAX_SLACK):
+            for number in range(2 * LOG_LIMIT):
                 histogram.record(number)
             self.assertEqual(self.ours.sent, sent)
 
@@ -365,8 +365,8 @@ class ClientTests(SocketTestCase):
     def check_interrupted(self) -> None:
         self.assertIsNone(self.ours.hook)
         self.finish()
-        self.assertEqual(self.reader.values("h"), list(range(2 * MAX_SLACK)))
-        self.assertEqual(self.reader.bits(), truth(self.factory))
+        self.assertEqual(self.reader.values("h"), list(range(2 * LOG_LIMIT)))
+        self.assertEqual(self.reader.bits(), exact_totals(self.factory))
 
     def test_probesBetweenFrames(self) -> None:
         """A probe that is due while a frame is being sent comes after that frame."""
@@ -382,7 +382,7 @@ class ClientTests(SocketTestCase):
         self.assertEqual(self.read(), b"")
         self.finish()
         self.assertEqual(self.reader.unfinished, 0)
-        self.assertEqual(self.reader.bits(), truth(self.factory))
+        self.assertEqual(self.reader.bits(), exact_totals(self.factory))
         self.clock.advance(PROBE_INTERVAL)
         self.assertEqual(self.read(), EMPTY_FRAME)
 
@@ -404,8 +404,8 @@ class InterruptedTransportTests(SocketTestCase):
             self.assertTrue(streamed.recorded)
             streamed.finish()
             values = streamed.reader.values("h")
-            self.assertEqual(values, list(range(2 * MAX_SLACK + 1)), line)
-            self.assertEqual(streamed.reader.bits(), truth(streamed.factory), line)
+            self.assertEqual(values, list(range(2 * LOG_LIMIT + 1)), line)
+            self.assertEqual(streamed.reader.bits(), exact_totals(streamed.factory), line)
 
     def streamed(self) -> Streamed:
         SocketTestCase.setUp(self)
@@ -462,7 +462,7 @@ class Streamed:
         """So much, once, that it is delivered at once."""
         if not self.recorded:
             self.recorded = True
-            for _ in range(2 * MAX_SLACK):
+            for _ in range(2 * LOG_LIMIT):
                 self.histogram.record(next(self.numbers))
 
     def finish(self) -> None:

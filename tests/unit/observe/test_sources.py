@@ -30,22 +30,22 @@ class LiveTests(SynchronousTestCase):
         self.addCleanup(self.source.stop)
 
     def test_folding(self) -> None:
-        """What one read brings is folded once, and before the next."""
-        folded: list[int] = []
-        fold = self.source.view.fold
+        """What one read brings is ingested once, and before the next."""
+        ingested: list[int] = []
+        ingest = self.source.view.ingest
 
         def counted(events: list[Event]) -> None:
-            folded.append(len(events))
-            fold(events)
+            ingested.append(len(events))
+            ingest(events)
 
-        self.patch(self.source.view, "fold", counted)
+        self.patch(self.source.view, "ingest", counted)
         transport = self.endpoint.succeed()
-        folded.clear()
+        ingested.clear()
         transport.receive(b"".join(encode_metric(count("a")) for _ in range(1000)))
-        self.assertEqual(folded, [1000])
+        self.assertEqual(ingested, [1000])
         self.assertEqual(self.source.view.events, 1000)
         transport.receive(encode_metric(count("a")))
-        self.assertEqual(folded, [1000, 1])
+        self.assertEqual(ingested, [1000, 1])
 
     def test_heard(self) -> None:
         """Of each connection it is known whether anything has come over it, if no metrics."""
@@ -105,7 +105,7 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual(self.source.events_per_second, 0.0)
         for _ in range(50):
             moment[0] += 0.1
-            self.source.view.fold([count("a")] * 100)
+            self.source.view.ingest([count("a")] * 100)
             self.source.tick()
         self.assertAlmostEqual(self.source.events_per_second, 1000.0)
 
@@ -118,7 +118,7 @@ class LiveTests(SynchronousTestCase):
             moment[0] += 0.1
             if frame == 40:
                 self.source.view.clear()
-            self.source.view.fold([count("a")] * 100)
+            self.source.view.ingest([count("a")] * 100)
             self.source.tick()
             self.assertAlmostEqual(self.source.events_per_second, 1000.0, msg=str(frame))
 

@@ -33,7 +33,7 @@ from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
-from txmetrics_tcp._recording.stream_state import Standing
+from txmetrics_tcp._recording.stream_state import StreamState
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -146,7 +146,7 @@ class ReplayTests(SynchronousTestCase):
             while slow.transport.producer_paused:
                 slow.read(10_000)
             self.reactor.settle()
-            if factory.standing.metrics == len(frames):
+            if factory.stream_state.metrics == len(frames):
                 break
         for client in (fast, slow):
             while client.transport.connected:
@@ -242,7 +242,7 @@ class ReplayTests(SynchronousTestCase):
         first.transport.lose()
         self.reactor.advance(1000)
         self.reactor.settle()
-        self.assertEqual((self.finished, factory.standing.metrics), (0, 2))
+        self.assertEqual((self.finished, factory.stream_state.metrics), (0, 2))
         self.assertIn("waits for somebody", self.said[-1])
         second = Client(factory)
         self.reactor.settle()
@@ -352,7 +352,7 @@ class SocketTests(SocketTestCase):
         early = Client(factory)
         clock.settle()
         names = [Key(MetricKind.GAUGE, f"g{n}") for n in range(10_000)]
-        factory.standing.follow([Metric(key, Operation.SET_GAUGE, 1, NOON) for key in names])
+        factory.stream_state.follow([Metric(key, Operation.SET_GAUGE, 1, NOON) for key in names])
         protocol = factory.buildProtocol(None)
         assert protocol is not None
         transport = self.server(protocol)
@@ -360,7 +360,7 @@ class SocketTests(SocketTestCase):
         self.assertEqual(self.ours.sent, 1)
         self.assertEqual(factory.waits_for, [protocol])
         received = self.read_all(transport)
-        self.assertEqual(received, b"".join(factory.standing.frames()))
+        self.assertEqual(received, b"".join(factory.stream_state.frames()))
         self.assertEqual(factory.waits_for, [])
         clock.advance(10)
         clock.settle()
@@ -391,14 +391,14 @@ SERIES = [
 ]
 
 
-class StandingTests(SynchronousTestCase):
+class StreamStateTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from(SERIES), max_size=30))
     def test_totals(self, events: list[Metric]) -> None:
         """Who is told where the stream stands knows the same as who saw all."""
-        standing = Standing()
-        standing.follow(events)
+        stream_state = StreamState()
+        stream_state.follow(events)
         saw, told = Reader(), Reader()
         saw.feed(encoded(events))
-        told.feed(b"".join(standing.frames()))
+        told.feed(b"".join(stream_state.frames()))
         self.assertEqual(told.bits(), saw.bits())
-        self.assertEqual(standing.metrics, len(events))
+        self.assertEqual(stream_state.metrics, len(events))

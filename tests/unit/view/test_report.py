@@ -43,7 +43,7 @@ class ReportCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.view = SourceView(lambda: 0.0)
         self.view.connected()
-        self.view.fold(
+        self.view.ingest(
             [
                 Status("shop[1]@web", WHEN - 789_260_613),
                 Metadata(MetricKind.COUNTER, "sent", "bytes", "What was sent."),
@@ -105,7 +105,7 @@ class TableTests(ReportCase):
 
     def test_sortUnits(self) -> None:
         """In the order of what is shown, not of what was sent."""
-        self.view.fold(
+        self.view.ingest(
             [
                 Metadata(MetricKind.GAUGE, "more", "kibibytes"),
                 metric(Operation.SET_GAUGE, 0.0, "more"),
@@ -118,7 +118,7 @@ class TableTests(ReportCase):
 
     def test_sortWithNaN(self) -> None:
         """What is no number comes last."""
-        self.view.fold([metric(Operation.SET_GAUGE, math.nan, "a")])
+        self.view.ingest([metric(Operation.SET_GAUGE, math.nan, "a")])
         self.assertEqual(self.report(sort="value").series[-1].key.name, "a")
         self.assertEqual(self.report(sort="rate").series[-1].key.name, "a")
 
@@ -129,9 +129,9 @@ class TableTests(ReportCase):
         self.assertRegex(report.to_table(), r"\ncounter .* 5 B +-\n")
 
     def test_losses(self) -> None:
-        self.view.fold([Status("shop[1]@web", WHEN, 1200, 34)])
+        self.view.ingest([Status("shop[1]@web", WHEN, 1200, 34)])
         self.view.connected()
-        self.view.fold([Status("a\x1b", 1)])
+        self.view.ingest([Status("a\x1b", 1)])
         self.view.refused = 7
         last = self.report(connections=2).to_table().splitlines()[-1]
         self.assertEqual(
@@ -211,11 +211,11 @@ class JsonTests(ReportCase):
             (-math.inf, "-Infinity"),
             (math.nan, "NaN"),
         ):
-            self.view.fold([metric(Operation.SET_GAUGE, value, "depth")])
+            self.view.ingest([metric(Operation.SET_GAUGE, value, "depth")])
             depth = self.document()["series"][0]
             self.assertEqual(depth["value"], written)
         self.assertIsNone(depth["rate"])
-        self.view.fold([Metric(Key(MetricKind.GAUGE, "depth"), Operation.SET_GAUGE, 0.0, 2**80)])
+        self.view.ingest([Metric(Key(MetricKind.GAUGE, "depth"), Operation.SET_GAUGE, 0.0, 2**80)])
         depth = self.document()["series"][0]
         self.assertEqual((depth["last"], depth["last_ns"]), (None, 2**80))
 

@@ -39,8 +39,8 @@ class ViewCase(SynchronousTestCase):
         self.now = 1000.0
         self.view = SourceView(lambda: self.now)
 
-    def fold(self, *events: Event) -> None:
-        self.view.fold(events)
+    def ingest(self, *events: Event) -> None:
+        self.view.ingest(events)
 
     def only(self) -> SeriesView:
         (series,) = self.view.series.values()
@@ -52,32 +52,32 @@ class ViewCase(SynchronousTestCase):
 
 class TotalTests(ViewCase):
     def test_counter(self) -> None:
-        self.fold(event(INCREMENT, 2, when=5), event(INCREMENT, 3, when=7))
+        self.ingest(event(INCREMENT, 2, when=5), event(INCREMENT, 3, when=7))
         series = self.only()
         self.assertEqual(series.key, Key(MetricKind.COUNTER, "m"))
         self.assertEqual((series.value, series.events, series.timestamp_ns), (5, 2, 7))
         self.assertEqual(series.updated, 1000.0)
         self.assertEqual(self.view.events, 2)
-        self.fold(event(SET, 100), event(INCREMENT, 1))
+        self.ingest(event(SET, 100), event(INCREMENT, 1))
         self.assertEqual(series.value, 101)
         self.assertIs(type(series.value), int)
 
     def test_wraps(self) -> None:
         """A counter wraps as the server's does, and goes on being a rate."""
-        self.fold(event(SET, U64_MAX - 1))
+        self.ingest(event(SET, U64_MAX - 1))
         self.now += 20
-        self.fold(event(INCREMENT, 5))
+        self.ingest(event(INCREMENT, 5))
         self.assertEqual(self.only().value, 3)
         self.assertAlmostEqual(self.rate(), 5 / 9)
 
     def test_gauge(self) -> None:
-        self.fold(event(UP, 2.5), event(DOWN, 1.0))
+        self.ingest(event(UP, 2.5), event(DOWN, 1.0))
         self.assertEqual(self.only().value, 1.5)
-        self.fold(event(SET_GAUGE, -7.0))
+        self.ingest(event(SET_GAUGE, -7.0))
         self.assertEqual(self.only().value, -7.0)
 
     def test_histogram(self) -> None:
-        self.fold(*[event(RECORD, 1.0)] * 3)
+        self.ingest(*[event(RECORD, 1.0)] * 3)
         self.assertEqual(self.only().value, 3)
 
     def test_series(self) -> None:
@@ -89,14 +89,14 @@ class TotalTests(ViewCase):
             Key(MetricKind.COUNTER, "a", (("x", "2"),)),
         ]
         operations = {MetricKind.COUNTER: INCREMENT, MetricKind.GAUGE: UP}
-        self.fold(*(Metric(key, operations[key.kind], 1, 0) for key in keys * 2))
+        self.ingest(*(Metric(key, operations[key.kind], 1, 0) for key in keys * 2))
         self.assertEqual(list(self.view.series), keys)
         self.assertEqual([series.value for series in self.view.series.values()], [2] * 4)
 
     def test_equalKeys(self) -> None:
         """Keys need not be the same objects, and are not held for ever."""
         for number in range(10_000):
-            self.fold(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
+            self.ingest(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
         self.assertEqual([series.value for series in self.view.series.values()], [5000, 5000])
         self.assertLess(len(self.view._identified), 2000)
 
@@ -107,19 +107,19 @@ class TotalTests(ViewCase):
             yield event(INCREMENT, 1)
             raise ZeroDivisionError
 
-        self.assertRaises(ZeroDivisionError, self.view.fold, events())
+        self.assertRaises(ZeroDivisionError, self.view.ingest, events())
         self.assertEqual((self.only().value, self.view.events), (1, 1))
 
     def test_bounded(self) -> None:
         """Series without end are counted and left out; those that are known go on."""
         self.view = SourceView(lambda: self.now, max_series=3)
         for _ in range(2):
-            self.fold(*(event(INCREMENT, 1, name=str(number)) for number in range(5)))
+            self.ingest(*(event(INCREMENT, 1, name=str(number)) for number in range(5)))
         self.assertEqual([str(key) for key in self.view.series], ["0", "1", "2"])
         self.assertEqual([series.value for series in self.view.series.values()], [2] * 3)
         self.assertEqual((self.view.refused, self.view.events), (4, 10))
-        self.fold(*(Metadata(MetricKind.COUNTER, str(number)) for number in range(5)))
-        self.fold(Metadata(MetricKind.COUNTER, "0", "bytes"))
+        self.ingest(*(Metadata(MetricKind.COUNTER, str(number)) for number in range(5)))
+        self.ingest(Metadata(MetricKind.COUNTER, "0", "bytes"))
         self.assertEqual(self.view.refused, 6)
         description = self.view.description(Key(MetricKind.COUNTER, "0"))
         self.assertEqual(description, Metadata(MetricKind.COUNTER, "0", "bytes"))
@@ -129,24 +129,24 @@ class TotalTests(ViewCase):
         """By kind and name; the last one holds."""
         key = Key(MetricKind.GAUGE, "m", (("a", "b"),))
         self.assertIsNone(self.view.description(key))
-        self.fold(Metadata(MetricKind.GAUGE, "m", "bytes"), Metadata(MetricKind.COUNTER, "m"))
-        self.fold(Metadata(MetricKind.GAUGE, "m", "seconds", "Age."))
+        self.ingest(Metadata(MetricKind.GAUGE, "m", "bytes"), Metadata(MetricKind.COUNTER, "m"))
+        self.ingest(Metadata(MetricKind.GAUGE, "m", "seconds", "Age."))
         self.assertEqual(
             self.view.description(key), Metadata(MetricKind.GAUGE, "m", "seconds", "Age.")
         )
 
     def test_recent(self) -> None:
         """Only of a series that is watched, and the last few."""
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         series = self.only()
         self.assertEqual(list(series.recent), [])
         series.watch()
-        self.fold(*(event(INCREMENT, number, when=number) for number in range(50)))
+        self.ingest(*(event(INCREMENT, number, when=number) for number in range(50)))
         series.watch()
         expected = [(number, INCREMENT, number) for number in range(50 - RECENT, 50)]
         self.assertEqual(list(series.recent), expected)
         series.watch(False)
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.assertEqual(list(series.recent), [])
 
 
@@ -154,7 +154,7 @@ class RateTests(ViewCase):
     def test_steady(self) -> None:
         """Ten a second are that at any moment, once the window is full."""
         for step in range(300):
-            self.fold(event(INCREMENT, 1), event(RECORD, 1.0), event(UP, -2.0))
+            self.ingest(event(INCREMENT, 1), event(RECORD, 1.0), event(UP, -2.0))
             self.now = 1000 + (step + 1) / 10
             if step > 100:
                 rates = [series.rate(self.now) for series in self.view.series.values()]
@@ -163,7 +163,7 @@ class RateTests(ViewCase):
                 self.near(rates[2], -20, 0.5)
 
     def test_ends(self) -> None:
-        self.fold(event(INCREMENT, 30))
+        self.ingest(event(INCREMENT, 30))
         self.now += 9.5
         self.assertAlmostEqual(self.rate(), 30 / 9.5)
         self.now += 0.5
@@ -171,7 +171,7 @@ class RateTests(ViewCase):
 
     def test_young(self) -> None:
         """The first event is not a million a second."""
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.now += 1e-6
         self.assertEqual(self.rate(), 1)
         self.now += 4
@@ -179,19 +179,19 @@ class RateTests(ViewCase):
 
     def test_base(self) -> None:
         """What it had when it was first seen is no change."""
-        self.fold(event(SET, 1_000_000), event(SET_GAUGE, 1e6))
+        self.ingest(event(SET, 1_000_000), event(SET_GAUGE, 1e6))
         for series in self.view.series.values():
             self.assertEqual(series.rate(self.now), 0)
         self.now += 5
-        self.fold(event(INCREMENT, 10), event(UP, 10.0))
+        self.ingest(event(INCREMENT, 10), event(UP, 10.0))
         for series in self.view.series.values():
             self.assertEqual(series.rate(self.now), 2)
 
     def test_set(self) -> None:
         """What a SET adds is spread over the time since the one before."""
-        self.fold(event(SET, 100))
+        self.ingest(event(SET, 100))
         self.now += 20
-        self.fold(event(SET, 140))
+        self.ingest(event(SET, 140))
         self.assertEqual(self.only().value, 140)
         self.now += 0.999
         self.near(self.rate(), 2, 0.01)
@@ -200,20 +200,20 @@ class RateTests(ViewCase):
 
     def test_setAfterLong(self) -> None:
         """It reaches back a minute at most."""
-        self.fold(event(SET, 0))
+        self.ingest(event(SET, 0))
         self.now += 100_000
-        self.fold(event(SET, 640))
+        self.ingest(event(SET, 640))
         self.assertEqual(self.only().history(self.now + 1), [10.0] * 60)
 
     def test_repair(self) -> None:
         """Increments and a repair together come to what the total rose by."""
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 1000))
+        self.ingest(Status("s", 1), event(SET, 1000))
         for _ in range(5):
             self.now += 1
-            self.fold(event(INCREMENT, 10))
+            self.ingest(event(INCREMENT, 10))
         # Of 100 a second, 90 were lost.
-        self.fold(Status("s", 1, 0, 450), event(SET, 1500))
+        self.ingest(Status("s", 1, 0, 450), event(SET, 1500))
         self.assertEqual(self.only().history(self.now + 1)[-6:], [0] + [100.0] * 5)
         self.assertEqual(self.only().value, 1500)
         self.now += 1
@@ -222,65 +222,65 @@ class RateTests(ViewCase):
     def test_reconnected(self) -> None:
         """The totals that a connection begins with are no rate; what follows is."""
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 1000), event(SET, 5, name="absolute"))
+        self.ingest(Status("s", 1), event(SET, 1000), event(SET, 5, name="absolute"))
         self.now += 3
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 9000), event(SET, 6, name="absolute"))
+        self.ingest(Status("s", 1), event(SET, 9000), event(SET, 6, name="absolute"))
         series, absolute = self.view.series.values()
         self.assertEqual((series.value, series.rate(self.now)), (9000, 0))
         self.now += 1
-        self.fold(event(INCREMENT, 8), event(SET, 10, name="absolute"))
+        self.ingest(event(INCREMENT, 8), event(SET, 10, name="absolute"))
         self.assertEqual((series.value, series.rate(self.now)), (9008, 2))
         self.assertEqual((absolute.value, absolute.rate(self.now)), (10, 1))
 
     def test_unannounced(self) -> None:
         """A Status without losses only comes at the beginning of a connection."""
-        self.fold(Status("s", 1), event(SET, 1000))
+        self.ingest(Status("s", 1), event(SET, 1000))
         self.now += 3
-        self.fold(Status("s", 1), event(SET, 9000))
+        self.ingest(Status("s", 1), event(SET, 9000))
         self.assertEqual(self.rate(), 0)
 
     def test_change(self) -> None:
         """All that was a change, however long it is ago."""
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 1000), event(SET_GAUGE, 5.0), event(RECORD, 1.0))
-        self.fold(event(UP, 2.0, name="new"), event(INCREMENT, 3, name="new"))
+        self.ingest(Status("s", 1), event(SET, 1000), event(SET_GAUGE, 5.0), event(RECORD, 1.0))
+        self.ingest(event(UP, 2.0, name="new"), event(INCREMENT, 3, name="new"))
         for _ in range(10):
             self.now += 100
-            self.fold(event(INCREMENT, 1), event(UP, -1.0))
-        self.fold(event(SET, 1100))
+            self.ingest(event(INCREMENT, 1), event(UP, -1.0))
+        self.ingest(event(SET, 1100))
         changes = [series.change for series in self.view.series.values()]
         self.assertEqual(changes, [100, -10.0, 1, 2.0, 3])
         self.view.connected()
-        self.fold(Status("s", 2), event(SET, 50), event(SET_GAUGE, 7.0), event(INCREMENT, 1))
+        self.ingest(Status("s", 2), event(SET, 50), event(SET_GAUGE, 7.0), event(INCREMENT, 1))
         counter, gauge = self.view.series.values()
         self.assertEqual((counter.change, gauge.change), (101, 0))
 
     def test_falls(self) -> None:
         """A total that falls begins anew from there."""
-        self.fold(event(INCREMENT, 100))
+        self.ingest(event(INCREMENT, 100))
         self.now += 20
-        self.fold(event(SET, 10))
+        self.ingest(event(SET, 10))
         self.assertEqual((self.only().value, self.rate()), (10, 0))
         self.now += 5
-        self.fold(event(INCREMENT, 9))
+        self.ingest(event(INCREMENT, 9))
         self.assertEqual(self.rate(), 1)
 
     def test_setOfNewSeries(self) -> None:
         """A counter that begins with an increment is known from its beginning."""
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.now += 9
-        self.fold(event(SET, 10))
+        self.ingest(event(SET, 10))
         self.assertAlmostEqual(self.rate(), 10 / 9)
 
     def test_history(self) -> None:
         """Complete seconds only, oldest first."""
         self.now = 1000.5
-        self.fold(event(INCREMENT, 1), event(SET_GAUGE, 5.0), event(RECORD, 0.5))
+        self.ingest(event(INCREMENT, 1), event(SET_GAUGE, 5.0), event(RECORD, 0.5))
         counter, gauge, histogram = self.view.series.values()
         self.assertEqual(counter.history(self.now, 3), [0, 0, 0])
         self.now = 1003.0
-        self.fold(event(INCREMENT, 2), event(INCREMENT, 2), event(SET_GAUGE, 7.0))
+        self.ingest(event(INCREMENT, 2), event(INCREMENT, 2), event(SET_GAUGE, 7.0))
         self.assertEqual(counter.history(self.now, 4), [0, 1, 0, 0])
         self.assertEqual(histogram.history(self.now, 4), [0, 1, 0, 0])
         self.assertEqual(str(gauge.history(self.now, 4)), str([math.nan, 5.0, 5.0, 5.0]))
@@ -291,26 +291,26 @@ class RateTests(ViewCase):
         self.now = 1064.9
         self.assertEqual(counter.history(self.now), [0] * 60)
         self.assertEqual(gauge.history(self.now), [7.0] * 60)
-        self.fold(event(SET_GAUGE, 8.0), event(INCREMENT, 1))
+        self.ingest(event(SET_GAUGE, 8.0), event(INCREMENT, 1))
         self.assertEqual(gauge.history(self.now), [7.0] * 60)
         self.assertEqual(counter.history(self.now), [0] * 60)
 
     def test_oddGauge(self) -> None:
         """Infinities and NaN have no rate, and do not last."""
         for value in (math.inf, -math.inf, math.nan):
-            self.fold(event(SET_GAUGE, value))
+            self.ingest(event(SET_GAUGE, value))
             self.now += 1
             self.assertTrue(math.isnan(self.rate()))
             self.assertEqual(str(self.only().history(self.now, 1)), str([value]))
-        self.fold(event(SET_GAUGE, 1.0))
+        self.ingest(event(SET_GAUGE, 1.0))
         self.now += 20
         self.assertEqual(self.rate(), 0)
 
     def test_clockSetBack(self) -> None:
         """What was is forgotten; rates begin anew, totals go on."""
-        self.fold(event(INCREMENT, 5), event(UP, 5.0), event(RECORD, 5.0))
+        self.ingest(event(INCREMENT, 5), event(UP, 5.0), event(RECORD, 5.0))
         self.now -= 500
-        self.fold(event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0))
+        self.ingest(event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0))
         self.assertEqual([series.value for series in self.view.series.values()], [6, 6.0, 2])
         for series in self.view.series.values():
             self.assertEqual(len(series.history(self.now + 1)), 60)
@@ -320,7 +320,7 @@ class RateTests(ViewCase):
         self.now += 20
         summary = histogram.summary(60, self.now)
         assert summary is not None
-        self.fold(event(RECORD, 1.0))
+        self.ingest(event(RECORD, 1.0))
         summary = histogram.summary(60, self.now)
         assert summary is not None
         self.assertEqual((summary.count, summary.max), (2, 1.0))
@@ -330,9 +330,9 @@ class StatusTests(ViewCase):
     def test_none(self) -> None:
         """A server of the Rust family sends no Status; totals are of what was seen."""
         self.view.connected()
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.view.connected()
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.assertIsNone(self.view.status)
         self.assertEqual(self.only().value, 2)
         self.assertEqual((self.view.restarts, self.view.restarted_at), (0, None))
@@ -340,29 +340,29 @@ class StatusTests(ViewCase):
     def test_missed(self) -> None:
         """Counts of all connections together; each one's begin at zero."""
         self.view.connected()
-        self.fold(Status("s", 1), Status("s", 1, 10, 3))
-        self.fold(Status("s", 1, 12, 3))
+        self.ingest(Status("s", 1), Status("s", 1, 10, 3))
+        self.ingest(Status("s", 1, 12, 3))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (12, 3))
         self.view.connected()
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (12, 3))
-        self.fold(Status("s", 1), Status("s", 1, 5, 5))
+        self.ingest(Status("s", 1), Status("s", 1, 5, 5))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (17, 8))
         self.view.connected()
-        self.fold(Status("s", 2), Status("s", 2, 1, 0))
+        self.ingest(Status("s", 2), Status("s", 2, 1, 0))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (18, 8))
         self.assertEqual(self.view.status, Status("s", 2, 1, 0))
 
     def test_restart(self) -> None:
         """Another server: its series are those that it says, and begin at zero."""
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 1000), event(UP, 5.0), event(RECORD, 5.0))
-        self.fold(event(INCREMENT, 1, name="gone"))
+        self.ingest(Status("s", 1), event(SET, 1000), event(UP, 5.0), event(RECORD, 5.0))
+        self.ingest(event(INCREMENT, 1, name="gone"))
         self.now += 2
         self.view.connected()
-        self.fold(Status("s", 2))
+        self.ingest(Status("s", 2))
         self.assertEqual((self.view.restarts, self.view.restarted_at), (1, 1002.0))
         self.assertEqual(self.view.series, {})
-        self.fold(event(UP, 1.0), event(SET, 3), event(RECORD, 7.0))
+        self.ingest(event(UP, 1.0), event(SET, 3), event(RECORD, 7.0))
         self.assertEqual([series.value for series in self.view.series.values()], [1.0, 3, 1])
         gauge, counter, histogram = self.view.series.values()
         self.assertEqual(counter.rate(self.now), 0)
@@ -373,9 +373,9 @@ class StatusTests(ViewCase):
 
     def test_restartKeepsCharts(self) -> None:
         """What a series did in the last minute is not forgotten with the server."""
-        self.fold(Status("s", 1), event(INCREMENT, 7), event(SET_GAUGE, 3.0))
+        self.ingest(Status("s", 1), event(INCREMENT, 7), event(SET_GAUGE, 3.0))
         self.now += 2
-        self.fold(Status("s", 2), event(INCREMENT, 1), event(SET_GAUGE, 4.0))
+        self.ingest(Status("s", 2), event(INCREMENT, 1), event(SET_GAUGE, 4.0))
         counter, gauge = self.view.series.values()
         self.assertEqual(counter.value, 1)
         self.assertEqual(counter.history(self.now + 1, 3), [7, 0, 1])
@@ -383,54 +383,54 @@ class StatusTests(ViewCase):
 
     def test_restartAtOnce(self) -> None:
         """Nothing of the run before is left, also if no time has passed."""
-        self.fold(Status("s", 1), event(RECORD, 5.0), event(SET, 9), event(UP, 4.0))
+        self.ingest(Status("s", 1), event(RECORD, 5.0), event(SET, 9), event(UP, 4.0))
         self.view.clear()
-        self.fold(event(RECORD, 5.0))
+        self.ingest(event(RECORD, 5.0))
         self.now += 20
-        self.fold(event(RECORD, 5.0), Status("s", 2), event(RECORD, 7.0))
+        self.ingest(event(RECORD, 5.0), Status("s", 2), event(RECORD, 7.0))
         summary = self.only().summary()
         assert summary is not None
         self.assertEqual((summary.count, summary.min), (1, 7.0))
-        self.fold(event(INCREMENT, 1), event(UP, 1.0))
+        self.ingest(event(INCREMENT, 1), event(UP, 1.0))
         self.assertEqual([series.value for series in self.view.series.values()], [1, 1, 1.0])
 
     def test_restartAndRepair(self) -> None:
         """What a SET adds is spread no further than to the restart."""
-        self.fold(Status("s", 1), event(INCREMENT, 1))
+        self.ingest(Status("s", 1), event(INCREMENT, 1))
         self.now += 40
-        self.fold(Status("s", 2), event(INCREMENT, 1))
+        self.ingest(Status("s", 2), event(INCREMENT, 1))
         self.now += 10
-        self.fold(event(SET, 101))
+        self.ingest(event(SET, 101))
         self.assertEqual(self.only().history(self.now + 1, 11), [1] + [10.0] * 10)
 
     def test_clear(self) -> None:
         """All is forgotten but what is needed to go on with true totals."""
         self.view.connected()
-        self.fold(Status("s", 1), event(SET, 100), event(SET_GAUGE, 7.0), event(RECORD, 1.0))
-        self.fold(Metadata(MetricKind.COUNTER, "m", "bytes"), Status("s", 1, 5, 6))
+        self.ingest(Status("s", 1), event(SET, 100), event(SET_GAUGE, 7.0), event(RECORD, 1.0))
+        self.ingest(Metadata(MetricKind.COUNTER, "m", "bytes"), Status("s", 1, 5, 6))
         self.now += 100
         self.view.clear()
         self.assertEqual((self.view.series, self.view.events), ({}, 0))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (0, 0))
         self.now += 5
-        self.fold(event(INCREMENT, 5), event(UP, 1.0), event(RECORD, 2.0))
+        self.ingest(event(INCREMENT, 5), event(UP, 1.0), event(RECORD, 2.0))
         self.assertEqual([series.value for series in self.view.series.values()], [105, 8.0, 1])
         self.assertEqual([series.events for series in self.view.series.values()], [1, 1, 1])
         self.assertEqual(next(iter(self.view.series.values())).rate(self.now), 1)
         self.assertIsNotNone(self.view.description(Key(MetricKind.COUNTER, "m")))
-        self.fold(Status("s", 1, 7, 6))
+        self.ingest(Status("s", 1, 7, 6))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (2, 0))
         self.view.connected()
-        self.fold(Status("s", 1), Status("s", 1, 1, 0))
+        self.ingest(Status("s", 1), Status("s", 1, 1, 0))
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (3, 0))
 
 
 class SummaryTests(ViewCase):
     def record(self, *samples: float) -> None:
-        self.fold(*(event(RECORD, sample) for sample in samples))
+        self.ingest(*(event(RECORD, sample) for sample in samples))
 
     def test_others(self) -> None:
-        self.fold(event(INCREMENT, 1))
+        self.ingest(event(INCREMENT, 1))
         self.assertIsNone(self.only().summary())
 
     def test_few(self) -> None:
@@ -606,15 +606,15 @@ class ChunkTests(SynchronousTestCase):
         waiting: list[Event] = []
         for happened, passed in steps:
             if passed:
-                other.fold(waiting)
+                other.ingest(waiting)
                 waiting.clear()
                 now += passed
-            one.fold([happened])
+            one.ingest([happened])
             waiting.append(happened)
             if data.draw(st.booleans()):
-                other.fold(waiting)
+                other.ingest(waiting)
                 waiting.clear()
-        other.fold(waiting)
+        other.ingest(waiting)
         self.assertEqual(told(one, now), told(other, now))
 
     @given(st.lists(st.tuples(ANY_EVENT, st.floats(0, 100)), max_size=60))
@@ -624,7 +624,7 @@ class ChunkTests(SynchronousTestCase):
         view = SourceView(lambda: now)
         for happened, passed in steps:
             now += passed
-            view.fold([happened])
+            view.ingest([happened])
             for key, series in view.series.items():
                 if key.kind is not MetricKind.GAUGE:
                     self.assertGreaterEqual(series.change, 0)

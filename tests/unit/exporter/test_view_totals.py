@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import bits, truth
+from tests.reader import bits, exact_totals
 from txmetrics_tcp import Decoder, ExporterSettings, MetricKind, MetricsFactory, SourceView
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -31,7 +31,7 @@ class Viewer:
         self.view.connected()
 
     def read(self, size: int | None = None) -> None:
-        self.view.fold(self.decoder.feed(self.transport.drain(size)))
+        self.view.ingest(self.decoder.feed(self.transport.drain(size)))
 
     def read_all(self) -> None:
         while True:
@@ -48,7 +48,7 @@ class Viewer:
         }
 
 
-class TruthTests(SynchronousTestCase):
+class ExactTotalsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = FakeReactor()
         self.reactor.advance(1000)
@@ -119,7 +119,7 @@ class TruthTests(SynchronousTestCase):
         self.factory.recorder.counter("c").increment(2)
         self.viewer.connect(self.factory)
         self.viewer.read_all()
-        self.assertEqual(self.viewer.bits(), truth(self.factory))
+        self.assertEqual(self.viewer.bits(), exact_totals(self.factory))
         self.assertEqual(self.viewer.view.restarts, 1)
 
     @given(
@@ -164,7 +164,7 @@ class TruthTests(SynchronousTestCase):
             self.reactor.settle()
         self.viewer.read_all()
         shown = self.viewer.bits()
-        true = truth(self.factory)
+        true = exact_totals(self.factory)
         if any(step == "clear" for step, _ in steps):
             # What nothing happened to since is not shown.
             assert isinstance(shown, dict)
