@@ -33,7 +33,7 @@ BENCHMARKS = (
 NEED_RUST = ("latency", "lossless")
 """Those whose reader looks at values, which the one in Python does not."""
 
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+PAGE = HERE.parent / "docs" / "contributing" / "benchmarks.md"
 
 BEGINNING = f"""\
 # Benchmarks
@@ -89,7 +89,7 @@ def main() -> int:
         nargs="?",
         const=str(PAGE),
         metavar="FILE",
-        help="write a page there (docs/benchmarks.md)",
+        help="write a page there (docs/contributing/benchmarks.md)",
     )
     options = parser.parse_args()
     partial = options.quick or len(options.only) < len(BENCHMARKS)

@@ -1,6 +1,6 @@
 """
 Let an exporter run for an hour among clients that come, go, stall and die, then check the accounts:
-``python benchmarks/soak.py``, ``--minutes 5`` for five minutes; see docs/soak.md.
+``python benchmarks/soak.py``, ``--minutes 5`` for five minutes; see docs/contributing/soak.md.
 """
 
 from __future__ import annotations

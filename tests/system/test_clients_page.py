@@ -1,5 +1,5 @@
 """
-The scripts on docs/clients.md, as they stand there, run against a daemon.
+The scripts on docs/how-to/clients.md, as they stand there, run against a daemon.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import ROOT
 from tests.daemon import Daemon
 
-PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "clients.md").read_text(encoding="utf-8")
 METRIC = r"^\w+( \[.*\])? (SET|INCREMENT)_(COUNTER|GAUGE) [\d.]+\n$"
 
 SCRIPTS = (

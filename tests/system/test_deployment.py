@@ -1,5 +1,5 @@
 """
-What docs/deployment/ tells an operator to run does run.
+What docs/how-to/deployment/ tells an operator to run does run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests import ROOT, needs
 from tests.daemon import LIMIT, Daemon, Viewer
 from txmetrics_tcp import Status
 
-DEPLOYMENT = ROOT / "docs" / "deployment"
+DEPLOYMENT = ROOT / "docs" / "how-to" / "deployment"
 
 PROGRAM = "/opt/txmetrics-tcp/bin/twistd"
 
@@ -144,6 +144,6 @@ class ContainerTests(SynchronousTestCase):
     def test_installs(self) -> None:
         """With extras that there are."""
         [extras] = re.findall(r"/src\[([a-z,]+)\]", self.last("RUN"))
-        project = (DEPLOYMENT.parent.parent / "pyproject.toml").read_text()
+        project = (ROOT / "pyproject.toml").read_text()
         for extra in extras.split(","):
             self.assertRegex(project, rf"(?m)^{extra} = ")

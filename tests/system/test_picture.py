@@ -18,10 +18,10 @@ class PictureTests(SynchronousTestCase):
     def test_picture(self) -> None:
         """The picture in the README can be made again."""
         path = Path(self.mktemp()).resolve()
-        script = ROOT / "docs" / "make_picture.py"
+        script = ROOT / "docs" / "contributing" / "make_picture.py"
         command = [sys.executable, str(script), str(path)]
         subprocess.run(command, cwd=ROOT, env=environment(), check=True, timeout=LIMIT)
-        for text in (path.read_text(), (ROOT / "docs" / "observe.svg").read_text()):
+        for text in (path.read_text(), (ROOT / "docs" / "reference" / "observe.svg").read_text()):
             for part in [
                 "LIVE",
                 "http_request_seconds",

@@ -43,7 +43,7 @@ class MetricsClientProtocol(Protocol):
     All of it belongs to the reactor thread.
 
     @ivar events: how many events have come.
-    @ivar hung_up: whether the other end has closed the connection before anything came.
+    @ivar closed_early: whether the other end has closed the connection before anything came.
     @ivar secured: called with this protocol when the handshake of TLS is done, if there is one.
     @cvar keepalive: when a connection over TCP counts as dead though nothing comes over it.
     """
@@ -81,7 +81,7 @@ class MetricsClientProtocol(Protocol):
         self._closed = False
         self._failure: Failure | None = None
         self.events = 0
-        self.hung_up = False
+        self.closed_early = False
         self.secured: Callable[[MetricsClientProtocol], object] | None = None
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class MetricsClientProtocol(Protocol):
         if self._failure is not None:
             reason = self._failure
         elif not (closed or unfinished or self.events):
-            self.hung_up = isinstance(reason.value, ConnectionDone | ConnectionLost)
+            self.closed_early = isinstance(reason.value, ConnectionDone | ConnectionLost)
         elif unfinished and not closed and isinstance(reason.value, ConnectionDone):
             reason = Failure(ConnectionLost(cut_off(unfinished)))
         if self._lost is not None:

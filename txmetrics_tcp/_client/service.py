@@ -65,18 +65,18 @@ class Disconnected:
     An attempt to connect has failed, or a connection has ended.
 
     @ivar reason: why.  `StreamError` means that the server is of another kind.
-    @ivar hung_up: whether the other end closed a connection before anything came over it.
+    @ivar closed_early: whether the other end closed a connection before anything came over it.
     """
 
     reason: Failure
-    hung_up: bool = False
+    closed_early: bool = False
 
     def __str__(self) -> str:
         """The reason, as one says it, without a full stop."""
         tls = explain(self.reason.value)
         if tls is not None:
             return f"no TLS with it: {tls}"
-        if self.hung_up:
+        if self.closed_early:
             return (
                 "it hung up before anything came: perhaps it does not allow this address, is full,"
                 " or wants TLS"
@@ -191,7 +191,7 @@ class MetricsClientService(ClientService):
         self._protocol = None
         if protocol.events and not isinstance(reason.value, StreamError):
             self._failures = 0
-        self._tell(Disconnected(reason, protocol.hung_up))
+        self._tell(Disconnected(reason, protocol.closed_early))
 
     def _next_delay(self) -> float:
         self._failures += 1

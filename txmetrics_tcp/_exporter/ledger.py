@@ -290,7 +290,7 @@ class Ledger:
         # Entries that are in the totals, and how many events they are more than that.
         applied = more = 0
         try:
-            # A loop whose every step counts: see docs/performance.md.
+            # A loop whose every step counts: see docs/contributing/performance.md.
             for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
                 # The very object, since each epoch has its own: quicker than to compare numbers.

@@ -1,7 +1,7 @@
 """
 The blocks that a recording consists of: bytes to blocks and back, bounded, and cut off anywhere.
 
-docs/recording-format.md describes them.  No Twisted.
+docs/reference/recording-format.md describes them.  No Twisted.
 """
 
 from __future__ import annotations

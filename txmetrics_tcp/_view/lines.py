@@ -91,7 +91,7 @@ class TextLines:
 
 class JsonLines:
     """
-    Lines for programs: one JSON object each, in ASCII.  docs/json-lines.md describes them.
+    Lines for programs: one JSON object each, in ASCII.  docs/reference/json.md describes them.
     """
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ class Report:
         return f"{text}\n{self._about()}\n"
 
     def to_json(self) -> str:
-        """One object, as docs/commands.md describes it, in ASCII and in one line."""
+        """One object, as docs/reference/commands.md describes it, in ASCII and in one line."""
         view = self.view
         status = view.status
         document = {

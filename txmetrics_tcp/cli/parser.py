@@ -25,6 +25,9 @@ from txmetrics_tcp.cli.arguments import (
     speed,
 )
 
+DOCS = "https://txmetrics-tcp.readthedocs.io/en/latest"
+"""Where users read the documentation, whether or not they have the repository."""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """
@@ -77,7 +80,7 @@ and counts them.""",
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print JSON, one object a line; docs/json-lines.md says what is in it",
+        help=f"print JSON, one object a line ({DOCS}/reference/json.html)",
     )
     add_filter_argument(
         parser,
@@ -108,7 +111,7 @@ Exit codes:
   130  when interrupted (Ctrl-C), with what was seen so far
   143  when terminated, likewise
 
-docs/commands.md describes the JSON.""",
+{DOCS}/reference/commands.html describes the JSON.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_endpoint_arguments(parser)
@@ -215,10 +218,11 @@ def _add_observe(commands: Any) -> None:
         description="""Watch the series of one or more servers live, on the whole screen of the
         terminal: values, rates, trends and percentiles, filtered, sorted and grouped. Press ? for
         all keys. A connection that ends, or does not come about, is tried again after a while.""",
-        epilog="""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, a
+        epilog=f"""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, a
         file that is no recording, or Textual is not installed: pip install
         'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
-        when interrupted and 143 when terminated from outside. docs/observe.md has more.""",
+        when interrupted and 143 when terminated from outside.
+        {DOCS}/reference/viewer.html has more.""",
     )
     parser.add_argument(
         "endpoints",

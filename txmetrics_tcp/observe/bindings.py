@@ -1,5 +1,5 @@
 """
-What each key does: one table, for the bindings, the help on the screen and docs/observe.md.
+What each key does: one table, for the bindings, the help on the screen and docs/reference/viewer.md.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Scripts in examples/, run as their users do; and the code of docs/testing.md.
+Scripts in examples/, run as their users do; and the code of docs/how-to/testing.md.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class ScriptTests(ExampleTestCase):
 
 class DocsTests(ExampleTestCase):
     def test_trial(self) -> None:
-        """The module for trial in docs/testing.md is right as it stands there."""
-        page = (ROOT / "docs" / "testing.md").read_text()
+        """The module for trial in docs/how-to/testing.md is right as it stands there."""
+        page = (ROOT / "docs" / "how-to" / "testing.md").read_text()
         [block] = [
             block for block in re.findall(r"(?ms)^```python\n(.*?)^```", page) if "trial" in block
         ]

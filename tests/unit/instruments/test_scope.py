@@ -110,7 +110,7 @@ class ScopeTests(GlobalRecorderTestCase):
 
 class FollowingTests(TestCase):
     """
-    Where a scope follows, and where it does not: what docs/threads-asyncio-forks.md says.
+    Where a scope follows, and where it does not: what docs/how-to/python-programs.md says.
     """
 
     def setUp(self) -> None:

@@ -1106,8 +1106,8 @@ class HeaderTests(SynchronousTestCase):
 
 class DocumentationTests(SynchronousTestCase):
     def test_page(self) -> None:
-        """docs/observe.md has all keys, what the mouse does, and the language of filters."""
-        page = (ROOT / "docs" / "observe.md").read_text()
+        """docs/reference/viewer.md has all keys, what the mouse does, and the language of filters."""
+        page = (ROOT / "docs" / "reference" / "viewer.md").read_text()
         for key in KEYS:
             shown = " ".join(f"`{name}`" for name in key.shown.split())
             self.assertIn(f"| {shown} | {key.does} |", page)

@@ -313,7 +313,8 @@ class JsonLinesTests(SynchronousTestCase):
     def test_documented(self) -> None:
         """The examples in the documentation are what is printed."""
         documented = re.findall(
-            r"```json\n(.*)\n```", (ROOT / "docs" / "json-lines.md").read_text(encoding="utf-8")
+            r"```json\n(.*)\n```",
+            (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8"),
         )
         second = WHEN // SECOND * SECOND
         events = [

@@ -32,7 +32,7 @@ counter    sent     to=a                     5 B          0.5 B/s
 127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10s, none missed
 """
 
-PAGE = ROOT / "docs" / "commands.md"
+PAGE = ROOT / "docs" / "reference" / "commands.md"
 
 
 def metric(operation: Operation, value: float, name: str, **labels: str) -> Metric:

@@ -1,5 +1,5 @@
 """
-Make docs/observe.svg, the picture of the viewer: ``python docs/make_picture.py [FILE]``.
+Make docs/reference/observe.svg, the picture of the viewer: ``python docs/contributing/make_picture.py [FILE]``.
 
 What is to be seen is a made-up shop, fed to the viewer second by second; nothing in it is left to
 chance, so that the picture only changes when the viewer does.
@@ -22,7 +22,7 @@ from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.export import plain_svg
 from txmetrics_tcp.observe.sources import Source, State
 
-PICTURE = Path(__file__).resolve().parent / "observe.svg"
+PICTURE = Path(__file__).resolve().parents[1] / "reference" / "observe.svg"
 SIZE = 132, 36
 SECONDS = 95
 WHEN = 1_795_363_464
