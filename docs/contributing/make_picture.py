@@ -1,5 +1,7 @@
 """
-Make docs/reference/observe.svg, the picture of the viewer: ``python docs/contributing/make_picture.py [FILE]``.
+Make the picture of the viewer, docs/reference/observe.svg::
+
+    python docs/contributing/make_picture.py [FILE]
 
 What is to be seen is a made-up shop, fed to the viewer second by second; nothing in it is left to
 chance, so that the picture only changes when the viewer does.

@@ -1,8 +1,8 @@
 """
 Recordings: a stream, byte for byte and with its timing, read from a file.  No Twisted.
 
-docs/reference/recording-format.md describes the file.  In short: a line that says what it is, then blocks,
-each with a header that has its sizes and checksums; the frames of the stream are in blocks of
+docs/reference/recording-format.md describes the file.  In short: a line that says what it is, then
+blocks, each with a header that has its sizes and checksums; the frames of the stream are in blocks of
 about 64 KiB, compressed or not.  A file that was cut off anywhere can be read up to the last frame
 that is whole, and can be appended to; `txmetrics_tcp._recording.writer` writes it.
 """

@@ -1,5 +1,5 @@
 """
-What each key does: one table, for the bindings, the help on the screen and docs/reference/viewer.md.
+What each key does: one table for the bindings and the help screen.
 """
 
 from __future__ import annotations

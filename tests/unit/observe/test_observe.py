@@ -1106,7 +1106,7 @@ class HeaderTests(SynchronousTestCase):
 
 class DocumentationTests(SynchronousTestCase):
     def test_page(self) -> None:
-        """docs/reference/viewer.md has all keys, what the mouse does, and the language of filters."""
+        """docs/reference/viewer.md describes all keys, the mouse and the filters."""
         page = (ROOT / "docs" / "reference" / "viewer.md").read_text()
         for key in KEYS:
             shown = " ".join(f"`{name}`" for name in key.shown.split())
