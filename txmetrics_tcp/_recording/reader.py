@@ -2,9 +2,9 @@
 Recordings: a stream, byte for byte and with its timing, read from a file.  No Twisted.
 
 docs/reference/recording-format.md describes the file.  In short: a line that says what it is, then
-blocks, each with a header that has its sizes and checksums; the frames of the stream are in blocks of
-about 64 KiB, compressed or not.  A file that was cut off anywhere can be read up to the last frame
-that is whole, and can be appended to; `txmetrics_tcp._recording.writer` writes it.
+blocks of about 64 KiB with the frames of the stream, compressed or not.  A block's header has its
+sizes and checksums.  A file that was cut off anywhere can be read up to its last whole frame, and
+be appended to; `txmetrics_tcp._recording.writer` writes it.
 """
 
 from __future__ import annotations
