@@ -1,0 +1,268 @@
+"""
+Runs the commands and scripts of a document, as its reader does.
+
+Each page says what its blocks are by their language: ``sh`` are commands, ``console`` a transcript
+whose commands follow a prompt, ``python`` a file if its first line is a comment with a file name,
+and otherwise a script.  Blocks of other languages are not run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT, environment
+from tests.daemon import LIMIT, TWISTD
+from tests.programs import until
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("[!c]*/*.md"))]
+"""The documents for users."""
+
+NEEDS_A_HOST = ("systemctl", "journalctl", "systemd-cgls", "podman", "docker", "useradd", "install")
+"""Commands that are not run: they need root, a service manager or a container engine."""
+
+_BLOCK = re.compile(r"^( *)```(sh|console|python)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
+_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d)\b(?![.\d])")
+_PATH = re.compile(r"(?<![\w.])/(run|etc|opt|var|tmp)/")
+_ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|(tail|stats) \S+\.rec)\b")
+_SERVED = re.compile(rb"connected to|waiting for a client|Factory starting|\x1b\[\?1049h")
+
+# Runs in every process of a page: the default endpoint is the page's.
+_DEFAULT_ENDPOINT = """
+import txmetrics_tcp._net.endpoint_syntax as syntax
+syntax.DEFAULT_ENDPOINT = "127.0.0.1:{port}"
+"""
+
+_PIP = r"""
+import re, sys, tomllib
+extras = tomllib.load(open({pyproject!r}, "rb"))["project"]["optional-dependencies"]
+for argument in sys.argv:
+    for wanted in re.findall(r"\[([\w,]+)\]", argument):
+        for extra in wanted.split(","):
+            assert extra in extras, f"no extra {{extra}}"
+"""
+
+_PYTHON = """
+case "$1 $2" in
+  "-m venv") mkdir -p "$3" && ln -sfn {bin} "$3/bin" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+
+
+class Block(NamedTuple):
+    """A block of a document that can be run."""
+
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that the block is, if it is one."""
+        found = _FILE.match(self.text) if self.language == "python" else None
+        return found and found[1]
+
+    @property
+    def commands(self) -> str:
+        """The commands of a block of them."""
+        if self.language == "sh":
+            return self.text
+        return "".join(line[2:] for line in self.text.splitlines(True) if line.startswith("$ "))
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    for indent, language, text in _BLOCK.findall(path.read_text(encoding="utf-8")):
+        yield Block(language, re.sub(rf"(?m)^{indent}", "", text))
+
+
+class Run:
+    """A process of a page, in a terminal of its own."""
+
+    def __init__(self, command: list[str], directory: Path, env: dict[str, str]) -> None:
+        self._terminal, terminal = pty.openpty()
+        os.set_blocking(self._terminal, False)
+        self.output = b""
+        self.process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=env,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+
+    def read(self) -> None:
+        """Read the output that is there."""
+        try:
+            while data := os.read(self._terminal, 65536):
+                self.output += data
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # Linux's end of a terminal that no process has open any longer.
+            if error.errno != errno.EIO:
+                raise
+
+    def has_ended(self) -> bool:
+        ended = self.process.poll() is not None
+        self.read()
+        return ended
+
+    def stop(self) -> None:
+        """Stop the run's processes, and wait for the end."""
+        if not self.has_ended():
+            os.killpg(self.process.pid, signal.SIGTERM)
+            until(self.has_ended, lambda: f"the end of {self.process.args}: {self.output.decode()}")
+
+    def clean_up(self) -> None:
+        with self.process:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        os.close(self._terminal)
+
+
+class Reader:
+    """
+    Does what a page says, in a new directory, with ports and paths of its own.
+
+    Commands that run until they are interrupted go on while the rest of the page is run.
+    """
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self._case = case
+        root = Path(case.mktemp()).resolve()
+        self._bin, modules = root / "bin", root / "modules"
+        self.directory = root / "work"
+        for directory in (self._bin, modules, self.directory):
+            directory.mkdir(parents=True)
+        self._ports: dict[str, int] = {}
+        self._runs: list[Run] = []
+        default = _DEFAULT_ENDPOINT.format(port=self._port("5000"))
+        (modules / "sitecustomize.py").write_text(default)
+        path = os.pathsep.join([str(self._bin), os.environ["PATH"]])
+        self._environment = {
+            **environment(modules),
+            "PATH": path,
+            "TERM": "xterm-256color",
+            "COLUMNS": "120",
+            "LINES": "40",
+        }
+        self._make_commands()
+
+    def start_daemon(self) -> None:
+        """Start the daemon on the default port, for a page that takes it for granted."""
+        self._start("twistd -n metrics-tcp")
+
+    def do(self, block: Block) -> None:
+        """Run a block; write it, if it is a file."""
+        text = self._substitute(block.text if block.language == "python" else block.commands)
+        if block.file is not None:
+            file = self.directory / block.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        elif block.language == "python":
+            script = self.directory / f"block{len(self._runs)}.py"
+            script.write_text(text)
+            self._start(f"python {script}", ends=True)
+        else:
+            self._start(text)
+
+    def finish(self) -> None:
+        """Stop what still runs, the last first; check that nothing failed in the meantime."""
+        for run in reversed(self._runs):
+            run.stop()
+        for run in self._runs:
+            output = run.output.decode(errors="replace")
+            self._case.assertNotIn("Traceback", output)
+            status = run.process.returncode
+            self._case.assertIn(status, (0, 143, -signal.SIGTERM), f"{run.process.args}: {output}")
+
+    def _start(self, commands: str, ends: bool = False) -> None:
+        """Run commands until they end, or until the last of them serves or is connected."""
+        last = commands.strip().splitlines()[-1]
+        ends = ends or bool(_ENDS.search(last))
+        listening = self._listening()
+        run = Run(["bash", "-ec", commands], self.directory, self._environment)
+        self._case.addCleanup(run.clean_up)
+        self._runs.append(run)
+
+        def is_done() -> bool:
+            if run.has_ended():
+                return True
+            return not ends and bool(_SERVED.search(run.output) or self._listening() - listening)
+
+        until(is_done, lambda: f"{commands}{run.output.decode(errors='replace')}")
+        if run.process.poll() is not None:
+            output = run.output.decode(errors="replace")
+            self._case.assertEqual(run.process.returncode, 0, f"{commands}{output}")
+
+    def _substitute(self, text: str) -> str:
+        text = _PATH.sub(lambda found: f"{self._local(found[1])}/", text)
+
+        def port(found: re.Match[str]) -> str:
+            return ("127.0.0.1:" if found[1] else "") + str(self._port(found[2]))
+
+        return _PORT.sub(port, text)
+
+    def _local(self, name: str) -> Path:
+        path = self.directory.parent / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def _port(self, written: str) -> int:
+        """A free port that stands for one of the page; no other program gets it."""
+        if written not in self._ports:
+            # Bound and not listening: only who names the port can use it, as Twisted does.
+            holder = socket.socket()
+            self._case.addCleanup(holder.close)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            self._ports[written] = holder.getsockname()[1]
+        return self._ports[written]
+
+    def _listening(self) -> set[int]:
+        """The ports of the page on which something listens."""
+        found = set()
+        for port in self._ports.values():
+            with socket.socket() as probe:
+                probe.settimeout(LIMIT)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    found.add(port)
+        return found
+
+    def _make_commands(self) -> None:
+        python = _PYTHON.format(bin=self._bin, python=sys.executable)
+        pip = _PIP.format(pyproject=str(ROOT / "pyproject.toml"))
+        programs = {
+            "pip": [sys.executable, "-c", pip],
+            "metrics-tcp": [sys.executable, "-m", "txmetrics_tcp"],
+            "twistd": TWISTD,
+            "trial": [sys.executable, "-m", "twisted.trial"],
+            "gunicorn": [sys.executable, "-m", "gunicorn"],
+            "pytest": [sys.executable, "-m", "pytest"],
+        }
+        commands = {
+            **dict.fromkeys(("python", "python3"), python),
+            **{name: f'exec {shlex.join(words)} "$@"\n' for name, words in programs.items()},
+            **dict.fromkeys(NEEDS_A_HOST, ""),
+        }
+        for name, script in commands.items():
+            command = self._bin / name
+            command.write_text(f"#!/bin/sh\n{script}")
+            command.chmod(0o755)

@@ -1,0 +1,96 @@
+"""
+The documents: their commands and scripts run, and their links lead somewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+from tests.documents import DOCS, PAGES, Reader, blocks
+from txmetrics_tcp.cli.parser import DOCS as URL
+
+_STARTS_A_SERVER = re.compile(r"\btwistd\b|listen_address|MetricsFactory\(|metrics-tcp replay")
+_LINK = re.compile(re.escape(URL) + r"/([\w/-]+)\.html(?:#([\w-]+))?")
+
+
+class PageTests(SynchronousTestCase):
+    def check(self, path: Path) -> None:
+        """Every command and script of a page succeeds, in their order."""
+        page = list(blocks(path))
+        if path.name == "README.md":
+            # The suite itself, which the gate runs with this command.
+            del page[[block.language for block in page].index("sh") + 1]
+        reader = Reader(self)
+        if not any(_STARTS_A_SERVER.search(block.text) for block in page):
+            reader.start_daemon()
+        for block in page:
+            reader.do(block)
+        reader.finish()
+
+
+for _path in PAGES:
+    if list(blocks(_path)):
+        _name = re.sub(r"\W(\w)", lambda found: found[1].upper(), str(_path.relative_to(ROOT)))
+        setattr(PageTests, f"test_{_name}", lambda self, path=_path: self.check(path))
+
+
+class LinkTests(SynchronousTestCase):
+    def test_absoluteLinks(self) -> None:
+        """Links to the published documentation are to pages and sections that exist."""
+        sources = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "pyproject.toml"]
+        sources += (ROOT / "txmetrics_tcp").rglob("*.py")
+        links = {link for source in sources for link in _LINK.findall(source.read_text())}
+        self.assertTrue(links)
+        for page, section in links:
+            text = next(DOCS.glob(f"{page}.*")).read_text()
+            headings = re.findall(r"(?m)^#+ (.*)$", text)
+            slugs = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in headings}
+            if section:
+                self.assertIn(section, slugs, page)
+
+
+class ContributorTests(SynchronousTestCase):
+    """Pages for contributors name tests and environments that exist; the gate runs them."""
+
+    def test_commands(self) -> None:
+        text = (ROOT / "CONTRIBUTING.md").read_text()
+        tox = (ROOT / "tox.ini").read_text()
+        environments = re.findall(r"tox run -e ([\w,-]+)", text)
+        self.assertTrue(environments)
+        for name in ",".join(environments).split(","):
+            self.assertRegex(tox, rf"\b{name}\b")
+        modules = re.findall(r"\btests(?:\.\w+)*\b(?!/)", text)
+        self.assertTrue(modules)
+        for name in modules:
+            self.assertTrue(find_spec(name), name)
+        scripts = re.findall(r"(?:python|bash) ([\w/.]+\.(?:py|sh)|\.ci/\w+)", text)
+        self.assertTrue(scripts)
+        for script in scripts:
+            self.assertTrue((ROOT / script).exists(), script)
+
+    def test_faults(self) -> None:
+        """The tests that the fault matrix names exist."""
+        modules: defaultdict[str, str] = defaultdict(str)
+        for path in (ROOT / "tests").rglob("test_*.py"):
+            modules[path.stem] += "\n" + path.read_text()
+        module = group = ""
+        page = (DOCS / "contributing" / "faults.md").read_text()
+        cells = re.findall(r"(?m)\| ([^|]*) \|$", page)
+        names = re.findall(r"`([\w.]+)`", " ".join(cells))
+        self.assertGreater(len(names), 30)
+        for name in names:
+            for part in name.strip(".").split("."):
+                if part in modules:
+                    module = part
+                elif part.startswith("test_"):
+                    body = re.split(rf"\nclass {group}\b", modules[module])[1]
+                    self.assertIn(f"def {part}(", body.split("\nclass ")[0], name)
+                else:
+                    group = part
+                    self.assertRegex(modules[module], rf"\nclass {group}\b", name)
