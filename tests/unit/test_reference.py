@@ -1,0 +1,109 @@
+"""
+The lists in docs/reference/ are complete: metrics, settings, options and filters.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, _SubParsersAction
+from dataclasses import fields
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT, needs
+from txmetrics_tcp import ExporterSettings, MetricsService, TcpBuilder
+from txmetrics_tcp._codec.decoder import decode
+from txmetrics_tcp._exporter.self_metrics import OwnMetrics
+from txmetrics_tcp._model import Metadata
+from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.cli.parser import make_parser
+from txmetrics_tcp.tap import makeService
+from txmetrics_tcp.tap.options import Options
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(text: str) -> list[tuple[list[str], list[str]]]:
+    """The code in the first cell of each row of all tables, and the text of the other cells."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            first, *others = line.strip("| ").split(" | ")
+            found.append((re.findall("`(.+?)`", first), others))
+    return found
+
+
+def daemon_options() -> set[str]:
+    return {f"--{option.rstrip('=')}" for option in Options().longOpt} - {"--help", "--version"}
+
+
+class MetricsTests(SynchronousTestCase):
+    @skipIf(needs("psutil"), needs("psutil"))
+    def test_metrics(self) -> None:
+        """All that the daemon describes, with kind and unit, and nothing else."""
+        options = Options()
+        options.parseOptions([])
+        service = makeService(options).getServiceNamed("metrics-tcp")
+        assert isinstance(service, MetricsService)
+        OwnMetrics(service.recorder, service.stats).publish()
+        described = set()
+        for event in decode(b"".join(service._factory.incoming.take_described().values())):
+            assert isinstance(event, Metadata)
+            described.add((event.name, event.kind.value, event.unit))
+        documented = []
+        for names, (kind, *_) in rows(page("metrics")):
+            kind, _, unit = kind.partition(", ")
+            documented += [(name.partition("{")[0], kind, unit or "count") for name in names]
+        self.assertEqual(sorted(documented), sorted(described))
+
+
+class SettingsTests(SynchronousTestCase):
+    def test_settings(self) -> None:
+        """Each setting, in order, with its default; those that the daemon has as options, too."""
+        documented = rows(page("settings"))
+        settings = [(one.name, f"`{one.default!r}`") for one in fields(ExporterSettings)]
+        self.assertEqual([(names[0], cells[0]) for names, cells in documented], settings)
+        for (name, *options), _ in documented:
+            option = "--" + name.replace("_", "-")
+            self.assertEqual(options, [option] if option in daemon_options() else [])
+            if name != "max_clients_per_address":
+                self.assertTrue(callable(getattr(TcpBuilder, name)))
+
+
+class CommandsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        _, *sections = re.split("^## ", page("commands"), flags=re.MULTILINE)
+        self.sections = {section.partition("\n")[0]: section for section in sections}
+
+    def assert_documented(self, options: set[str], text: str) -> None:
+        self.assertEqual(options - set(re.findall(r"--[\w-]+", text)), set())
+
+    def test_daemon(self) -> None:
+        self.assert_documented(daemon_options(), self.sections["twistd metrics-tcp"])
+
+    def test_commands(self) -> None:
+        """Each option stands in the section of its command, or is one of a connection."""
+        [commands] = [
+            action for action in make_parser()._actions if isinstance(action, _SubParsersAction)
+        ]
+        for name, parser in commands.choices.items():
+            assert isinstance(parser, ArgumentParser)
+            options = {
+                option
+                for action in parser._actions
+                for option in action.option_strings
+                if option not in ("-h", "--help")
+            }
+            text = self.sections[name]
+            if "CONNECTION OPTIONS" in text:
+                text += self.sections["Connection options"]
+            self.assert_documented(options, text)
+
+    def test_filters(self) -> None:
+        """Each kind of term that help texts name."""
+        terms = re.findall("^  ([^ ,]+)", SYNTAX, re.MULTILINE)
+        documented = {term for names, _ in rows(self.sections["Filters"]) for term in names}
+        self.assertEqual(documented, {*terms, "!term"})
