@@ -1,8 +1,8 @@
 """
-Encoded events on their way: what goes to all clients, and what waits for one of them.
+Encoded events: batches that all clients share, and the events pending for one client.
 
-Clients share the bytes of an event, also while it waits for many of them.  Any thread may make a
-batch; from then on all of it belongs to the reactor thread.
+Clients share the bytes of an event, including while it is pending.  Any thread may make a batch;
+after that, the reactor thread owns it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from txmetrics_tcp._net.writers import CHUNK
 
 class Batch:
     """
-    The events of one fold, encoded and joined, once for all clients.
+    The events of one epoch, encoded once for all clients.
 
-    @ivar joined: their frames.
-    @ivar size: how many there are.
-    @ivar since: the number of the fold.
+    @ivar joined: the frames, joined.
+    @ivar size: the number of frames.
+    @ivar since: the epoch.
     """
 
     __slots__ = ("_chunks", "_ends", "joined", "since", "size")
 
     def __init__(self, joined: bytes, ends: list[int], since: int) -> None:
         """
-        @param joined: the frames of the events; at least one.
-        @param ends: where each of them ends.
+        @param joined: the joined frames of one or more events.
+        @param ends: the end offset of each frame in C{joined}.
         """
         self.since = since
         self.size = len(ends)
@@ -37,75 +37,76 @@ class Batch:
 
     def chunks(self) -> list[tuple[bytes, int]]:
         """
-        All of it, in pieces as `chunk` makes them; with each, the index of the first frame behind.
+        Return all frames, in chunks made by `chunk`, each with the index of the frame after it.
         """
         if self._chunks is None:
             chunks: list[tuple[bytes, int]] = []
-            behind = 0
-            while behind < self.size:
-                chunks.append(self.chunk(behind, CHUNK))
-                behind = chunks[-1][1]
+            end = 0
+            while end < self.size:
+                chunks.append(self.chunk(end, CHUNK))
+                end = chunks[-1][1]
             self._chunks = chunks
         return self._chunks
 
-    def end(self, behind: int) -> int:
-        """How many bytes the frames before the one of that index have together."""
-        return self._ends[behind - 1] if behind else 0
+    def end(self, index: int) -> int:
+        """Return the number of bytes in the frames before an index."""
+        return self._ends[index - 1] if index else 0
 
     def chunk(self, first: int, room: int) -> tuple[bytes, int]:
         """
-        Whole frames of at most so many bytes together; or one, if it alone is longer.
+        Return as many whole frames as fit into C{room} bytes, and at least one.
 
-        @param first: the index of the first.
-        @return: the frames, and the index of the first one behind them.
+        @param first: the index of the first frame.
+        @return: the joined frames, and the index of the frame after them.
         """
         joined = self.joined
         if first == 0 and len(joined) <= room:
             return joined, self.size
         ends = self._ends
         start = self.end(first)
-        behind = max(bisect_right(ends, start + room), first + 1)
-        return joined[start : ends[behind - 1]], behind
+        after = max(bisect_right(ends, start + room), first + 1)
+        return joined[start : ends[after - 1]], after
 
 
 class Backlog:
     """
-    The events that wait for one client, from which the oldest are dropped when they are too many.
+    The pending events of one client.  When the limit is exceeded, the oldest are dropped.
 
-    A deque of batches, of the first of which some may be gone: so it costs a client next to nothing
-    that an event waits for it, and a hundred stuck clients do not slow the others down.
+    Holds whole batches, and the index of the first pending event in the first batch.  So queueing
+    an event for a client costs almost nothing, and many stuck clients do not slow the others down.
 
-    @ivar high_water: the most events that were ever pending.
+    @ivar high_water: the largest number of events that have been pending.
     """
 
     __slots__ = ("_batches", "_first", "_limit", "_size", "high_water")
 
     def __init__(self, limit: int | None) -> None:
         """
-        @param limit: how many events may wait; None for any number.
+        @param limit: the maximum number of pending events; None for no limit.
         """
         self._limit = limit
         self._batches: deque[Batch] = deque()
-        # Of the first batch, the index of its first event that still waits.
+        # The index of the first pending event in the first batch.
         self._first = 0
         self._size = 0
         self.high_water = 0
 
     def __len__(self) -> int:
-        """How many events wait."""
+        """The number of pending events."""
         return self._size
 
     @property
     def since(self) -> int:
-        """The number of the fold that the oldest event that waits may be from."""
+        """The epoch of the oldest pending event."""
         return self._batches[0].since
 
     def add(self, batch: Batch, first: int = 0) -> int:
         """
-        Let events wait.
+        Append events.
 
-        @param first: the index of the first of the batch; not 0 only if none waits yet.
-        @return: how many were dropped to make room.
+        @param first: the index of the first event of the batch to append; 0 unless the backlog is
+            empty.
+        @return: the number of events dropped to make room.
         """
         if not self._batches:
             self._first = first
@@ -119,25 +120,25 @@ class Backlog:
 
     def take(self, room: int, at_least_one: bool = False) -> tuple[bytes, int]:
         """
-        Take the oldest.
+        Remove and return the oldest events.
 
-        @param room: how many bytes they may have.
-        @param at_least_one: whether to take one also if it does not fit.
-        @return: whole frames, and how many.
+        @param room: the maximum number of bytes.
+        @param at_least_one: whether to take one event even if it does not fit.
+        @return: whole frames, and the number of events.
         """
         pieces: list[bytes] = []
         taken = 0
         batches = self._batches
         while batches:
             batch = batches[0]
-            piece, behind = batch.chunk(self._first, room)
+            piece, end = batch.chunk(self._first, room)
             if len(piece) > room and (pieces or not at_least_one):
                 break
             room -= len(piece)
             pieces.append(piece)
-            taken += behind - self._first
-            self._first = behind
-            if behind < batch.size:
+            taken += end - self._first
+            self._first = end
+            if end < batch.size:
                 break
             batches.popleft()
             self._first = 0
@@ -145,7 +146,7 @@ class Backlog:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), taken
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Discard all events."""
         self._batches.clear()
         self._size = 0
 

@@ -1,5 +1,5 @@
 """
-The builder: configures an exporter, and starts it.
+The builder configures and starts an exporter.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class TcpBuilder:
 
         recorder = await TcpBuilder().listen_address("127.0.0.1:5000").install()
 
-    Every setting returns the builder, and raises the errors of `ExporterSettings`, which describes
-    them all.  Used on the reactor thread, or before the reactor runs.
+    Each setter returns the builder.  `ExporterSettings` describes the settings and the errors that
+    the setters raise.  Use the builder on the reactor thread, or before the reactor runs.
     """
 
     def __init__(self, reactor: Any = None, settings: ExporterSettings | None = None) -> None:
         """
-        @param reactor: what to run in; by default, the global one.
-        @param settings: what to begin with; by default, the defaults.
+        @param reactor: the reactor to use; by default, the global one.
+        @param settings: the initial settings; by default, `ExporterSettings` with its defaults.
         """
         self._given_reactor = reactor
         self._addresses: list[str] = []
@@ -44,7 +44,7 @@ class TcpBuilder:
 
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
         """
-        Where to listen; several calls mean several places.  By default, 127.0.0.1:5000.
+        Add an address to listen on.  By default, the exporter listens on 127.0.0.1:5000.
 
         @param endpoint: a port on the loopback interface, ``HOST:PORT``, ``[IPV6]:PORT``, or
             one of Twisted's endpoint strings (``unix:/run/metrics.sock``).
@@ -53,57 +53,57 @@ class TcpBuilder:
         return self
 
     def buffer_size(self, buffer_size: int | None) -> TcpBuilder:
-        """How many events may be pending: on the incoming side, and as many for each client."""
+        """Set the maximum number of pending events, on the incoming side and for each client."""
         self._settings = replace(self._settings, buffer_size=buffer_size)
         return self
 
     def totals(self, keep: bool = True) -> TcpBuilder:
-        """Whether the totals of counters and gauges are kept."""
+        """Set whether the totals of counters and gauges are kept."""
         self._settings = replace(self._settings, totals=keep)
         return self
 
     def max_series(self, max_series: int) -> TcpBuilder:
-        """Of how many series totals are kept at most."""
+        """Set the maximum number of series whose totals are kept."""
         self._settings = replace(self._settings, max_series=max_series)
         return self
 
     def idle_after(self, seconds: float | None) -> TcpBuilder:
-        """After how many seconds without a change a series is left out of snapshots."""
+        """Set the seconds without a change after which a series is omitted from snapshots."""
         self._settings = replace(self._settings, idle_after=seconds)
         return self
 
     def repair_interval(self, seconds: float) -> TcpBuilder:
-        """How long totals may be wrong at most for a client that does not catch up."""
+        """Set the maximum time that the totals of a client that does not catch up may be wrong."""
         self._settings = replace(self._settings, repair_interval=seconds)
         return self
 
     def dead_after(self, seconds: float | None) -> TcpBuilder:
-        """For how long a client may take nothing of what is pending before it is disconnected."""
+        """Set the seconds after which a client that takes none of its data is disconnected."""
         self._settings = replace(self._settings, dead_after=seconds)
         return self
 
     def flush_timeout(self, seconds: float) -> TcpBuilder:
-        """How long clients have, when the exporter stops, to take what is pending for them."""
+        """Set how long clients have to take their pending data when the exporter stops."""
         self._settings = replace(self._settings, flush_timeout=seconds)
         return self
 
     def own_metrics(self, publish: bool = True) -> TcpBuilder:
-        """Whether the exporter's own metrics are in the stream."""
+        """Set whether the stream contains the exporter's own metrics."""
         self._settings = replace(self._settings, own_metrics=publish)
         return self
 
     def source(self, name: str | None) -> TcpBuilder:
-        """What viewers show as the name of this program."""
+        """Set the name of this program in viewers."""
         self._settings = replace(self._settings, source=name)
         return self
 
     def allow(self, *networks: str) -> TcpBuilder:
-        """Accept clients from these networks only; several calls add up."""
+        """Accept clients from these networks only.  Further calls add networks."""
         self._settings = replace(self._settings, allow=(*self._settings.allow, *networks))
         return self
 
     def max_clients(self, clients: int | None, per_address: int | None = None) -> TcpBuilder:
-        """How many clients may be connected at once, and how many of them from one address."""
+        """Set the maximum number of connected clients, in total and per address."""
         self._settings = replace(
             self._settings, max_clients=clients, max_clients_per_address=per_address
         )
@@ -111,22 +111,22 @@ class TcpBuilder:
 
     def tls(self, key: StrPath, cert: StrPath, client_ca: StrPath | None = None) -> TcpBuilder:
         """
-        Have every connection begin with TLS, 1.2 or newer.
+        Require TLS 1.2 or newer on all connections.
 
-        @param key: a file with the private key, in PEM, not encrypted.
-        @param cert: a file with the certificate and those that lead to its authority.
-        @param client_ca: a file with the authorities that a client's certificate has to be from;
-            without it, clients need none.
-        @raise TLSError: a file cannot be used, or what TLS needs is not installed.
+        @param key: a file with the unencrypted private key, in PEM.
+        @param cert: a file with the certificate and any intermediate certificates.
+        @param client_ca: a file with the authorities that must have issued a client's certificate;
+            by default, clients need no certificate.
+        @raise TLSError: a file cannot be used, or a package that TLS needs is not installed.
         """
         self._tls = ServerTLS(key, cert, client_ca)
         return self
 
     def service(self) -> MetricsService:
         """
-        Make a service that is not started, for `twisted.application`.
+        Make a service for `twisted.application`.  It is not started.
 
-        @raise EndpointError: an address cannot be understood.
+        @raise EndpointError: an address is invalid.
         """
         reactor = self._given_reactor or global_reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
@@ -138,10 +138,10 @@ class TcpBuilder:
 
     def build(self) -> Deferred[TcpRecorder]:
         """
-        Listen, and return the recorder without making it the global one.
+        Listen, without making the recorder the global one.
 
-        @return: fires with the recorder when it listens, or fails with `ListenError`.
-        @raise EndpointError: an address cannot be understood.
+        @return: fires with the recorder once it listens, or fails with `ListenError`.
+        @raise EndpointError: an address is invalid.
         """
         service = self.service()
         return service.listen().addCallback(lambda result: service.recorder)
@@ -150,12 +150,11 @@ class TcpBuilder:
         """
         Make the recorder the global one, and listen.
 
-        The recorder is the global one when this returns; if listening fails, that is taken
-        back.
+        The recorder is the global one when this returns.  If listening fails, it is removed again.
 
-        @return: fires with the recorder when it listens, or fails with `ListenError`.
-        @raise EndpointError: an address cannot be understood.
-        @raise RecorderInstalledError: there is a global recorder already.
+        @return: fires with the recorder once it listens, or fails with `ListenError`.
+        @raise EndpointError: an address is invalid.
+        @raise RecorderInstalledError: a global recorder is already installed.
         """
         service = self.service()
         recorder = service.recorder
@@ -172,23 +171,23 @@ class TcpBuilder:
 
     def install_in_thread(self) -> ThreadedExporter:
         """
-        Do what `install` does from a program that has no reactor, and wait until it listens::
+        Do what `install` does, in a program that runs no reactor, and wait until it listens::
 
             metrics = TcpBuilder().listen_address(5000).install_in_thread()
 
-        The reactor runs in a daemon thread, and leaves the program's signal handlers alone.  If it
-        runs in another thread already, it is used.  When the program ends, what was recorded is
-        sent, for two seconds at most (a second more than `flush_timeout`).
+        The reactor runs in a daemon thread, and installs no signal handlers.  A reactor that
+        already runs in another thread is used.  At program exit, pending events are sent, for at
+        most one second longer than `flush_timeout`, by default two seconds.
 
-        Called from any thread but the reactor's.  In a program that forks, to be called in each
+        Call this on any thread but the reactor's.  A program that forks has to call it in each
         process, after the fork.
 
-        @return: has the recorder, the addresses, and a `stop` that waits.
-        @raise ListenError: it was not possible to listen.
-        @raise EndpointError: an address cannot be understood.
-        @raise RecorderInstalledError: there is a global recorder already.
-        @raise ReactorThreadError: this is the reactor's thread; or the reactor has run and
-            stopped; or it ran when this process was forked.  It says what to do instead.
+        @return: has the recorder, the addresses, and a `stop` that blocks.
+        @raise ListenError: listening failed.
+        @raise EndpointError: an address is invalid.
+        @raise RecorderInstalledError: a global recorder is already installed.
+        @raise ReactorThreadError: called on the reactor thread; or the reactor has run and stopped;
+            or it was running when this process was forked.  The message suggests a remedy.
         """
         return install_in_thread(
             own_reactor(self._given_reactor), self.install, self._settings.flush_timeout

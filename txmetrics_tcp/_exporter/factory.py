@@ -1,8 +1,8 @@
 """
-The exporter: a factory that streams what is recorded to every client.
+The exporter as a Twisted factory.
 
-All of it belongs to the reactor thread, but for `MetricsFactory.recorder` and
-`MetricsFactory.stats`.
+The reactor thread owns everything here; only `MetricsFactory.recorder` and `MetricsFactory.stats`
+are thread-safe.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from txmetrics_tcp._net.log_throttle import RejectionLog
 
 _log = Logger(namespace="txmetrics_tcp")
 
-CUT_OFF_TIMEOUT = 0.5
+ABORT_TIMEOUT = 0.5
 """How long, in seconds, `stop` waits for a transport to report that its connection was aborted."""
 
 TICK = 1.0
 """
-How often, in seconds, own metrics are published, idle series are released, and what an exception
-has left undone is done.
+The interval, in seconds, at which own metrics are published, idle series are released, and drains
+that an exception aborted are finished.
 """
 
 
 class MetricsFactory(ServerFactory):
     """
-    Streams every event that is recorded with `recorder` to every client that connects.
+    Streams every event that is recorded with `recorder` to all connected clients.
 
-    Listen with it on any endpoint, any number of them::
+    Listen with it on any number of endpoints::
 
         factory = MetricsFactory(reactor)
         TCP4ServerEndpoint(reactor, 5000, interface="127.0.0.1").listen(factory)
         set_global_recorder(factory.recorder)
 
-    A client receives all descriptions, the totals of all counters and gauges, then events as they
-    come.  A slow client loses its oldest events, and slows neither the program nor other
-    clients; once it has caught up, it receives the totals that it has wrong.
+    A client receives all descriptions, then the totals of all counters and gauges, then events.  A
+    slow client loses its oldest events, and slows down neither the program nor other clients.  Once
+    it has caught up, it receives the totals that have changed since.
 
     @ivar recorder: records from any thread.
-    @ivar reactor: what it is used with.
-    @ivar settings: what it was made with.
-    @ivar silenced: whether this process was forked from the one in which the factory was listening,
-        so that its recorder takes no events any longer.
+    @ivar reactor: see `__init__`.
+    @ivar settings: the settings that it was made with.
+    @ivar silenced: whether this process was forked from the one in which the factory was listening.
+        The recorder of a silenced factory takes no events.
     """
 
     noisy = False
@@ -83,12 +83,12 @@ class MetricsFactory(ServerFactory):
         in_reactor_thread: Callable[[], bool] = isInIOThread,
     ) -> None:
         """
-        @param reactor: what the factory will be used with; it provides `IReactorTime` and
+        @param reactor: the reactor that the factory is used with; provides `IReactorTime` and
             `IReactorFromThreads`.
-        @param settings: by default, the defaults.
-        @param clock: the time of an event, in nanoseconds since the epoch.
-        @param monotonic: seconds, on a clock that does not jump.
-        @param in_reactor_thread: tells whether it is called on the reactor's thread.
+        @param settings: by default, `ExporterSettings` with its defaults.
+        @param clock: returns the time of an event, in nanoseconds since the epoch.
+        @param monotonic: returns seconds, on a monotonic clock.
+        @param in_reactor_thread: returns whether the calling thread is the reactor thread.
         """
         self.settings = settings = checked_settings(settings)
         self.reactor = reactor
@@ -117,10 +117,10 @@ class MetricsFactory(ServerFactory):
             settings.max_clients_per_address,
         )
         self._rejections = RejectionLog(self.reactor)
-        # All that have arrived, also those whose handshake of TLS is not done.
+        # All accepted connections, including those whose TLS handshake is in progress.
         self._present: dict[MetricsProtocol, None] = {}
         self._tick: IDelayedCall | None = None
-        self._said_refused = False
+        self._logged_refused = False
         self._started = False
         self._stopping = False
         self._waiters: list[Deferred[None]] = []
@@ -131,25 +131,25 @@ class MetricsFactory(ServerFactory):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """A factory does not know what listens with it; see `MetricsService.addresses`."""
+        """Always empty: a factory does not know its ports.  See `MetricsService.addresses`."""
         return ()
 
     def stats(self) -> Stats:
-        """What happened so far.  May be called from any thread; see `Stats`."""
+        """Return statistics so far.  Thread-safe; see `Stats`."""
         return self._fanout.stats()
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
         """
-        Send what was recorded so far, then close every connection.  Records no more, and
-        accepts no more clients, unless something listens with this factory again.
+        Send pending events, then close all connections.  The factory records no events and accepts
+        no clients until a port starts it again.
 
-        To be called on the reactor thread.
+        Call this on the reactor thread.
 
-        @param timeout: how long the clients have to take what is pending for them, in seconds; by
-            default, C{flush_timeout} of the settings.  After that they are disconnected.
-        @return: fires when the last is gone, and half a second after the timeout at the latest.
-        @raise TypeError: the timeout is no number.
-        @raise ValueError: it is negative, or not finite.
+        @param timeout: the seconds that clients have to take their pending data; by default,
+            C{flush_timeout} of the settings.  After that they are disconnected.
+        @return: fires when all clients are gone, at most half a second after the timeout.
+        @raise TypeError: the timeout is not a number.
+        @raise ValueError: the timeout is negative or not finite.
         """
         if timeout is None:
             timeout = self.settings.flush_timeout
@@ -159,17 +159,17 @@ class MetricsFactory(ServerFactory):
         if not self._stopping:
             self._stopping = True
             self.incoming.stop()
-            self._deadline = Deadline(self.reactor, timeout, self._cut_off)
+            self._deadline = Deadline(self.reactor, timeout, self._abort_clients)
             for_each(self._present.keys() - self._fanout.clients.keys(), MetricsProtocol.abort)
         self._fanout.drain()
         return gone
 
     def stop_now(self) -> None:
-        """Where it is stopping: wait for no client any longer.  On the reactor thread."""
+        """If stopping, disconnect all clients now.  Call this on the reactor thread."""
         if self._deadline is not None:
             self._deadline.expire()
 
-    # What Twisted calls.
+    # Called by Twisted.
 
     def startFactory(self) -> None:
         self._started = True
@@ -186,9 +186,9 @@ class MetricsFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Refused:
         if self._stopping:
             return Refused()
-        why = self._admission.refuses(addr)
-        if why is not None:
-            self._rejections.say(show_address(addr), why)
+        reason = self._admission.refuses(addr)
+        if reason is not None:
+            self._rejections.say(show_address(addr), reason)
             return Refused()
         protocol = MetricsProtocol(
             self, self._fanout, self.reactor, self.settings, show_address(addr)
@@ -197,7 +197,7 @@ class MetricsFactory(ServerFactory):
         protocol.peer = addr
         return protocol
 
-    # What the protocols call.
+    # Called by protocols.
 
     def client_arrived(self, client: MetricsProtocol) -> None:
         self._present[client] = None
@@ -227,16 +227,16 @@ class MetricsFactory(ServerFactory):
         self._rejections.say(client.address, reason, detail, failure)
 
     def connection_rejected(self, address: str, reason: str) -> None:
-        """A client was not even accepted."""
+        """Log a connection that was closed before it reached `buildProtocol`."""
         self._rejections.say(address, reason)
 
-    # Inside.
+    # Private.
 
     def _drain(self) -> None:
         self._fanout.drain_from_reactor()
 
     def _drain_at_once(self) -> bool:
-        # In a child process, where something may record before `_after_fork`, the sockets are the
+        # In a child process, code may record before `_after_fork` runs.  The sockets are the
         # parent's.
         return os.getpid() == self._pid and self._fanout.drain_at_once()
 
@@ -245,31 +245,31 @@ class MetricsFactory(ServerFactory):
         self._finish()
 
     def _keep_ticking(self) -> None:
-        """Tick while there are clients, or, while something listens, series that may expire."""
+        """Tick while clients are connected, or while series may expire and a port listens."""
         expire = self.settings.totals and self.settings.idle_after is not None
         wanted = bool(self._fanout.clients) or (self._started and expire)
         if not wanted:
             cancel(self._tick)
         elif not is_pending(self._tick):
-            self._tick = self.reactor.callLater(TICK, self._each_second)
+            self._tick = self.reactor.callLater(TICK, self._on_tick)
 
-    def _each_second(self) -> None:
+    def _on_tick(self) -> None:
         self._keep_ticking()
         self._fanout.tick()
         if self.settings.idle_after is not None and self._fanout.settled:
             self.incoming.forget_idle(self.incoming.monotonic(), self._fanout.needed_since)
-        if self.incoming.ledger.refused and not self._said_refused:
-            self._said_refused = True
+        if self.incoming.ledger.refused and not self._logged_refused:
+            self._logged_refused = True
             _log.warn(
-                "There are more series than totals are kept of ({series}): new clients do not"
-                " receive those that came last",
+                "Reached the limit of series with totals ({series}): new clients receive no totals"
+                " of further series; consider raising max_series",
                 series=self.incoming.ledger.retained,
             )
         if self._own_metrics is not None and self._fanout.clients:
             self._own_metrics.publish()
 
     def _finish(self) -> None:
-        """When stopping: let clients go once nothing is left to be handed to them."""
+        """When stopping, disconnect clients once they have received all pending events."""
         if not self._stopping:
             return
         if self._fanout.clients:
@@ -286,12 +286,12 @@ class MetricsFactory(ServerFactory):
         for gone in waiters:
             gone.callback(None)
 
-    def _cut_off(self) -> None:
-        self._deadline = Deadline(self.reactor, CUT_OFF_TIMEOUT, self._forget_rest)
+    def _abort_clients(self) -> None:
+        self._deadline = Deadline(self.reactor, ABORT_TIMEOUT, self._release_clients)
         for_each(self._present, MetricsProtocol.abort)
 
-    def _forget_rest(self) -> None:
-        # Their transports do not report the end of the connection.
+    def _release_clients(self) -> None:
+        # The transports of these clients do not report the end of the connection.
         self._deadline = None
         for client in list(self._present):
             with suppress(Exception):
@@ -302,8 +302,8 @@ class MetricsFactory(ServerFactory):
 
     def _after_fork(self) -> None:
         """
-        This is a child process.  Clients and ports, if there are any, are the parent's: release
-        them here, without a sign to the peer, and take no events.
+        In a child process, release connections and ports without affecting the peers, because the
+        parent owns them, and take no events.
         """
         self._pid = os.getpid()
         self.silenced = self._started or bool(self._present)

@@ -1,9 +1,9 @@
 """
-Applying events: in the order of the log, each changes its series' total, and is encoded or dropped.
+The ledger applies events to the totals in the order of the log, and encodes or drops each event.
 
-Events are encoded here, and not later on the reactor thread: pending events are then a few bytes
-objects, not a million tuples for the garbage collector to visit again and again; and a thread that
-records faster than the reactor can send does the work itself.
+Events are encoded here rather than later on the reactor thread, for two reasons.  Pending events
+are then a few bytes objects instead of many tuples that the garbage collector visits repeatedly.
+And a thread that records faster than the reactor sends does the work itself.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Number, Operation
 
 BATCH = 1024
 """
-The most events that the ledger applies or hands over at once, so that neither the lock nor the
-reactor is held for long.
+The maximum number of events that the ledger applies or returns at once, so that it holds neither
+the lock nor the reactor for long.
 """
 
 FREE_REPEATS = 100
 REPEATS = 50_000
 """
-Of each call of `Histogram.record_many`, C{FREE_REPEATS} samples are streamed like any other events;
-beyond that, C{REPEATS} for all calls together, until the log has been empty again.  The rest is
-dropped and counted: events behind a count of a billion would otherwise wait for an hour.
+The limits for `Histogram.record_many`.  Of each call, C{FREE_REPEATS} samples are streamed like
+other events.  All calls together may stream C{REPEATS} further samples until the log is next empty.
+The remaining samples are dropped and counted: otherwise a call with a count of a billion would
+delay the events after it by an hour.
 """
 
-_REST: Any = object()
-"""In an `Entry`, stands for the part of a `RECORD_MANY` that is for later batches."""
+_REMAINDER: Any = object()
+"""The operation of an `Entry` that is the part of a `RECORD_MANY` left for later batches."""
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
 
 
 def earliest(epochs: Iterable[int | None]) -> int | None:
-    """The smallest epoch of those that are known; None if none is."""
+    """Return the smallest epoch that is not None, or None."""
     return min((epoch for epoch in epochs if epoch is not None), default=None)
 
 
 class Counts(NamedTuple):
     """
-    What had happened to events at one moment, on the incoming side.
+    Event counts of the incoming side at one moment.
 
     @ivar recorded: events taken out of the log.
-    @ivar dropped: those of them that found no room in the buffer.
-    @ivar waiting: those of them that are pending for the reactor.
+    @ivar dropped: events dropped because the buffer was full.
+    @ivar waiting: events pending for the reactor.
     """
 
     recorded: int
@@ -64,10 +65,10 @@ class Marker(NamedTuple):
     """
     The exact totals at one position of the stream.
 
-    @ivar counts: what had happened until then.
-    @ivar totals: the series that changed since the epoch that was asked for, each with its total
-        there and the epoch that changed it last.
-    @ivar timestamp_ns: when that was.
+    @ivar counts: the event counts at that position.
+    @ivar totals: the series that changed in or after the requested epoch, each with its total at
+        that position and the last epoch that changed it.
+    @ivar timestamp_ns: when the totals were copied.
     """
 
     counts: Counts
@@ -77,14 +78,13 @@ class Marker(NamedTuple):
 
 class Taken(NamedTuple):
     """
-    What the reactor takes at once.
+    The result of `Ledger.take`.
 
-    @ivar batch: the next events, if there are any.
-    @ivar dropped_since: the epoch in which the first events were dropped since the last call, if
-        any were.
-    @ivar marker: the marker that stands right behind the batch, if one does.
-    @ivar failure: what was raised since the last call for want of memory.  The events that could
-        not be handled are among those that were dropped.
+    @ivar batch: the next events, or None.
+    @ivar dropped_since: the first epoch in which events were dropped since the last call, or None.
+    @ivar marker: the marker directly after the batch, or None.
+    @ivar failure: the error raised since the last call because memory was exhausted, or None.  The
+        events that could not be handled count as dropped.
     """
 
     batch: Batch | None
@@ -95,12 +95,12 @@ class Taken(NamedTuple):
 
 class Ledger:
     """
-    Applies events, and keeps those that clients are to receive until the reactor takes them.
+    Applies events, and buffers encoded events until the reactor takes them.
 
-    Each time that events are applied is an epoch; epochs are numbered from 1.  Not thread-safe:
+    Each application of a part of the log is an epoch; epochs are numbered from 1.  Not thread-safe:
     `Incoming` calls all methods under its lock.
 
-    @ivar streaming: whether a client is connected, so that events are kept for it.
+    @ivar streaming: whether any client is connected, so that events are buffered.
     @ivar keeps_totals: whether series are retained.
     """
 
@@ -131,8 +131,8 @@ class Ledger:
         clock: Callable[[], int],
     ) -> None:
         """
-        @param log: where events are taken from; other threads append to it at any moment.
-        @param totals: which series are retained; None for none.
+        @param log: the source of events; other threads append to it at any time.
+        @param totals: the retained series; None for none.
         @param clock: nanoseconds since the epoch.
         """
         self._log = log
@@ -142,36 +142,36 @@ class Ledger:
         self._encoder = Encoder(clock)
         self._epoch = 0
         self._ready: deque[Batch | Marker] = deque()
-        # How many events are in there.
+        # The number of events in `_ready`.
         self._waiting = 0
         self._recorded = 0
         self._dropped = 0
         self._dropped_since: int | None = None
-        # The epoch that is under way, or that an exception broke off: what it has applied may not
-        # be pending, so clients need totals.
+        # The current epoch, or one that an exception aborted.  Events that it applied may not be
+        # in `_ready`, so clients need totals.
         self._unfinished: int | None = None
         self._failure: MemoryError | None = None
-        # How many of `REPEATS` are left.
+        # The unused part of `REPEATS`.
         self._repeats = REPEATS
         self.keeps_totals = totals is not None
         self.streaming = False
 
     @property
     def retained(self) -> int:
-        """How many series are retained."""
+        """The number of retained series."""
         return 0 if self._totals is None else len(self._totals)
 
     @property
     def refused(self) -> int:
-        """How many series found no room among the retained ones."""
+        """The number of series not retained because the maximum was reached."""
         return 0 if self._totals is None else self._totals.refused
 
     def counts(self) -> Counts:
-        """How many events went which way, so far."""
+        """Return the event counts of this moment."""
         return Counts(self._recorded, self._dropped, self._waiting)
 
     def snapshot(self) -> dict[Key, Number]:
-        """The total of every retained series, with what is still in the log.  Changes nothing."""
+        """Return the total of every retained series, including events that are still in the log."""
         if self._totals is None:
             return {}
         totals = {series: total for series, total, _epoch in self._totals.since(0)}
@@ -181,8 +181,8 @@ class Ledger:
         return {series.key: total for series, total in totals.items()}
 
     def start_streaming(self) -> None:
-        """The first client is connected."""
-        # What was recorded without clients belongs to the totals alone.
+        """Buffer events from now on: the first client has connected."""
+        # Events recorded without clients change only the totals.
         self._apply_all_without_clients()
         self._repeats = REPEATS
         if self._totals is not None:
@@ -190,7 +190,7 @@ class Ledger:
         self.streaming = True
 
     def stop_streaming(self) -> None:
-        """The last client has disconnected: what is pending for it is forgotten."""
+        """Discard pending events: the last client has disconnected."""
         self.streaming = False
         self._ready.clear()
         self._waiting = 0
@@ -198,15 +198,14 @@ class Ledger:
         self._failure = None
 
     def more(self) -> bool:
-        """Whether `take` would give something."""
+        """Return whether `take` would return a batch or a marker."""
         return self.streaming and bool(self._ready or self._log)
 
     def take(self) -> Taken:
         """
-        The next events, at most `BATCH` and up to the next marker, in the order of the log.
+        Return the next events: at most `BATCH`, up to the next marker, in the order of the log.
 
-        Nothing is dropped here: the reactor thread takes from the log as much as it can handle
-        now, and leaves the rest there.
+        Drops nothing: events beyond one batch remain in the log.
         """
         ready = self._ready
         batch: Batch | None = None
@@ -221,7 +220,7 @@ class Ledger:
             marker = first
             ready.popleft()
         if not ready:
-            # Also after an exception that came between a batch and its count.
+            # Corrects the count if an exception occurred between adding a batch and counting it.
             self._waiting = 0
         dropped_since = earliest([self._dropped_since, self._unfinished])
         self._dropped_since = self._unfinished = None
@@ -230,15 +229,15 @@ class Ledger:
 
     def mark(self, since: int) -> Marker:
         """
-        Copy the totals, to be handed over by `take` where they are exact: behind all pending
-        events.
+        Copy the totals, and queue them as a marker after all pending events.  `take` returns the
+        marker at the position where these totals are exact.
 
-        @param since: of the series that changed in that epoch, or later.
-        @return: what `take` will hand over.
+        @param since: copy only series that changed in this epoch or later.
+        @return: the marker that `take` will return.
         """
         pending = self._first_pending()
         if pending is not None:
-            # The client may not come to take what goes before the marker.
+            # A client may drop pending events before it reaches the marker.
             since = min(since, pending)
         totals = [] if self._totals is None else self._totals.since(since)
         marker = Marker(self.counts(), totals, self._clock())
@@ -247,21 +246,21 @@ class Ledger:
 
     def forget_idle(self, now: float, needed: int | None) -> None:
         """
-        Release the series that have not changed for long.
+        Release series that have not changed for a long time.
 
-        @param now: in seconds, on a clock that does not jump.
-        @param needed: the first epoch of which a client may still need totals.
+        @param now: seconds, on a monotonic clock.
+        @param needed: the first epoch from which a client may still need totals.
         """
         if self._totals is not None:
             if not self.streaming:
-                # No drain comes to do it.
+                # Without clients, no drain applies these events.
                 self._apply_all_without_clients()
             pending = self._first_pending()
             needed = earliest([needed, pending, self._dropped_since, self._unfinished])
             self._totals.forget_idle(now, self._epoch, needed)
 
     def apply(self) -> None:
-        """Apply a batch of the log; drop and count what exceeds the buffer, the newest."""
+        """Apply a batch of the log.  Drop and count the newest events that exceed the buffer."""
         if not self.streaming:
             self._apply_without_clients()
         elif self._buffer_size is None:
@@ -271,11 +270,11 @@ class Ledger:
 
     def _apply(self, room: int | None = None) -> None:
         """
-        Take at most `BATCH` entries from the log, apply them to the totals, and encode those for
-        which there is room.
+        Take at most `BATCH` entries from the log, apply them to the totals, and encode those that
+        fit into the buffer.
 
-        @param room: how many events have room; what exceeds it is dropped and counted, and what
-            exceeds `BATCH` stays in the log.  None: there is room for all.
+        @param room: how many events fit.  Events beyond it are dropped and counted; those beyond
+            `BATCH` remain in the log.  None for no limit.
         """
         log = self._log
         if self._dropped_since is None:
@@ -287,13 +286,14 @@ class Ledger:
         left = room if room is not None and drops else BATCH
         kept: list[Entry] = []
         keep = kept.append
-        # Entries that are in the totals, and how many events they are more than that.
+        # The number of entries applied, and how many more events than entries these are.
         applied = more = 0
         try:
-            # A loop whose every step counts: see docs/contributing/performance.md.
+            # Every step of this loop is performance-critical: see
+            # docs/contributing/performance.md.
             for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
-                # The very object, since each epoch has its own: quicker than to compare numbers.
+                # Each epoch is a distinct int object, so the faster identity test is sufficient.
                 if series.epoch is not epoch:
                     total = self._first_in_epoch(series, epoch, stamp)
                     if total is not None:
@@ -305,7 +305,7 @@ class Ledger:
                     series.total += value
                 elif operation in APPLY:
                     series.total = APPLY[operation](series.total, value)
-                elif operation is RECORD_MANY or operation is _REST:
+                elif operation is RECORD_MANY or operation is _REMAINDER:
                     value, count = value
                     entry = (series, _RECORD_HISTOGRAM, value, stamp)
                     allowed = count
@@ -315,7 +315,7 @@ class Ledger:
                     fitting = min(allowed - 1, max(0, left - 1))
                     rest = 0 if drops else allowed - 1 - fitting
                     if rest:
-                        log.appendleft((series, _REST, (value, rest), stamp))
+                        log.appendleft((series, _REMAINDER, (value, rest), stamp))
                     more += count - 1 - rest
                     kept.extend(repeat(entry, fitting))
                     left -= fitting
@@ -328,8 +328,8 @@ class Ledger:
             if not log:
                 self._repeats = REPEATS
         except MemoryError as error:
-            # What is not in the totals yet will be, in the next epoch.  Without the traceback,
-            # which holds all that is here.
+            # The entry that failed is applied in the next epoch.  The traceback would keep all
+            # local variables alive.
             self._failure = error.with_traceback(None)
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
@@ -344,10 +344,9 @@ class Ledger:
 
     def _apply_without_clients(self) -> None:
         """
-        Apply events while no clients are connected: to the totals alone.
+        Apply events to the totals only, while no clients are connected.
 
-        The same as `_apply` with nothing to keep, apart from it since this is all that recording
-        costs in a program that is not watched.
+        Separate from `_apply`, because this is the whole cost of recording without clients.
         """
         log = self._log
         epoch = self._epoch = self._epoch + 1
@@ -363,10 +362,10 @@ class Ledger:
                     series.total += value
                 elif operation in apply:
                     series.total = apply[operation](series.total, value)
-                elif operation is RECORD_MANY or operation is _REST:
+                elif operation is RECORD_MANY or operation is _REMAINDER:
                     more += value[1] - 1
         except MemoryError as error:
-            # As in `_apply`: what raises here has not been applied.
+            # As in `_apply`, the entry that failed has not been applied.
             self._failure = error.with_traceback(None)
             log.appendleft((series, operation, value, _stamp))
             more -= 1
@@ -374,7 +373,7 @@ class Ledger:
             self._recorded += size - length_hint(todo) + more
 
     def _apply_all_without_clients(self) -> None:
-        """Apply what is in the log now, though other threads may go on recording."""
+        """Apply all entries that are in the log now; other threads may continue to append."""
         for _ in range(0, len(self._log), BATCH):
             self._apply_without_clients()
 
@@ -394,18 +393,19 @@ class Ledger:
             self._dropped_since = epoch
 
     def _first_pending(self) -> int | None:
-        """The epoch of the first batch that is pending."""
+        """Return the epoch of the first pending batch, or None."""
         return next((one.since for one in self._ready if isinstance(one, Batch)), None)
 
     def _first_in_epoch(self, series: StreamedSeries, epoch: int, stamp: int) -> Entry | None:
         """
-        A series changes for the first time in an epoch.
+        Prepare a series for its first change in an epoch, and retain it if possible.
 
-        @return: an event that sets its total, to be sent before the change: clients that connected
-            while the series was not retained do not know it, and earlier ones know another.
+        @return: an event that sets the total of the series, if it has to be sent before the change.
+            Clients that connected while the series was not retained do not know its total; earlier
+            clients may know another one.
         """
         entry = None
-        # Sums may grow within an epoch, and are brought back to 64 bits here, in the next.
+        # Within an epoch, totals of counters may exceed 64 bits; this wraps them.
         series.total = series.value()
         if not series.retained and self._totals is not None:
             self._totals.admit(series)

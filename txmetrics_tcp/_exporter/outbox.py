@@ -1,7 +1,7 @@
 """
-What is pending for one client, in the order in which it is sent.
+The pending frames of one client, in sending order.
 
-All of it belongs to the reactor thread.
+The reactor thread owns everything here.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from txmetrics_tcp._net.writers import CHUNK
 
 TOTALS = CHUNK // 2
 """
-How many bytes of totals are encoded for a client at once, so that the reactor serves the others.
+The maximum number of bytes of totals in one chunk: encoding them is slow, and other clients have to
+be served meanwhile.
 """
 
 PROBE: Final = "probe"
 
 Name = tuple[MetricKind, str] | Literal["probe"] | None
 """
-What an owed frame is about: a description's kind and name, a half-close probe, or the stream
-itself.
+The subject of an owed frame: a description's kind and name, a half-close probe, or None for the
+stream status.
 """
 
 
 class Outbox:
     """
-    Three things are pending, and are sent in this order: owed frames (descriptions, and the status
-    of the stream), which are never dropped; the totals of a marker; and events, the oldest of which
-    are dropped when they are too many.
+    Holds three kinds of pending frames, sent in this order: owed frames (descriptions, the stream
+    status and probes), which are never dropped; the totals of a marker; and events, of which the
+    oldest are dropped when the limit is exceeded.
 
-    @ivar owed: frames by what they are about; a later one about the same replaces an earlier one.
-    @ivar events: the events.
+    @ivar owed: frames by subject; a later frame replaces an earlier one with the same subject.
+    @ivar events: the pending events.
     """
 
     __slots__ = ("_encoder", "_totals", "_totals_at", "events", "owed")
 
     def __init__(self, buffer_size: int | None) -> None:
         """
-        @param buffer_size: how many events may be pending; None for any number.
+        @param buffer_size: the maximum number of pending events; None for no limit.
         """
         self.owed: OrderedDict[Name, bytes] = OrderedDict()
         self.events = Backlog(buffer_size)
@@ -63,7 +64,7 @@ class Outbox:
         """
         Add the totals of a marker.
 
-        @param since: of the series that changed in that epoch, or later.
+        @param since: include only series that changed in this epoch or later.
         """
         self._totals_at = marker.timestamp_ns
         for series, total, epoch in marker.totals:
@@ -71,14 +72,14 @@ class Outbox:
                 self._totals[series] = total
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Discard all pending frames."""
         self.owed.clear()
         self._totals.clear()
         self.events.clear()
 
     def next_chunk(self) -> tuple[bytes, int]:
         """
-        Take up to `CHUNK` bytes, and at least one frame, if any is pending.
+        Remove and return up to about `CHUNK` bytes, and at least one frame if any is pending.
 
         @return: whole frames, and how many of them are events.
         """
@@ -88,7 +89,7 @@ class Outbox:
         while room > 0 and self.owed:
             frames.append(self.owed.popitem(last=False)[1])
             room -= len(frames[-1])
-        # To encode them takes ten times as long as to send them.
+        # Encoding totals takes ten times as long as sending them.
         while room > CHUNK - TOTALS and self._totals:
             series, total = self._totals.popitem(last=False)
             operation = SET_OPERATION[series.key.kind]

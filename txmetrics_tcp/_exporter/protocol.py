@@ -1,7 +1,7 @@
 """
-One client of the exporter.
+The exporter's connection to one client.
 
-All of it belongs to the reactor thread.
+The reactor thread owns everything here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from txmetrics_tcp._net.log_throttle import LossReport
 
 class StreamHooks(Interface):
     """
-    What a client calls of its `Fanout`.
+    The methods of `Fanout` that a client calls.
 
     @ivar interrupting: see `Fanout`.
     """
@@ -33,31 +33,34 @@ class StreamHooks(Interface):
     interrupting: bool
 
     def out_of_memory(self, failure: Failure) -> None:
-        """There was no memory to send something to a client; see `MetricsProtocol.put_off`."""
+        """Memory was exhausted while sending to a client; see `MetricsProtocol.put_off`."""
 
     def client_wants_totals(self, client: MetricsProtocol) -> None:
-        """The client lost events; `MetricsProtocol.ready_for_totals` says from when on it can take
-        the totals that make up for them."""
+        """
+        The client lost events and needs totals.  `MetricsProtocol.ready_for_totals` returns whether
+        it can take them.
+        """
 
     def counts(self) -> Counts: ...
 
     def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
-        """The frame that has the status of the stream for a client."""
+        """Return the encoded stream status for a client."""
 
 
 class MetricsProtocol(ServedProtocol):
     """
-    One client: streams to it what its `Fanout` hands out, as fast as it reads.
+    Streams to one client, as fast as the client reads.
 
-    While its transport has enough, what is to be sent is pending in an `Outbox`.  Two things hold
-    whenever no method of this class is on the stack:
+    While the transport is full, data is queued in an `Outbox`.  While no method of this class is on
+    the stack:
 
-    - while the transport does not have enough, nothing is pending, but for what came while the
+    - if the transport is not full, the outbox is empty, except for data that was queued while the
       fanout was interrupting;
-    - what is pending is complete frames: a frame is handed to the transport whole or not at all.
+    - the transport has received whole frames only.
 
-    A client begins, and makes up for what it lost, with a `Marker`: the totals at a position of the
-    stream.  It receives them there, and all events behind it.
+    The stream of a client begins at a `Marker`, which holds the totals at one position of the
+    stream.  A client that lost events resyncs at another marker.  After a marker, the client
+    receives its totals and all later events.
     """
 
     def __init__(
@@ -74,14 +77,14 @@ class MetricsProtocol(ServedProtocol):
         self._outbox = Outbox(settings.buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self.flushing = False
-        # Where the stream begins for this client, and where it ended.
+        # The event counts at the beginning and the end of this client's stream.
         self._joined: Counts | None = None
         self._left: Counts | None = None
-        # The epoch of the oldest event that was lost and has not been made up for; and of the same
-        # once a marker is pending.
+        # The epoch of the oldest lost event for which no marker is pending; and of the oldest lost
+        # event that the pending marker covers.
         self._lost_since: int | None = None
-        self._asked_since: int | None = None
-        self._overdue: IDelayedCall | None = None
+        self._marker_since: int | None = None
+        self._repair_timer: IDelayedCall | None = None
         self._force = False
         self._dropped = 0
         self._written = 0
@@ -89,59 +92,60 @@ class MetricsProtocol(ServedProtocol):
         self._repairs = 0
         self._bytes_written = 0
 
-    # What the fanout calls.
+    # Called by the fanout.
 
     def owe(self, frames: Mapping[Name, bytes]) -> None:
         """
-        Send frames that must not be lost, before any event that comes after this call.
+        Send frames that must not be dropped, before any later event.
 
-        @param frames: by what they are about; a later frame about the same replaces an earlier
-            one that has not been sent.
+        @param frames: by subject; a later frame replaces an unsent one with the same subject.
         """
         if self._connected:
             self._outbox.owe(frames)
             self.flush()
 
     def deliver(self, batch: Batch) -> None:
-        """Send events, or keep them for when the transport takes more."""
+        """Send events, or queue them while the transport is full."""
         if self._joined is None or not self._connected:
             return
         if self.paused or self.flushing or self._outbox or self._must_wait():
-            self._keep(batch)
+            self._queue(batch)
             return
         sent = 0
         send = self._outlet.send
         try:
-            for chunk, behind in batch.chunks():
+            for chunk, end in batch.chunks():
                 send(chunk)
-                sent = behind
+                sent = end
                 if self.paused:
                     break
         finally:
             self._written += sent
             self._bytes_written += batch.end(sent)
         if sent < batch.size:
-            self._keep(batch, sent)
+            self._queue(batch, sent)
 
     def lost(self, since: int) -> None:
         """
-        Events were lost on their way to this client, so that totals are wrong for it.
+        Request totals, because events for this client were lost.
 
-        @param since: the epoch that the first of them is from.
+        @param since: the epoch of the first lost event.
         """
         if not self._connected:
             return
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
-        if not (is_pending(self._overdue) or self._force):
-            self._overdue = self._clock.callLater(self._settings.repair_interval, self._is_overdue)
+        if not (is_pending(self._repair_timer) or self._force):
+            self._repair_timer = self._clock.callLater(
+                self._settings.repair_interval, self._repair_overdue
+            )
         self._stream.client_wants_totals(self)
 
     def ready_for_totals(self, quiet: bool) -> bool:
         """
-        Whether the totals should come now.
+        Return whether this client can take totals now.
 
-        @param quiet: nothing is pending on the incoming side.
+        @param quiet: whether no events are pending on the incoming side.
         """
         if self._joined is None or self._force:
             return True
@@ -149,22 +153,22 @@ class MetricsProtocol(ServedProtocol):
 
     def asked(self) -> int:
         """
-        A marker is being made for this client.
+        Prepare for a marker that is about to be made for this client.
 
-        @return: the epoch from which on changes matter to it.
+        @return: the first epoch whose changes this client needs.
         """
         since = self._lost_since
         if self._joined is None or since is None:
             since = 0
         elif self._outbox.events:
-            # They may have to be given up.
+            # `settle` may drop these events.
             since = min(since, self._outbox.events.since)
-        self._asked_since, self._lost_since = since, None
+        self._marker_since, self._lost_since = since, None
         return since
 
     def settle(self, marker: Marker) -> None:
-        """The stream has come to the marker: begin there, or make up there for what was lost."""
-        since, self._asked_since = self._asked_since or 0, None
+        """Begin the stream, or resync, at a marker that the stream has reached."""
+        since, self._marker_since = self._marker_since or 0, None
         if not self._connected:
             return
         if self._joined is None:
@@ -172,13 +176,13 @@ class MetricsProtocol(ServedProtocol):
         else:
             events = self._outbox.events
             if (self.paused or self.flushing or events) and not self._force:
-                # It fell behind again since it was asked, and these totals would overtake events
-                # that come before them.
+                # The client has fallen behind again.  The totals would overtake pending events that
+                # precede them.
                 self.lost(since)
                 return
             if self._settings.totals:
                 if events:
-                    # The marker does not stand behind what they are of only.
+                    # Some of these events may be later than the marker.
                     since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
@@ -186,17 +190,16 @@ class MetricsProtocol(ServedProtocol):
             dropped_incoming = marker.counts.dropped - self._joined.dropped
             self._outbox.owe({None: self._stream.status(dropped_incoming, self._dropped)})
         self._force = False
-        cancel(self._overdue)
+        cancel(self._repair_timer)
         if self._lost_since is not None:
-            # Something was lost behind the marker.
+            # Events after the marker were lost.
             self.lost(self._lost_since)
         self._outbox.add_totals(marker, since)
         self.flush()
 
     def put_off(self) -> None:
         """
-        Release what is pending, for its memory.  `resync` makes up for it, once there may be
-        memory again.
+        Release pending data to free memory.  `resync` replaces it once memory may be available.
         """
         if self._joined is not None:
             self._lost_since = 0
@@ -204,9 +207,9 @@ class MetricsProtocol(ServedProtocol):
 
     def resync(self, frames: Mapping[Name, bytes]) -> None:
         """
-        Count as dropped what was recorded and is in no account, and have it repaired.
+        Count events that are missing in the account as dropped, and request totals.
 
-        @param frames: the descriptions, of which some may not have been sent.
+        @param frames: all descriptions, some of which may not have been sent.
         """
         if not self._connected:
             return
@@ -219,15 +222,14 @@ class MetricsProtocol(ServedProtocol):
 
     @property
     def needed_since(self) -> int | None:
-        """The first epoch of which it may still need totals; None for none."""
+        """The first epoch from which this client may still need totals; None for none."""
         events = self._outbox.events
         pending = events.since if events else None
-        return earliest([self._lost_since, self._asked_since, pending])
+        return earliest([self._lost_since, self._marker_since, pending])
 
     def fail(self, failure: Failure) -> None:
         """
-        See `ServedProtocol.fail`; but a client that keeps up stays connected when there was no
-        memory.
+        See `ServedProtocol.fail`.  If memory is exhausted, a client that keeps up stays connected.
         """
         if isinstance(failure.value, MemoryError) and self._joined is not None and not self.paused:
             self._stream.out_of_memory(failure)
@@ -236,11 +238,11 @@ class MetricsProtocol(ServedProtocol):
 
     @property
     def following(self) -> bool:
-        """Whether the stream has begun for it, so that all that is recorded from now on comes."""
+        """Whether the stream has begun, so that the client receives all later events."""
         return self._joined is not None
 
     def stats(self) -> ClientStats:
-        """This client's account; also after it has gone."""
+        """Return this client's account; also after it has disconnected."""
         now = self._left or self._stream.counts()
         joined = self._joined or now
         return ClientStats(
@@ -256,7 +258,7 @@ class MetricsProtocol(ServedProtocol):
             bytes_written=self._bytes_written,
         )
 
-    # What the transport calls, also by way of `ServedProtocol`.
+    # Called by the transport, directly or through `ServedProtocol`.
 
     def begin(self) -> None:
         self.owe({None: self._stream.status(0, 0)})
@@ -265,12 +267,12 @@ class MetricsProtocol(ServedProtocol):
         self.owe({PROBE: EMPTY_FRAME})
 
     def end(self) -> None:
-        cancel(self._overdue)
-        # First of all: other threads go on recording.
+        cancel(self._repair_timer)
+        # The counts are read once, because other threads continue to record.
         self._left = self._stream.counts()
         account = self.stats()
-        # All that was neither written nor dropped, also what an exception kept from being
-        # pending.
+        # All events that were neither written nor dropped, including events that were not queued
+        # because of an exception.
         self._discarded = account.recorded - (
             account.dropped_incoming + account.dropped + account.written
         )
@@ -283,10 +285,10 @@ class MetricsProtocol(ServedProtocol):
             self._stream.client_wants_totals(self)
 
     def flush(self) -> None:
-        """Send what is pending until the transport has enough."""
+        """Send pending data until the transport is full."""
         if self.flushing or self._must_wait():
-            # Called back from within a write, and the loop below goes on; or there will be another
-            # call.
+            # If flushing, this is a call from within a write, and the loop below continues.
+            # Otherwise the fanout flushes later.
             return
         try:
             self.flushing = True
@@ -298,23 +300,23 @@ class MetricsProtocol(ServedProtocol):
                 self._bytes_written += len(chunk)
                 self._written += events
                 send(chunk)
-                # However much the socket takes: from here on the reactor iterates first.
+                # Even if the socket takes more, the reactor iterates before the next chunk.
                 send = self._outlet.send_later
         finally:
             self.flushing = False
         if self._finishing and self._connected and not self._outbox and not self._wants_totals():
             self.disconnect()
 
-    # Inside.
+    # Private.
 
     def _must_wait(self) -> bool:
-        """Whether a method of the transport may be interrupted; see `Fanout.drain_at_once`."""
+        """Return whether a method of the transport may be interrupted, so that data must wait."""
         return self._stream.interrupting and not self._outlet.bypasses
 
     def _wants_totals(self) -> bool:
-        return self._lost_since is not None or self._asked_since is not None
+        return self._lost_since is not None or self._marker_since is not None
 
-    def _keep(self, batch: Batch, first: int = 0) -> None:
+    def _queue(self, batch: Batch, first: int = 0) -> None:
         events = self._outbox.events
         since = events.since if events else batch.since
         dropped = events.add(batch, first)
@@ -327,6 +329,6 @@ class MetricsProtocol(ServedProtocol):
             self._dropped += events
             self._losses.lost(events)
 
-    def _is_overdue(self) -> None:
+    def _repair_overdue(self) -> None:
         self._force = True
         self._stream.client_wants_totals(self)

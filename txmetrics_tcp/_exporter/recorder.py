@@ -1,5 +1,5 @@
 """
-The recorder that an exporter offers: what is recorded with it goes to the exporter's clients.
+The recorder of an exporter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from txmetrics_tcp._model import Key, Metadata
 
 
 class Exporter(Protocol):
-    """What a recorder needs of who sends its events."""
+    """The methods of a factory or service that a `TcpRecorder` calls."""
 
     @property
     def addresses(self) -> tuple[IAddress, ...]: ...
@@ -32,11 +32,11 @@ class Exporter(Protocol):
 
 class TcpRecorder(Recorder):
     """
-    Records from any thread, to every client that is connected.
+    Records from any thread to all connected clients.
 
-    It comes from `txmetrics_tcp.MetricsFactory`, `txmetrics_tcp.MetricsService` or
-    `txmetrics_tcp.TcpBuilder`.  Recording works before the reactor runs and after it has
-    stopped; while no client is connected it is a check of the value and of a flag.
+    `txmetrics_tcp.MetricsFactory`, `txmetrics_tcp.MetricsService` and `txmetrics_tcp.TcpBuilder`
+    make instances.  Recording works before the reactor runs and after it has stopped.  Without
+    totals, recording while no clients are connected only checks the value and a flag.
     """
 
     def __init__(self, incoming: Incoming, exporter: Exporter) -> None:
@@ -52,35 +52,36 @@ class TcpRecorder(Recorder):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """Where it listens; empty while it does not, or when a bare factory is listened with."""
+        """The addresses it listens on; empty for the recorder of a bare `MetricsFactory`."""
         return self._exporter.addresses
 
     @property
     def silenced(self) -> bool:
         """
-        Whether this process was forked from the one in which it was listening: a child has to
-        install a recorder of its own.
+        Whether this process was forked from the one that was listening.  A silenced recorder takes
+        no events: a child process has to install its own.
         """
         return self._exporter.silenced
 
     def stats(self) -> Stats:
-        """What happened to events so far.  May be called from any thread; see `Stats`."""
+        """Return event counts so far.  Thread-safe; see `Stats`."""
         return self._exporter.stats()
 
     def snapshot(self) -> dict[Key, int | float]:
         """
-        The total of every counter and gauge, as it is now: what a client that connects now gets.
+        Return the current total of every retained counter and gauge: the totals that a client would
+        receive if it connected now.
 
-        May be called from any thread, and changes nothing.  Empty where totals are not kept.
+        Thread-safe, and changes nothing.  Empty if totals are not kept.
         """
         return self._incoming.snapshot()
 
     def stop(self) -> Deferred[None]:
         """
-        Stop listening, send what was recorded, and close every connection.
+        Stop listening, send pending events, and close all connections.
 
-        To be called on the reactor thread.
+        Call this on the reactor thread.
 
-        @return: fires when all are gone, which takes little more than a second at most.
+        @return: fires when all clients are gone, at most half a second after C{flush_timeout}.
         """
         return self._exporter.stop()

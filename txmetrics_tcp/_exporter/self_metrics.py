@@ -1,5 +1,5 @@
 """
-The exporter's metrics of itself: what it loses and how quick it is, for whoever looks.
+The exporter's metrics about itself: event counts, drops, clients and latency.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import U64_MAX, Unit
 
 PREFIX = "txmetrics"
-"""What all their names begin with."""
+"""The prefix of their names."""
 
 MAX_SAMPLES = 1000
-"""How many samples of latency are kept for one publication; more than that, and the oldest go."""
+"""The maximum number of latency samples per publication; the oldest are discarded."""
 
 LATE = 0.1
 """
-From how many seconds on a latency is published although nothing else has happened since the last
-time.  What is published causes shorter ones, which would be published for ever.
+A latency of at least this many seconds is published even if nothing else has changed.  Publishing
+causes shorter latencies, which would otherwise be published indefinitely.
 """
 
 _COUNTERS = {
-    "events_recorded_total": "Events that were recorded.",
-    "events_delivered_total": "Events that were handed to clients, one for each client.",
-    "bytes_sent_total": "Bytes that were handed to clients.",
-    "repairs_total": "Times that a client received totals to make up for what it lost.",
-    "clients_connected_total": "Clients that ever connected.",
-    "series_refused_total": "Series that are in no snapshot, because there are too many.",
+    "events_recorded_total": "Recorded events.",
+    "events_delivered_total": "Events handed to clients, once for each client.",
+    "bytes_sent_total": "Bytes handed to clients.",
+    "repairs_total": "Times that a client received totals because it had lost events.",
+    "clients_connected_total": "Clients that have ever connected.",
+    "series_refused_total": "Series without totals because there are too many series.",
 }
 
 _GAUGES = {
-    "clients": "Clients that are connected.",
-    "client_buffer_high_water": "The most events that ever waited for a client that is connected.",
+    "clients": "Connected clients.",
+    "client_buffer_high_water": "The most events ever pending for a connected client.",
     "series": "Series whose totals are kept.",
 }
 
@@ -44,10 +44,10 @@ _LATENCY = "record_to_write_seconds"
 
 class OwnMetrics:
     """
-    Publishes what an exporter counts, in its own stream.
+    Publishes the exporter's statistics in its own stream.
 
-    Absolute values, now and then, and only if anything but that has happened: so what it
-    publishes never gives it something to publish.  All on the reactor thread.
+    Publishes absolute values, and only if something other than publishing has changed them, so
+    publishing does not cause itself.  The reactor thread owns all of it.
     """
 
     def __init__(
@@ -62,17 +62,16 @@ class OwnMetrics:
         self._events = 0
         self._seen: object = None
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
-        # Of all those since the last time, also of those that have no room among the samples: the
-        # one that somebody will look for.
+        # The longest latency since the last publication, even if its sample was discarded.
         self._longest = 0.0
 
     def sample(self, seconds: float) -> None:
-        """A batch took so long from its first record to being handed to the clients."""
+        """Add the latency of a batch: from its first record until it was handed to clients."""
         self._samples.append(seconds)
         self._longest = max(self._longest, seconds)
 
     def publish(self) -> None:
-        """Record what has changed."""
+        """Record the statistics that have changed."""
         stats = self._stats()
         seen = (
             stats.recorded - self._events,
@@ -113,7 +112,7 @@ class OwnMetrics:
                 self._recorder.gauge(f"{PREFIX}_{name}").set(value)
         latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
         longest, self._longest = self._longest, 0.0
-        # Those of now: recording one may cause a drain, which adds another.
+        # A copy: recording a sample may cause a drain, which adds another.
         samples = list(self._samples)
         self._samples.clear()
         if samples and longest not in samples:
@@ -122,10 +121,10 @@ class OwnMetrics:
             latency.record(sample)
         self._events += len(samples)
 
-    def _has_changed(self, what: object, value: float) -> bool:
-        if self._published.get(what) == value:
+    def _has_changed(self, name: object, value: float) -> bool:
+        if self._published.get(name) == value:
             return False
-        self._published[what] = value
+        self._published[name] = value
         self._events += 1
         return True
 
@@ -138,15 +137,15 @@ class OwnMetrics:
         self._recorder.describe_counter(
             f"{PREFIX}_{_DROPPED}",
             Unit.COUNT,
-            "Events that were lost: 'incoming', before they came to any client, because they were"
-            " recorded faster than they were handled; 'client', once for each client that was too"
-            " slow for them.",
+            "Dropped events. 'incoming': dropped before they reached any client, because they were"
+            " recorded faster than they were handled. 'client': dropped because a client was too"
+            " slow, once for each client.",
         )
         for name, text in _GAUGES.items():
             self._recorder.describe_gauge(f"{PREFIX}_{name}", Unit.COUNT, text)
         self._recorder.describe_histogram(
             f"{PREFIX}_{_LATENCY}",
             Unit.SECONDS,
-            "Time from the first record of a batch to its being handed to the clients.",
+            "Time from the first record of a batch until the batch is handed to clients.",
         )
         self._described = True

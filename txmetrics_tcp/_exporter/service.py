@@ -1,5 +1,5 @@
 """
-Listening and stopping: the exporter as a Twisted service.
+The exporter as a Twisted service, which listens on endpoints.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _log = Logger(namespace="txmetrics_tcp")
 
 
 class ListenError(Exception):
-    """It was not possible to listen.  The text says where, and why."""
+    """Listening failed.  The message names the address and the cause."""
 
 
 class MetricsService(Service):
     """
-    Streams metrics for as long as it runs.
+    Streams metrics while it runs.
 
-    Add it to an application's services like any other.  A failure to listen leaves
-    `privilegedStartService`, or `startService` where that is called alone, as `ListenError`: a
-    program that was to be watched and cannot be should say so, and not only in its log.
+    Add it to an application like any other service.  If listening fails at once,
+    `privilegedStartService` raises `ListenError`, or `startService` if that is called alone.  So a
+    program does not start unobserved.
 
-    @ivar recorder: records from any thread, also before the service starts.
+    @ivar recorder: records from any thread, including before the service starts.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class MetricsService(Service):
         tls: ServerTLS | None = None,
     ) -> None:
         """
-        @param endpoints: where to listen.
-        @param tls: what connections on all endpoints begin with; None for no TLS, or where the
-            endpoints have it already.
+        @param endpoints: the endpoints to listen on.
+        @param tls: wraps the connections of all endpoints in TLS; None for no TLS, or if the
+            endpoints provide it.
         """
         self._factory = factory
         self._endpoints = list(endpoints)
@@ -69,14 +69,14 @@ class MetricsService(Service):
         self._ports: list[IListeningPort] = []
         self._attempts: list[Deferred[None]] = []
         self._listening = False
-        # How many calls of stop have not come to their end.
+        # The number of unfinished calls of `stop`.
         self._stopping = 0
         self.recorder = TcpRecorder(factory.incoming, self)
         self.name = "metrics-tcp"
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """Where it listens; empty while it does not."""
+        """The addresses it listens on; empty while it does not listen."""
         return tuple(port.getHost() for port in self._ports)
 
     @property
@@ -85,15 +85,15 @@ class MetricsService(Service):
         return self._factory.silenced
 
     def stats(self) -> Stats:
-        """What happened to events so far.  May be called from any thread; see `Stats`."""
+        """Return event counts so far.  Thread-safe; see `Stats`."""
         return self._factory.stats()
 
     def listen(self) -> Deferred[None]:
         """
-        Begin to listen on every endpoint.
+        Listen on all endpoints.
 
-        @return: a Deferred that fires when it listens on all, or fails with `ListenError` and
-            listens on none.
+        @return: fires when all endpoints listen.  If any of them fails, none listens, and the
+            Deferred fails with `ListenError`.
         """
 
         def failed(reason: Failure) -> Deferred[None]:
@@ -103,28 +103,28 @@ class MetricsService(Service):
 
     def stop(self) -> Deferred[None]:
         """
-        Stop listening, send what was recorded, and close every connection.
+        Stop listening, send pending events, and close all connections.
 
-        To be called on the reactor thread; a second call waits for the first.
+        Call this on the reactor thread.  Further calls wait for the first one.
 
-        @return: fires when all are gone.
+        @return: fires when all clients are gone.
         """
         self._stopping += 1
-        # Both at once: new clients are refused from now on.
+        # First the factory, so that it rejects new clients while the ports are closed.
         gone = self._factory.stop()
         return gatherResults([self._stop_listening(), gone]).addCallback(self._stopped)
 
     def reload_tls(self) -> None:
         """
-        Read key and certificates again, for connections to come; those that there are go on.
+        Reload the key and the certificates for new connections.  Existing connections continue.
 
-        @raise TLSError: a file cannot be used; what was read before stays in use.
+        @raise TLSError: a file cannot be used; the previous key and certificates remain in use.
         """
         if self._tls is not None:
             self._tls.reload()
 
     def stop_now(self) -> None:
-        """Where it is stopping: wait for no client any longer.  On the reactor thread."""
+        """If stopping, disconnect all clients now.  Call this on the reactor thread."""
         self._factory.stop_now()
 
     # IService
@@ -147,13 +147,13 @@ class MetricsService(Service):
 
         def failed(reason: Failure) -> Failure | None:
             stopped_meanwhile = bool(self._stopping)
-            # Not to be waited for: the caller is to know now, and a port is closed in the next
-            # turn of the reactor only.
+            # Not awaited, because a port is closed only in the next reactor iteration, and the
+            # caller needs the error now.
             self.stop()
             if raising:
                 return reason
             if not stopped_meanwhile:
-                _log.failure("No metrics are streamed", reason)
+                _log.failure("Could not listen: no metrics are streamed", reason)
             return None
 
         errors: list[Failure] = []
@@ -163,25 +163,25 @@ class MetricsService(Service):
             errors[0].raiseException()
 
     def _listen(self) -> Deferred[None]:
-        """As `listen`, but after a failure it may still listen somewhere."""
+        """Listen as `listen` does; but after a failure, some endpoints may still listen."""
         if self._stopping:
-            return fail(ListenError("Couldn't listen: it has not stopped yet"))
+            return fail(ListenError("Couldn't listen: the service has not finished stopping"))
         self._listening = True
         factory: IProtocolFactory = self._factory
         if self._tls is not None:
             factory = self._tls.wrap(factory, self._factory.reactor)
         self._attempts = [
-            maybeDeferred(endpoint.listen, factory).addCallback(self._listens)
+            maybeDeferred(endpoint.listen, factory).addCallback(self._add_port)
             for endpoint in self._endpoints
         ]
-        return DeferredList(self._attempts, consumeErrors=True).addCallback(self._listened)
+        return DeferredList(self._attempts, consumeErrors=True).addCallback(self._log_listening)
 
-    def _listens(self, port: IListeningPort) -> None:
+    def _add_port(self, port: IListeningPort) -> None:
         limit_accepts(port)
         report_rejected(port, self._factory.connection_rejected)
         self._ports.append(port)
 
-    def _listened(self, results: list[tuple[bool, Any]]) -> None:
+    def _log_listening(self, results: list[tuple[bool, Any]]) -> None:
         self._attempts = []
         for success, reason in results:
             if not success:
@@ -208,7 +208,7 @@ class MetricsService(Service):
 
 
 def _explain(error: BaseException) -> str:
-    """Where it was not possible to listen, and why."""
+    """Return the address that could not be listened on, and the cause."""
     match error:
         case CannotListenError(interface=None, port=bytes() | str() as path):
             return f"Couldn't listen on {show_address(path)}: {error.socketError}"
@@ -216,5 +216,5 @@ def _explain(error: BaseException) -> str:
             where = show_address((host or "any interface", port))
             return f"Couldn't listen on {where}: {error.socketError}"
         case CancelledError():
-            return "Couldn't listen: it was stopped before it could"
+            return "Couldn't listen: the service was stopped meanwhile"
     return f"Couldn't listen: {error}"

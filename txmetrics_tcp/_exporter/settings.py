@@ -1,5 +1,5 @@
 """
-The settings of an exporter: one value with all defaults and checks.
+Settings of an exporter: one frozen value that holds all defaults and checks.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ from txmetrics_tcp._net.checks import at_least, seconds_from
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterSettings:
     """
-    How an exporter behaves.  `MetricsFactory` takes them, and `TcpBuilder` makes them::
+    Settings of an exporter.  `MetricsFactory` and `TcpBuilder` take them::
 
         factory = MetricsFactory(reactor, ExporterSettings(buffer_size=4096, dead_after=30))
 
-    They never change; C{dataclasses.replace} makes others from them.
+    Instances are immutable; C{dataclasses.replace} makes a changed copy.
 
-    @ivar buffer_size: how many events may be pending on the incoming side, and as many for each
-        client; 1 or more, or None for no limit, which may take all memory.
-    @ivar totals: whether the totals of counters and gauges are kept, for new clients and for those
+    @ivar buffer_size: the maximum number of pending events, on the incoming side and again for
+        each client; 1 or more, or None for no limit, which may exhaust memory.
+    @ivar totals: whether to keep the totals of counters and gauges, for new clients and for clients
         that lost events.  Without totals, recording costs less while no clients are connected.
-    @ivar max_series: of how many series totals are kept at most; 0 or more.
-    @ivar idle_after: after how many seconds without a change a series is left out of what a new
-        client receives, and makes room for others; None for never.
-    @ivar repair_interval: for how many seconds totals may be wrong at most for a client that does
-        not catch up; 0.1 or more.
-    @ivar dead_after: for how many seconds a client may take nothing of what is pending for it
-        before it is disconnected, be it dead or only stalled; 0.1 or more, or None for as long as
-        the kernel takes to find that its machine is gone, a quarter of an hour as a rule.  What
-        counts is a piece of about 64 KiB: a client has to take that much in the time, while more is
-        pending.
-    @ivar flush_timeout: how many seconds clients have, when the exporter stops, to take what is
-        pending for them, before they are disconnected; 0 or more.
-    @ivar own_metrics: whether the exporter's own metrics are in the stream: what it records,
+    @ivar max_series: the maximum number of series whose totals are kept; 0 or more.
+    @ivar idle_after: the seconds without a change after which a series is omitted from the totals
+        that a new client receives, and makes room for others; None for never.
+    @ivar repair_interval: the maximum time, in seconds, that the totals of a client that does not
+        catch up may be wrong; 0.1 or more.
+    @ivar dead_after: the seconds after which a client that takes none of its pending data is
+        disconnected; 0.1 or more.  None waits until the kernel gives up on the peer, usually after
+        a quarter of an hour.  Data is taken in chunks of about 64 KiB: while more is pending, a
+        client has to take one chunk within this time.
+    @ivar flush_timeout: the seconds that clients have to take their pending data when the exporter
+        stops; 0 or more.  After that, they are disconnected.
+    @ivar own_metrics: whether the stream contains the exporter's own metrics: how much it records,
         delivers and drops.
-    @ivar source: what viewers show as the name of this program, up to 64 KiB of UTF-8; None for its
-        name, process number and host.
-    @ivar allow: the networks that clients may come from (C{192.0.2.0/24}, C{2001:db8::/32}, or an
-        address); from anywhere if there are none.  The mode of a UNIX socket decides about its
-        clients.
-    @ivar max_clients: how many clients may be connected at once; 1 or more, or None for any number.
-    @ivar max_clients_per_address: how many of them from one address, or, of IPv6, from one /64; 1
-        or more, or None for any number.
+    @ivar source: the name of this program in viewers, up to 64 KiB of UTF-8; by default, the
+        program's name, process number and host.
+    @ivar allow: the networks from which clients are accepted (C{192.0.2.0/24}, C{2001:db8::/32}, or
+        an address); if empty, all.  Clients of UNIX sockets are not checked: the mode of the socket
+        file controls access.
+    @ivar max_clients: the maximum number of connected clients; 1 or more, or None for no limit.
+    @ivar max_clients_per_address: the maximum number of connected clients per IPv4 address or IPv6
+        /64 network; 1 or more, or None for no limit.
     @raise TypeError: a setting is of the wrong type.
-    @raise ValueError: a number is out of range or not finite; a network is none; or C{source} is
+    @raise ValueError: a number is out of range or not finite; a network is invalid; or C{source} is
         empty, too long, or cannot be encoded as UTF-8.
     """
 
@@ -74,9 +73,9 @@ class ExporterSettings:
 
 def checked_settings(settings: object) -> ExporterSettings:
     """
-    Settings that a caller gives; the defaults for None.
+    Return the settings that a caller passed; for None, the defaults.
 
-    @raise TypeError: they are anything else.
+    @raise TypeError: the value is not `ExporterSettings`.
     """
     if settings is None:
         return ExporterSettings()
@@ -99,7 +98,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _networks(name: str, value: Any) -> tuple[Network, ...]:
-    # Each letter of a text would be a network.
+    # A str is iterable too: each of its characters would be parsed as a network.
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence of networks, not {value!r}")
     return tuple(map(network, value))

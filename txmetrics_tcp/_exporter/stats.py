@@ -1,5 +1,5 @@
 """
-What an exporter counts, as values.
+Statistics of an exporter, as immutable values.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from txmetrics_tcp._exporter.ledger import Counts
 @dataclass(frozen=True, slots=True)
 class ClientStats:
     """
-    The account of one client.  All figures are events since it connected.
+    The account of one client.  Events are counted from the start of its stream.
 
     On the reactor thread, while nothing is being delivered::
 
         recorded == dropped_incoming + dropped + written + discarded + waiting
 
-    @ivar address: who it is, for people.
-    @ivar recorded: how many were recorded, as far as they were taken out of the log.
-    @ivar dropped_incoming: lost on the incoming side, before they came to any client.
-    @ivar dropped: lost because this client's buffer was full, its oldest first.
-    @ivar written: handed to its transport.
-    @ivar discarded: what still waited for it when it disconnected.
-    @ivar waiting: on their way to it: in the incoming side's buffer and its own.
-    @ivar repairs: how often it got totals that make up for what it lost.
-    @ivar high_water: the most that ever waited in its buffer.
-    @ivar bytes_written: bytes handed to its transport.
+    @ivar address: the client's address, human-readable.
+    @ivar recorded: recorded events that have left the log.
+    @ivar dropped_incoming: events dropped on the incoming side, before they reached any client.
+    @ivar dropped: events dropped because this client's buffer was full, the oldest first.
+    @ivar written: events handed to the client's transport.
+    @ivar discarded: events that were pending when the client disconnected.
+    @ivar waiting: events pending for the client, on the incoming side and in its own buffer.
+    @ivar repairs: how many times the client received totals because it had lost events.
+    @ivar high_water: the largest number of events that its buffer has held.
+    @ivar bytes_written: bytes handed to the client's transport.
     """
 
     address: str
@@ -47,25 +47,26 @@ class ClientStats:
 @dataclass(frozen=True, slots=True)
 class Stats:
     """
-    What an exporter has done so far.
+    Statistics of an exporter since it was made.
 
-    Read on the reactor thread, the figures belong to one moment; read on another thread, those
-    of the clients may be a moment older than the rest.
+    On the reactor thread, all figures are of the same moment.  On another thread, the figures of
+    clients may be slightly older than the rest.
 
-    @ivar recorded: events recorded since the start, as far as they were taken out of the log.
-        Without totals, what is recorded while nobody listens is not counted.
-    @ivar dropped: how many of them were lost on the incoming side, because its buffer was full.
-    @ivar waiting: how many of them wait there.
-    @ivar series: how many series are retained, so that their totals are in snapshots.
-    @ivar series_refused: how many found no room among them.
-    @ivar clients: the clients that follow the stream: whatever is recorded after one has been
-        seen here is sent to it as it happens.  One that has just connected comes here with its
-        totals.
-    @ivar connected: how many clients ever connected.
-    @ivar written: events handed to clients that are or were connected, once for each.
-    @ivar dropped_by_clients: events lost because the buffer of one of them was full, likewise.
-    @ivar repairs: how often one of them got totals that make up for what it lost.
-    @ivar bytes_written: bytes handed to all of them.
+    @ivar recorded: recorded events that have left the log.  Without totals, events recorded while
+        no clients are connected are not counted.
+    @ivar dropped: events dropped on the incoming side because its buffer was full.
+    @ivar waiting: events pending on the incoming side.
+    @ivar series: the number of retained series, whose totals are in snapshots.
+    @ivar series_refused: the number of series not retained because C{max_series} was reached.
+    @ivar clients: the clients whose stream has begun.  An event recorded after a client has been
+        seen here is sent to it as an event, or counted as dropped.  A client that has just
+        connected appears here when its first totals are queued.
+    @ivar connected: the number of clients that have ever connected.
+    @ivar written: events handed to all clients, present and past; once for each client.
+    @ivar dropped_by_clients: events dropped because a client's buffer was full; once for each
+        client.
+    @ivar repairs: how many times a client received totals because it had lost events.
+    @ivar bytes_written: bytes handed to all clients, present and past.
     """
 
     recorded: int
@@ -83,19 +84,19 @@ class Stats:
 
 class Accounts:
     """
-    The accounts of all clients that ever connected, added up.
+    The summed accounts of all clients, present and past.
 
-    @ivar connected: how many there were.
+    @ivar connected: the number of clients that have ever connected.
     """
 
     def __init__(self) -> None:
         self.connected = 0
-        self._gone = Counter[str]()
+        self._disconnected = Counter[str]()
 
     def add(self, account: ClientStats) -> None:
-        """A client has disconnected."""
+        """Add the final account of a client that has disconnected."""
         for name in ("written", "dropped", "repairs", "bytes_written"):
-            self._gone[name] += getattr(account, name)
+            self._disconnected[name] += getattr(account, name)
 
     def stats(
         self,
@@ -105,14 +106,15 @@ class Accounts:
         present: Sequence[tuple[bool, ClientStats]],
     ) -> Stats:
         """
-        @param present: for each client that is connected, whether it follows the stream, and its
-            account.
+        Return the statistics of this moment.
+
+        @param present: for each connected client, whether its stream has begun, and its account.
         """
         clients = tuple(account for following, account in present if following)
 
         def total(name: str, accounts: Iterable[ClientStats] = clients) -> int:
             figures: list[int] = [getattr(account, name) for account in accounts]
-            return self._gone[name] + sum(figures)
+            return self._disconnected[name] + sum(figures)
 
         return Stats(
             recorded=counts.recorded,
@@ -125,6 +127,6 @@ class Accounts:
             written=total("written"),
             dropped_by_clients=total("dropped"),
             repairs=total("repairs"),
-            # Also of those that have been sent descriptions, and nothing else yet.
+            # Includes clients whose stream has not begun: they may have received descriptions.
             bytes_written=total("bytes_written", (account for _, account in present)),
         )

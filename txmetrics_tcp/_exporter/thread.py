@@ -1,10 +1,10 @@
 """
-An exporter for programs that have no reactor of their own: the reactor runs in a thread.
+An exporter for programs that run no reactor: the reactor runs in a thread.
 
-The thread is a daemon, which no exit of the program waits for.  What flushes at the end
-is `atexit`, whose functions run when all other threads have ended, and so after the last event that
-can be flushed.  The thread stays until then even if every exporter has been stopped, since a
-reactor cannot be started a second time.
+The thread is a daemon, so it does not keep the program alive.  At exit, an `atexit` function
+flushes pending events.  It runs after all other threads have ended, so no later event can be
+flushed.  The thread runs until then even if all exporters have been stopped, because a reactor
+cannot be restarted.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ from txmetrics_tcp._net.internals import (
 
 STOP_MARGIN = 4.0
 """
-How many seconds longer than clients have to take what waits, `ThreadedExporter.stop` waits for
-the reactor unless told otherwise.
+By default, `ThreadedExporter.stop` waits this many seconds longer than clients have to take their
+pending data.
 """
 
 EXIT_MARGIN = 1.0
-"""The same at the end of the program."""
+"""The same margin, in seconds, at program exit."""
 
-_LOOK_INTERVAL = 0.1
-"""How often, in seconds, who waits for the reactor looks whether it is still there."""
+_POLL_INTERVAL = 0.1
+"""How often, in seconds, a waiting thread checks that the reactor still runs."""
 
 _T = TypeVar("_T")
 
 
 class ReactorThreadError(Exception):
-    """The reactor cannot be used from this thread.  It says why, and what to do instead."""
+    """The reactor cannot be used on this thread.  The message names the cause and a remedy."""
 
 
 class ThreadedExporter:
     """
-    An exporter that runs beside the program, in the reactor's thread.
+    An exporter that runs in the reactor thread, beside the program.
 
-    It comes from `TcpBuilder.install_in_thread`.  Everything may be called from any thread but the
-    reactor's.  As a context manager it stops at the end of the block.
+    `TcpBuilder.install_in_thread` makes instances.  All methods may be called on any thread but the
+    reactor's.  As a context manager, it stops at the end of the block.
 
-    @ivar recorder: the recorder; the global one until this is stopped.
+    @ivar recorder: the recorder; the global one until the exporter is stopped.
     """
 
     def __init__(self, reactor: Any, recorder: TcpRecorder, flush_timeout: float) -> None:
         """
-        @param flush_timeout: how many seconds clients have at the end.
+        @param flush_timeout: the seconds that clients have to take their pending data at the end.
         """
         self.recorder = recorder
         self._flush_timeout = flush_timeout
@@ -80,38 +80,37 @@ class ThreadedExporter:
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """Where it listens; empty when it has stopped."""
+        """The addresses it listens on; empty after `stop`."""
         return self.recorder.addresses
 
     def stop(self, timeout: float | None = None) -> None:
         """
-        Stop listening, send what was recorded, and close every connection; wait for it.
+        Stop listening, send pending events, and close all connections.  Blocks until that is done.
 
-        Clients have a second to take what waits for them, or what `TcpBuilder.flush_timeout`
-        says.  The recorder is the global one no more, so that another one may be installed.
-        Nothing happens where all of it has happened already, where the reactor has stopped, and in
-        a process that was forked since.
+        Clients have C{flush_timeout} seconds (see `ExporterSettings`) to take their pending data.
+        After this, another global recorder may be installed.  Does nothing if the exporter or the
+        reactor has already stopped, and in a child process.
 
-        The program's end does the same by itself, if it is an orderly one: the end of the main
-        thread, an exception, or `sys.exit`, but no signal.
+        An orderly program exit does the same: the end of the main thread, an exception, or
+        `sys.exit`; not a signal.
 
-        @param timeout: for how many seconds to wait at most; four more than clients have, unless
-            given.
-        @raise TimeoutError: the reactor did not come round to it so far.
-        @raise ReactorThreadError: called on the reactor's thread, which this would wait for.
+        @param timeout: the maximum number of seconds to wait; by default, C{flush_timeout} plus
+            four seconds.
+        @raise TimeoutError: the reactor did not respond in time.
+        @raise ReactorThreadError: called on the reactor thread, which this would block.
         """
         if timeout is None:
             timeout = self._flush_timeout + STOP_MARGIN
         try:
-            if self._process == os.getpid() and _runs(self._reactor):
+            if self._process == os.getpid() and _is_running(self._reactor):
                 if threadable.isInIOThread():
                     raise ReactorThreadError(
-                        "this is the reactor's thread, which stop() would wait for: call"
+                        "stop() would wait for the reactor thread, which is this thread: call"
                         " recorder.stop() here, which returns a Deferred"
                     )
                 _call(self._reactor, self.recorder.stop, timeout)
         except ReactorStoppedError:
-            # On its own, with all that it did.
+            # The exporter has ended with its reactor.
             pass
         unset_global_recorder(self.recorder)
         with suppress(ValueError):
@@ -135,31 +134,32 @@ def install_in_thread(
     """
     See `TcpBuilder.install_in_thread`.
 
-    @param reactor: from `own_reactor`.
-    @param flush_timeout: how many seconds clients have when what is installed stops.
+        @param reactor: a result of `own_reactor`.
+        @param flush_timeout: the seconds that clients have to take their pending data when the
+            exporter stops.
     """
     with _lock:
-        _make_run(reactor)
+        _ensure_running(reactor)
     try:
         return ThreadedExporter(reactor, _call(reactor, install), flush_timeout)
     except RecorderInstalledError as error:
         if not _exporters:
             raise
         raise RecorderInstalledError(
-            f"metrics are streamed already, by {_exporters[-1]!r}: use that, or stop() it first"
+            f"metrics are streamed already, by {_exporters[-1]!r}: use it, or call its stop() first"
         ) from error
 
 
 class ReactorStoppedError(ReactorThreadError):
-    """The reactor stopped while it was waited for."""
+    """The reactor stopped while a call waited for it."""
 
 
 class _ReactorThread(threading.Thread):
     """
     Runs a reactor.
 
-    @ivar up: set when it runs, or cannot.
-    @ivar error: why it cannot.
+    @ivar up: set when the reactor runs or has failed to start.
+    @ivar error: the exception that prevented the reactor from starting, or None.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -171,7 +171,7 @@ class _ReactorThread(threading.Thread):
     def run(self) -> None:
         try:
             self.reactor.callWhenRunning(self.up.set)
-            # Signal handlers are the main thread's, and the program's own business.
+            # Signal handlers belong to the main thread and to the program.
             self.reactor.run(installSignalHandlers=False)
         except Exception as error:
             self.error = error
@@ -179,7 +179,7 @@ class _ReactorThread(threading.Thread):
             self.up.set()
 
     def stop(self, timeout: float) -> None:
-        """Stop the reactor, and wait for that, if it is not stopped yet."""
+        """Stop the reactor if it runs, and wait for its thread to end."""
 
         def stop() -> None:
             if self.reactor.running:
@@ -199,8 +199,8 @@ _exit_registered = False
 def _after_fork_in_child() -> None:
     global _lock, _exit_registered
     _lock = threading.RLock()
-    # Both are the parent's.  What it registered for its exit may be gone here: multiprocessing
-    # clears it.
+    # The threads and exporters are the parent's.  Its exit functions may be unregistered here:
+    # multiprocessing clears them.
     _threads.clear()
     _exporters.clear()
     _exit_registered = False
@@ -211,29 +211,30 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 def own_reactor(given: Any = None) -> Any:
     """
-    The reactor of this process; a new one in its place, if it is a parent's that never ran.
+    Return a reactor that this process can use.  A reactor that was inherited from a parent process
+    and has never run is replaced by a new one.
 
-    @param given: the one that it has to be, if any.
-    @raise ReactorThreadError: it is a parent's, and ran there, or it has to be that one.
+    @param given: the reactor to use; by default, the global one.
+    @raise ReactorThreadError: the inherited reactor ran in the parent, or was passed as C{given}.
     """
     reactor = given or global_reactor()
     if reactor is not forked.inherited_reactor:
         return reactor
     if reactor.running:
         raise ReactorThreadError(
-            "the reactor ran already when this process was forked, and cannot be used here:"
-            " install after forking, in each process, and not before"
+            "the reactor was already running when this process was forked, and cannot be used here:"
+            " install after forking, in each process"
         )
     new = replace_reactor(reactor) if given is None else None
     if new is None:
         raise ReactorThreadError(
             "this reactor was made before this process was forked, and shares descriptors with"
-            " those of all other processes: leave it to the builder, or make it after forking"
+            " other processes: pass no reactor to the builder, or make one after forking"
         )
     return new
 
 
-def _make_run(reactor: Any) -> None:
+def _ensure_running(reactor: Any) -> None:
     if not reactor.running:
         thread = _ReactorThread(reactor)
         _threads.append(thread)
@@ -241,61 +242,61 @@ def _make_run(reactor: Any) -> None:
         thread.up.wait()
         error = thread.error
         if error is None:
-            _tell_logging()
+            _forward_log()
             return
         _threads.remove(thread)
         if isinstance(error, ReactorNotRestartable):
             raise ReactorThreadError(
-                "the reactor has run and stopped, and a reactor runs only once: install before,"
-                " or in a new process"
+                "the reactor has run and stopped, and a reactor runs only once: install before it"
+                " stops, or in a new process"
             ) from error
         if not isinstance(error, ReactorAlreadyRunning):
-            raise ReactorThreadError(f"the reactor does not run in a thread: {error}") from error
-        # Somebody else has been quicker.
+            raise ReactorThreadError(f"the reactor cannot run in a thread: {error}") from error
+        # Another thread has started the reactor meanwhile.
     if threadable.isInIOThread():
         raise ReactorThreadError(
-            "this is the reactor's thread, and the reactor runs: call install() here, which"
+            "this is the reactor's thread, and the reactor is running: call install() here, which"
             " returns a Deferred"
         )
-    if not _runs(reactor):
+    if not _is_running(reactor):
         raise ReactorThreadError(
-            "the reactor's thread does not exist (any more), as in a process that was forked when"
-            " it ran: install after forking, in each process, and not before"
+            "the reactor's thread does not exist in this process, which was probably forked while"
+            " the reactor ran: install after forking, in each process"
         )
 
 
-def _runs(reactor: Any) -> bool:
-    """Whether a reactor runs, in a thread of this process."""
+def _is_running(reactor: Any) -> bool:
+    """Return whether a reactor runs in a thread of this process."""
     return bool(reactor.running) and reactor_thread_exists()
 
 
 def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | None = None) -> _T:
     """
-    Call a function on the reactor's thread, and wait for its Deferred.
+    Call a function on the reactor thread, and wait for its Deferred.
 
-    `blockingCallFromThread` does it too, but for ever.
+    Unlike `blockingCallFromThread`, it can time out, and notices that the reactor has stopped.
 
-    @raise TimeoutError: it took longer.
-    @raise ReactorStoppedError: the reactor stopped.
+    @raise TimeoutError: the timeout has passed.
+    @raise ReactorStoppedError: the reactor has stopped.
     """
-    came = threading.Event()
+    done = threading.Event()
     results: list[Any] = []
 
     def keep(result: Any) -> None:
         results.append(result)
-        came.set()
+        done.set()
 
     reactor.callFromThread(lambda: maybeDeferred(function).addBoth(keep))
     deadline = None if timeout is None else time.monotonic() + timeout
-    while not came.wait(
-        _LOOK_INTERVAL
+    while not done.wait(
+        _POLL_INTERVAL
         if deadline is None
-        else max(0.0, min(_LOOK_INTERVAL, deadline - time.monotonic()))
+        else max(0.0, min(_POLL_INTERVAL, deadline - time.monotonic()))
     ):
-        if not _runs(reactor):
+        if not _is_running(reactor):
             raise ReactorStoppedError("the reactor has stopped")
         if deadline is not None and time.monotonic() >= deadline:
-            raise TimeoutError(f"the reactor did not come round to it within {timeout} seconds")
+            raise TimeoutError(f"the reactor did not respond within {timeout} seconds")
     result = results[0]
     if isinstance(result, Failure):
         result.raiseException()
@@ -311,19 +312,19 @@ def _stop_at_exit() -> None:
 
 def _at_exit() -> None:
     for exporter in list(_exporters):
-        # What cannot be flushed now never will be, and there is nobody left to be told.
+        # Errors cannot be reported any longer, and pending events cannot be sent later.
         with suppress(Exception):
             exporter.stop(exporter._flush_timeout + EXIT_MARGIN)
     for thread in list(_threads):
         with suppress(Exception):
-            thread.stop(_LOOK_INTERVAL * 10)
+            thread.stop(_POLL_INTERVAL * 10)
 
 
-def _tell_logging() -> None:
+def _forward_log() -> None:
     """
-    Let the program's own logging have what the exporter has to say.
+    Forward log events of txmetrics_tcp to the standard library's logging.
 
-    A program without a reactor hardly looks at Twisted's log, where losses are reported.
+    A program without a reactor rarely observes Twisted's log, where losses are reported.
     """
     to_logging = STDLibLogObserver(name="txmetrics_tcp")
 

@@ -1,7 +1,7 @@
 """
-The running values of counters and gauges, which make every view true.
+The totals of counters and gauges, from which new clients begin and clients that lost events resync.
 
-All of it is guarded by the lock of the `Incoming` that it belongs to.
+The lock of the owning `Incoming` guards everything here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind,
 
 MAX_FORGOTTEN = 50_000
 """
-How many series that are no longer retained are known by their keys.  Beyond that, every new series
-counts as one that clients may know.
+The maximum number of released series that are remembered by their keys.  Beyond that, connected
+clients are assumed to know every new series.
 """
 
 
 class StreamedSeries(Series):
     """
-    A series whose events go to clients.
+    A series whose events are streamed to clients.
 
-    @ivar frame: what is the same in all its frames.
-    @ivar total: its running value, but for the wrapping of a counter; see `value`.  That of a
-        histogram means nothing.
-    @ivar epoch: the number of the last fold in which something happened to it; 0 for none.
-    @ivar retained: whether it is in snapshots.
+    @ivar frame: the encoded part that all frames of the series share.
+    @ivar total: the current total; of a counter, before wrapping (see `value`).  Meaningless for a
+        histogram.
+    @ivar epoch: the last epoch that changed the series; 0 for none.
+    @ivar retained: whether the series is in snapshots.
     """
 
     __slots__ = ("epoch", "frame", "retained", "total")
@@ -43,36 +43,36 @@ class StreamedSeries(Series):
         self.retained = False
 
     def value(self) -> Number:
-        """The total as a view has it: counters wrap modulo 2**64."""
+        """Return the total as clients compute it: counters wrap modulo 2**64."""
         total = self.total
         return total & U64_MAX if type(total) is int and total > U64_MAX else total
 
 
 class Totals:
     """
-    Which series are retained, so that their values are in snapshots.
+    The retained series, whose totals are in snapshots.
 
-    @ivar refused: how many series found no room.
-    @ivar idle_after: after how many seconds without a change a series is no longer retained.
+    @ivar refused: the number of series not retained because the maximum was reached.
+    @ivar idle_after: see `__init__`.
     """
 
     def __init__(self, max_series: int = sys.maxsize, idle_after: float | None = None):
         """
-        @param max_series: how many series are retained at most.
-        @param idle_after: after how many seconds without a change a series is no longer
-            retained; None for never.
+        @param max_series: the maximum number of retained series.
+        @param idle_after: the seconds without a change after which a series is released; None for
+            never.
         """
         self._max_series = max_series
         self.idle_after = idle_after
-        # Strongly: a value must outlive the handle that made it.
+        # Strong references: a total must outlive the handles of its series.
         self._retained: dict[StreamedSeries, None] = {}
         self.refused = 0
-        # The hashes of the keys of series that connected clients may know and that are no longer
-        # retained; None if they are too many.
+        # The hashes of the keys of released series that connected clients may know; None if they
+        # exceed `MAX_FORGOTTEN`.
         self._forgotten: set[int] | None = set()
-        # (time, epoch): what had changed by when, so that no event needs a second clock.
+        # (time, last epoch at that time), so that no event needs a second clock reading.
         self._history: deque[tuple[float, int]] = deque()
-        # The last fold that is older than `idle_after`.
+        # The last epoch that is older than `idle_after`.
         self._idle = 0
 
     def __len__(self) -> int:
@@ -80,11 +80,11 @@ class Totals:
 
     @property
     def room(self) -> int:
-        """How many more series can be retained."""
+        """The number of series that can still be retained."""
         return self._max_series - len(self._retained)
 
     def admit(self, series: StreamedSeries) -> None:
-        """Retain a series that something happens to, if it has a total and there is room."""
+        """Retain a series that has just changed, if it has a total and the maximum allows it."""
         if series.key.kind is MetricKind.HISTOGRAM:
             return
         if len(self._retained) < self._max_series:
@@ -94,7 +94,7 @@ class Totals:
             self.refused += 1
 
     def since(self, epoch: int) -> list[tuple[StreamedSeries, Number, int]]:
-        """The retained series that changed in that fold or later; with total and epoch."""
+        """Return the retained series that changed in or after an epoch, with total and epoch."""
         return [
             (series, series.value(), series.epoch)
             for series in self._retained
@@ -103,17 +103,17 @@ class Totals:
 
     def forget_idle(self, now: float, epoch: int, needed: int | None = None) -> None:
         """
-        Let go of the series that have not changed for long.
+        Release series that have not changed for C{idle_after} seconds.
 
-        @param now: in seconds, on a clock that does not jump.
-        @param epoch: the number of the last fold.
-        @param needed: the number of the first fold of which totals may still be asked for.
+        @param now: seconds, on a monotonic clock.
+        @param epoch: the last epoch.
+        @param needed: the first epoch from which totals may still be requested.
         """
         if self.idle_after is None:
             return
         history = self._history
         last, noted = history[-1] if history else (-math.inf, self._idle)
-        # Often enough, and not once a second for a week.
+        # Limits the history to about a thousand entries.
         if epoch != noted and now - last >= self.idle_after / 1000:
             history.append((now, epoch))
         while history and history[0][0] <= now - self.idle_after:
@@ -128,13 +128,15 @@ class Totals:
             self._forgotten = None
 
     def may_be_known(self, series: StreamedSeries) -> bool:
-        """Whether a client that is connected may have another value of a series than its own."""
+        """
+        Return whether connected clients may have received an earlier total of this series' key.
+        """
         if series.key.kind is MetricKind.HISTOGRAM:
             return False
         return self._forgotten is None or hash(series.key) in self._forgotten
 
     def first_client(self) -> None:
-        """A client connects, and no other is connected: it knows no series that has expired."""
+        """Forget the released series: a first client knows none of them."""
         self._forgotten = set()
 
 
@@ -142,7 +144,7 @@ def overlay(
     totals: dict[StreamedSeries, Number], entries: Iterable[Entry], room: int
 ) -> dict[StreamedSeries, Number]:
     """
-    Apply entries that have not been folded yet to a copy of totals.
+    Apply entries that are still in the log to a copy of the totals.
 
     @param room: how many series may be added.
     """

@@ -200,7 +200,7 @@ class RefusedTests(ProgramTestCase):
         )
         self.assertRegex(
             program.said("RecorderInstalledError"),
-            r"streamed already, by <ThreadedExporter on .*>: use that, or stop\(\) it first",
+            r"streamed already, by <ThreadedExporter on .*>: use it, or call its stop\(\) first",
         )
         self.assertIn("call install() here", program.said("ReactorThreadError"))
         self.assertIn("call recorder.stop() here", program.said("ReactorThreadError", 2))
