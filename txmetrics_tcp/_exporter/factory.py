@@ -62,7 +62,7 @@ class MetricsFactory(ServerFactory):
 
     A client receives all descriptions, then the totals of all counters and gauges, then events.  A
     slow client loses its oldest events, and slows down neither the program nor other clients.  Once
-    it has caught up, it receives the totals that have changed since.
+    it has caught up, it receives all totals that may be wrong for it.
 
     @ivar recorder: records from any thread.
     @ivar reactor: see `__init__`.

@@ -182,7 +182,7 @@ class MetricsProtocol(ServedProtocol):
                 return
             if self._settings.totals:
                 if events:
-                    # Some of these events may be later than the marker.
+                    # Events delivered since `asked` may be of earlier epochs.
                     since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
@@ -199,7 +199,7 @@ class MetricsProtocol(ServedProtocol):
 
     def put_off(self) -> None:
         """
-        Release pending data to free memory.  `resync` replaces it once memory may be available.
+        Release pending data to free memory.  Later, `resync` requests totals.
         """
         if self._joined is not None:
             self._lost_since = 0
@@ -268,7 +268,7 @@ class MetricsProtocol(ServedProtocol):
 
     def end(self) -> None:
         cancel(self._repair_timer)
-        # The counts are read once, because other threads continue to record.
+        # Read first, and only once, because other threads continue to record.
         self._left = self._stream.counts()
         account = self.stats()
         # All events that were neither written nor dropped, including events that were not queued

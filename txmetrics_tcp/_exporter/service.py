@@ -46,8 +46,8 @@ class MetricsService(Service):
     Streams metrics while it runs.
 
     Add it to an application like any other service.  If listening fails at once,
-    `privilegedStartService` raises `ListenError`, or `startService` if that is called alone.  So a
-    program does not start unobserved.
+    `privilegedStartService` raises `ListenError`, or `startService` if that is called alone, so
+    that the failure is not only logged.
 
     @ivar recorder: records from any thread, including before the service starts.
     """

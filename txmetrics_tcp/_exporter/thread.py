@@ -2,9 +2,9 @@
 An exporter for programs that run no reactor: the reactor runs in a thread.
 
 The thread is a daemon, so it does not keep the program alive.  At exit, an `atexit` function
-flushes pending events.  It runs after all other threads have ended, so no later event can be
-flushed.  The thread runs until then even if all exporters have been stopped, because a reactor
-cannot be restarted.
+flushes pending events.  It runs after all threads that are not daemons have ended, so it flushes
+their last events.  The reactor thread runs until then even if all exporters have been stopped,
+because a reactor cannot be restarted.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ def install_in_thread(
     """
     See `TcpBuilder.install_in_thread`.
 
-        @param reactor: a result of `own_reactor`.
-        @param flush_timeout: the seconds that clients have to take their pending data when the
-            exporter stops.
+    @param reactor: a result of `own_reactor`.
+    @param flush_timeout: the seconds that clients have to take their pending data when the exporter
+        stops.
     """
     with _lock:
         _ensure_running(reactor)
