@@ -1,5 +1,5 @@
 """
-Events on their way to all clients, and those that wait for one.
+Tests of batches, and of the pending events of one client.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from txmetrics_tcp._net.writers import CHUNK
 
 
 def frames(*sizes: int) -> list[bytes]:
-    """Frames of some sizes, no two next to each other the same."""
+    """Frames of the given sizes; adjacent frames differ."""
     return [bytes([65 + number % 50]) * size for number, size in enumerate(sizes)]
 
 
 def batch(frames: list[bytes], since: int = 0) -> Batch:
-    """A batch of frames."""
+    """A batch of the given frames."""
     return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
 
@@ -30,17 +30,17 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(batch([b"a", b"bc", b"d"], 0).chunks(), [(b"abcd", 3)])
 
     def test_chunks(self) -> None:
-        """At most so many bytes; what is longer by itself stands alone; nothing is cut."""
+        """Chunks hold whole frames and at most C{CHUNK} bytes, except for a longer frame."""
         sent = frames(CHUNK - 1, 1, 1, 2 * CHUNK, CHUNK // 2, CHUNK // 2, 3)
         chunks = batch(sent).chunks()
-        self.assertEqual([behind for _, behind in chunks], [2, 3, 4, 6, 7])
+        self.assertEqual([end for _, end in chunks], [2, 3, 4, 6, 7])
         first = 0
-        for chunk, behind in chunks:
-            self.assertEqual(chunk, b"".join(sent[first:behind]))
-            first = behind
+        for chunk, end in chunks:
+            self.assertEqual(chunk, b"".join(sent[first:end]))
+            first = end
 
     def test_shared(self) -> None:
-        """All clients are given the same object."""
+        """All clients receive the same bytes object."""
         shared = batch(frames(1, 2, 3))
         self.assertIs(shared.chunks()[0][0], shared.chunks()[0][0])
         self.assertIs(shared.chunk(0, CHUNK)[0], shared.chunks()[0][0])
@@ -71,7 +71,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(backlog.take(2), (b"d", 1))
 
     def test_wholeBatchesAreShared(self) -> None:
-        """Who takes a whole batch at once takes no copy of it."""
+        """Taking a whole batch does not copy it."""
         whole = batch(frames(10, 20))
         chunk = whole.chunks()[0][0]
         backlog = Backlog(None)
@@ -91,14 +91,14 @@ class BacklogTests(SynchronousTestCase):
         st.one_of(st.none(), st.integers(1, 12)),
         st.lists(
             st.one_of(
-                st.lists(st.integers(1, 9), min_size=1, max_size=8),  # a batch comes
-                st.integers(0, 30),  # so many bytes are taken
-                st.just(None),  # one is taken
+                st.lists(st.integers(1, 9), min_size=1, max_size=8),  # add a batch
+                st.integers(0, 30),  # take this many bytes
+                st.just(None),  # take one event
             )
         ),
     )
     def test_likeADeque(self, limit: int | None, steps: list[list[int] | int | None]) -> None:
-        """It does what a deque of frames with that limit does."""
+        """A backlog behaves like a deque of frames with the same limit."""
         backlog = Backlog(limit)
         model: deque[bytes] = deque(maxlen=limit)
         for step in steps:

@@ -1,5 +1,5 @@
 """
-The builder: settings, listening, and becoming the global recorder.
+Tests of the builder: settings, listening, and installing the global recorder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BuilderTestCase(GlobalRecorderTestCase):
         self.builder = TcpBuilder(self.reactor)
 
     def late(self) -> LateEndpoint:
-        """Have every address mean an endpoint that takes its time."""
+        """Make every address an endpoint that listens asynchronously."""
         endpoint = LateEndpoint(self.reactor)
         self.patch(builder_module, "server_endpoint", lambda reactor, text: endpoint)
         return endpoint
@@ -44,19 +44,19 @@ class SettingsTests(BuilderTestCase):
         self.assertIs(builder.buffer_size(1), builder)
 
     def test_defaults(self) -> None:
-        """As the reference: port 5000, though on the loopback interface."""
+        """The default port is the reference's, 5000, but on the loopback interface."""
         self.successResultOf(self.builder.build())
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:5000"])
 
     def test_addresses(self) -> None:
-        """Several calls mean several places, and then not the default one."""
+        """Further calls add addresses, which replace the default."""
         self.builder.listen_address(1).listen_address("0.0.0.0:2").listen_address("[::1]:3")
         recorder = self.successResultOf(self.builder.build())
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1", "0.0.0.0:2", "::1:3"])
         self.assertEqual(len(recorder.addresses), 3)
 
     def test_badAddress(self) -> None:
-        """It is an error of whoever calls, not one of a Deferred; and nothing is left of it."""
+        """An invalid address raises in the caller, and has no effect."""
         self.builder.listen_address(1).listen_address("nonsense")
         for start in (self.builder.build, self.builder.install, self.builder.service):
             error = self.assertRaises(EndpointError, start)
@@ -75,7 +75,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(recorder.stats().dropped, 0)
 
     def test_deadAfter(self) -> None:
-        """A client that takes nothing for so long is cut off."""
+        """A client that takes no data for that long is aborted."""
         recorder = self.successResultOf(self.builder.dead_after(5.0).build())
         client = self.connect()
         self.record(recorder, 1000)
@@ -95,7 +95,7 @@ class SettingsTests(BuilderTestCase):
         self.assertFalse(client.aborted)
 
     def test_flushTimeout(self) -> None:
-        """How long a client has at the end."""
+        """When the exporter stops, a client is aborted after the timeout."""
         recorder = self.successResultOf(self.builder.flush_timeout(7).build())
         client = self.connect()
         self.record(recorder, 1000)
@@ -115,7 +115,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(recorder.stats().waiting, 3)
 
     def connect(self) -> PausingTransport:
-        """A client that takes next to nothing until it drains."""
+        """A client that takes almost no data until it drains."""
         [port] = self.reactor.listening
         client = PausingTransport(limit=100)
         client.connect(port.factory.buildProtocol(client.getPeer()))
@@ -123,8 +123,8 @@ class SettingsTests(BuilderTestCase):
 
     def record(self, recorder: TcpRecorder, events: int) -> None:
         """
-        Record something for a client, in a thread: this one may be the reactor's, if a test
-        before this one has run the real reactor.
+        Record events for a client, in another thread: this thread may be the reactor thread, if an
+        earlier test has run the real reactor.
         """
         [port] = self.reactor.listening
         FakeClient(port.factory)
@@ -140,14 +140,14 @@ class SettingsTests(BuilderTestCase):
         thread.join()
 
     def test_service(self) -> None:
-        """A service, for an application to start."""
+        """`service` returns a service that does not listen yet."""
         service = self.builder.listen_address(1).service()
         self.assertEqual(self.reactor.ports, [])
         service.privilegedStartService()
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_usedTwice(self) -> None:
-        """Each use makes an exporter of its own."""
+        """Each use makes another exporter."""
         self.builder.listen_address(0)
         first = self.successResultOf(self.builder.build())
         second = self.successResultOf(self.builder.build())
@@ -157,7 +157,7 @@ class SettingsTests(BuilderTestCase):
 
 class BuildTests(BuilderTestCase):
     def test_listens(self) -> None:
-        """The Deferred fires when it listens, and nobody else's recorder changes."""
+        """The Deferred fires when it listens; the global recorder does not change."""
         endpoint = self.late()
         before = current_recorder()
         building = self.builder.build()
@@ -199,8 +199,8 @@ class InstallTests(BuilderTestCase):
         self.assertEqual((reader.values("early"), reader.values("late")), ([1], [1]))
         self.assertEqual(reader.metadata[0].name, "early")
 
-    def test_globalAtOnce(self) -> None:
-        """What is recorded before it listens counts already."""
+    def test_globalBeforeListening(self) -> None:
+        """Events recorded before it listens are counted."""
         endpoint = self.late()
         early = counter("early")
         installing = self.builder.install()
@@ -212,8 +212,8 @@ class InstallTests(BuilderTestCase):
         totals = {key.name: total for key, total in recorder.snapshot().items()}
         self.assertEqual(totals, {"early": 1, "late": 2})
 
-    def test_takenBack(self) -> None:
-        """If it cannot listen, another may be installed, and gets what there was before."""
+    def test_uninstalled(self) -> None:
+        """If listening fails, another recorder may be installed, and existing handles use it."""
         self.reactor.taken.add("127.0.0.1:5000")
         early = counter("early")
         self.failureResultOf(self.builder.install(), ListenError)
@@ -222,7 +222,7 @@ class InstallTests(BuilderTestCase):
         early.increment()
         self.assertEqual(len(another.take()), 1)
 
-    def test_takenBackLate(self) -> None:
+    def test_uninstalledLate(self) -> None:
         endpoint = self.late()
         installing = self.builder.install()
         installed = current_recorder()
@@ -240,7 +240,7 @@ class InstallTests(BuilderTestCase):
         self.assertIs(current_recorder(), recorder)
 
     def test_second(self) -> None:
-        """It is refused at once; the first stays, and listens on."""
+        """A second recorder is rejected at once; the first one continues."""
         first = self.successResultOf(self.builder.listen_address(1).install())
         error = self.assertRaises(
             RecorderInstalledError, TcpBuilder(self.reactor).listen_address(2).install
@@ -250,7 +250,7 @@ class InstallTests(BuilderTestCase):
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_secondWhileFirstListens(self) -> None:
-        """Two at once: whoever came first has it."""
+        """A second recorder is rejected even if the first one does not listen yet."""
         endpoint = self.late()
         installing = self.builder.install()
         self.assertRaises(RecorderInstalledError, TcpBuilder(self.reactor).install)

@@ -1,5 +1,5 @@
 """
-The clock is set, back or forward, also to before 1970.
+The system clock is set back or forward, also to before 1970.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ class ClockTests(SynchronousTestCase):
             monotonic=lambda: self.monotonic,
         )
 
-    def test_follows_the_clock(self) -> None:
-        """
-        Each event has the time that the clock showed, and arrives in its order; totals are exact.
-        """
+    def test_timestamps(self) -> None:
+        """Events have the times of the clock and arrive in order; totals are exact."""
         client = FakeClient(self.factory)
         counter = self.factory.recorder.counter("c")
         times = [NOW, NOW - HOUR, NOW + HOUR, -HOUR, -1, 1, SECOND, NOW]
@@ -40,7 +38,7 @@ class ClockTests(SynchronousTestCase):
         self.assertEqual([metric.timestamp_ns for metric in seen], times)
         self.assertEqual(client.reader.bits(), exact_totals(self.factory))
 
-    def test_snapshot_before_1970(self) -> None:
+    def test_totalsBefore1970(self) -> None:
         self.factory.recorder.counter("c").increment(3)
         self.now = -HOUR - 1
         client = FakeClient(self.factory)
@@ -49,7 +47,7 @@ class ClockTests(SynchronousTestCase):
         self.assertEqual((metric.value, metric.timestamp_ns), (3, -HOUR - 1))
 
     def test_latency(self) -> None:
-        """Latencies are measured with a clock that cannot be set."""
+        """Latencies are measured with the monotonic clock."""
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
         for hours in (-1, 1, -100):
@@ -64,7 +62,7 @@ class ClockTests(SynchronousTestCase):
         self.assertTrue(all(0 <= sample <= 0.25 for sample in samples), samples)
 
     def test_idle(self) -> None:
-        """A series is not idle because the clock was set."""
+        """Setting the clock does not make a series idle."""
         factory = MetricsFactory(
             self.reactor,
             ExporterSettings(idle_after=60, own_metrics=False),

@@ -1,5 +1,5 @@
 """
-Totals are always true: at connect, after losses, whatever happened before.
+Clients have exact totals at connect and after losses, whatever happens before.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
 class SnapshotTests(FactoryTestCase):
-    def test_late(self) -> None:
-        """Who comes late gets descriptions, then totals, then what happens."""
+    def test_lateClient(self) -> None:
+        """A late client receives descriptions, then totals, then events."""
         factory = self.factory()
         recorder = factory.recorder
         recorder.describe_counter("c", "count")
@@ -60,7 +60,7 @@ class SnapshotTests(FactoryTestCase):
         self.assertEqual(reader.totals[counter_key("c", ("route", "/"))], 5001)
 
     def test_noGapNoDoubleCount(self) -> None:
-        """What waits for others when a client connects is in its snapshot, and only there."""
+        """Events pending for others when a client connects are only in that client's totals."""
         factory = self.factory(buffer_size=None)
         old = FakeClient(factory)
         counter = factory.recorder.counter("c")
@@ -72,8 +72,8 @@ class SnapshotTests(FactoryTestCase):
         self.assertEqual(old.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertEqual(old.protocol.stats().written, 3001)
 
-    def test_asTheClientTakesIt(self) -> None:
-        """A snapshot does not go through the lossy buffer, nor into the transport at once."""
+    def test_sentAsTheClientReads(self) -> None:
+        """Totals do not use the client's bounded buffer, and are sent in chunks."""
         factory = self.factory(buffer_size=1, max_series=10_000)
         for i in range(3000):
             factory.recorder.counter("c", i=i).increment(i)
@@ -86,7 +86,7 @@ class SnapshotTests(FactoryTestCase):
         self.assertEqual(len(client.reader.totals), 3000)
 
     def test_beyondTheLimit(self) -> None:
-        """Series past the limit are streamed, but are in no snapshot; and stats say so."""
+        """Series beyond the limit are streamed, but are not in snapshots; this is reported."""
         factory = self.factory(max_series=2)
         for name in "abc":
             factory.recorder.counter(name).increment()
@@ -99,11 +99,11 @@ class SnapshotTests(FactoryTestCase):
         with capturedLogs() as logged:
             self.reactor.pump([1] * 5)
         self.assertEqual(
-            [event["series"] for event in logged if "more series" in event["log_format"]], [2]
+            [event["series"] for event in logged if "limit of series" in event["log_format"]], [2]
         )
 
-    def test_oneMarkAtATime(self) -> None:
-        """Clients that connect while the totals for another are pending begin with their own."""
+    def test_oneMarkerAtATime(self) -> None:
+        """Clients that connect while a marker is pending begin at the next one."""
         factory = self.factory(buffer_size=None)
         first = FakeClient(factory)
         first.read_all(self.reactor)
@@ -117,10 +117,10 @@ class SnapshotTests(FactoryTestCase):
             self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
             self.assertEqual(client.reader.totals[counter_key("c")], 8 * BATCH + 1)
 
-    def test_recordedDuringTheArrival(self) -> None:
+    def test_recordedWhileConnecting(self) -> None:
         """
-        What a thread records while a client arrives is in that client's totals alone; what it
-        records once the client is listed is streamed, however soon that is.
+        Events recorded while a client connects are only in its totals.  Events recorded after the
+        client is listed are streamed.
         """
         factory = self.factory()
         counter = factory.recorder.counter("c")
@@ -129,7 +129,7 @@ class SnapshotTests(FactoryTestCase):
 
         def taken() -> Taken:
             if not asked:
-                # Another thread, while the client is accepted.
+                # As another thread might do while the client connects.
                 asked.append(factory.stats().clients)
                 counter.increment(100)
             return take()
@@ -151,7 +151,7 @@ class SnapshotTests(FactoryTestCase):
 
 class RepairTests(FactoryTestCase):
     def test_afterOverflow(self) -> None:
-        """As soon as it has caught up, a client that lost events has the true totals."""
+        """A client that lost events receives exact totals as soon as it has caught up."""
         factory = self.factory()
         client = FakeClient(factory, limit=100)
         for i in range(500):
@@ -172,7 +172,7 @@ class RepairTests(FactoryTestCase):
         self.assertGreater(factory.stats().dropped, 400)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
 
-    def test_onlyWhatMayBeWrong(self) -> None:
+    def test_changedSeriesOnly(self) -> None:
         """Series that did not change since the loss are not sent again."""
         factory = self.factory(max_series=1000)
         client = FakeClient(factory, limit=100)
@@ -190,23 +190,23 @@ class RepairTests(FactoryTestCase):
 
     def test_neverCatchesUp(self) -> None:
         """
-        One that is too slow for ever is never more than the interval behind: what waits for it is
-        given up, and counted.
+        A client that is always too slow receives totals every C{repair_interval} seconds; pending
+        events are dropped and counted.
         """
         factory = self.factory(buffer_size=50)
         client = FakeClient(factory, limit=100)
         counter = factory.recorder.counter("c")
-        behind = []
+        lags = []
         for _ in range(100):
             for _ in range(20):
                 counter.increment()
             self.reactor.settle()
             self.reactor.advance(0.5)
             reader = client.read(100)
-            behind.append(counter_total(factory) - reader.totals.get(counter_key("c"), 0))
-        # Twenty events each half second, and the interval is five seconds: that is 200 events.
-        # Besides there is what its transport and the network hold, at its own pace.
-        self.assertLess(max(behind), 450)
+            lags.append(counter_total(factory) - reader.totals.get(counter_key("c"), 0))
+        # Twenty events per half second for five seconds are 200 events.  Others are in the
+        # transport and the network.
+        self.assertLess(max(lags), 450)
         stats = client.protocol.stats()
         self.assertGreater(stats.repairs, 5)
         self.assertEqual(
@@ -214,7 +214,7 @@ class RepairTests(FactoryTestCase):
         )
 
     def test_moreThanFits(self) -> None:
-        """A repair says how much was lost as far as there is a number for it, and is one."""
+        """A resync works if more events were dropped than a status can hold."""
         factory = self.factory()
         client = FakeClient(factory)
         counter = factory.recorder.counter("c")
@@ -228,8 +228,8 @@ class RepairTests(FactoryTestCase):
         counter.increment()
         self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 31)
 
-    def test_stoppingRepairs(self) -> None:
-        """The last that a client reads is the truth."""
+    def test_repairWhileStopping(self) -> None:
+        """When the factory stops, a client that lost events receives totals last."""
         factory = self.factory()
         client = FakeClient(factory, limit=100)
         for _ in range(500):
@@ -241,7 +241,7 @@ class RepairTests(FactoryTestCase):
         self.assertEqual(reader.totals[counter_key("c")], 500)
 
     def test_withoutTotals(self) -> None:
-        """Where totals are not kept, nothing is repaired, and nothing given up for it."""
+        """Without totals, no totals are sent, and no pending events are dropped for them."""
         factory = MetricsFactory(
             self.reactor, ExporterSettings(buffer_size=10, totals=False, own_metrics=False)
         )  # type: ignore[arg-type]
@@ -271,10 +271,10 @@ class RepairTests(FactoryTestCase):
 
 
 class IdleTests(FactoryTestCase):
-    """Series that have not changed for long."""
+    """Series that have not changed for C{idle_after} seconds."""
 
-    def forgotten(self, factory: MetricsFactory, *clients: FakeClient) -> None:
-        """Time passes without events, and the handles are released."""
+    def let_expire(self, factory: MetricsFactory, *clients: FakeClient) -> None:
+        """Advance time without events until all series are released, and drop the handles."""
         for _ in range(3):
             self.reactor.settle()
             for client in clients:
@@ -283,13 +283,13 @@ class IdleTests(FactoryTestCase):
         factory.recorder._handle.cache_clear()
         self.assertEqual(factory.recorder.snapshot(), {})
 
-    def test_comesBackThroughANewHandle(self) -> None:
-        """It begins at 0, and who was there before knows that as well."""
+    def test_returnWithNewHandle(self) -> None:
+        """An expired series without handles begins at 0, and earlier clients are sent that."""
         factory = self.factory(idle_after=1)
         early = FakeClient(factory)
         factory.recorder.counter("c").increment(7)
         factory.recorder.gauge("g").set(7)
-        self.forgotten(factory, early)
+        self.let_expire(factory, early)
         self.assertEqual(early.reader.totals[counter_key("c")], 7)
         factory.recorder.counter("c").increment()
         factory.recorder.gauge("g").increment()
@@ -299,17 +299,17 @@ class IdleTests(FactoryTestCase):
             self.assertEqual(reader.bits(), exact_totals(factory))
             self.assertEqual(sorted(reader.totals.values()), [1, 1])
 
-    def test_newOnes(self) -> None:
-        """A series that no client can know costs no event of its own."""
+    def test_newSeries(self) -> None:
+        """A series that no client can know is streamed without an extra event."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
         for name in "ab":
             factory.recorder.counter(name).increment(5)
             [*_, metric] = client.read_all(self.reactor).metrics
             self.assertEqual((metric.operation, metric.value), (Operation.INCREMENT_COUNTER, 5))
-            self.forgotten(factory, client)
+            self.let_expire(factory, client)
         self.assertEqual(len(client.reader.metrics), 2)
-        # No client that knows them is connected any longer; others expire meanwhile.
+        # The only client that knows the series disconnects; another series expires meanwhile.
         client.transport.lose()
         factory.recorder.counter("c").increment()
         factory.doStart()
@@ -321,8 +321,8 @@ class IdleTests(FactoryTestCase):
         factory.recorder.counter("a").increment(5)
         self.assertEqual(client.read_all(self.reactor).values("a"), [5])
 
-    def test_lostBefore(self) -> None:
-        """A series of which a client has lost events expires when that has been repaired."""
+    def test_expireAfterRepair(self) -> None:
+        """A series expires only after clients that lost its events have received its total."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory, limit=1)
         series = factory.recorder.counter("a")
@@ -337,31 +337,31 @@ class IdleTests(FactoryTestCase):
         self.reactor.pump([1] * 3)
         self.assertEqual(factory.recorder.snapshot(), {})
 
-    def test_noRoomToComeBack(self) -> None:
-        """One that comes back and is no longer retained begins with its value as well."""
+    def test_returnWithoutRoom(self) -> None:
+        """A returning series that is no longer retained is also preceded by its total."""
         factory = self.factory(idle_after=1, max_series=1)
         client = FakeClient(factory)
         factory.recorder.counter("a").increment(5)
-        self.forgotten(factory, client)
+        self.let_expire(factory, client)
         factory.recorder.counter("b").increment()
         factory.recorder.counter("a").increment()
         self.assertEqual(client.read_all(self.reactor).values("a"), [5, 0, 1])
 
-    def test_longTimes(self) -> None:
-        """What is remembered of when a series changed does not grow with the time."""
+    def test_boundedHistory(self) -> None:
+        """The history of epochs does not grow with time."""
         totals = Totals(idle_after=100_000.0)
         for second in range(20_000):
             totals.forget_idle(second, second)
         self.assertLess(len(totals._history), 1001)
 
-    def test_tooMany(self) -> None:
-        """Where too many were forgotten to know them all, each new one may be one of them."""
+    def test_tooManyReleased(self) -> None:
+        """After too many series were released, every new series may be one that clients know."""
         self.patch(totals_module, "MAX_FORGOTTEN", 2)
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
         for name in "abc":
             factory.recorder.counter(name).increment(7)
-        self.forgotten(factory, client)
+        self.let_expire(factory, client)
         for name in "ad":
             factory.recorder.counter(name).increment()
         reader = client.read_all(self.reactor)
@@ -372,7 +372,7 @@ class IdleTests(FactoryTestCase):
         )
 
     def test_withoutClients(self) -> None:
-        """They make room for others and leave the snapshot while no clients are connected."""
+        """Without clients, idle series leave the snapshot and make room for others."""
         factory = self.factory(idle_after=1, max_series=5)
         factory.doStart()
         for i in range(5):
@@ -390,16 +390,16 @@ class IdleTests(FactoryTestCase):
         factory.doStop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_nothingToForget(self) -> None:
-        """Where no series expires, nothing happens while no clients are connected."""
+    def test_noTick(self) -> None:
+        """Without clients and C{idle_after}, no timer runs."""
         factory = self.factory()
         factory.doStart()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class StatusTests(FactoryTestCase):
-    def test_firstOfAll(self) -> None:
-        """A client learns who the server is, and since when it has been there."""
+    def test_first(self) -> None:
+        """The first frame is a status, with the source and the time when the server started."""
         factory = MetricsFactory(
             self.reactor, ExporterSettings(source="shop"), clock=lambda: 5_000_000_007
         )
@@ -409,7 +409,7 @@ class StatusTests(FactoryTestCase):
         self.assertEqual(decode(transport.written)[0], Status("shop", 5_000_000_007))
 
     def test_ownName(self) -> None:
-        """By default, its name is that of program, process and host."""
+        """By default, the source consists of program, process number and host."""
         # An embedded interpreter may have no arguments.
         for arguments, program in ((["/opt/program.py"], "program.py"), ([], "python")):
             self.patch(sys, "argv", arguments)
@@ -417,7 +417,7 @@ class StatusTests(FactoryTestCase):
             self.assertEqual(status.source, f"{program}[{os.getpid()}]@{socket.gethostname()}")
 
     def test_ownNameThatIsNotUTF8(self) -> None:
-        """Programs and hosts may be called so; what cannot be sent is replaced."""
+        """Characters of program and host names that cannot be encoded are replaced."""
         self.patch(sys, "argv", ["/opt/caf\udce9.py"])
         self.patch(socket, "gethostname", lambda: "h\udcf6st")
         [status] = FakeClient(self.factory()).reader.statuses
@@ -429,7 +429,7 @@ class StatusTests(FactoryTestCase):
         self.assertLess(len(status.source), 400)
 
     def test_badSource(self) -> None:
-        """What cannot be sent is refused where it is given."""
+        """An invalid source is rejected by the builder and the settings."""
         for bad, error, why in (
             (5, TypeError, "must be a str, not int"),
             (b"x", TypeError, "must be a str, not bytes"),
@@ -446,7 +446,7 @@ class StatusTests(FactoryTestCase):
         TcpBuilder(self.reactor).source("x" * MAX_TEXT).source(None)
 
     def test_losses(self) -> None:
-        """A client learns how much it has missed, and why, when it has caught up."""
+        """After a client has caught up, a status reports how many events were dropped where."""
         for totals in (True, False):
             factory = MetricsFactory(
                 self.reactor,
@@ -468,7 +468,7 @@ class StatusTests(FactoryTestCase):
             )
 
     def test_sinceItConnected(self) -> None:
-        """What was lost before it came is no loss of a client's."""
+        """A status counts only events dropped since the client connected."""
         factory = self.factory()
         FakeClient(factory)
         for _ in range(300):
@@ -481,8 +481,8 @@ class StatusTests(FactoryTestCase):
         self.assertEqual(status.dropped_incoming, client.protocol.stats().dropped_incoming)
         self.assertLess(status.dropped_incoming, factory.stats().dropped)
 
-    def test_whileItLasts(self) -> None:
-        """Under losses without end it is told every few seconds."""
+    def test_continuousLosses(self) -> None:
+        """Under continuous losses, a client receives a status every few seconds."""
         factory = self.factory(buffer_size=50)
         client = FakeClient(factory, limit=100)
         for _ in range(100):
@@ -506,8 +506,8 @@ class FloatTests(SynchronousTestCase):
             st.tuples(st.sampled_from(["increment", "decrement", "set"]), st.floats()), max_size=50
         )
     )
-    def test_toTheLastBit(self, acts: list[tuple[str, float]]) -> None:
-        """A view that saw everything has the same floats."""
+    def test_exactFloats(self, acts: list[tuple[str, float]]) -> None:
+        """A client that received all events has exactly the same floats."""
         reactor = FakeReactor()
         factory = MetricsFactory(reactor, ExporterSettings(buffer_size=None))  # type: ignore[arg-type]
         client = FakeClient(factory)
@@ -519,9 +519,8 @@ class FloatTests(SynchronousTestCase):
 
 class Machine(RuleBasedStateMachine):
     """
-    Everything that can happen, in any order: records, on the reactor thread and on others, in
-    bursts of any size; drains and delayed calls at any moment; clients that come, go, read a
-    little or nothing; time that passes.
+    Performs actions in any order: recording bursts of any size, on the reactor thread and on
+    others; drains and delayed calls; clients that connect, disconnect, and read any amount; time.
     """
 
     clients = Bundle("clients")
@@ -536,7 +535,7 @@ class Machine(RuleBasedStateMachine):
             monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: self.on_reactor_thread,
         )
-        # So that time passes for series while no clients are connected, too.
+        # The factory is started so that series expire while no clients are connected.
         self.factory.doStart()
         self.alive: list[FakeClient] = []
 
@@ -593,7 +592,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget_handles(self) -> None:
-        """What records makes new ones, of series that may have been forgotten meanwhile."""
+        """Drop all handles; later ones may be of series that have expired meanwhile."""
         self.factory.recorder._handle.cache_clear()
 
     @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))
@@ -613,8 +612,8 @@ class Machine(RuleBasedStateMachine):
         self.reactor.advance(seconds)
 
     @rule()
-    def come_to_rest(self) -> None:
-        """Whoever has read all that was sent has the truth."""
+    def read_everything(self) -> None:
+        """A client that has read all data has exact totals."""
         for client in self.alive:
             client.read_all(self.reactor)
         for client in self.alive:
@@ -633,11 +632,11 @@ class Machine(RuleBasedStateMachine):
             assert stats.recorded == (
                 stats.dropped_incoming + stats.dropped + stats.written + stats.waiting
             ), stats
-            kept = client.transport.producer_paused or self.factory._fanout._kept
-            assert kept or not client.protocol._outbox
+            queueing = client.transport.producer_paused or self.factory._fanout._deferred
+            assert queueing or not client.protocol._outbox
 
     def teardown(self) -> None:
-        self.come_to_rest()
+        self.read_everything()
         stopped = self.factory.stop()
         for client in self.alive:
             client.read_all(self.reactor)
@@ -656,7 +655,7 @@ class AnyOrderTests(SynchronousTestCase):
 
 class BitsTests(SynchronousTestCase):
     def test_compares(self) -> None:
-        """What these tests compare with tells zeros apart, and takes NaN for NaN."""
+        """C{bits} distinguishes 0.0 and -0.0, and maps all NaNs to the same value."""
         self.assertNotEqual(bits(0.0), bits(-0.0))
         self.assertEqual(bits(float("nan")), bits(-float("nan")))
         self.assertNotEqual(bits(1), bits(2))

@@ -1,5 +1,5 @@
 """
-The factory and its protocols: fan-out, backpressure, losses and departures, without sockets.
+Tests of the factory, without sockets: fan-out, backpressure, losses and disconnections.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from txmetrics_tcp.testing import PausingTransport
 
 class ServerTestCase(FactoryTestCase):
     """
-    @ivar logged: the text of what has been logged.
+    @ivar logged: the text of each log line.
     """
 
     def setUp(self) -> None:
@@ -43,7 +43,7 @@ class ServerTestCase(FactoryTestCase):
         self.logged = log_lines(self, log_throttle)
 
     def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
-        """A factory; by default, without totals as well."""
+        """A factory; by default, also without totals."""
         defaults = {"totals": False, "clock": lambda: 1_000_000_000}
         return super().factory(buffer_size, **{**defaults, **settings})
 
@@ -61,7 +61,7 @@ class FanOutTests(ServerTestCase):
             self.assertEqual((metric.value, metric.timestamp_ns), (5, 1_000_000_000))
 
     def test_beforeTheFirstClient(self) -> None:
-        """What is recorded before the first client connects is not kept for it."""
+        """Events recorded before the first client connects are not kept for it."""
         factory = self.factory()
         factory.recorder.counter("c").increment()
         self.assertEqual(self.reactor.waiting, 0)
@@ -69,8 +69,8 @@ class FanOutTests(ServerTestCase):
         factory.recorder.counter("c").increment(2)
         self.assertEqual(client.read_all(self.reactor).values("c"), [2])
 
-    def test_lastOneLeaves(self) -> None:
-        """When no client is left, nothing is kept any longer."""
+    def test_lastClientLeaves(self) -> None:
+        """Without clients, no events are buffered."""
         factory = self.factory()
         client = FakeClient(factory)
         factory.recorder.counter("c").increment()
@@ -82,10 +82,10 @@ class FanOutTests(ServerTestCase):
         another = FakeClient(factory)
         self.assertEqual(another.read_all(self.reactor).events, [])
 
-    def test_oneOfTwoLeaves(self) -> None:
+    def test_oneOfTwoClientsLeaves(self) -> None:
         """
-        The reference counts a client that dies twice, after which it sends nothing to those that
-        are left.
+        After a client disconnects, others still receive events.  In the reference, a client that
+        dies is counted twice, and others then receive nothing.
         """
         factory = self.factory()
         dying, staying = FakeClient(factory), FakeClient(factory)
@@ -94,7 +94,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(staying.read_all(self.reactor).values("c"), [1])
 
     def test_batched(self) -> None:
-        """Events that were recorded together are written together."""
+        """Events recorded together are written together."""
         factory = self.factory(buffer_size=1000)
         client = FakeClient(factory)
         writes: list[bytes] = []
@@ -105,7 +105,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(len(writes), 1)
 
     def test_unbounded(self) -> None:
-        """The reference panics when there is to be no limit."""
+        """C{buffer_size} may be None, which makes the reference panic."""
         factory = self.factory(buffer_size=None)
         client = FakeClient(factory)
         counter = factory.recorder.counter("c")
@@ -116,8 +116,8 @@ class FanOutTests(ServerTestCase):
 
     def test_reactorThread(self) -> None:
         """
-        A burst on the reactor thread is delivered to clients that can bypass their transport, not
-        dropped, however small the buffer.
+        A burst on the reactor thread is delivered to clients that can bypass their transport, even
+        if it exceeds the buffer.
         """
         self.patch(Outlet, "bypasses", True)
         self.reactor_thread = True
@@ -129,7 +129,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), list(range(5000)))
 
     def test_reactorThreadSlowClient(self) -> None:
-        """In such a burst a client that does not keep up loses its oldest."""
+        """In such a burst, a client that does not keep up loses its oldest events."""
         self.reactor_thread = True
         factory = self.factory(buffer_size=10)
         client = FakeClient(factory, limit=100)
@@ -142,7 +142,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual((stats.dropped_incoming, stats.dropped), (0, 5000 - len(values)))
 
     def test_oneWakeUp(self) -> None:
-        """An iteration takes one batch; while more is pending, the next is scheduled, once."""
+        """An iteration delivers one batch.  If more is pending, it schedules one wake-up."""
         factory = self.factory(buffer_size=None, totals=True)
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -159,11 +159,11 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 3 * BATCH + 2)
 
     def test_withoutClients(self) -> None:
-        """Without clients, the reactor is not woken, nothing is pending and no clock is read."""
-        asked = []
+        """Without clients, the reactor is not woken, no events are pending, no clock is read."""
+        readings = []
 
         def clock() -> int:
-            asked.append(1)
+            readings.append(1)
             return 10**18
 
         factory = self.factory(totals=True, clock=clock)
@@ -173,17 +173,17 @@ class FanOutTests(ServerTestCase):
         client.read_all(self.reactor)
         client.transport.lose()
         self.reactor.settle()
-        asked.clear()
+        readings.clear()
         for _ in range(5000):
             counter.increment()
         self.assertEqual(self.reactor.waiting, 0)
         self.assertEqual((factory.stats().waiting, factory.stats().dropped), (0, 0))
-        self.assertEqual(asked, [])
+        self.assertEqual(readings, [])
         self.assertEqual(list(factory.recorder.snapshot().values()), [5001])
 
 
 class MetadataTests(ServerTestCase):
-    def test_firstOfAll(self) -> None:
+    def test_first(self) -> None:
         """A client receives all descriptions before its first event."""
         factory = self.factory()
         recorder = factory.recorder
@@ -202,7 +202,7 @@ class MetadataTests(ServerTestCase):
         )
 
     def test_whileConnected(self) -> None:
-        """What is described later reaches clients that are there, before its first event."""
+        """Connected clients receive a new description before the first event."""
         factory = self.factory()
         client = FakeClient(factory)
         factory.recorder.describe_counter("c", None, "x")
@@ -212,7 +212,7 @@ class MetadataTests(ServerTestCase):
         self.assertEqual(len(reader.events), 2)
 
     def test_neverDropped(self) -> None:
-        """A client that loses nearly everything loses no description."""
+        """A client that loses nearly all events receives all descriptions."""
         factory = self.factory(buffer_size=1)
         client = FakeClient(factory, limit=10)
         described = []
@@ -227,7 +227,7 @@ class MetadataTests(ServerTestCase):
         self.assertLess(len(reader.metrics), 200)
 
     def test_whileStuck(self) -> None:
-        """For a client that does not read, only the latest description of each waits."""
+        """While a client does not read, only the latest description of each metric is kept."""
         factory = self.factory()
         client = FakeClient(factory, limit=10)
         factory.recorder.counter("c").increment()
@@ -239,7 +239,7 @@ class MetadataTests(ServerTestCase):
         self.assertEqual([metadata.description for metadata in reader.metadata], ["99"])
 
     def test_laterClients(self) -> None:
-        """A client that connects later receives the descriptions that others have already."""
+        """A client that connects later receives all earlier descriptions."""
         factory = self.factory()
         FakeClient(factory)
         factory.recorder.describe_counter("c", "count", "What it counts.")
@@ -261,7 +261,7 @@ class BackpressureTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), [0, *range(90, 100)])
         self.assertEqual(client.protocol.stats().high_water, 10)
 
-    def test_othersMissNothing(self) -> None:
+    def test_othersLoseNothing(self) -> None:
         """A stuck client costs its buffer and about one chunk, and other clients lose nothing."""
         factory = self.factory(buffer_size=10)
         stuck = [FakeClient(factory) for _ in range(5)]
@@ -277,7 +277,7 @@ class BackpressureTests(ServerTestCase):
             self.assertEqual(client.protocol.stats().waiting, 10)
 
     def test_pausedBetweenChunks(self) -> None:
-        """What a transport did not want any more of waits, and goes on from there."""
+        """Events that a paused transport did not take are sent when it resumes."""
         factory = self.factory(buffer_size=1000)
         client = FakeClient(factory)
         counter = factory.recorder.counter("c", padding="x" * 1000)
@@ -289,7 +289,7 @@ class BackpressureTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).values("c"), list(range(300)))
 
     def test_resumedFromWithinWrite(self) -> None:
-        """A transport may resume while it is being written to; the order stays."""
+        """Events stay in order if a transport resumes its producer within a write."""
         factory = self.factory(buffer_size=None)
         client = FakeClient(factory)
         written: list[bytes] = []
@@ -309,8 +309,8 @@ class BackpressureTests(ServerTestCase):
 
     def test_wholeFrames(self) -> None:
         """
-        However a client reads, its stream is whole frames; in the reference, one that stalls
-        gets a stream that stays corrupt.
+        However a client reads, it receives whole frames.  In the reference, the stream of a client
+        that stalls is corrupt afterwards.
         """
         factory = self.factory(buffer_size=20)
         client = FakeClient(factory, limit=300)
@@ -340,7 +340,7 @@ class AccountTests(ServerTestCase):
         )
 
     def test_balances(self) -> None:
-        """Every event since a client connected is somewhere, to the last."""
+        """The account of a client includes every event since it connected."""
         factory = self.factory(buffer_size=10)
         slow = FakeClient(factory, limit=100)
         counter = factory.recorder.counter("c")
@@ -380,7 +380,7 @@ class AccountTests(ServerTestCase):
         self.assertEqual(client.protocol.stats().bytes_written - before, len(written))
 
     def test_clientLeaves(self) -> None:
-        """What was dropped for a client, and its repairs, still count when it has left."""
+        """The events, drops and repairs of a client still count after it has disconnected."""
         factory = self.factory(totals=True)
         client = FakeClient(factory, limit=1)
         for _ in range(50):
@@ -395,7 +395,7 @@ class AccountTests(ServerTestCase):
             self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
 
     def test_newClient(self) -> None:
-        """A new client's account is that of what was sent to it."""
+        """The account of a new client has the bytes that were sent to it, and no events."""
         factory = self.factory(totals=True)
         transport = PausingTransport()
         protocol = factory.buildProtocol(transport.getPeer())
@@ -407,8 +407,8 @@ class AccountTests(ServerTestCase):
 
 
 class LossLogTests(ServerTestCase):
-    def test_oneLineEach(self) -> None:
-        """One line when losses begin and one when they are over, however many there were."""
+    def test_twoLines(self) -> None:
+        """One line is logged when losses begin and one when they end."""
         factory = self.factory(buffer_size=10)
         client = FakeClient(factory, limit=1)
         counter = factory.recorder.counter("c")
@@ -440,14 +440,17 @@ class LossLogTests(ServerTestCase):
         self.reactor.settle()
         self.assertEqual(
             self.logged,
-            ["Events are being lost because the reactor does not keep up with what is recorded"],
+            [
+                "Events are being lost because events are recorded faster than the reactor handles"
+                " them"
+            ],
         )
         dropped = factory.stats().dropped
         self.reactor.pump([1] * 10)
         self.assertIn(f": {dropped} were, within 0.0 seconds", self.logged[1])
 
     def test_clientLeaves(self) -> None:
-        """With the client, its losses are over."""
+        """The losses of a client end when it disconnects."""
         factory = self.factory(buffer_size=10)
         client = FakeClient(factory, limit=1)
         for _ in range(100):
@@ -458,7 +461,7 @@ class LossLogTests(ServerTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_lossesAddUp(self) -> None:
-        """The line at the end of losses counts those of all bursts."""
+        """The line at the end of losses counts all bursts."""
         factory = self.factory()
         client = FakeClient(factory)
         for _ in range(3):
@@ -472,9 +475,9 @@ class LossLogTests(ServerTestCase):
         self.assertEqual(re.findall(r": (\d+) were", self.logged[-1]), [str(dropped)])
 
 
-class DepartureTests(ServerTestCase):
-    def test_whatClientsSend(self) -> None:
-        """It is ignored within a bound, and past that the client is cut off."""
+class DisconnectionTests(ServerTestCase):
+    def test_receivedData(self) -> None:
+        """Received data is ignored; a client that exceeds the limit is aborted."""
         factory = self.factory()
         client = FakeClient(factory)
         for _ in range(MAX_RECEIVED // 1024):
@@ -493,8 +496,8 @@ class DepartureTests(ServerTestCase):
         client.transport.drain()
         self.assertEqual(factory.stats().clients, ())
 
-    def test_goneWhileStuck(self) -> None:
-        """Nothing refers to a client that has left while it waited for totals."""
+    def test_lostWhileStuck(self) -> None:
+        """A client that disconnects while it needs totals can be garbage-collected."""
         factory = self.factory(totals=True)
         other = FakeClient(factory)
         client = FakeClient(factory, limit=1)
@@ -509,7 +512,7 @@ class DepartureTests(ServerTestCase):
         self.assertIsNone(left())
 
     def test_lostWithinWrite(self) -> None:
-        """A transport may lose its connection while it is written to; the others go on."""
+        """If connections are lost within a write, other clients still receive events."""
         factory = self.factory(totals=True)
         for cause, stays in (
             (lambda: factory.recorder.counter("c").increment(), True),
@@ -532,7 +535,7 @@ class DepartureTests(ServerTestCase):
             clients[2].transport.lose()
 
     def test_stopProducing(self) -> None:
-        """Once the transport has said that it is over, nothing more is written to it."""
+        """After `stopProducing`, nothing is written to the transport."""
         factory = self.factory(totals=True)
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -550,7 +553,7 @@ class StopTests(ServerTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_flushes(self) -> None:
-        """What was recorded before arrives, what is recorded later does not."""
+        """Events recorded before `stop` are delivered; later ones are not."""
         factory = self.factory(buffer_size=None)
         quick, slow = FakeClient(factory), FakeClient(factory, limit=100)
         for i in range(3000):
@@ -565,8 +568,8 @@ class StopTests(ServerTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_eachOnce(self) -> None:
-        """To stop costs as much as there are clients, and not their square."""
+    def test_finishedOnce(self) -> None:
+        """`stop` finishes each client once."""
         factory = self.factory()
         clients = [FakeClient(factory) for _ in range(20)]
         self.reactor.settle()
@@ -586,7 +589,7 @@ class StopTests(ServerTestCase):
         self.assertEqual(finished, [client.protocol for client in clients])
 
     def test_stuckClient(self) -> None:
-        """A client that does not read is aborted when the time is over: by default, a second."""
+        """A client that does not read is aborted after the timeout, by default one second."""
         for options, seconds in (({"timeout": 3}, 3), ({}, 1)):
             factory = self.factory()
             client = FakeClient(factory, limit=1)
@@ -606,7 +609,7 @@ class StopTests(ServerTestCase):
             self.assertEqual(client.protocol.stats().discarded, 4)
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_refusesClients(self) -> None:
+    def test_rejectsClients(self) -> None:
         factory = self.factory()
         FakeClient(factory)
         factory.stop()
@@ -627,7 +630,7 @@ class StopTests(ServerTestCase):
 
     def test_stopNow(self) -> None:
         """
-        When a stop is hurried, a client that does not read is aborted now; without a stop, none is.
+        While stopping, `stop_now` aborts a client that does not read.  Otherwise it does nothing.
         """
         factory = self.factory(totals=True)
         client = FakeClient(factory, limit=1)
@@ -646,7 +649,7 @@ class StopTests(ServerTestCase):
         factory.stop_now()
 
     def test_duringTheHandshake(self) -> None:
-        """A client that is still in the handshake of TLS is aborted at once."""
+        """A client whose TLS handshake is in progress is aborted at once."""
         factory = self.factory(totals=True)
         self.patch(MetricsProtocol, "_begin", lambda this: None)
         transport = PausingTransport()
@@ -657,7 +660,7 @@ class StopTests(ServerTestCase):
         self.successResultOf(gone)
 
     def test_startsAgainWithoutClients(self) -> None:
-        """A factory that is started again records again, also before a client has come."""
+        """A restarted factory records events, even before a client connects."""
         factory = self.factory(totals=True)
         counter = factory.recorder.counter("c")
         counter.increment()
@@ -672,8 +675,8 @@ class StopTests(ServerTestCase):
 class ReentrancyTests(ServerTestCase):
     def test_recordedWhileDraining(self) -> None:
         """
-        A log observer, say, records while it is called from a drain: no recursion, no deadlock,
-        and the event arrives.
+        Events that a drain records, for example in a log observer, are delivered, without recursion
+        or deadlock.
         """
         self.reactor_thread = True
         factory = self.factory(buffer_size=10)
@@ -698,7 +701,7 @@ class ReentrancyTests(ServerTestCase):
         self.assertEqual(len(reader.values("echo")), 90 - stats.dropped_incoming)
 
     def test_orderWhileDelivering(self) -> None:
-        """What is recorded on the reactor thread while a batch is handed out comes after it."""
+        """Events recorded on the reactor thread during a delivery follow the delivered batch."""
         self.reactor_thread = True
         factory = self.factory(totals=True)
         first, second = FakeClient(factory), FakeClient(factory)
@@ -721,7 +724,7 @@ class ReentrancyTests(ServerTestCase):
         self.assertGreater(len(seen), 10)
 
     def test_boundedWhileDelivering(self) -> None:
-        """However much is recorded on the reactor thread within a write, the log is bounded."""
+        """The log is bounded while events are recorded on the reactor thread within a write."""
         self.reactor_thread = True
         factory = self.factory(totals=True)
         client = FakeClient(factory)
@@ -744,8 +747,8 @@ class ReentrancyTests(ServerTestCase):
 
     def test_interrupted(self) -> None:
         """
-        A signal handler that raises while the next iteration is asked for holds the stream up until
-        the next tick at the latest, also at the end.
+        If a signal handler raises while the next iteration is scheduled, the next tick continues
+        the stream, also while stopping.
         """
         for stopping in (False, True):
             self.interrupt(stopping)
@@ -766,15 +769,15 @@ class ReentrancyTests(ServerTestCase):
         if stopping:
             # No later event wakes the reactor.
             factory.stop(1000)
-        # A batch is taken, and the reactor is woken for the next.
+        # One batch is taken, and the reactor is woken for the next one.
         self.patch(self.reactor, "callFromThread", interrupted)
         self.assertRaises(KeyboardInterrupt, self.reactor.settle)
         self.reactor.advance(1)
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("c"), [1] * 4 * BATCH)
 
-    def test_interruptedIsNoLoss(self) -> None:
-        """An epoch that is broken off drops nothing that could be counted, and none is logged."""
+    def test_interruptedEpochLogsNoLoss(self) -> None:
+        """An aborted epoch is not logged as a loss."""
         logged = log_lines(self, log_throttle)
         factory = self.factory(totals=True)
         client = FakeClient(factory)
@@ -795,17 +798,17 @@ class ReentrancyTests(ServerTestCase):
 
 
 class SettingsTests(ServerTestCase):
-    def test_knowsNoAddresses(self) -> None:
-        """A factory does not know where it is listened with."""
+    def test_noAddresses(self) -> None:
+        """A factory does not know the addresses of its ports."""
         self.assertEqual(self.factory().recorder.addresses, ())
 
-    def test_protocolKnowsIt(self) -> None:
-        """A protocol has its factory, as Twisted's documentation says of all protocols."""
+    def test_factoryOfProtocol(self) -> None:
+        """A protocol refers to its factory, as Twisted documents."""
         factory = self.factory()
         self.assertIs(FakeClient(factory).protocol.factory, factory)
 
     def test_quiet(self) -> None:
-        """Twisted logs nothing when the factory starts and stops."""
+        """Twisted logs nothing when the factory starts or stops."""
         factory = self.factory()
         with capturedLogs() as logged:
             factory.doStart()
@@ -815,7 +818,7 @@ class SettingsTests(ServerTestCase):
 
 class TransportTests(SynchronousTestCase):
     def test_everyByteOnce(self) -> None:
-        """The fake that this module stands on pauses from within write."""
+        """The fake transport of these tests pauses its producer within `write`."""
         transport = PausingTransport(limit=1)
         paused: list[bool] = []
 

@@ -1,5 +1,5 @@
 """
-The log, the ledger and their bounds: what recording threads share with the reactor.
+Tests of the incoming side: the log, the ledger, wake-ups and bounds.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from txmetrics_tcp._instruments.sink import Sink
 from txmetrics_tcp._model import U64_MAX
 
 COUNTS = (1, FREE_REPEATS, FREE_REPEATS + 1, BATCH, BATCH + 1, 2000 + FREE_REPEATS, 10**9)
-"""Counts at the edges of what is streamed."""
+"""Counts around the limits of `Histogram.record_many`."""
 
 
 class WakeTests(IncomingTestCase):
     def test_onceForMany(self) -> None:
-        """The first event wakes the reactor, those behind it ride along."""
+        """The first event wakes the reactor; later ones do not while that is pending."""
         incoming = self.incoming()
         counter = self.counter(incoming)
         for _ in range(5):
@@ -48,7 +48,7 @@ class WakeTests(IncomingTestCase):
         self.assertEqual(self.reactor.waiting, 2)
 
     def test_withoutClients(self) -> None:
-        """Without clients the reactor is not woken, whether or not totals are kept."""
+        """Without clients, events and descriptions do not wake the reactor."""
         for totals in (None, Totals()):
             incoming = self.incoming(totals=totals, streaming=False)
             self.counter(incoming).increment()
@@ -63,7 +63,7 @@ class WakeTests(IncomingTestCase):
         self.assertEqual(self.reactor.waiting, 1)
 
     def test_reactorIsGone(self) -> None:
-        """A reactor that refuses to be woken is no error of who records; nor is it forgotten."""
+        """If `callFromThread` raises, the caller sees no error and the next event tries again."""
         attempts = []
 
         def closed(*args: object) -> None:
@@ -81,7 +81,7 @@ class WakeTests(IncomingTestCase):
         self.assertLessEqual(len(incoming.log), 11)
 
     def test_interrupted(self) -> None:
-        """Where a signal handler raises while it wakes the reactor, the next event wakes."""
+        """If a signal handler raises during a wake-up, the next event wakes the reactor."""
         wake = self.reactor.callFromThread
 
         def interrupted(*args: object) -> None:
@@ -103,8 +103,8 @@ class WakeTests(IncomingTestCase):
         counter.increment()
         self.assertEqual(self.reactor.waiting, 1)
 
-    def test_interruptedBeginning(self) -> None:
-        """Where the beginning of the stream is interrupted, the next client begins it."""
+    def test_interruptedStart(self) -> None:
+        """If starting to stream is interrupted, the next client starts it."""
         incoming = self.incoming(streaming=False)
         start_streaming = ledger.Ledger.start_streaming
 
@@ -139,7 +139,7 @@ class TakeTests(IncomingTestCase):
         self.assertEqual([event.timestamp_ns for event in events(incoming.take())], [1000, 1005])
 
     def test_oneBatchAtATime(self) -> None:
-        """However much waits, the reactor takes no more at once than it can handle."""
+        """`take` returns at most one batch, however many events are pending."""
         incoming = self.incoming(buffer_size=None)
         counter = self.counter(incoming)
         for i in range(BATCH * 2 + 5):
@@ -149,15 +149,15 @@ class TakeTests(IncomingTestCase):
             sizes.append(len(events(incoming.take())))
         self.assertEqual(sizes, [BATCH, BATCH, 5])
 
-    def test_nothingDroppedForTheReactor(self) -> None:
-        """What is in the log when the reactor comes is taken, however small the buffer is."""
+    def test_takeDropsNothing(self) -> None:
+        """`take` returns all events of the log, even if the buffer is small."""
         incoming = self.incoming(buffer_size=10)
         for i in range(10):
             self.counter(incoming).increment(i)
         self.assertEqual(self.take(incoming), list(range(10)))
 
-    def test_descriptionsOnce(self) -> None:
-        """The latest of each kind and name."""
+    def test_latestDescription(self) -> None:
+        """Of several descriptions with the same kind and name, only the latest is taken, once."""
         incoming = self.incoming()
         first = Metadata(MetricKind.COUNTER, "a", None, "first")
         second = Metadata(MetricKind.COUNTER, "a", None, "second")
@@ -169,7 +169,7 @@ class TakeTests(IncomingTestCase):
         self.assertEqual(incoming.take_described(), {})
 
     def test_manyDescriptions(self) -> None:
-        """No bound applies to descriptions."""
+        """The buffer size does not limit descriptions."""
         incoming = self.incoming(buffer_size=1)
         described = [Metadata(MetricKind.COUNTER, f"c{i}") for i in range(5000)]
         for metadata in described:
@@ -180,7 +180,7 @@ class TakeTests(IncomingTestCase):
 
 class BoundTests(IncomingTestCase):
     def test_newestAreDropped(self) -> None:
-        """If nothing takes events, as many as fit are kept, and the rest is dropped and counted."""
+        """If nothing takes events, the oldest are kept, and the rest are dropped and counted."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         for i in range(1000):
@@ -191,7 +191,7 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(counts.recorded + len(incoming.log), 1000)
         self.assertLessEqual(len(incoming.log), 11)
         taken = self.take_all(incoming)
-        # The oldest ten, and what was still in the log.
+        # The oldest ten, and the events that were still in the log.
         self.assertEqual(taken, [*range(10), *range(counts.recorded, 1000)])
 
     def test_unbounded(self) -> None:
@@ -203,7 +203,7 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(incoming.counts().dropped, 0)
 
     def test_onTheReactorThread(self) -> None:
-        """The reactor thread delivers instead of dropping."""
+        """On the reactor thread, events are delivered instead of dropped."""
         taken: list[object] = []
 
         def want() -> bool:
@@ -220,7 +220,7 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(incoming.counts().dropped, 0)
 
     def test_onTheReactorThreadWhileDelivering(self) -> None:
-        """What is recorded by something that a delivery calls counts as any other."""
+        """If a delivery that is in progress refuses to drain, events are dropped and counted."""
         incoming = self.incoming(buffer_size=10, in_reactor_thread=True)
         counter = self.counter(incoming)
         for i in range(1000):
@@ -230,10 +230,10 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(counts.waiting, 10)
         self.assertEqual(counts.recorded, counts.waiting + counts.dropped)
 
-    def test_lockTaken(self) -> None:
+    def test_lockHeld(self) -> None:
         """
-        While another thread folds, recording goes on without waiting; far over the wake threshold,
-        it waits for one fold.
+        While another thread holds the lock, recording does not wait, unless the log is far too
+        long.
         """
         held, release, waits, ended = (threading.Event() for _ in range(4))
         self.addCleanup(release.set)
@@ -251,7 +251,7 @@ class BoundTests(IncomingTestCase):
             release.wait(LIMIT)
 
         def hold() -> None:
-            incoming._held(wait)
+            incoming._call_locked(wait)
             ended.set()
 
         holder = threading.Thread(target=hold)
@@ -274,7 +274,7 @@ class BoundTests(IncomingTestCase):
 
 class RecordManyTests(IncomingTestCase):
     def limit_repeats(self, repeats: int) -> int:
-        """Stream only so many repeated samples, which can be decoded more quickly."""
+        """Lower the limit of repeated samples, so that decoding is faster."""
         self.patch(ledger, "REPEATS", repeats)
         return repeats
 
@@ -287,8 +287,8 @@ class RecordManyTests(IncomingTestCase):
         )
         self.assertEqual(incoming.counts().recorded, 3)
 
-    def test_moreThanABatch(self) -> None:
-        """The reactor takes them batch by batch, and what comes behind them stays behind."""
+    def test_moreThanOneBatch(self) -> None:
+        """Samples that exceed one batch are taken in several, before later events."""
         incoming = self.incoming()
         histogram = self.histogram(incoming)
         histogram.record(1)
@@ -303,7 +303,7 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(incoming.counts(), (3 * BATCH + 2, 0, 0))
 
     def test_moreThanFits(self) -> None:
-        """They are counted one by one, and cost no time in proportion."""
+        """Samples that exceed the buffer are counted, in constant time."""
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
         for _ in range(11):
@@ -311,10 +311,7 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(incoming.counts(), (11 * 2**60, 11 * 2**60 - 10, 10))
 
     def test_hugeCount(self) -> None:
-        """
-        Of a huge count so many are streamed, and the rest is dropped: what is recorded behind it
-        comes a moment later.
-        """
+        """Of a huge count, a limited number of samples is streamed, and the rest are dropped."""
         self.assertLessEqual(ledger.REPEATS, 50 * BATCH)
         repeats = self.limit_repeats(2 * BATCH + 7)
         for buffer_size in (10, 2000, None):
@@ -332,27 +329,27 @@ class RecordManyTests(IncomingTestCase):
             )
 
     def test_manyHugeCounts(self) -> None:
-        """Several share what one may have, until the log has been empty again."""
+        """Calls with huge counts share one limit until the log is empty."""
         repeats = self.limit_repeats(2 * BATCH + 7)
         incoming = self.incoming(buffer_size=None)
         histogram = self.histogram(incoming)
         for _ in range(50):
             histogram.record_many(2, U64_MAX)
             histogram.record(3)
-        folds = 0
+        epochs = 0
         taken: list[float] = []
         while incoming.more():
             taken += self.take(incoming)
-            folds += 1
+            epochs += 1
         streamed = 50 * FREE_REPEATS + repeats
-        self.assertLessEqual(folds, 2 + (50 + streamed) // BATCH)
+        self.assertLessEqual(epochs, 2 + (50 + streamed) // BATCH)
         self.assertEqual((taken.count(2.0), taken.count(3.0)), (streamed, 50))
         recorded, dropped, waiting = incoming.counts()
         self.assertEqual((recorded, waiting), (50 * U64_MAX + 50, 0))
         self.assertEqual(recorded - dropped, len(taken))
 
     def test_manySmallCounts(self) -> None:
-        """Counts of everyday use are streamed as single samples would be, however many calls."""
+        """All samples of calls with small counts are streamed, however many calls there are."""
         self.limit_repeats(1000)
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
@@ -374,7 +371,7 @@ class RecordManyTests(IncomingTestCase):
     @example([None, *COUNTS, None], 30, True)
     @example([None, *COUNTS, None], 2, False)
     def test_anyCounts(self, counts: list[int | None], take_every: int, bounded: bool) -> None:
-        """Whatever the counts are, every event is taken or dropped, and order is kept."""
+        """For any counts, every event is taken or dropped, and the order is kept."""
         self.limit_repeats(2000)
         incoming = self.incoming(buffer_size=5 if bounded else None)
         histogram = self.histogram(incoming)
@@ -394,7 +391,7 @@ class RecordManyTests(IncomingTestCase):
         if not bounded:
             self.assertEqual(set(taken), set(range(len(counts))))
 
-    def test_unheard(self) -> None:
+    def test_withoutClients(self) -> None:
         incoming = self.incoming(totals=Totals(), streaming=False)
         histogram = self.histogram(incoming)
         for _ in range(11):
@@ -403,8 +400,8 @@ class RecordManyTests(IncomingTestCase):
         incoming.start_streaming()
         self.assertEqual(incoming.counts(), (11 * 2**40 + 11, 0, 0))
 
-    def test_restUnheard(self) -> None:
-        """What was for later batches counts as well when the last client leaves before."""
+    def test_remainderWithoutClients(self) -> None:
+        """Samples left for later batches are counted even if the last client disconnects."""
         incoming = self.incoming(totals=Totals())
         histogram = self.histogram(incoming)
         histogram.record_many(1, 2 * BATCH)
@@ -414,7 +411,7 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(incoming.counts(), (2 * BATCH, 0, 0))
 
     def test_describedMeanwhile(self) -> None:
-        """A description that another thread makes meanwhile takes no other's place."""
+        """A description that another thread adds during `take_described` is taken next."""
         incoming = self.incoming()
 
         class Describing(dict[object, bytes]):
@@ -429,8 +426,8 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual([name for _, name in incoming.take_described()], ["a", "b", "c"])
         self.assertEqual([name for _, name in incoming.take_described()], ["later"])
 
-    def test_anyPlaceInAFold(self) -> None:
-        """A sample that counts several times is that many events, wherever it is in a fold."""
+    def test_anyPositionInEpoch(self) -> None:
+        """Repeated samples are streamed completely, wherever they occur in an epoch."""
         for ahead, count in ((0, 2), (1, BATCH), (BATCH - 1, 2), (3, 2 * BATCH), (0, BATCH)):
             incoming = self.incoming(buffer_size=None)
             histogram = self.histogram(incoming)
@@ -445,8 +442,7 @@ class RecordManyTests(IncomingTestCase):
 
 class ReentrancyTests(IncomingTestCase):
     """
-    A finalizer or a signal handler records during anything that the same thread does
-    here.
+    A finalizer or a signal handler records while the same thread applies or takes events.
     """
 
     def count(self, counter: Counter, times: int) -> None:
@@ -454,7 +450,7 @@ class ReentrancyTests(IncomingTestCase):
             counter.increment()
 
     def during(self, method: str, act: Callable[[], None]) -> None:
-        """Call C{act} once inside a method, while it holds the lock."""
+        """Call C{act} once within a method of the ledger, under the lock."""
         original = getattr(Ledger, method)
 
         def interrupted(this: Ledger, *args: object) -> None:
@@ -465,10 +461,10 @@ class ReentrancyTests(IncomingTestCase):
 
         self.patch(Ledger, method, interrupted)
 
-    def test_recordWhileFolding(self) -> None:
+    def test_recordWhileApplying(self) -> None:
         """
-        No deadlock, no fold within a fold, and no event that is not counted: while a thread
-        records, without clients too, and while the reactor takes.
+        A re-entrant record does not deadlock, does not nest epochs, and is counted: on recording
+        threads, with and without clients, and on the reactor thread.
         """
         for method, streaming, first in (
             ("_apply", True, 11),
@@ -486,8 +482,8 @@ class ReentrancyTests(IncomingTestCase):
                 counts = incoming.counts()
                 self.assertEqual((len(taken) + counts.dropped, counts.recorded), (200 + first,) * 2)
 
-    def test_exceptionInTheMiddle(self) -> None:
-        """A signal handler that raises leaves everything usable."""
+    def test_exceptionWhileApplying(self) -> None:
+        """If a signal handler raises during an epoch, later events are taken normally."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
 
@@ -501,7 +497,7 @@ class ReentrancyTests(IncomingTestCase):
         self.assertEqual(len(self.take_all(incoming)), 11)
 
     def test_exceptionWhileEncoding(self) -> None:
-        """What it costs is not counted, but clients receive totals again."""
+        """Events lost to an exception are not counted, but clients receive totals again."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
 
@@ -518,7 +514,7 @@ class ReentrancyTests(IncomingTestCase):
         self.assertEqual([event.value for event in events(taken)], [7])
 
     def test_orderWhileTaking(self) -> None:
-        """What a finalizer records within a fold comes after the events of that fold."""
+        """Events that a finalizer records during an epoch follow the events of that epoch."""
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
         first_in_epoch = Ledger._first_in_epoch
@@ -534,16 +530,16 @@ class ReentrancyTests(IncomingTestCase):
         self.patch(Ledger, "_first_in_epoch", interrupted)
         self.assertEqual(self.take_all(incoming), [float(number) for number in range(50)])
 
-    def test_takeOrRecordWhileFolding(self) -> None:
+    def test_recordManyWhileApplying(self) -> None:
         """
-        Whatever applies events, all of them come once and in order, also if a finalizer records so
-        much meanwhile that it would have to apply them.
+        Whichever call applies events, each is taken once and in order, even if a finalizer records
+        enough meanwhile to apply events itself.
         """
-        for folding in ("take", "relieve", "start"):
+        for applying in ("take", "record", "start"):
             totals = Totals()
-            incoming = self.incoming(None, totals, streaming=folding != "start")
+            incoming = self.incoming(None, totals, streaming=applying != "start")
             counter = self.counter(incoming)
-            for _ in range(LOG_LIMIT if folding == "relieve" else 5):
+            for _ in range(LOG_LIMIT if applying == "record" else 5):
                 counter.increment()
 
             def act(counter: Counter = counter) -> None:
@@ -551,24 +547,24 @@ class ReentrancyTests(IncomingTestCase):
                     counter.increment()
 
             self.interrupt_epoch(act)
-            if folding == "start":
+            if applying == "start":
                 incoming.start_streaming()
-            elif folding == "relieve":
+            elif applying == "record":
                 counter.increment()
             taken = self.take_all(incoming)
-            expected = {"take": 5, "relieve": LOG_LIMIT + 1, "start": 5}[folding] + 3 * LOG_LIMIT
+            expected = {"take": 5, "record": LOG_LIMIT + 1, "start": 5}[applying] + 3 * LOG_LIMIT
             self.assertEqual(list(incoming.snapshot().values()), [expected])
             self.assertEqual(incoming.counts(), (expected, 0, 0))
-            # Events from before the start are not streamed; those from meanwhile are.
-            self.assertEqual(len(taken), expected - 5 if folding == "start" else expected)
+            # Events recorded before streaming started are not streamed.
+            self.assertEqual(len(taken), expected - 5 if applying == "start" else expected)
 
-    def test_orderWhileFoldingWithoutClients(self) -> None:
-        """What a finalizer records in a fold without clients comes after that, too."""
+    def test_orderWhileApplyingWithoutClients(self) -> None:
+        """Without clients, events recorded during an epoch follow the events of that epoch."""
         incoming = self.incoming(streaming=False, totals=Totals())
         gauge = self.gauge(incoming)
         for value in range(5):
             gauge.set(value)
-        # As many as make it fold itself, if it may, and leave less than was to be folded.
+        # Enough events to exceed the limit, and fewer than remain to be applied.
         more = range(5, 5 + LOG_LIMIT - 3)
         self.interrupt_epoch(lambda: [gauge.set(value) for value in more])
         incoming.start_streaming()
@@ -584,15 +580,15 @@ class SeriesTests(IncomingTestCase):
         same = Key(MetricKind.COUNTER, "c", (("a", "b"),))
         self.assertIs(incoming.series(key), incoming.series(same))
 
-    def test_forgotten(self) -> None:
-        """A series that is no longer referred to takes no memory."""
+    def test_released(self) -> None:
+        """A series that is no longer referenced takes no memory."""
         incoming = self.incoming()
         for i in range(100):
             incoming.series(Key(MetricKind.COUNTER, f"c{i}"))
         self.assertEqual(len(incoming._registry), 0)
 
-    def test_valueOutlivesHandles(self) -> None:
-        """A total is not lost with the last handle."""
+    def test_totalOutlivesHandles(self) -> None:
+        """A total survives the last handle of its series."""
         incoming = self.incoming(totals=Totals())
         self.counter(incoming).increment(3)
         incoming.take()
@@ -600,7 +596,7 @@ class SeriesTests(IncomingTestCase):
         self.assertEqual(incoming.snapshot(), {Key(MetricKind.COUNTER, "c"): 7})
 
     def test_sameSeriesMeanwhile(self) -> None:
-        """A finalizer that asks for a series while it is being made: both have the same."""
+        """A finalizer that asks for a series while it is being made gets the same series."""
         incoming = self.incoming()
         key = Key(MetricKind.COUNTER, "c")
         meanwhile: list[StreamedSeries] = []
@@ -616,9 +612,10 @@ class SeriesTests(IncomingTestCase):
 
 
 class StreamingTests(IncomingTestCase):
-    """What is kept, and what is not, when the last client leaves and when the next one connects."""
+    """Starting and stopping to stream, and the pending events."""
 
-    def test_forgotten(self) -> None:
+    def test_discardedAtStop(self) -> None:
+        """Pending events, drops and markers are discarded when streaming stops."""
         incoming = self.incoming(buffer_size=1)
         counter = self.counter(incoming)
         for _ in range(4):
@@ -638,7 +635,7 @@ class StreamingTests(IncomingTestCase):
         self.assertEqual(self.take_all(incoming), [7])
 
     def test_more(self) -> None:
-        """There is more as long as something is pending, though the log is empty."""
+        """`more` is true while events are pending, even if the log is empty."""
         incoming = self.incoming(buffer_size=1)
         counter = self.counter(incoming)
         counter.increment()
@@ -646,8 +643,8 @@ class StreamingTests(IncomingTestCase):
         self.assertEqual(len(incoming.log), 0)
         self.assertTrue(incoming.more())
 
-    def test_takesNoMoreThanItGives(self) -> None:
-        """As long as folded events or a mark are pending, the log is not folded."""
+    def test_applyOnlyIfNothingPending(self) -> None:
+        """`take` applies no events while batches or markers are pending."""
         incoming = self.incoming(buffer_size=2)
         counter = self.counter(incoming)
         for _ in range(4):
@@ -669,14 +666,14 @@ class StreamingTests(IncomingTestCase):
         self.assertEqual(len(incoming.log), 1)
 
     def test_startAfterStop(self) -> None:
-        """A client that connects does not open a sink that was stopped."""
+        """A client that connects does not open a stopped sink."""
         incoming = self.incoming(streaming=False)
         incoming.stop()
         incoming.start_streaming()
         self.assertFalse(incoming.open)
 
     def test_restart(self) -> None:
-        """Stopped and restarted while clients are connected, it takes events again."""
+        """After `stop` and `restart` with connected clients, events are taken again."""
         incoming = self.incoming()
         incoming.stop()
         incoming.restart()
@@ -684,7 +681,7 @@ class StreamingTests(IncomingTestCase):
         self.assertEqual(self.take_all(incoming), [1])
 
     def test_reactorThreadWithoutClients(self) -> None:
-        """Without clients, recording on the reactor thread asks the reactor for nothing."""
+        """Without clients, recording on the reactor thread does not drain."""
         incoming = self.incoming(totals=Totals(), in_reactor_thread=True, streaming=False)
         counter = self.counter(incoming)
         for _ in range(100):
@@ -693,8 +690,8 @@ class StreamingTests(IncomingTestCase):
 
 
 class MarkTests(IncomingTestCase):
-    def test_whereTotalsAreTrue(self) -> None:
-        """A mark comes behind what was folded before it, and before what came later."""
+    def test_position(self) -> None:
+        """A marker follows the events applied before it, and precedes later ones."""
         incoming = self.incoming(buffer_size=3, totals=Totals())
         counter = self.counter(incoming)
         for _ in range(4):
@@ -709,7 +706,7 @@ class MarkTests(IncomingTestCase):
         self.assertEqual((first.marker.counts, first.marker.timestamp_ns), ((4, 1, 3), 1000))
         self.assertEqual(([event.value for event in events(second)], second.marker), ([10], None))
 
-    def test_onlyWhatChanged(self) -> None:
+    def test_changedSeriesOnly(self) -> None:
         incoming = self.incoming(totals=Totals())
         self.counter(incoming, "old").increment()
         incoming.take()
@@ -717,12 +714,12 @@ class MarkTests(IncomingTestCase):
         batch = incoming.take().batch
         assert batch is not None
         incoming.mark(batch.since)
-        mark = incoming.take().marker
-        assert mark is not None
-        self.assertEqual([series.key.name for series, _, _ in mark.totals], ["new"])
+        marker = incoming.take().marker
+        assert marker is not None
+        self.assertEqual([series.key.name for series, _, _ in marker.totals], ["new"])
 
     def test_droppedSince(self) -> None:
-        """The caller of `take` learns once from which fold on something was dropped."""
+        """`take` reports once the first epoch in which events were dropped."""
         incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         self.assertIsNone(incoming.take().dropped_since)
@@ -738,21 +735,21 @@ class MarkTests(IncomingTestCase):
 
 
 class ForkTests(IncomingTestCase):
-    def test_whileAnotherThreadFolds(self) -> None:
-        """A child of a fork folds, though it was forked while another thread of its parent did."""
+    def test_whileAnotherThreadApplies(self) -> None:
+        """A child process can apply events even if another thread of the parent was doing so."""
         incoming = self.incoming(totals=Totals())
         counter = self.counter(incoming)
         counter.increment()
-        middle, forked = threading.Event(), threading.Event()
+        applying, forked = threading.Event(), threading.Event()
 
         def wait() -> None:
-            middle.set()
+            applying.set()
             forked.wait(LIMIT)
 
         self.interrupt_epoch(wait)
         parent = threading.Thread(target=incoming.take)
         parent.start()
-        middle.wait(LIMIT)
+        applying.wait(LIMIT)
         try:
             incoming.after_fork(silence=False)
             counter.increment()
@@ -766,7 +763,7 @@ class ForkTests(IncomingTestCase):
             parent.join()
 
     def test_silenced(self) -> None:
-        """In a child without clients of its own, nothing is pending, and nothing is recorded."""
+        """A silenced child has no pending events, and records none."""
         incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         for _ in range(5):

@@ -1,5 +1,5 @@
 """
-A KeyboardInterrupt, as Ctrl-C in a notebook, at any line of the exporter: the stream goes on.
+A KeyboardInterrupt at any line of the exporter does not stop the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGE = Path(txmetrics_tcp.__file__).parent
 
 @cache
 def is_exporter(file: str) -> bool:
-    """Whether a file is of the rooms that an event passes through, from handle to transport."""
+    """Whether a file is in a package that an event passes through, from handle to transport."""
     path = Path(file)
     return path.parent.parent == PACKAGE and path.parent.name in {
         "_exporter",
@@ -33,7 +33,7 @@ def is_exporter(file: str) -> bool:
 
 
 class World:
-    """An exporter with a client that keeps up, one that does not, and one that comes later."""
+    """An exporter with a client that keeps up, one that does not, and one that connects later."""
 
     def __init__(self, factory: MetricsFactory, reactor: FakeReactor) -> None:
         self.factory = factory
@@ -44,14 +44,14 @@ class World:
         reactor.settle()
         self.read()
 
-    def happen(self) -> None:
-        """Events are recorded and wake the reactor, which drains; clients begin with markers."""
+    def act(self) -> None:
+        """Record events, wake and drain the reactor, and begin the stream of a client."""
         recorder = self.factory.recorder
         recorder.describe_counter("c", "count")
         recorder.gauge("g").set(1)
         recorder.histogram("h").record_many(1, 3)
         self.reactor.settle()
-        # More than is buffered: the recording thread applies events, and some are dropped.
+        # More events than the buffer holds: the recording thread applies them, some are dropped.
         for _ in range(10):
             self.counter.increment()
         self.reactor.settle()
@@ -62,13 +62,13 @@ class World:
         self.reactor.settle()
 
     def pause(self) -> None:
-        """Nothing is recorded for a second."""
+        """Let a second pass without records, and read."""
         self.reactor.settle()
         self.reactor.advance(1)
         self.read_all()
 
-    def go_on(self) -> None:
-        """Another client connects, and then events are recorded and read."""
+    def resume(self) -> None:
+        """Connect another client, record events, and read."""
         self.counter.increment()
         self.clients.append(FakeClient(self.factory))
         self.read_all()
@@ -81,7 +81,7 @@ class World:
             try:
                 client.read()
             except KeyboardInterrupt:
-                # As a reactor does with what a protocol raises.
+                # A reactor does this with exceptions of a protocol.
                 client.transport.lose()
                 raise
 
@@ -97,44 +97,44 @@ class World:
 class InterruptTests(FactoryTestCase):
     def setUp(self) -> None:
         super().setUp()
-        # Clients that are interrupted are rejected, with a traceback.
+        # Interrupted clients are rejected with a traceback.
         log_lines(self, log_throttle)
 
     def world(self) -> World:
-        # Without the timers of those before.
+        # A new reactor has no timers of earlier worlds.
         self.reactor = FakeReactor()
         return World(self.factory(4), self.reactor)
 
     def interrupt(self, line: Line) -> World:
-        """Let a line raise the first time that it is reached."""
+        """Make a line raise the first time that it is reached."""
         world = self.world()
 
         def reached(this: Line) -> None:
             if this == line:
                 raise KeyboardInterrupt
 
-        # The reactor logs what is raised in its calls, and goes on.
+        # A reactor logs exceptions of its calls and continues.
         with contextlib.suppress(KeyboardInterrupt), tracing(is_exporter, reached):
-            world.happen()
+            world.act()
         return world
 
     def check(self) -> None:
-        lines = lines_of(is_exporter, self.world().happen)
+        lines = lines_of(is_exporter, self.world().act)
         self.assertGreater(len(lines), 300)
         for line in lines:
             world = self.interrupt(line)
             world.pause()
             for client in world.connected:
                 self.assertEqual(client.reader.bits(), exact_totals(world.factory), line)
-            world.go_on()
-            # The last, and all that were not interrupted while they were sent something.
+            world.resume()
+            # The last client, and all that were not interrupted while data was sent to them.
             self.assertGreater(len(world.connected), 1, line)
             for client in world.connected:
                 self.assertEqual(client.reader.bits(), exact_totals(world.factory), line)
                 self.assertEqual(client.reader.values("later"), [1, 1, 1], line)
 
     def test_otherThread(self) -> None:
-        """Events are recorded on another thread than the reactor's."""
+        """Events are recorded on a thread other than the reactor's."""
         self.check()
 
     def test_reactorThread(self) -> None:

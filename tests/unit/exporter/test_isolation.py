@@ -1,6 +1,6 @@
 """
-One failure ends one client at most: every call that leaves the library's code raises once, at each
-place, and then the others have exact totals and exact accounts.
+One failure disconnects at most one client: each call to outside code raises once, at each place,
+and the other clients then have exact totals and exact accounts.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 class Trap:
     """
-    Counts the calls of functions that it wraps, as far as the library makes them, and lets one of
-    them raise: before it has done what it does, or after.
+    Counts the library's calls of the functions that it wraps, and makes one of these calls raise,
+    before or after the wrapped function has run.
 
-    @ivar calls: what was called, by whose it is.
-    @ivar places: if none is to raise, from where in the library each was called, by which way.
-    @ivar sprung: whose call raised.
+    @ivar calls: the owner of the called function, for each call.
+    @ivar places: the call sites and owners of all calls; only if no call is to raise.
+    @ivar sprung: the owner whose call raised, or None.
     """
 
     def __init__(self, at: int = -1, error: type[Exception] = RuntimeError, after: bool = False):
         """
-        @param at: which call raises, counted from 0.
+        @param at: the index of the call that raises; negative for none.
         """
         self._at = at
         self.error = error
@@ -61,39 +61,39 @@ class Trap:
         self.sprung: str | None = None
         self.armed = True
 
-    def wrap(self, whose: str, function: _F) -> _F:
+    def wrap(self, owner: str, function: _F) -> _F:
         def wrapped(*args: Any, **more: Any) -> Any:
             caller = sys._getframe(1)
-            # What is raised in waking is for the caller: a signal handler raises it, say.
+            # An exception in `wake` reaches the recording caller, as from a signal handler.
             wakes = caller.f_code.co_name == "wake"
             if not self.armed or not is_library(caller.f_globals["__name__"]) or wakes:
                 return function(*args, **more)
             number = len(self.calls)
-            self.calls.append(whose)
+            self.calls.append(owner)
             if self._at < 0:
-                self.places.append(place(whose, caller))
+                self.places.append(place(owner, caller))
             if number == self._at and not self._after:
-                self.spring(whose)
+                self.spring(owner)
             result = function(*args, **more)
             if number == self._at:
-                self.spring(whose)
+                self.spring(owner)
             return result
 
         return wrapped  # type: ignore[return-value]
 
-    def spring(self, whose: str) -> None:
-        self.sprung = whose
+    def spring(self, owner: str) -> None:
+        self.sprung = owner
         raise self.error("the trap")
 
 
-def place(whose: str, frame: FrameType | None) -> Place:
-    """Where the library is that calls."""
+def place(owner: str, frame: FrameType | None) -> Place:
+    """Return the owner and the library's lines on the stack."""
     lines = []
     while frame is not None:
         if is_library(frame.f_globals["__name__"]):
             lines.append((frame.f_code.co_filename, frame.f_lineno))
         frame = frame.f_back
-    return whose, tuple(lines)
+    return owner, tuple(lines)
 
 
 def is_library(module: str) -> bool:
@@ -105,8 +105,8 @@ class TrappedReactor(FakeReactor):
         super().__init__()
         self.trap = trap
         for name in ("callFromThread", "callLater", "seconds"):
-            whose = "timer" if name == "callLater" else "reactor"
-            setattr(self, name, trap.wrap(whose, getattr(self, name)))
+            owner = "timer" if name == "callLater" else "reactor"
+            setattr(self, name, trap.wrap(owner, getattr(self, name)))
 
 
 class TrappedTransport(PausingTransport):
@@ -127,7 +127,7 @@ class TrappedTransport(PausingTransport):
 
 
 class Client(FakeClient):
-    """A client whose transport is trapped, and is used as Twisted's reactors use theirs."""
+    """A client whose transport is trapped, and treats exceptions as Twisted's reactors do."""
 
     def __init__(self, name: str, world: World, limit: int = 64 * 1024) -> None:
         self.name = name
@@ -143,14 +143,14 @@ class Client(FakeClient):
         self.read()
 
     @property
-    def gone(self) -> bool:
+    def disconnected(self) -> bool:
         return self.transport.aborted or not self.transport.connected
 
     def read(self, size: int | None = None) -> Reader:
         try:
             return super().read(size)
         except Exception:
-            # What a protocol raises ends the connection.
+            # An exception from a protocol ends the connection.
             self.transport.lose(ConnectionLost())
             return self.reader
 
@@ -163,11 +163,11 @@ class Client(FakeClient):
 
 class World:
     """
-    An exporter and its clients, to which everything happens that can: clients that keep up, that
-    stall, that end their sending side, come late and leave; drops on both sides, repairs,
-    half-close probes, descriptions, own metrics.
+    An exporter and its clients, with all kinds of activity: clients that keep up, stall, end their
+    sending side, connect late or disconnect; drops on both sides, repairs, half-close probes,
+    descriptions and own metrics.
 
-    @ivar counted: what the program has recorded.
+    @ivar counted: the totals that the program has recorded.
     """
 
     def __init__(self, case: SynchronousTestCase, trap: Trap) -> None:
@@ -201,65 +201,65 @@ class World:
             try:
                 counter.increment()
             except RuntimeError:
-                # As from a signal handler, which is none of the library's to swallow.
+                # As from a signal handler; the library must not swallow it.
                 assert self.trap.sprung == "encoder"
             self.counted[counter.key] = self.counted.get(counter.key, 0) + 1
 
-    def turn(self, seconds: float = 0) -> None:
-        """Let the reactor iterate.  What is raised in it is logged there, and it goes on."""
-        turns: list[Callable[[], object]] = [self.reactor.settle]
+    def iterate(self, seconds: float = 0) -> None:
+        """Let the reactor iterate.  As in a reactor, exceptions do not stop it."""
+        steps: list[Callable[[], object]] = [self.reactor.settle]
         if seconds:
-            turns.append(lambda: self.reactor.advance(seconds))
-        for take in turns:
+            steps.append(lambda: self.reactor.advance(seconds))
+        for step in steps:
             try:
-                take()
+                step()
             except Exception:
                 self.reactor.settle()
 
-    def happen(self) -> None:
+    def act(self) -> None:
         recorder = self.factory.recorder
         fast, slow = self.connect("fast"), self.connect("slow", 300)
         half_closed = self.connect("half-closed")
         recorder.describe_counter("a", "count", "What is counted.")
         self.count("a", 5)
         recorder.gauge("g").set(1.5)
-        self.turn()
+        self.iterate()
         half_closed.end_of_file()
-        # More than the log and the buffer take, in another thread; then more than a slow client.
+        # Another thread exceeds the log and the buffer; later, events exceed a slow client's.
         self.count("b", 50)
-        self.turn(0.5)
+        self.iterate(0.5)
         fast.read()
         for _ in range(4):
             self.count("a", 8)
             recorder.histogram("h").record_many(0.5, 3)
-            self.turn(0.3)
+            self.iterate(0.3)
             fast.read()
             half_closed.read()
         late = self.connect("late")
         recorder.describe_gauge("g", "count", "What is set.")
-        self.turn(1)
+        self.iterate(1)
         slow.read(100)
-        self.turn(1)
+        self.iterate(1)
         late.transport.lose(ConnectionLost())
         self.on_reactor_thread = True
         self.count("c", 30)
         self.on_reactor_thread = False
-        self.turn(0.1)
+        self.iterate(0.1)
         slow.read()
-        self.turn()
+        self.iterate()
 
-    def come_to_rest(self) -> None:
-        """Nothing fails any more, and some seconds pass."""
+    def recover(self) -> None:
+        """Let some seconds pass without failures."""
         self.trap.armed = False
         self.count("a")
         for _ in range(3):
-            self.turn(1)
+            self.iterate(1)
             for client in self.staying:
                 client.read_all(self.reactor)
 
     @property
     def staying(self) -> list[Client]:
-        return [client for client in self.clients if not client.gone]
+        return [client for client in self.clients if not client.disconnected]
 
 
 _encoder_encode = encoder.Encoder.encode
@@ -272,14 +272,14 @@ class EachCallTests(SynchronousTestCase):
 
     def world(self, trap: Trap) -> World:
         world = World(self, trap)
-        world.happen()
+        world.act()
         return world
 
     def test_nothingFails(self) -> None:
-        """The world is one in which everything happens; only who leaves is gone."""
+        """Without failures, all kinds of calls occur, and only one client disconnects."""
         trap = Trap()
         world = self.world(trap)
-        self.assertEqual([one.name for one in world.clients if one.gone], ["late"])
+        self.assertEqual([one.name for one in world.clients if one.disconnected], ["late"])
         self.assertEqual(
             set(trap.calls),
             {"reactor", "timer", "clock", "host", "encoder"}
@@ -292,56 +292,56 @@ class EachCallTests(SynchronousTestCase):
         self.check(world, "nothing")
 
     def test_eachFails(self) -> None:
-        """Of the calls that one place makes in the same way, the first fails, and the last."""
+        """For each call site and stack, the first call fails, and then the last."""
         trap = Trap()
         self.world(trap)
         first = {where: at for at, where in reversed([*enumerate(trap.places)])}
         last = {where: at for at, where in enumerate(trap.places)}
         for at in sorted({*first.values(), *last.values()}):
-            whose, where = trap.calls[at], trap.places[at]
+            owner, where = trap.calls[at], trap.places[at]
             once = first[where] == last[where]
             error = (RuntimeError, MemoryError)[at % 2 if once else at == last[where]]
-            # A timer that could not be had is none.
-            for after in (False,) if whose == "timer" else (False, True):
+            # A timer that raises was not scheduled.
+            for after in (False,) if owner == "timer" else (False, True):
                 world = self.world(Trap(at, error, after))
-                self.check(world, f"call {at}, of {whose}, after: {after}")
+                self.check(world, f"call {at}, of {owner}, after: {after}")
 
-    def check(self, world: World, what: str) -> None:
-        world.come_to_rest()
-        failed = {one.name for one in world.clients if one.gone} - {"late"}
+    def check(self, world: World, case: str) -> None:
+        world.recover()
+        failed = {one.name for one in world.clients if one.disconnected} - {"late"}
         sprung = world.trap.sprung
         if world.trap.error is MemoryError:
-            # Who has not taken what it was sent makes room for the others.
+            # A client that does not read is disconnected to free memory.
             failed.discard("slow")
-        self.assertLessEqual(len(failed), 1, what)
+        self.assertLessEqual(len(failed), 1, case)
         if sprung in {"fast", "slow", "half-closed", "late"}:
-            self.assertLessEqual(failed, {sprung}, what)
+            self.assertLessEqual(failed, {sprung}, case)
         expected = exact_totals(world.factory)
         program = world.factory.recorder.snapshot()
-        self.assertEqual({key: program[key] for key in world.counted}, world.counted, what)
+        self.assertEqual({key: program[key] for key in world.counted}, world.counted, case)
         for client in world.staying:
             got = client.reader.bits()
-            self.assertEqual({key: got.get(key) for key in expected}, expected, (what, client.name))
+            self.assertEqual({key: got.get(key) for key in expected}, expected, (case, client.name))
             stats = client.protocol.stats()
             self.assertEqual(
                 stats.recorded,
                 stats.dropped_incoming + stats.dropped + stats.written + stats.waiting,
-                (what, stats),
+                (case, stats),
             )
             self.assertEqual(client.reader.unfinished, 0)
         stopped = world.factory.stop()
         for _ in range(3):
-            world.turn(1)
+            world.iterate(1)
             for client in world.clients:
                 client.read()
         world.factory.doStop()
-        self.assertTrue(stopped.called, what)
-        self.assertEqual(world.factory._present, {}, what)
-        self.assertEqual(world.reactor.getDelayedCalls(), [], what)
+        self.assertTrue(stopped.called, case)
+        self.assertEqual(world.factory._present, {}, case)
+        self.assertEqual(world.reactor.getDelayedCalls(), [], case)
 
 
 class BareTransport:
-    """A transport that can do next to nothing, and never says that a connection is lost."""
+    """A minimal transport that never reports the end of its connection."""
 
     disconnecting = False
 
@@ -354,7 +354,7 @@ class BareTransport:
 
 class FailingTransport(PausingTransport):
     """
-    @ivar failing: the method that raises, each time.
+    @cvar failing: the name of the method that raises at each access.
     """
 
     failing = ""
@@ -366,7 +366,7 @@ class FailingTransport(PausingTransport):
 
 
 class ClientTests(SynchronousTestCase):
-    """One client that fails for good, beside one that does not."""
+    """A client whose transport always fails, beside one whose transport works."""
 
     def setUp(self) -> None:
         self.logged: list[str] = []
@@ -397,7 +397,7 @@ class ClientTests(SynchronousTestCase):
         return made()
 
     def test_eachMethod(self) -> None:
-        """It is gone as soon as it fails; the other has all, and the exporter stops at once."""
+        """A client is released when it fails; others lose nothing, and the exporter can stop."""
         for method in ("registerProducer", "write", "unregisterProducer", "loseConnection"):
             self.setUp()
             good = FakeClient(self.factory)
@@ -418,8 +418,8 @@ class ClientTests(SynchronousTestCase):
             self.successResultOf(stopped)
             self.assertEqual(self.factory._present, {}, method)
 
-    def test_accountOfTheFailed(self) -> None:
-        """Of what it was not sent, nothing is missing in the account."""
+    def test_accountOfFailedClient(self) -> None:
+        """The account of a failed client includes events that it was not sent."""
         bad = self.failing("")
         protocol = self.connect(bad)
         self.reactor.settle()
@@ -436,15 +436,15 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.failures, ["write fails"])
 
     def test_fewLines(self) -> None:
-        """Clients that fail again and again, as they come back, do not fill the log."""
+        """Clients that fail repeatedly do not fill the log."""
         for _ in range(100):
             self.connect(self.failing("registerProducer"))
         self.reactor.pump([1] * 10)
         self.assertEqual(len(self.logged), 2)
         self.assertIn("Rejected 99 more clients: ", self.logged[1])
 
-    def test_placesAreFree(self) -> None:
-        """Those that fail as they are greeted take no place of others."""
+    def test_limitAfterFailures(self) -> None:
+        """Clients that fail while they connect do not count towards C{max_clients}."""
         for transport in [self.failing("registerProducer") for _ in range(5)] + [BareTransport()]:
             self.connect(transport)
         self.assertEqual(self.factory._present, {})
@@ -454,7 +454,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
 
     def test_greeting(self) -> None:
-        """Whatever fails while a client is greeted, the next one is greeted."""
+        """If the greeting of a client fails, the client is aborted and the next one is accepted."""
 
         def fails(*arguments: object) -> None:
             raise ValueError("no greeting")
@@ -472,8 +472,8 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.factory._present, {})
         self.successResultOf(self.factory.stop())
 
-    def test_lastOneFailsAtTheEnd(self) -> None:
-        """Nothing is left to be called when the last client fails as the exporter stops."""
+    def test_lastClientFailsWhileStopping(self) -> None:
+        """If the last client fails while the exporter stops, no timer is left."""
         bad = self.failing("")
         self.connect(bad)
         self.reactor.settle()
@@ -481,7 +481,7 @@ class ClientTests(SynchronousTestCase):
         self.successResultOf(self.factory.stop())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_goneAtTheBeginning(self) -> None:
+    def test_lostWhileConnecting(self) -> None:
         """A transport may report the end of the connection while the client is greeted."""
 
         class Ending(PausingTransport):
@@ -497,9 +497,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_neverSaysThatItIsGone(self) -> None:
         """
-        A transport that does not say that its connection is gone does not hold up the end for
-        longer than half a second; and Twisted's own for tests, which cannot be aborted then, not
-        at all.
+        A transport that never reports the end of its connection delays the stop by at most half a
+        second.  Twisted's C{StringTransport}, which raises when it is aborted, does not delay it.
         """
         for transport, waits in ((StringTransport(), False), (PausingTransport(limit=0), True)):
             self.setUp()
@@ -516,8 +515,8 @@ class ClientTests(SynchronousTestCase):
             self.successResultOf(stopped)
             self.assertEqual(self.factory._present, {})
 
-    def test_whatComesAfter(self) -> None:
-        """A transport that goes on calling a client that has failed is not heard."""
+    def test_callsAfterFailure(self) -> None:
+        """Calls by the transport of a failed client do nothing."""
         bad = self.failing("")
         protocol = self.connect(bad)
         self.reactor.settle()
@@ -537,12 +536,12 @@ class ClientTests(SynchronousTestCase):
         self.counter.increment()
         self.reactor.settle()
         self.assertEqual(len(self.logged), 1)
-        self.assertEqual(self.factory._fanout._wanting, {})
+        self.assertEqual(self.factory._fanout._need_totals, {})
         self.assertEqual([call.func for call in self.reactor.getDelayedCalls()][1:], [])
 
 
-class BrokenDrainTests(SynchronousTestCase):
-    """Something is raised where a drain is about all clients."""
+class AbortedDrainTests(SynchronousTestCase):
+    """An exception that concerns all clients is raised within a drain."""
 
     def setUp(self) -> None:
         log_lines(self, fanout, log_throttle)
@@ -552,7 +551,7 @@ class BrokenDrainTests(SynchronousTestCase):
         )
 
     def once(self, owner: type, method: str, error: BaseException) -> None:
-        """Let a method raise, the next time that it is called."""
+        """Make the next call of a method raise."""
         original = getattr(owner, method)
 
         def fails(*arguments: Any, **more: Any) -> None:
@@ -561,15 +560,15 @@ class BrokenDrainTests(SynchronousTestCase):
 
         self.patch(owner, method, fails)
 
-    def test_asTheFirstMarkComes(self) -> None:
-        """A client that has just connected has its totals all the same, an older one as well."""
+    def test_beforeFirstMarker(self) -> None:
+        """After an aborted drain, new and old clients receive exact totals."""
         for error in (RuntimeError(), MemoryError(), KeyboardInterrupt()):
             old = FakeClient(self.factory)
             counter = self.factory.recorder.counter("c")
             counter.increment(5)
             old.read_all(self.reactor)
             new = FakeClient(self.factory)
-            self.assertEqual(len(self.factory._fanout._asked), 1)
+            self.assertEqual(len(self.factory._fanout._marked), 1)
             self.once(Incoming, "take", error)
             with contextlib.suppress(KeyboardInterrupt):
                 self.reactor.settle()
@@ -580,7 +579,7 @@ class BrokenDrainTests(SynchronousTestCase):
                 client.transport.lose()
 
     def test_noMemoryToApply(self) -> None:
-        """An event that could not be applied to the totals is, with the next fold."""
+        """An event that could not be applied for lack of memory is applied in the next epoch."""
         for connected in (True, False):
             counter = self.factory.recorder.counter("c", connected=connected)
             client = FakeClient(self.factory) if connected else None
@@ -599,14 +598,14 @@ class BrokenDrainTests(SynchronousTestCase):
                 client.transport.lose()
 
     def test_stopping(self) -> None:
-        """An exporter without clients stops though its last drain breaks off."""
+        """An exporter without clients can stop even if its last drain is aborted."""
         for error in (MemoryError(), RuntimeError()):
             self.once(Incoming, "take", error)
             self.successResultOf(self.factory.stop())
             self.factory.startFactory()
 
     def test_noProgress(self) -> None:
-        """While there is no memory, the reactor is not kept busy: the next tick tries again."""
+        """While memory is exhausted, only the tick retries, so the reactor is not kept busy."""
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
 
@@ -626,8 +625,8 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(self.factory))
         self.assertEqual(client.reader.totals[counter.key], 5)
 
-    def test_goneMeanwhile(self) -> None:
-        """A client that is disconnected for want of memory is not brought up to date."""
+    def test_resyncAfterDisconnection(self) -> None:
+        """`resync` does nothing for a client that was disconnected for lack of memory."""
         stuck = FakeClient(self.factory, limit=1)
         counter = self.factory.recorder.counter("c")
         for _ in range(5):
@@ -640,8 +639,8 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertEqual(stuck.protocol.stats(), before)
         self.assertEqual(before.recorded, before.dropped + before.written + before.discarded)
 
-    def test_putOffAtTheEnd(self) -> None:
-        """A client whose events were put off has exact totals when the exporter stops."""
+    def test_releasedWhileStopping(self) -> None:
+        """A client whose pending events were released receives totals before the exporter stops."""
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
         counter = self.factory.recorder.counter("c")
@@ -655,8 +654,8 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertEqual(client.read_all(self.reactor).totals[counter.key], 5)
         self.successResultOf(stopped)
 
-    def test_markIsReleased(self) -> None:
-        """What a client was given at the beginning is not kept for longer than that."""
+    def test_markerIsReleased(self) -> None:
+        """A marker is released once its clients have received it or have disconnected."""
         self.factory.recorder.counter("c").increment()
         client = FakeClient(self.factory)
         client.read_all(self.reactor)
@@ -666,7 +665,7 @@ class BrokenDrainTests(SynchronousTestCase):
         self.assertEqual(len(self.factory._fanout.clients), 1)
 
     def test_lossReport(self) -> None:
-        """A report of losses that had no timer can be closed."""
+        """A loss report whose timer could not be scheduled can be closed."""
         report = log_throttle.LossReport(self.reactor, "here")
         report.lost(1)
         self.reactor.advance(3)

@@ -1,5 +1,5 @@
 """
-A client's protocol without its factory: what it writes and when, its totals, and how it ends.
+Tests of a client's protocol without its factory: writes, totals, and disconnection.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 LONG = "n" * 150
-"""A name of which a few hundred events fill more than a chunk."""
+"""A name so long that a few hundred events exceed one chunk."""
 
 
 class RecordingExporter:
-    """What a protocol needs of a factory, under the control of a test."""
+    """A substitute for the factory and the fanout of a protocol; records their calls."""
 
     interrupting = False
 
@@ -52,7 +52,7 @@ class RecordingExporter:
 
 
 class SizingTransport(PausingTransport):
-    """A transport that notes the sizes of what it is given."""
+    """A transport that notes the size of each write."""
 
     def __init__(self, limit: int = 64 * 1024) -> None:
         super().__init__(limit)
@@ -64,7 +64,7 @@ class SizingTransport(PausingTransport):
 
 
 class EagerTransport(PausingTransport):
-    """A transport that resumes its producer within `write`, before it has taken the data."""
+    """A transport that resumes its producer within `write`, before it takes the data."""
 
     eager = False
 
@@ -76,7 +76,7 @@ class EagerTransport(PausingTransport):
 
 
 class ProtocolTestCase(SynchronousTestCase):
-    """A protocol without its factory, each of whose states a test can bring about."""
+    """A test case for a protocol without its factory."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
@@ -92,10 +92,10 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def joined(self, transport: PausingTransport, **more: int | None) -> MetricsProtocol:
-        """A client that has its first totals, and has read everything."""
+        """A client that has received its first totals and has read everything."""
         protocol = self.protocol(transport, **more)
         self.assertEqual(protocol.asked(), 0)
-        protocol.settle(self.mark())
+        protocol.settle(self.marker())
         transport.drain()
         transport.drain()
         self.assertEqual(transport.written, b"")
@@ -103,7 +103,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def stuck(self, **more: int | None) -> tuple[MetricsProtocol, PausingTransport]:
-        """A client that no longer reads, with the event "0" before what is pending."""
+        """A client that no longer reads; event 0 fills its transport."""
         transport = PausingTransport(1)
         protocol = self.joined(transport, **more)
         protocol.deliver(self.batch([0], 1))
@@ -111,36 +111,33 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol, transport
 
     def batch(self, values: list[int], since: int, name: str = "a") -> Batch:
-        """A batch of events, each of which sets a counter."""
+        """A batch of events that set a counter."""
         key = counter_key(name)
         frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
         return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
-    def mark(self, *totals: tuple[str, int, int], dropped: int = 0) -> Marker:
-        """A mark with totals: their series, their values, and the folds that changed them last."""
+    def marker(self, *totals: tuple[str, int, int], dropped: int = 0) -> Marker:
+        """A marker with totals, each with the name of its series, its value and its epoch."""
         incoming = Incoming(self.reactor, None, lambda: None, at_once=lambda: False)
         listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
         incoming.mark(0)
-        mark = incoming.take().marker
-        assert mark is not None
-        return mark._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
+        marker = incoming.take().marker
+        assert marker is not None
+        return marker._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
 
     def values(self, transport: PausingTransport) -> list[tuple[str, float]]:
-        """Read until nothing is left: names and values of the events."""
+        """Read everything; return the names and values of the events."""
         reader = Reader()
         while data := transport.drain():
             reader.feed(data)
         return [(metric.key.name, metric.value) for metric in reader.metrics]
 
 
-class GoneTests(ProtocolTestCase):
+class DisconnectedTests(ProtocolTestCase):
     """A client that has disconnected."""
 
-    def test_gone(self) -> None:
-        """
-        The factory may settle with a client that is gone, or finish it: nothing happens, and
-        nothing refers to the client.
-        """
+    def test_calls(self) -> None:
+        """Calls of `lost` and `settle` after the disconnection do nothing."""
         transport = PausingTransport()
         protocol = self.joined(transport)
         protocol.lost(3)
@@ -149,21 +146,22 @@ class GoneTests(ProtocolTestCase):
         self.exporter.calls.clear()
         before = protocol.stats()
         protocol.lost(5)
-        protocol.settle(self.mark(("a", 1, 9)))
+        protocol.settle(self.marker(("a", 1, 9)))
         self.assertEqual(self.exporter.calls, [])
         self.assertEqual(protocol.stats(), before)
 
-    def test_finishTheGone(self) -> None:
+    def test_finish(self) -> None:
+        """`finish` and `abort` after the disconnection do nothing."""
         transport = PausingTransport()
         protocol = self.joined(transport)
         transport.lose()
         self.patch(transport, "loseConnection", lambda: self.fail("it was closed again"))
         protocol.finish()
-        self.patch(transport, "unregisterProducer", lambda: self.fail("it was let go of again"))
+        self.patch(transport, "unregisterProducer", lambda: self.fail("unregistered again"))
         protocol.abort()
 
-    def test_accountOfTheGone(self) -> None:
-        """The account of a client that is gone is closed."""
+    def test_account(self) -> None:
+        """The account of a disconnected client does not change."""
         protocol = self.joined(transport := PausingTransport())
         self.exporter.now = Counts(5, 1, 0)
         transport.lose()
@@ -173,19 +171,19 @@ class GoneTests(ProtocolTestCase):
         self.assertEqual(protocol.stats(), before)
 
     def test_discarded(self) -> None:
-        """What is discarded with a client is what was pending for it and for all."""
+        """Events pending for the client, and on the incoming side, are discarded."""
         protocol, transport = self.stuck()
         protocol.deliver(self.batch([1, 2, 3], 2))
         self.exporter.now = Counts(6, 0, 2)
         transport.lose()
         self.assertEqual(protocol.stats().discarded, 3 + 2)
 
-    def test_goneIsEmpty(self) -> None:
-        """A reference to a client that is gone does not keep what was pending for it."""
+    def test_released(self) -> None:
+        """A disconnected client does not hold pending data."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.asked()
-        protocol.settle(self.mark(("a", 1, 1)))
+        protocol.settle(self.marker(("a", 1, 1)))
         protocol.owe({None: b"\0"})
         protocol.deliver(self.batch([1], 2))
         waiting = (protocol._outbox.owed, protocol._outbox._totals, protocol._outbox.events)
@@ -193,20 +191,20 @@ class GoneTests(ProtocolTestCase):
         transport.lose()
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])
 
-    def test_abortBeforeItBegins(self) -> None:
-        """A client that is aborted during the handshake of TLS has no producer yet."""
+    def test_abortDuringHandshake(self) -> None:
+        """During the TLS handshake, `abort` finds no producer."""
         self.patch(MetricsProtocol, "_begin", lambda this: None)
         protocol = self.protocol(transport := PausingTransport())
-        self.patch(transport, "unregisterProducer", lambda: self.fail("there was none"))
+        self.patch(transport, "unregisterProducer", lambda: self.fail("no producer"))
         protocol.abort()
         self.assertTrue(transport.aborted)
 
 
 class WriteTests(ProtocolTestCase):
-    """What is written, and in which order."""
+    """The content and the order of writes."""
 
     def test_owedInOrder(self) -> None:
-        """Descriptions are sent in the order in which they came."""
+        """Descriptions are sent in the order of the calls."""
         transport = PausingTransport(1)
         protocol = self.joined(transport)
         protocol.pauseProducing()
@@ -216,7 +214,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(transport.written, b"cab")
 
     def test_waiting(self) -> None:
-        """Events are pending for a client here and in the log, from when it has joined."""
+        """C{waiting} counts events pending for the client and on the incoming side."""
         protocol, transport = self.stuck()
         protocol.deliver(self.batch([1, 2, 3], 2))
         self.exporter.now = Counts(6, 0, 2)
@@ -226,7 +224,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
 
     def test_firstStatus(self) -> None:
-        """A new client has lost nothing."""
+        """The first status of a new client reports no losses."""
         self.protocol(transport := PausingTransport())
         reader = Reader()
         reader.feed(transport.drain())
@@ -248,7 +246,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(transport.written, b"")
 
     def test_writtenInChunks(self) -> None:
-        """A batch of several chunks counts once."""
+        """A batch of several chunks is counted once."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK))
         batch = self.batch(list(range(1200)), 1, LONG)
         self.assertGreater(len(batch.joined), 2 * CHUNK)
@@ -258,13 +256,13 @@ class WriteTests(ProtocolTestCase):
 
     def test_sizes(self) -> None:
         """
-        A transport is given no more than a chunk and a frame at once, whatever is pending:
-        descriptions, totals or events, and what they make together.
+        One write has at most the size of a chunk and a frame, whether descriptions, totals or
+        events are pending, or all of them.
         """
         frame = 200
         for owed, totals, events, full in (
             (700, 0, 0, CHUNK),
-            # Those are encoded while all others wait.
+            # Encoding totals delays other clients, so their limit is lower.
             (0, 5000, 0, TOTALS),
             (0, 0, 900, CHUNK),
             (300, 1000, 900, 300 * frame),
@@ -275,7 +273,7 @@ class WriteTests(ProtocolTestCase):
             protocol.owe({(MetricKind.COUNTER, str(one)): b"o" * frame for one in range(owed)})
             series = [(f"{one:05}" * 3, 1, 9) for one in range(totals)]
             protocol._force = True
-            protocol.settle(self.mark(*series))
+            protocol.settle(self.marker(*series))
             protocol.deliver(self.batch(list(range(events)), 2, LONG))
             transport.sizes.clear()
             while transport.drain():
@@ -286,7 +284,7 @@ class WriteTests(ProtocolTestCase):
             self.assertLess(transport.sizes[0], full + frame)
 
     def test_longEvent(self) -> None:
-        """An event that is longer than a chunk is kept and sent like any other."""
+        """An event longer than a chunk is queued and sent like any other."""
         protocol, transport = self.stuck()
         name = "n" * (CHUNK + 1)
         protocol.deliver(self.batch([1], 2))
@@ -305,7 +303,7 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
 
     def test_deliveredFromWithinWrite(self) -> None:
-        """A batch that is delivered within a write comes after what was pending before."""
+        """A batch delivered within a write follows the pending events."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
@@ -329,13 +327,13 @@ class WriteTests(ProtocolTestCase):
         protocol.asked()
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
-        marks = [self.mark(("b", 1, 2))]
+        markers = [self.marker(("b", 1, 2))]
         write = transport.write
 
         def interrupted(data: bytes) -> None:
             write(data)
-            if marks:
-                protocol.settle(marks.pop())
+            if markers:
+                protocol.settle(markers.pop())
 
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
@@ -347,8 +345,8 @@ class WriteTests(ProtocolTestCase):
 class RepairTests(ProtocolTestCase):
     """Totals for a client that lost events."""
 
-    def test_readyForTruth(self) -> None:
-        """Totals wait until everything pending has been handed on; but not indefinitely."""
+    def test_readyForTotals(self) -> None:
+        """Totals wait until no events are pending, but at most C{repair_interval} seconds."""
         protocol = self.joined(PausingTransport())
         protocol.lost(3)
         self.assertFalse(protocol.ready_for_totals(False))
@@ -356,8 +354,8 @@ class RepairTests(ProtocolTestCase):
         self.reactor.advance(5)
         self.assertTrue(protocol.ready_for_totals(False))
 
-    def test_askedForWhat(self) -> None:
-        """Totals are asked for from the oldest loss or the oldest pending event on."""
+    def test_neededEpoch(self) -> None:
+        """Totals are requested from the epoch of the oldest loss or the oldest pending event."""
         protocol, _ = self.stuck()
         self.assertEqual(protocol.asked(), 0)
         protocol.deliver(self.batch([1], 4))
@@ -369,25 +367,25 @@ class RepairTests(ProtocolTestCase):
         protocol.lost(8)
         self.assertEqual(protocol.asked(), 6)
 
-    def test_lostBeforeItBegan(self) -> None:
-        """A client that has no totals yet receives all, whatever was lost."""
+    def test_lostBeforeBegin(self) -> None:
+        """A client without totals receives all of them, whatever was lost before."""
         protocol = self.protocol(PausingTransport())
         protocol.lost(7)
         self.assertEqual(protocol.asked(), 0)
-        protocol.settle(self.mark())
+        protocol.settle(self.marker())
         protocol.transport.lose()
 
     def test_status(self) -> None:
-        """With its totals, a client receives how many events it has lost so far, and where."""
+        """With its totals, a client receives how many events it has lost on each side."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport, buffer_size=2)
         protocol.asked()
-        protocol.settle(self.mark(dropped=2))
+        protocol.settle(self.marker(dropped=2))
         protocol.deliver(self.batch([1, 2, 3], 1))
         transport.drain()
         self.reactor.advance(5)
         protocol.asked()
-        protocol.settle(self.mark(dropped=5))
+        protocol.settle(self.marker(dropped=5))
         reader = Reader()
         while data := transport.drain():
             reader.feed(data)
@@ -397,15 +395,15 @@ class RepairTests(ProtocolTestCase):
         self.assertFalse(protocol.ready_for_totals(False))
 
     def test_nothingLost(self) -> None:
-        """A client that asks though it has lost nothing receives all totals."""
+        """A client that has lost nothing can request all totals."""
         self.assertEqual(self.joined(PausingTransport()).asked(), 0)
 
     def test_totals(self) -> None:
-        """A client receives the totals that changed since its loss, with the time of the mark."""
+        """A client receives the totals that changed since its loss, with the marker's time."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
         protocol.asked()
-        protocol.settle(self.mark(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
+        protocol.settle(self.marker(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
         reader = Reader()
         reader.feed(transport.drain())
         got = [(one.key.name, one.value, one.timestamp_ns) for one in reader.metrics]
@@ -415,21 +413,21 @@ class RepairTests(ProtocolTestCase):
         protocol.lost(7)
         self.assertFalse(protocol.ready_for_totals(False))
 
-    def test_behindAgain(self) -> None:
-        """A client that has fallen behind since it asked receives the next totals, not these."""
+    def test_fallenBehindAgain(self) -> None:
+        """A client that has fallen behind since its request receives the next totals instead."""
         protocol, transport = self.stuck()
         protocol.lost(5)
         protocol.asked()
         protocol.deliver(self.batch([1], 6))
         self.exporter.calls.clear()
-        protocol.settle(self.mark(("b", 2, 6)))
+        protocol.settle(self.marker(("b", 2, 6)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertEqual(self.values(transport), [("a", 0), ("a", 1)])
         self.assertEqual(protocol.asked(), 5)
 
     def test_forced(self) -> None:
         """
-        When it is time, totals replace the pending events, which are dropped and logged.
+        After C{repair_interval}, totals replace pending events, which are dropped and logged.
         """
         protocol, transport = self.stuck()
         protocol.lost(5)
@@ -437,7 +435,7 @@ class RepairTests(ProtocolTestCase):
         with capturedLogs() as logged:
             self.reactor.advance(5)
             protocol.asked()
-            protocol.settle(self.mark(("a", 9, 6)))
+            protocol.settle(self.marker(("a", 9, 6)))
             protocol.deliver(self.batch([10], 7))
             self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
             transport.lose()
@@ -447,15 +445,15 @@ class RepairTests(ProtocolTestCase):
         self.assertIn("3", lines)
         self.assertIn("because client the client is too slow", lines)
 
-    def test_lostBehindTheMarker(self) -> None:
-        """A loss after a mark was made is repaired by the next, in time as well."""
+    def test_lostAfterMarker(self) -> None:
+        """A loss after the marker is repaired by the next one, within C{repair_interval}."""
         protocol, _ = self.stuck()
         protocol.lost(5)
         self.reactor.advance(5)
         protocol.asked()
         protocol.lost(8)
         self.exporter.calls.clear()
-        protocol.settle(self.mark(("a", 9, 6)))
+        protocol.settle(self.marker(("a", 9, 6)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertFalse(protocol.ready_for_totals(True))
         self.reactor.advance(5)
@@ -464,17 +462,17 @@ class RepairTests(ProtocolTestCase):
 
 
 class FinishTests(ProtocolTestCase):
-    """A client is disconnected once it has received everything."""
+    """A finished client is disconnected once it has received everything."""
 
     def test_finishWaits(self) -> None:
-        """A client is not disconnected before it has its descriptions and its totals."""
+        """A finished client stays connected until it has received descriptions and totals."""
         for totals in ((), (("a", 1, 9),)):
             transport = PausingTransport(1)
             protocol = self.joined(transport)
             protocol.deliver(self.batch([0], 1))
             protocol.owe({None: b"\x00"})
             protocol._force = True
-            protocol.settle(self.mark(*totals))
+            protocol.settle(self.marker(*totals))
             protocol.finish()
             self.assertFalse(transport.disconnecting)
             self.assertEqual(
@@ -486,14 +484,14 @@ class FinishTests(ProtocolTestCase):
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.asked()
-        protocol.settle(self.mark(("a", 1, 9)))
+        protocol.settle(self.marker(("a", 1, 9)))
         protocol.finish()
         self.assertFalse(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
         self.assertFalse(transport.connected)
 
     def test_finishWaitsForTotals(self) -> None:
-        """A client is not disconnected while the totals that it needs are pending."""
+        """A finished client stays connected while it needs totals."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
         protocol.finish()
@@ -501,27 +499,27 @@ class FinishTests(ProtocolTestCase):
         protocol.asked()
         protocol.finish()
         self.assertFalse(transport.disconnecting)
-        protocol.settle(self.mark(("a", 1, 9)))
+        protocol.settle(self.marker(("a", 1, 9)))
         self.assertTrue(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
 
 
 class TransportTests(ProtocolTestCase):
-    """What a protocol and its transport ask of each other."""
+    """Calls between a protocol and its transport."""
 
     def test_overTcp(self) -> None:
-        """Over TCP, the kernel sends small segments at once, and probes and limits apply."""
-        said: list[object] = []
+        """Over TCP, small segments are sent at once, and probes and limits are set."""
+        calls: list[object] = []
         self.patch(connection, "is_over_tcp", lambda transport: True)
-        self.patch(connection, "probe_when_idle", lambda *args: said.append(args[1:]))
-        self.patch(connection, "limit_unacknowledged", lambda *args: said.append(args[1:]))
+        self.patch(connection, "probe_when_idle", lambda *args: calls.append(args[1:]))
+        self.patch(connection, "limit_unacknowledged", lambda *args: calls.append(args[1:]))
 
         class TcpTransport(PausingTransport):
-            setTcpNoDelay = staticmethod(said.append)
+            setTcpNoDelay = staticmethod(calls.append)
 
         transport = TcpTransport()
         self.protocol(transport, dead_after=3)
-        self.assertEqual(said, [True, (MetricsProtocol.keepalive,), (3,)])
+        self.assertEqual(calls, [True, (MetricsProtocol.keepalive,), (3,)])
 
     def test_pausedTwice(self) -> None:
         """A transport may pause its producer twice, and resume it once."""
@@ -534,10 +532,10 @@ class TransportTests(ProtocolTestCase):
 
 
 class DeadAfterTests(FactoryTestCase):
-    """A client that does not read, with a limit on how long."""
+    """A client that does not read, with C{dead_after} set."""
 
     def stuck(self, **more: object) -> FakeClient:
-        """A client that does not read what was sent to it."""
+        """A client that does not read its pending data."""
         factory = self.factory(**more)
         client = FakeClient(factory, limit=1)
         client.read_all(self.reactor)
@@ -547,7 +545,7 @@ class DeadAfterTests(FactoryTestCase):
         return client
 
     def test_aborted(self) -> None:
-        """A client that takes nothing for that long is aborted, with one line in the log."""
+        """A client that takes no data for C{dead_after} seconds is aborted and logged."""
         client = self.stuck(dead_after=3)
         with capturedLogs() as logged:
             self.reactor.advance(2.99)
@@ -561,8 +559,8 @@ class DeadAfterTests(FactoryTestCase):
         client.transport.lose()
         self.reactor.advance(10)
 
-    def test_aliveAgain(self) -> None:
-        """A client that takes something in time has all of the time again."""
+    def test_resumed(self) -> None:
+        """A client that takes data in time gets the full time again."""
         client = self.stuck(dead_after=3)
         for _ in range(5):
             self.reactor.advance(2.9)
@@ -576,12 +574,12 @@ class DeadAfterTests(FactoryTestCase):
 
 class InterruptedTimerTests(FactoryTestCase):
     def test_released(self) -> None:
-        """A client whose timer was interrupted as it was called is released all the same."""
+        """A client is released even if an exception has interrupted its timer."""
 
         def interrupted(this: MetricsProtocol) -> None:
             raise KeyboardInterrupt
 
-        for timer in ("_probe_now", "_is_overdue"):
+        for timer in ("_probe_now", "_repair_overdue"):
             factory = self.factory(4)
             client = FakeClient(factory, limit=0)
             client.read_all(self.reactor)

@@ -1,5 +1,5 @@
 """
-Finalizers and signal handlers that record while anything else is done, or raise there.
+Finalizers and signal handlers that record, or raise, while the library does something else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from txmetrics_tcp._net.writers import Outlet
 
 
 class InterruptedSeries(dict[StreamedSeries, None]):
-    """The retained series; something happens once, behind the first that is looked at."""
+    """Retained series that call C{act} once, after the first series of an iteration."""
 
     act: Callable[[], object] | None = None
 
@@ -40,7 +40,7 @@ class InterruptedSeries(dict[StreamedSeries, None]):
 
 
 class InterruptedIncomingTests(IncomingTestCase):
-    """Whatever is interrupted by who records, nobody folds in its middle."""
+    """A record that interrupts a method of the ledger applies no events."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -48,7 +48,7 @@ class InterruptedIncomingTests(IncomingTestCase):
         self.retained = InterruptedSeries()
 
     def prepare(self, idle_after: float | None = None) -> Incoming:
-        """Two counters that are retained; when they are next looked at, `record` is called."""
+        """Make two retained counters; `record` is called when they are next iterated over."""
         totals = Totals(idle_after=idle_after)
         incoming = self.incoming(totals=totals)
         self.counters = [self.counter(incoming, name) for name in "ab"]
@@ -61,17 +61,17 @@ class InterruptedIncomingTests(IncomingTestCase):
         return incoming
 
     def record(self) -> None:
-        """So much that it is for who records to fold: also of series that are new."""
+        """Record enough to exceed the log's limit, also of new series."""
         for _ in range(20):
             for counter in self.counters:
                 counter.increment()
 
     def test_mark(self) -> None:
-        """Totals of a mark, and the events that come behind it, add up to the truth."""
+        """The totals of a marker plus later events equal the snapshot."""
         incoming = self.prepare()
         incoming.mark(0)
         found: dict[Key, float] = {}
-        marks = 0
+        markers = 0
         while incoming.more():
             taken = incoming.take()
             if taken.batch is not None:
@@ -80,21 +80,21 @@ class InterruptedIncomingTests(IncomingTestCase):
                     self.assertIs(event.operation, Operation.INCREMENT_COUNTER)
                     found[event.key] = found.get(event.key, 0) + event.value
             if taken.marker is not None:
-                marks += 1
+                markers += 1
                 found = {series.key: total for series, total, _epoch in taken.marker.totals}
-        self.assertEqual(marks, 1)
+        self.assertEqual(markers, 1)
         self.assertEqual(found, incoming.snapshot())
         self.assertEqual(sorted(found.values()), [20] * 3 + [21] * 2)
 
     def test_snapshot(self) -> None:
-        """What happens in its middle is in it as a whole."""
+        """A snapshot includes all events recorded while it is made."""
         incoming = self.prepare()
         snapshot = incoming.snapshot()
         self.assertEqual(sorted(snapshot.values()), [20] * 3 + [21] * 2)
         self.assertEqual(incoming.snapshot(), snapshot)
 
-    def test_forgetIdle(self) -> None:
-        """A series that changes while it is forgotten is there again."""
+    def test_releaseIdle(self) -> None:
+        """A series that changes while it is released is retained again."""
         incoming = self.prepare(idle_after=2)
         incoming.forget_idle(0)
         incoming.forget_idle(10)
@@ -120,7 +120,7 @@ class InterruptedIncomingTests(IncomingTestCase):
         self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
 
     def test_startStreamingRaises(self) -> None:
-        """A signal handler that raises while the first client comes: folding goes on."""
+        """After an exception in `start_streaming`, events are still applied."""
         incoming = self.incoming(totals=Totals(), streaming=False)
         counter = self.counter(incoming)
         counter.increment()
@@ -140,10 +140,10 @@ class InterruptedIncomingTests(IncomingTestCase):
         counter.increment(7)
         self.assertEqual(self.take_all(incoming), [7])
 
-    def test_waitingHeals(self) -> None:
+    def test_uncountedBatch(self) -> None:
         """
-        A signal handler that raises where it leaves a batch uncounted: marks are handed over all
-        the same, and once nothing waits, none is said to.
+        If an exception leaves a batch uncounted, markers are still returned, and the count of
+        pending events is correct once none are pending.
         """
 
         class Raising(deque[Any]):
@@ -165,20 +165,20 @@ class InterruptedIncomingTests(IncomingTestCase):
             for _ in range(4):
                 counter.increment()
             incoming.mark(0)
-            marks = 0
+            markers = 0
             for _ in range(10):
-                marks += incoming.take().marker is not None
-            self.assertEqual(marks, 1)
+                markers += incoming.take().marker is not None
+            self.assertEqual(markers, 1)
             self.assertFalse(incoming.more())
             self.assertEqual(incoming.counts().waiting, 0)
 
 
 class OtherThreadTests(IncomingTestCase):
-    """What a thread waits for while another folds, which may itself wait for that thread."""
+    """While another thread holds the lock, which may wait for this thread, no call deadlocks."""
 
     def setUp(self) -> None:
         super().setUp()
-        # It is not waited for long; here, hardly at all.
+        # Shortens the wait for the lock.
         self.patch(ingest, "WAITS", 2)
 
     def while_held(
@@ -187,7 +187,7 @@ class OtherThreadTests(IncomingTestCase):
         act: Callable[[], object],
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Something comes to its end in a thread while another folds, or holds a lock."""
+        """Check that C{act} returns in a thread while another thread holds the lock."""
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -196,7 +196,7 @@ class OtherThreadTests(IncomingTestCase):
                 release.wait(LIMIT)
 
             if lock is None:
-                incoming._held(wait)
+                incoming._call_locked(wait)
             else:
                 with lock:
                     wait()
@@ -215,7 +215,7 @@ class OtherThreadTests(IncomingTestCase):
             actor.join(LIMIT)
 
     def test_farOverTheWakeThreshold(self) -> None:
-        """Who records a lot does not wait for ever, and what it recorded is there."""
+        """A thread far over the threshold does not wait indefinitely, and its events are kept."""
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
 
@@ -227,7 +227,7 @@ class OtherThreadTests(IncomingTestCase):
         self.assertEqual(len(self.take_all(incoming)), 4 * LOG_LIMIT + 3)
 
     def handler(self, counter: Counter) -> Callable[..., None]:
-        """A signal handler that records, and is called 200 times at most: C{self.handled}."""
+        """A signal handler that records, at most 200 times; C{self.handled} counts the calls."""
         self.depth = self.deepest = self.handled = 0
 
         def signalled(*_: object) -> None:
@@ -243,8 +243,8 @@ class OtherThreadTests(IncomingTestCase):
 
     def test_signalsWhileLocked(self) -> None:
         """
-        However many signals come while a thread waits for the lock, with a handler that records:
-        no two of them stand on one another.
+        A signal handler that records while its thread waits for the lock does not nest, however
+        many signals arrive.
         """
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
@@ -266,8 +266,8 @@ class OtherThreadTests(IncomingTestCase):
         self.assertEqual((self.handled, self.deepest), (10, 1))
         self.assertEqual(incoming.counts().recorded, BATCH)
 
-    def test_signalsWhileFolding(self) -> None:
-        """The same while a thread waits for the fold of another, which takes too long."""
+    def test_signalsWhileWaiting(self) -> None:
+        """Likewise while a thread waits too long for another thread's epoch."""
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
         self.patch(ingest, "WAITS", 5)
@@ -276,12 +276,12 @@ class OtherThreadTests(IncomingTestCase):
         for _ in range(4 * LOG_LIMIT + 1):
             counter.increment()
         self.assertEqual((self.handled, self.deepest), (5, 1))
-        # And then the next may wait again.
+        # The next record may wait again.
         counter.increment()
         self.assertEqual((self.handled, self.deepest), (10, 1))
 
     def test_series(self) -> None:
-        """Who asks for a series, and lets go of it, does not wait for a fold."""
+        """A thread that makes and releases a series does not wait for an epoch."""
         incoming = self.incoming(totals=Totals())
         key = Key(MetricKind.COUNTER, "c")
 
@@ -291,8 +291,8 @@ class OtherThreadTests(IncomingTestCase):
         self.while_held(incoming, ask)
         self.assertEqual(len(incoming._registry), 0)
 
-    def test_forgottenAtTheEnd(self) -> None:
-        """A series that is released as the interpreter ends waits for no lock of a thread."""
+    def test_releasedAtExit(self) -> None:
+        """During interpreter shutdown, releasing a series takes no lock."""
         incoming = self.incoming(totals=Totals())
         series = [incoming.series(Key(MetricKind.COUNTER, "c"))]
         self.patch(ingest, "sys", SimpleNamespace(is_finalizing=lambda: True))
@@ -300,8 +300,8 @@ class OtherThreadTests(IncomingTestCase):
 
 
 class RepeatedTests(IncomingTestCase):
-    def test_manyAtOnce(self) -> None:
-        """However often a sample counts, and however much has room, a fold is of one batch."""
+    def test_manyRepeats(self) -> None:
+        """An epoch returns at most one batch, whatever the repeat count and the buffer size."""
         for buffer_size in (100_000, 10_000, None):
             incoming = self.incoming(buffer_size)
             histogram = self.histogram(incoming)
@@ -320,7 +320,7 @@ class RepeatedTests(IncomingTestCase):
 
 class SnapshotTests(IncomingTestCase):
     def test_noRoom(self) -> None:
-        """A snapshot has no more series than are retained, wherever their events are."""
+        """A snapshot has no more series than are retained, even with series in the log."""
         for streaming in (False, True):
             totals = Totals(max_series=2)
             incoming = self.incoming(None, totals, streaming=streaming)
@@ -340,15 +340,15 @@ class SnapshotTests(IncomingTestCase):
 
 class InterruptedTransportTests(FactoryTestCase):
     """
-    A record on the reactor thread that interrupts a transport: what is written there would be
-    lost, since the transport goes on with what it had read before.
+    A record on the reactor thread interrupts a method of a transport.  Data written to the
+    transport then would be lost.
     """
 
     def setUp(self) -> None:
         super().setUp()
         self.reactor_thread = True
 
-    def test_keptUntilTheNextTurn(self) -> None:
+    def test_queuedUntilNextIteration(self) -> None:
         factory = self.factory(None)
         client = FakeClient(factory)
         histogram = factory.recorder.histogram("h")
@@ -364,7 +364,7 @@ class InterruptedTransportTests(FactoryTestCase):
         in_descriptor(act)
         self.assertEqual(written, [b""])
         self.assertEqual(client.transport.written, b"")
-        # The next iteration.
+        # The next iteration sends it.
         self.reactor.drain()
         client.read()
         self.assertEqual(len(client.reader.metadata), 1)
@@ -376,7 +376,7 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * LOG_LIMIT, 0, 0))
 
     def test_order(self) -> None:
-        """What is recorded before that iteration comes behind what was kept."""
+        """Later events follow the queued ones."""
         factory = self.factory(None)
         client = FakeClient(factory)
         self.reactor.settle()
@@ -393,8 +393,8 @@ class InterruptedTransportTests(FactoryTestCase):
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(2 * LOG_LIMIT + 2)))
 
-    def test_interruptedItself(self) -> None:
-        """A record that interrupts the one that interrupts does not end the holding."""
+    def test_nested(self) -> None:
+        """A nested record does not reset C{interrupting}."""
         factory = self.factory(None)
         client = FakeClient(factory)
         self.reactor.settle()
@@ -420,34 +420,34 @@ class InterruptedTransportTests(FactoryTestCase):
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(LOG_LIMIT + 2)))
 
-    def test_markMeanwhile(self) -> None:
-        """Totals for a client that keeps something wait until that is sent."""
+    def test_markerAfterQueued(self) -> None:
+        """A client with queued data needs no marker until the data is sent."""
         factory = self.factory(10)
         client = FakeClient(factory)
         client.read_all(self.reactor)
         mark = Ledger.mark
-        marks: list[int] = []
+        markers: list[int] = []
 
         def counted(this: Ledger, since: int) -> Marker:
-            marks.append(since)
+            markers.append(since)
             return mark(this, since)
 
         def act() -> None:
-            # Far more than is kept, and so totals are due.
+            # More events than the buffer holds, so the client needs totals.
             for _ in range(220):
                 factory.recorder.counter("c").increment()
 
         self.patch(Ledger, "mark", counted)
         in_descriptor(act)
-        self.assertEqual((client.transport.written, marks), (b"", []))
+        self.assertEqual((client.transport.written, markers), (b"", []))
         self.assertEqual(len(client.protocol._outbox.events), 10)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         stats = client.protocol.stats()
         self.assertEqual((stats.recorded, stats.written, stats.dropped), (220, 10, 210))
-        self.assertEqual(len(marks), 1)
+        self.assertEqual(len(markers), 1)
 
     def test_bypasses(self) -> None:
-        """A client that can bypass its transport receives what the reactor thread records."""
+        """A client that can bypass its transport is sent events at once."""
         self.patch(Outlet, "bypasses", True)
         factory = self.factory(10)
         client = FakeClient(factory)
@@ -457,11 +457,8 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertFalse(factory._fanout.interrupting)
         self.assertGreater(len(client.transport.written), 0)
 
-    def test_inResume(self) -> None:
-        """
-        A client is being sent what waits: what is recorded in the middle of that waits, or is
-        dropped and counted.
-        """
+    def test_duringResume(self) -> None:
+        """Events recorded while pending events are sent are queued, or dropped and counted."""
         for totals in (False, True):
             factory = self.factory(4, totals=totals)
             client = FakeClient(factory, limit=0)
@@ -510,10 +507,10 @@ class InterruptedTransportTests(FactoryTestCase):
 
 
 class RepairTests(FactoryTestCase):
-    def test_stallsWhereItIsForced(self) -> None:
+    def test_stallBeforeMarker(self) -> None:
         """
-        A client that keeps up when it is asked, and stalls on what waits before the mark, has what
-        is given up for it made up for.
+        A client that stalls after a marker was requested, so that pending events are dropped,
+        receives their totals.
         """
         factory = self.factory(4096, repair_interval=0.5)
         client = FakeClient(factory, limit=10**9)
@@ -521,26 +518,26 @@ class RepairTests(FactoryTestCase):
         client.read_all(self.reactor)
         for _ in range(3 * (LOG_LIMIT + 1)):
             hot.increment()
-        # In a fold that finds room; later ones do not.
+        # This epoch fits into the buffer; later ones do not.
         single.increment(7)
         for _ in range(5 * (LOG_LIMIT + 1)):
             hot.increment()
         self.reactor.drain()
         self.assertGreater(client.protocol.stats().dropped_incoming, 0)
         self.reactor.advance(0.5)
-        while client.protocol._asked_since is None:
+        while client.protocol._marker_since is None:
             self.assertTrue(factory.incoming.more())
             self.reactor.drain()
         self.assertEqual(len(client.protocol._outbox.events), 0)
         client.transport.limit = 0
-        while client.protocol._asked_since is not None:
+        while client.protocol._marker_since is not None:
             self.reactor.drain()
         self.assertGreater(client.protocol.stats().dropped, 0)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertEqual(client.reader.totals[single.key], 7)
 
-    def test_askedAgain(self) -> None:
-        """A signal handler that raises while a mark is made: there will be another."""
+    def test_markerRequestedAgain(self) -> None:
+        """If a signal handler raises while a marker is made, another one is requested."""
         factory = self.factory()
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -562,7 +559,7 @@ class RepairTests(FactoryTestCase):
 
 
 def in_descriptor(act: Callable[[], object]) -> None:
-    """Do something within a transport's method."""
+    """Call C{act} within a method of a transport."""
 
     class Descriptor(FileDescriptor):
         connected = 1

@@ -1,5 +1,5 @@
 """
-What an exporter publishes of itself.
+Tests of the exporter's metrics about itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class OwnMetricsTests(FactoryTestCase):
         self.exporter = self.factory()
 
     def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
-        """A factory with metrics of its own."""
+        """A factory; by default, with own metrics."""
         return super().factory(buffer_size, **{"own_metrics": True, **settings})
 
     def latest(self, client: FakeClient) -> dict[str, float]:
-        """What a client sees of the exporter's counters and gauges."""
+        """The exporter's own counters and gauges, as a client sees them."""
         reader = client.read_all(self.reactor)
         return {
             str(key).removeprefix("txmetrics_"): total
@@ -34,7 +34,7 @@ class OwnMetricsTests(FactoryTestCase):
         }
 
     def test_longest(self) -> None:
-        """However many samples there are, the longest is among those that are published."""
+        """The longest latency is published, however many samples there are."""
         recorded: list[float] = []
         own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
@@ -46,8 +46,8 @@ class OwnMetricsTests(FactoryTestCase):
 
     def test_blocked(self) -> None:
         """
-        How late events were that were recorded while the reactor was blocked, also if it was to
-        come round to them anyway, because of a client that had just connected.
+        The latency of events recorded while the reactor is blocked is published, even if the
+        reactor had already been woken by a new client.
         """
         now = 100.0
         self.exporter = self.factory(monotonic=lambda: now)
@@ -61,8 +61,8 @@ class OwnMetricsTests(FactoryTestCase):
         name = "txmetrics_record_to_write_seconds"
         self.assertEqual(client.read_all(self.reactor).values(name), [2.0])
 
-    def test_longAgo(self) -> None:
-        """What is recorded when somebody connects after a long time is not late by that time."""
+    def test_noLatencyWithoutClients(self) -> None:
+        """Time without clients does not count towards the latency of later events."""
         now = 100.0
         self.exporter = self.factory(monotonic=lambda: now)
         handle = self.exporter.recorder.counter("c")
@@ -81,7 +81,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(max(client.read_all(self.reactor).values(name)), 0.5)
 
     def test_late(self) -> None:
-        """What was recorded may be counted before it is handed on; how late that was is told."""
+        """A long latency is published even if the counts were published before."""
         recorded: list[float] = []
         own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
@@ -95,7 +95,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(recorded, [0.001, 2.0])
 
     def test_refilledMeanwhile(self) -> None:
-        """Each sample that is published may cause a drain, which brings another: for next time."""
+        """Samples added by drains during a publication are published next time."""
         recorded: list[float] = []
         own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
 
@@ -111,8 +111,8 @@ class OwnMetricsTests(FactoryTestCase):
         own.publish()
         self.assertEqual(recorded, [0, 1, 2, 1, 2, 3])
 
-    def test_noMoreThanFits(self) -> None:
-        """A count that is too large for a counter stays at the largest, and the rest goes on."""
+    def test_countBeyond64Bits(self) -> None:
+        """A count that exceeds a counter is published as the maximum."""
         client = FakeClient(self.exporter)
         for _ in range(3):
             self.exporter.recorder.histogram("h").record_many(1.0, U64_MAX)
@@ -124,8 +124,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latest["clients"], 1)
         self.assertGreater(self.exporter.stats().dropped, 2 * U64_MAX)
 
-    def test_exact_totals(self) -> None:
-        """They say what `stats` says."""
+    def test_values(self) -> None:
+        """The published values equal those of `stats`."""
         slow = FakeClient(self.exporter, limit=100)
         client = FakeClient(self.exporter)
         for i in range(500):
@@ -156,7 +156,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertGreater(stats.dropped_by_clients, 0)
 
     def test_described(self) -> None:
-        """Each has a description and a unit, and came before its first value."""
+        """Each own metric has a unit and a description, which precedes its first value."""
         client = FakeClient(self.exporter)
         self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
@@ -171,8 +171,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual({name for _, name in seen - described}, {"c"})
         self.assertGreater(len(seen), 10)
 
-    def test_neverFeedOnThemselves(self) -> None:
-        """Where nothing happens, nothing is published, however long it takes."""
+    def test_noFeedback(self) -> None:
+        """While the program records nothing, nothing is published."""
         client = FakeClient(self.exporter)
         self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
@@ -184,7 +184,7 @@ class OwnMetricsTests(FactoryTestCase):
         client.read_all(self.reactor)
         self.assertEqual(self.exporter.stats().recorded, before)
 
-    def test_onlyWhatChanged(self) -> None:
+    def test_changedValuesOnly(self) -> None:
         client = FakeClient(self.exporter)
         self.exporter.recorder.counter("c").increment()
         self.reactor.settle()
@@ -203,7 +203,7 @@ class OwnMetricsTests(FactoryTestCase):
         )
 
     def test_latency(self) -> None:
-        """One sample for each batch, of how long its first event took."""
+        """Each batch has one sample: the latency of its first event."""
         client = FakeClient(self.exporter)
         client.read_all(self.reactor)
         for _ in range(5):
@@ -222,8 +222,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.reactor.pump([1] * 5)
         self.assertEqual(len(client.read_all(self.reactor).events), 1)
 
-    def test_goneClientsCount(self) -> None:
-        """What was delivered to a client that has gone was delivered all the same."""
+    def test_disconnectedClients(self) -> None:
+        """Events delivered to disconnected clients still count."""
         client = FakeClient(self.exporter)
         self.exporter.recorder.counter("c").increment()
         client.read_all(self.reactor)
@@ -233,10 +233,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual((stats.connected, stats.written, stats.clients), (1, 1, ()))
         self.assertEqual(stats.bytes_written, written)
 
-    def test_latencyOfTheRest(self) -> None:
-        """
-        Events that one iteration did not take are pending from then on, not from the beginning.
-        """
+    def test_latencyOfLaterBatches(self) -> None:
+        """Events that an iteration leaves pending count as pending since that iteration."""
         factory = self.factory(buffer_size=None)
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -252,7 +250,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latencies, [0.25, 0.5])
 
     def test_latencyOfEvents(self) -> None:
-        """A description alone is no batch."""
+        """A description alone is not a batch and has no latency."""
         factory = self.factory()
         client = FakeClient(factory)
         client.read_all(self.reactor)
@@ -260,13 +258,13 @@ class OwnMetricsTests(FactoryTestCase):
         for _ in range(3):
             client.read_all(self.reactor)
             self.reactor.advance(1)
-        # Its own metrics are one.
+        # The own metrics are one batch.
         latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
         self.assertEqual(latencies, [0.0] * len(latencies))
         self.assertLessEqual(len(latencies), 2)
 
     def test_default(self) -> None:
-        """By default, a factory has them."""
+        """By default, a factory publishes own metrics."""
         factory = MetricsFactory(self.reactor, in_reactor_thread=lambda: False)  # type: ignore[arg-type]
         client = FakeClient(factory)
         client.read_all(self.reactor)

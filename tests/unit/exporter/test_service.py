@@ -1,5 +1,5 @@
 """
-Listening and stopping, as a service.
+Tests of the service: starting, failures to listen, and stopping.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ServiceTestCase(SynchronousTestCase):
 
     @property
     def logged(self) -> list[tuple[LogLevel, str]]:
-        """The text of what has been logged, with its level."""
+        """The level and the text of each log line."""
         return [(event["log_level"], event["log_format"].format(**event)) for event in self.events]
 
     def warnings(self) -> list[str]:
@@ -50,7 +50,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(service.name, "metrics-tcp")
 
     def test_nothingBeforeStart(self) -> None:
-        """twistd makes services before it forks: nothing may be open by then."""
+        """Nothing is open before the start, because twistd makes services before it forks."""
         service = self.service("1")
         self.assertEqual(self.reactor.ports, [])
         self.assertEqual(service.addresses, ())
@@ -58,7 +58,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual([*service.recorder.snapshot().values()], [1])
 
     def test_privileged(self) -> None:
-        """As in an application: it listens while it may, and once only."""
+        """A service listens when it is started privileged, and only once."""
         service = self.service("1")
         service.privilegedStartService()
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
@@ -69,15 +69,15 @@ class StartTests(ServiceTestCase):
         self.assertEqual(service.recorder.addresses, service.addresses)
 
     def test_startAlone(self) -> None:
-        """Who is added to a parent that runs is not started privileged."""
+        """A service that is added to a running parent listens in `startService`."""
         parent = MultiService()
         parent.startService()
         service = self.service("1")
         service.setServiceParent(parent)
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
-    def test_everywhere(self) -> None:
-        """It is one stream, wherever a client comes from."""
+    def test_severalEndpoints(self) -> None:
+        """A service listens on all of its endpoints, and logs each address."""
         service = self.service("1", "[::1]:2", "unix:/run/x")
         service.privilegedStartService()
         self.assertEqual(
@@ -95,7 +95,7 @@ class StartTests(ServiceTestCase):
         )
 
     def test_exposed(self) -> None:
-        """A warning says which clients can read when no network is named."""
+        """A warning is logged for each address that other machines can reach."""
         for text, warned in (
             ("127.0.0.1:1", 0),
             ("192.0.2.1:1", 1),
@@ -116,8 +116,8 @@ class StartTests(ServiceTestCase):
 
 
 class FailureTests(ServiceTestCase):
-    def test_leavesPrivilegedStartService(self) -> None:
-        """Twisted's own endpoint service would only log it."""
+    def test_raisedByPrivilegedStartService(self) -> None:
+        """Unlike Twisted's endpoint service, which logs it, the service raises a failure."""
         self.reactor.taken.add("127.0.0.1:1")
         service = self.service("1")
         error = self.assertRaises(ListenError, service.privilegedStartService)
@@ -129,21 +129,21 @@ class FailureTests(ServiceTestCase):
         self.assertEqual(service.addresses, ())
         self.assertFalse(service.running)
 
-    def test_leavesStartService(self) -> None:
+    def test_raisedByStartService(self) -> None:
         self.reactor.taken.add("127.0.0.1:1")
         service = self.service("1")
         self.assertRaises(ListenError, service.startService)
         self.assertFalse(service.running)
 
-    def test_leavesParent(self) -> None:
+    def test_raisedByParent(self) -> None:
         self.reactor.taken.add("127.0.0.1:1")
         parent = MultiService()
         self.service("1").setServiceParent(parent)
         self.assertRaises(ListenError, parent.privilegedStartService)
 
     def test_texts(self) -> None:
-        """They say where, as it was written, and why."""
-        for text, taken, said in (
+        """The message has the address in the notation of the user, and the cause."""
+        for text, taken, where in (
             ("[::1]:1", "::1:1", "on [::1]:1: "),
             ("tcp:1", ":1", "on any interface:1: "),
             ("unix:/run/x", "/run/x", "on unix:/run/x: "),
@@ -151,10 +151,11 @@ class FailureTests(ServiceTestCase):
         ):
             self.reactor.taken = {taken}
             error = self.assertRaises(ListenError, self.service(text).privilegedStartService)
-            self.assertEqual(str(error), f"Couldn't listen {said}[Errno 98] Address already in use")
+            expected = f"Couldn't listen {where}[Errno 98] Address already in use"
+            self.assertEqual(str(error), expected)
 
     def test_otherErrors(self) -> None:
-        """An endpoint may raise anything."""
+        """An endpoint may raise any exception."""
 
         def refuse(*args: object, **kwargs: object) -> None:
             raise PermissionError(13, "Permission denied", "/run/x.lock")
@@ -165,8 +166,8 @@ class FailureTests(ServiceTestCase):
 
     def test_oneOfSeveral(self) -> None:
         """
-        Half an exporter is none: the failure is raised at once, although a port takes a turn of
-        the reactor to be closed.
+        If one endpoint fails, the error is raised at once, and the other ports are closed in the
+        next reactor iteration.
         """
         self.reactor.taken.add("127.0.0.1:2")
         service = self.service("1", "2", "3")
@@ -177,8 +178,8 @@ class FailureTests(ServiceTestCase):
         self.assertEqual(self.reactor.listening, [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_waitsUntilNobodyListens(self) -> None:
-        """C{listen} fails when the ports that were open are closed."""
+    def test_portsAreClosed(self) -> None:
+        """The Deferred of C{listen} fails after the open ports are closed."""
         self.reactor.taken.add("127.0.0.1:2")
         listening = self.service("1", "2").listen()
         self.assertNoResult(listening)
@@ -187,7 +188,7 @@ class FailureTests(ServiceTestCase):
         self.assertEqual(self.reactor.listening, [])
 
     def test_tryAgain(self) -> None:
-        """What could not start can, once there is room; and records then."""
+        """A service that failed to listen can be started again, and then streams."""
         self.reactor.taken.add("127.0.0.1:2")
         service = self.service("1", "2")
         self.assertRaises(ListenError, service.startService)
@@ -201,7 +202,7 @@ class FailureTests(ServiceTestCase):
 
 
 class LateTests(ServiceTestCase):
-    """With endpoints that take their time to listen."""
+    """Endpoints that listen asynchronously."""
 
     def test_success(self) -> None:
         endpoint = LateEndpoint(self.reactor)
@@ -214,7 +215,7 @@ class LateTests(ServiceTestCase):
         self.assertEqual(len(self.logged), 2)
 
     def test_failure(self) -> None:
-        """It is too late to raise, so it is logged, and nothing is left listening."""
+        """A late failure is logged, and no port is left open."""
         endpoint = LateEndpoint(self.reactor)
         service = self.service("2", endpoint)
         service.startService()
@@ -223,10 +224,12 @@ class LateTests(ServiceTestCase):
         client.read_all(self.reactor)
         self.assertEqual(self.reactor.listening, [])
         self.assertFalse(client.transport.connected)
-        self.assertEqual(self.logged, [(LogLevel.critical, "No metrics are streamed")])
+        self.assertEqual(
+            self.logged, [(LogLevel.critical, "Could not listen: no metrics are streamed")]
+        )
 
     def test_stoppedMeanwhile(self) -> None:
-        """Who is stopped before it listens never will, and says nothing."""
+        """A service that is stopped before it listens never listens, and logs nothing."""
         endpoint = LateEndpoint(self.reactor)
         service = self.service("2", endpoint)
         service.startService()
@@ -238,12 +241,13 @@ class LateTests(ServiceTestCase):
         self.assertEqual(self.logged, [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_stoppedMeanwhileSaysSo(self) -> None:
+    def test_stoppedMeanwhileFails(self) -> None:
+        """The Deferred of C{listen} fails if the service is stopped."""
         service = self.service(LateEndpoint(self.reactor))
         listening = service.listen()
         self.successResultOf(service.stop())
         failure = self.failureResultOf(listening, ListenError)
-        self.assertEqual(str(failure.value), "Couldn't listen: it was stopped before it could")
+        self.assertEqual(str(failure.value), "Couldn't listen: the service was stopped meanwhile")
 
 
 class StopTests(ServiceTestCase):
@@ -252,7 +256,7 @@ class StopTests(ServiceTestCase):
         self.assertFalse(service.running)
         return stopped
 
-    def test_nobodyThere(self) -> None:
+    def test_noClients(self) -> None:
         service = self.service("1", "2")
         service.startService()
         stopped = self.stopping(service)
@@ -267,7 +271,7 @@ class StopTests(ServiceTestCase):
         self.successResultOf(self.stopping(self.service("1")))
 
     def test_waitsForClients(self) -> None:
-        """It has stopped when the last client has what was recorded, and is gone."""
+        """The stop ends when all clients have received pending events and are disconnected."""
         service = self.service("1")
         service.startService()
         clients = [FakeClient(self.factory) for _ in range(2)]
@@ -281,7 +285,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual(self.reactor.listening, [])
 
     def test_stuckClient(self) -> None:
-        """Who does not read is cut off after the time that was given."""
+        """A client that does not read is aborted after C{flush_timeout}."""
         self.factory = MetricsFactory(self.reactor, ExporterSettings(flush_timeout=7))  # type: ignore[arg-type]
         service = self.service("1")
         service.startService()
@@ -302,7 +306,7 @@ class StopTests(ServiceTestCase):
         self.successResultOf(again)
 
     def test_fromRecorder(self) -> None:
-        """The recorder stops the service that it came from."""
+        """The recorder of a service stops the service."""
         service = self.service("1")
         service.startService()
         stopped = service.recorder.stop()
@@ -318,9 +322,9 @@ class StopTests(ServiceTestCase):
         self.assertEqual(len(service.recorder.stats().clients), 1)
 
 
-class AgainTests(ServiceTestCase):
+class RestartTests(ServiceTestCase):
     def test_startStopStart(self) -> None:
-        """A service can be started again, and streams to new clients; totals go on."""
+        """A service can be started again and streams to new clients; totals are kept."""
         service = self.service("1")
         counter = service.recorder.counter("c")
         for total in (1, 2, 3):
@@ -338,12 +342,12 @@ class AgainTests(ServiceTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_tooSoon(self) -> None:
-        """Before it has stopped it cannot start: the factory would refuse all clients."""
+        """A service that has not finished stopping cannot be started."""
         service = self.service("1")
         service.startService()
         service.stopService()
         error = self.assertRaises(ListenError, service.startService)
-        self.assertEqual(str(error), "Couldn't listen: it has not stopped yet")
+        self.assertEqual(str(error), "Couldn't listen: the service has not finished stopping")
         self.reactor.settle()
         service.startService()
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])

@@ -1,5 +1,5 @@
 """
-The settings of an exporter: defaults, checks, and what builder, factory and daemon make of them.
+Tests of an exporter's settings: defaults, checks, and their use by builder, factory and daemon.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_SECONDS = ("1", True)
 
 class SettingsTests(SynchronousTestCase):
     def test_limits(self) -> None:
-        """The least value is accepted; what is below is rejected, with the name of the setting."""
+        """The minimum is accepted; a value below it is rejected with the name of the setting."""
         for name, least, below in (
             ("buffer_size", 1, 0),
             ("max_series", 0, -1),
@@ -67,7 +67,7 @@ class SettingsTests(SynchronousTestCase):
             self.assertRaises(TypeError, ExporterSettings, **{name: None})
 
     def test_networks(self) -> None:
-        """Networks are given as text, and are values that compare."""
+        """Networks are parsed from text into values that can be compared."""
         settings = ExporterSettings(allow=["192.0.2.0/24"])
         self.assertEqual(settings.allow, (ip_network("192.0.2.0/24"),))
         self.assertEqual(settings, replace(ExporterSettings(), allow=settings.allow))
@@ -92,7 +92,7 @@ class SettingsTests(SynchronousTestCase):
 
 
 class UsersTests(SynchronousTestCase):
-    """All that takes settings has the same defaults, and the builder sets each of them."""
+    """Factory, builder and daemon use the same defaults, and the builder can set each setting."""
 
     def test_defaults(self) -> None:
         reactor = ListeningReactor()
@@ -103,7 +103,7 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(options.settings, ExporterSettings())
 
     def test_others(self) -> None:
-        """What is no settings is rejected where it is given."""
+        """A value that is not `ExporterSettings` is rejected by factory and builder."""
         for given in ({"buffer_size": 5}, ExporterSettings):
             for user in (MetricsFactory, TcpBuilder):
                 error = self.assertRaises(TypeError, user, FakeReactor(), given)
@@ -135,8 +135,8 @@ class UsersTests(SynchronousTestCase):
         ]
         self.assertEqual(same, [])
 
-    def test_builderGoesOn(self) -> None:
-        """A builder begins with the settings that it is given."""
+    def test_builderWithSettings(self) -> None:
+        """A builder starts from the settings that it is given."""
         builder = TcpBuilder(None, ExporterSettings(buffer_size=5, source="shop")).dead_after(1)
         expected = ExporterSettings(buffer_size=5, source="shop", dead_after=1)
         self.assertEqual(builder._settings, expected)

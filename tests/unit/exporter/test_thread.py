@@ -1,5 +1,5 @@
 """
-Which reactor an exporter in a thread runs on, in a process that was forked.
+Tests of the choice of a reactor for an exporter in a thread, in a forked process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OwnReactorTests(SynchronousTestCase):
         return str(self.assertRaises(ReactorThreadError, own_reactor, given))
 
     def test_notInherited(self) -> None:
-        """A reactor of this process is used."""
+        """A reactor that was made in this process is used."""
         other = SimpleNamespace(running=True)
         self.assertIs(own_reactor(other), other)
         self.patch(forked, "inherited_reactor", None)
@@ -36,11 +36,11 @@ class OwnReactorTests(SynchronousTestCase):
         self.assertIs(own_reactor(), self.new)
 
     def test_cannotBeReplaced(self) -> None:
-        """One that cannot be made again, or has to be that one, is refused."""
+        """An inherited reactor that was passed explicitly or cannot be replaced is rejected."""
         self.assertIn("shares descriptors", self.refused(self.inherited))
         self.new = None
         self.assertIn("shares descriptors", self.refused())
 
     def test_ran(self) -> None:
         self.inherited.running = True
-        self.assertIn("the reactor ran already", self.refused())
+        self.assertIn("the reactor was already running", self.refused())

@@ -1,5 +1,5 @@
 """
-Totals of series: their values, their limit, and those that have not changed for long.
+Tests of totals: arithmetic, the limit of series, and idle series.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class IncomingTotalsTests(IncomingTestCase):
                 incoming.snapshot(),
                 {
                     Key(MetricKind.COUNTER, "c"): 2,
-                    # Not 0: as floats add up, one by one.
+                    # Not 0, because of rounding.
                     Key(MetricKind.GAUGE, "g"): 0.1 + 0.2 - 0.3,
                 },
             )
 
-    def test_droppedStillCount(self) -> None:
+    def test_includesDropped(self) -> None:
         incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         for _ in range(1000):
@@ -55,7 +55,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual((incoming.counts(), len(incoming.log)), before)
 
     def test_snapshotOfTheLog(self) -> None:
-        """What is still in the log counts as it will when it is folded."""
+        """A snapshot includes events that are still in the log."""
         incoming = self.incoming(totals=Totals())
         counter, gauge = self.counter(incoming), self.gauge(incoming)
         counter.absolute(2**64 - 1)
@@ -69,7 +69,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual(incoming.snapshot(), before)
 
     def test_limit(self) -> None:
-        """Series beyond the limit work as before, but are not retained, and counted once."""
+        """Series beyond the limit are streamed but not retained."""
         incoming = self.incoming(totals=Totals(max_series=2))
         for _ in range(3):
             for name in "abcd":
@@ -90,7 +90,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual(incoming.ledger.refused, 2)
 
     def test_idle(self) -> None:
-        """An idle series is left out of snapshots; when it changes again, its value comes first."""
+        """An idle series is not in snapshots.  When it changes again, its total is sent first."""
         incoming = self.incoming(totals=Totals(idle_after=10))
         resting, busy = self.counter(incoming, "resting"), self.counter(incoming, "busy")
         resting.increment(5)
@@ -118,9 +118,7 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual((len(incoming.log), incoming.snapshot()), (0, {}))
 
     def test_returnWithRoomForOne(self) -> None:
-        """
-        The event with the value of a series that returns takes the room that there is, if any.
-        """
+        """The event with the total of a returning series is kept if the buffer has room."""
         for before, kept in ((0, 2), (1, 2), (2, 1), (3, 0)):
             totals = Totals(idle_after=0)
             incoming = self.incoming(buffer_size=3, totals=totals)
@@ -132,7 +130,7 @@ class IncomingTotalsTests(IncomingTestCase):
             other = self.counter(incoming, "other")
             for _ in range(before):
                 other.increment()
-            # Three in the log is the wake threshold, which the fourth exceeds.
+            # The log may hold three entries; the fourth exceeds the threshold.
             counter.increment()
             while incoming.log and len(incoming.log) < 4:
                 other.increment()
@@ -141,11 +139,11 @@ class IncomingTotalsTests(IncomingTestCase):
                 for event in self.events_of_all(incoming)
                 if event.key.name == "c"
             ]
-            said = [(Operation.SET_COUNTER, 5), (Operation.INCREMENT_COUNTER, 1)]
-            self.assertEqual(found, said[:kept], before)
+            expected = [(Operation.SET_COUNTER, 5), (Operation.INCREMENT_COUNTER, 1)]
+            self.assertEqual(found, expected[:kept], before)
 
     def test_returnAfterTheWrap(self) -> None:
-        """A counter that returns has a value of 64 bits."""
+        """The total of a returning counter has wrapped at 64 bits."""
         incoming = self.incoming(None, Totals(idle_after=0))
         counter = self.counter(incoming)
         counter.increment(2**64 - 1)
@@ -164,7 +162,7 @@ class IncomingTotalsTests(IncomingTestCase):
 
 class FactoryTotalsTests(FactoryTestCase):
     def test_largeGauge(self) -> None:
-        """Counters wrap at 64 bits; a gauge of any size does not."""
+        """Gauges of any size do not wrap."""
         factory = self.factory()
         client = FakeClient(factory)
         gauge = factory.recorder.gauge("g")
@@ -174,7 +172,7 @@ class FactoryTotalsTests(FactoryTestCase):
             self.assertEqual(list(factory.recorder.snapshot().values()), [value])
 
     def test_kindsAreApart(self) -> None:
-        """Series of two kinds may have the same name."""
+        """Series of different kinds may have the same name."""
         factory = self.factory()
         factory.recorder.counter("x").increment(2)
         factory.recorder.gauge("x").set(3)
@@ -184,7 +182,7 @@ class FactoryTotalsTests(FactoryTestCase):
         )
 
     def test_refusedLater(self) -> None:
-        """A series beyond the limit is counted as refused, whenever it is recorded."""
+        """A series beyond the limit is refused whenever it is first recorded."""
         factory = self.factory(max_series=1)
         client = FakeClient(factory)
         for _ in range(5):
@@ -196,7 +194,7 @@ class FactoryTotalsTests(FactoryTestCase):
         self.assertEqual(factory.stats().series_refused, 1)
 
     def test_notRefused(self) -> None:
-        """While there is room, nothing is logged about the limit."""
+        """Below the limit of series, nothing is logged."""
         factory = self.factory()
         FakeClient(factory)
         factory.recorder.counter("a").increment()
@@ -205,7 +203,7 @@ class FactoryTotalsTests(FactoryTestCase):
         self.assertEqual(logged, [])
 
     def test_idleExactly(self) -> None:
-        """A series is left out once the time has passed, to the second and to the fold."""
+        """A series is released after exactly C{idle_after} seconds."""
         factory = self.factory(idle_after=3)
         client = FakeClient(factory)
         resting, busy = factory.recorder.counter("resting"), factory.recorder.counter("busy")
@@ -218,7 +216,7 @@ class FactoryTotalsTests(FactoryTestCase):
             seen.append(sorted(key.name for key in factory.recorder.snapshot()))
             busy.increment()
         both = ["busy", "resting"]
-        # The tick after one second notes what had changed by then.
+        # The tick after one second notes the current epoch.
         self.assertEqual(seen, [both, both, both, ["busy"], ["busy"]])
 
     def test_idleAtOnce(self) -> None:
@@ -236,7 +234,7 @@ class FactoryTotalsTests(FactoryTestCase):
 
 
 class ReturnTests(FactoryTestCase):
-    """A series that was left out returns with an event that has its value, which counts as well."""
+    """A released series returns with an extra event that sets its total, and that is counted."""
 
     def resting(self) -> tuple[MetricsFactory, FakeClient]:
         factory = self.factory(idle_after=2)
@@ -266,7 +264,7 @@ class ReturnTests(FactoryTestCase):
         self.assertEqual(client.reader.values("resting"), [5, 5, 1])
 
     def test_noRoom(self) -> None:
-        """There is room for both events, for one, or for neither."""
+        """The buffer has room for both events, for one, or for none."""
         for ahead in range(25):
             factory, client = self.resting()
             for _ in range(ahead):

@@ -1,5 +1,5 @@
 """
-A view of our own server: true whenever all was read, and no jumps on the way there.
+A viewer of this library's server has exact totals once it has read all data, and no jumps before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
 class Viewer:
-    """Somebody who looks, over one connection after the other, and at times not at all."""
+    """A viewer that reads over several connections, with pauses."""
 
     def __init__(self, reactor: FakeReactor, limit: int) -> None:
         self.reactor = reactor
@@ -63,7 +63,7 @@ class ExactTotalsTests(SynchronousTestCase):
         )
 
     def test_losses(self) -> None:
-        """Of a hundred a second most are lost, and yet a hundred a second are shown."""
+        """If most of a hundred events per second are dropped, the rate is still a hundred."""
         recorder = self.factory.recorder
         counter = recorder.counter("c")
         counter.increment(1_000_000)
@@ -90,11 +90,11 @@ class ExactTotalsTests(SynchronousTestCase):
         self.assertLess(abs(series.rate(now) - 100), 30)
 
     def protocol_repairs(self) -> int:
-        """How many events were totals, and not what was recorded."""
+        """The number of received events that were totals."""
         return self.viewer.protocol.stats().repairs
 
-    def test_away(self) -> None:
-        """What happened while nobody looked is no rate; totals are true at once."""
+    def test_disconnected(self) -> None:
+        """Changes while disconnected do not affect the rate; totals are exact at once."""
         counter = self.factory.recorder.counter("c")
         self.viewer.connect(self.factory)
         counter.increment(5)
@@ -109,7 +109,7 @@ class ExactTotalsTests(SynchronousTestCase):
         self.assertEqual(self.viewer.view.restarts, 0)
 
     def test_restart(self) -> None:
-        """Another server has other totals."""
+        """After a restart of the server, the view has the new totals."""
         self.factory.recorder.counter("c").increment(5)
         self.factory.recorder.counter("gone").increment(5)
         self.viewer.connect(self.factory)
@@ -131,7 +131,7 @@ class ExactTotalsTests(SynchronousTestCase):
         )
     )
     def test_anything(self, steps: list[tuple[str, float | None]]) -> None:
-        """Whatever happens on the way: when all was read, totals are true."""
+        """After any sequence of steps, totals are exact once all data is read."""
         self.setUp()
         self.viewer.connect(self.factory)
         for step, number in steps:
@@ -164,13 +164,13 @@ class ExactTotalsTests(SynchronousTestCase):
             self.reactor.settle()
         self.viewer.read_all()
         shown = self.viewer.bits()
-        true = exact_totals(self.factory)
+        expected = exact_totals(self.factory)
         if any(step == "clear" for step, _ in steps):
-            # What nothing happened to since is not shown.
+            # Series that have not changed since are not shown.
             assert isinstance(shown, dict)
-            self.assertEqual(shown, {key: value for key, value in true.items() if key in shown})
+            self.assertEqual(shown, {k: v for k, v in expected.items() if k in shown})
         else:
-            self.assertEqual(shown, true)
+            self.assertEqual(shown, expected)
         view, stats = self.viewer.view, self.viewer.protocol.stats()
         if not any(step in ("lose", "restart", "clear") for step, _ in steps):
             self.assertEqual(
