@@ -98,7 +98,7 @@ class Fanout:
         self._incoming.start_streaming()
         self.clients[client] = None
         self._accounts.connected += 1
-        client.owe(self._metadata)
+        client.send_control(self._metadata)
         if client in self.clients:
             self._need_totals[client] = None
         self.drain()
@@ -141,7 +141,7 @@ class Fanout:
         # totals with the next tick.
         self._released = True
         for client in self.clients:
-            client.put_off()
+            client.release_pending()
         for client in [client for client in self.clients if client.paused]:
             client.fail(failure)
         self._log_failure(
@@ -259,7 +259,7 @@ class Fanout:
         if marker is not None and marker is self._marker:
             marked, self._marked = self._marked, []
             self._marker = None
-            for_each(marked, lambda client: client.settle(marker))
+            for_each(marked, lambda client: client.reach_marker(marker))
         if self.clients:
             self._request_marker()
         self._unfinished = False
@@ -281,7 +281,7 @@ class Fanout:
         described: dict[Name, bytes] = {**self._incoming.take_described()}  # type: ignore[dict-item]
         if described:
             self._metadata.update(described)
-            for_each(self.clients, lambda client: client.owe(described))
+            for_each(self.clients, lambda client: client.send_control(described))
 
     def _request_marker(self) -> None:
         """Request a marker if any client needs totals and can take them."""
@@ -293,7 +293,9 @@ class Fanout:
         if self._marked:
             for client in self._marked:
                 del self._need_totals[client]
-            self._marker = self._incoming.mark(min([client.asked() for client in self._marked]))
+            self._marker = self._incoming.mark(
+                min([client.prepare_marker() for client in self._marked])
+            )
 
     def _report_drops(self) -> None:
         dropped = self._incoming.counts().dropped

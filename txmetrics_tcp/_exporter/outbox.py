@@ -27,38 +27,38 @@ PROBE: Final = "probe"
 
 Name = tuple[MetricKind, str] | Literal["probe"] | None
 """
-The subject of an owed frame: a description's kind and name, a half-close probe, or None for the
+The subject of a control frame: a description's kind and name, a half-close probe, or None for the
 stream status.
 """
 
 
 class Outbox:
     """
-    Holds three kinds of pending frames, sent in this order: owed frames (descriptions, the stream
-    status and probes), which are never dropped; the totals of a marker; and events, of which the
-    oldest are dropped when the limit is exceeded.
+    Holds three kinds of pending frames, sent in this order: control frames (descriptions,
+    stream status, probes), which are never dropped; the totals of a marker; and events, of which
+    the oldest are dropped when the limit is exceeded.
 
-    @ivar owed: frames by subject; a later frame replaces an earlier one with the same subject.
+    @ivar control: frames by subject; a later frame replaces an earlier one with the same subject.
     @ivar events: the pending events.
     """
 
-    __slots__ = ("_encoder", "_totals", "_totals_at", "events", "owed")
+    __slots__ = ("_encoder", "_totals", "_totals_at", "control", "events")
 
     def __init__(self, buffer_size: int | None) -> None:
         """
         @param buffer_size: the maximum number of pending events; None for no limit.
         """
-        self.owed: OrderedDict[Name, bytes] = OrderedDict()
+        self.control: OrderedDict[Name, bytes] = OrderedDict()
         self.events = Backlog(buffer_size)
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
         self._totals_at = 0
         self._encoder = Encoder()
 
     def __bool__(self) -> bool:
-        return bool(self.owed or self._totals or self.events)
+        return bool(self.control or self._totals or self.events)
 
-    def owe(self, frames: Mapping[Name, bytes]) -> None:
-        self.owed.update(frames)
+    def add_control(self, frames: Mapping[Name, bytes]) -> None:
+        self.control.update(frames)
 
     def add_totals(self, marker: Marker, since: int) -> None:
         """
@@ -73,7 +73,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Discard all pending frames."""
-        self.owed.clear()
+        self.control.clear()
         self._totals.clear()
         self.events.clear()
 
@@ -86,8 +86,8 @@ class Outbox:
         frames: list[bytes] = []
         taken = 0
         room = CHUNK
-        while room > 0 and self.owed:
-            frames.append(self.owed.popitem(last=False)[1])
+        while room > 0 and self.control:
+            frames.append(self.control.popitem(last=False)[1])
             room -= len(frames[-1])
         # Encoding totals takes ten times as long as sending them.
         while room > CHUNK - TOTALS and self._totals:

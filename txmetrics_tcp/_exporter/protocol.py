@@ -33,7 +33,7 @@ class StreamHooks(Interface):
     interrupting: bool
 
     def out_of_memory(self, failure: Failure) -> None:
-        """Memory was exhausted while sending to a client; see `MetricsProtocol.put_off`."""
+        """Memory was exhausted while sending to a client; see `MetricsProtocol.release_pending`."""
 
     def client_wants_totals(self, client: MetricsProtocol) -> None:
         """
@@ -94,14 +94,14 @@ class MetricsProtocol(ServedProtocol):
 
     # Called by the fanout.
 
-    def owe(self, frames: Mapping[Name, bytes]) -> None:
+    def send_control(self, frames: Mapping[Name, bytes]) -> None:
         """
         Send frames that must not be dropped, before any later event.
 
         @param frames: by subject; a later frame replaces an unsent one with the same subject.
         """
         if self._connected:
-            self._outbox.owe(frames)
+            self._outbox.add_control(frames)
             self.flush()
 
     def deliver(self, batch: Batch) -> None:
@@ -151,7 +151,7 @@ class MetricsProtocol(ServedProtocol):
             return True
         return quiet and not (self.paused or self.flushing or self._outbox.events)
 
-    def asked(self) -> int:
+    def prepare_marker(self) -> int:
         """
         Prepare for a marker that is about to be made for this client.
 
@@ -161,12 +161,12 @@ class MetricsProtocol(ServedProtocol):
         if self._joined is None or since is None:
             since = 0
         elif self._outbox.events:
-            # `settle` may drop these events.
+            # `reach_marker` may drop these events.
             since = min(since, self._outbox.events.since)
         self._marker_since, self._lost_since = since, None
         return since
 
-    def settle(self, marker: Marker) -> None:
+    def reach_marker(self, marker: Marker) -> None:
         """Begin the stream, or resync, at a marker that the stream has reached."""
         since, self._marker_since = self._marker_since or 0, None
         if not self._connected:
@@ -182,13 +182,13 @@ class MetricsProtocol(ServedProtocol):
                 return
             if self._settings.totals:
                 if events:
-                    # Events delivered since `asked` may be of earlier epochs.
+                    # Events delivered since `prepare_marker` may be of earlier epochs.
                     since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
                 self._repairs += 1
             dropped_incoming = marker.counts.dropped - self._joined.dropped
-            self._outbox.owe({None: self._stream.status(dropped_incoming, self._dropped)})
+            self._outbox.add_control({None: self._stream.status(dropped_incoming, self._dropped)})
         self._force = False
         cancel(self._repair_timer)
         if self._lost_since is not None:
@@ -197,7 +197,7 @@ class MetricsProtocol(ServedProtocol):
         self._outbox.add_totals(marker, since)
         self.flush()
 
-    def put_off(self) -> None:
+    def release_pending(self) -> None:
         """
         Release pending data to free memory.  Later, `resync` requests totals.
         """
@@ -218,7 +218,7 @@ class MetricsProtocol(ServedProtocol):
         self._count_dropped(account.recorded - handled)
         if self._joined is not None:
             self.lost(0)
-        self.owe(frames)
+        self.send_control(frames)
 
     @property
     def needed_since(self) -> int | None:
@@ -261,10 +261,10 @@ class MetricsProtocol(ServedProtocol):
     # Called by the transport, directly or through `ServedProtocol`.
 
     def begin(self) -> None:
-        self.owe({None: self._stream.status(0, 0)})
+        self.send_control({None: self._stream.status(0, 0)})
 
     def probe(self) -> None:
-        self.owe({PROBE: EMPTY_FRAME})
+        self.send_control({PROBE: EMPTY_FRAME})
 
     def end(self) -> None:
         cancel(self._repair_timer)

@@ -94,8 +94,8 @@ class ProtocolTestCase(SynchronousTestCase):
     def joined(self, transport: PausingTransport, **more: int | None) -> MetricsProtocol:
         """A client that has received its first totals and has read everything."""
         protocol = self.protocol(transport, **more)
-        self.assertEqual(protocol.asked(), 0)
-        protocol.settle(self.marker())
+        self.assertEqual(protocol.prepare_marker(), 0)
+        protocol.reach_marker(self.marker())
         transport.drain()
         transport.drain()
         self.assertEqual(transport.written, b"")
@@ -137,16 +137,16 @@ class DisconnectedTests(ProtocolTestCase):
     """A client that has disconnected."""
 
     def test_calls(self) -> None:
-        """Calls of `lost` and `settle` after the disconnection do nothing."""
+        """Calls of `lost` and `reach_marker` after the disconnection do nothing."""
         transport = PausingTransport()
         protocol = self.joined(transport)
         protocol.lost(3)
-        protocol.asked()
+        protocol.prepare_marker()
         transport.lose()
         self.exporter.calls.clear()
         before = protocol.stats()
         protocol.lost(5)
-        protocol.settle(self.marker(("a", 1, 9)))
+        protocol.reach_marker(self.marker(("a", 1, 9)))
         self.assertEqual(self.exporter.calls, [])
         self.assertEqual(protocol.stats(), before)
 
@@ -182,11 +182,11 @@ class DisconnectedTests(ProtocolTestCase):
         """A disconnected client does not hold pending data."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
-        protocol.asked()
-        protocol.settle(self.marker(("a", 1, 1)))
-        protocol.owe({None: b"\0"})
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(("a", 1, 1)))
+        protocol.send_control({None: b"\0"})
         protocol.deliver(self.batch([1], 2))
-        waiting = (protocol._outbox.owed, protocol._outbox._totals, protocol._outbox.events)
+        waiting = (protocol._outbox.control, protocol._outbox._totals, protocol._outbox.events)
         self.assertEqual([len(one) for one in waiting], [1, 1, 1])
         transport.lose()
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])
@@ -203,13 +203,13 @@ class DisconnectedTests(ProtocolTestCase):
 class WriteTests(ProtocolTestCase):
     """The content and the order of writes."""
 
-    def test_owedInOrder(self) -> None:
+    def test_controlInOrder(self) -> None:
         """Descriptions are sent in the order of the calls."""
         transport = PausingTransport(1)
         protocol = self.joined(transport)
         protocol.pauseProducing()
         for name in "cab":
-            protocol.owe({(MetricKind.COUNTER, name): name.encode()})
+            protocol.send_control({(MetricKind.COUNTER, name): name.encode()})
         protocol.resumeProducing()
         self.assertEqual(transport.written, b"cab")
 
@@ -260,7 +260,7 @@ class WriteTests(ProtocolTestCase):
         events are pending, or all of them.
         """
         frame = 200
-        for owed, totals, events, full in (
+        for control, totals, events, full in (
             (700, 0, 0, CHUNK),
             # Encoding totals delays other clients, so their limit is lower.
             (0, 5000, 0, TOTALS),
@@ -270,10 +270,12 @@ class WriteTests(ProtocolTestCase):
             transport = SizingTransport(1)
             protocol = self.joined(transport, buffer_size=None)
             protocol.deliver(self.batch([0], 1))
-            protocol.owe({(MetricKind.COUNTER, str(one)): b"o" * frame for one in range(owed)})
+            protocol.send_control(
+                {(MetricKind.COUNTER, str(one)): b"o" * frame for one in range(control)}
+            )
             series = [(f"{one:05}" * 3, 1, 9) for one in range(totals)]
             protocol._force = True
-            protocol.settle(self.marker(*series))
+            protocol.reach_marker(self.marker(*series))
             protocol.deliver(self.batch(list(range(events)), 2, LONG))
             transport.sizes.clear()
             while transport.drain():
@@ -324,7 +326,7 @@ class WriteTests(ProtocolTestCase):
         """Totals that arrive within a write do not replace pending events."""
         protocol = self.joined(transport := PausingTransport(10 * CHUNK), buffer_size=None)
         protocol.lost(1)
-        protocol.asked()
+        protocol.prepare_marker()
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
         markers = [self.marker(("b", 1, 2))]
@@ -333,13 +335,13 @@ class WriteTests(ProtocolTestCase):
         def interrupted(data: bytes) -> None:
             write(data)
             if markers:
-                protocol.settle(markers.pop())
+                protocol.reach_marker(markers.pop())
 
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
         self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
         self.assertEqual(protocol.stats().dropped, 0)
-        self.assertEqual(protocol.asked(), 1)
+        self.assertEqual(protocol.prepare_marker(), 1)
 
 
 class RepairTests(ProtocolTestCase):
@@ -357,35 +359,35 @@ class RepairTests(ProtocolTestCase):
     def test_neededEpoch(self) -> None:
         """Totals are requested from the epoch of the oldest loss or the oldest pending event."""
         protocol, _ = self.stuck()
-        self.assertEqual(protocol.asked(), 0)
+        self.assertEqual(protocol.prepare_marker(), 0)
         protocol.deliver(self.batch([1], 4))
         protocol.lost(7)
-        self.assertEqual(protocol.asked(), 4)
+        self.assertEqual(protocol.prepare_marker(), 4)
         protocol = self.joined(PausingTransport())
         protocol.lost(7)
         protocol.lost(6)
         protocol.lost(8)
-        self.assertEqual(protocol.asked(), 6)
+        self.assertEqual(protocol.prepare_marker(), 6)
 
     def test_lostBeforeBegin(self) -> None:
         """A client without totals receives all of them, whatever was lost before."""
         protocol = self.protocol(PausingTransport())
         protocol.lost(7)
-        self.assertEqual(protocol.asked(), 0)
-        protocol.settle(self.marker())
+        self.assertEqual(protocol.prepare_marker(), 0)
+        protocol.reach_marker(self.marker())
         protocol.transport.lose()
 
     def test_status(self) -> None:
         """With its totals, a client receives how many events it has lost on each side."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport, buffer_size=2)
-        protocol.asked()
-        protocol.settle(self.marker(dropped=2))
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(dropped=2))
         protocol.deliver(self.batch([1, 2, 3], 1))
         transport.drain()
         self.reactor.advance(5)
-        protocol.asked()
-        protocol.settle(self.marker(dropped=5))
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(dropped=5))
         reader = Reader()
         while data := transport.drain():
             reader.feed(data)
@@ -396,14 +398,14 @@ class RepairTests(ProtocolTestCase):
 
     def test_nothingLost(self) -> None:
         """A client that has lost nothing can request all totals."""
-        self.assertEqual(self.joined(PausingTransport()).asked(), 0)
+        self.assertEqual(self.joined(PausingTransport()).prepare_marker(), 0)
 
     def test_totals(self) -> None:
         """A client receives the totals that changed since its loss, with the marker's time."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
-        protocol.asked()
-        protocol.settle(self.marker(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
         reader = Reader()
         reader.feed(transport.drain())
         got = [(one.key.name, one.value, one.timestamp_ns) for one in reader.metrics]
@@ -417,13 +419,13 @@ class RepairTests(ProtocolTestCase):
         """A client that has fallen behind since its request receives the next totals instead."""
         protocol, transport = self.stuck()
         protocol.lost(5)
-        protocol.asked()
+        protocol.prepare_marker()
         protocol.deliver(self.batch([1], 6))
         self.exporter.calls.clear()
-        protocol.settle(self.marker(("b", 2, 6)))
+        protocol.reach_marker(self.marker(("b", 2, 6)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertEqual(self.values(transport), [("a", 0), ("a", 1)])
-        self.assertEqual(protocol.asked(), 5)
+        self.assertEqual(protocol.prepare_marker(), 5)
 
     def test_forced(self) -> None:
         """
@@ -434,8 +436,8 @@ class RepairTests(ProtocolTestCase):
         protocol.deliver(self.batch([1, 2, 3], 6))
         with capturedLogs() as logged:
             self.reactor.advance(5)
-            protocol.asked()
-            protocol.settle(self.marker(("a", 9, 6)))
+            protocol.prepare_marker()
+            protocol.reach_marker(self.marker(("a", 9, 6)))
             protocol.deliver(self.batch([10], 7))
             self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
             transport.lose()
@@ -450,15 +452,15 @@ class RepairTests(ProtocolTestCase):
         protocol, _ = self.stuck()
         protocol.lost(5)
         self.reactor.advance(5)
-        protocol.asked()
+        protocol.prepare_marker()
         protocol.lost(8)
         self.exporter.calls.clear()
-        protocol.settle(self.marker(("a", 9, 6)))
+        protocol.reach_marker(self.marker(("a", 9, 6)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertFalse(protocol.ready_for_totals(True))
         self.reactor.advance(5)
         self.assertTrue(protocol.ready_for_totals(False))
-        self.assertEqual(protocol.asked(), 8)
+        self.assertEqual(protocol.prepare_marker(), 8)
 
 
 class FinishTests(ProtocolTestCase):
@@ -470,9 +472,9 @@ class FinishTests(ProtocolTestCase):
             transport = PausingTransport(1)
             protocol = self.joined(transport)
             protocol.deliver(self.batch([0], 1))
-            protocol.owe({None: b"\x00"})
+            protocol.send_control({None: b"\x00"})
             protocol._force = True
-            protocol.settle(self.marker(*totals))
+            protocol.reach_marker(self.marker(*totals))
             protocol.finish()
             self.assertFalse(transport.disconnecting)
             self.assertEqual(
@@ -483,8 +485,8 @@ class FinishTests(ProtocolTestCase):
     def test_finishWithTotalsAlone(self) -> None:
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
-        protocol.asked()
-        protocol.settle(self.marker(("a", 1, 9)))
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(("a", 1, 9)))
         protocol.finish()
         self.assertFalse(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
@@ -496,10 +498,10 @@ class FinishTests(ProtocolTestCase):
         protocol.lost(5)
         protocol.finish()
         self.assertFalse(transport.disconnecting)
-        protocol.asked()
+        protocol.prepare_marker()
         protocol.finish()
         self.assertFalse(transport.disconnecting)
-        protocol.settle(self.marker(("a", 1, 9)))
+        protocol.reach_marker(self.marker(("a", 1, 9)))
         self.assertTrue(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
 
