@@ -141,7 +141,7 @@ def _in_one_chunk(frames: bytes) -> bytes:
     return MAGIC + b"".join(encode_block(kind, payload) for kind, payload in blocks)
 
 
-CUT_OFF = "it was cut off, and was read up to its last whole event"
+CUT_OFF = "cut off; read up to the last complete event"
 FOREIGN_FRAME = "not a metrics stream: a frame of 2 bytes is no event"
 THREE = b"".join(map(increment, range(3)))
 DESCRIBED = Metadata(MetricKind.COUNTER, "requests_total", None, "x" * 2 * 1024 * 1024)
@@ -152,11 +152,11 @@ MANY = encode_metric(WIDE) * 400
 HTTP_FRAME = HTTP.ljust(1 + HTTP[0])
 
 NO_RECORDINGS = {
-    "empty": RecordedFile(b"", says="it is empty, and no recording", code=1),
-    "something else": RecordedFile(b"hello", says="it is not a recording of metrics", code=1),
+    "empty": RecordedFile(b"", says="empty file, not a metrics recording", code=1),
+    "something else": RecordedFile(b"hello", says="not a metrics recording", code=1),
     "another format": RecordedFile(
         MAGIC.replace(b"1", b"2") + record(THREE)[len(MAGIC) :],
-        says="it is a recording in a format that this version does not know",
+        says="unsupported recording format; a newer version of txmetrics-tcp may read it",
         code=1,
     ),
 }
@@ -173,7 +173,7 @@ RECORDINGS = {
         record(THREE, THREE)[: -HEADER_SIZE - 1], THREE + THREE[: -len(increment(2))], CUT_OFF
     ),
     "cut off between blocks": RecordedFile(record(THREE)[:-HEADER_SIZE], THREE, CUT_OFF),
-    "damaged": RecordedFile(_damaged(), THREE, "it is damaged behind its first ", 1),
+    "damaged": RecordedFile(_damaged(), THREE, "damaged after the first ", 1),
     "a foreign frame": RecordedFile(
         record(THREE, THREE + FOREIGN + THREE, THREE), THREE + THREE, FOREIGN_FRAME, 1
     ),

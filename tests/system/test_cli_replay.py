@@ -31,7 +31,7 @@ class ProcessTests(SynchronousTestCase):
         replay = Daemon(self, *arguments, runner=METRICS_TCP)
         port = int(replay.wait_for(r"is served on 127\.0\.0\.1:(\d+)")[1])
         first, second = Stream(self, port), Stream(self, port)
-        replay.wait_for("(?s)has come.*has come")
+        replay.wait_for("(?s)client .* connected.*client .* connected")
         received: list[bytes] = []
         reading = threading.Thread(target=lambda: received.append(b"".join(first.chunks())))
         reading.start()

@@ -1,5 +1,5 @@
 """
-The blocks that a recording consists of: bytes to blocks and back, bounded, and cut off anywhere.
+Encode and decode the blocks of a recording, with bounded memory and tolerance of truncated files.
 
 docs/reference/recording-format.md describes them.  No Twisted.
 """
@@ -14,26 +14,26 @@ from typing import BinaryIO, NamedTuple
 from txmetrics_tcp._codec.framing import Frames, StreamError, read_varint, varint
 
 MAGIC = b"txmetrics-tcp recording 1\n"
-"""What every recording begins with; the number is that of the format."""
+"""The first line of every recording.  The number is the format version."""
 
 BLOCK = 64 * 1024
-"""How many bytes of frames are kept back, at most, to be written as one block."""
+"""The maximum size, in bytes, of the frames that are buffered to be written as one block."""
 
 MAX_BLOCK = 16 * 1024 * 1024
-"""The largest block, in bytes, also when decompressed."""
+"""The largest block, in bytes, stored or decompressed."""
 
 MAX_RECORDED_FRAME = MAX_BLOCK - 2 * BLOCK
 """The largest frame that can be recorded, in bytes."""
 
-# Of what is a recording in any format.
-_BEGINNING = MAGIC[:-2]
+# The first line of a recording in any format version, without the number.
+_PREFIX = MAGIC[:-2]
 
-# Little-endian: the fields of `BlockHeader`, then the CRC-32 of these.
+# Little-endian: the fields of `BlockHeader`, then their CRC-32.
 _HEADER = Struct("<4sIIIIQ")
 _CHECK = Struct("<I")
 HEADER_SIZE = _HEADER.size + _CHECK.size
 
-# What kinds of block there are.
+# The kinds of blocks.
 SESSION = b"sess"
 CONNECTION = b"conn"
 PLAIN = b"data"
@@ -42,17 +42,18 @@ END = b"end "
 
 
 class RecordingError(Exception):
-    """A file is no recording, or cannot be appended to.  The text says why."""
+    """A file is not a recording, or cannot be appended to.  The text is the reason."""
 
 
 class BlockHeader(NamedTuple):
     """
-    What stands before each block.
+    The header of a block.
 
-    @ivar stored: the size of what comes behind it.
-    @ivar size: the same when decompressed.
-    @ivar frames: how many frames are in it.
-    @ivar offset_ns: since the session began.
+    @ivar stored: the size of the payload in the file, in bytes.
+    @ivar size: the size of the decompressed payload, in bytes.
+    @ivar frames: the number of frames in the payload.
+    @ivar checksum: the CRC-32 of the stored payload.
+    @ivar offset_ns: nanoseconds since the session began.
     """
 
     kind: bytes
@@ -64,12 +65,12 @@ class BlockHeader(NamedTuple):
 
 
 class Damaged(Exception):
-    """Something in the file is not what was written.  The text says what."""
+    """The content of the file is invalid.  The text is the reason."""
 
 
 class Blocks:
     """
-    The blocks of a file, one after the other, and at last what there is of one that is cut off.
+    Iterate over the blocks of a file.  A truncated last block is yielded as well.
 
     @ivar position: see `RecordingReader`.
     @ivar truncated: see `RecordingReader`.
@@ -77,7 +78,7 @@ class Blocks:
 
     def __init__(self, file: BinaryIO) -> None:
         """
-        @raise RecordingError: the file is no recording.
+        @raise RecordingError: the file is not a recording.
         """
         self._file = file
         self.position = 0
@@ -86,16 +87,18 @@ class Blocks:
         if beginning == MAGIC:
             self.position = len(MAGIC)
         elif MAGIC.startswith(beginning):
-            # Even so little may be what is left of one.
+            # The first line itself is truncated.
             self.truncated = len(beginning)
-        elif beginning.startswith(_BEGINNING):
-            raise RecordingError("it is a recording in a format that this version does not know")
+        elif beginning.startswith(_PREFIX):
+            raise RecordingError(
+                "unsupported recording format; a newer version of txmetrics-tcp may read it"
+            )
         else:
-            raise RecordingError("it is not a recording of metrics")
+            raise RecordingError("not a metrics recording")
 
     def __iter__(self) -> Iterator[tuple[BlockHeader, bytes]]:
         """
-        @raise Damaged: a header, or a block that is whole, is not what was written.
+        @raise Damaged: a header, or the checksum of a complete block, is invalid.
         """
         while self.position and not self.truncated:
             start = _read(self._file, HEADER_SIZE)
@@ -109,19 +112,19 @@ class Blocks:
             if len(stored) < header.stored:
                 self.truncated = HEADER_SIZE + len(stored)
             elif zlib.crc32(stored) != header.checksum:
-                raise Damaged("the checksum of a block is wrong")
+                raise Damaged("wrong block checksum")
             yield header, stored
             if not self.truncated:
                 self.position += HEADER_SIZE + header.stored
 
-    def where(self, error: Damaged) -> str:
-        """Where the file is damaged, and how: behind all blocks that have been read."""
-        return f"it is damaged behind its first {self.position} bytes: {error}"
+    def damage_message(self, error: Damaged) -> str:
+        """Return the place of the damage, which is after the blocks read so far, and the reason."""
+        return f"damaged after the first {self.position} bytes: {error}"
 
 
 def _parse_header(data: bytes) -> BlockHeader:
     if _CHECK.unpack_from(data, _HEADER.size)[0] != zlib.crc32(data[: _HEADER.size]):
-        raise Damaged("the checksum of a header is wrong")
+        raise Damaged("wrong block header checksum")
     header = BlockHeader(*_HEADER.unpack_from(data))
     if max(header.stored, header.size) > MAX_BLOCK:
         raise Damaged(f"a block is larger than {MAX_BLOCK} bytes")
@@ -129,38 +132,41 @@ def _parse_header(data: bytes) -> BlockHeader:
 
 
 def encode_block(kind: bytes, payload: bytes, frames: int = 0, offset_ns: int = 0) -> bytes:
-    """Make a block, with its header."""
+    """Encode a block with its header."""
     stored = zlib.compress(payload) if kind == ZLIB else payload
     header = _HEADER.pack(kind, len(stored), len(payload), frames, zlib.crc32(stored), offset_ns)
     return header + _CHECK.pack(zlib.crc32(header)) + stored
 
 
 def _payload(header: BlockHeader, stored: bytes) -> bytes:
-    """What is in a block, decompressed; of one that is cut off, as much as can be."""
+    """Decompress a payload.  From a truncated block, return as much as can be decompressed."""
     whole = len(stored) == header.stored
     if header.kind != ZLIB:
         return stored
     decompress = zlib.decompressobj()
     try:
-        # One byte more than announced is enough to know that it is too much.
+        # One byte more than announced is enough to detect an oversized payload.
         payload = decompress.decompress(stored, header.size + 1)
     except zlib.error:
         raise Damaged("a block cannot be decompressed") from None
     if len(payload) > header.size or (
         whole and not (decompress.eof and len(payload) == header.size)
     ):
-        raise Damaged("a block is of another size than it says")
+        raise Damaged("the size of a block differs from its header")
     return payload
 
 
 def encode_chunk(after_ns: int, frames: bytes) -> bytes:
-    """Make a chunk of a block's payload; `split` takes it apart."""
+    """Encode one chunk of a block's payload, which `split` decodes."""
     return varint(after_ns) + varint(len(frames)) + frames
 
 
 def split(header: BlockHeader, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
     """
-    The chunks of a block: after how many nanoseconds, whole frames, and how many they are.
+    Iterate over the chunks of a block.
+
+    @return: for each chunk: nanoseconds since the block's time, whole frames, and their number.
+    @raise Damaged: the payload is invalid.
     """
     whole = len(stored) == header.stored
     payload = _payload(header, stored)
@@ -185,7 +191,7 @@ def split(header: BlockHeader, stored: bytes) -> Iterator[tuple[int, bytes, int]
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """Read so many bytes, or all that there are."""
+    """Read a number of bytes, or fewer at the end of the file."""
     data = bytearray()
     while len(data) < size and (piece := file.read(size - len(data))):
         data += piece

@@ -1,5 +1,5 @@
 """
-The one reader of recordings for all commands: events, and a verdict on what is wrong.  No Twisted.
+Read the events of a recording, for all commands, and report damage.  No Twisted.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 PIECE = 16 * 1024
-"""About how many bytes of a recording are decoded in one step."""
+"""The approximate number of bytes that are decoded in one step."""
 
 TURN = 0.02
-"""For how many seconds a recording is read in one reactor iteration."""
+"""The time, in seconds, for reading a recording within one reactor iteration."""
 
 
 class Piece(NamedTuple):
     """
-    Part of a recording: a `Chunk`, or of one that is larger than `PIECE` bytes, about so much.
+    Part of a recording: a `Chunk`, or about `PIECE` bytes of a larger one.
 
-    @ivar seconds: when it was received, as `Chunk.seconds`.
+    @ivar seconds: the time of reception, as `Chunk.seconds`.
     @ivar frames: whole frames, as the bytes that were received.
-    @ivar events: the events in them.
-    @ivar begins: whether it is the first of a connection, as `Chunk.begins`.
+    @ivar events: the events in C{frames}.
+    @ivar begins: whether this is the first piece of a connection, as `Chunk.begins`.
     """
 
     seconds: float
@@ -43,12 +43,13 @@ class Piece(NamedTuple):
 
 class Verdict(NamedTuple):
     """
-    What is wrong with a recording that has been read.
+    The result of reading a recording.
 
-    @ivar text: the reason, one line; empty if all of it was read.
-    @ivar exit_code: of a command that has read it: 1 if the recording is damaged or cannot be read.
-        That it was cut off is reported and is no error: the recorder may have been killed, or may
-        still be running.
+    @ivar text: the reason, in one line, for reading only a part; empty if the recording was read
+        completely.
+    @ivar exit_code: the exit code of a command that read the recording: 1 if the recording is
+        damaged or unreadable.  A recording that was cut off is reported but is not an error: the
+        recorder may have been killed, or may still be running.
     """
 
     text: str = ""
@@ -57,18 +58,18 @@ class Verdict(NamedTuple):
 
 class Recording:
     """
-    An open recording.  Iterating over it reads it from its beginning, each time.
+    An open recording.  Each iteration reads the file from its beginning.
 
-    Iteration ends early where something is wrong, and raises nothing; `verdict` has the reason.
+    Iteration raises no exceptions.  It stops at damage, and `verdict` has the reason.
 
-    @ivar path: where it is, as the user wrote it.
-    @ivar verdict: final when an iteration has ended.
+    @ivar path: the path of the file, as the user wrote it.
+    @ivar verdict: the result; final when an iteration has ended.
     """
 
     def __init__(self, path: str) -> None:
         """
-        @raise RecordingError: the file cannot be read, or is no recording.  The text names the
-            file.
+        @raise RecordingError: the file cannot be read, or is not a recording.  The text names
+            the file.
         """
         self.path = path
         self.verdict = Verdict()
@@ -80,7 +81,7 @@ class Recording:
                 self._size = os.fstat(self._file.fileno()).st_size
                 self._reader = RecordingReader(self._file)
                 if not (self._reader.position or self._reader.truncated):
-                    raise RecordingError("it is empty, and no recording")
+                    raise RecordingError("empty file, not a metrics recording")
                 stack.pop_all()
         except (OSError, RecordingError) as error:
             raise RecordingError(f"{path}: {_reason(error)}") from None
@@ -91,25 +92,25 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """How long the recording is, as far as it has been read."""
+        """The duration, in seconds, of the part that has been read."""
         return self._reader.seconds
 
     @property
     def progress(self) -> float:
-        """How much of the file has been read, from 0 to 1."""
+        """The share of the file that has been read, from 0 to 1."""
         return min(1.0, self._reader.position / max(1, self._size))
 
     @property
     def sessions(self) -> list[Session]:
-        """The runs of a recorder that were met so far."""
+        """The recorder sessions that have been read."""
         return self._reader.sessions
 
     def report(self, say: Callable[[str], object]) -> int:
         """
-        Report what is wrong, once.
+        Report the text of the verdict, if any, once.
 
-        @param say: takes a message of one line.
-        @return: the exit code of a command that has read the recording.
+        @param say: called with a message of one line.
+        @return: the exit code of the verdict.
         """
         if self.verdict.text and not self._reported:
             self._reported = True
@@ -119,7 +120,7 @@ class Recording:
     def __iter__(self) -> Iterator[Piece]:
         self.verdict = Verdict()
         try:
-            # Not the first time: a pipe cannot be rewound.
+            # Only for later iterations, since a pipe cannot be rewound.
             if self._iterated:
                 self._file.seek(0)
                 self._reader = RecordingReader(self._file)
@@ -137,7 +138,7 @@ class Recording:
         if self._reader.damage:
             self.verdict = Verdict(self._reader.damage, 1)
         elif self._reader.cut_off:
-            self.verdict = Verdict("it was cut off, and was read up to its last whole event")
+            self.verdict = Verdict("cut off; read up to the last complete event")
 
     def _decode(self, decoder: Decoder, chunk: Chunk) -> Iterator[Piece]:
         begin, begins = 0, chunk.begins
@@ -145,7 +146,7 @@ class Recording:
             data = chunk.frames[at : at + PIECE]
             events: list[Event] = []
             try:
-                # What it yields before it raises is in the list.
+                # The list keeps the events that are yielded before an exception.
                 events.extend(decoder.feed(data))
             except StreamError as error:
                 self.verdict = Verdict(str(error), 1)
@@ -158,8 +159,9 @@ class Recording:
 
 class Turns:
     """
-    Takes the steps of an iterator one after the other, and lets the reactor iterate after the first
-    that ends more than `TURN` seconds after its iteration began.
+    Take the steps of an iterator in the reactor thread.
+
+    The steps of one reactor iteration end with the first step that exceeds `TURN` seconds.
     """
 
     def __init__(self, clock: IReactorTime, steps: Iterator[object]) -> None:
@@ -168,8 +170,8 @@ class Turns:
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin, in the next reactor iteration."""
-        self._call = self._clock.callLater(0, self._go_on)
+        """Take the first steps in the next reactor iteration."""
+        self._call = self._clock.callLater(0, self._take_steps)
 
     def stop(self) -> None:
         """Take no further steps."""
@@ -177,7 +179,7 @@ class Turns:
             self._call.cancel()
             self._call = None
 
-    def _go_on(self) -> None:
+    def _take_steps(self) -> None:
         self._call = None
         end = self._clock.seconds() + TURN
         for _ in self._steps:
@@ -188,5 +190,5 @@ class Turns:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"it cannot be read: {error.strerror or error}"
+        return f"cannot read the file: {error.strerror or error}"
     return str(error)

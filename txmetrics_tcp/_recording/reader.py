@@ -1,10 +1,10 @@
 """
-Recordings: a stream, byte for byte and with its timing, read from a file.  No Twisted.
+Read recordings: files that hold the bytes of a stream and their timing.  No Twisted.
 
-docs/reference/recording-format.md describes the file.  In short: a line that says what it is, then
-blocks of about 64 KiB with the frames of the stream, compressed or not.  A block's header has its
-sizes and checksums.  A file that was cut off anywhere can be read up to its last whole frame, and
-be appended to; `txmetrics_tcp._recording.writer` writes it.
+docs/reference/recording-format.md describes the format.  A recording begins with a line that
+identifies it.  Blocks of about 64 KiB follow, with the frames of the stream, compressed or not.
+The header of a block has its sizes and checksums.  A truncated file can be read up to its last
+whole frame, and can be appended to.  `txmetrics_tcp._recording.writer` writes recordings.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from txmetrics_tcp._recording.blocks import (
 )
 
 MAX_SESSIONS = 1000
-"""How many sessions a reader tells of; of those that come later, the events are read as well."""
+"""The maximum length of `RecordingReader.sessions`.  Events of later sessions are still read."""
 
 _MAX_TEXT = 64 * 1024
-_NEVER_NS = 1 << 63
+_MAX_NS = 1 << 63
 
 
 class Chunk(NamedTuple):
     """
-    What came at one moment.
+    Frames that were received at one moment.
 
-    @ivar seconds: when, since the beginning of the recording.  What was appended later follows at
-        once, as if there had been no time in between.
-    @ivar frames: whole frames, as the bytes that came.
-    @ivar number: how many frames they are.
-    @ivar begins: whether it is the first of a connection: from there on, the stream describes
-        its metrics anew.
+    @ivar seconds: the time of reception, in seconds since the beginning of the recording.  An
+        appended session begins when the session before it ended.
+    @ivar frames: whole frames, as the bytes that were received.
+    @ivar number: the number of frames.
+    @ivar begins: whether this is the first chunk of a connection.  Each connection describes its
+        metrics again.
     """
 
     seconds: float
@@ -56,9 +56,9 @@ class Session:
     """
     One run of a recorder.
 
-    @ivar time_ns: when it began, in nanoseconds since the epoch.
-    @ivar source: where the stream came from, in the words of who recorded it.
-    @ivar seconds: when it began, as `Chunk.seconds`.
+    @ivar time_ns: the start time, in nanoseconds since the epoch.
+    @ivar source: the origin of the stream, as the recorder named it.
+    @ivar seconds: the start time, as `Chunk.seconds`.
     """
 
     time_ns: int
@@ -68,33 +68,32 @@ class Session:
 
 class RecordingReader:
     """
-    Reads a recording, once, from its beginning to its end::
+    Read a recording once, from its beginning to its end::
 
         with open("yesterday.rec", "rb") as file:
             for chunk in RecordingReader(file):
                 ...
 
-    It holds one block at a time, whatever the file says.  All that is wrong with a file behind
-    its beginning ends the reading early, and the attributes say so; they are final when the
-    iteration has come to its end.
+    The reader holds one block at a time in memory.  Damage after the first line ends the iteration
+    early and raises no exception.  The attributes are final when the iteration has ended.
 
-    @ivar sessions: the runs of a recorder that were met so far.
-    @ivar truncated: how many bytes at the end of the file belong to a block that is not whole.
-        The frames in them that are whole are read as all others.
-    @ivar cut_off: whether the recorder had no chance to end its last session, so that something
-        may be missing at the end; also while it still runs.
-    @ivar damage: what is wrong with the file, if it was not only cut off; else an empty text.
-        What comes behind that place is not read.
-    @ivar position: how many bytes of the file have been read as whole blocks.
-    @ivar frames: how many frames have been read.
-    @ivar seconds: how long the recording is, as far as it has been read.
+    @ivar sessions: the recorder sessions that have been read, `MAX_SESSIONS` at most.
+    @ivar truncated: the number of bytes of an incomplete block at the end of the file.  Its whole
+        frames are read.
+    @ivar cut_off: whether the recorder did not end its last session, so that events may be missing
+        at the end.  Also true while the recorder is still running.
+    @ivar damage: the place and the reason of damage; empty if the file is intact or only cut off.
+        Data after this place is not read.
+    @ivar position: the number of bytes of the file that have been read as whole blocks.
+    @ivar frames: the number of frames that have been read.
+    @ivar seconds: the duration of the part that has been read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         """
-        @param file: a file opened for reading bytes.  It need not be seekable.
-        @raise RecordingError: it is no recording, or one in a format that came later.
-        @raise OSError: it cannot be read.
+        @param file: a binary file, opened for reading.  It need not be seekable.
+        @raise RecordingError: the file is not a recording, or its format is not supported.
+        @raise OSError: the file cannot be read.
         """
         self._blocks = Blocks(file)
         self.sessions: list[Session] = []
@@ -102,7 +101,7 @@ class RecordingReader:
         self.damage = ""
         self.frames = 0
         self.seconds = 0.0
-        # Where the session begins, and how far time has come, in nanoseconds of the recording.
+        # The beginning of the session and the current time, in nanoseconds of the recording.
         self._session_ns = 0
         self._now_ns = 0
         self._begins = False
@@ -125,9 +124,9 @@ class RecordingReader:
                 if header.kind in (PLAIN, ZLIB):
                     yield from self._chunks(header, stored)
                 elif len(stored) == header.stored:
-                    self._note(header, stored)
+                    self._control(header, stored)
         except Damaged as error:
-            self.damage = self._blocks.where(error)
+            self.damage = self._blocks.damage_message(error)
         if self.truncated:
             self.cut_off = True
 
@@ -138,8 +137,8 @@ class RecordingReader:
             begins, self._begins = self._begins, False
             yield Chunk(self.seconds, frames, count, begins)
 
-    def _note(self, header: BlockHeader, stored: bytes) -> None:
-        """Blocks of any other kind; there may be some that came later, and can be left out."""
+    def _control(self, header: BlockHeader, stored: bytes) -> None:
+        """Handle a block without frames.  Unknown kinds, of later versions, are skipped."""
         if header.kind == SESSION:
             self._session_ns = self._now_ns
             self._begins = True
@@ -152,14 +151,14 @@ class RecordingReader:
         self._advance(self._session_ns + header.offset_ns)
 
     def _advance(self, now_ns: int) -> None:
-        # Forward only, whatever a file says.
-        self._now_ns = max(self._now_ns, min(now_ns, _NEVER_NS))
+        # The header of a block may be wrong: time never goes backward.
+        self._now_ns = max(self._now_ns, min(now_ns, _MAX_NS))
         self.seconds = self._now_ns / 1e9
 
 
 def _parse_session(payload: bytes, seconds: float) -> Session:
     try:
-        said = json.loads(payload[:_MAX_TEXT])
-        return Session(int(said["time_ns"]), str(said["source"])[:1000], seconds)
+        fields = json.loads(payload[:_MAX_TEXT])
+        return Session(int(fields["time_ns"]), str(fields["source"])[:1000], seconds)
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
         return Session(0, "", seconds)

@@ -1,7 +1,7 @@
 """
-A recording, served again as a live server: paced by its own timing and by its slowest client.
+Serve a recording as a live server would, paced by its timing and by the slowest client.
 
-All of it belongs to the reactor thread.
+Everything here belongs to the reactor thread.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from txmetrics_tcp._recording.stream_state import StreamState
 
 CATCH_UP = 1.0
 """
-How many seconds of being late are made up for.  When a client, or the lack of one, holds the replay
-up for longer, the rest of it is played that much later.
+The longest delay, in seconds, that the replay catches up.  After a longer delay, caused by a slow
+client or by the lack of clients, the rest of the replay is shifted by that delay.
 """
 
-# No reactor can wait for as long as a file may say.
-_LONG = 3600.0
+# Reactors limit the time of a delayed call; the times in a file have no limit.
+_MAX_DELAY = 3600.0
 
 
 class ReplayProtocol(ServedProtocol):
     """
-    One client: takes what it is sent, and tells its factory when it takes more.
+    The connection of one client.  It notifies the factory when the client can take more data.
     """
 
     def __init__(self, factory: ReplayFactory, clock: IReactorTime, address: str) -> None:
         super().__init__(factory, clock, address)
         self.factory = factory
-        # Where the stream stands, for a client that comes later.
-        self._first: Iterator[bytes] = iter(())
+        # The current state of the stream, for a late client.
+        self._state: Iterator[bytes] = iter(())
 
-    def start(self, first: Iterable[bytes]) -> None:
+    def start(self, state: Iterable[bytes]) -> None:
         """
-        @param first: pieces to send before all else; whole frames each.
+        @param state: the frames to send first, in pieces of whole frames.
         """
-        self._first = iter(first)
+        self._state = iter(state)
         self.flush()
 
     def send(self, frames: bytes) -> None:
@@ -58,9 +58,9 @@ class ReplayProtocol(ServedProtocol):
 
     def flush(self) -> None:
         send = self._outlet.send
-        while not self.paused and (frames := next(self._first, None)) is not None:
+        while not self.paused and (frames := next(self._state, None)) is not None:
             send(frames)
-            # However much the socket takes: the reactor iterates first.
+            # Lets the reactor iterate between pieces, even if the socket takes more.
             send = self._outlet.send_later
         if not self.paused:
             if self._finishing:
@@ -71,15 +71,15 @@ class ReplayProtocol(ServedProtocol):
 
 class ReplayFactory(ServerFactory):
     """
-    Sends the same recording to all clients, and drops nothing.
+    Send the same recording to all clients, without dropping events.
 
-    It begins when the first client is there; it goes on only while there is one, and all that are
-    there have taken what came before.  Who comes later is told first where the stream stands (see
-    `StreamState`), and then gets what the others get.
+    The replay begins with the first client.  It pauses while no clients are connected, or while a
+    client has not taken the data that was sent.  A late client first receives the current state
+    (see `StreamState`), and then the same data as the other clients.
 
-    @ivar clients: those that are there, in the order in which they came.
-    @ivar standing: what was sent so far.
-    @ivar begun: whether anything was sent.
+    @ivar clients: the connected clients, in the order of their connections.
+    @ivar stream_state: the state of the stream after the data that was sent.
+    @ivar begun: whether any data was sent.
     """
 
     noisy = False
@@ -96,12 +96,12 @@ class ReplayFactory(ServerFactory):
     ) -> None:
         """
         @param reactor: provides `IReactorTime`.
-        @param pieces: called to begin reading the recording, once, or again after each end.
-        @param finished: called once, when all is sent and all clients are gone.
-        @param speed: how many seconds of the recording are played in one; infinity for as fast as
-            clients take them.
-        @param loop: whether it begins anew after the end.
-        @param say: takes a remark of one line, for people.
+        @param pieces: called to read the recording, once, or after each end if C{loop} is true.
+        @param finished: called once, when everything was sent and all clients have disconnected.
+        @param speed: the number of seconds of the recording to play in one second; infinity for as
+            fast as the clients read.
+        @param loop: whether to begin again after the end.
+        @param say: called with human-readable messages of one line.
         """
         self._clock: IReactorTime = reactor
         self._pieces = pieces
@@ -114,9 +114,9 @@ class ReplayFactory(ServerFactory):
         self.begun = False
         self._reading: Iterator[Piece] | None = None
         self._next: Piece | None = None
-        # When the recording's time was 0, by the clock, or would have been.
+        # The clock's time that corresponds to time 0 of the recording.
         self._origin = 0.0
-        self._turn: IDelayedCall | None = None
+        self._play_call: IDelayedCall | None = None
         self._ending = False
 
     def buildProtocol(self, addr: IAddress | None) -> ReplayProtocol | None:
@@ -125,7 +125,7 @@ class ReplayFactory(ServerFactory):
         return ReplayProtocol(self, self._clock, show_address(addr))
 
     def stop(self) -> None:
-        """Close all connections now.  C{finished} is not called."""
+        """Abort all connections, without calling C{finished}."""
         self._ending = True
         self._finished = lambda: None
         self._cancel()
@@ -133,16 +133,16 @@ class ReplayFactory(ServerFactory):
 
     @property
     def waits_for(self) -> list[ReplayProtocol]:
-        """The clients that have not taken yet what was sent."""
+        """The clients that have not taken all data that was sent."""
         return [client for client in self.clients if client.paused]
 
-    # What the clients call.
+    # Called by the clients.
 
     def client_arrived(self, client: ReplayProtocol) -> None:
-        """It may have a handshake to do first."""
+        """Do nothing: the client may have to complete a TLS handshake first."""
 
     def client_left(self, client: ReplayProtocol) -> None:
-        """Nothing is kept for a client that is not connected."""
+        """Do nothing: no state is kept for a client that is not connected."""
 
     def client_rejected(
         self,
@@ -160,34 +160,32 @@ class ReplayFactory(ServerFactory):
             return
         self.clients[client] = None
         first = not self.begun and len(self.clients) == 1
-        self._say(f"client {client.address} has come{', the replay begins' if first else ''}")
+        self._say(f"client {client.address} connected{'; the replay begins' if first else ''}")
         client.start(_joined(self.stream_state.frames()))
 
     def client_ready(self) -> None:
-        if self._turn is None and not self._ending:
-            self._turn = self._clock.callLater(0, self._play)
+        if self._play_call is None and not self._ending:
+            self._play_call = self._clock.callLater(0, self._play)
 
     def client_disconnected(self, client: ReplayProtocol) -> None:
         if client in self.clients:
             del self.clients[client]
-            self._say(f"client {client.address} has gone")
+            self._say(f"client {client.address} disconnected")
         if self._ending:
             self._finish()
         elif not self.clients:
             self._cancel()
             if self.begun:
-                self._say("nobody is there any more; the replay waits for somebody")
+                self._say("no clients are connected; the replay is paused")
         else:
-            # Maybe it was the only one that the others waited for.
+            # The others may have waited for this client only.
             self.client_ready()
 
-    # Inside.
-
     def _play(self) -> None:
-        """Send what is due, and see to it that this is called again."""
-        self._turn = None
+        """Send the frames that are due, and schedule the next call."""
+        self._play_call = None
         if self._ending or not self.clients or self.waits_for:
-            # Called again when that has changed.
+            # `client_ready` schedules the next call.
             return
         frames = self._due()
         if frames:
@@ -198,12 +196,12 @@ class ReplayFactory(ServerFactory):
             for_each(self.clients, ReplayProtocol.finish)
             self._finish()
             return
-        if self._turn is None:
+        if self._play_call is None:
             late = self._late(self._next)
-            self._turn = self._clock.callLater(min(max(0.0, -late), _LONG), self._play)
+            self._play_call = self._clock.callLater(min(max(0.0, -late), _MAX_DELAY), self._play)
 
     def _due(self) -> bytes:
-        """What of the recording is due, but not much more than `CHUNK` bytes."""
+        """Return the frames that are due, limited to about `CHUNK` bytes."""
         pieces: list[bytes] = []
         size = 0
         while size < CHUNK and (piece := self._peek()) is not None:
@@ -216,29 +214,29 @@ class ReplayFactory(ServerFactory):
             pieces.append(piece.frames)
             size += len(piece.frames)
             self._next = None
-        # So that it is known whether this was the last.
+        # Shows whether this was the last piece.
         self._peek()
         return b"".join(pieces)
 
     def _peek(self) -> Piece | None:
-        """The next piece, if there is one."""
+        """Return the next piece, or None at the end."""
         if self._next is None and self._reading is not None:
             self._next = next(self._reading, None)
         if self._next is None and (self._loop or self._reading is None):
             self._reading = iter(self._pieces())
             self._next = next(self._reading, None)
             if self._next is not None:
-                # It begins at once, whatever time passed before the first event.
+                # The first event is due now, whatever its time in the recording.
                 self._origin = self._clock.seconds() - self._next.seconds / self._speed
         return self._next
 
     def _late(self, piece: Piece) -> float:
-        """How many seconds ago a piece was due."""
+        """Return the number of seconds since a piece was due, negative if it is due later."""
         return self._clock.seconds() - self._origin - piece.seconds / self._speed
 
     def _cancel(self) -> None:
-        cancel(self._turn)
-        self._turn = None
+        cancel(self._play_call)
+        self._play_call = None
 
     def _finish(self) -> None:
         if not self.clients:
@@ -248,7 +246,7 @@ class ReplayFactory(ServerFactory):
 
 
 def _joined(frames: Iterable[bytes]) -> Iterator[bytes]:
-    """Frames in pieces of about `CHUNK` bytes."""
+    """Join frames into pieces of about `CHUNK` bytes."""
     piece = bytearray()
     for frame in frames:
         piece += frame

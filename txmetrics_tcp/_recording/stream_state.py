@@ -1,5 +1,5 @@
 """
-Where a stream stands: what somebody must be told who comes in the middle of it.
+The current state of a stream, which is sent to late clients of a replay.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from txmetrics_tcp._view.series import MAX_SERIES
 
 class StreamState:
     """
-    Follows a stream, and says what it comes to: the last status, all descriptions, and the totals
-    of counters and gauges.  Samples of histograms come to nothing, as with a live server.  It knows
-    `MAX_SERIES` series, and as many descriptions, whatever the stream has.
+    Track the state of a stream: the last status, the descriptions, and the totals of counters and
+    gauges.  Histogram samples are not part of the state, as with a live server.
 
-    @ivar metrics: how many events of metrics there were.
+    The state has at most `MAX_SERIES` series, and as many descriptions.
+
+    @ivar metrics: the number of metric events so far.
     """
 
     def __init__(self) -> None:
         self.metrics = 0
         self._status: Status | None = None
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
-        # With the time of the last event of each.
+        # Totals, with the time of the last event.
         self._totals: dict[Key, tuple[Number, int]] = {}
 
     def follow(self, events: Iterable[Event]) -> None:
-        """
-        @param events: the next ones of the stream.
-        """
+        """Apply the next events of the stream."""
         for event in events:
             if isinstance(event, Metric):
                 self.metrics += 1
@@ -55,7 +54,7 @@ class StreamState:
                 self._status = event
 
     def frames(self) -> Iterator[bytes]:
-        """What it comes to so far, as frames of a stream."""
+        """Iterate over the current state, as frames of a stream."""
         if self._status is not None:
             yield encode_status(self._status)
         for metadata in self._descriptions.values():

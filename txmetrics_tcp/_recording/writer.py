@@ -1,7 +1,7 @@
 """
-Recordings: a stream, byte for byte and with its timing, written to a file.  No Twisted.
+Write recordings: files that hold the bytes of a stream and their timing.  No Twisted.
 
-`txmetrics_tcp._recording.reader` reads it, and says more.
+`txmetrics_tcp._recording.reader` reads them, and outlines the format.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from txmetrics_tcp._recording.blocks import (
 
 class RecordingWriter:
     """
-    Writes one session of a recording::
+    Write one session of a recording::
 
         with RecordingWriter.create("today.rec", "127.0.0.1:5000") as writer:
             writer.connected()
             writer.write(data)
 
-    Frames are kept back until they are a block's worth, or until `flush`.  When a write fails,
-    what came out of it is taken back where that is possible, so that the file stays whole.
+    Frames are buffered until they fill a block, or until `flush`.  If a write fails, a partially
+    written block is removed from the file where that is possible.
 
-    @ivar frames: how many frames have been written.
-    @ivar bytes_written: how many bytes the session takes in the file, so far.
-    @ivar removed: of a file that was cut off and is appended to, how many bytes at its end were in
-        a block that is not whole.
-    @ivar salvaged: how many frames were found in them, and have been kept.
+    @ivar frames: the number of frames passed to `write`.
+    @ivar bytes_written: the size, in bytes, of the session in the file.
+    @ivar removed: the size, in bytes, of the incomplete block that `append` removed from the end
+        of the file.
+    @ivar salvaged: the number of frames that `append` kept from this block.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class RecordingWriter:
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """
-        @param file: opened for writing bytes, without a buffer, at its end.
-        @param source: where the stream comes from; for people.
-        @param compress: whether frames are compressed, by zlib.
-        @param begin: whether the file is empty so far.
-        @param clock: nanoseconds since the epoch.
-        @param monotonic: nanoseconds, on a clock that does not jump.
-        @raise OSError: it cannot be written.
+        @param file: an unbuffered binary file, opened for writing and positioned at its end.
+        @param source: the origin of the stream, human-readable.
+        @param compress: whether to compress frames with zlib.
+        @param begin: whether the file is empty.
+        @param clock: returns nanoseconds since the epoch.
+        @param monotonic: returns nanoseconds of a monotonic clock.
+        @raise OSError: the file cannot be written.
         """
         self._file = file
         self._compress = compress
@@ -82,7 +82,7 @@ class RecordingWriter:
         self.bytes_written = 0
         self.removed = 0
         self.salvaged = 0
-        # A block in the making, how many frames it has, and when it began.
+        # The pending block, its number of frames, and its time.
         self._block = bytearray()
         self._count = 0
         self._block_ns = 0
@@ -95,30 +95,30 @@ class RecordingWriter:
         cls, path: str, source: str, *, overwrite: bool = False, compress: bool = False
     ) -> RecordingWriter:
         """
-        Begin a recording.
+        Begin a recording in a new file.
 
-        @param overwrite: whether a file that is there is emptied.
-        @raise FileExistsError: there is one, and it is not to be overwritten.
-        @raise RecordingError: another recorder writes it.
-        @raise OSError: it cannot be written.
+        @param overwrite: whether to replace an existing file.
+        @raise FileExistsError: the file exists, and C{overwrite} is false.
+        @raise RecordingError: another recorder is writing to the file.
+        @raise OSError: the file cannot be written.
         """
-        with _opened(path, 0 if overwrite else os.O_EXCL) as file:
-            with suppress(OSError):  # of a device
+        with _open_locked(path, 0 if overwrite else os.O_EXCL) as file:
+            with suppress(OSError):  # a device
                 file.truncate(0)
             return cls(file, source, compress=compress)
 
     @classmethod
     def append(cls, path: str, source: str, *, compress: bool = False) -> RecordingWriter:
         """
-        Go on with a recording; begin one if there is none.
+        Append a session to a recording, or create the file.
 
-        In a file that was cut off, what is left of its last block is replaced by a block that
-        has the frames of it that are whole.
+        An incomplete block at the end is replaced by a block with its whole frames.
 
-        @raise RecordingError: the file is no recording, is damaged, or another recorder writes it.
-        @raise OSError: it cannot be read or written.
+        @raise RecordingError: the file is not a recording, is damaged, or is being written by
+            another recorder.
+        @raise OSError: the file cannot be read or written.
         """
-        with _opened(path, 0) as file:
+        with _open_locked(path, 0) as file:
             blocks, block, salvaged = _find_end(file)
             file.seek(blocks.position)
             file.truncate()
@@ -136,9 +136,9 @@ class RecordingWriter:
 
     def connected(self) -> None:
         """
-        A connection begins.  What an earlier one left unfinished is dropped.
+        Begin a connection.  An incomplete frame of the previous connection is discarded.
 
-        @raise OSError: it cannot be written.
+        @raise OSError: the file cannot be written.
         """
         self.flush()
         self._splitter = Frames(MAX_RECORDED_FRAME)
@@ -146,11 +146,11 @@ class RecordingWriter:
 
     def write(self, data: bytes) -> None:
         """
-        Take the next piece of the stream, however it is cut, as of now.  What is no whole frame
-        yet waits for the rest of it.
+        Record the next bytes of the stream, with the current time.  The bytes may end anywhere;
+        an incomplete frame is kept until its rest is written.
 
         @raise StreamError: a frame is longer than `MAX_RECORDED_FRAME`.
-        @raise OSError: it cannot be written.
+        @raise OSError: the file cannot be written.
         """
         now_ns = self._monotonic() - self._started_ns
         for start in range(0, len(data), BLOCK):
@@ -167,9 +167,9 @@ class RecordingWriter:
 
     def flush(self) -> None:
         """
-        Write what was kept back: what is in the file then is not lost when this process dies.
+        Write buffered frames to the file, so that they survive the end of this process.
 
-        @raise OSError: it cannot be written.
+        @raise OSError: the file cannot be written.
         """
         if self._block:
             kind, payload = (ZLIB if self._compress else PLAIN), bytes(self._block)
@@ -179,9 +179,9 @@ class RecordingWriter:
 
     def close(self) -> None:
         """
-        End the session, and close the file.
+        End the session and close the file.
 
-        @raise OSError: it cannot be written.  It is closed all the same.
+        @raise OSError: the file cannot be written.  It is closed nevertheless.
         """
         if self._closed:
             return
@@ -189,9 +189,9 @@ class RecordingWriter:
         try:
             self.flush()
             if not self._failed:
-                # Else something is missing, which readers are to say.
+                # After a failed write, readers must report the recording as cut off.
                 self._put(encode_block(END, b"", offset_ns=self._monotonic() - self._started_ns))
-            with suppress(OSError):  # of a pipe or a device
+            with suppress(OSError):  # a pipe or a device
                 os.fsync(self._file.fileno())
         finally:
             self._file.close()
@@ -206,31 +206,32 @@ class RecordingWriter:
 
 
 @contextmanager
-def _opened(path: str, flags: int) -> Iterator[FileIO]:
+def _open_locked(path: str, flags: int) -> Iterator[FileIO]:
     """
-    Open a file for writing, for this recorder alone.  It is closed only if an exception is raised.
+    Open a file for writing and lock it.  It is closed only if an exception is raised.
 
-    @raise RecordingError: another one has it.
+    @raise RecordingError: another recorder holds the lock.
     """
     file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666), "r+")
     with ExitStack() as stack:
         stack.enter_context(file)
-        # Some network file systems have no locks.
+        # Some network file systems do not support locks.
         with suppress(OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RecordingError("another recorder is writing it") from None
+                raise RecordingError("another recorder is writing to this file") from None
         yield file
         stack.pop_all()
 
 
 def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
     """
-    Find out where one can go on with a recording.
+    Find the position for appending to a recording.
 
-    @return: its blocks, all read; a block to begin with; and how many frames that saves.
-    @raise RecordingError: nowhere.
+    @return: the blocks, all read; a block with the whole frames of an incomplete last block; and
+        the number of these frames.
+    @raise RecordingError: the file is not a recording, or is damaged.
     """
     blocks = Blocks(file)
     try:
@@ -241,35 +242,35 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
             return blocks, b"", 0
         header, stored = last
         payload = b""
-        saved = 0
+        salvaged = 0
         if header.kind in (PLAIN, ZLIB):
             for after_ns, frames, count in split(header, stored):
                 payload += encode_chunk(after_ns, frames)
-                saved += count
+                salvaged += count
     except Damaged as error:
-        raise RecordingError(blocks.where(error)) from None
-    if not saved:
+        raise RecordingError(blocks.damage_message(error)) from None
+    if not salvaged:
         return blocks, b"", 0
-    return blocks, encode_block(header.kind, payload, saved, header.offset_ns), saved
+    return blocks, encode_block(header.kind, payload, salvaged, header.offset_ns), salvaged
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
     """
-    Write all of it; or, as far as possible, nothing.
+    Write all data.  After an error, remove the part that was written, where that is possible.
 
-    @raise OSError: it cannot be written.
+    @raise OSError: the file cannot be written.
     """
     written = 0
     try:
         while written < len(data):
             count = file.write(data[written:])
             if count is None:
-                # Somebody else made it one that does not wait.
+                # Another process made the file non-blocking.
                 select.select([], [file], [])
             else:
                 written += count
     except OSError:
-        with suppress(OSError):  # of a pipe or a device
+        with suppress(OSError):  # a pipe or a device
             if written:
                 file.truncate(file.seek(-written, os.SEEK_CUR))
         raise

@@ -47,7 +47,7 @@ class ProcessTests(CommandTestCase):
         """With a client."""
         replay = self.replay("--loop")
         Stream(self, int((await replay.says(SERVED))[1]))
-        await replay.says("has come")
+        await replay.says("client .* connected")
         replay.signal("TERM")
         self.assertEqual(await replay.ended, 143)
 

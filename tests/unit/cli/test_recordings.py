@@ -1,5 +1,5 @@
 """
-Recordings that something is wrong with: all commands say the same of them, and end alike.
+Damaged and truncated recordings: all commands report them with the same message and exit code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from txmetrics_tcp._recording import events
 
 
 class InterruptedReactor(CommandReactor):
-    """One whose process receives a SIGINT in its third iteration."""
+    """A reactor whose process receives SIGINT in its third iteration."""
 
     def run(self, installSignalHandlers: bool) -> None:
         interrupt = os.kill, os.getpid(), signal.SIGINT
@@ -42,14 +42,14 @@ class InterruptedReactor(CommandReactor):
 
 
 class RecordingsTests(SynchronousTestCase):
-    """`tests.unit.observe.test_sources` has the same for what the viewer shows."""
+    """`tests.unit.observe.test_sources` tests the same for the viewer."""
 
     def setUp(self) -> None:
         self.path = self.mktemp()
 
     def tail(self, on: CommandReactor | None = None) -> tuple[object, str, int]:
         """
-        @return: the exit code, the messages, and how many events of metrics were printed.
+        @return: the exit code, the messages, and the number of printed metric events.
         """
         code, out, said = run("tail", self.path, "--json", on=on)
         lines = map(json.loads, out.splitlines())
@@ -61,7 +61,8 @@ class RecordingsTests(SynchronousTestCase):
 
     def replay(self) -> tuple[object, str, bytes]:
         """
-        @return: the exit code, the messages that begin with the file, and what a client received.
+        @return: the exit code, the messages that begin with the path, and the bytes that a client
+            received.
         """
         reactor = CommandReactor()
         code, _, said = run("replay", self.path, "--speed", "max", on=reactor)
@@ -69,8 +70,8 @@ class RecordingsTests(SynchronousTestCase):
         lines = [line for line in said.splitlines(True) if line.startswith(about)]
         return code, "".join(lines), reactor.received
 
-    def test_same(self) -> None:
-        """The same message, exit code and events."""
+    def test_allCommands(self) -> None:
+        """All commands print the same message, exit code and events."""
         for name, case in RECORDINGS.items():
             Path(self.path).write_bytes(case.data)
             code, said, received = self.replay()
@@ -83,8 +84,8 @@ class RecordingsTests(SynchronousTestCase):
             for command in self.tail, self.stats:
                 self.assertEqual(command(), (code, said, metrics(case.stream)), name)
 
-    def test_noRecording(self) -> None:
-        """One line says why, and the exit code is 1."""
+    def test_notARecording(self) -> None:
+        """The message is one line with the reason, and the exit code is 1."""
         for case in NO_RECORDINGS.values():
             Path(self.path).write_bytes(case.data)
             for command in "tail", "stats", "replay", "observe":
@@ -92,40 +93,40 @@ class RecordingsTests(SynchronousTestCase):
                 self.assertEqual(run(command, self.path), (1, "", said), command)
 
     def test_unreadable(self) -> None:
-        """A file that may not be read."""
+        """A file without read permission is reported with the reason."""
         Path(self.path).write_bytes(record(MANY))
         error = PermissionError(errno.EACCES, "Permission denied")
         with mock.patch.object(events, "open", side_effect=error, create=True):
             for command in "tail", "stats", "replay", "observe":
-                said = f"metrics-tcp: {self.path}: it cannot be read: Permission denied\n"
+                said = f"metrics-tcp: {self.path}: cannot read the file: Permission denied\n"
                 self.assertEqual(run(command, self.path), (1, "", said), command)
 
     def test_badDisk(self) -> None:
-        """A file that cannot be read to its end is one that is damaged there."""
+        """A read error ends the reading like damage at that place."""
         Path(self.path).write_bytes(record(*[THREE] * 10))
         with mock.patch.object(events, "open", BadDisk, create=True):
             code, said, received = self.replay()
-            wrong = f"metrics-tcp: {self.path}: it cannot be read: Input/output error\n"
-            self.assertEqual((code, said, received), (1, wrong, THREE * 3))
+            message = f"metrics-tcp: {self.path}: cannot read the file: Input/output error\n"
+            self.assertEqual((code, said, received), (1, message, THREE * 3))
             for command in self.tail, self.stats:
-                self.assertEqual(command(), (1, wrong, 9))
+                self.assertEqual(command(), (1, message, 9))
 
     def test_directory(self) -> None:
-        """A directory is no file, so it is taken for an endpoint where there may be one."""
+        """A directory is reported as an invalid endpoint."""
         for command in "tail", "stats", "observe":
             code, _, said = run(command, "/")
-            wrong = f"metrics-tcp {command}: /: it is a directory, and no endpoint\n"
-            self.assertEqual((code, said), (2, wrong))
+            message = f"metrics-tcp {command}: /: a directory, not an endpoint or a recording\n"
+            self.assertEqual((code, said), (2, message))
 
     def test_maxFrame(self) -> None:
-        """C{--max-frame} is for connections: what could be recorded can be read."""
+        """C{--max-frame} limits the frames of connections, not of recordings."""
         Path(self.path).write_bytes(record(MANY))
         for command in "tail", "stats":
             code, _, said = run(command, self.path, "--max-frame", "5")
             self.assertEqual((code, said), (0, ""))
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends it at once, however much is left to be read."""
+        """Ctrl-C stops the command before the recording is read completely."""
         Path(self.path).write_bytes(RECORDINGS["a foreign frame in a large chunk"].data)
         with mock.patch.object(events, "TURN", 0):
             for command in self.tail, self.stats:
@@ -134,7 +135,7 @@ class RecordingsTests(SynchronousTestCase):
                 self.assertTrue(0 < shown < metrics(MANY), shown)
 
     def test_count(self) -> None:
-        """With C{--count}, what is wrong later is not reported."""
+        """With C{--count}, damage after the last printed event is not reported."""
         Path(self.path).write_bytes(record(MANY, FOREIGN))
         code, out, said = run("tail", self.path, "--count", "2")
         self.assertEqual((code, out.count("\n"), said), (0, 2, ""))

@@ -1,5 +1,5 @@
 """
-``metrics-tcp replay``: what it says of a recording, and how it ends.
+``metrics-tcp replay``: messages and exit codes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class CommandTests(SynchronousTestCase):
         self.path = self.mktemp()
 
     def replay(self, data: bytes, *arguments: str) -> tuple[Ended, bytes]:
-        """Serve a recording: how that ends, and what a client receives."""
+        """Serve a recording.  Return the result, and the bytes that a client received."""
         Path(self.path).write_bytes(data)
         reactor = CommandReactor()
         ended = run("replay", self.path, *arguments, on=reactor)
@@ -30,7 +30,7 @@ class CommandTests(SynchronousTestCase):
         self.assertIn("replayed 63 events, 0s of recording", ended.err)
 
     def test_damagedLoop(self) -> None:
-        """A recording that is damaged is served once, also with C{--loop}."""
+        """Even with C{--loop}, a damaged recording is served once."""
         for case in RECORDINGS.values():
             if case.code:
                 ended, received = self.replay(case.data, "--loop")
@@ -38,7 +38,7 @@ class CommandTests(SynchronousTestCase):
                 self.assertEqual(ended.err.count(case.says), 1)
 
     def test_pipe(self) -> None:
-        """A recording in a pipe is served; it cannot be served again."""
+        """A recording in a pipe is served once; C{--loop} cannot read it again."""
         for arguments, code in [([], 0), (["--loop"], 1)]:
             reading, writing = os.pipe()
             with open(writing, "wb") as file:
@@ -48,14 +48,14 @@ class CommandTests(SynchronousTestCase):
             ended = run("replay", path, *arguments, on=reactor)
             os.close(reading)
             self.assertEqual((ended.code, reactor.received), (code, STREAM))
-            wrong = f"metrics-tcp: {path}: it cannot be read: "
-            self.assertEqual(ended.err.count(wrong), code)
+            message = f"metrics-tcp: {path}: cannot read the file: "
+            self.assertEqual(ended.err.count(message), code)
 
-    def test_noFile(self) -> None:
+    def test_unreadable(self) -> None:
         for path, says in [
-            (f"{self.path}.nothing", "it cannot be read: No such file or directory"),
-            ("/", "it cannot be read: Is a directory"),
-            ("/dev/null", "it is empty, and no recording"),
+            (f"{self.path}.nothing", "cannot read the file: No such file or directory"),
+            ("/", "cannot read the file: Is a directory"),
+            ("/dev/null", "empty file, not a metrics recording"),
         ]:
             ended = run("replay", path)
             self.assertEqual(ended, (1, "", f"metrics-tcp: {path}: {says}\n"))

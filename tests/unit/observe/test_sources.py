@@ -201,7 +201,7 @@ class RecordingTests(SynchronousTestCase):
         self.write()
         with mock.patch.object(events, "open", BadDisk, create=True):
             source = self.read()
-        self.assertEqual(source.note, "of there:5000; it cannot be read: Input/output error")
+        self.assertEqual(source.note, "of there:5000; cannot read the file: Input/output error")
 
     def test_stop(self) -> None:
         """Nothing further is read, and the file is closed."""

@@ -1,5 +1,5 @@
 """
-The one reader of recordings.  `tests.unit.cli.test_recordings` shows what commands make of it.
+Reading the events of recordings.  `tests.unit.cli.test_recordings` tests the commands.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ class RecordingTests(SynchronousTestCase):
         return recording
 
     def test_pieces(self) -> None:
-        """Each has whole frames, and the events in them, up to what is wrong."""
+        """Each piece has whole frames and their events, up to any damage."""
         for name, case in RECORDINGS.items():
             recording = self.recording(case.data)
             decoder = Decoder(2 * len(LONG))
             stream = b""
             for piece in recording:
                 stream += piece.frames
-                # As text, since NaN does not equal itself.
+                # Compared as text, since NaN does not equal itself.
                 self.assertEqual(str(list(decoder.feed(piece.frames))), str(piece.events), name)
                 self.assertEqual(decoder.unfinished, 0)
             self.assertEqual(stream, case.stream, name)
             text, code = recording.verdict
             self.assertEqual((text[: len(case.says) or None], code), (case.says, case.code), name)
 
-    def test_large(self) -> None:
-        """A chunk that is large is read in pieces; only the first begins the connection."""
+    def test_largeChunk(self) -> None:
+        """A large chunk is read in pieces; only the first begins the connection."""
         pieces = list(self.recording(RECORDINGS["one large chunk"].data))
         self.assertEqual(len(pieces), -(-len(MANY) // PIECE))
         self.assertLess(max(len(piece.frames) for piece in pieces), PIECE + 2000)
         self.assertEqual([piece.begins for piece in pieces], [True] + [False] * (len(pieces) - 1))
 
     def test_time(self) -> None:
-        """With the times and sessions of the recording, and how much of the file has been read."""
+        """Times, sessions and the progress are those of the part that has been read."""
         clock = Clock()
         with writer_to(file := Unclosed(), clock) as writer:
             for _ in range(3):
@@ -81,8 +81,8 @@ class RecordingTests(SynchronousTestCase):
         (session,) = recording.sessions
         self.assertEqual(session.source, "127.0.0.1:5000")
 
-    def test_again(self) -> None:
-        """It can be read again, from its beginning, and what is wrong is reported once."""
+    def test_repeated(self) -> None:
+        """Each iteration reads from the beginning; a verdict is reported once."""
         recording = self.recording(record(THREE)[:-1])
         said: list[str] = []
         self.assertEqual(recording.report(said.append), 0)
@@ -93,16 +93,16 @@ class RecordingTests(SynchronousTestCase):
             self.assertEqual(recording.report(said.append), 0)
         self.assertEqual(said, [f"{self.path}: {recording.verdict.text}"])
 
-    def test_changed(self) -> None:
-        """A file that is no recording any longer when it is read again."""
+    def test_replaced(self) -> None:
+        """A file that was replaced since the last iteration is reported."""
         recording = self.recording(record(THREE))
         list(recording)
         Path(self.path).write_text("hello")
         self.assertEqual(list(recording), [])
-        self.assertEqual(recording.verdict, Verdict("it is not a recording of metrics", 1))
+        self.assertEqual(recording.verdict, Verdict("not a metrics recording", 1))
 
-    def test_ended(self) -> None:
-        """A recording that was still being written, and is whole when it is read again."""
+    def test_completed(self) -> None:
+        """A recording that was completed since the last iteration has no verdict."""
         whole = record(THREE)
         recording = self.recording(whole[:-HEADER_SIZE])
         list(recording)
@@ -112,7 +112,7 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(recording.verdict, Verdict())
 
     def test_growing(self) -> None:
-        """A file that is written to while it is read is not read by more than all."""
+        """The progress of a file that grows while it is read is at most 1."""
         recording = self.recording(record(THREE))
         with open(self.path, "ab") as file:
             file.write(record(THREE)[len(MAGIC) :])
@@ -120,7 +120,7 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(recording.progress, 1)
 
     def test_refused(self) -> None:
-        """The message names the file, which is closed."""
+        """If the file is not a recording, the message names it, and it is closed."""
         opened: list[FileIO] = []
 
         def remembered(path: str, mode: str) -> FileIO:
@@ -133,11 +133,11 @@ class RecordingTests(SynchronousTestCase):
                     self.recording(case.data)
                 self.assertEqual(str(raised.exception), f"{self.path}: {case.says}")
                 self.assertTrue(opened.pop().closed)
-        with self.assertRaisesRegex(RecordingError, "^/: it cannot be read: Is a directory$"):
+        with self.assertRaisesRegex(RecordingError, "^/: cannot read the file: Is a directory$"):
             Recording("/")
 
     def test_pipe(self) -> None:
-        """A pipe is read once."""
+        """A pipe can be read once."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         with open(writing, "wb") as file:
@@ -147,14 +147,14 @@ class RecordingTests(SynchronousTestCase):
             self.assertEqual((recording.verdict, recording.progress), (Verdict(), 1))
             self.assertEqual(list(recording), [])
         text, code = recording.verdict
-        self.assertRegex(text, "^it cannot be read: .*seek")
+        self.assertRegex(text, "^cannot read the file: .*seek")
         self.assertEqual(code, 1)
 
     def test_badDisk(self) -> None:
         with mock.patch.object(events, "open", BadDisk, create=True):
             recording = self.recording(record(*[THREE] * 10))
             self.assertEqual(len(list(recording)), 3)
-        self.assertEqual(recording.verdict, Verdict("it cannot be read: Input/output error", 1))
+        self.assertEqual(recording.verdict, Verdict("cannot read the file: Input/output error", 1))
 
 
 class TurnsTests(SynchronousTestCase):
@@ -170,7 +170,7 @@ class TurnsTests(SynchronousTestCase):
         self.log.append("end")
 
     def test_elapsedTime(self) -> None:
-        """As many steps as fit are taken in one reactor iteration."""
+        """Steps continue in one reactor iteration until C{TURN} has passed."""
         turns = Turns(self.reactor, self.steps())
         turns.start()
         self.reactor.callLater(0, self.log.append, "iteration")

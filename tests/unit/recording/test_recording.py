@@ -1,6 +1,5 @@
 """
-Recordings: that what was written is read, up to wherever the file ends; and that no file whatever
-does harm.
+Recordings: reading of written files, truncated files, and hostile files.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ from txmetrics_tcp._recording.blocks import (
 from txmetrics_tcp._recording.reader import MAX_SESSIONS, Session
 
 ENDS = [0, *accumulate(map(len, FRAMES))]
-"""How many bytes of `STREAM` whole frames have."""
+"""The positions in `STREAM` between frames."""
 
 
-class ReadWrittenTests(SynchronousTestCase):
-    """What was written is what is read."""
+class RoundTripTests(SynchronousTestCase):
+    """Reading returns the data that was written."""
 
     def test_bytes(self) -> None:
-        """The same bytes, however they came, compressed or not."""
+        """Bytes are preserved for any size of writes, compressed or not."""
         for compress, size in product([False, True], [1, 7, 1000, len(STREAM)]):
             pieces = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
             reader, chunks = read(record(*pieces, compress=compress))
@@ -76,7 +75,7 @@ class ReadWrittenTests(SynchronousTestCase):
         st.lists(st.tuples(st.floats(0, 1e6), st.binary(max_size=200)), max_size=20), st.booleans()
     )
     def test_anything(self, moments: list[tuple[float, bytes]], compress: bool) -> None:
-        """Any frames at any time."""
+        """Any frames with any timing are preserved."""
         clock = Clock()
         file = Unclosed()
         expected = []
@@ -93,7 +92,7 @@ class ReadWrittenTests(SynchronousTestCase):
         self.assertFalse(reader.cut_off or reader.damage)
 
     def test_time(self) -> None:
-        """Each read has its time; a session is as long as it lasted."""
+        """Each write has its time, and the session ends when it is closed."""
         clock = Clock()
         file = Unclosed()
         with writer_to(file, clock) as writer:
@@ -107,7 +106,7 @@ class ReadWrittenTests(SynchronousTestCase):
         self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0)])
 
     def test_connections(self) -> None:
-        """It shows where a connection begins; what the last one left unfinished is gone."""
+        """The beginning of a connection is marked; incomplete frames are discarded there."""
         file = Unclosed()
         with writer_to(file) as writer:
             writer.connected()
@@ -122,8 +121,8 @@ class ReadWrittenTests(SynchronousTestCase):
             [(FRAMES[0], True), (FRAMES[1], False), (FRAMES[2], True)],
         )
 
-    def test_keptBack(self) -> None:
-        """Frames are written by the block, or when asked for."""
+    def test_buffering(self) -> None:
+        """Frames are written when a block is full, or by C{flush}."""
         file = Unclosed()
         writer = writer_to(file)
         size = len(file.getvalue())
@@ -144,7 +143,7 @@ class ReadWrittenTests(SynchronousTestCase):
         self.assertEqual(writer.frames, 101)
 
     def test_largeFrame(self) -> None:
-        """A frame may be longer than what blocks have as a rule; but not endless."""
+        """A frame may be larger than `BLOCK`, up to `MAX_RECORDED_FRAME`."""
         large = frame(os.urandom(MAX_RECORDED_FRAME))
         for compress in [False, True]:
             reader, chunks = read(record(STREAM, large, STREAM, compress=compress))
@@ -153,7 +152,7 @@ class ReadWrittenTests(SynchronousTestCase):
         with self.assertRaises(StreamError):
             writer_to(Unclosed()).write(varint(MAX_RECORDED_FRAME + 1))
 
-    def test_smaller(self) -> None:
+    def test_compression(self) -> None:
         metric = encode_metric(
             Metric(Key(MetricKind.COUNTER, "requests_total"), Operation.SET_COUNTER, 1, 1)
         )
@@ -161,7 +160,7 @@ class ReadWrittenTests(SynchronousTestCase):
         self.assertLess(len(compressed) * 5, len(plain))
 
     def test_unknownBlocks(self) -> None:
-        """What comes later than this version is skipped."""
+        """Blocks of an unknown kind are skipped."""
         data = record(STREAM)
         more = encode_block(b"more", b"whatever", offset_ns=SECOND)
         end = len(MAGIC)
@@ -169,7 +168,7 @@ class ReadWrittenTests(SynchronousTestCase):
         self.assertEqual((joined(chunks), reader.damage), (STREAM, ""))
 
     def test_documented(self) -> None:
-        """The header has the layout that is documented."""
+        """The header has the documented layout."""
         block = encode_block(b"zlib", b"frames", 3, 7)
         stored = zlib.compress(b"frames")
         fields = struct.pack("<4sIIIIQ", b"zlib", len(stored), 6, 3, zlib.crc32(stored), 7)
@@ -178,11 +177,12 @@ class ReadWrittenTests(SynchronousTestCase):
 
 
 class CutOffTests(SynchronousTestCase):
-    """A file that ends anywhere is read up to there."""
+    """A truncated file is read up to its end."""
 
     def test_everyByte(self) -> None:
         """
-        Cut at any byte, it opens up to the last whole event, says so, and can be gone on with.
+        A file that is truncated at any byte is read up to the last whole frame, is reported as cut
+        off, and can be appended to.
         """
         for compress in [False, True]:
             stream = b"".join(FRAMES[:12])
@@ -196,7 +196,7 @@ class CutOffTests(SynchronousTestCase):
                 self.assertEqual(reader.damage, "")
                 self.assertIn(len(got), ENDS)
                 self.assertTrue(stream.startswith(got))
-                # The further on it is cut, the more there is.
+                # A longer file never has fewer frames.
                 self.assertGreaterEqual(len(got), last)
                 last = len(got)
                 self.assertEqual(reader.position + reader.truncated, cut)
@@ -210,8 +210,8 @@ class CutOffTests(SynchronousTestCase):
                 self.assertEqual((reader.cut_off, reader.damage), (False, ""))
             self.assertEqual(last, len(stream))
 
-    def test_lastWholeEvent(self) -> None:
-        """Without compression, every frame that is whole in the file is read."""
+    def test_lastWholeFrame(self) -> None:
+        """Without compression, every whole frame in the file is read."""
         whole = record(STREAM)
         start = whole.index(STREAM)
         for cut in range(len(STREAM) + 1):
@@ -219,7 +219,7 @@ class CutOffTests(SynchronousTestCase):
             self.assertEqual(len(joined(chunks)), max(end for end in ENDS if end <= cut))
 
     def test_manyChunks(self) -> None:
-        """In the middle of a block that has many."""
+        """A file can be truncated within a block of many chunks, and be appended to."""
         clock = Clock()
         file = Unclosed()
         writer = writer_to(file, clock)
@@ -238,7 +238,7 @@ class CutOffTests(SynchronousTestCase):
             self.assertEqual(after, before)
 
     def test_salvaged(self) -> None:
-        """The frames that were saved are counted, and keep their time."""
+        """The salvaged frames are counted, and keep their time."""
         clock = Clock()
         file = Unclosed()
         writer = writer_to(file, clock)
@@ -278,7 +278,7 @@ class AppendTests(SynchronousTestCase):
         self.assertEqual(times, sorted(times))
 
     def test_time(self) -> None:
-        """What is appended begins when the session before it ended."""
+        """An appended session begins when the session before it ended."""
         file = Unclosed()
         for begin in (True, False):
             clock = Clock()
@@ -291,8 +291,8 @@ class AppendTests(SynchronousTestCase):
         self.assertEqual([session.seconds for session in reader.sessions], [0, 5])
         self.assertEqual(reader.seconds, 10)
 
-    def test_noRecording(self) -> None:
-        """What is something else stays as it is."""
+    def test_notARecording(self) -> None:
+        """A file that is not a recording is not changed."""
         for content in [b"HTTP/1.1", b"txmetrics-tcp recording 2\n", MAGIC[:-1] + b" "]:
             Path(self.path).write_bytes(content)
             with self.assertRaises(RecordingError):
@@ -300,17 +300,17 @@ class AppendTests(SynchronousTestCase):
             self.assertEqual(Path(self.path).read_bytes(), content)
 
     def test_damaged(self) -> None:
-        """So does what has a wrong byte anywhere."""
+        """A damaged recording is not changed."""
         whole = record(STREAM[:200], STREAM[200:])
         for at in range(len(MAGIC), len(whole), 7):
             content = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
             Path(self.path).write_bytes(content)
-            with self.assertRaisesRegex(RecordingError, "damaged behind its first"):
+            with self.assertRaisesRegex(RecordingError, "damaged after the first"):
                 RecordingWriter.append(self.path, "")
             self.assertEqual(Path(self.path).read_bytes(), content)
 
-    def test_two(self) -> None:
-        """Two recorders do not write one file."""
+    def test_lock(self) -> None:
+        """Two recorders cannot write to the same file."""
         with RecordingWriter.create(self.path, "") as writer:
             for other in [
                 lambda: RecordingWriter.append(self.path, ""),
@@ -323,7 +323,7 @@ class AppendTests(SynchronousTestCase):
         RecordingWriter.append(self.path, "").close()
 
     def test_create(self) -> None:
-        """A file that is there is replaced only if that is wanted."""
+        """An existing file is replaced only with C{overwrite}."""
         Path(self.path).write_bytes(b"x" * 10_000)
         with self.assertRaises(FileExistsError):
             RecordingWriter.create(self.path, "")
@@ -334,8 +334,8 @@ class AppendTests(SynchronousTestCase):
 
 
 class FullDiskTests(SynchronousTestCase):
-    def test_staysWhole(self) -> None:
-        """What was written before is whole; that something is missing is seen."""
+    def test_partialBlockRemoved(self) -> None:
+        """A partial block is removed, and the recording is reported as cut off."""
         file = FullDisk()
         writer = writer_to(file)
         writer.write(STREAM)
@@ -352,7 +352,7 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual((reader.truncated, reader.cut_off), (0, True))
 
     def test_shortWrites(self) -> None:
-        """A file that takes little at a time gets all."""
+        """All data is written to a file that accepts a part at a time."""
 
         class Short(Unclosed):
             def write(self, data: Any) -> int:
@@ -365,17 +365,17 @@ class FullDiskTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """No file whatever does harm."""
+    """No file raises an unexpected exception or consumes unbounded memory."""
 
-    def test_noRecording(self) -> None:
+    def test_notARecording(self) -> None:
         for content in [b"x", b"HTTP/1.1 200 OK\r\n", b"\0" * 1000, MAGIC[1:]]:
-            with self.assertRaisesRegex(RecordingError, "is not a recording"):
+            with self.assertRaisesRegex(RecordingError, "not a metrics recording"):
                 read(content)
-        with self.assertRaisesRegex(RecordingError, "format that this version does not know"):
+        with self.assertRaisesRegex(RecordingError, "unsupported recording format"):
             read(b"txmetrics-tcp recording 2\n")
 
     def test_everyByteWrong(self) -> None:
-        """A wrong byte anywhere is noticed, and ends the reading before it."""
+        """A wrong byte anywhere is detected, and the reading ends before it."""
         for compress in [False, True]:
             whole = record(STREAM[:200], STREAM[200:], compress=compress)
             for at in range(len(MAGIC), len(whole)):
@@ -388,13 +388,13 @@ class HostileTests(SynchronousTestCase):
 
     @given(st.binary(max_size=2000))
     def test_garbage(self, garbage: bytes) -> None:
-        """What follows the beginning and is no block gives no events, and is not gone past."""
+        """Garbage after the first line gives no frames, and the position stays before it."""
         reader, chunks = read(MAGIC + garbage)
         self.assertEqual((list(chunks), reader.position), ([], len(MAGIC)))
 
     @given(st.binary(max_size=2000), st.sampled_from([b"data", b"zlib", b"sess", b"conn", b"end "]))
     def test_garbageInBlocks(self, garbage: bytes, kind: bytes) -> None:
-        """With right checksums; also when the file then ends within the block."""
+        """Garbage in blocks with valid checksums, whole or truncated, gives only whole frames."""
         block = bytearray(encode_block(kind, garbage))
         whole = MAGIC + block + encode_block(b"data", b"\0\1\0")
         for data in [whole, whole[: len(MAGIC) + len(block) - 1]]:
@@ -402,8 +402,8 @@ class HostileTests(SynchronousTestCase):
             for chunk in chunks:
                 self.assertEqual(whole_frames(chunk.frames), chunk.number)
 
-    def test_noChunks(self) -> None:
-        """Of a block whose chunks are none, the reason is given."""
+    def test_invalidChunks(self) -> None:
+        """Invalid chunks are reported with the reason."""
         for chunks, reason in [
             (b"\x80" * 11, "a varint is longer than 10 bytes"),
             (b"\0" + b"\xff" * 10 + b"\1", "a varint is longer than 10 bytes"),
@@ -416,7 +416,7 @@ class HostileTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300), st.integers(0, 2000))
     def test_garbageCompressed(self, garbage: bytes, cut: int) -> None:
-        """Chunks that are none, compressed properly."""
+        """Garbage in compressed blocks, whole or truncated, gives only whole frames."""
         data = MAGIC + encode_block(b"zlib", b"\0" + garbage)
         for content in [data, data[:cut]]:
             try:
@@ -427,7 +427,7 @@ class HostileTests(SynchronousTestCase):
                 self.assertEqual(whole_frames(chunk.frames), chunk.number)
 
     def test_bombs(self) -> None:
-        """A block takes no more memory than it may, whatever comes out of it or is announced."""
+        """The memory for a block is bounded, for any decompressed or announced size."""
         bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)
         for size in [0, 100, MAX_BLOCK, MAX_BLOCK + 1, 2**32 - 1]:
             header = struct.pack("<4sIIIIQ", b"zlib", len(bomb), size, 0, zlib.crc32(bomb), 0)
@@ -445,23 +445,31 @@ class HostileTests(SynchronousTestCase):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        self.assertRegex(reader.damage, "damaged behind its first 26 bytes")
+        self.assertRegex(reader.damage, "damaged after the first 26 bytes")
         self.assertLess(peak, 4 * MAX_BLOCK)
 
     def test_sessions(self) -> None:
-        """What a session says may be anything; of endless sessions, not all are remembered."""
-        says = [b"", b"[", b"null", b"{}", b'{"time_ns":"x","source":1}', b"[" * 60_000, b"\xff"]
-        says.append(b'{"time_ns":1e999,"source":"x"}')
-        sessions = [encode_block(b"sess", said) for said in says]
+        """Session blocks may have any content, and the number of sessions is limited."""
+        payloads = [
+            b"",
+            b"[",
+            b"null",
+            b"{}",
+            b'{"time_ns":"x","source":1}',
+            b"[" * 60_000,
+            b"\xff",
+        ]
+        payloads.append(b'{"time_ns":1e999,"source":"x"}')
+        sessions = [encode_block(b"sess", payload) for payload in payloads]
         reader, _ = read(MAGIC + b"".join(sessions))
-        self.assertEqual(reader.sessions, [Session(0, "", 0)] * len(says))
+        self.assertEqual(reader.sessions, [Session(0, "", 0)] * len(payloads))
         self.assertEqual(reader.damage, "")
         reader, chunks = read(MAGIC + sessions[0] * 5000 + encode_block(b"data", b"\0\1\0"))
         self.assertEqual(len(reader.sessions), MAX_SESSIONS)
         self.assertEqual(joined(chunks), b"\0")
 
     def test_time(self) -> None:
-        """Time goes forward and has an end."""
+        """Times never decrease, and are limited."""
         blocks = [
             encode_block(b"data", varint(2**63) + b"\1\0", offset_ns=2**64 - 1),
             encode_block(b"data", b"\0\1\0", offset_ns=5),
@@ -472,7 +480,7 @@ class HostileTests(SynchronousTestCase):
 
 
 def whole_frames(data: bytes) -> int:
-    """How many frames those are, of which the last is whole."""
+    """Return the number of frames in the data, which must be whole frames."""
     from txmetrics_tcp._codec.framing import Frames
 
     frames = Frames(MAX_RECORDED_FRAME)

@@ -1,6 +1,5 @@
 """
-`metrics-tcp replay`: that all clients get all of a recording, in its time and in that of the
-slowest.
+Replay: all clients receive the whole recording, paced by its timing and by the slowest client.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 class Client:
     """
-    A client of a replay, that reads when it is told to.
+    A client of a replay, which reads when `read` is called.
 
-    @ivar received: all that it has read.
+    @ivar received: the bytes that have been read.
     """
 
     def __init__(self, factory: ReplayFactory, limit: int = 64 * 1024) -> None:
@@ -53,18 +52,18 @@ class Client:
         self.received = b""
 
     def read(self, size: int | None = None) -> bytes:
-        """Read what is there; all that was read so far."""
+        """Read available bytes.  Return all bytes that have been read so far."""
         self.received += self.transport.drain(size)
         return self.received
 
 
 class ReplayTests(SynchronousTestCase):
-    """The factory, with time and transports of the test's own."""
+    """`ReplayFactory` with a fake clock and fake transports."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
         self.finished = 0
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.opened = 0
 
     def replay(
@@ -81,14 +80,14 @@ class ReplayTests(SynchronousTestCase):
             return iter([Piece(seconds, frames, decode(frames)) for seconds, frames in kept])
 
         return ReplayFactory(
-            self.reactor, read, self.finish, speed=speed, loop=loop, say=self.said.append
+            self.reactor, read, self.finish, speed=speed, loop=loop, say=self.messages.append
         )
 
     def finish(self) -> None:
         self.finished += 1
 
-    def test_waits(self) -> None:
-        """Nothing happens before the first client comes."""
+    def test_firstClient(self) -> None:
+        """The replay begins with the first client."""
         factory = self.replay([(0, increment(1))])
         self.reactor.advance(100)
         self.assertEqual(self.opened, 0)
@@ -97,7 +96,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(client.read(), increment(1))
 
     def test_time(self) -> None:
-        """From the first event on, it takes as long as it took, or as is asked for."""
+        """Frames are sent with their timing, relative to the first one and scaled by the speed."""
         chunks = [(10, increment(1)), (12, increment(2)), (12, increment(3)), (20, increment(4))]
         for speed in [1, 2, 0.25]:
             self.finished = 0
@@ -117,21 +116,21 @@ class ReplayTests(SynchronousTestCase):
             client.read()
             self.assertEqual(self.finished, 1)
 
-    def test_max(self) -> None:
-        """As fast as it is read."""
+    def test_maxSpeed(self) -> None:
+        """With infinite speed, times are ignored."""
         client = Client(self.replay([(10**9 * n, increment(n)) for n in range(50)], speed=math.inf))
         self.reactor.settle()
         self.assertEqual(client.read(), b"".join(map(increment, range(50))))
 
     def test_longWait(self) -> None:
-        """No reactor can wait for years; this one is asked to wait for hours."""
+        """A delayed call waits for an hour at most."""
         client = Client(self.replay([(0, increment(1)), (10**8, increment(2))]))
         self.reactor.settle()
         self.assertLessEqual(max(c.getTime() for c in self.reactor.getDelayedCalls()), 3600)
         client.transport.lose()
 
-    def test_slowest(self) -> None:
-        """A slow client holds the others up, and nobody loses anything."""
+    def test_slowClient(self) -> None:
+        """A slow client delays the others, and no client loses data."""
         frames = [increment(n) for n in range(2000)]
         factory = self.replay([(0, frame) for frame in frames], speed=math.inf)
         fast, slow = Client(factory, limit=1000), Client(factory, limit=1000)
@@ -139,7 +138,7 @@ class ReplayTests(SynchronousTestCase):
         while len(slow.received) < len(b"".join(frames)):
             before = len(fast.read())
             self.reactor.settle()
-            # One that has taken all gets no more, while the other takes it bit by bit.
+            # The fast client receives nothing while the slow one still has pending data.
             self.assertEqual(len(fast.read()), before)
             self.assertEqual(factory.waits_for, [slow.protocol])
             self.assertLess(len(slow.transport.written), 200_000)
@@ -154,8 +153,8 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(client.received, b"".join(frames))
         self.assertEqual(self.finished, 1)
 
-    def test_heldUp(self) -> None:
-        """After a long wait for a client, the rest comes that much later, not all at once."""
+    def test_longDelay(self) -> None:
+        """After a long wait for a client, the rest of the replay is shifted."""
         factory = self.replay([(n, increment(n)) for n in range(10)])
         client = Client(factory, limit=0)
         self.reactor.settle()
@@ -171,8 +170,8 @@ class ReplayTests(SynchronousTestCase):
         self.reactor.settle()
         self.assertEqual(client.read(), b"".join(map(increment, range(3))))
 
-    def test_slightlyLate(self) -> None:
-        """What is a little late is made up for."""
+    def test_shortDelay(self) -> None:
+        """A delay of less than `CATCH_UP` is caught up."""
         factory = self.replay([(n, increment(n)) for n in range(10)])
         client = Client(factory, limit=0)
         self.reactor.settle()
@@ -184,8 +183,8 @@ class ReplayTests(SynchronousTestCase):
         self.reactor.settle()
         self.assertEqual(client.read(), b"".join(map(increment, range(3))))
 
-    def test_late(self) -> None:
-        """Who comes late is told where the stream stands, then gets what the others get."""
+    def test_lateClient(self) -> None:
+        """A late client receives the current state, then the same data as the others."""
         stream: list[Event] = [
             Status("shop", NOON, 3, 4),
             Metadata(MetricKind.COUNTER, "requests_total", "count", "first"),
@@ -210,8 +209,8 @@ class ReplayTests(SynchronousTestCase):
         ]
         self.assertEqual(list(Decoder().feed(late.read())), [*first, *Decoder().feed(increment(1))])
 
-    def test_lateAndSlow(self) -> None:
-        """The others wait until it knows where the stream stands."""
+    def test_lateSlowClient(self) -> None:
+        """The replay waits until a late client has taken the current state."""
         stream = [
             encode_metric(Metric(Key(MetricKind.GAUGE, f"g{n}"), Operation.SET_GAUGE, n, NOON))
             for n in range(10_000)
@@ -232,8 +231,8 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(late.received, early.received)
         self.assertEqual(early.received, b"".join(stream) + increment(1))
 
-    def test_nobodyThere(self) -> None:
-        """When the last client goes, time stands still until another comes."""
+    def test_pause(self) -> None:
+        """The replay pauses while no clients are connected."""
         factory = self.replay([(n, increment(1)) for n in range(5)])
         first = Client(factory)
         self.reactor.settle()
@@ -243,7 +242,7 @@ class ReplayTests(SynchronousTestCase):
         self.reactor.advance(1000)
         self.reactor.settle()
         self.assertEqual((self.finished, factory.stream_state.metrics), (0, 2))
-        self.assertIn("waits for somebody", self.said[-1])
+        self.assertIn("the replay is paused", self.messages[-1])
         second = Client(factory)
         self.reactor.settle()
         total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1))
@@ -254,8 +253,8 @@ class ReplayTests(SynchronousTestCase):
         second.read()
         self.assertEqual(self.finished, 1)
 
-    def test_goneWhileSlow(self) -> None:
-        """One that is gone is not waited for."""
+    def test_slowClientDisconnects(self) -> None:
+        """The replay does not wait for a disconnected client."""
         factory = self.replay([(0, increment(1)), (1, increment(2))])
         here, gone = Client(factory), Client(factory, limit=0)
         self.reactor.settle()
@@ -267,7 +266,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(here.read(), increment(1) + increment(2))
 
     def test_end(self) -> None:
-        """It is over when the slowest has taken all; nobody can come any more then."""
+        """The replay ends when the slowest client has taken all data.  New clients are rejected."""
         factory = self.replay([(0, increment(1))], speed=math.inf)
         fast, slow = Client(factory), Client(factory, limit=0)
         self.reactor.settle()
@@ -282,8 +281,8 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual((slow.received, self.finished), (increment(1), 1))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_endWithoutClients(self) -> None:
-        """Who was cut off at the end is not waited for either."""
+    def test_disconnectedAtEnd(self) -> None:
+        """A client that disconnects with pending data at the end does not delay the end."""
         factory = self.replay([(0, increment(1))])
         client = Client(factory, limit=0)
         self.reactor.settle()
@@ -291,7 +290,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(self.finished, 1)
 
     def test_empty(self) -> None:
-        """A recording without events ends as soon as somebody comes, whether it loops or not."""
+        """A recording without events ends with the first client, even with C{loop}."""
         for loop in (False, True):
             self.finished = 0
             client = Client(self.replay([], loop=loop))
@@ -300,7 +299,7 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(self.finished, 1)
 
     def test_loop(self) -> None:
-        """Over and over again, each time from its beginning and with its timing."""
+        """With C{loop}, the recording is read again after each end, with its timing."""
         factory = self.replay([(7, increment(1)), (8, increment(2))], loop=True)
         client = Client(factory)
         self.reactor.settle()
@@ -333,15 +332,15 @@ class ReplayTests(SynchronousTestCase):
             client.read()
             self.assertFalse(client.transport.connected)
         self.assertEqual(self.finished, 1)
-        [line] = [line for line in self.said if "RuntimeError" in line]
+        [line] = [line for line in self.messages if "RuntimeError" in line]
         self.assertIn("rejected client 127.0.0.1:54321: an error (RuntimeError): write fails", line)
 
 
 class SocketTests(SocketTestCase):
     def test_yields(self) -> None:
         """
-        A client that comes later is sent where the stream stands in portions, between which the
-        reactor iterates, however much its socket takes.
+        The current state is sent to a late client in pieces, and the reactor iterates between them
+        even if the socket accepts more.
         """
         clock = FakeReactor()
         pieces = [
@@ -394,11 +393,11 @@ SERIES = [
 class StreamStateTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from(SERIES), max_size=30))
     def test_totals(self, events: list[Metric]) -> None:
-        """Who is told where the stream stands knows the same as who saw all."""
+        """The frames of the state give the same totals as the whole stream."""
         stream_state = StreamState()
         stream_state.follow(events)
-        saw, told = Reader(), Reader()
-        saw.feed(encoded(events))
-        told.feed(b"".join(stream_state.frames()))
-        self.assertEqual(told.bits(), saw.bits())
+        early, late = Reader(), Reader()
+        early.feed(encoded(events))
+        late.feed(b"".join(stream_state.frames()))
+        self.assertEqual(late.bits(), early.bits())
         self.assertEqual(stream_state.metrics, len(events))
