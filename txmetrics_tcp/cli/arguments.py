@@ -1,7 +1,7 @@
 """
-Arguments that several commands share, and the conversions and defaults of others.
+Arguments that several commands share, and the types and defaults of other arguments.
 
-Nothing here needs Twisted or protobuf.  The parser of filters is imported when a filter is given.
+Nothing here imports Twisted or protobuf.  The filter parser is imported when a filter is given.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 DEFAULT_SECONDS = 10.0
-"""How long ``stats`` watches a server by default."""
+"""How long ``stats`` watches a server, by default."""
 
 SORTS = ("name", "kind", "value", "rate", "events")
-"""What ``stats`` may sort by: the keys of `txmetrics_tcp._view.report.SORTS`."""
+"""The sort keys of ``stats``: the keys of `txmetrics_tcp._view.report.SORTS`."""
 
-ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's client
-endpoint strings, such as unix:/run/metrics.sock"""
-"""What may be written for an endpoint, to be put into a command's help."""
+ENDPOINT_HELP = """PORT (on this machine), HOST:PORT, [IPV6]:PORT, or a Twisted client endpoint
+string such as unix:/run/metrics.sock"""
+"""The syntax of endpoints, for the help of arguments."""
 
 FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
-"""What the language is, for the end of a command's help."""
+"""The syntax of filters, for the epilog of a command's help."""
 
 
-def argument(what: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
+def argument(noun: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
     """
-    The type of an argument.
+    Return a type for an argument of `argparse`.
 
-    @param what: what a value is called in an error.
-    @param parse: its parser, whose ValueError has the rule as its text.
+    @param noun: the name of a value in error messages.
+    @param parse: raises ValueError for an invalid value, with the expected form as its text.
     """
 
     def checked(text: str) -> _T:
         try:
             return parse(text)
         except ValueError as error:
-            message = f"invalid {what} value: {text!r}: it is {error}"
+            message = f"invalid {noun} {text!r}: expected {error}"
             raise argparse.ArgumentTypeError(message) from None
 
     return checked
@@ -63,7 +63,7 @@ def _speed(text: str) -> float:
     except ValueError:
         factor = 0.0
     if not factor > 0:
-        raise ValueError('a number more than 0, or "max"')
+        raise ValueError('a number greater than 0, or "max"')
     return factor
 
 
@@ -71,87 +71,90 @@ speed = argument("speed", _speed)
 
 
 def add_end_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a command ends after that would go on for ever."""
+    """Add the limits of a command that runs until it is interrupted."""
     parser.add_argument(
         "--count",
         type=argument("number of events", parse_count),
         metavar="N",
-        help="end after N events of metrics",
+        help="stop after N metric events (default: no limit)",
     )
     parser.add_argument(
         "--duration",
         type=duration,
         metavar="TIME",
-        help="end after so many seconds, or 5m, 1h, 2d",
+        help="""stop after TIME: a number of seconds, or with a unit as in 5m, 1h, 2d (default: no
+        limit)""",
     )
 
 
 def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the size past which a frame is refused, C{options.max_frame}."""
+    """Add the size limit of frames, C{options.max_frame}."""
     parser.add_argument(
         "--max-frame",
         type=argument("number of bytes", parse_count),
         default=MAX_FRAME,
         metavar="BYTES",
-        help="""give a connection up when it announces a frame of more bytes than this (default:
-        %(default)s)""",
+        help="disconnect if the server announces a frame larger than BYTES (default: %(default)s)",
     )
 
 
 def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one endpoint, C{options.endpoint}, and how to talk to it."""
+    """Add the endpoint of one server, C{options.endpoint}, and the TLS options."""
     parser.add_argument(
         "endpoint",
         nargs="?",
         default=DEFAULT_ENDPOINT,
         metavar="ENDPOINT",
-        help=f"where the server is: {ENDPOINT_HELP} (default: %(default)s)",
+        help=f"address of the server: {ENDPOINT_HELP} (default: %(default)s)",
     )
     add_tls_arguments(parser)
 
 
 def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how to talk to servers, for a command that has arguments of its own for where."""
+    """Add the TLS options only."""
     tls = parser.add_argument_group(
         "TLS",
-        # In lines, for `argparse.RawDescriptionHelpFormatter`.
-        description="""Any of these means that the connection is encrypted, and that the server
-has to prove with a certificate that it is the one that was asked for.""",
+        # `argparse.RawDescriptionHelpFormatter` keeps the lines.
+        description="""Any of these options encrypts the connection and verifies the certificate
+of the server.""",
     )
     tls.add_argument(
         "--tls",
         action="store_true",
-        help="take certificates from authorities that this machine trusts",
+        help="trust the certificate authorities of this machine",
     )
     tls.add_argument(
-        "--tls-ca", metavar="FILE", help="take certificates from the authorities in FILE (PEM)"
+        "--tls-ca", metavar="FILE", help="trust the certificate authorities in FILE (PEM)"
     )
     tls.add_argument(
         "--tls-name",
         metavar="NAME",
-        help="""take certificates that are for NAME (default: the host of the endpoint; needed
-        where it has none, as unix:/run/metrics.sock)""",
+        help="""expect the certificate to be for NAME (default: the host of the endpoint; required
+        for an endpoint without a host, such as unix:/run/metrics.sock)""",
     )
     tls.add_argument(
         "--tls-cert",
         metavar="FILE",
-        help="show the certificate in FILE (PEM) to a server that asks for one; with --tls-key",
+        help="present the certificate in FILE (PEM) to the server; requires --tls-key",
     )
     tls.add_argument(
-        "--tls-key", metavar="FILE", help="the private key of that certificate, not encrypted"
+        "--tls-key",
+        metavar="FILE",
+        help="use the private key in FILE (PEM, not encrypted) with --tls-cert",
     )
 
 
 def add_filter_argument(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add C{--filter}, which may be given several times; C{options.filter} is their list."""
+    """Add C{--filter}, which can be repeated; C{options.filter} is a list."""
     parser.add_argument(
         "--filter",
         action="append",
         type=_filter,
         default=[],
         metavar="TEXT",
-        # "--filter -term" is two options to argparse.
-        help=f"{help}; what is not wanted is written !TERM, since -TERM looks like an option",
+        # argparse takes "-term" in "--filter -term" for an option.
+        help=f"""{help}; if repeated, one match is enough; exclude series with '!TERM' or
+        --filter=-TERM""",
     )
 
 

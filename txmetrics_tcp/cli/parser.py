@@ -1,7 +1,7 @@
 """
-The arguments of all commands of ``metrics-tcp``, and their help.
+The command line of ``metrics-tcp``: the arguments and the help of all commands.
 
-Nothing here needs Twisted or protobuf, so help and usage errors do not wait for them.
+Nothing here imports Twisted or protobuf, so that help and usage errors appear at once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ DOCS = "https://txmetrics-tcp.readthedocs.io/en/latest"
 
 def make_parser() -> argparse.ArgumentParser:
     """
-    Make the parser of the command line.  In what it returns, C{options.command} is the name of the
-    command.
+    Create the parser of the command line.  C{options.command} is the name of the chosen command.
     """
     parser = argparse.ArgumentParser(
         prog="metrics-tcp",
-        description="Watch the metrics that a program streams, live.",
-        epilog="metrics-tcp COMMAND --help tells more about a command.",
+        description="Watch, record and replay the metrics that a program streams over TCP.",
+        epilog=f"""\
+Run "metrics-tcp COMMAND --help" for the options of a command.
+
+Documentation:
+  {DOCS}/""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(
@@ -56,36 +60,36 @@ def _add_tail(commands: Any) -> None:
         "tail",
         help="print each event as a line",
         description="""\
-Connect to a server of metrics and print each event as a line, until
-interrupted. A connection that ends, or does not come about, is tried again
-after a while. Events go to standard output; how the connection is, to standard
-error. A file that "metrics-tcp record" has written, given in place of the
-endpoint, is printed from its beginning to its end.""",
+Connect to a server and print each event as a line, until interrupted. Events
+go to standard output, messages to standard error. Failed and lost connections
+are retried.
+
+ENDPOINT can also be a recording made by "metrics-tcp record". It is printed
+from beginning to end.
+
+If standard output is slow, the server drops events and reports their number.""",
         epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
-  0    after --count, --duration or the end of a recording; or when nobody
-       reads the output any more (as with "| head")
-  1    when it cannot be written, when a file is no recording or damaged, or
-       when nothing at all came within --duration: no connection, or a refused one
-  2    for wrong arguments
-  130  when interrupted (Ctrl-C)
-  143  when terminated
+  0    --count or --duration was reached, the recording ended, or the reader of
+       standard output exited (as with "| head")
+  1    nothing was received within --duration, the recording is unreadable or
+       damaged, or standard output cannot be written
+  2    invalid arguments
+  130  interrupted (Ctrl-C)
+  143  terminated (SIGTERM)
 
-While standard output is slow, nothing is read: the server then drops events,
-and counts them.""",
+Documentation:
+  {DOCS}/reference/commands.html
+  {DOCS}/reference/json.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_endpoint_arguments(parser)
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help=f"print JSON, one object a line ({DOCS}/reference/json.html)",
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_filter_argument(
         parser,
-        """print only events of series that TEXT stands for, see below, descriptions of these,
-        and what is said of losses; if given again, those of the other TEXT too""",
+        "print only events and descriptions of series that match TEXT (see Filters below), and"
+        " stream status",
     )
     add_end_arguments(parser)
     add_max_frame_argument(parser)
@@ -94,24 +98,27 @@ and counts them.""",
 def _add_stats(commands: Any) -> None:
     parser = commands.add_parser(
         "stats",
-        help="watch for a while, print a table and leave",
+        help="watch a server for a while and print a table",
         description="""\
-Connect to a server of metrics, watch it for a while, print what was seen as a
-table, and leave. Values are the last ones; rates, and what histograms say, are
-of all the time that was watched. A file that "metrics-tcp record" has written,
-given in place of the endpoint, is read at once, to its end.""",
+Connect to a server, watch its series for a while, and print a table of them.
+Values are the last ones received; rates and percentiles cover the whole time.
+Failed and lost connections are retried.
+
+ENDPOINT can also be a recording made by "metrics-tcp record". It is read as
+fast as possible.""",
         epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
-  0    when all went well; losses are told in the last line, and are no error
-  1    when there was no connection within the time, when nothing came, when
-       what came is no stream of metrics, when a recording is damaged, or when the result
+  0    the table was printed, even if events were dropped
+  1    nothing was received within --duration, the server does not send a
+       metrics stream, the recording is unreadable or damaged, or standard output
        cannot be written
-  2    for wrong arguments
-  130  when interrupted (Ctrl-C), with what was seen so far
-  143  when terminated, likewise
+  2    invalid arguments
+  130  interrupted (Ctrl-C), after printing the results so far
+  143  terminated (SIGTERM), after printing the results so far
 
-{DOCS}/reference/commands.html describes the JSON.""",
+Documentation:
+  {DOCS}/reference/commands.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_endpoint_arguments(parser)
@@ -119,21 +126,20 @@ Exit codes:
         "--duration",
         type=duration,
         metavar="TIME",
-        help=f"""for how long to watch, in seconds, or as 5m, 1h, 2d (default:
-        {DEFAULT_SECONDS:g}; of a recording, all)""",
+        help=f"""watch for TIME: a number of seconds, or with a unit as in 5m, 1h, 2d (default:
+        {DEFAULT_SECONDS:g}; for a recording, all of it)""",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_filter_argument(
-        parser,
-        """report only series that TEXT stands for, see below; if given again, those of the other
-        TEXT too""",
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a table"
     )
+    add_filter_argument(parser, "print only series that match TEXT (see Filters below)")
     parser.add_argument(
         "--sort",
         choices=SORTS,
         default="name",
-        help="""what to sort by; the largest value, rate or number of events comes first (default:
-        %(default)s)""",
+        metavar="KEY",
+        help=f"""sort by KEY: {", ".join(SORTS[:-1])} or {SORTS[-1]}; numbers are sorted in
+        descending order (default: %(default)s)""",
     )
     add_max_frame_argument(parser)
 
@@ -141,37 +147,44 @@ Exit codes:
 def _add_record(commands: Any) -> None:
     parser = commands.add_parser(
         "record",
-        help="write a stream to a file, with its timing",
-        description="""Connect to a server of metrics and write all that it sends to a file, as it
-        comes, until interrupted; "metrics-tcp replay" serves it again. A connection that ends, or
-        does not come about, is tried again after a while. What has come is in the file within a
-        second. A file that was cut off, by a full disk or a crash, can still be read and
-        appended to.""",
-        epilog="""Exit codes: 0 when it ended as it was to, also by Ctrl-C or SIGTERM; 1 when the
-        file cannot be written (a full disk, or it is there already), or when nothing ever came: no
-        connection, or one that was refused; a file that was made for it is then removed; 2 for
-        wrong arguments. The file is closed properly in every case.""",
+        help="write a stream to a file",
+        description="""\
+Connect to a server and write its stream to FILE, with the timing, until
+interrupted. Failed and lost connections are retried.
+
+Received data is in FILE within a second. A recording that was cut off by a
+crash or a full disk can still be read and appended to.
+
+"metrics-tcp replay" serves a recording to clients. The commands tail, stats and
+observe read recordings directly.""",
+        epilog=f"""\
+Exit codes:
+  0    --count or --duration was reached, or the command was interrupted
+       (Ctrl-C) or terminated (SIGTERM)
+  1    FILE exists or cannot be written, or nothing was received (a new FILE is
+       then removed)
+  2    invalid arguments
+
+Documentation:
+  {DOCS}/reference/commands.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="""the file to write, which must not be there yet; "-" is standard output; what reads
-        as an endpoint is refused: ./5000 is a file of that name""",
+        help="""file to create, or "-" for standard output; must not exist, unless --append or
+        --force is given; write ./5000 for a file whose name looks like an endpoint""",
     )
     add_endpoint_arguments(parser)
     parser.add_argument(
         "--compress",
         action="store_true",
-        help="""compress with zlib, to about a tenth; when the file is cut off, up to a block of
-        64 KiB more is lost""",
+        help="""compress with zlib, to about a tenth of the size; if FILE is cut off, up to 64 KiB
+        of additional data is lost""",
     )
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument(
-        "--append",
-        action="store_true",
-        help="go on with the recording in FILE, if there is one",
-    )
-    there.add_argument("--force", action="store_true", help="replace FILE, if there is one")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--append", action="store_true", help="append to FILE if it exists")
+    existing.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
     add_end_arguments(parser)
     add_max_frame_argument(parser)
 
@@ -179,64 +192,87 @@ def _add_record(commands: Any) -> None:
 def _add_replay(commands: Any) -> None:
     parser = commands.add_parser(
         "replay",
-        help="serve a recording again as a live stream",
-        description="""Serve what "metrics-tcp record" has written, as a live server would, to any
-        viewer. It waits for its first client, and then sends the recording with its own timing,
-        byte for byte the same to all, and drops nothing: it goes on when the slowest of its clients
-        has taken what came before, and waits while there is none. Who comes later is told first
-        what the metrics are and what their totals have come to, and sees the rest as the others
-        do.""",
-        epilog="""Times within the stream stay those of the recording. Exit codes: 0 when all was
-        sent and all clients have taken it, also of a recording that was cut off, which is said; 1
-        when FILE cannot be read, is no recording or is damaged, or when it is not possible to
-        listen; 2 for wrong arguments, 130 when interrupted (Ctrl-C), 143 when terminated.""",
+        help="serve a recording to clients",
+        description="""\
+Serve a recording made by "metrics-tcp record" as a live server would. All
+clients receive the recorded bytes with the recorded timing. Timestamps in the
+stream are not changed.
+
+The replay begins with the first client, and pauses while no clients are
+connected. It drops no events, and waits for the slowest client. Late clients
+first receive the current descriptions and totals.""",
+        epilog=f"""\
+Exit codes:
+  0    all clients received the whole recording, even if it was cut off
+  1    FILE is unreadable or damaged, or the endpoint is unavailable
+  2    invalid arguments
+  130  interrupted (Ctrl-C)
+  143  terminated (SIGTERM)
+
+Documentation:
+  {DOCS}/reference/commands.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="the recording")
+    parser.add_argument("file", metavar="FILE", help="recording to serve")
     parser.add_argument(
         "--speed",
         type=speed,
         default=1.0,
         metavar="N",
-        help="""N times as fast as it was, 0.5 for half of it; "max" for as fast as the clients can
-        take it (default: %(default)g)""",
+        help="""play N times as fast as recorded, for example 0.5 for half the speed, or "max" for
+        as fast as the clients read (default: %(default)g)""",
     )
     parser.add_argument(
         "--listen",
         default=DEFAULT_ENDPOINT,
         metavar="ENDPOINT",
-        help="""where to listen: PORT (on this machine), HOST:PORT, [IPV6]:PORT, or one of Twisted's
-        server endpoint strings, such as unix:/run/metrics.sock; port 0 is any that is free
+        help="""listen on ENDPOINT: PORT (on the loopback interface), HOST:PORT, [IPV6]:PORT, or a
+        Twisted server endpoint string such as unix:/run/metrics.sock; port 0 selects a free port
         (default: %(default)s)""",
     )
-    parser.add_argument("--loop", action="store_true", help="begin again after the end, for ever")
+    parser.add_argument(
+        "--loop", action="store_true", help="repeat the recording until interrupted"
+    )
 
 
 def _add_observe(commands: Any) -> None:
     parser = commands.add_parser(
         "observe",
-        help="watch series live, on the whole screen",
-        description="""Watch the series of one or more servers live, on the whole screen of the
-        terminal: values, rates, trends and percentiles, filtered, sorted and grouped. Press ? for
-        all keys. A connection that ends, or does not come about, is tried again after a while.""",
-        epilog=f"""Exit codes: 0 when left (q, Ctrl-C), 1 when it cannot be shown (no terminal, a
-        file that is no recording, or Textual is not installed: pip install
-        'txmetrics-tcp[observe]'), 2 for wrong arguments, 130
-        when interrupted and 143 when terminated from outside.
-        {DOCS}/reference/viewer.html has more.""",
+        help="show live series in a full-screen viewer",
+        description="""\
+Show the live series of one or more servers on the whole terminal: values,
+rates, trends and percentiles, with filters, sorting and grouping. Press ? for
+all keys. Failed and lost connections are retried.
+
+ENDPOINT can also be a recording made by "metrics-tcp record".
+
+The viewer requires Textual: pip install 'txmetrics-tcp[observe]'""",
+        epilog=f"""\
+Exit codes:
+  0    the user quit (q or Ctrl-C)
+  1    a recording is unreadable, Textual is not installed, or standard input,
+       output or error is not a terminal
+  2    invalid arguments
+  129  the terminal was closed (SIGHUP)
+  130  interrupted by a signal (SIGINT)
+  143  terminated (SIGTERM)
+
+Documentation:
+  {DOCS}/reference/viewer.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "endpoints",
         nargs="*",
         default=[DEFAULT_ENDPOINT],
         metavar="ENDPOINT",
-        help=f"""where a server is: {ENDPOINT_HELP}; or a file that "metrics-tcp record" has
-        written (default: {DEFAULT_ENDPOINT})""",
+        help=f"address of a server: {ENDPOINT_HELP} (default: {DEFAULT_ENDPOINT})",
     )
     add_tls_arguments(parser)
     parser.add_argument(
         "--export-dir",
         default=".",
         metavar="DIR",
-        help="where exports and screenshots are written (default: the current directory)",
+        help="write exports and screenshots to DIR (default: the current directory)",
     )
     add_max_frame_argument(parser)
