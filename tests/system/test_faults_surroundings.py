@@ -89,7 +89,9 @@ class FullDiskTests(SurroundingsTestCase):
     def test_tail(self) -> None:
         daemon = self.run_daemon("-n")
         daemon.wait_for("Streaming metrics on")
-        self.assertEqual(self.tail(daemon, f">{FULL}"), (1, f"cannot write: {NO_SPACE}"))
+        self.assertEqual(
+            self.tail(daemon, f">{FULL}"), (1, f"cannot write to standard output: {NO_SPACE}")
+        )
         # What cannot be said is not said, and the events come all the same.
         status, output = self.tail(daemon, f"2>{FULL} | head -n 3 | wc -l")
         self.assertEqual((status, int(output)), (0, 3))

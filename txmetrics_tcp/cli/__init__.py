@@ -17,13 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run one command.
 
-    @param argv: the arguments; those of the process unless given.
+    @param argv: the arguments; by default those of the process.
     @return: the exit code.
     """
     options = make_parser().parse_args(argv)
     try:
         check_endpoints(options)
-        # Late: Twisted, protobuf and Textual take ten times as long to import as all of the above.
+        # Imported late: this loads Twisted and protobuf, which takes ten times as long as parsing.
         from txmetrics_tcp.cli.commands import run_command
 
         return run_command(options)

@@ -1,5 +1,5 @@
 """
-The modules of the commands, each imported when its command runs.
+Import the module of a command and run it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ def run_command(options: argparse.Namespace) -> int:
     """
     Run a command on the reactor.
 
-    The module of a command has a function C{run} of the options and the reactor, which returns an
-    exit code, or raises EndpointError, CommandError, or RecordingError for a file that is no
-    recording.  One that needs a certain reactor has C{install_reactor} as well.
+    The module of a command has a function C{run}, which takes the options and the reactor.  It
+    returns an exit code, or raises EndpointError, CommandError or RecordingError.  A module that
+    requires a particular reactor also has C{install_reactor}.
 
-    @param options: what `txmetrics_tcp.cli.parser` made of the arguments.
+    @param options: the result of the parser in `txmetrics_tcp.cli.parser`.
     @return: the exit code.
-    @raise EndpointError: an endpoint cannot be understood.
+    @raise EndpointError: an endpoint is invalid.
     """
     command = import_module(f"txmetrics_tcp.cli.{options.command}")
     if hasattr(command, "install_reactor"):

@@ -1,7 +1,7 @@
 """
-Endpoints as a user gives them to a command: what they stand for, and what is wrong with them.
+Check and convert the endpoints and TLS options of a command.
 
-Only `client_endpoint_from` imports Twisted, so that `check_endpoints` need not wait for it.
+Only `client_endpoint_from` imports Twisted, so that `check_endpoints` reports errors at once.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 def check_endpoints(options: argparse.Namespace) -> None:
     """
-    Look at the endpoint of a command before anything is imported that it takes to run it.
+    Check the endpoint of a command, without importing the modules that run the command.
 
-    What `observe` says depends on more than its endpoints; so does what any command says without a
-    standard output.  Both are left to the command itself.
+    The endpoints of C{observe} are checked later, since other errors take precedence.  The same
+    applies to every command if standard output is closed.
 
-    @raise EndpointError: it cannot be understood, as far as that shows without Twisted.  The text,
-        one line, is for the user.
+    @raise EndpointError: the endpoint is invalid.  The text is one line, for the user.  Some errors
+        can only be detected later, with Twisted.
     """
     if sys.stdout is None:
         return
     match options.command:
         case "record":
             if reads_as_endpoint(options.file):
-                # FILE forgotten: it would record what is at the default endpoint.
+                # Without this check, the default endpoint would be recorded.
                 raise EndpointError(
-                    f"FILE comes first, and {options.file!r} reads as an endpoint: if a file of"
-                    f" that name is meant, write ./{options.file}"
+                    f"FILE is missing: {options.file!r} is an endpoint (for a file of that name,"
+                    f" write ./{options.file})"
                 )
             _check_text(options.endpoint)
         case "stats" | "tail" if not is_recording(options.endpoint):
@@ -53,18 +53,17 @@ def check_endpoints(options: argparse.Namespace) -> None:
 
 def is_recording(text: str) -> bool:
     """
-    Whether what a user wrote is a file to read, rather than where a server is.
+    Whether an argument is a recording rather than the endpoint of a server.
 
-    What reads as an endpoint is one, also where there is a file of that name: C{./5000} is the
-    file.
+    C{5000} is an endpoint even if a file of that name exists; C{./5000} is the file.
     """
     return not reads_as_endpoint(text) and os.path.isfile(text)
 
 
 def wants_tls(options: argparse.Namespace) -> bool:
-    """Whether any of the options of TLS was given."""
+    """Whether any TLS option was given."""
     given = options.tls_name, options.tls_ca, options.tls_key, options.tls_cert
-    # An empty text may be a variable that a script has not set: no reason for plain text.
+    # An empty value, such as an unset variable in a script, must not disable TLS.
     return bool(options.tls) or any(value is not None for value in given)
 
 
@@ -72,12 +71,12 @@ def client_endpoint_from(
     options: argparse.Namespace, reactor: Any, endpoint: str | None = None
 ) -> IStreamClientEndpoint:
     """
-    Where to connect to, by the options of a command.
+    Create the endpoint to connect to, from the options of a command.
 
-    @param endpoint: what the user wrote; C{options.endpoint} unless given, for commands that
-        have several.
-    @raise EndpointError: it cannot be understood; or its TLS cannot be set up.  The text, one
-        line, is for the user.
+    @param endpoint: the endpoint as the user wrote it, for commands that have several; by default
+        C{options.endpoint}.
+    @raise EndpointError: the endpoint is invalid, or TLS cannot be set up.  The text is one line,
+        for the user.
     """
     from txmetrics_tcp._net.endpoints import client_endpoint
     from txmetrics_tcp._net.tls import tls_endpoint
@@ -89,21 +88,21 @@ def client_endpoint_from(
     if not wants_tls(options):
         return plain
     if has_own_tls(text):
-        raise EndpointError(f"{text!r} is TLS already: leave out --tls and what begins with it")
+        raise EndpointError(f"{text!r} already uses TLS: omit the --tls options")
     name = options.tls_name or host_of(text)
     if not name:
         raise EndpointError(
-            f"{text!r} names no host: say with --tls-name whose certificate to take"
+            f"{text!r} has no host: give the name in the server's certificate with --tls-name"
         )
     try:
         return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
     except TLSError as error:
-        raise EndpointError(f"no TLS with {text}: {error}") from None
+        raise EndpointError(f"cannot use TLS with {text}: {error}") from None
 
 
 def _check_text(text: str) -> None:
     """
-    @raise EndpointError: it is the path of something that is no endpoint, or its port is none.
+    @raise EndpointError: the text is the path of a file, or its port is invalid.
     """
     check_port(text)
     if ":" in text or not (os.sep in text or "." in text):
@@ -111,12 +110,14 @@ def _check_text(text: str) -> None:
     try:
         kind = os.stat(text).st_mode
     except (OSError, ValueError):
-        why = "no such file, and no endpoint"
+        why = "no such file, and not an endpoint"
     else:
         if stat.S_ISSOCK(kind):
-            why = f"it is a socket; to connect to it, write unix:{text}"
+            why = f"a socket; to connect to it, write unix:{text}"
         elif stat.S_ISDIR(kind):
-            why = "it is a directory, and no endpoint"
+            why = "a directory, not an endpoint or a recording"
+        elif stat.S_ISREG(kind):
+            why = "a file, not an endpoint"
         else:
-            why = "it is no regular file, and no endpoint"
+            why = "not an endpoint or a regular file"
     raise EndpointError(f"{text}: {why}")

@@ -1,5 +1,5 @@
 """
-What a command says about its connection, for people.
+Messages about the connection of a command, human-readable.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from txmetrics_tcp._view.numbers import show_seconds
 
 class SilenceMessage:
     """
-    Reports, once, that a server has sent nothing for a while.
+    Report, once, that a connected server has sent no data for a while.
 
-    A server that requires TLS waits for the handshake of a client that does not use it.
+    A server that requires TLS sends nothing to a client without TLS, since it waits for a
+    handshake.
     """
 
     def __init__(self, clock: IReactorTime, say: Callable[[str], object], tls: bool) -> None:
         """
-        @param say: takes a message of one line.
+        @param say: called with messages of one line.
         @param tls: whether the client uses TLS.
         """
         self._clock = clock
@@ -41,13 +42,13 @@ class SilenceMessage:
         self._waiting: Deadline | None = None
 
     def state_changed(self, state: ConnectionState) -> None:
-        """The connection is in another state."""
+        """Handle a new state of the connection."""
         self.end_silence()
         if isinstance(state, Connected) and not self._reported:
             self._waiting = Deadline(self._clock, SILENCE, self._report)
 
     def end_silence(self) -> None:
-        """The server has sent something, or there is no connection."""
+        """Cancel the report: data was received, or the connection ended."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
@@ -55,18 +56,18 @@ class SilenceMessage:
     def _report(self) -> None:
         self._waiting = None
         self._reported = True
-        hint = "" if self._tls else "; does the server want TLS (--tls-ca)?"
-        self._say(f"nothing has come yet{hint}")
+        hint = "" if self._tls else "; does the server require TLS (--tls-ca)?"
+        self._say(f"no data received yet{hint}")
 
 
 class ConnectionMessages(SilenceMessage):
-    """Reports also each attempt to connect, once, and the end of each connection."""
+    """Also report the first attempt to connect, each connection, and each failure."""
 
     def __init__(
         self, endpoint: str, clock: IReactorTime, say: Callable[[str], object], tls: bool
     ) -> None:
         """
-        @param endpoint: where the server is, as the user wrote it.
+        @param endpoint: the endpoint of the server, as the user wrote it.
         """
         super().__init__(clock, say, tls)
         self._server = server_name(endpoint)
@@ -91,5 +92,5 @@ class ConnectionMessages(SilenceMessage):
 
 
 def server_name(endpoint: str) -> str:
-    """What a server is called, by what the user wrote for where it is."""
+    """Return the name of a server in messages, from its endpoint as the user wrote it."""
     return show_address((DEFAULT_HOST, endpoint)) if endpoint.isdigit() else endpoint

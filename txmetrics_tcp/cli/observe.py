@@ -1,5 +1,5 @@
 """
-``metrics-tcp observe``, as the console script sees it.  Textual is imported when it runs.
+``metrics-tcp observe``: start the viewer.  Textual is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 GARBAGE = 50_000
 """
-After how many new objects Python looks for garbage in cycles: events come by the ten thousand, and
-have none.
+The number of new objects after which Python collects cyclic garbage.  Events arrive by the ten
+thousand and contain no cycles.
 """
 
 
 def install_reactor() -> None:
     """
-    Install the reactor that runs on asyncio, on which Textual runs; leave one that is there.
+    Install the asyncio reactor, which Textual requires, unless a reactor is already installed.
     """
     from twisted.internet import asyncioreactor
 
@@ -47,13 +47,15 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     try:
         import textual  # noqa: F401
     except ImportError:
-        raise CommandError("this needs Textual: pip install 'txmetrics-tcp[observe]'") from None
+        raise CommandError(
+            "observe requires Textual: pip install 'txmetrics-tcp[observe]'"
+        ) from None
     sources = [_source(options, reactor, text) for text in options.endpoints]
     for number, name in enumerate(("input", "output", "error")):
-        # The last is what Textual draws on.
+        # Textual draws on standard error.
         if not os.isatty(number):
             raise CommandError(
-                f"this needs a terminal, and standard {name} is none; see also: tail"
+                f"observe requires a terminal, but standard {name} is not one; use tail instead"
             )
     from txmetrics_tcp.observe.app import ObserveApp
 
@@ -62,12 +64,12 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
 
 def run_app(reactor: Any, app: ObserveApp) -> int:
     """
-    Show the app until it is left.
+    Run the app until the user leaves it.
 
-    @param reactor: one on asyncio, not running yet.
+    @param reactor: an asyncio reactor that is not running yet.
     @return: the exit code.
     """
-    # What is critical would otherwise be written over the screen.
+    # Twisted would otherwise write critical log events over the screen.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 50)
@@ -75,7 +77,7 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
     def start() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # The terminal is left as it was found.
+            # `app.exit` restores the terminal.
             loop.add_signal_handler(number, app.exit, 128 + number)
         task = loop.create_task(app.run_async())
         task.add_done_callback(lambda done: reactor.stop())
@@ -88,8 +90,8 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
 
 def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
     """
-    @raise EndpointError: it is neither a file nor an endpoint.
-    @raise RecordingError: it is a file, and no recording.
+    @raise EndpointError: the text is neither a file nor an endpoint.
+    @raise RecordingError: the file is not a recording.
     """
     from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
 

@@ -1,5 +1,5 @@
 """
-What the commands print, and where: lines to standard output, remarks to standard error.
+The output of commands: lines on standard output, messages on standard error.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from txmetrics_tcp._view.text import visible
 
 
 class CommandError(Exception):
-    """A command cannot go on.  The text, one line, is its last message."""
+    """A command cannot continue.  The text is one line, the last message of the command."""
 
 
 class Output:
     """
-    Standard output, written to without a buffer of ours: what was written is out.
+    Unbuffered standard output.
 
-    Writing waits while the reader is slow; meanwhile the reactor stands still, and the server
-    drops and counts what it cannot send.
+    A write blocks the reactor while the reader is slow.  The server then drops the events that it
+    cannot send, and counts them.
 
-    @ivar cancelled: whether it writes no more; ends a write that waits, too.
+    @ivar cancelled: whether writing has ended.  Also ends a write that is blocked.
     """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
@@ -41,28 +41,30 @@ class Output:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Write no more.  May be called by a signal handler."""
+        """End the current write and ignore later ones.  May be called by a signal handler."""
         self.cancelled = True
 
     def write(self, text: str) -> None:
         """
-        @raise BrokenPipeError: nobody reads any more.
-        @raise OSError: it cannot be written, to a full disk for example.
+        Write text, blocking until all of it is written.
+
+        @raise BrokenPipeError: the reader has closed the pipe.
+        @raise OSError: the text cannot be written, for example to a full disk.
         """
-        waiting = memoryview(text.encode(self._encoding, "backslashreplace"))
-        while waiting and not self.cancelled:
-            # So much never waits, and so a signal is heeded whenever it comes; a write that waits
-            # is resumed by Python after a signal, for ever.
+        pending = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while pending and not self.cancelled:
+            # A write of PIPE_BUF bytes does not block.  Python resumes a blocked write after a
+            # signal, so that `cancel` would have no effect.
             if select.select([], [self._descriptor], [], 0.1)[1]:
-                written = os.write(self._descriptor, waiting[: select.PIPE_BUF])
-                waiting = waiting[written:]
+                written = os.write(self._descriptor, pending[: select.PIPE_BUF])
+                pending = pending[written:]
 
 
 def check_standard_output() -> None:
     """
     @raise CommandError: standard output is closed.
     """
-    # What is descriptor 1 by now is something else, the reactor's for example.
+    # Descriptor 1 may be open for another purpose, for example in the reactor.
     if sys.stdout is None:
         raise CommandError("cannot write: standard output is closed")
 
@@ -78,9 +80,9 @@ def standard_output() -> Output:
 @implementer(IReadDescriptor)
 class ReaderGone:
     """
-    Notices at once, and not only at the next write, that nobody reads a pipe any more.
+    Detect that the reader of a pipe has closed it, before the next write.
 
-    To a reactor, the writing end of such a pipe is ready to be read.
+    The reactor then reports the writing end of the pipe as readable.
     """
 
     def __init__(self, descriptor: int, gone: Callable[[], object]) -> None:
@@ -89,7 +91,7 @@ class ReaderGone:
 
     @staticmethod
     def watches(descriptor: int) -> bool:
-        """Whether a descriptor is of the kind that this works for."""
+        """Whether a descriptor is the writing end of a pipe, as this class requires."""
         if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return False
         return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
@@ -108,8 +110,8 @@ class ReaderGone:
 
 
 def say(text: str) -> None:
-    """Make a remark of one line, for people."""
+    """Print a message of one line on standard error."""
     if sys.stderr is not None:
-        # It may be that nobody is there any more to be told.
+        # Standard error may be unwritable, for example a closed pipe.
         with suppress(OSError):
             os.write(2, f"metrics-tcp: {visible(text)}\n".encode())

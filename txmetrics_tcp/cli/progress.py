@@ -1,5 +1,5 @@
 """
-How far a command has come, on a terminal.
+The progress line of a command, on a terminal.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.output import say
 
 INTERVAL = 0.5
-"""How often, in seconds, what is shown is renewed."""
+"""The time, in seconds, between updates of the line."""
 
 _CLEAR = "\r\x1b[K"
 
 
 class Progress:
     """
-    One line of standard error that is written anew again and again, below the remarks.
+    A line of standard error that is updated regularly, below the messages.
 
-    Where standard error is no terminal, there are only the remarks.
+    If standard error is not a terminal, only the messages are printed.
     """
 
     def __init__(self, clock: IReactorTime, text: Callable[[], str]) -> None:
         """
-        @param text: says how far it is.
+        @param text: returns the progress.
         """
         self._text = text
         self._terminal = os.isatty(2) and os.environ.get("TERM") != "dumb"
@@ -42,21 +42,21 @@ class Progress:
             self._loop.start(INTERVAL, now=False)
 
     def stop(self) -> None:
-        """Show nothing more, and take away what is shown."""
+        """Stop the updates and clear the line."""
         if self._loop.running:
             self._loop.stop()
         self._clear()
 
     def say(self, text: str) -> None:
-        """Make a remark of one line."""
+        """Print a message of one line."""
         self._clear()
         say(text)
 
     def _show(self) -> None:
         with suppress(OSError):
-            # Some do not know how wide they are.
+            # Some terminals report a width of 0.
             columns = os.get_terminal_size(2).columns or 80
-            # A line that is full would be two.
+            # A full line would wrap.
             text = visible(self._text())[: columns - 1]
             os.write(2, f"{_CLEAR}{text}".encode())
             self._shown = True

@@ -1,5 +1,5 @@
 """
-``metrics-tcp record``: a stream into a file, byte for byte and with its timing.
+``metrics-tcp record``: write the bytes of a stream and their timing to a file.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
 FLUSH_INTERVAL = 1.0
-"""How often, in seconds, what has come is written, and so how much may be lost at most."""
+"""The time, in seconds, between writes to the file: at most this much of the stream is lost."""
 
 
 class Record:
     """
-    Writes what a service receives to a recording.
+    Write the data that a service receives to a recording.
 
-    @ivar metrics: how many events of metrics have been recorded.
-    @ivar told: whether anything has ever come.
+    @ivar metrics: the number of recorded metric events.
+    @ivar received_any: whether any event has been received.
     """
 
     def __init__(
@@ -48,36 +48,36 @@ class Record:
         count: int | None = None,
     ) -> None:
         """
-        @param stop: called with an exit code when it is over.
+        @param stop: called with an exit code after C{count} events.
         @param fail: called when the file cannot be written.
-        @param count: after how many events of metrics it is over; None for never.
+        @param count: the number of metric events to record; None for no limit.
         """
         self._writer = writer
         self._stop = stop
         self._fail = fail
         self._count = count
         self.metrics = 0
-        self.told = False
+        self.received_any = False
         self._missed_before = 0
         self._missed_now = 0
-        # Only to end in the middle of what came at once.
+        # Splits the stream at the last event to record.  Used with `count` only.
         self._frames = Frames(MAX_RECORDED_FRAME)
-        self._over = False
+        self._ended = False
 
     @property
     def missed(self) -> int:
-        """How many events the server says have been missed."""
+        """The number of dropped events, as the server reports it."""
         return self._missed_before + self._missed_now
 
     def begin(self) -> None:
-        """There is a connection."""
+        """Handle a new connection."""
         self._missed_before, self._missed_now = self.missed, 0
         self._frames = Frames(MAX_RECORDED_FRAME)
         self._write(self._writer.connected)
 
     def received(self, events: list[Event]) -> None:
-        """Events have come.  The bytes that they were made of come after them, to `tap`."""
-        self.told = True
+        """Count received events.  Their bytes are passed to `tap` afterwards."""
+        self.received_any = True
         for event in events:
             if isinstance(event, Metric):
                 self.metrics += 1
@@ -86,29 +86,31 @@ class Record:
 
     def tap(self, data: bytes) -> None:
         """
-        @param data: a piece of the stream, however it is cut.
+        Record received bytes.
+
+        @param data: the next bytes of the stream, which may end anywhere.
         """
-        if self._over:
+        if self._ended:
             return
         if self._count is not None:
             data, _ = self._frames.feed(data)
             surplus = self.metrics - self._count
             if surplus >= 0:
-                self._over = True
+                self._ended = True
                 if surplus:
                     data = _without_last(data, surplus)
                     self.metrics = self._count
         self._write(lambda: self._writer.write(data))
-        if self._over:
+        if self._ended:
             self._stop(0)
 
     def flush(self) -> None:
-        """Write what has come."""
+        """Write buffered data to the file."""
         self._write(self._writer.flush)
 
     def close(self) -> None:
-        """End the file."""
-        self._over = True
+        """End the session and close the file."""
+        self._ended = True
         try:
             self._writer.close()
         except OSError as error:
@@ -118,15 +120,16 @@ class Record:
         try:
             write()
         except OSError as error:
-            self._over = True
+            self._ended = True
             self._fail(error)
 
 
 def _without_last(frames: bytes, surplus: int) -> bytes:
     """
-    Leave out the last events of metrics, and all that stands between them.
+    Remove the last metric events, and all frames after the last one that remains.
 
-    @param frames: whole frames, with more such events than that.
+    @param frames: whole frames.
+    @param surplus: the number of metric events to remove.
     """
     ends = []
     decoder = Decoder(MAX_RECORDED_FRAME)
@@ -144,24 +147,25 @@ class _Command:
         self._clock: IReactorTime = reactor
         self._endpoint = client_endpoint_from(options, reactor)
         self._reactor = reactor
-        self._progress = Progress(reactor, self._how_far)
+        self._progress = Progress(reactor, self._progress_text)
         self._failed = False
 
     def run(self) -> int:
         options = self._options
-        was_there = os.path.lexists(options.file)
+        existed = os.path.lexists(options.file)
         try:
             self._writer = _writer(options)
         except FileExistsError:
             raise CommandError(
-                f"{options.file} is there already: --append goes on with it, --force replaces it"
+                f"{options.file} already exists: use --append to extend it, or --force to overwrite"
+                " it"
             ) from None
         except (OSError, RecordingError) as error:
             raise CommandError(self._reason(error)) from None
         if self._writer.removed:
             say(
-                f"{options.file} had been cut off: of the last {self._writer.removed} bytes,"
-                f" {self._writer.salvaged} whole frames were kept"
+                f"{options.file} was cut off: kept {self._writer.salvaged} complete frames of its"
+                f" last {self._writer.removed} bytes"
             )
         self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
         self._record = Record(self._writer, self._running.stop, self._fail, options.count)
@@ -178,11 +182,11 @@ class _Command:
         self._flushing = LoopingCall(self._record.flush)
         self._flushing.clock = self._clock
         code = self._running.run(self._start)
-        if not (self._record.told or was_there or options.file == "-"):
-            # An empty file would be in the way of the next attempt.
+        if not (self._record.received_any or existed or options.file == "-"):
+            # An empty file would make the next attempt fail.
             with suppress(OSError):
                 os.unlink(options.file)
-        return 1 if self._failed else code or (0 if self._record.told else 1)
+        return 1 if self._failed else code or (0 if self._record.received_any else 1)
 
     def _start(self) -> None:
         self._started = self._clock.seconds()
@@ -215,7 +219,7 @@ class _Command:
             return
         self._failed = True
         if isinstance(error, BrokenPipeError):
-            self._progress.say("nobody reads the recording any more")
+            self._progress.say("the reader of the recording has closed the pipe")
         else:
             self._progress.say(self._reason(error))
         self._running.stop(1)
@@ -223,9 +227,9 @@ class _Command:
     def _reason(self, error: OSError | RecordingError) -> str:
         return f"cannot record to {self._options.file}: {getattr(error, 'strerror', None) or error}"
 
-    def _how_far(self) -> str:
+    def _progress_text(self) -> str:
         record = self._record
-        missed = f", {record.missed:,} missed" if record.missed else ""
+        missed = f", {record.missed:,} dropped" if record.missed else ""
         return (
             f"recording: {show_duration(self._clock.seconds() - self._started)},"
             f" {record.metrics:,} events, {self._size()}{missed}"
@@ -233,10 +237,10 @@ class _Command:
 
     def _say_result(self) -> None:
         record = self._record
-        if not record.told:
-            say(f"nothing came from {server_name(self._options.endpoint)}, nothing is recorded")
+        if not record.received_any:
+            say(f"received nothing from {server_name(self._options.endpoint)}; recorded nothing")
             return
-        missed = f"; the server says that {record.missed:,} were missed" if record.missed else ""
+        missed = f"; the server dropped {record.missed:,} events" if record.missed else ""
         seconds = self._clock.seconds() - self._started
         say(
             f"recorded {record.metrics:,} events in {show_seconds(seconds)}: {self._size()}{missed}"
@@ -249,7 +253,7 @@ class _Command:
 def _writer(options: argparse.Namespace) -> RecordingWriter:
     """
     @raise RecordingError: the file cannot be appended to, or standard output is a terminal.
-    @raise OSError: it cannot be written.
+    @raise OSError: the file cannot be written.
     """
     source = server_name(options.endpoint)
     if options.file == "-":

@@ -1,5 +1,5 @@
 """
-``metrics-tcp replay``: serve a recording, for any viewer to watch.
+``metrics-tcp replay``: serve a recording to clients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Command:
         self._endpoint = server_endpoint(reactor, options.listen)
         self._recording = Recording(options.file)
         self._port: IListeningPort | None = None
-        self._progress = Progress(reactor, self._how_far)
+        self._progress = Progress(reactor, self._progress_text)
         self._running = Running(reactor, self._finish)
         self._factory = ReplayFactory(
             reactor,
@@ -55,9 +55,10 @@ class _Command:
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
         address = port.getHost()
-        say(f"{self._options.file} is served on {show_address(address)} when somebody connects")
+        where = show_address(address)
+        say(f"{self._options.file} is served on {where}; waiting for the first client")
         if who := audience(address):
-            say(f"{who} can read it")
+            say(f"{who} can read the recording")
         self._progress.start()
 
     def _not_listening(self, reason: Failure) -> None:
@@ -68,11 +69,11 @@ class _Command:
         self._running.stop(1)
 
     def _read(self) -> Iterable[Piece]:
-        # What is damaged is not replayed again.
+        # With --loop, a damaged recording is played once.
         return () if self._recording.report(self._progress.say) else self._recording
 
     def _finished(self) -> None:
-        """All is sent."""
+        """Handle the end of the replay."""
         self._progress.stop()
         exit_code = self._recording.report(say)
         say(
@@ -86,21 +87,21 @@ class _Command:
         self._factory.stop()
         return None if self._port is None else maybeDeferred(self._port.stopListening)
 
-    def _how_far(self) -> str:
+    def _progress_text(self) -> str:
         factory = self._factory
         recording = self._recording
-        far = (
+        text = (
             f"{show_duration(recording.seconds)} ({show_share(recording.progress)}),"
             f" {factory.stream_state.metrics:,} events"
         )
         match len(factory.clients):
             case 0:
-                return f"{far}, waiting for a client"
+                return f"{text}, waiting for a client"
             case 1:
-                return f"{far}, 1 client"
+                return f"{text}, 1 client"
         slow = [client.address for client in factory.waits_for]
-        behind = f", waiting for {slow[0]}" if slow else ""
-        return f"{far}, {len(factory.clients)} clients{behind}"
+        delay = f", waiting for {slow[0]}" if slow else ""
+        return f"{text}, {len(factory.clients)} clients{delay}"
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:

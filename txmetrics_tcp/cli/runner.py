@@ -1,5 +1,5 @@
 """
-One run of a command on a reactor, up to its exit code.
+Run a command on the reactor and return its exit code.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 
 class Running:
     """
-    Runs the reactor until something says that it is over, or a signal comes.
+    Run the reactor until `stop` is called or a signal is received.
 
-    SIGINT (Ctrl-C) and SIGTERM end it in an orderly way; a second one of the same kind ends it at
-    once, for who does not want to wait.
+    The first SIGINT (Ctrl-C) or SIGTERM stops the command cleanly.  A second signal of the same
+    kind kills the process.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class Running:
         interrupted_code: Callable[[int], int] = lambda number: 128 + number,
     ) -> None:
         """
-        @param finish: called once when it is over, with the reactor still running.  It may return
-            a Deferred.
-        @param interrupted: called by the signal handler, in the middle of whatever runs.
-        @param interrupted_code: the exit code, for the number of a signal.
+        @param finish: called once at the end, with the reactor still running.  It may return a
+            Deferred.
+        @param interrupted: called by the signal handler, even while other code runs.
+        @param interrupted_code: returns the exit code for the number of a signal.
         """
         self._reactor = reactor
         self._finish = finish
@@ -43,10 +43,13 @@ class Running:
 
     def run(self, start: Callable[[], object]) -> int:
         """
-        @param start: called first, with the reactor running.  What it raises ends the run.
+        Run until the command ends.
+
+        @param start: called first, with the reactor running.  An exception ends the run and is
+            raised again.
         @return: the exit code.
         """
-        # Twisted's own handlers would only be heeded when the reactor has its turn.
+        # Twisted's handlers would take effect only when the reactor iterates.
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
@@ -58,14 +61,14 @@ class Running:
 
     @property
     def stopping(self) -> bool:
-        """Whether it is over."""
+        """Whether `stop` was called."""
         return self._exit_code is not None
 
     def stop(self, exit_code: int) -> None:
-        """It is over.  Only the first call matters."""
+        """End the run with an exit code.  Later calls have no effect."""
         if self._exit_code is None:
             self._exit_code = exit_code
-            # Not from within what calls this: it may be in the middle of connecting.
+            # Called later, since the caller may be inside a connection attempt.
             self._reactor.callLater(0, self._end)
 
     def _end(self) -> None:

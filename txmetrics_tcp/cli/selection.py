@@ -1,5 +1,5 @@
 """
-What of a stream is printed, for who wants to see only some of it.
+Select the events of a stream to print, by filters.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
 
 MAX_REMEMBERED = 10_000
-"""Of how many series, and how many descriptions, something is remembered, whatever is sent."""
+"""The maximum number of series, and of descriptions, to keep in memory."""
 
 
 class Selection:
     """
-    Lets the events pass of which at least one filter wants the series.
+    Select the metric events whose series matches at least one filter.
 
-    A description passes just before the first event about what it describes; what is said of the
-    stream itself, above all of losses, always passes.
+    A description is selected just before the first selected event of its metric.  A status, which
+    reports dropped events, is always selected.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
         """
-        @param filters: without any, all passes.
+        @param filters: if empty, all events are selected.
         """
         self._filters = filters
-        self._is_wanted = wanted(filters)
-        self._wanted: dict[Key, bool] = {}
-        # Held back; and of what something was shown.
+        self._match = matcher(filters)
+        self._matches: dict[Key, bool] = {}
+        # Pending descriptions, and the metrics with selected events.
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._shown: set[tuple[MetricKind, str]] = set()
 
     def __call__(self, event: Event) -> list[Event]:
         """
-        @param event: the next of a stream.
-        @return: what is to be shown now.
+        @param event: the next event of the stream.
+        @return: the events to print now.
         """
         if not self._filters:
             return [event]
@@ -51,11 +51,11 @@ class Selection:
 
     def _select(self, event: Metric) -> list[Event]:
         key = event.key
-        if key not in self._wanted:
-            if len(self._wanted) >= MAX_REMEMBERED:
-                self._wanted.clear()
-            self._wanted[key] = self._is_wanted(key)
-        if not self._wanted[key]:
+        if key not in self._matches:
+            if len(self._matches) >= MAX_REMEMBERED:
+                self._matches.clear()
+            self._matches[key] = self._match(key)
+        if not self._matches[key]:
             return []
         name = key.kind, key.name
         if len(self._shown) < MAX_REMEMBERED:
@@ -64,8 +64,6 @@ class Selection:
         return [event] if description is None else [description, event]
 
 
-def wanted(filters: Sequence[Filter]) -> Callable[[Key], bool]:
-    """
-    Whether one of some filters holds for a series; if there are none, all are wanted.
-    """
+def matcher(filters: Sequence[Filter]) -> Callable[[Key], bool]:
+    """Return a predicate: whether a series matches any filter.  Without filters, all match."""
     return lambda key: not filters or any(one.matches(key) for one in filters)

@@ -1,5 +1,5 @@
 """
-``metrics-tcp stats``: watch a stream for a while, print what it told, and leave.
+``metrics-tcp stats``: watch a server for a while, then print a table.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from txmetrics_tcp.cli.messages import SilenceMessage, server_name
 from txmetrics_tcp.cli.output import say, standard_output
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
-from txmetrics_tcp.cli.selection import wanted
+from txmetrics_tcp.cli.selection import matcher
 
 
 class Watch:
     """
-    Watches a server for a while.
+    Watch a server for a while.
 
-    @ivar name: what it is called in what is said.
-    @ivar view: what it has told.
-    @ivar connections: how many there have been.
-    @ivar told: whether it has told anything.
+    @ivar name: the name of the server in messages.
+    @ivar view: the series of the server.
+    @ivar connections: the number of connections so far.
+    @ivar received_any: whether any event has been received.
     """
 
     def __init__(
@@ -52,26 +52,26 @@ class Watch:
         name: str,
         seconds: float,
         say: Callable[[str], object],
-        over: Callable[[int], object],
+        finished: Callable[[int], object],
         max_frame: int = MAX_FRAME,
         tls: bool = False,
     ) -> None:
         """
-        @param seconds: how long to watch, from the first connection on; and how long to wait for
+        @param seconds: the time to wait for the first connection, and the time to watch after
             that.
-        @param say: takes a remark of one line, for people.
-        @param over: called with an exit code when it is over.
-        @param tls: whether the server is spoken to with TLS.
+        @param say: called with human-readable messages of one line.
+        @param finished: called with an exit code at the end.
+        @param tls: whether the client uses TLS.
         """
         self._clock: IReactorTime = reactor
         self._limit = seconds
         self._say = say
-        self._over = over
+        self._finished = finished
         self.name = name
         self.view = SourceView(reactor.seconds)
         self.connections = 0
-        self.told = False
-        self._said = ""
+        self.received_any = False
+        self._last_message = ""
         self._silence = SilenceMessage(reactor, say, tls)
         self._stopped = False
         self._began: float = reactor.seconds()
@@ -85,18 +85,18 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """How long it has been watched."""
+        """The time since the first connection or, before that, since the start."""
         return float(self._clock.seconds()) - self._began
 
     def start(self) -> None:
-        """Connect."""
+        """Begin to connect."""
         self._began = self._clock.seconds()
         self._ending = Deadline(self._clock, self._limit, self._end)
         self._service.startService()
 
     def stop(self) -> Any:
         """
-        Watch no longer.
+        Disconnect.
 
         @return: a Deferred that fires when the connection is closed.
         """
@@ -105,8 +105,8 @@ class Watch:
         self._ending.cancel()
         return self._service.stopService()
 
-    def how_far(self) -> str:
-        """For people who wait."""
+    def progress_text(self) -> str:
+        """Return the text of the progress line."""
         if not self.connections:
             return f"connecting to {self.name}"
         return (
@@ -115,9 +115,9 @@ class Watch:
         )
 
     def _received(self, events: list[Event]) -> None:
-        self.told = True
+        self.received_any = True
         self._silence.end_silence()
-        self._said = ""
+        self._last_message = ""
         self.view.ingest(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
@@ -134,31 +134,31 @@ class Watch:
                 foreign = isinstance(state.reason.value, StreamError)
                 done = "disconnected from" if self.connections else "cannot connect to"
                 text = f"{done} {self.name}: {state}"
-                if text != self._said:
-                    # It goes on trying, often for the same reason.
-                    self._said = text
+                if text != self._last_message:
+                    # Later attempts often fail for the same reason.
+                    self._last_message = text
                     self._say(text)
                 if foreign:
-                    self._over(1)
+                    self._finished(1)
 
     def _end(self) -> None:
         if not self.connections:
             self._say(f"no connection to {self.name} within {show_seconds(self._limit)}")
-        elif not self.told:
-            # Why a connection ended has been said, if it has.
-            question = "" if self._said else ": is it a server of metrics?"
-            self._say(f"nothing came from {self.name}{question}")
-        self._over(0 if self.told else 1)
+        elif not self.received_any:
+            # The question is pointless if the reason for a disconnection was reported.
+            question = "" if self._last_message else "; is it a metrics server?"
+            self._say(f"received nothing from {self.name}{question}")
+        self._finished(0 if self.received_any else 1)
 
 
 class WatchRecording:
     """
-    Reads a recording, as fast as it can be.
+    Read a recording as fast as possible.
 
-    Attributes are those of `Watch`.
+    The attributes are those of `Watch`.
     """
 
-    told = True
+    received_any = True
 
     def __init__(
         self,
@@ -166,15 +166,15 @@ class WatchRecording:
         recording: Recording,
         seconds: float | None,
         say: Callable[[str], object],
-        over: Callable[[int], object],
+        finished: Callable[[int], object],
     ) -> None:
         """
-        @param seconds: how much of it is read; by default all.
+        @param seconds: the time of the recording to stop at; None to read all of it.
         """
         self._recording = recording
         self._limit = seconds
         self._say = say
-        self._over = over
+        self._finished = finished
         self.name = recording.path
         self.seconds = 0.0
         self.view = SourceView(lambda: self.seconds)
@@ -182,8 +182,8 @@ class WatchRecording:
         turns = Turns(reactor, self._read())
         self.start, self.stop = turns.start, turns.stop
 
-    def how_far(self) -> str:
-        """For people who wait."""
+    def progress_text(self) -> str:
+        """Return the text of the progress line."""
         recording = self._recording
         return (
             f"reading {self.name}: {show_share(recording.progress)},"
@@ -194,7 +194,7 @@ class WatchRecording:
         for piece in self._recording:
             if self._limit is not None and piece.seconds > self._limit:
                 self.seconds = self._limit
-                self._over(0)
+                self._finished(0)
                 return
             self.seconds = piece.seconds
             if piece.begins:
@@ -203,7 +203,7 @@ class WatchRecording:
             self.view.ingest(piece.events)
             yield
         self.seconds = self._recording.seconds
-        self._over(self._recording.report(self._say))
+        self._finished(self._recording.report(self._say))
 
 
 class _Command:
@@ -212,7 +212,7 @@ class _Command:
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
         self._options = options
         self._reactor = reactor
-        self._progress = Progress(reactor, lambda: self._watch.how_far())
+        self._progress = Progress(reactor, lambda: self._watch.progress_text())
         self._running = Running(reactor, self._finish)
         self._watch: Watch | WatchRecording
         self._failed = False
@@ -230,7 +230,7 @@ class _Command:
         return self._run(partial(watch, max_frame=options.max_frame, tls=wants_tls(options)))
 
     def _run(self, watch: Callable[..., Watch | WatchRecording]) -> int:
-        self._watch = watch(say=self._progress.say, over=self._running.stop)
+        self._watch = watch(say=self._progress.say, finished=self._running.stop)
         code = self._running.run(self._start)
         return code or (1 if self._failed else 0)
 
@@ -245,12 +245,12 @@ class _Command:
             watch.name,
             watch.seconds,
             watch.connections,
-            wanted(self._options.filter),
+            matcher(self._options.filter),
             self._options.sort,
         )
         self._progress.stop()
         stopped = watch.stop()
-        if watch.told:
+        if watch.received_any:
             self._write(report)
         return stopped
 
@@ -261,12 +261,12 @@ class _Command:
             return
         except OSError as error:
             self._failed = True
-            say(f"cannot write: {error.strerror}")
+            say(f"cannot write to standard output: {error.strerror}")
             return
         if not has_percentiles() and any(
             one.key.kind is MetricKind.HISTOGRAM for one in report.series
         ):
-            say("percentiles need a library: pip install 'txmetrics-tcp[sketch]'")
+            say("percentiles require an extra: pip install 'txmetrics-tcp[sketch]'")
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:

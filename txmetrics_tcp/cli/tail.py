@@ -1,5 +1,5 @@
 """
-``metrics-tcp tail``: each event of a stream as a line of text, or of JSON.
+``metrics-tcp tail``: print each event of a stream as a line of text or JSON.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from txmetrics_tcp.cli.selection import Selection
 
 class Tail:
     """
-    Writes the events of a service as lines, and says how the connection is.
+    Write received events as lines, and report the state of the connection.
 
-    Lines are written together, once for each turn of the reactor, so that a burst costs one
-    write and a single event waits for nothing.
+    Lines are collected and written once per reactor iteration, so that a burst costs one write and
+    a single event is written without delay.
 
-    @ivar told: whether anything has ever come.
+    @ivar received_any: whether any event has been received.
     """
 
-    told = False
+    received_any = False
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Tail:
         tls: bool = False,
     ) -> None:
         """
-        @param endpoint: where the server is, as the user wrote it.
-        @param make_lines: makes what turns the events of one connection into lines.
-        @param write: takes whole lines.  May raise OSError.
-        @param say: takes a remark of one line, for people.
-        @param stop: called with an exit code when there is no point in going on.
-        @param filters: whose series are written; without any, all.
-        @param count: after how many events of metrics it is over; None for never.
-        @param tls: whether the server is spoken to with TLS.
+        @param endpoint: the endpoint of the server, as the user wrote it.
+        @param make_lines: creates the formatter of the events of one connection.
+        @param write: called with whole lines.  May raise OSError.
+        @param say: called with human-readable messages of one line.
+        @param stop: called with an exit code at the end, or when lines cannot be written.
+        @param filters: select the series to write; if empty, all series are written.
+        @param count: the number of metric events to write; None for no limit.
+        @param tls: whether the client uses TLS.
         """
         self._clock = clock
         self._make_lines = make_lines
@@ -72,13 +72,13 @@ class Tail:
         self._flushing: IDelayedCall | None = None
 
     def begin(self) -> None:
-        """A stream begins; maybe from another server, which describes its metrics anew."""
+        """Begin a stream.  The server may be another one, and describes its metrics again."""
         self._format = self._make_lines()
         self._select = Selection(self._filters)
 
     def received(self, event: Event) -> None:
-        """An event has come."""
-        self.told = True
+        """Write an event, unless the filters or the count exclude it."""
+        self.received_any = True
         self._messages.end_silence()
         if self._left == 0:
             return
@@ -93,15 +93,15 @@ class Tail:
             self._stop(0)
 
     def state_changed(self, state: ConnectionState) -> None:
-        """The connection is in another state."""
-        # What is said is to stand below the events that came before.
+        """Handle a new state of the connection."""
+        # Messages follow the lines of earlier events.
         self.flush()
         if isinstance(state, Connected):
             self.begin()
         self._messages.state_changed(state)
 
     def flush(self) -> None:
-        """Write what has come."""
+        """Write pending lines now."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
@@ -115,12 +115,12 @@ class Tail:
         except BrokenPipeError:
             self._stop(0)
         except OSError as error:
-            self._say(f"cannot write: {error.strerror}")
+            self._say(f"cannot write to standard output: {error.strerror}")
             self._stop(1)
 
 
 def _print(recording: Recording, tail: Tail, running: Running) -> Iterator[None]:
-    """Print a recording, piece by piece."""
+    """Print a recording, in steps of one piece."""
     for piece in recording:
         if piece.begins:
             tail.begin()
@@ -167,10 +167,10 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         start, stop = service.startService, service.stopService
 
     def timed_out() -> int:
-        if recorded or tail.told:
+        if recorded or tail.received_any:
             return 0
         limit = show_seconds(options.duration)
-        say(f"nothing came from {server_name(options.endpoint)} within {limit}")
+        say(f"received nothing from {server_name(options.endpoint)} within {limit}")
         return 1
 
     if ReaderGone.watches(1):

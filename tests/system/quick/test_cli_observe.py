@@ -12,4 +12,4 @@ class ProcessTests(CommandTestCase):
     async def test_noTerminal(self) -> None:
         child = self.child("observe", "5000")
         self.assertEqual(await child.ended, 1)
-        self.assertRegex(child.err, r"\Ametrics-tcp: this needs a terminal, .*input.*\n\Z")
+        self.assertRegex(child.err, r"\Ametrics-tcp: observe requires a terminal, .*input.*\n\Z")

@@ -21,7 +21,7 @@ class ProcessTests(CommandTestCase):
         """Its only messages are about the connection."""
         lines = child.err.splitlines()
         # So it is where a busy machine delays the first bytes.
-        silence = "metrics-tcp: nothing has come yet; does the server want TLS (--tls-ca)?"
+        silence = "metrics-tcp: no data received yet; does the server require TLS (--tls-ca)?"
         if silence in lines:
             lines.remove(silence)
         for line in lines:

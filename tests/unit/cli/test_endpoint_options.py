@@ -1,5 +1,5 @@
 """
-Endpoints and TLS as the options of a command name them.
+The endpoint and TLS options of a command.
 """
 
 from __future__ import annotations
@@ -17,25 +17,22 @@ from txmetrics_tcp.cli.parser import make_parser
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    """The options of a command."""
     return make_parser().parse_args(["tail", *arguments])
 
 
 class OptionsTests(SynchronousTestCase):
-    """The arguments that all commands share."""
-
     def refused(self, *arguments: str) -> str:
         options = parsed(*arguments)
         return str(self.assertRaises(EndpointError, client_endpoint_from, options, reactor))
 
     def test_plain(self) -> None:
-        """Without any of them, nothing of TLS is imported."""
+        """Without TLS options, the endpoint does not use TLS."""
         endpoint = client_endpoint_from(parsed("localhost:5000"), reactor)
         self.assertNotIn("Wrapper", type(endpoint).__name__)
 
     @skipIf(no_tls, no_tls)
-    def test_any(self) -> None:
-        """Each of them means TLS."""
+    def test_eachOption(self) -> None:
+        """Each TLS option enables TLS."""
         authority = Authority(self)
         own = authority.issue()
         for arguments in (
@@ -48,22 +45,22 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("Wrapper", type(endpoint).__name__)
 
     @skipIf(no_tls, no_tls)
-    def test_empty(self) -> None:
-        """An option of TLS without a value, as of a variable that is not set, means TLS as well."""
+    def test_emptyOption(self) -> None:
+        """A TLS option with an empty value, such as an unset variable, enables TLS."""
         endpoint = client_endpoint_from(parsed("localhost:5000", "--tls-name", ""), reactor)
         self.assertIn("Wrapper", type(endpoint).__name__)
         self.assertIn("cannot read ", self.refused("--tls-ca", ""))
 
-    def test_several(self) -> None:
-        """For commands with more than one endpoint."""
+    def test_severalEndpoints(self) -> None:
+        """A command with several endpoints passes each of them."""
         options = parsed("5000")
         error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor, "nonsense")
         self.assertIn("'nonsense'", str(error))
 
-    def test_bad(self) -> None:
+    def test_invalid(self) -> None:
         self.assertIn("together", self.refused("--tls-cert", "x"))
         self.assertIn("--tls-name", self.refused("unix:/run/x", "--tls"))
         if not no_tls:
             self.assertIn("cannot read x: ", self.refused("--tls-ca", "x"))
             self.assertIn("is no name", self.refused("--tls-name", "a..b"))
-            self.assertIn("TLS already", self.refused("tls:localhost:5000", "--tls"))
+            self.assertIn("already uses TLS", self.refused("tls:localhost:5000", "--tls"))

@@ -1,5 +1,5 @@
 """
-``metrics-tcp observe``, where it ends before it shows anything.
+``metrics-tcp observe``: errors before the viewer starts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from tests.commands import run
 
 
 class CommandTests(SynchronousTestCase):
-    def assert_ends(self, endpoint: str, says: str) -> None:
-        """With one line."""
+    def assert_fails(self, endpoint: str, message: str) -> None:
         code, out, said = run("observe", endpoint)
         self.assertEqual((code, out), (1, ""))
-        self.assertRegex(said, rf"\Ametrics-tcp: {says}\n\Z")
+        self.assertRegex(said, rf"\Ametrics-tcp: {message}\n\Z")
 
     def test_noTextual(self) -> None:
-        """Without the extra, one line says how to get it."""
+        """Without the extra, the message shows how to install it."""
         with mock.patch.dict(sys.modules, textual=None):
-            self.assert_ends("5000", r"this needs Textual: pip install 'txmetrics-tcp\[observe\]'")
+            self.assert_fails(
+                "5000", r"observe requires Textual: pip install 'txmetrics-tcp\[observe\]'"
+            )

@@ -1,5 +1,5 @@
 """
-`metrics-tcp record`: that a file has what came, and when it ends.
+``metrics-tcp record``: the recorded file, and the end of the command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METRICS = [event for event in Decoder().feed(STREAM) if isinstance(event, Metric
 
 
 class RecordTests(SynchronousTestCase):
-    """What it makes of events and of the bytes behind them."""
+    """Recording of received events and their bytes."""
 
     def setUp(self) -> None:
         self.file = Unclosed()
@@ -31,19 +31,19 @@ class RecordTests(SynchronousTestCase):
         self.file = file or self.file
         return Record(writer_to(self.file), self.stopped.append, self.errors.append, count)
 
-    def give(self, record: Record, *pieces: bytes) -> None:
+    def receive(self, record: Record, *pieces: bytes) -> None:
         decoder = Decoder()
         for piece in pieces:
             record.received(list(decoder.feed(piece)))
             record.tap(piece)
 
     def test_all(self) -> None:
-        """Byte for byte, however it came."""
+        """The recorded bytes do not depend on the size of reads."""
         for size in (1, 7, len(STREAM)):
             self.file = Unclosed()
             record = self.record()
             record.begin()
-            self.give(record, *[STREAM[at : at + size] for at in range(0, len(STREAM), size)])
+            self.receive(record, *[STREAM[at : at + size] for at in range(0, len(STREAM), size)])
             record.close()
             reader, chunks = read(self.file.getvalue())
             self.assertEqual(joined(chunks), STREAM)
@@ -53,14 +53,16 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((self.stopped, self.errors), ([], []))
 
     def test_count(self) -> None:
-        """It ends with the last event that is wanted, wherever the stream was cut."""
+        """Recording stops after the last requested event, independent of the size of reads."""
         for size in (1, 50, len(STREAM)):
             for count in (1, 2, len(METRICS) - 1, len(METRICS)):
                 self.file = Unclosed()
                 self.stopped.clear()
                 record = self.record(count=count)
                 record.begin()
-                self.give(record, *[STREAM[at : at + size] for at in range(0, len(STREAM), size)])
+                self.receive(
+                    record, *[STREAM[at : at + size] for at in range(0, len(STREAM), size)]
+                )
                 record.close()
                 self.assertEqual(self.stopped, [0])
                 self.assertEqual(record.metrics if size == len(STREAM) else count, count)
@@ -70,7 +72,7 @@ class RecordTests(SynchronousTestCase):
                 self.assertEqual(list(map(repr, metrics)), list(map(repr, METRICS[:count])))
 
     def test_missed(self) -> None:
-        """Losses are those of all connections together; each counts from 0 on."""
+        """Dropped events are counted over all connections; each connection counts from 0."""
         record = self.record()
         record.begin()
         record.received([Status("s", 1, 3, 4), Status("s", 1, 5, 5)])
@@ -80,23 +82,23 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(record.missed, 11)
 
     def test_flush(self) -> None:
-        """What has come is in the file when it is flushed."""
+        """A flush writes received data to the file."""
         record = self.record()
-        self.give(record, STREAM)
+        self.receive(record, STREAM)
         size = len(self.file.getvalue())
         record.flush()
         self.assertGreater(len(self.file.getvalue()), size)
         self.assertEqual(joined(read(self.file.getvalue())[1]), STREAM)
 
     def test_fullDisk(self) -> None:
-        """Nothing more is written then, and what was is whole."""
+        """After a write error, nothing more is written and the file stays readable."""
         record = self.record(FullDisk())
         record.begin()
-        self.give(record, STREAM)
+        self.receive(record, STREAM)
         record.flush()
         self.file.room = len(self.file.getvalue()) + 10
         for _ in range(3):
-            self.give(record, STREAM)
+            self.receive(record, STREAM)
             record.flush()
         self.assertEqual([error.strerror for error in self.errors[:1]], ["No space left on device"])
         record.close()
@@ -116,7 +118,7 @@ class CommandTests(SynchronousTestCase):
 
     @property
     def recorded(self) -> bytes:
-        """What is in the file, which is whole."""
+        """The stream in the file, which must be complete."""
         reader, chunks = read(Path(self.path).read_bytes())
         self.assertEqual((reader.cut_off, reader.damage), (False, ""))
         return joined(chunks)
@@ -128,7 +130,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(self.recorded, STREAM)
 
     def test_countAndAppend(self) -> None:
-        """So many events, to the last one; then as many again."""
+        """C{--count} stops after exactly N events; C{--append} extends the recording."""
         for arguments in ([], ["--append"]):
             self.assertEqual(self.run_command("--count", "10", *arguments).code, 0)
         events = Decoder().feed(self.recorded)
@@ -136,29 +138,28 @@ class CommandTests(SynchronousTestCase):
         Path(self.path).write_bytes(Path(self.path).read_bytes()[:-40])
         code, _, said = self.run_command("--count", "1", "--append")
         self.assertEqual(code, 0)
-        self.assertRegex(said, "had been cut off: of the last .* bytes, .* whole frames were kept")
+        self.assertRegex(said, "was cut off: kept .* complete frames of its last .* bytes")
         self.assertTrue(self.recorded)
 
-    def test_output(self) -> None:
-        """To standard output."""
+    def test_standardOutput(self) -> None:
         Path(self.path).touch()
         options = ["--count", "3"]
         self.assertEqual(run("record", "-", *options, on=serving(STREAM), stdout=self.path).code, 0)
         self.assertTrue(STREAM.startswith(self.recorded))
 
-    def test_losses(self) -> None:
-        """What the server says of losses is in the result."""
+    def test_droppedEvents(self) -> None:
+        """The result includes the number of events that the server dropped."""
         lost = encode_status(Status("s", 1, 3, 1000))
         _, _, said = self.run_command("--duration", "1", on=serving(STREAM + lost))
-        self.assertIn("; the server says that 1,003 were missed\n", said)
+        self.assertIn("; the server dropped 1,003 events\n", said)
 
-    def test_nothingCame(self) -> None:
-        """The file that was made for it is gone, so that the next attempt can be the same."""
-        says = "nothing came from 127.0.0.1:5000, nothing is recorded"
+    def test_nothingReceived(self) -> None:
+        """A new file is removed, so that the same command can be run again."""
+        message = "received nothing from 127.0.0.1:5000; recorded nothing"
         for reactor in (CommandReactor(), CommandReactor(lambda transport: None)):
             ended = self.run_command("--duration", "0.3", on=reactor)
             self.assertEqual(ended.code, 1)
-            self.assertIn(says, ended.err)
+            self.assertIn(message, ended.err)
             self.assertFalse(Path(self.path).exists())
         Path(self.path).write_bytes(record(STREAM))
         ended = self.run_command("--append", "--duration", "0.3", on=CommandReactor())
@@ -167,15 +168,15 @@ class CommandTests(SynchronousTestCase):
 
     def test_cannotWrite(self) -> None:
         Path(self.path).write_text("hello")
-        for arguments, says in [
-            ([self.path], "is there already: --append goes on with it, --force replaces"),
-            ([self.path, "5000", "--append"], "it is not a recording of metrics"),
+        for arguments, message in [
+            ([self.path], "already exists: use --append to extend it, or --force to overwrite it"),
+            ([self.path, "5000", "--append"], "not a metrics recording"),
             (["/nowhere/file"], "cannot record to /nowhere/file: No such file"),
             (["/dev/full"], "cannot record to /dev/full: No space left on device"),
         ]:
             code, out, said = run("record", *arguments, on=serving(STREAM))
             self.assertEqual((code, out), (1, ""))
-            self.assertIn(says, said)
+            self.assertIn(message, said)
         self.assertEqual(Path(self.path).read_text(), "hello")
         self.assertEqual(self.run_command("--force", "--count", "1").code, 0)
         self.assertTrue(STREAM.startswith(self.recorded))

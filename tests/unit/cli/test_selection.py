@@ -1,5 +1,5 @@
 """
-What `metrics-tcp tail` prints with filters, and where it ends.
+Selection of the events that ``metrics-tcp tail`` prints, by filters and by count.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class SelectionTests(SynchronousTestCase):
         select = Selection([parse_filter(text) for text in filters])
         return [selected for event in events for selected in select(event)]
 
-    def test_none(self) -> None:
-        """Without filters everything passes, as it comes."""
+    def test_noFilters(self) -> None:
+        """Without filters, all events are selected in their order."""
         events = [STATUS, REQUESTS, MEMORY, request("/"), SET]
         self.assertEqual(self.select([], *events), events)
 
     def test_description(self) -> None:
-        """A description comes before the first event that it is about, once, or not at all."""
+        """A description is selected once, before the first selected event of its metric."""
         self.assertEqual(
             self.select(
                 ["route=/a"],
@@ -51,28 +51,28 @@ class SelectionTests(SynchronousTestCase):
             [STATUS, REQUESTS, request("/a"), request("/a")],
         )
 
-    def test_describedLater(self) -> None:
-        """One that is said later is shown before what comes then."""
+    def test_lateDescription(self) -> None:
+        """A description that follows events of its metric precedes the next selected event."""
         self.assertEqual(
             self.select(["requests"], request("/"), REQUESTS, MEMORY, request("/")),
             [request("/"), REQUESTS, request("/")],
         )
 
-    def test_any(self) -> None:
-        """One of several filters is enough; within one, all terms have to hold."""
+    def test_severalFilters(self) -> None:
+        """A series must match one filter, and all terms of this filter."""
         self.assertEqual(
             self.select(["route=/a requests", "kind:g"], request("/"), SET, request("/a")),
             [SET, request("/a")],
         )
         self.assertEqual(self.select(["route=/a kind:g"], request("/"), SET, request("/a")), [])
 
-    def test_losses(self) -> None:
-        """Losses are told whatever is filtered."""
+    def test_status(self) -> None:
+        """A status is selected with any filter, since it reports dropped events."""
         lost = Status("shop", 1, 5, 5)
         self.assertEqual(self.select(["nothing"], STATUS, SET, lost), [STATUS, lost])
 
     def test_boundedMemory(self) -> None:
-        """A server that sends ever new series does not fill the memory."""
+        """The memory is bounded, even if the server keeps sending new series."""
         self.patch(selection, "MAX_REMEMBERED", 10)
         select = Selection([parse_filter("c")])
         for number in range(100):
@@ -82,13 +82,13 @@ class SelectionTests(SynchronousTestCase):
             metric = Metric(key, Operation.INCREMENT_COUNTER, 1, 1)
             described = [Metadata(MetricKind.COUNTER, key.name)] if number < 10 else []
             self.assertEqual(select(metric), [*described, metric])
-        for kept in (select._wanted, select._shown, select._descriptions):
+        for kept in (select._matches, select._shown, select._descriptions):
             self.assertLessEqual(len(kept), 10)
 
 
 class CountTests(SynchronousTestCase):
     def test_count(self) -> None:
-        """After so many events of metrics that were printed, and not before they are."""
+        """C{--count} stops after N printed metric events, when they have been written."""
         reactor = FakeReactor()
         log: list[object] = []
         tail = Tail(

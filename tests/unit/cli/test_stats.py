@@ -1,5 +1,5 @@
 """
-`metrics-tcp stats`: what it watches, when it is over, and how it ends.
+``metrics-tcp stats``: watching a server or a recording, and the end of the command.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from txmetrics_tcp.testing import FakeReactor
 class WatchCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = FakeReactor()
-        self.said: list[str] = []
-        self.over: list[int] = []
+        self.messages: list[str] = []
+        self.exit_codes: list[int] = []
 
 
 class WatchTests(WatchCase):
@@ -37,50 +37,52 @@ class WatchTests(WatchCase):
         super().setUp()
         self.endpoint = FakeEndpoint()
         self.watch = Watch(
-            self.reactor, self.endpoint, "there", 10.0, self.said.append, self.over.append
+            self.reactor, self.endpoint, "there", 10.0, self.messages.append, self.exit_codes.append
         )
         self.watch.start()
 
     def stop(self) -> None:
-        """Nothing is left to be done, and nothing is said about it."""
-        said = list(self.said)
+        """Stopping prints no message and leaves no delayed calls."""
+        said = list(self.messages)
         self.watch.stop()
         self.reactor.advance(0)
-        self.assertEqual(self.said, said)
+        self.assertEqual(self.messages, said)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_watches(self) -> None:
-        """From the first connection on."""
-        self.assertEqual(self.watch.how_far(), "connecting to there")
+    def test_duration(self) -> None:
+        """The duration begins with the first connection."""
+        self.assertEqual(self.watch.progress_text(), "connecting to there")
         self.reactor.advance(4)
         transport = self.endpoint.succeed()
         transport.receive(STATUS + increment(30))
         self.reactor.advance(9.9)
-        self.assertEqual(self.over, [])
-        self.assertEqual(self.watch.how_far(), "watching there: 9s of 10s, 1 series, 1 events")
+        self.assertEqual(self.exit_codes, [])
+        self.assertEqual(
+            self.watch.progress_text(), "watching there: 9s of 10s, 1 series, 1 events"
+        )
         self.reactor.advance(0.1)
-        self.assertEqual((self.over, self.said), ([0], []))
+        self.assertEqual((self.exit_codes, self.messages), ([0], []))
         self.assertEqual((self.watch.seconds, self.watch.connections), (10.0, 1))
         (series,) = self.watch.view.series.values()
         self.assertEqual(series.value, 30)
-        self.assertTrue(self.watch.told)
+        self.assertTrue(self.watch.received_any)
         self.stop()
 
     def test_noConnection(self) -> None:
-        """It tries for that long, and says each reason once."""
+        """Without a connection, it stops after the duration, and reports each reason once."""
         for _ in range(3):
             self.endpoint.fail(ConnectionRefusedError())
             self.reactor.advance(3)
         self.reactor.advance(5)
-        self.assertEqual(self.over, [1])
+        self.assertEqual(self.exit_codes, [1])
         self.assertEqual(
-            self.said,
+            self.messages,
             [
                 "cannot connect to there: Connection was refused by other side",
                 "no connection to there within 10s",
             ],
         )
-        self.assertFalse(self.watch.told)
+        self.assertFalse(self.watch.received_any)
         self.stop()
 
     def test_lateConnection(self) -> None:
@@ -88,84 +90,86 @@ class WatchTests(WatchCase):
         self.reactor.advance(9)
         self.endpoint.succeed().receive(STATUS)
         self.reactor.advance(9)
-        self.assertEqual(self.over, [])
+        self.assertEqual(self.exit_codes, [])
         self.reactor.advance(1)
-        self.assertEqual(self.over, [0])
+        self.assertEqual(self.exit_codes, [0])
         self.stop()
 
     def test_silent(self) -> None:
-        """Nothing tells that it is a server of metrics."""
+        """A server that sends nothing is reported."""
         self.endpoint.succeed()
         self.reactor.advance(10)
-        self.assertEqual(self.over, [1])
+        self.assertEqual(self.exit_codes, [1])
         self.assertEqual(
-            self.said,
+            self.messages,
             [
-                "nothing has come yet; does the server want TLS (--tls-ca)?",
-                "nothing came from there: is it a server of metrics?",
+                "no data received yet; does the server require TLS (--tls-ca)?",
+                "received nothing from there; is it a metrics server?",
             ],
         )
         self.stop()
 
     def test_refused(self) -> None:
-        """A server that hangs up at once is not asked about, but explained, once."""
+        """A server that closes each connection at once is reported once, with the reason."""
         for _ in range(3):
             tried = len(self.endpoint.attempts)
             self.endpoint.succeed().lose(ConnectionLost())
-            # When it tries again is partly chance.
+            # The time until the next attempt is random.
             while len(self.endpoint.attempts) == tried:
                 self.reactor.advance(0.1)
         self.reactor.advance(10)
-        self.assertEqual(self.over, [1])
+        self.assertEqual(self.exit_codes, [1])
         self.assertEqual(
-            self.said,
+            self.messages,
             [
                 "disconnected from there: it hung up before anything came: perhaps it does not"
                 " allow this address, is full, or wants TLS",
-                "nothing came from there",
+                "received nothing from there",
             ],
         )
         self.stop()
 
-    def test_foreign(self) -> None:
-        """What is no stream of metrics ends it at once."""
+    def test_notAStream(self) -> None:
+        """Data that is not a metrics stream ends the command at once."""
         transport = self.endpoint.succeed()
         transport.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         transport.lose()
-        self.assertEqual(self.over, [1])
-        (said,) = self.said
+        self.assertEqual(self.exit_codes, [1])
+        (said,) = self.messages
         self.assertIn("disconnected from there: not a metrics stream", said)
         self.assertIn("HTTP", said)
-        self.assertFalse(self.watch.told)
+        self.assertFalse(self.watch.received_any)
         self.stop()
 
     def test_reconnects(self) -> None:
-        """A connection that ends is tried again, and time goes on."""
+        """A lost connection is retried, and the duration is not extended."""
         transport = self.endpoint.succeed()
         transport.receive(STATUS + increment(1))
         self.reactor.advance(2)
         transport.lose()
-        self.assertEqual(len(self.said), 1)
-        self.assertIn("disconnected from there: ", self.said[0])
+        self.assertEqual(len(self.messages), 1)
+        self.assertIn("disconnected from there: ", self.messages[0])
         self.reactor.advance(3)
         self.endpoint.succeed().receive(encode_status(Status("s", 2)) + increment(1))
         self.reactor.advance(5)
-        self.assertEqual(self.over, [0])
+        self.assertEqual(self.exit_codes, [0])
         self.assertEqual((self.watch.connections, self.watch.view.restarts), (2, 1))
         self.stop()
 
     def test_interrupted(self) -> None:
-        """What was seen so far is there."""
+        """After an early stop, the results so far are available."""
         self.endpoint.succeed().receive(STATUS + increment(1))
         self.reactor.advance(2.5)
-        self.assertEqual((self.watch.seconds, self.watch.told), (2.5, True))
+        self.assertEqual((self.watch.seconds, self.watch.received_any), (2.5, True))
         self.stop()
 
 
 class RecordingTests(WatchCase):
     def record(self, *pieces: tuple[int, bytes]) -> str:
         """
-        @param pieces: what comes after how many seconds; no bytes begin another connection.
+        Create a recording.
+
+        @param pieces: delays in seconds, each with data; empty data begins another connection.
         """
         now = [0]
         path = self.mktemp()
@@ -184,14 +188,14 @@ class RecordingTests(WatchCase):
     def watch(self, path: str, seconds: float | None = None) -> WatchRecording:
         with closing(Recording(path)) as recording:
             watch = WatchRecording(
-                self.reactor, recording, seconds, self.said.append, self.over.append
+                self.reactor, recording, seconds, self.messages.append, self.exit_codes.append
             )
             watch.start()
             self.reactor.settle()
         return watch
 
     def test_all(self) -> None:
-        """In the time of the recording, with its connections, each of which counts losses."""
+        """Rates use the time of the recording; dropped events are added over its connections."""
         missed = encode_status(Status("s", 1, 2, 3))
         watch = self.watch(
             self.record(
@@ -203,16 +207,16 @@ class RecordingTests(WatchCase):
                 (5, b""),
             )
         )
-        self.assertEqual((self.over, self.said), ([0], []))
+        self.assertEqual((self.exit_codes, self.messages), ([0], []))
         self.assertEqual((watch.seconds, watch.connections), (25.0, 2))
         (series,) = watch.view.series.values()
         self.assertEqual((series.value, series.updated), (40, 20.0))
         self.assertEqual((watch.view.missed_incoming, watch.view.missed_client), (4, 6))
 
-    def test_beginning(self) -> None:
+    def test_limit(self) -> None:
         watch = self.watch(self.record((1, increment(1)), (9, increment(1)), (5, b"\0")), 5.0)
         self.assertEqual((watch.seconds, watch.view.events), (5.0, 1))
-        self.assertEqual((self.over, self.said), ([0], []))
+        self.assertEqual((self.exit_codes, self.messages), ([0], []))
 
 
 class CommandTests(SynchronousTestCase):
@@ -242,14 +246,17 @@ class CommandTests(SynchronousTestCase):
         Path(path).write_bytes(record(STATUS + increment(1234)))
         code, out, said = run("stats", path)
         self.assertEqual((code, said), (0, ""))
-        # The rate of a moment is none.
+        # A recording without duration has no rates.
         self.assertRegex(out, r"\ncounter  requests_total +1,234     -\n")
 
-    def test_anotherKindOfServer(self) -> None:
+    def test_notAStream(self) -> None:
         code, out, said = run("stats", "5000", on=serving(HTTP))
         self.assertEqual((code, out), (1, ""))
         self.assertIn("not a metrics stream", said)
 
     def test_cannotWrite(self) -> None:
         code, _, said = self.stats(stdout="/dev/full")
-        self.assertEqual((code, said), (1, "metrics-tcp: cannot write: No space left on device\n"))
+        self.assertEqual(
+            (code, said),
+            (1, "metrics-tcp: cannot write to standard output: No space left on device\n"),
+        )

@@ -1,5 +1,5 @@
 """
-`metrics-tcp tail`: what it prints, where, and how it ends.
+``metrics-tcp tail``: the printed lines, the messages, and the end of the command.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONNECTED = Connected(PausingTransport().getPeer())
 
 
 class TailTests(SynchronousTestCase):
-    """Lines go to one place, remarks to the other, in an order that makes sense."""
+    """Lines and messages are printed in the order of events."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
@@ -69,8 +69,8 @@ class TailTests(SynchronousTestCase):
         for event in events:
             self.tail.received(event)  # type: ignore[arg-type]
 
-    def test_together(self) -> None:
-        """What came in one turn of the reactor is written at once, in the next."""
+    def test_oneWrite(self) -> None:
+        """Events of one reactor iteration are written together, in the next iteration."""
         self.receive("a", "b")
         self.assertEqual(self.printed, [])
         self.reactor.advance(0)
@@ -82,7 +82,7 @@ class TailTests(SynchronousTestCase):
         self.assertEqual(self.printed[1:], ["1: c\n"])
 
     def test_states(self) -> None:
-        """Each state is one remark, said once."""
+        """Each state of the connection is reported once."""
         refused = Disconnected(Failure(ConnectionRefusedError()))
         wrong = Disconnected(Failure(StreamError("not a metrics stream: no")))
         for state in [Connecting(), refused, Waiting(1.25), Connecting(), CONNECTED, wrong]:
@@ -104,8 +104,8 @@ class TailTests(SynchronousTestCase):
             ],
         )
 
-    def test_order(self) -> None:
-        """A remark stands behind the events that came before what it is about."""
+    def test_messageOrder(self) -> None:
+        """A message follows the lines of earlier events."""
         self.tail.state_changed(CONNECTED)
         self.receive("a")
         self.tail.state_changed(Disconnected(Failure(ConnectionRefusedError())))
@@ -115,27 +115,29 @@ class TailTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.assertEqual(len(self.printed), 3)
 
-    def test_eachConnectionAnew(self) -> None:
-        """What one server said of its metrics does not hold for the next."""
+    def test_reconnect(self) -> None:
+        """Each connection has its own formatter, since descriptions may differ."""
         for _ in range(2):
             self.tail.state_changed(CONNECTED)
             self.receive("a")
             self.reactor.advance(0)
         self.assertEqual(self.printed[1::2], ["2: a\n", "3: a\n"])
 
-    def test_nobodyReads(self) -> None:
-        """That is not an error: it was enough."""
+    def test_readerClosed(self) -> None:
+        """If the reader closes the pipe, the command stops without an error."""
         self.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
         self.receive("a")
         self.reactor.advance(0)
         self.assertEqual((self.printed, self.stopped), ([], [0]))
 
     def test_cannotWrite(self) -> None:
-        """This is one."""
+        """Any other write error is reported, and the exit code is 1."""
         self.error = OSError(errno.ENOSPC, "No space left on device")
         self.receive("a")
         self.reactor.advance(0)
-        self.assertEqual(self.printed, ["(cannot write: No space left on device)"])
+        self.assertEqual(
+            self.printed, ["(cannot write to standard output: No space left on device)"]
+        )
         self.assertEqual(self.stopped, [1])
 
 
@@ -149,18 +151,18 @@ class OutputTests(SynchronousTestCase):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def test_writes(self) -> None:
-        """What was written is out: nothing has to be flushed."""
+    def test_unbuffered(self) -> None:
+        """Text is written at once, without a flush."""
         Output(self.writing, "utf-8").write("größe\n")
         self.assertEqual(os.read(self.reading, 100), "größe\n".encode())
 
     def test_encoding(self) -> None:
-        """What the terminal's encoding cannot say is escaped, and is no error."""
+        """Characters outside the encoding are escaped."""
         Output(self.writing, "ascii").write("μs\n")
         self.assertEqual(os.read(self.reading, 100), b"\\u03bcs\n")
 
     def test_slowReader(self) -> None:
-        """It waits for a reader that is slower, and loses nothing."""
+        """A write waits for a slow reader and loses nothing."""
         text = "".join(f"{number}\n" for number in range(100_000))
         read: list[bytes] = []
 
@@ -175,22 +177,22 @@ class OutputTests(SynchronousTestCase):
         thread.join()
         self.assertEqual(b"".join(read), text.encode())
 
-    def test_nobodyReads(self) -> None:
+    def test_readerClosed(self) -> None:
         os.close(self.reading)
         self.assertRaises(BrokenPipeError, Output(self.writing, "utf-8").write, "a")
 
     def test_cancelled(self) -> None:
-        """A write that waits for a reader ends when a signal handler cancels it."""
+        """A signal handler can cancel a blocked write."""
         output = Output(self.writing, "utf-8")
         wait = select.select
         waits = 0
 
-        def interrupted(*what: Any) -> tuple[list[int], list[int], list[int]]:
+        def interrupted(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
             nonlocal waits
-            ready = wait(*what[:3], 0)
+            ready = wait(*arguments[:3], 0)
             if not ready[1]:
                 waits += 1
-                self.assertEqual(waits, 1, "it goes on waiting")
+                self.assertEqual(waits, 1, "the write was not cancelled")
                 output.cancel()
             return ready
 
@@ -199,7 +201,7 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(waits, 1)
 
     def test_watches(self) -> None:
-        """Only of the writing end of a pipe is it true that it can be read when nobody reads."""
+        """Only the writing end of a pipe becomes readable when the reader closes it."""
         self.assertTrue(ReaderGone.watches(self.writing))
         self.assertFalse(ReaderGone.watches(self.reading))
         with open(os.devnull, "w") as file:
@@ -230,21 +232,21 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(out.count("metadata"), 2)
 
     def test_order(self) -> None:
-        """What is wrong with a recording is reported after all of it has been printed."""
+        """Damage is reported after all events have been printed."""
         printed: list[int] = []
         with mock.patch.object(tail, "say", lambda text: printed.append(os.fstat(1).st_size)):
             _, out, _ = self.tail(RECORDINGS["damaged"].data)
         self.assertEqual(printed, [len(out)])
 
-    def test_all(self) -> None:
-        """Every event that there is."""
+    def test_json(self) -> None:
+        """With C{--json}, each event is one JSON object."""
         code, out, _ = self.tail(record(STREAM), "--json")
         self.assertEqual(code, 0)
         events = [json.loads(line) for line in out.splitlines()]
         self.assertEqual(len(events), len(list(Decoder().feed(STREAM))))
 
     def test_live(self) -> None:
-        """Filters, an end by count and one by time."""
+        """C{--filter} with C{--count} or C{--duration} limits the printed events."""
         stream = STATUS + increment(1) + self.frames + encode_metric(SET)
         options = ["--json", "--filter", "name:mem", "--count", "1"]
         code, out, _ = run("tail", "5000", *options, on=serving(stream))
@@ -262,38 +264,41 @@ class CommandTests(SynchronousTestCase):
             "metrics-tcp: connecting to 127.0.0.1:5000\nmetrics-tcp: connected to 127.0.0.1:5000\n",
         )
 
-    def test_nothingCame(self) -> None:
-        """A stream that never began is an error, though there were connections."""
+    def test_nothingReceived(self) -> None:
+        """If no event is received, the exit code is 1, even after a connection."""
         for served, says in [
             (None, "cannot connect to 127.0.0.1:1: Connection was refused"),
             (PausingTransport.lose, "it hung up before anything came: perhaps it does not allow"),
-            (lambda transport: None, "nothing has come yet; does the server want TLS (--tls-ca)?"),
+            (
+                lambda transport: None,
+                "no data received yet; does the server require TLS (--tls-ca)?",
+            ),
             (lambda transport: transport.receive(HTTP), "it looks like an HTTP server"),
         ]:
             code, out, said = run("tail", "1", "--duration", "2.5", on=CommandReactor(served))
             self.assertEqual((code, out), (1, ""))
             self.assertIn(says, said)
-            self.assertEqual(said.count("nothing has come yet"), says.count("nothing has come yet"))
-            self.assertTrue(said.endswith("nothing came from 127.0.0.1:1 within 2.5s\n"))
+            self.assertEqual(said.count("no data received"), says.count("no data received"))
+            self.assertTrue(said.endswith("received nothing from 127.0.0.1:1 within 2.5s\n"))
 
     def test_lastMoment(self) -> None:
-        """What was sent when the time is over is still printed."""
+        """Events that are received at the end of the duration are printed."""
         on = CommandReactor(lambda transport: on.callLater(1, transport.receive, STATUS))
         code, out, _ = run("tail", "5000", "--duration", "1", on=on)
         self.assertEqual((code, out.count("status ")), (0, 1))
 
     def test_maxFrame(self) -> None:
-        """Of a live stream only."""
+        """C{--max-frame} limits the frames of live streams only."""
         options = ["--max-frame", "5"]
         _, _, said = run("tail", "1", "--duration", "1", *options, on=serving(STATUS))
         self.assertIn("the limit is 5", said)
         self.assertEqual(self.tail(record(STATUS), *options).code, 0)
 
-    def test_wrongFiles(self) -> None:
-        """What looks like a path is described as one."""
+    def test_notARecording(self) -> None:
+        """An argument that looks like a path is reported as one."""
         folder = self.mktemp()
         os.mkdir(folder)
-        # The path of a socket has to be short.
+        # The path of a socket must be short.
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         path = f"{directory}/s"
@@ -301,20 +306,20 @@ class CommandTests(SynchronousTestCase):
         self.addCleanup(unix.close)
         unix.bind(path)
         for file, says in [
-            ("No-such-file.rec", "No-such-file.rec: no such file, and no endpoint"),
-            (folder, "it is a directory, and no endpoint"),
-            (path, f"it is a socket; to connect to it, write unix:{path}"),
-            ("/dev/null", "it is no regular file, and no endpoint"),
+            ("No-such-file.rec", "No-such-file.rec: no such file, and not an endpoint"),
+            (folder, "a directory, not an endpoint or a recording"),
+            (path, f"a socket; to connect to it, write unix:{path}"),
+            ("/dev/null", "not an endpoint or a regular file"),
         ]:
             ended = run("tail", file)
             self.assertEqual((ended.code, ended.out), (2, ""))
             self.assertTrue(ended.err.endswith(f"{says}\n"), ended.err)
 
     def test_fileNamedAsPort(self) -> None:
-        """It is no recording unless it is written as a path."""
+        """A number is a port, even if a file of that name exists."""
         Path("1").write_text("")
         self.addCleanup(os.unlink, "1")
-        for endpoint, says in [("1", "connecting to 127.0.0.1:1\n"), ("./1", "it is empty")]:
+        for endpoint, says in [("1", "connecting to 127.0.0.1:1\n"), ("./1", "empty file")]:
             code, _, said = run("tail", endpoint, "--duration", "0.2")
             self.assertEqual(code, 1)
             self.assertIn(says, said)
@@ -329,14 +334,12 @@ class CommandTests(SynchronousTestCase):
 
 
 class SilenceTests(SynchronousTestCase):
-    """What is said about a connection over which nothing comes."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.said: list[str] = []
 
     def test_once(self) -> None:
-        """Of several such connections, of the first that lasts."""
+        """The message is printed once, for the first silent connection that lasts."""
         silence = SilenceMessage(self.clock, self.said.append, tls=False)
         silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE / 2)
@@ -347,11 +350,13 @@ class SilenceTests(SynchronousTestCase):
             silence.state_changed(CONNECTED)
             self.clock.advance(SILENCE)
             silence.end_silence()
-        self.assertEqual(self.said, ["nothing has come yet; does the server want TLS (--tls-ca)?"])
+        self.assertEqual(
+            self.said, ["no data received yet; does the server require TLS (--tls-ca)?"]
+        )
 
     def test_withTLS(self) -> None:
-        """Then that is not the question."""
+        """With TLS, the message does not suggest TLS."""
         silence = SilenceMessage(self.clock, self.said.append, tls=True)
         silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE)
-        self.assertEqual(self.said, ["nothing has come yet"])
+        self.assertEqual(self.said, ["no data received yet"])
