@@ -111,8 +111,8 @@ fast as possible.""",
 Exit codes:
   0    the table was printed, even if events were dropped
   1    nothing was received within --duration, the server does not send a
-       metrics stream, the recording is unreadable or damaged, or standard output
-       cannot be written
+       metrics stream, the recording is unreadable or damaged, or standard
+       output cannot be written
   2    invalid arguments
   130  interrupted (Ctrl-C), after printing the results so far
   143  terminated (SIGTERM), after printing the results so far
