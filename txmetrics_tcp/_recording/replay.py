@@ -40,13 +40,13 @@ class ReplayProtocol(ServedProtocol):
         super().__init__(factory, clock, address)
         self.factory = factory
         # The current state of the stream, for a late client.
-        self._state: Iterator[bytes] = iter(())
+        self._initial: Iterator[bytes] = iter(())
 
     def start(self, state: Iterable[bytes]) -> None:
         """
         @param state: the frames to send first, in pieces of whole frames.
         """
-        self._state = iter(state)
+        self._initial = iter(state)
         self.flush()
 
     def send(self, frames: bytes) -> None:
@@ -58,7 +58,7 @@ class ReplayProtocol(ServedProtocol):
 
     def flush(self) -> None:
         send = self._outlet.send
-        while not self.paused and (frames := next(self._state, None)) is not None:
+        while not self.paused and (frames := next(self._initial, None)) is not None:
             send(frames)
             # Lets the reactor iterate between pieces, even if the socket takes more.
             send = self._outlet.send_later
