@@ -1,17 +1,17 @@
 """
-The language of filters, for help texts, which are shown without loading what understands it.
+The filter syntax, as shown in help texts. Help texts do not import the parser.
 """
 
 SYNTAX = """\
-Terms are separated by spaces, and all of them must hold:
-  word          in the name, or in the name or the value of a label
-  name:text     in the name
-  kind:counter  of that kind: counter, gauge, histogram, or how it begins (kind:c)
-  label=value   has the label, with that value; * stands for anything
+Terms are separated by spaces. A series must match all of them:
+  word          has the word in its name, or in a label's name or value
+  name:text     has the text in its name
+  kind:counter  is a counter; also gauge, histogram, or a prefix (kind:c)
+  label=value   has the label with this value; * matches any text
   label:        has the label
-  /regex/       matches somewhere in what is shown: name [label = value, ...]
-  -term, !term  does not hold
-Quotes keep spaces together ("two words", label="a b"), and make of anything a
-plain word. Upper and lower case are the same, but for a regex.
+  /regex/       matches anywhere in "name [label = value, ...]"
+  -term, !term  does not match the term
+Use quotes for spaces ("two words", label="a b"). A fully quoted term is a
+plain word. Case is ignored, except in a regex.
 """
-"""The language of filters, as help texts describe it."""
+"""The description of the filter syntax in help texts."""

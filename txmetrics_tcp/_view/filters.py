@@ -1,5 +1,5 @@
 """
-Which series somebody wants to see: a little language, the same in every command and viewer.
+The filter language that selects series, shared by all commands and the viewer.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from txmetrics_tcp._model import Key, MetricKind
 
 
 class FilterError(ValueError):
-    """It cannot be understood.  The text says why, to whoever wrote it."""
+    """The filter is invalid.  The message explains why to the user."""
 
 
 @dataclass(frozen=True)
 class Filter:
     """
-    Tells which series are wanted.  Made by `parse_filter`.
+    Selects series.  Created by `parse_filter`.
 
-    @ivar text: as it was written.
+    @ivar text: the filter as the user wrote it.
     """
 
     text: str
     _terms: tuple[Callable[[Key], bool], ...] = ()
 
     def matches(self, key: Key) -> bool:
-        """Whether a series is wanted."""
+        """Whether the filter selects a series."""
         return all(term(key) for term in self._terms)
 
 
 def parse_filter(text: str) -> Filter:
     """
-    Understand a filter; ``metrics-tcp tail --help`` has the language.  One without terms lets
-    everything pass.
+    Parse a filter; ``metrics-tcp tail --help`` describes the syntax.  A filter without terms
+    matches every series.
 
         >>> wanted = parse_filter("kind:counter route=/api/* -status=5*")
         >>> wanted.matches(Key.of(MetricKind.COUNTER, "requests", {"route": "/api/users"}))
         True
 
-    @raise FilterError: it cannot be understood.
+    @raise FilterError: the filter is invalid.
     """
     terms = []
     at = 0
@@ -51,12 +51,12 @@ def parse_filter(text: str) -> Filter:
     rest = text[at:].strip()
     if rest:
         if rest in ("-", "!"):
-            raise FilterError(f"nothing follows the {rest!r} that says what is not wanted")
-        raise FilterError(f"a quote is not closed: {rest}")
+            raise FilterError(f"a term must follow {rest!r}")
+        raise FilterError(f"unclosed quote: {rest}")
     return Filter(text, tuple(terms))
 
 
-# Text without spaces, or with quotes around some of it.
+# Text without spaces, except inside quotes.
 _TEXT = r"""(?:[^\s"]|"[^"]*")+"""
 
 _TERM = re.compile(
@@ -72,7 +72,7 @@ _TERM = re.compile(
     re.VERBOSE,
 )
 
-# Paths are words, too; but hardly what has one of these.
+# A word with a leading slash is a path, unless it contains regular expression syntax.
 _OPEN_REGEX = re.compile(r"/[^\"]*([()|^$\[\]\\]|\.[*+])")
 
 
@@ -90,8 +90,7 @@ def _term(match: re.Match[str]) -> Callable[[Key], bool]:
     if kind == "word":
         if _OPEN_REGEX.match(match["word"]):
             raise FilterError(
-                f"a regular expression ends with a slash, unlike {match['word']}; in quotes, that"
-                " is a word"
+                f"{match['word']} has no closing slash; to search for a word, put it in quotes"
             )
         return _word(text)
     written = match[0].strip().lstrip("-!")
@@ -128,7 +127,7 @@ def _kind(text: str) -> Callable[[Key], bool]:
     kinds = {kind for kind in MetricKind if kind.value.startswith(beginning)}
     if not kinds:
         known = ", ".join(kind.value for kind in MetricKind)
-        raise FilterError(f"there is no kind {text!r}; the kinds are {known}")
+        raise FilterError(f"unknown kind {text!r}; the kinds are {known}")
     return lambda key: key.kind in kinds
 
 
@@ -139,7 +138,7 @@ def _has_label(text: str) -> Callable[[Key], bool]:
 
 def _label(label: str, value: str) -> Callable[[Key], bool]:
     if not label:
-        raise FilterError(f"the name of a label is missing before {'=' + value!r}")
+        raise FilterError(f"missing label name before {'=' + value!r}")
     wanted = label.casefold()
     parts = (re.escape(_plain(part).casefold()) for part in value.split("*"))
     pattern = re.compile(".*".join(parts), re.DOTALL)
@@ -153,5 +152,5 @@ def _regex(text: str) -> Callable[[Key], bool]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise FilterError(f"the regular expression /{text}/ is wrong: {error}") from None
+        raise FilterError(f"invalid regular expression /{text}/: {error}") from None
     return lambda key: pattern.search(str(key)) is not None

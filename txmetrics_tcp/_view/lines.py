@@ -1,5 +1,5 @@
 """
-Events as lines: of text for people, of JSON for programs.
+Format events as lines: human-readable text, or JSON.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation,
 from txmetrics_tcp._view.text import json_number, local_time, utc, visible
 
 Lines = Callable[[Event], str]
-"""Turns the events of one connection into lines, without what ends a line."""
+"""Formats the events of one connection as lines, without the line terminator."""
 
-_ACT = {operation: operation.name.lower().partition("_")[0] for operation in Operation}
-"""What an operation is called beside the kind of its metric: ``increment``, ``set``, …"""
+_ACTION = {operation: operation.name.lower().partition("_")[0] for operation in Operation}
+"""The name of each operation, without the kind of metric: ``increment``, ``set``, …"""
 
-_WHAT = {
-    operation: f"{operation.kind.value}/{_ACT[operation]}".ljust(len("counter/increment"))
+_OPERATION = {
+    operation: f"{operation.kind.value}/{_ACTION[operation]}".ljust(len("counter/increment"))
     for operation in Operation
 }
 
 MAX_UNITS = 10_000
-"""For how many metrics `TextLines` remembers a unit, whatever a server says."""
+"""The maximum number of units that `TextLines` stores; it bounds the memory a peer can use."""
 
 
 class TextLines:
     """
-    Lines for people: time, kind and operation, name and labels, value and unit::
+    Human-readable lines: time, kind and operation, name and labels, value and unit::
 
         12:30:05.042 counter/increment requests_total [route = /] 1
         12:30:05.042 histogram/record  latency 0.0015 s
 
-    Times are local.  The unit is known if it was described before.
+    Times are local.  The unit is shown once the server has sent the metric's description.
     """
 
     def __init__(self, localtime: Callable[[float], time.struct_time] = time.localtime) -> None:
@@ -48,7 +48,7 @@ class TextLines:
         key = event.key
         unit = self._units.get((key.kind, key.name), "") if self._units else ""
         return (
-            f"{self._time(event.timestamp_ns)} {_WHAT[event.operation]}"
+            f"{self._time(event.timestamp_ns)} {_OPERATION[event.operation]}"
             f" {visible(str(key))} {event.value!r}{unit}"
         )
 
@@ -91,7 +91,7 @@ class TextLines:
 
 class JsonLines:
     """
-    Lines for programs: one JSON object each, in ASCII.  docs/reference/json.md describes them.
+    JSON lines: one ASCII object for each event.  docs/reference/json.md describes the fields.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class JsonLines:
             "time": utc(metric.timestamp_ns),
             "timestamp_ns": metric.timestamp_ns,
             "kind": key.kind.value,
-            "operation": _ACT[metric.operation],
+            "operation": _ACTION[metric.operation],
             "name": key.name,
             "labels": dict(key.labels),
             "value": json_number(metric.value),

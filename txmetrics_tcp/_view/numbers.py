@@ -1,5 +1,5 @@
 """
-Numbers as people read them, in a scale that fits, by the unit that a metric was described with.
+Human-readable numbers, scaled according to the metric's unit.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _IN_SECONDS = {
     Unit.MICROSECONDS: 1e6,
     Unit.NANOSECONDS: 1e9,
 }
-"""How many of the unit are a second."""
+"""The number of units in one second."""
 
 
 def show_value(value: int | float, unit: str | None = None) -> str:
     """
-    A value in words of its unit.
+    Format a value with its unit.
 
         >>> show_value(1536, "bytes"), show_value(1500000, "nanoseconds"), show_value(1234567)
         ('1.50 KiB', '1.5ms', '1,234,567')
 
-    @param unit: one of `Unit`, or whatever else a server sends, which is shown as it is: whether it
-        is fit for a terminal, the caller has to see to.
+    @param unit: a `Unit` or any other text.  Other text is shown unchanged; the caller must make
+        it safe for a terminal.
     """
     if not math.isfinite(value):
         return str(float(value))
@@ -63,8 +63,8 @@ def show_value(value: int | float, unit: str | None = None) -> str:
 @lru_cache(maxsize=1024)
 def base_scale(unit: str | None) -> float:
     """
-    What values of a unit are to be multiplied by, so that they compare with those of other units of
-    the same kind as they are shown: to seconds, bytes, or bits per second.
+    Return the factor that converts a value of this unit to seconds, bytes or bits per second, so
+    that values in different units can be compared.
 
         >>> base_scale("kibibytes"), base_scale("nanoseconds"), base_scale(None)
         (1024, 1e-09, 1)
@@ -82,12 +82,12 @@ def base_scale(unit: str | None) -> float:
 
 def show_rate(rate: float, unit: str | None = None) -> str:
     """
-    A change per second.
+    Format a change per second.
 
         >>> show_rate(12.34), show_rate(1048576, "bytes")
         ('12.3/s', '1.00 MiB/s')
 
-    @param unit: that of the value that changes.
+    @param unit: the unit of the changing value.
     """
     if unit is None or unit in (Unit.COUNT, Unit.COUNT_PER_SECOND):
         return f"{_digits(rate, 3)}/s"
@@ -96,7 +96,7 @@ def show_rate(rate: float, unit: str | None = None) -> str:
 
 def show_number(value: int | float) -> str:
     """
-    A number, with a comma at each thousand; fractions with six digits.
+    Format a number with commas between thousands, and floats with six significant digits.
 
         >>> show_number(1234567), show_number(0.1 + 0.2), show_number(2.5e30)
         ('1,234,567', '0.3', '2.5e+30')
@@ -106,7 +106,7 @@ def show_number(value: int | float) -> str:
 
 def show_brief(value: float) -> str:
     """
-    A number in three digits, with a letter for the power of 1000 that it is in.
+    Format a number with three significant digits and a letter for the power of 1000.
 
         >>> show_brief(7), show_brief(999.7), show_brief(1234567)
         ('7', '1k', '1.23M')
@@ -119,18 +119,19 @@ def show_brief(value: float) -> str:
 
 
 def show_share(share: float) -> str:
-    """A share of a whole, which counts as 1, in whole percent: 100% is all of it."""
+    """Format a fraction from 0 to 1 as a percentage, rounded down: 100% means complete."""
     return show_value(int(share * 100), Unit.PERCENT)
 
 
 def show_duration(seconds: float) -> str:
-    """How long something has taken so far: `show_seconds`, to the second."""
+    """Format an elapsed time, rounded down to a second, like `show_seconds`."""
     return show_seconds(int(seconds))
 
 
 def show_seconds(seconds: float) -> str:
     """
-    A time, with three digits that count: ``1.5ms``, ``12.3s``, ``2m 05s``, ``3h 07m``, ``5d 03h``.
+    Format a duration with three significant digits or two units: ``1.5ms``, ``12.3s``,
+    ``2m 05s``, ``3h 07m``, ``5d 03h``.
     """
     size = abs(seconds)
     sign = "-" if seconds < 0 else ""
@@ -154,7 +155,7 @@ def show_seconds(seconds: float) -> str:
 def _scaled(value: float, base: int, labels: tuple[str, ...]) -> str:
     size = abs(value)
     power = 0
-    # What would be shown as 1024.00 is shown as one of the next.
+    # A value that would round to 1024.00 is shown as 1.00 of the next unit.
     while power < len(labels) - 1 and round(size / base**power, 2) >= base:
         power += 1
     if power == 0:
@@ -163,7 +164,7 @@ def _scaled(value: float, base: int, labels: tuple[str, ...]) -> str:
 
 
 def _digits(value: float, digits: int) -> str:
-    """That many digits that count, but all of those before the point."""
+    """Format with this many significant digits, but never round the integer part."""
     text = f"{value:,.{digits}g}"
     if "e+" in text and abs(value) < 1e15:
         text = f"{value:,.0f}"

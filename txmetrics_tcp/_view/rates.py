@@ -1,5 +1,5 @@
 """
-What a number did in the last minute, second by second: the base of rates and of small charts.
+The history of a number over the last minute, second by second, for rates and charts.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ import math
 from array import array
 
 SECONDS = 64
-"""How many seconds are remembered: a minute, and some for what is asked late."""
+"""The number of seconds kept: a minute, and a margin for late requests."""
 
 RATE_WINDOW = 10
-"""Over how many seconds a rate is taken."""
+"""The number of seconds that a rate covers."""
 
 MIN_WATCHED = 1.0
 """
-The least number of seconds that a rate is taken over.  A single event, seen a millisecond after
-watching began, is not a thousand a second.
+The minimum number of seconds that a rate covers.  Otherwise a single event, one millisecond after
+the start, would count as a thousand per second.
 """
 
 _ZEROS = array("d", bytes(8 * SECONDS))
@@ -25,27 +25,27 @@ _UNKNOWN = array("d", [math.nan]) * SECONDS
 
 class Increases:
     """
-    By how much a total that only grows has grown in each second.
+    The increase of a growing total in each second.
 
-    It is told when a second ends that had events, not of each event.
+    The caller reports increases once per second with events, not for each event.
     """
 
     __slots__ = ("_ring", "second")
 
     def __init__(self, second: int) -> None:
         """
-        @param second: the second that is going on.
+        @param second: the current second.
         """
         self.second = second
-        # By the second modulo its length; those behind `second` are zero.
+        # Indexed by the second modulo the length; entries after `second` are zero.
         self._ring = _ZEROS[:]
 
-    def turn(self, second: int, risen: float) -> None:
+    def advance(self, second: int, risen: float) -> None:
         """
-        Another second begins.
+        Start another second.
 
-        @param second: which one.  An earlier one than the last forgets all.
-        @param risen: the increase in the one that was going on.
+        @param second: the new current second.  A second before the last one clears the history.
+        @param risen: the increase in the previous current second.
         """
         ring = self._ring
         passed = second - self.second
@@ -59,44 +59,44 @@ class Increases:
 
     def spread(self, amount: float, since: int) -> None:
         """
-        Add an increase that happened at some time from the second C{since} up to this one, evenly.
+        Distribute an increase evenly over the seconds from C{since} to the current one.
         """
         since = min(self.second, max(since, self.second - SECONDS + 1))
         share = amount / (self.second - since + 1)
         for second in range(since, self.second + 1):
             self._ring[second % SECONDS] += share
 
-    def between(self, first: int, behind: int) -> list[float]:
+    def between(self, first: int, end: int) -> list[float]:
         """
-        The increases of seconds that have passed, and what was spread on the one that goes on.
+        Return the increases of complete seconds; the current second only has amounts of `spread`.
 
         @param first: the first second.
-        @param behind: the second behind the last.
+        @param end: the second after the last one.
         """
         oldest = self.second - SECONDS
         return [
             self._ring[second % SECONDS] if oldest < second <= self.second else 0.0
-            for second in range(first, behind)
+            for second in range(first, end)
         ]
 
 
 class Values:
-    """What a value was at the end of each second; NaN for when it was not known yet."""
+    """The value at the end of each second; NaN for seconds before the first value."""
 
     __slots__ = ("_ring", "second")
 
     def __init__(self, second: int) -> None:
         """
-        @param second: the second that is going on.
+        @param second: the current second.
         """
         self.second = second
         self._ring = _UNKNOWN[:]
 
-    def turn(self, second: int, value: float) -> None:
+    def advance(self, second: int, value: float) -> None:
         """
-        Another second begins.
+        Start another second.
 
-        @param second: which one.  An earlier one than the last forgets all.
+        @param second: the new current second.  A second before the last one clears the history.
         @param value: the value until now.
         """
         ring = self._ring
@@ -108,11 +108,11 @@ class Values:
                 ring[gone % SECONDS] = value
         self.second = second
 
-    def between(self, first: int, behind: int, value: float) -> list[float]:
+    def between(self, first: int, end: int, value: float) -> list[float]:
         """
-        The values of seconds.
+        Return the value at the end of each second from C{first} up to, but excluding, C{end}.
 
-        @param value: the value now, which is that of all seconds from this one on.
+        @param value: the current value, also used for the current and all later seconds.
         """
         oldest = self.second - SECONDS
         return [
@@ -121,5 +121,5 @@ class Values:
             else self._ring[second % SECONDS]
             if second >= oldest
             else math.nan
-            for second in range(first, behind)
+            for second in range(first, end)
         ]

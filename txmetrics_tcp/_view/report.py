@@ -1,5 +1,5 @@
 """
-What a stream has told by now: as a table for people, as one JSON object for programs.
+The state of a stream as a human-readable table, or as one JSON object.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from txmetrics_tcp._view.sketch import Summary, has_percentiles
 from txmetrics_tcp._view.text import json_number, utc, visible
 
 SHORTEST = 0.1
-"""How many seconds, at least, make a rate."""
+"""The minimum number of seconds for a rate."""
 
 _HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "MIN", "P50", "P90", "P99", "MAX")
 _RIGHT = 3
-"""From which column on numbers stand, which are aligned to the right."""
+"""The first column of numbers; columns from here on are right-aligned."""
 
 _KINDS = list(MetricKind)
 
@@ -29,14 +29,14 @@ _KINDS = list(MetricKind)
 @dataclass(frozen=True)
 class Report:
     """
-    What was seen in some time.
+    The state of a stream after some time.
 
-    @ivar view: what the stream has told.
-    @ivar endpoint: where it came from, as the user wrote it.
-    @ivar seconds: how long it was watched.  Rates are over all of that time.
-    @ivar connections: how many connections there were.
-    @ivar wanted: which series are in the report.
-    @ivar sort: what it is sorted by, one of `SORTS`.
+    @ivar view: the ingested events.
+    @ivar endpoint: the server's endpoint, as the user wrote it.
+    @ivar seconds: how long the stream was watched.  Rates cover all of that time.
+    @ivar connections: the number of connections made.
+    @ivar wanted: selects the series to report.
+    @ivar sort: the sort order, one of `SORTS`.
     """
 
     view: SourceView
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def series(self) -> list[SeriesView]:
-        """Those that are wanted, in their order."""
+        """The selected series, sorted."""
         wanted = [one for key, one in self.view.series.items() if self.wanted(key)]
         wanted.sort(key=lambda one: (one.key.name, one.key.labels, _KINDS.index(one.key.kind)))
         wanted.sort(key=lambda one: SORTS[self.sort](self, one))
@@ -56,19 +56,19 @@ class Report:
 
     def rate(self, series: SeriesView) -> float:
         """
-        The change per second of a counter's total, a histogram's samples, a gauge's value; NaN when
-        it was watched for a moment only.
+        Return the change per second of a counter's total, a histogram's sample count or a gauge's
+        value; NaN if the stream was watched for less than `SHORTEST`.
         """
         return series.change / self.seconds if self.seconds >= SHORTEST else math.nan
 
     def to_table(self) -> str:
         """
-        One line a series, with values in words of their units; and one about the stream.  All is
-        fit for a terminal.
+        Return one line for each series, with values in their units, and one line about the stream.
+        The text is safe for a terminal.
         """
         lines = [_HEAD, *map(self._cells, self.series)]
         if not any(line[-1] for line in lines[1:]):
-            # Without histograms, no columns for them.
+            # No histograms: omit their columns.
             lines = [line[: _HEAD.index("MIN")] for line in lines]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "".join(
@@ -82,7 +82,7 @@ class Report:
         return f"{text}\n{self._about()}\n"
 
     def to_json(self) -> str:
-        """One object, as docs/reference/commands.md describes it, in ASCII and in one line."""
+        """Return one line with an ASCII object, as described in docs/reference/commands.md."""
         view = self.view
         status = view.status
         document = {
@@ -135,7 +135,7 @@ class Report:
             f"{view.events:,} events in {show_seconds(self.seconds)}",
         ]
         if status is None:
-            parts.append("it does not say how many were missed")
+            parts.append("losses unknown")
         elif view.missed_incoming or view.missed_client:
             missed = view.missed_incoming + view.missed_client
             parts.append(
@@ -154,8 +154,8 @@ class Report:
         return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
 
     def scale(self, series: SeriesView) -> float:
-        """What to multiply value and rate with to compare them with those of other series."""
-        # Of a histogram they are numbers of samples, whatever unit these have.
+        """Return the factor that makes value and rate comparable with those of other series."""
+        # A histogram's value and rate count samples, regardless of the unit.
         histogram = series.key.kind is MetricKind.HISTOGRAM
         return 1 if histogram else base_scale(self._unit(series))
 
@@ -189,7 +189,7 @@ SORTS: dict[str, Callable[[Report, SeriesView], Any]] = {
     "rate": lambda report, series: _descending(report.rate(series) * report.scale(series)),
     "events": lambda report, series: -series.events,
 }
-"""What a report may be sorted by: the key for each.  Numbers fall; what is equal is by name."""
+"""The sort keys of a report.  Numbers sort in descending order, ties by name."""
 
 
 def _descending(value: float) -> tuple[bool, float]:
@@ -202,5 +202,5 @@ def _summary(summary: Summary) -> dict[str, object]:
 
 
 def _known(value: float) -> object:
-    """A number that is NaN if there is none."""
+    """Convert a number for JSON; NaN means that the number is unknown."""
     return None if math.isnan(value) else json_number(value)

@@ -1,5 +1,5 @@
 """
-What a consumer knows: events ingested into totals, values, rates and distributions.
+The state of a stream's consumer: totals, values, rates and distributions of ingested events.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from txmetrics_tcp._view.rates import MIN_WATCHED, RATE_WINDOW, SECONDS, Increas
 from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
 
 MAX_SERIES = 100_000
-"""How many series a view has unless told otherwise, whatever a peer sends."""
+"""The default limit of series in a view; it bounds the memory that a peer can use."""
 
 RECENT = 20
-"""How many events of a series that is watched are kept."""
+"""The number of events kept for a watched series."""
 
 CHUNK = 1024
-"""How many samples wait at most before they are counted."""
+"""The maximum number of pending samples of a histogram."""
 
-Happened = tuple[int, Operation, int | float]
-"""When something was recorded (nanoseconds since the epoch), what, and with which value."""
+RecentEvent = tuple[int, Operation, int | float]
+"""The time of an event (nanoseconds since the epoch), its operation and its value."""
 
 
 class SeriesView:
     """
-    What is known of one series.  Made by `SourceView`, and changing with each `SourceView.ingest`.
+    The state of one series.  Created by `SourceView` and updated by each `SourceView.ingest`.
 
     @ivar key: the series.
-    @ivar events: how many events of it have come.
-    @ivar updated: when the last of them came, by the view's clock.
-    @ivar timestamp_ns: when the last of them was recorded, in nanoseconds since the epoch.
+    @ivar events: the number of events received.
+    @ivar updated: when the last event was received, by the view's clock.
+    @ivar timestamp_ns: when the last event was recorded, in nanoseconds since the epoch.
     @ivar value: the total of a counter, the value of a gauge, the number of samples of a histogram.
     """
 
@@ -51,7 +51,7 @@ class SeriesView:
         "_base",
         "_connection",
         "_history",
-        "_mark",
+        "_increase_before",
         "_pending",
         "_second",
         "_set_at",
@@ -73,21 +73,21 @@ class SeriesView:
         self.timestamp_ns = 0
         self.value = INITIAL_TOTAL[key.kind]
         self._view = view
-        self._watched: deque[Happened] | None = None
-        # The second of the last event; what happens in it is added up when the next begins.
+        self._watched: deque[RecentEvent] | None = None
+        # The second of the last event.  Its increase goes into the history when the next begins.
         self._second = second
         self._history: Increases | Values
         if key.kind is MetricKind.GAUGE:
             self._history = Values(second)
         else:
             self._history = Increases(second)
-        # The increase of a total is its value less the base.  At the beginning of the second it
-        # was the mark.  What was spread over earlier seconds comes on top.  The base of a gauge is
+        # The increase of a total is `value - _base`, and was `_increase_before` at the start of the
+        # current second; `_spread`, already in the history, comes on top.  The base of a gauge is
         # its first value.
         self._base: int | float = 0
-        self._mark: int | float = 0
+        self._increase_before: int | float = 0
         self._spread = 0
-        # The connection in which the total was last known to be true, and the second.
+        # The connection and the second in which the total was last exact.
         self._connection = -1
         self._set_at = second
         self._pending: list[float] = []
@@ -97,12 +97,12 @@ class SeriesView:
         return f"<SeriesView {self.key.kind.value} {self.key}: {self.value!r}>"
 
     @property
-    def recent(self) -> deque[Happened]:
-        """The last events, oldest first, as far as they came after `watch` was called."""
+    def recent(self) -> deque[RecentEvent]:
+        """The last events since `watch` was called, oldest first."""
         return deque() if self._watched is None else self._watched
 
     def watch(self, watched: bool = True) -> None:
-        """Keep the last events from now on, for `recent`; or keep them no longer."""
+        """Start or stop keeping the last events for `recent`."""
         if not watched:
             self._watched = None
         elif self._watched is None:
@@ -111,27 +111,27 @@ class SeriesView:
     @property
     def change(self) -> int | float:
         """
-        By how much it has changed since it was first seen, as far as that counts for `rate`.
+        The total change since the series was first seen, counted as in `rate`.
         """
         return self.value - self._base + self._spread
 
     def rate(self, now: float) -> float:
         """
-        The change per second over the last ten seconds, or since watching began if that is less.
+        Return the change per second over the last ten seconds, or since watching began if that is
+        more recent.
 
-        Of a counter's total, of the number of a histogram's samples, of a gauge's value.  What a
-        counter had when it was first seen, and what it has after another connection was made, is no
-        change; nor is what it falls to.  What it is set to otherwise has come about since it was
-        set before, and is spread over that time.
+        This is the change of a counter's total, a histogram's sample count or a gauge's value.  The
+        first known total of a counter, the first total after a reconnect and a lower total do not
+        count as changes.  Any other new total is spread over the time since the last exact total.
 
         @param now: the time, by the view's clock.
-        @return: NaN for a gauge that is, or was ten seconds ago, infinite or NaN.
+        @return: the rate; NaN for a gauge that is, or was ten seconds ago, infinite or NaN.
         """
         second = math.floor(now)
         first = second - RATE_WINDOW + 1
         history = self._history
         if isinstance(history, Values):
-            # The value of the second before, and all from then on: the first that is known.
+            # The first known value, starting with the second before the window.
             then = next(
                 (
                     value
@@ -146,38 +146,38 @@ class SeriesView:
         else:
             change = sum(history.between(first, second + 1))
             if first <= self._second <= second:
-                change += self.value - self._base - self._mark
+                change += self.value - self._base - self._increase_before
         watched = min(now - first, now - self._view.since)
         return change / max(watched, MIN_WATCHED)
 
     def history(self, now: float, seconds: int = 60) -> list[float]:
         """
-        One number for each of the last seconds that are complete, oldest first.
+        Return one number for each of the last complete seconds, oldest first.
 
-        For counters and histograms it is the increase in that second, for gauges the value at its
-        end; NaN where a gauge was not known yet.
+        For counters and histograms, it is the increase in that second.  For gauges, it is the value
+        at the end of the second, or NaN before the first value.
 
         @param now: the time, by the view's clock.
-        @param seconds: how many, up to 60.
+        @param seconds: the number of seconds, up to 60.
         """
-        behind = math.floor(now)
-        first = behind - min(seconds, SECONDS - 4)
+        end = math.floor(now)
+        first = end - min(seconds, SECONDS - 4)
         history = self._history
         if isinstance(history, Values):
-            return history.between(first, behind, self.value if self.events else math.nan)
-        increases = history.between(first, behind)
-        if first <= self._second < behind:
-            increases[self._second - first] += self.value - self._base - self._mark
+            return history.between(first, end, self.value if self.events else math.nan)
+        increases = history.between(first, end)
+        if first <= self._second < end:
+            increases[self._second - first] += self.value - self._base - self._increase_before
         return increases
 
     def summary(self, window: float | None = None, now: float | None = None) -> Summary | None:
         """
-        What the samples of a histogram are like.
+        Return statistics of a histogram's samples.
 
-        @param window: only those of so many last seconds, up to 300, and of up to a fifth more;
-            None for all samples ever.
-        @param now: the time, by the view's clock; the last event's unless given.
-        @return: None for counters and gauges.
+        @param window: the length of the window in seconds, up to 300; up to a fifth more is
+            included.  None for all time.
+        @param now: the time, by the view's clock; by default, the time of the last event.
+        @return: the statistics; None for counters and gauges.
         """
         windows = self._windows
         if windows is None:
@@ -187,25 +187,25 @@ class SeriesView:
             now = self.updated
         return windows.summary(window, now, self._second - self._second % FINEST)
 
-    # What the view calls.
+    # Called by the view
 
-    def _turn(self, second: int) -> None:
-        """The next event is in another second than the last."""
+    def _advance(self, second: int) -> None:
+        """Start another second: the next event is not in the second of the last one."""
         history = self._history
         windows = self._windows
         if isinstance(history, Values):
-            history.turn(second, self.value if self.events else math.nan)
+            history.advance(second, self.value if self.events else math.nan)
         else:
             risen = self.value - self._base
-            history.turn(second, risen - self._mark)
-            self._mark = risen
+            history.advance(second, risen - self._increase_before)
+            self._increase_before = risen
         if windows is not None and second // FINEST != self._second // FINEST:
             self._count_samples()
             windows.close(self._second - self._second % FINEST)
         self._second = second
 
     def _set_total(self, total: int, connection: int) -> None:
-        """A counter's total is said, rather than what was added to it."""
+        """Apply a SET of a counter."""
         risen = total - self.value
         if self._connection == connection and risen > 0:
             assert isinstance(self._history, Increases)
@@ -222,15 +222,15 @@ class SeriesView:
             self._pending.clear()
 
     def _continue_from(self, total: int | float) -> None:
-        """It had this total before it was first seen."""
+        """Start with a total from before the series was created."""
         self.value = total
         if self.key.kind is MetricKind.COUNTER:
             self._base = total
 
-    def _begin_anew(self, second: int) -> None:
-        """Forget what another run of the program had; not what a chart shows of it."""
+    def _reset(self, second: int) -> None:
+        """Discard the state of the program's previous run, but keep the history for charts."""
         if second != self._second:
-            self._turn(second)
+            self._advance(second)
         if self.key.kind is not MetricKind.GAUGE:
             self._base -= self.value
         self.value = INITIAL_TOTAL[self.key.kind]
@@ -244,12 +244,12 @@ class SeriesView:
 
 class SourceView:
     """
-    What one stream has told: feed it with the events of a connection, in their order.
+    The state of one stream.  Pass it all events of each connection, in order.
 
-    With a server of ours, totals are those of the program whenever all that was sent has been
-    ingested.  A server of the Rust family says no totals: they are of what was seen.
+    With this library's exporter, totals equal the program's once all sent events are ingested.  An
+    exporter of the Rust family sends no totals, so totals only include the received events.
 
-    It belongs to one thread.
+    Not thread-safe: use it from one thread.
 
         >>> from txmetrics_tcp.testing import capture
         >>> from txmetrics_tcp import counter
@@ -260,26 +260,26 @@ class SourceView:
         >>> [(str(key), series.value) for key, series in view.series.items()]
         [('requests [route = /]', 2)]
 
-    @ivar series: by key, in the order in which they came.
-    @ivar status: how the stream fares, as it said last; None if it never did.
-    @ivar restarts: how often the server turned out to be another one than before.  The series of
-        the one before are gone then.
-    @ivar restarted_at: when that was the last time, by the clock.
-    @ivar missed_incoming: how many events were missed on the server's incoming side, over all
-        connections.
-    @ivar missed_client: how many were missed because we were too slow for the server, likewise.
-    @ivar events: how many events of metrics have come.
-    @ivar refused: how many events, and descriptions, were left out because of too many series.
-    @ivar since: from when on it was watched, by the clock.
+    @ivar series: the series by key, in the order of their first events.
+    @ivar status: the last stream status; None if the server has sent none.
+    @ivar restarts: the number of detected restarts of the server.  A restart removes all series.
+    @ivar restarted_at: when the last restart was detected, by the clock.
+    @ivar missed_incoming: the number of events that the server dropped on its incoming side, over
+        all connections.
+    @ivar missed_client: the number of events that the server dropped because this client was too
+        slow, over all connections.
+    @ivar events: the number of received metric events.
+    @ivar refused: the number of events and descriptions ignored because of too many series.
+    @ivar since: when watching began, by the clock.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, max_series: int = MAX_SERIES
     ) -> None:
         """
-        @param clock: the time in seconds.  It is asked once for each call of `ingest`.
-        @param max_series: how many series it knows at most, and how many descriptions.  The
-            events of others are counted and left out.
+        @param clock: returns the time in seconds.  `ingest` calls it once.
+        @param max_series: the maximum number of series, and of descriptions.  Events of further
+            series are counted and ignored.
         """
         self._clock = clock
         self._max_series = max_series
@@ -294,22 +294,22 @@ class SourceView:
         self.since = clock()
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._connection = 0
-        # What was missed in connections before.
+        # The dropped events of previous connections.
         self._missed_before = (0, 0)
-        # Series by the identity of keys, which is much quicker than by their value: a decoder has
-        # few objects for the same key.  The keys are held, so that no other gets their identity.
+        # Series by the id() of keys, a much faster lookup than by value: a decoder returns few
+        # objects for the same key.  The list holds the keys, so that no id is reused.
         self._by_identity: dict[int, SeriesView] = {}
         self._identified: list[Key] = []
-        # Series of the run before, which keep their charts if they are seen again.
-        self._former: dict[Key, SeriesView] = {}
-        # Totals from before `clear`.
+        # Series of the program's previous run.  They keep their history if they appear again.
+        self._previous_run: dict[Key, SeriesView] = {}
+        # Totals at the time of `clear`.
         self._cleared: dict[Key, int | float] = {}
 
     def ingest(self, events: Iterable[Event]) -> None:
         """
-        Take the next events.
+        Apply the next events.
 
-        @raise Exception: what iterating over them raises; those before are taken.
+        @raise Exception: any exception from iterating over the events; earlier events are applied.
         """
         now = self._clock()
         second = math.floor(now)
@@ -318,7 +318,7 @@ class SourceView:
         try:
             for event in events:
                 if type(event) is not Metric:
-                    self._take_other(event, now)  # type: ignore[arg-type]
+                    self._ingest_other(event, now)  # type: ignore[arg-type]
                     continue
                 ingested += 1
                 key, operation, value, timestamp_ns = event
@@ -328,11 +328,11 @@ class SourceView:
                     if series is None:
                         continue
                 if series._second != second:
-                    series._turn(second)
+                    series._advance(second)
                 series.events += 1
                 series.updated = now
                 series.timestamp_ns = timestamp_ns
-                # What `APPLY` does, written out: this is where a viewer spends its time.
+                # `APPLY`, inlined because a viewer spends most of its time here.
                 if operation is _INCREMENT_COUNTER:
                     total = series.value + value
                     if total > U64_MAX:
@@ -360,30 +360,28 @@ class SourceView:
 
     def connected(self) -> None:
         """
-        A new connection begins.
+        Start a new connection.
 
-        What it says of losses begins at zero.  The totals that it says first are not what has
-        happened just now.
+        Its counts of dropped events start at zero, and its first totals do not count as changes.
         """
         self._connection += 1
         self._missed_before = (self.missed_incoming, self.missed_client)
 
     def description(self, key: Key) -> Metadata | None:
-        """What was said about all series of that kind and name, if anything was."""
+        """Return the description of all series of this kind and name, or None."""
         return self._descriptions.get((key.kind, key.name))
 
     def clear(self) -> None:
         """
-        Forget all that was seen, and count anew what is missed.
+        Remove all series and reset the counts of events and dropped events.
 
-        Totals go on where they were: a counter comes back with its next event, and with the total
-        that it has.
+        Totals continue: a counter appears again with its next event and its full total.
         """
         for key, series in self.series.items():
             if key.kind is not MetricKind.HISTOGRAM:
                 self._cleared[key] = series.value
         self._forget_series()
-        self._former = {}
+        self._previous_run = {}
         self.restarts = 0
         self.restarted_at = None
         self._missed_before = (
@@ -400,34 +398,34 @@ class SourceView:
         self._identified.clear()
 
     def _find(self, event: Metric, second: int) -> SeriesView | None:
-        """The series of a key that is not known by identity; None if there is no room for it."""
+        """Find or create the series of a new key object; return None if there are too many."""
         key, operation, value, _timestamp_ns = event
         series = self.series.get(key)
         if series is None:
             if len(self.series) >= self._max_series:
                 self.refused += 1
                 return None
-            series = self._former.pop(key, None)
+            series = self._previous_run.pop(key, None)
             if series is None:
                 series = SeriesView(key, self, second)
                 if key in self._cleared:
                     series._continue_from(self._cleared.pop(key))
                     series._connection = self._connection
             if operation is _INCREMENT_COUNTER:
-                # It has just begun, and so its total is known.
+                # The counter has just started, so its total is exact.
                 series._connection = self._connection
             elif key.kind is MetricKind.GAUGE:
                 series._base = value if operation is _SET_GAUGE else series.value
             self.series[key] = series
         if len(self._identified) > 4 * len(self.series) + 1000:
-            # Nobody sends the same objects again.
+            # The decoder does not reuse key objects.
             self._by_identity.clear()
             self._identified.clear()
         self._by_identity[id(key)] = series
         self._identified.append(key)
         return series
 
-    def _take_other(self, event: Metadata | Status, now: float) -> None:
+    def _ingest_other(self, event: Metadata | Status, now: float) -> None:
         if isinstance(event, Metadata):
             name = event.kind, event.name
             if name in self._descriptions or len(self._descriptions) < self._max_series:
@@ -439,7 +437,8 @@ class SourceView:
         if before is not None and before.started_ns != event.started_ns:
             self._restarted(now)
         elif not (event.dropped_incoming or event.dropped_client):
-            # So it only is at the beginning, also if nobody says so.
+            # Only the first status of a connection has no drops.  The caller may not have called
+            # `connected`.
             self.connected()
         incoming, client = self._missed_before
         self.missed_incoming = incoming + event.dropped_incoming
@@ -449,9 +448,9 @@ class SourceView:
         self.connected()
         self.restarts += 1
         self.restarted_at = now
-        self._former = dict(self.series)
-        for series in self._former.values():
-            series._begin_anew(math.floor(now))
+        self._previous_run = dict(self.series)
+        for series in self._previous_run.values():
+            series._reset(math.floor(now))
         self._forget_series()
         self._cleared.clear()
 

@@ -1,9 +1,9 @@
 """
-How samples are distributed, in little memory: all of them, and those of the last while.
+Distributions of samples in bounded memory, over all time and over recent windows.
 
-A few samples are kept as they are.  When they become many, they go into a DDSketch: what it says of
-a percentile is at most one percent off.  It comes with the extra ``sketch``; without it, count, sum
-and extremes are known, and percentiles are NaN.
+Up to `MAX_EXACT` samples are stored exactly.  More samples go into a DDSketch, whose percentiles
+have a relative error of at most one percent.  DDSketch comes with the extra ``sketch``; without it,
+percentiles are NaN.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
     from ddsketch.mapping import LogarithmicMapping
 
 ACCURACY = 0.01
-"""How far off a percentile may be, relative to itself."""
+"""The maximum relative error of a percentile."""
 
 MAX_BINS = 1024
 """
-How many bins a sketch has at most, for positive and for negative samples each.  So many are enough
-for samples that differ by a factor of 10**8; past that, the percentiles of the smallest suffer.
+The maximum number of bins of a sketch, each for positive and for negative samples.  This suffices
+for samples that differ by a factor of 10**8; beyond that, low percentiles lose accuracy.
 """
 
 MAX_EXACT = 512
-"""How many samples are kept as they are before they go into a sketch."""
+"""The maximum number of samples that are stored exactly, without a sketch."""
 
 WINDOWS = (10, 60, 300)
-"""The windows that are offered, in seconds."""
+"""The available windows, in seconds."""
 
-# For each window the length of an interval, in seconds, and how many are kept: what is told
-# of a window is of it and of up to one interval more.
+# For each window, the length of an interval in seconds and the number of intervals kept.  A
+# summary covers the window and up to one interval more.
 _LEVELS = tuple((window // 5, 6) for window in WINDOWS)
 
 FINEST = _LEVELS[0][0]
-"""How many seconds the samples of one interval are from."""
+"""The length in seconds of the shortest interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """
-    What samples were like.
+    Statistics of samples.
 
-    Percentiles are one of the samples, or at most one percent away from it.  They are NaN without
+    A percentile is one of the samples, or within one percent of it.  Percentiles are NaN without
     the extra ``sketch``.
 
-    @ivar count: how many samples, those that are infinite or NaN left out.
-    @ivar sum: of these.
-    @ivar not_finite: how many were infinite or NaN.  They count in nothing else here.
+    @ivar count: the number of finite samples.
+    @ivar sum: the sum of the finite samples.
+    @ivar not_finite: the number of infinite and NaN samples.  All other fields ignore them.
     """
 
     count: int
@@ -73,7 +73,7 @@ class Summary:
 
 
 PERCENTILES = ("min", "p50", "p90", "p99", "p999", "max")
-"""The fields of a `Summary` that stand beside one another, in their order."""
+"""The fields of a `Summary` that are shown as columns, in display order."""
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
@@ -90,12 +90,12 @@ def _library() -> tuple[Any, Any, Any] | None:
 
 
 def has_percentiles() -> bool:
-    """Whether the library is there that percentiles need."""
+    """Whether the library for percentiles is installed."""
     return _library() is not None
 
 
 class Distribution:
-    """Samples: how many, their sum and extremes exactly, and how they are distributed."""
+    """The exact count, sum and extremes of samples, and their approximate distribution."""
 
     __slots__ = ("_max", "_min", "_sketch", "_sum", "count", "exact", "not_finite")
 
@@ -105,12 +105,12 @@ class Distribution:
         self._sum = 0.0
         self._min = math.inf
         self._max = -math.inf
-        # The samples, or a sketch of them.
+        # Exact samples until the sketch replaces them; both are None without the library.
         self.exact: array[float] | None = array("d") if has_percentiles() else None
         self._sketch: BaseDDSketch | None = None
 
     def add(self, samples: Sequence[float]) -> None:
-        """Take samples of any value."""
+        """Add samples of any value, including infinities and NaN."""
         finite = [sample for sample in samples if -math.inf < sample < math.inf]
         self.not_finite += len(samples) - len(finite)
         if not finite:
@@ -128,7 +128,7 @@ class Distribution:
             _add(self._sketch, finite)
 
     def merge(self, other: Distribution) -> None:
-        """Take what another has; that one stays as it is."""
+        """Add the samples of another distribution, which is left unchanged."""
         self.not_finite += other.not_finite
         if not other.count:
             return
@@ -149,7 +149,7 @@ class Distribution:
                 self._sketch.merge(other._sketch)
 
     def summary(self) -> Summary:
-        """What they are like; NaN where nothing can be said."""
+        """Return the statistics; unknown ones are NaN."""
         if not self.count:
             nan = math.nan
             return Summary(0, 0.0, nan, nan, nan, nan, nan, nan, self.not_finite)
@@ -162,7 +162,7 @@ class Distribution:
             ordered = sorted(self.exact)
             return [ordered[int(quantile * (len(ordered) - 1))] for quantile in QUANTILES]
         if self._sketch is not None:
-            # Not None, since it is not empty.
+            # The sketch is not empty, so it never returns None.
             return [float(self._sketch.get_quantile_value(one) or 0) for one in QUANTILES]
         return [math.nan] * len(QUANTILES)
 
@@ -177,7 +177,7 @@ def _sketch_of(samples: Iterable[float]) -> BaseDDSketch:
 
 
 def _add(sketch: BaseDDSketch, samples: Iterable[float]) -> None:
-    # Those of one bin at once, by the value that stands for it: half the time of one by one.
+    # Adding all samples of a bin at once takes half the time of adding each.
     library = _library()
     assert library is not None
     mapping: LogarithmicMapping = library[1]
@@ -203,9 +203,9 @@ def _add(sketch: BaseDDSketch, samples: Iterable[float]) -> None:
 
 class Windows:
     """
-    The samples of a series: those of the last while, by intervals, and all.
+    The samples of a series: recent ones by interval, and all of them.
 
-    Time is counted in whole seconds, on any clock.
+    Times are whole seconds on any clock.
     """
 
     __slots__ = ("_all", "_levels", "_open")
@@ -213,19 +213,19 @@ class Windows:
     def __init__(self) -> None:
         self._all = Distribution()
         self._open = Distribution()
-        # For each level (start of an interval, its samples), oldest first.  No deques, which are
-        # ten times as large as a list as short as this.
+        # For each level, (start, samples) of its intervals, oldest first.  A deque would be ten
+        # times as large as such a short list.
         self._levels: tuple[list[tuple[int, Distribution]], ...] = tuple([] for _ in _LEVELS)
 
     def add(self, samples: Sequence[float]) -> None:
-        """Samples of the interval that is open."""
+        """Add samples to the open interval."""
         self._open.add(samples)
 
     def close(self, start: int) -> None:
         """
-        The open interval is over.
+        Close the open interval and start another one.
 
-        @param start: the second that it began at: a multiple of `FINEST`.
+        @param start: the first second of the closed interval, a multiple of `FINEST`.
         """
         done, self._open = self._open, Distribution()
         if not (done.count or done.not_finite):
@@ -243,8 +243,10 @@ class Windows:
 
     def summary(self, window: float | None, now: float, start: int) -> Summary:
         """
-        @param window: how many seconds; None for all.
-        @param start: when the open interval began.
+        Return the statistics of a window.
+
+        @param window: the length in seconds; None for all time.
+        @param start: the first second of the open interval.
         """
         whole = Distribution()
         if window is None:

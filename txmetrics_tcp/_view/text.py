@@ -1,5 +1,5 @@
 """
-Text for terminals and for JSON: without control characters; infinities and NaN; times in UTC.
+Text for terminals and JSON: escaped control characters, infinities and NaN, times.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import lru_cache
 
 def visible(text: str) -> str:
     """
-    Show what a terminal would act on, or not show at all, instead of sending it there.
+    Escape every character that a terminal would act on or not show.
 
-    That is all but letters, marks, numbers, punctuation, symbols and the plain space: control
-    characters (C0 and C1, escape sequences with them), characters that change the direction of
-    text, separators of lines and paragraphs, characters without width.
+    Letters, marks, numbers, punctuation, symbols and the plain space stay.  Escaped are control
+    characters (C0 and C1, including escape sequences), characters that change the text direction,
+    line and paragraph separators, and characters without width.
 
         >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
         a\\x1b[2Jb\\u202e\\n
@@ -30,7 +30,10 @@ def visible(text: str) -> str:
 
 
 def json_number(value: float) -> float | str:
-    """A number for JSON, which has no infinities and NaN: those as Protocol Buffers write them."""
+    """
+    Convert a number for JSON.  Infinities and NaN, which JSON lacks, become strings as in the JSON
+    format of Protocol Buffers.
+    """
     if math.isfinite(value):
         return value
     if math.isnan(value):
@@ -44,10 +47,11 @@ def local_time(
     localtime: Callable[[float], time.struct_time] = time.localtime,
 ) -> str:
     """
-    A local time; C{@} and the number for one that no calendar has: a peer may send any.
+    Format a local time.  A time outside the calendar, which a peer may send, becomes C{@} and the
+    number.
 
-    @param second: since the epoch.
-    @param form: as for `time.strftime`.
+    @param second: seconds since the epoch.
+    @param form: the format, as for `time.strftime`.
     """
     try:
         return time.strftime(form, localtime(second))
@@ -56,17 +60,17 @@ def local_time(
 
 
 def time_of_day(timestamp_ns: int) -> str:
-    """The local time of day, to the millisecond."""
+    """Format the local time of day with milliseconds."""
     second, nanos = divmod(timestamp_ns, 1_000_000_000)
     return f"{local_time(second, '%H:%M:%S')}.{nanos // 1_000_000:03}"
 
 
 def utc(timestamp_ns: int, digits: int = 9) -> str | None:
     """
-    Date and time; None outside of the years that RFC 3339 knows.
+    Format a UTC date and time; return None outside the years that RFC 3339 allows.
 
     @param timestamp_ns: nanoseconds since the epoch.
-    @param digits: how many digits of the fraction of the second are shown.
+    @param digits: the number of digits after the decimal point of the second.
     """
     second, nanos = divmod(timestamp_ns, 1_000_000_000)
     moment = _utc_to_the_second(second)

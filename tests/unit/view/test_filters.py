@@ -1,5 +1,5 @@
 """
-The language of filters.
+The filter language.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FilterTests(SynchronousTestCase):
         self.check("  ", *ALL)
 
     def test_words(self) -> None:
-        """In the name, a label's name or a label's value; upper and lower case are the same."""
+        """A word matches the name, a label's name or a label's value; case is ignored."""
         self.check("TOTAL", REQUESTS)
         self.check("route", REQUESTS, LATENCY)
         self.check("mail", QUEUE)
@@ -38,7 +38,7 @@ class FilterTests(SynchronousTestCase):
         self.check('"/v1|"')
         self.check("absent")
 
-    def test_all(self) -> None:
+    def test_allTermsMatch(self) -> None:
         self.check("route /api", REQUESTS)
         self.check("route  mail")
 
@@ -48,8 +48,8 @@ class FilterTests(SynchronousTestCase):
         self.check('queue="mail out"', QUEUE)
         self.check('name:"queue_depth"', QUEUE)
 
-    def test_plain(self) -> None:
-        """What is in quotes is a word, whatever it looks like."""
+    def test_quotedIsWord(self) -> None:
+        """A fully quoted term is a plain word."""
         self.check('"a=b"', ODD)
         self.check('"-x"', ODD)
         self.check('"kind:c"')
@@ -62,13 +62,13 @@ class FilterTests(SynchronousTestCase):
         self.check("kind:", *ALL)
 
     def test_name(self) -> None:
-        """Not in labels."""
+        """A name term does not match labels."""
         self.check("name:queue", QUEUE)
         self.check("name:mail")
         self.check("name:", *ALL)
 
     def test_label(self) -> None:
-        """All of the value, as a pattern."""
+        """A label term matches the whole value, as a pattern."""
         self.check("route=/", LATENCY)
         self.check("route=/*", REQUESTS, LATENCY)
         self.check("route=*v1", REQUESTS)
@@ -83,7 +83,7 @@ class FilterTests(SynchronousTestCase):
         self.check("rout:")
 
     def test_regex(self) -> None:
-        """Searched in what is shown, with upper and lower case as written."""
+        """A regex searches the text form of the key; case matters."""
         self.check("/^http_/", REQUESTS)
         self.check("/route = \\/(?!a)/", LATENCY)
         self.check("/GET|Mail/", REQUESTS, QUEUE)
@@ -98,25 +98,25 @@ class FilterTests(SynchronousTestCase):
         self.check("-/Mail/ -a=b", REQUESTS, LATENCY, ODD)
         self.check("-route:", QUEUE, ODD)
 
-    def test_wrong(self) -> None:
-        """One line says what is wrong, with what was written."""
-        for text, says in (
-            ("kind:x", "no kind 'x'; the kinds are counter, gauge, histogram"),
-            ("/(/", "the regular expression /(/ is wrong: missing )"),
-            ("/(", "a regular expression ends with a slash, unlike /(; in quotes, that is a word"),
-            ("!/get|post x", "unlike /get|post;"),
-            ('a "b', 'a quote is not closed: "b'),
-            ("=b", "the name of a label is missing before '=b'"),
-            ("-", "nothing follows the '-'"),
-            ("a !", "nothing follows the '!'"),
+    def test_invalid(self) -> None:
+        """The error message is one line that quotes the invalid term."""
+        for text, message in (
+            ("kind:x", "unknown kind 'x'; the kinds are counter, gauge, histogram"),
+            ("/(/", "invalid regular expression /(/: missing )"),
+            ("/(", "/( has no closing slash; to search for a word, put it in quotes"),
+            ("!/get|post x", "/get|post has no closing slash"),
+            ('a "b', 'unclosed quote: "b'),
+            ("=b", "missing label name before '=b'"),
+            ("-", "a term must follow '-'"),
+            ("a !", "a term must follow '!'"),
         ):
             error = self.assertRaises(FilterError, parse_filter, text)
-            self.assertIn(says, str(error))
+            self.assertIn(message, str(error))
             self.assertNotIn("\n", str(error))
 
     @given(st.text(alphabet='ab=:/*-!"kind name\\(', max_size=12) | st.text(max_size=12))
     def test_anyText(self, text: str) -> None:
-        """Whatever somebody types is understood, or refused with a reason."""
+        """Any text is either parsed or rejected with a message."""
         try:
             found = parse_filter(text)
         except FilterError as error:

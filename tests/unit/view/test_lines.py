@@ -1,5 +1,5 @@
 """
-Events as lines: of text, of JSON; and text that is safe to show.
+Events as lines of text and JSON, and escaping of unsafe text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ANY_EVENT = (
         ANY_TEXT,
         st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
         ANY_NUMBER,
-        # Whatever fits into the fields of a Timestamp.
+        # The full range of a Timestamp's fields.
         st.integers(-(2**63) * SECOND, 2**63 * SECOND) | st.integers(0, 2 * WHEN),
     )
     | st.builds(Metadata, st.sampled_from(MetricKind), ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT)
@@ -55,10 +55,8 @@ ANY_EVENT = (
 
 
 class VisibleTests(SynchronousTestCase):
-    """Nothing that a terminal acts on gets to it."""
-
     def test_harmless(self) -> None:
-        """Text that is only text stays as it is, in any language."""
+        """Printable text in any language is unchanged."""
         for text in ["requests_total", "Größe: µs", "東京 😀", "a b", "C:\\x1b", ""]:
             self.assertEqual(visible(text), text)
 
@@ -110,7 +108,7 @@ class TextLinesTests(SynchronousTestCase):
         )
 
     def test_time(self) -> None:
-        """Milliseconds, also when nothing is left of the seconds; then times that are none."""
+        """Times have milliseconds; a time outside the calendar is a number."""
         for when, shown in [
             (0, "00:00:00.000"),
             (999_999_999, "00:00:00.999"),
@@ -123,7 +121,7 @@ class TextLinesTests(SynchronousTestCase):
             self.assertEqual(line.partition(" ")[0], shown)
 
     def test_localTime(self) -> None:
-        """Unless a test says otherwise, it is the time of this place."""
+        """By default, times are local."""
         expected = time.strftime("%H:%M:%S", time.localtime(WHEN // SECOND))
         line = TextLines()(metric(Operation.INCREMENT_COUNTER, 1))
         self.assertTrue(line.startswith(f"{expected}.789 "), line)
@@ -140,7 +138,7 @@ class TextLinesTests(SynchronousTestCase):
             self.assertEqual(self.line(event), line)
 
     def test_unit(self) -> None:
-        """Once it was described, a unit stands behind each value, by its short name."""
+        """After the description, each value is followed by the short name of its unit."""
         event = metric(Operation.RECORD_HISTOGRAM, 1.5)
         for unit, shown in [
             ("seconds", "1.5 s"),
@@ -153,8 +151,8 @@ class TextLinesTests(SynchronousTestCase):
             self.line(Metadata(MetricKind.HISTOGRAM, "m", unit))
             self.assertEqual(self.line(event), f"16:04:24.789 histogram/record  m {shown}")
 
-    def test_unitOfWhat(self) -> None:
-        """It belongs to a kind and a name, not to a name."""
+    def test_unitOfKindAndName(self) -> None:
+        """A unit belongs to a kind and a name, not to a name alone."""
         self.line(Metadata(MetricKind.GAUGE, "m", "bytes"))
         self.line(Metadata(MetricKind.HISTOGRAM, "n", "bytes"))
         line = self.line(metric(Operation.RECORD_HISTOGRAM, 1.0))
@@ -162,7 +160,7 @@ class TextLinesTests(SynchronousTestCase):
         self.assertTrue(self.line(metric(Operation.SET_GAUGE, 1.0)).endswith(" m 1.0 B"))
 
     def test_boundedMemory(self) -> None:
-        """A server that describes without end does not fill the memory; the last ones are kept."""
+        """The number of stored units is limited; the latest are kept."""
         for number in range(MAX_UNITS + 10):
             self.line(Metadata(MetricKind.GAUGE, f"m{number}", "bytes"))
         shown = [
@@ -183,7 +181,7 @@ class TextLinesTests(SynchronousTestCase):
         )
 
     def test_hostile(self) -> None:
-        """Whatever a server puts into a text, it is one line, and does nothing."""
+        """Hostile text is escaped and stays on one line."""
         hostile = "\x1b[31m\n\x9b\u202e\u2028"
         for event in [
             metric(Operation.INCREMENT_COUNTER, 1, {hostile: hostile}, name=hostile),
@@ -199,7 +197,7 @@ class TextLinesTests(SynchronousTestCase):
         self.assertTrue(self.line(event).isprintable())
 
     def test_wireCases(self) -> None:
-        """Every kind of event that the wire knows can be printed."""
+        """Every kind of event of the wire format can be printed."""
         for case in CASES:
             if case.event is not None:
                 self.assertTrue(self.line(case.event), case.name)
@@ -257,9 +255,9 @@ class JsonLinesTests(SynchronousTestCase):
             (253_402_300_800 * SECOND, None),
             (2**63 * SECOND, None),
         ]:
-            said = json.loads(self.line(metric(Operation.SET_COUNTER, 1, when=when)))
-            self.assertEqual(said["time"], shown)
-            self.assertEqual(said["timestamp_ns"], when)
+            decoded = json.loads(self.line(metric(Operation.SET_COUNTER, 1, when=when)))
+            self.assertEqual(decoded["time"], shown)
+            self.assertEqual(decoded["timestamp_ns"], when)
 
     def test_metadata(self) -> None:
         for event, unit, description in [
@@ -279,39 +277,39 @@ class JsonLinesTests(SynchronousTestCase):
             )
 
     def test_hostile(self) -> None:
-        """Nothing raw gets through, and nothing is lost."""
+        """Hostile text is escaped without loss."""
         hostile = '\x1b[31m\n\x7f\x9b\u202e\u2028\\"\U000e0041'
         line = self.line(metric(Operation.SET_COUNTER, 1, {hostile: hostile}, name=hostile))
         self.assertTrue(line.isascii() and line.isprintable(), line)
-        said = json.loads(line)
-        self.assertEqual((said["name"], said["labels"]), (hostile, {hostile: hostile}))
+        decoded = json.loads(line)
+        self.assertEqual((decoded["name"], decoded["labels"]), (hostile, {hostile: hostile}))
 
     @given(ANY_EVENT)
     def test_anyEvent(self, event: Any) -> None:
-        """Any event is one line of ASCII, and strict JSON from which it could be made again."""
+        """Any event becomes one line of ASCII and strict JSON, without loss."""
 
         def refuse(constant: str) -> None:
-            raise AssertionError(f"{constant} is no JSON")
+            raise AssertionError(f"{constant} is not JSON")
 
         line = self.line(event)
         self.assertTrue(line.isascii() and line.isprintable(), line)
-        said = json.loads(line, parse_constant=refuse)
+        decoded = json.loads(line, parse_constant=refuse)
         match event:
             case Metric():
-                self.assertEqual(repr(type(event.value)(said["value"])), repr(event.value))
-                self.assertEqual(said["labels"], dict(event.key.labels))
-                self.assertEqual(said["timestamp_ns"], event.timestamp_ns)
-                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event.key))
+                self.assertEqual(repr(type(event.value)(decoded["value"])), repr(event.value))
+                self.assertEqual(decoded["labels"], dict(event.key.labels))
+                self.assertEqual(decoded["timestamp_ns"], event.timestamp_ns)
+                self.assertEqual((decoded["kind"], decoded["name"]), _kind_and_name(event.key))
             case Metadata():
-                self.assertEqual((said["kind"], said["name"]), _kind_and_name(event))
-                self.assertEqual(said["unit"], event.unit)
-                self.assertEqual(said["description"], event.description)
+                self.assertEqual((decoded["kind"], decoded["name"]), _kind_and_name(event))
+                self.assertEqual(decoded["unit"], event.unit)
+                self.assertEqual(decoded["description"], event.description)
             case Status():
-                self.assertEqual(said["source"], event.source)
-                self.assertEqual(said["started_ns"], event.started_ns)
+                self.assertEqual(decoded["source"], event.source)
+                self.assertEqual(decoded["started_ns"], event.started_ns)
 
     def test_documented(self) -> None:
-        """The examples in the documentation are what is printed."""
+        """The output matches the examples in the documentation."""
         documented = re.findall(
             r"```json\n(.*)\n```",
             (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8"),
@@ -331,5 +329,5 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertEqual(documented, [self.line(event) for event in events])
 
 
-def _kind_and_name(what: Key | Metadata) -> tuple[str, str]:
-    return what.kind.value, what.name
+def _kind_and_name(described: Key | Metadata) -> tuple[str, str]:
+    return described.kind.value, described.name

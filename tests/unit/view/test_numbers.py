@@ -1,5 +1,5 @@
 """
-Numbers as people read them.
+Human-readable numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from txmetrics_tcp._view.numbers import (
 
 class ScaleTests(SynchronousTestCase):
     def test_compare(self) -> None:
-        """Values that are shown alike are alike when scaled, whatever unit they are in."""
+        """Values that are displayed equally are equal when scaled, in any unit."""
         for values in [
             {Unit.SECONDS: 0.0015, Unit.MILLISECONDS: 1.5, Unit.NANOSECONDS: 1500000},
             {Unit.BYTES: 3 * 1024**2, Unit.KIBIBYTES: 3 * 1024, Unit.MEBIBYTES: 3},
@@ -47,7 +47,7 @@ class ValueTests(SynchronousTestCase):
             self.assertEqual(show_value(value, unit), text)
 
     def test_bytes(self) -> None:
-        """In powers of 1024, whatever power they come in."""
+        """Bytes are shown in powers of 1024, in whatever unit they are sent."""
         self.check(
             "bytes",
             {
@@ -67,7 +67,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(show_value(0.5, "tebibytes"), "512.00 GiB")
 
     def test_bits(self) -> None:
-        """In powers of 1000."""
+        """Bit rates are shown in powers of 1000."""
         self.check("bits_per_second", {999: "999 bps", 1500: "1.50 kbps", 2e12: "2.00 Tbps"})
         self.assertEqual(show_value(1500, "kilobits_per_second"), "1.50 Mbps")
 
@@ -94,12 +94,12 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(show_value(12.34, "microseconds"), "12.3μs")
 
     def test_durations(self) -> None:
-        """What still goes on is shown to the second, and never as more than it is."""
+        """Elapsed times are rounded down to the second."""
         for seconds, text in ((0.999, "0s"), (59.99, "59s"), (245.9, "4m 05s"), (7500, "2h 05m")):
             self.assertEqual(show_duration(seconds), text)
 
     def test_brief(self) -> None:
-        """Three digits that count, whatever the number."""
+        """Brief numbers have three significant digits."""
         for value, text in [
             (0, "0"),
             (1 / 3, "0.333"),
@@ -121,7 +121,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(show_value(3, ""), "3")
 
     def test_numbers(self) -> None:
-        """All digits of a counter; six of a fraction, but all before the point."""
+        """Integers keep all digits; floats have six significant digits and all integer digits."""
         self.check(
             None,
             {
@@ -145,11 +145,11 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(show_seconds(math.inf), "inf")
 
     @given(st.integers(0, U64_MAX) | st.floats(), st.sampled_from([None, *Unit]))
-    def test_anything(self, value: float, unit: str | None) -> None:
-        """Whatever a peer sends is shown, in little space."""
+    def test_anyNumber(self, value: float, unit: str | None) -> None:
+        """Any number from a peer has a short text."""
         for text in (show_value(value, unit), show_rate(float(value), unit)):
             self.assertTrue(text.strip())
-            # A float of no scale any more may have 300 digits before the point.
+            # A float beyond the largest scale may have 300 integer digits.
             if abs(value) < 1e20:
                 self.assertLess(len(text), 40)
 

@@ -71,7 +71,7 @@ class TableTests(ReportCase):
         )
 
     def test_noHistograms(self) -> None:
-        """No columns for percentiles."""
+        """Without histograms, the columns for percentiles are omitted."""
         table = self.report(wanted=parse_filter("depth").matches).to_table()
         self.assertEqual(
             table.splitlines()[:2],
@@ -79,12 +79,12 @@ class TableTests(ReportCase):
         )
         self.assertIn(": 1 of 5 series, ", table)
 
-    def test_nothing(self) -> None:
+    def test_noEvents(self) -> None:
         report = Report(SourceView(), "h:1", 0.0)
         self.assertEqual(
             report.to_table(),
             "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0s,"
-            " it does not say how many were missed\n",
+            " losses unknown\n",
         )
 
     def test_sort(self) -> None:
@@ -104,7 +104,7 @@ class TableTests(ReportCase):
         )
 
     def test_sortUnits(self) -> None:
-        """In the order of what is shown, not of what was sent."""
+        """Sorting compares displayed values, not sent values."""
         self.view.ingest(
             [
                 Metadata(MetricKind.GAUGE, "more", "kibibytes"),
@@ -117,13 +117,13 @@ class TableTests(ReportCase):
             self.assertEqual(names[0], "more")
 
     def test_sortWithNaN(self) -> None:
-        """What is no number comes last."""
+        """NaN sorts last."""
         self.view.ingest([metric(Operation.SET_GAUGE, math.nan, "a")])
         self.assertEqual(self.report(sort="value").series[-1].key.name, "a")
         self.assertEqual(self.report(sort="rate").series[-1].key.name, "a")
 
-    def test_moment(self) -> None:
-        """No rates of a moment."""
+    def test_shortTime(self) -> None:
+        """A report of a very short time has no rates."""
         report = Report(self.view, "h:1", 0.05)
         self.assertTrue(math.isnan(report.rate(report.series[0])))
         self.assertRegex(report.to_table(), r"\ncounter .* 5 B +-\n")
@@ -142,7 +142,7 @@ class TableTests(ReportCase):
         )
 
     def test_noPercentiles(self) -> None:
-        """A dash, where the library is missing."""
+        """Without the library, percentiles are dashes."""
         self.patch(sketch, "_library", lambda: None)
         self.setUp()
         line = self.report().to_table().splitlines()[2]
@@ -204,8 +204,8 @@ class JsonTests(ReportCase):
         self.assertEqual((samples["min"], samples["p50"], samples["max"]), (0.001, 0.05, 0.1))
         self.assertAlmostEqual(samples["mean"], 0.0505)
 
-    def test_notNumbers(self) -> None:
-        """As in JSON lines; null where nothing is known."""
+    def test_notFinite(self) -> None:
+        """Numbers are written as in JSON lines; unknown values are null."""
         for value, written in (
             (math.inf, "Infinity"),
             (-math.inf, "-Infinity"),
@@ -232,7 +232,7 @@ class JsonTests(ReportCase):
         )
 
     def test_documented(self) -> None:
-        """The page names each field."""
+        """The documentation names each field."""
         text = PAGE.read_text()
         document = self.document()
         fields = {*document, *document["series"][1], *document["series"][1]["samples"]}

@@ -1,5 +1,5 @@
 """
-What a consumer knows of a stream.
+The state of a stream's consumer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TotalTests(ViewCase):
         self.assertIs(type(series.value), int)
 
     def test_wraps(self) -> None:
-        """A counter wraps as the server's does, and goes on being a rate."""
+        """A counter wraps like the server's, and the rate stays correct."""
         self.ingest(event(SET, U64_MAX - 1))
         self.now += 20
         self.ingest(event(INCREMENT, 5))
@@ -81,7 +81,7 @@ class TotalTests(ViewCase):
         self.assertEqual(self.only().value, 3)
 
     def test_series(self) -> None:
-        """By kind, name and labels, in the order in which they came."""
+        """Series differ by kind, name and labels, and are in the order of their first events."""
         keys = [
             Key(MetricKind.COUNTER, "b"),
             Key(MetricKind.GAUGE, "b"),
@@ -94,14 +94,14 @@ class TotalTests(ViewCase):
         self.assertEqual([series.value for series in self.view.series.values()], [2] * 4)
 
     def test_equalKeys(self) -> None:
-        """Keys need not be the same objects, and are not held for ever."""
+        """Equal keys may be different objects; the number of stored objects is limited."""
         for number in range(10_000):
             self.ingest(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
         self.assertEqual([series.value for series in self.view.series.values()], [5000, 5000])
         self.assertLess(len(self.view._identified), 2000)
 
     def test_failure(self) -> None:
-        """What came before a stream went wrong is taken, and counted."""
+        """Events before an error in the stream are applied and counted."""
 
         def events() -> Iterator[Event]:
             yield event(INCREMENT, 1)
@@ -111,7 +111,7 @@ class TotalTests(ViewCase):
         self.assertEqual((self.only().value, self.view.events), (1, 1))
 
     def test_bounded(self) -> None:
-        """Series without end are counted and left out; those that are known go on."""
+        """Events of excess series are counted and ignored; known series are still updated."""
         self.view = SourceView(lambda: self.now, max_series=3)
         for _ in range(2):
             self.ingest(*(event(INCREMENT, 1, name=str(number)) for number in range(5)))
@@ -126,7 +126,7 @@ class TotalTests(ViewCase):
         self.assertIsNone(self.view.description(Key(MetricKind.COUNTER, "4")))
 
     def test_description(self) -> None:
-        """By kind and name; the last one holds."""
+        """Descriptions belong to a kind and a name; the last one replaces the others."""
         key = Key(MetricKind.GAUGE, "m", (("a", "b"),))
         self.assertIsNone(self.view.description(key))
         self.ingest(Metadata(MetricKind.GAUGE, "m", "bytes"), Metadata(MetricKind.COUNTER, "m"))
@@ -136,7 +136,7 @@ class TotalTests(ViewCase):
         )
 
     def test_recent(self) -> None:
-        """Only of a series that is watched, and the last few."""
+        """Only a watched series keeps events, and only the last few."""
         self.ingest(event(INCREMENT, 1))
         series = self.only()
         self.assertEqual(list(series.recent), [])
@@ -152,7 +152,7 @@ class TotalTests(ViewCase):
 
 class RateTests(ViewCase):
     def test_steady(self) -> None:
-        """Ten a second are that at any moment, once the window is full."""
+        """Once the window is full, the rate of a steady stream is constant."""
         for step in range(300):
             self.ingest(event(INCREMENT, 1), event(RECORD, 1.0), event(UP, -2.0))
             self.now = 1000 + (step + 1) / 10
@@ -169,8 +169,8 @@ class RateTests(ViewCase):
         self.now += 0.5
         self.assertEqual(self.rate(), 0)
 
-    def test_young(self) -> None:
-        """The first event is not a million a second."""
+    def test_shortTime(self) -> None:
+        """A rate covers at least one second."""
         self.ingest(event(INCREMENT, 1))
         self.now += 1e-6
         self.assertEqual(self.rate(), 1)
@@ -178,7 +178,7 @@ class RateTests(ViewCase):
         self.assertAlmostEqual(self.rate(), 1 / 4, places=4)
 
     def test_base(self) -> None:
-        """What it had when it was first seen is no change."""
+        """The first known value does not count as a change."""
         self.ingest(event(SET, 1_000_000), event(SET_GAUGE, 1e6))
         for series in self.view.series.values():
             self.assertEqual(series.rate(self.now), 0)
@@ -188,7 +188,7 @@ class RateTests(ViewCase):
             self.assertEqual(series.rate(self.now), 2)
 
     def test_set(self) -> None:
-        """What a SET adds is spread over the time since the one before."""
+        """The increase of a SET is spread over the time since the previous SET."""
         self.ingest(event(SET, 100))
         self.now += 20
         self.ingest(event(SET, 140))
@@ -199,20 +199,20 @@ class RateTests(ViewCase):
         self.assertEqual([round(one, 6) for one in history], [0.0] * 40 + [2.0] * 20)
 
     def test_setAfterLong(self) -> None:
-        """It reaches back a minute at most."""
+        """The increase of a SET is spread over a minute at most."""
         self.ingest(event(SET, 0))
         self.now += 100_000
         self.ingest(event(SET, 640))
         self.assertEqual(self.only().history(self.now + 1), [10.0] * 60)
 
-    def test_repair(self) -> None:
-        """Increments and a repair together come to what the total rose by."""
+    def test_resync(self) -> None:
+        """The history of increments and a later SET adds up to the increase of the total."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000))
         for _ in range(5):
             self.now += 1
             self.ingest(event(INCREMENT, 10))
-        # Of 100 a second, 90 were lost.
+        # 90 of 100 events per second were dropped.
         self.ingest(Status("s", 1, 0, 450), event(SET, 1500))
         self.assertEqual(self.only().history(self.now + 1)[-6:], [0] + [100.0] * 5)
         self.assertEqual(self.only().value, 1500)
@@ -220,7 +220,7 @@ class RateTests(ViewCase):
         self.assertEqual(self.only().history(self.now)[-6:], [0] + [100.0] * 5)
 
     def test_reconnected(self) -> None:
-        """The totals that a connection begins with are no rate; what follows is."""
+        """The first totals of a connection do not count as changes; later ones do."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000), event(SET, 5, name="absolute"))
         self.now += 3
@@ -233,15 +233,15 @@ class RateTests(ViewCase):
         self.assertEqual((series.value, series.rate(self.now)), (9008, 2))
         self.assertEqual((absolute.value, absolute.rate(self.now)), (10, 1))
 
-    def test_unannounced(self) -> None:
-        """A Status without losses only comes at the beginning of a connection."""
+    def test_connectionWithoutCall(self) -> None:
+        """A status without drops starts a new connection."""
         self.ingest(Status("s", 1), event(SET, 1000))
         self.now += 3
         self.ingest(Status("s", 1), event(SET, 9000))
         self.assertEqual(self.rate(), 0)
 
     def test_change(self) -> None:
-        """All that was a change, however long it is ago."""
+        """C{change} covers all of the time watched."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000), event(SET_GAUGE, 5.0), event(RECORD, 1.0))
         self.ingest(event(UP, 2.0, name="new"), event(INCREMENT, 3, name="new"))
@@ -257,7 +257,7 @@ class RateTests(ViewCase):
         self.assertEqual((counter.change, gauge.change), (101, 0))
 
     def test_falls(self) -> None:
-        """A total that falls begins anew from there."""
+        """A lower total is a new base and does not count as a change."""
         self.ingest(event(INCREMENT, 100))
         self.now += 20
         self.ingest(event(SET, 10))
@@ -267,14 +267,14 @@ class RateTests(ViewCase):
         self.assertEqual(self.rate(), 1)
 
     def test_setOfNewSeries(self) -> None:
-        """A counter that begins with an increment is known from its beginning."""
+        """The total of a counter whose first event is an increment is exact."""
         self.ingest(event(INCREMENT, 1))
         self.now += 9
         self.ingest(event(SET, 10))
         self.assertAlmostEqual(self.rate(), 10 / 9)
 
     def test_history(self) -> None:
-        """Complete seconds only, oldest first."""
+        """The history contains complete seconds only, oldest first."""
         self.now = 1000.5
         self.ingest(event(INCREMENT, 1), event(SET_GAUGE, 5.0), event(RECORD, 0.5))
         counter, gauge, histogram = self.view.series.values()
@@ -295,8 +295,8 @@ class RateTests(ViewCase):
         self.assertEqual(gauge.history(self.now), [7.0] * 60)
         self.assertEqual(counter.history(self.now), [0] * 60)
 
-    def test_oddGauge(self) -> None:
-        """Infinities and NaN have no rate, and do not last."""
+    def test_notFiniteGauge(self) -> None:
+        """The rate of an infinite or NaN gauge is NaN, until the value is finite again."""
         for value in (math.inf, -math.inf, math.nan):
             self.ingest(event(SET_GAUGE, value))
             self.now += 1
@@ -307,7 +307,7 @@ class RateTests(ViewCase):
         self.assertEqual(self.rate(), 0)
 
     def test_clockSetBack(self) -> None:
-        """What was is forgotten; rates begin anew, totals go on."""
+        """When the clock goes back, history and rates start again, and totals continue."""
         self.ingest(event(INCREMENT, 5), event(UP, 5.0), event(RECORD, 5.0))
         self.now -= 500
         self.ingest(event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0))
@@ -328,7 +328,7 @@ class RateTests(ViewCase):
 
 class StatusTests(ViewCase):
     def test_none(self) -> None:
-        """A server of the Rust family sends no Status; totals are of what was seen."""
+        """Without a status (Rust family), totals only include received events."""
         self.view.connected()
         self.ingest(event(INCREMENT, 1))
         self.view.connected()
@@ -338,7 +338,7 @@ class StatusTests(ViewCase):
         self.assertEqual((self.view.restarts, self.view.restarted_at), (0, None))
 
     def test_missed(self) -> None:
-        """Counts of all connections together; each one's begin at zero."""
+        """Drops are summed over all connections; each connection starts at zero."""
         self.view.connected()
         self.ingest(Status("s", 1), Status("s", 1, 10, 3))
         self.ingest(Status("s", 1, 12, 3))
@@ -353,7 +353,7 @@ class StatusTests(ViewCase):
         self.assertEqual(self.view.status, Status("s", 2, 1, 0))
 
     def test_restart(self) -> None:
-        """Another server: its series are those that it says, and begin at zero."""
+        """A restarted server has only its new series, which start at zero."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000), event(UP, 5.0), event(RECORD, 5.0))
         self.ingest(event(INCREMENT, 1, name="gone"))
@@ -372,7 +372,7 @@ class StatusTests(ViewCase):
         self.assertEqual((summary.count, summary.max), (1, 7.0))
 
     def test_restartKeepsCharts(self) -> None:
-        """What a series did in the last minute is not forgotten with the server."""
+        """The history of a series survives a restart of the server."""
         self.ingest(Status("s", 1), event(INCREMENT, 7), event(SET_GAUGE, 3.0))
         self.now += 2
         self.ingest(Status("s", 2), event(INCREMENT, 1), event(SET_GAUGE, 4.0))
@@ -382,7 +382,7 @@ class StatusTests(ViewCase):
         self.assertEqual(gauge.history(self.now + 1, 3)[::2], [3.0, 4.0])
 
     def test_restartAtOnce(self) -> None:
-        """Nothing of the run before is left, also if no time has passed."""
+        """A restart discards the previous run's values, even within the same second."""
         self.ingest(Status("s", 1), event(RECORD, 5.0), event(SET, 9), event(UP, 4.0))
         self.view.clear()
         self.ingest(event(RECORD, 5.0))
@@ -394,8 +394,8 @@ class StatusTests(ViewCase):
         self.ingest(event(INCREMENT, 1), event(UP, 1.0))
         self.assertEqual([series.value for series in self.view.series.values()], [1, 1, 1.0])
 
-    def test_restartAndRepair(self) -> None:
-        """What a SET adds is spread no further than to the restart."""
+    def test_restartAndResync(self) -> None:
+        """The increase of a SET is not spread beyond the last restart."""
         self.ingest(Status("s", 1), event(INCREMENT, 1))
         self.now += 40
         self.ingest(Status("s", 2), event(INCREMENT, 1))
@@ -404,7 +404,7 @@ class StatusTests(ViewCase):
         self.assertEqual(self.only().history(self.now + 1, 11), [1] + [10.0] * 10)
 
     def test_clear(self) -> None:
-        """All is forgotten but what is needed to go on with true totals."""
+        """C{clear} removes everything except totals and descriptions."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 100), event(SET_GAUGE, 7.0), event(RECORD, 1.0))
         self.ingest(Metadata(MetricKind.COUNTER, "m", "bytes"), Status("s", 1, 5, 6))
@@ -429,12 +429,12 @@ class SummaryTests(ViewCase):
     def record(self, *samples: float) -> None:
         self.ingest(*(event(RECORD, sample) for sample in samples))
 
-    def test_others(self) -> None:
+    def test_onlyHistograms(self) -> None:
         self.ingest(event(INCREMENT, 1))
         self.assertIsNone(self.only().summary())
 
     def test_few(self) -> None:
-        """Few samples are told exactly."""
+        """Statistics of few samples are exact."""
         self.record(*range(1, 101))
         summary = self.only().summary()
         assert summary is not None
@@ -443,7 +443,7 @@ class SummaryTests(ViewCase):
         self.assertEqual((summary.p50, summary.p90, summary.p99, summary.p999), (50, 90, 99, 99))
 
     def test_many(self) -> None:
-        """Many samples are told to a percent."""
+        """Percentiles of many samples are accurate to one percent."""
         chance = random.Random(1)
         samples = [chance.lognormvariate(0, 3) for _ in range(5 * CHUNK)]
         for at in range(0, len(samples), 100):
@@ -466,7 +466,7 @@ class SummaryTests(ViewCase):
                 self.near(value, exact, exact * 0.0101)
 
     def test_windows(self) -> None:
-        """What is older than a window is left out, at most a fifth of it later."""
+        """A summary excludes samples older than the window plus a fifth of it."""
         for second in range(1000):
             self.now = 1000.0 + second
             self.record(second)
@@ -483,7 +483,7 @@ class SummaryTests(ViewCase):
         self.assertEqual((summary.count, summary.min), (1000, 0))
 
     def test_windowPasses(self) -> None:
-        """Also when no more samples come."""
+        """Samples leave the window even if no new ones arrive."""
         self.record(1.0)
         series = self.only()
         for later, window, count in (
@@ -508,9 +508,8 @@ class SummaryTests(ViewCase):
         for value in (summary.min, summary.p50, summary.p999, summary.max, summary.mean):
             self.assertTrue(math.isnan(value))
 
-    def test_odd(self) -> None:
-        """Zero, negative, the largest and the smallest are samples as any; what is not finite is
-        counted apart."""
+    def test_extremeSamples(self) -> None:
+        """Extreme finite samples are counted; infinities and NaN are counted separately."""
         most = 1.7976931348623157e308
         odd = [0.0, -0.0, -1.0, 5e-324, -5e-324, most, -most, math.inf, -math.inf, math.nan]
         for times in (1, CHUNK):
@@ -530,7 +529,7 @@ class SummaryTests(ViewCase):
         self.near(summary.p99, -21, 0.22)
 
     def test_noLibrary(self) -> None:
-        """Without the extra, all is told but percentiles."""
+        """Without the extra, percentiles are NaN and other statistics are available."""
         self.patch(sketch, "_library", lambda: None)
         self.assertFalse(sketch.has_percentiles())
         self.record(*[2.0, 6.0, math.nan] * CHUNK)
@@ -542,7 +541,7 @@ class SummaryTests(ViewCase):
             self.assertTrue(math.isnan(summary.p50) and math.isnan(summary.p999))
 
     def test_boundedMemory(self) -> None:
-        """Samples wait in one chunk at most, and fill a bounded number of bins."""
+        """Pending samples and bins are limited."""
         chance = random.Random(2)
         for _ in range(20):
             self.record(*(10 ** chance.uniform(-300, 300) for _ in range(CHUNK)))
@@ -578,8 +577,8 @@ ANY_EVENT = (
 )
 
 
-def told(view: SourceView, now: float) -> str:
-    """All that a view tells; as text, since NaN is not equal to itself."""
+def state_of(view: SourceView, now: float) -> str:
+    """Return the complete state of a view, as text because NaN is not equal to itself."""
     return repr(
         [
             (
@@ -599,32 +598,32 @@ def told(view: SourceView, now: float) -> str:
 class ChunkTests(SynchronousTestCase):
     @given(st.lists(st.tuples(ANY_EVENT, st.integers(0, 3)), max_size=40), st.data())
     def test_anyChunks(self, steps: list[tuple[Event, int]], data: st.DataObject) -> None:
-        """However events of one moment are folded together, the view is the same."""
+        """The state does not depend on how events of one moment are split into calls."""
         now = 100.0
         one = SourceView(lambda: now)
         other = SourceView(lambda: now)
-        waiting: list[Event] = []
-        for happened, passed in steps:
+        pending: list[Event] = []
+        for received, passed in steps:
             if passed:
-                other.ingest(waiting)
-                waiting.clear()
+                other.ingest(pending)
+                pending.clear()
                 now += passed
-            one.ingest([happened])
-            waiting.append(happened)
+            one.ingest([received])
+            pending.append(received)
             if data.draw(st.booleans()):
-                other.ingest(waiting)
-                waiting.clear()
-        other.ingest(waiting)
-        self.assertEqual(told(one, now), told(other, now))
+                other.ingest(pending)
+                pending.clear()
+        other.ingest(pending)
+        self.assertEqual(state_of(one, now), state_of(other, now))
 
     @given(st.lists(st.tuples(ANY_EVENT, st.floats(0, 100)), max_size=60))
     def test_anyStream(self, steps: list[tuple[Event, float]]) -> None:
-        """Increases are never negative, and come to no more than the totals rose by."""
+        """Increases and rates are never negative."""
         now = 100.0
         view = SourceView(lambda: now)
-        for happened, passed in steps:
+        for received, passed in steps:
             now += passed
-            view.ingest([happened])
+            view.ingest([received])
             for key, series in view.series.items():
                 if key.kind is not MetricKind.GAUGE:
                     self.assertGreaterEqual(series.change, 0)

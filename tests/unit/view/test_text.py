@@ -1,5 +1,5 @@
 """
-Text that terminals and JSON take.
+Text for terminals and JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from txmetrics_tcp._view.text import json_number, utc
 
 class TextTests(SynchronousTestCase):
     def test_utc(self) -> None:
-        """The digits of a second that are left out are not rounded."""
+        """The fraction of the second is truncated, not rounded."""
         moment = 1_795_363_464_789_960_613
         self.assertEqual(utc(moment), "2026-11-22T16:04:24.789960613Z")
         self.assertEqual(utc(moment, 3), "2026-11-22T16:04:24.789Z")
