@@ -1,5 +1,5 @@
 """
-Runs the viewer without a terminal and without a network.
+Run the viewer without a terminal and without a network.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ SECOND = 1_000_000_000
 WHEN = 1_795_363_464 * SECOND
 """2026-11-22T16:04:24Z"""
 
-_told: WeakKeyDictionary[ObserveApp, list[str]] = WeakKeyDictionary()
-"""What each app has said in its corner."""
+_messages: WeakKeyDictionary[ObserveApp, list[str]] = WeakKeyDictionary()
+"""The messages that each app has shown as toasts."""
 
 HOPS = 3
-"""From how many widgets to the next a message may go, more than any does."""
+"""An upper limit for the number of widgets that pass on a message."""
 
 
 class FedSource(Source):
     """
-    A source that a test feeds.
+    A source that gets its events from a test.
 
-    @ivar seconds_passed: the time, for the view and for all else.
+    @ivar seconds_passed: the time on the source's and the view's clock.
     """
 
     def __init__(self, label: str = "here:1") -> None:
         self.seconds_passed = 1000.0
         super().__init__(label, SourceView(self.clock), self.clock)
         self.started = self.stopped = 0
-        self.turn(State.CONNECTED)
+        self.set_state(State.CONNECTED)
         self.view.connected()
 
     def clock(self) -> float:
         return self.seconds_passed
 
-    def turn(self, state: State, note: str = "") -> None:
-        self._turn(state, note)
+    def set_state(self, state: State, note: str = "") -> None:
+        self._set_state(state, note)
 
     def start(self) -> None:
         self.started += 1
@@ -59,7 +59,7 @@ class FedSource(Source):
         self.stopped += 1
 
     def feed(self, events: Iterable[Event], seconds: float = 1.0) -> None:
-        """Let time pass, and events come."""
+        """Advance the clock, then ingest events."""
         self.seconds_passed += seconds
         self.view.ingest(events)
 
@@ -83,7 +83,7 @@ def sample(name: str, value: float, **labels: str) -> Metric:
 
 
 def some_events() -> list[Event]:
-    """A few series of each kind; their order by name is not that by value or by rate."""
+    """Return events of each kind.  Sorting by name, value and rate gives different orders."""
     return [
         Status("a program", 1),
         Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "How long it took."),
@@ -106,9 +106,9 @@ def watch(
     export_dir: Path | None = None,
 ) -> ObserveApp:
     """
-    Run the viewer for as long as a scenario takes.
+    Run the viewer until a scenario ends.
 
-    @return: the app, when it has ended.
+    @return: the app, after it has ended.
     """
     if not sources:
         source = FedSource()
@@ -116,12 +116,12 @@ def watch(
         sources = (source,)
     app = ObserveApp(sources, export_dir)
     app.animation_level = "none"
-    _told[app] = []
+    _messages[app] = []
     notify = app.notify
 
     def note(message: str, **how: Any) -> None:
-        _told[app].append(message)
-        # The app's own four seconds are soon over on a machine that is busy.
+        _messages[app].append(message)
+        # The default of four seconds is too short on a busy machine.
         notify(message, **{**how, "timeout": 3600})
 
     app.notify = note  # type: ignore[method-assign]
@@ -132,8 +132,8 @@ def watch(
             async def until_settled(least: float) -> None:
                 await settle(pilot)
 
-            # After each key the pilot would wait until this process needs no more time of the
-            # processor, which takes long where it always needs some.
+            # By default, the pilot waits after each key until this process uses no CPU time, which
+            # takes long if it is always busy.
             with (
                 mock.patch("textual.app.wait_for_idle", until_settled),
                 mock.patch("textual.pilot.wait_for_idle", until_settled),
@@ -141,12 +141,11 @@ def watch(
                 await draw(pilot, app)
                 await scenario(pilot, app)
 
-    # A loop of its own, and none afterwards: trial runs on another reactor.
+    # Use a separate loop, closed afterwards, because trial runs on another reactor.
     loop = asyncio.new_event_loop()
-    # In Python's development mode it would look at each coroutine's frames, of which there are
-    # thousands.
+    # Debug mode, the default in Python's development mode, traces thousands of coroutines.
     loop.set_debug(False)
-    # A viewer allocates so much as it starts that collecting garbage takes a quarter of the time.
+    # Garbage collection would take a quarter of the viewer's start time.
     gc.disable()
     try:
         loop.run_until_complete(run())
@@ -158,22 +157,21 @@ def watch(
 
 async def settle(pilot: Pilot[int]) -> None:
     """
-    Wait until all widgets have handled what they were sent, and what they have sent each other
-    for that.
+    Wait until all widgets have handled their messages, including messages sent in response.
     """
     for _ in range(HOPS):
-        # Until the messages are handled that are there now.
+        # Handles the messages that are queued now.
         await pilot.pause(0)
 
 
 def type_fast(app: ObserveApp, *keys: str) -> None:
-    """Press keys before any of them is handled."""
+    """Queue all keys before any of them is handled."""
     for key in keys:
         app.post_message(Pressed(key, key if len(key) == 1 else None))
 
 
 async def draw(pilot: Pilot[int], app: ObserveApp) -> None:
-    """Have a frame drawn now."""
+    """Draw a frame now."""
     for source in app.rows.sources:
         source.tick()
     app.redraw()
@@ -181,24 +179,24 @@ async def draw(pilot: Pilot[int], app: ObserveApp) -> None:
 
 
 def drawn(widget: Any) -> list[str]:
-    """What a widget that draws lines shows."""
+    """Return the lines that a widget draws."""
     if hasattr(widget, "get_strips"):
         return [strip.text for strip in widget.get_strips()]
     return [widget.render_line(y).text for y in range(widget.size.height)]
 
 
 def drawn_text(app: ObserveApp, selector: str) -> str:
-    """What the screen shows where the first line of a widget is, with what is in that."""
+    """Return the text on the screen in the first line of a widget, including its children."""
     region = app.screen.query_one(selector).region
     line = app.screen._compositor.render_strips()[region.y]
     return line.crop(region.x, region.right).text
 
 
 def listed(app: ObserveApp) -> list[str]:
-    """What the table lists: series as text, and the titles of groups."""
+    """Return the listed series as text, and the titles of listed groups."""
     return [str(line.key) if isinstance(line, Row) else line.title for line in app.rows.lines]
 
 
-def told(app: ObserveApp) -> list[str]:
-    """What the app has said in its corner."""
-    return _told[app]
+def messages(app: ObserveApp) -> list[str]:
+    """Return the messages that the app has shown as toasts."""
+    return _messages[app]

@@ -1,10 +1,10 @@
 """
-Make the picture of the viewer, docs/reference/observe.svg::
+Draw the screenshot of the viewer, docs/reference/observe.svg::
 
     python docs/contributing/make_picture.py [FILE]
 
-What is to be seen is a made-up shop, fed to the viewer second by second; nothing in it is left to
-chance, so that the picture only changes when the viewer does.
+The screenshot shows two simulated shops.  The simulation uses fixed seeds and a fixed clock, so
+the screenshot only changes when the viewer does.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ SECONDS = 95
 WHEN = 1_795_363_464
 
 DESCRIPTIONS = (
-    Metadata(MetricKind.COUNTER, "http_requests_total", "count", "Requests that were answered."),
+    Metadata(MetricKind.COUNTER, "http_requests_total", "count", "Answered requests."),
     Metadata(MetricKind.HISTOGRAM, "http_request_seconds", "seconds", "From accept to last byte."),
-    Metadata(MetricKind.HISTOGRAM, "db_query_seconds", "seconds", "How long a query took."),
-    Metadata(MetricKind.HISTOGRAM, "reactor_lag_seconds", "seconds", "How late timers are."),
+    Metadata(MetricKind.HISTOGRAM, "db_query_seconds", "seconds", "Duration of a query."),
+    Metadata(MetricKind.HISTOGRAM, "reactor_lag_seconds", "seconds", "Delay of timers."),
     Metadata(MetricKind.GAUGE, "process_resident_bytes", "bytes", "Memory in use."),
-    Metadata(MetricKind.COUNTER, "network_sent_bytes_total", "bytes", "All that was sent."),
-    Metadata(MetricKind.GAUGE, "cpu_usage_percent", "percent", "Of all processors."),
+    Metadata(MetricKind.COUNTER, "network_sent_bytes_total", "bytes", "Sent bytes."),
+    Metadata(MetricKind.GAUGE, "cpu_usage_percent", "percent", "Usage of all processors."),
 )
 
 ROUTES = (("/", 55, 0.004), ("/api/orders", 24, 0.021), ("/api/users", 31, 0.009))
 
 
 class Shop(Source):
-    """A source that lives by a clock of its own."""
+    """A simulated source with its own clock."""
 
     def __init__(self, label: str, seed: int) -> None:
         self._numbers = random.Random(seed)
         self._second = 0.0
         super().__init__(label, SourceView(self.view_now), self.view_now)
         self.view.connected()
-        self._turn(State.CONNECTED)
+        self._set_state(State.CONNECTED)
 
     def view_now(self) -> float:
         return self._second
 
     def feed(self, second: int, share: float, status: Status) -> None:
-        """One second of its life."""
+        """Simulate one second."""
         self._second = second + 0.99
         if second == 0:
             self.view.ingest([status, *DESCRIPTIONS])
@@ -99,8 +99,8 @@ class Shop(Source):
         yield event(Operation.SET_GAUGE, "process_resident_bytes", memory)
         busy = round(38 * wave * share + numbers.random() * 6, 1)
         yield event(Operation.SET_GAUGE, "cpu_usage_percent", busy)
-        waiting = float(max(0, int(8 * (wave - 0.9) + numbers.randrange(3))))
-        yield event(Operation.SET_GAUGE, "queue_length", waiting, queue="mail")
+        queued = float(max(0, int(8 * (wave - 0.9) + numbers.randrange(3))))
+        yield event(Operation.SET_GAUGE, "queue_length", queued, queue="mail")
 
 
 async def picture() -> str:
@@ -114,7 +114,7 @@ async def picture() -> str:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("slash", *"-status=500", "enter")
         await pilot.press("home", *["down"] * 6, "enter")
-        # The last events of a series are kept from when it is looked at.
+        # A series keeps its last events only while its details are open.
         for second in range(SECONDS, SECONDS + 3):
             for shop, share in zip(shops, (1.0, 0.6), strict=True):
                 shop.feed(second, share, status)

@@ -1,5 +1,5 @@
 """
-The viewer as its users have it: the command in a real terminal, with real servers.
+The viewer command in a real terminal, with real servers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tests.rust_peers import start_server
 
 
 class Terminal:
-    """A terminal of tmux's, with a shell command in it."""
+    """A tmux terminal that runs a shell command."""
 
     def __init__(self, case: SynchronousTestCase, command: str, width: int = 80, height: int = 24):
-        # A server of our own, which no configuration of the user has a say in.
+        # Use a separate tmux server that ignores the user's configuration.
         directory = Path(case.mktemp())
         directory.mkdir(parents=True)
         self._tmux = ["tmux", "-u", "-f", os.devnull, "-L", f"txmetrics-{os.getpid()}-{id(self)}"]
@@ -37,19 +37,19 @@ class Terminal:
         )
 
     def press(self, *keys: str) -> None:
-        """Press keys, in tmux's words."""
+        """Press keys, given by their tmux names."""
         self._run("send-keys", *keys)
 
     def screen(self) -> str:
-        """What is to be seen."""
+        """Return the text on the screen."""
         return self._run("capture-pane", "-p")
 
-    def state(self, what: str) -> str:
-        """What tmux knows of the terminal."""
-        return self._run("display-message", "-p", f"#{{{what}}}").strip()
+    def state(self, variable: str) -> str:
+        """Return the value of a tmux variable of the terminal."""
+        return self._run("display-message", "-p", f"#{{{variable}}}").strip()
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until the screen has something like that, and return all of it."""
+        """Wait until the screen matches a regular expression, and return its text."""
         screen = ""
 
         def look() -> bool:
@@ -61,7 +61,7 @@ class Terminal:
         return screen
 
     def _run(self, *arguments: str) -> str:
-        # The module readline puts a size into the environment that is not that of this terminal.
+        # The readline module sets these variables to the size of another terminal.
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         done = subprocess.run(
             [*self._tmux, *arguments],
@@ -74,10 +74,10 @@ class Terminal:
 
 
 def observe(*arguments: str) -> str:
-    """The command, for a shell; afterwards it says how it ended."""
+    """Return a shell command that runs the viewer and then prints its exit status."""
     command = shlex.join([sys.executable, "-m", "txmetrics_tcp", "observe", *arguments])
     path = shlex.quote(environment()["PYTHONPATH"])
-    # Without exec, and with a shell that reads: the terminal has to be one again.
+    # The shell reads and echoes a line afterwards, to show that the terminal was restored.
     return (
         f"export PYTHONPATH={path}; {command}; echo ended $?; stty -a; read line; echo [$line]; cat"
     )
@@ -87,22 +87,22 @@ class TerminalTests(SynchronousTestCase):
     skip = needs("tmux")
 
     def test_daemon(self) -> None:
-        """The daemon's own metrics are seen, filtered, looked at and left, in 80 by 24."""
+        """At 80 by 24, the daemon's own metrics are listed, filtered and shown in detail."""
         daemon = Daemon(self, "-n", "--pidfile=", "metrics-tcp", "--listen", "0")
         terminal = Terminal(self, observe(str(daemon.port)))
         screen = terminal.wait_for(r"● 127\.0\.0\.1:\d+  connected .*no losses")
         self.assertIn("LIVE", screen)
         terminal.wait_for(r" \d\d+ series .*\n(?s:.*) gauge ")
         self.assertEqual(terminal.state("alternate_on"), "1")
-        # All in one go, as one who types fast: each of these letters is a key otherwise.
+        # Sent at once, like fast typing; outside the field, these letters trigger actions.
         terminal.press("/", "kind:histo")
-        # A screen may be seen when a part of it has been drawn.
+        # The pattern excludes partly drawn screens.
         terminal.wait_for(r"(?ms)\A(?!.*gauge).*^.reactor_lag_seconds\s+histo\s")
         terminal.press("Enter", "Enter")
         terminal.wait_for(r"p999 +[\d.]+[mμ]?s")
-        self.assertNotIn("written", terminal.screen())
+        self.assertNotIn("Saved to", terminal.screen())
         terminal.press("?")
-        terminal.wait_for("Look around")
+        terminal.wait_for("Navigation")
         terminal.press("Escape")
         terminal.wait_for("p999")
         terminal.press("q")
@@ -110,7 +110,7 @@ class TerminalTests(SynchronousTestCase):
         self.check_restored(terminal)
 
     def check_restored(self, terminal: Terminal) -> None:
-        """The terminal is as it was: lines are edited and shown, and the mouse is left alone."""
+        """Check that line editing, echo, cursor and mouse of the terminal are restored."""
         screen = terminal.wait_for(r"(?s)ended \d+.* icanon")
         self.assertRegex(screen, r"[^-]echo ")
         self.assertRegex(screen, r"[^-]isig ")
@@ -121,7 +121,7 @@ class TerminalTests(SynchronousTestCase):
         terminal.wait_for(r"\[abc\]")
 
     def test_signals(self) -> None:
-        """However it is ended, the terminal is as it was."""
+        """The terminal is restored after Ctrl-C and after each signal."""
         refusing = socket.socket()
         self.addCleanup(refusing.close)
         refusing.bind(("127.0.0.1", 0))
@@ -143,10 +143,10 @@ class TerminalTests(SynchronousTestCase):
 
     def test_reconnects(self) -> None:
         """
-        Two servers, one of them of this library, in another run after a while, and one of another
-        kind: what happens to the connections is seen, and that it is another run.
+        The header shows a lost connection, a restart of the server, and an HTTP server that is not
+        a metrics server.
         """
-        # Not in the directory of the test, whose name may be too long for a socket.
+        # The path of the test's directory may be too long for a socket.
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         address = f"unix:{directory}/s"
@@ -177,15 +177,15 @@ class TerminalTests(SynchronousTestCase):
             rf"127\.0\.0\.1:{other.port}  not a metrics stream, .*: it looks like an HTTP server"
         )
         first.process.kill()
-        terminal.wait_for(rf"{label}  disconnected, again in \d+s")
-        # What was known stays to be seen.
+        terminal.wait_for(rf"{label}  disconnected, retry in \d+s")
+        # The series stay visible.
         self.assertIn("1,234,567", terminal.screen())
         Program(self, script.format(42))
         terminal.wait_for(rf"{label}  connected .*↻ restarted")
         terminal.wait_for(rf"answers_total +{label} +route=/ +\w+ +42 ")
 
     def test_rustServer(self) -> None:
-        """The genuine Rust server in the viewer: units, totals, percentiles, text."""
+        """Units, totals, percentiles and text of the original Rust server are shown."""
         port, server = start_server(self)
         terminal = Terminal(self, observe(str(port)), 170, 30)
         for pattern in [
@@ -200,4 +200,4 @@ class TerminalTests(SynchronousTestCase):
         terminal.press("/", "rust_load", "Enter", "Enter")
         terminal.wait_for("eine Größe: µs, 東京")
         server.kill()
-        terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, again in")
+        terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, retry in")

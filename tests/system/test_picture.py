@@ -1,5 +1,5 @@
 """
-The picture of the viewer that the README shows.
+The screenshot of the viewer in the README.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.daemon import LIMIT
 
 class PictureTests(SynchronousTestCase):
     def test_picture(self) -> None:
-        """The picture in the README can be made again."""
+        """The script draws the screenshot; the stored one has the same main parts."""
         path = Path(self.mktemp()).resolve()
         script = ROOT / "docs" / "contributing" / "make_picture.py"
         command = [sys.executable, str(script), str(path)]

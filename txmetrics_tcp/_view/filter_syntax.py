@@ -11,7 +11,7 @@ Terms are separated by spaces. A series must match all of them:
   label:        has the label
   /regex/       matches anywhere in "name [label = value, ...]"
   -term, !term  does not match the term
-Use quotes for spaces ("two words", label="a b"). A fully quoted term is a
+Quotes allow spaces ("two words", label="a b"). A fully quoted term is a
 plain word. Case is ignored, except in a regex.
 """
 """The description of the filter syntax in help texts."""

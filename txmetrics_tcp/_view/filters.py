@@ -89,9 +89,7 @@ def _term(match: re.Match[str]) -> Callable[[Key], bool]:
         return _has_label(text)
     if kind == "word":
         if _OPEN_REGEX.match(match["word"]):
-            raise FilterError(
-                f"{match['word']} has no closing slash; to search for a word, put it in quotes"
-            )
+            raise FilterError(f"{match['word']} has no closing slash; use quotes for a plain word")
         return _word(text)
     written = match[0].strip().lstrip("-!")
     if written.startswith("kind:"):

@@ -1,5 +1,5 @@
 """
-``metrics-tcp observe``: metrics live, on the whole screen of a terminal.
+``metrics-tcp observe``: a full-screen terminal viewer for live metrics.
 
-`txmetrics_tcp.cli.observe` runs it, and imports these modules, and with them Textual, only then.
+`txmetrics_tcp.cli.observe` imports these modules, and Textual with them, when the command runs.
 """

@@ -1,5 +1,5 @@
 """
-The viewer itself: puts the parts on the screen, and does what keys and mouse ask for.
+The viewer application: lays out the widgets and handles keys and the mouse.
 """
 
 from __future__ import annotations
@@ -32,28 +32,27 @@ from txmetrics_tcp.observe.theme import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
 _T = TypeVar("_T")
 
 FRAME = 0.1
-"""How many seconds are between two frames, at least; what keys do is drawn at once."""
+"""The minimum number of seconds between two frames.  The effect of a key is drawn at once."""
 
 SHARE = 0.25
 """
-The share of time that drawing may take.  Events come first: when drawing takes longer, there are
-fewer frames.
+The share of time that drawing may take.  Events have priority: slow drawing lowers the frame rate.
 """
 
 MAX_FRAME_DELAY = 2.0
-"""How many seconds may be between two frames, at most, however slow drawing is."""
+"""The maximum number of seconds between two frames, even if drawing is slow."""
 
 WIDE = 150
-"""From how many columns on the detail pane is at the right, instead of below."""
+"""The minimum width in cells for a detail pane at the right instead of below."""
 
 
 class ObserveApp(App[int]):
     """
-    The viewer of some sources, from `start` to `stop`.
+    The viewer of some sources.  It starts them when it is mounted and stops them at the end.
 
-    @ivar rows: what the table shows.
-    @ivar frames: how many frames have been drawn.
-    @ivar delay: how many seconds the next frame is away from the one before.
+    @ivar rows: the contents of the table.
+    @ivar frames: the number of frames drawn.
+    @ivar delay: the number of seconds between the last frame and the next.
     """
 
     TITLE = "metrics-tcp observe"
@@ -62,7 +61,9 @@ class ObserveApp(App[int]):
     ESCAPE_TO_MINIMIZE = False
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key.keys, key.action, key.hint or key.does, show=bool(key.hint), priority=key.first)
+        Binding(
+            key.keys, key.action, key.hint or key.does, show=bool(key.hint), priority=key.priority
+        )
         for key in KEYS
     ]
 
@@ -96,24 +97,24 @@ class ObserveApp(App[int]):
         self.table = SeriesTable(self.rows)
         self.detail = Detail()
         self._body = Container(self.table, self.detail, id="body")
-        self._field = FilterField(
+        self._filter_field = FilterField(
             id="filter",
             placeholder="word kind:histogram label=value /regex/ -not",
             select_on_focus=False,
         )
-        self._problem = Static("", id="filter-error", markup=False)
-        self._bar = Horizontal(
-            Static(" / ", markup=False), self._field, self._problem, id="filter-bar"
+        self._filter_error = Static("", id="filter-error", markup=False)
+        self._filter_bar = Horizontal(
+            Static(" / ", markup=False), self._filter_field, self._filter_error, id="filter-bar"
         )
-        self._bar.display = False
-        self._given_up = False
+        self._filter_bar.display = False
+        self._discarded = False
 
-    # Its life
+    # Start and end
 
     def compose(self) -> ComposeResult:
         yield self.header
         yield self._body
-        yield self._bar
+        yield self._filter_bar
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -134,8 +135,8 @@ class ObserveApp(App[int]):
 
     @property
     def _typing(self) -> bool:
-        """Whether a filter is being typed."""
-        return self._bar.display
+        """Whether the user is typing a filter."""
+        return self._filter_bar.display
 
     @property
     def detail_open(self) -> bool:
@@ -144,9 +145,9 @@ class ObserveApp(App[int]):
     # Frames
 
     def _frame(self) -> None:
-        """Draw what there is now, and see how long that takes."""
+        """Draw the current state and measure the time that takes."""
         if not self.screen_stack:
-            # It is being left.
+            # The app is exiting.
             return
         self._drawing_since = time.thread_time()
         for source in self.rows.sources:
@@ -156,28 +157,28 @@ class ObserveApp(App[int]):
 
     def _drawn(self) -> None:
         assert self._drawing_since is not None
-        # Of this thread's time, so that waiting for the screen's own rhythm does not count; what
-        # was folded meanwhile does, and makes the frames fewer under load.
+        # Thread time excludes waiting for Textual's refresh.  It includes ingesting events, so the
+        # frame rate falls under load.
         cost = time.thread_time() - self._drawing_since
         self.frames += 1
         self.delay = min(MAX_FRAME_DELAY, max(FRAME, cost / SHARE))
         self.set_timer(self.delay, self._frame)
 
     def redraw(self) -> None:
-        """Show what has changed, also when that was done by a key."""
+        """Draw all changes, including those made by keys."""
         if self.rows.update():
             self.table.lines_changed()
-        self.table.empty_text = self._nothing()
+        self.table.empty_text = self._empty_text()
         self.table.update()
         self.header.update()
         self._show_detail()
 
-    def _nothing(self) -> str:
+    def _empty_text(self) -> str:
         if self.rows.all:
-            return "no series passes the filter"
+            return "no series match the filter"
         if any(source.state is State.CONNECTED for source in self.rows.sources):
             return "no series yet"
-        return "nothing to be seen yet"
+        return "no data yet"
 
     def _show_detail(self) -> None:
         if not self.detail_open:
@@ -188,7 +189,7 @@ class ObserveApp(App[int]):
         self.detail.show(line, self.rows.window)
 
     def _watch(self, row: Row | None) -> None:
-        """Only the series that is looked at keeps its last events."""
+        """Keep the last events of this row's series only."""
         if row is not self._watched:
             if self._watched is not None:
                 self._watched.series.watch(False)
@@ -196,17 +197,17 @@ class ObserveApp(App[int]):
                 row.series.watch()
             self._watched = row
 
-    def _tell(self, text: str, bad: bool = False) -> None:
+    def _show_message(self, text: str, bad: bool = False) -> None:
         self.notify(
             shown(text), severity="error" if bad else "information", timeout=4, markup=False
         )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """
-        Whether a key does what it does otherwise.
+        Whether a key triggers its action now.
 
-        The key that begins a filter is heeded first of all, so that what is typed after it, however
-        fast, gets into the field; in the field, and in the help, it is as any other.
+        The key that opens the filter field has priority over widgets, so that keys typed quickly
+        after it reach the field.  In the field and in the help, it is an ordinary key.
         """
         if action == "filter":
             return not self._typing and len(self.screen_stack) < 2
@@ -214,7 +215,7 @@ class ObserveApp(App[int]):
             return len(self.screen_stack) < 2
         return True
 
-    # What keys do
+    # Key actions
 
     def action_move(self, by: int) -> None:
         self.table.move(by)
@@ -231,7 +232,6 @@ class ObserveApp(App[int]):
 
     def action_detail(self) -> None:
         if self._typing:
-            # Enter keeps the filter.
             self._close_filter()
             return
         line = self.table.chosen
@@ -239,19 +239,19 @@ class ObserveApp(App[int]):
             self.rows.fold(line)
         elif line is not None or self.detail_open:
             self._body.toggle_class("detail")
-            self.call_after_refresh(self._keep_in_sight)
+            self.call_after_refresh(self._scroll_to_chosen)
         self.redraw()
 
-    def _keep_in_sight(self) -> None:
-        """Have the chosen line on the screen, where what a key did has put it elsewhere."""
+    def _scroll_to_chosen(self) -> None:
+        """Scroll to the chosen line if a key has moved it off the screen."""
         position = self.table.position
         if position is not None:
             self.table.choose(position)
 
     def _reordered(self) -> None:
-        """Lines have other places, by a key: the chosen one stays on the screen."""
+        """Redraw after a key has reordered the lines, and keep the chosen line on the screen."""
         self.redraw()
-        self._keep_in_sight()
+        self._scroll_to_chosen()
 
     def action_sort(self, by: int) -> None:
         columns = [column.id for column in self.table.all_columns]
@@ -269,14 +269,14 @@ class ObserveApp(App[int]):
 
     def action_fold_all(self) -> None:
         if self.rows.grouping is None:
-            self._tell("There are no groups: g makes some.")
+            self._show_message("No groups. Press g to group the series.")
             return
         self.rows.fold_all()
         self._reordered()
 
     def action_window(self, by: int) -> None:
         if self.rows.paused:
-            self._tell("The picture is held still: go on first, then choose another time.")
+            self._show_message("Paused. Resume before changing the window.")
             return
         self.rows.set_window(_neighbour(WINDOWS, self.rows.window, by))
         self.redraw()
@@ -304,21 +304,21 @@ class ObserveApp(App[int]):
     # Filters
 
     def action_filter(self) -> None:
-        self._given_up = False
-        self._bar.display = True
-        field = self._field
+        self._discarded = False
+        self._filter_bar.display = True
+        field = self._filter_field
         field.value = self.rows.filter_text
         field.cursor_position = len(field.value)
-        # At once: widgets' own way to it is by a message.
+        # `Widget.focus` would take effect later, through a message.
         self.screen.set_focus(field)
         self.refresh_bindings()
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
-        if self._given_up:
-            # What was typed before that, and comes after it.
+        if self._discarded:
+            # The filter was discarded while this change was pending.
             return
-        problem = self._problem
+        problem = self._filter_error
         try:
             self.rows.set_filter(event.value)
         except FilterError as error:
@@ -328,7 +328,7 @@ class ObserveApp(App[int]):
             self.redraw()
 
     def _close_filter(self) -> None:
-        self._bar.display = False
+        self._filter_bar.display = False
         self.screen.set_focus(self.table)
         self.refresh_bindings()
 
@@ -336,7 +336,7 @@ class ObserveApp(App[int]):
         if len(self.screen_stack) > 1:
             self.pop_screen()
         elif self._typing:
-            self._given_up = True
+            self._discarded = True
             self.rows.set_filter("")
             self._close_filter()
         elif self.detail_open:
@@ -357,9 +357,11 @@ class ObserveApp(App[int]):
         try:
             path = write_new(self._export_dir, ending, content)
         except OSError as error:
-            self._tell(f"cannot write to {self._export_dir.resolve()}: {error.strerror}", bad=True)
+            self._show_message(
+                f"Cannot write to {self._export_dir.resolve()}: {error.strerror}", bad=True
+            )
         else:
-            self._tell(f"written: {path.resolve()}")
+            self._show_message(f"Saved to {path.resolve()}")
 
     # The mouse
 
@@ -377,6 +379,6 @@ class ObserveApp(App[int]):
 
 
 def _neighbour(choices: Sequence[_T], chosen: _T, by: int) -> _T:
-    """What comes so many places after what is chosen, all around."""
+    """Return the choice that many places after the chosen one, wrapping around."""
     at = choices.index(chosen) if chosen in choices else 0
     return choices[(at + by) % len(choices)]

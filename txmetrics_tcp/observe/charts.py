@@ -1,5 +1,6 @@
 """
-Numbers over time, drawn with characters: one line high for the table, larger for the detail pane.
+Charts of numbers over time, drawn with block characters: one line for the table, larger for the
+detail pane.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _LEVELS = len(_BARS) - 1
 
 _SPARK_LEVELS = _LEVELS - 1
-"""Not the full block: lines that stand above each other are not to grow together."""
+"""Excludes the full block, so that sparklines of adjacent rows do not touch."""
 
 
 def sparkline(values: Sequence[float], width: int, from_zero: bool) -> str:
     """
-    The last values, one character each, the newest at the right.
+    Draw the last values, one character each, the newest at the right.
 
-    A value that is not finite leaves its place empty.  What never changes is a flat line.
+    A value that is not finite is drawn as a space.  A constant value is a flat line.
 
-    @param from_zero: whether the foot of the scale is zero, as for rates, rather than the
-        smallest value.
+    @param from_zero: whether the scale starts at zero, as for rates, rather than at the smallest
+        value.
     """
     values = values[-width:]
     finite = [value for value in values if math.isfinite(value)]
@@ -34,7 +35,7 @@ def sparkline(values: Sequence[float], width: int, from_zero: bool) -> str:
         flat = "▁" if from_zero or not math.isfinite(span) else "▄"
         line = "".join(flat if math.isfinite(value) else " " for value in values)
         return line.rjust(width)
-    # The smallest is seen as well: one level is the least that a value has.
+    # The smallest value gets one level, so that it is visible.
     top = _SPARK_LEVELS - 1
     line = "".join(
         _BARS[1 + round((value - low) / span * top)] if math.isfinite(value) else " "
@@ -47,11 +48,11 @@ def chart(
     values: Sequence[float], width: int, height: int, from_zero: bool
 ) -> tuple[list[str], float, float]:
     """
-    An area of blocks, the newest value at the right.
+    Draw an area chart, the newest value at the right.
 
-    When there are fewer values than columns, values get several.
+    If there are fewer values than columns, a value takes several columns.
 
-    @return: the lines, from the top, and what their foot and their top stand for.
+    @return: the lines from top to bottom, and the values at the bottom and at the top.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite or width < 1 or height < 1:
@@ -59,7 +60,7 @@ def chart(
     low = min(0.0, min(finite)) if from_zero else min(finite)
     high = max(finite)
     if high == low:
-        # A line in the middle, or at the foot.
+        # Draw a constant value as a line in the middle, or at the bottom.
         high = low + (abs(low) or 1.0)
         if not from_zero:
             low -= abs(low) or 1.0

@@ -1,5 +1,5 @@
 """
-The columns of the table: which there are, and which of them fit.  No Textual.
+The columns of the table, and the layout of those that fit.  Does not use Textual.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from txmetrics_tcp._view.sketch import PERCENTILES
 from txmetrics_tcp.observe.rows import Rows
 
 GAP = 2
-"""How many cells are between two columns."""
+"""The number of cells between two columns."""
 
 MARK = 1
-"""How many cells are before the first: there the chosen row has its mark."""
-
+"""The number of cells before the first column, for the mark of the chosen row."""
 
 LEAST_NAME = 22
-"""To how many cells names are not cut while trend and rate are shown."""
+"""The number of cells for names below which trend and rate are hidden."""
 
 LEAST_LABELS = 11
-"""The same of labels: so much is left for them at 80 columns, beside a scrollbar."""
+"""The same for labels: the space left for them in 80 columns with a scrollbar."""
 
 
 class Column(NamedTuple):
     """
-    @ivar id: also what it is sorted by; one of `txmetrics_tcp.observe.rows.SORTS`.
-    @ivar title: what stands above it.
-    @ivar width: how many cells wide it is.
-    @ivar number: whether it is aligned at the right.
+    A column of the table.
+
+    @ivar id: the name of its sort order, one of `txmetrics_tcp.observe.rows.SORTS`.
+    @ivar title: the text in the header.
+    @ivar width: the width in cells.
+    @ivar number: whether the column is right-aligned.
     """
 
     id: str
@@ -41,12 +42,14 @@ class Column(NamedTuple):
 
 
 NAME = Column("name", "name", 0)
-"""The first, which is always there."""
+"""The first column, which is always shown."""
 
 
 class Placed(NamedTuple):
     """
-    @ivar x: where the column begins.
+    A column at its position.
+
+    @ivar x: the first cell of the column.
     """
 
     column: Column
@@ -59,9 +62,11 @@ class Placed(NamedTuple):
 
 class Placement(NamedTuple):
     """
-    @ivar placed: the columns that fit, from the left; the first is always there.
-    @ivar before: how many are hidden at the left.
-    @ivar after: how many do not fit at the right.
+    The layout of the columns.
+
+    @ivar placed: the columns that fit, from left to right; the name is always first.
+    @ivar before: the number of columns hidden at the left.
+    @ivar after: the number of columns hidden at the right.
     """
 
     placed: list[Placed]
@@ -72,7 +77,7 @@ class Placement(NamedTuple):
         return any(placed.column.id == column for placed in self.placed)
 
     def at(self, x: int) -> Column | None:
-        """The column whose title is at a cell; the space before a number belongs to it."""
+        """Return the column whose title covers a cell, including the gap before it."""
         start = 0
         for placed in self.placed:
             if start <= x < placed.end + 1:
@@ -82,7 +87,7 @@ class Placement(NamedTuple):
 
 
 def columns_for(rows: Rows, width: int) -> list[Column]:
-    """All columns, for a table of so many cells."""
+    """Return all columns except the name, for a table of this width in cells."""
     wide = width >= 110
     sources = len(rows.sources) > 1
     columns = []
@@ -106,25 +111,24 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
 
 def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
     """
-    Place the columns.
+    Lay out the columns.
 
-    Name and labels share what the others leave, by what they need; what then is left goes to the
-    trend.
+    Name and labels share the space that the other columns leave; the trend gets the rest.
 
-    @param hidden: how many columns behind the name are hidden at the left.
+    @param hidden: the number of columns after the name to hide at the left.
     """
     columns = columns_for(rows, width)
     hidden = max(0, min(hidden, len(columns) - 1))
     columns = columns[hidden:]
-    # The last cell is for the sign that there is more.
+    # The last cell is reserved for the mark of hidden columns.
     room = width - MARK - 1
     name = max(5, rows.name_length + (2 if rows.grouping is not None else 0))
     labels = max(6, rows.labels_length) if any(c.id == "labels" for c in columns) else 0
-    # Up to the trend all is to be seen at once, from 80 columns up; and percentiles, where name and
-    # labels have enough.
+    # From 80 cells up, show all columns up to the trend, and percentiles if name and labels have
+    # enough space.
     least = _least(columns)
     text = room - sum(column.width + GAP for column in columns[:least] if column.id != "labels")
-    # But for the trend and the rate, where rows could not be told apart for them.
+    # Hide trend and rate if name and labels would be too short to distinguish rows.
     wanted = min(name, LEAST_NAME) + (min(labels, LEAST_LABELS) + GAP if labels else 0)
     while least > 1 and text < wanted and columns[least - 1].id in ("trend", "rate"):
         least -= 1
@@ -156,7 +160,7 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
 
 
 def _least(columns: Sequence[Column]) -> int:
-    """How many columns are shown in any case: those up to the trend, or five numbers."""
+    """Return the number of columns to show by default: up to the trend, or five numbers."""
     for number, column in enumerate(columns):
         if column.id == "trend":
             return number + 1

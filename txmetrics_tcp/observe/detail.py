@@ -1,5 +1,5 @@
 """
-All about one series: what it is, a large chart, percentiles, and what happened last.
+The detail pane of one series: description, chart, percentiles and last events.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from txmetrics_tcp._view.text import time_of_day
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
 from txmetrics_tcp.observe.render import label_segments
-from txmetrics_tcp.observe.row import HISTORY, Group, Line, Look, Row
+from txmetrics_tcp.observe.row import HISTORY, Group, Line, Row, RowValues
 from txmetrics_tcp.observe.text import fit, number, right, shown
 from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
 
 SIDE_BY_SIDE = 76
-"""From how many cells on the numbers stand beside the chart."""
+"""The minimum width in cells for showing the numbers beside the chart."""
 
 NUMBERS = 34
-"""How wide the numbers are, when they do."""
+"""The width of the numbers beside the chart."""
 
 GUTTER = 3
-"""How many cells are between them."""
+"""The number of cells between chart and numbers."""
 
-_ACT = {
+_OPERATION = {
     Operation.INCREMENT_COUNTER: "+",
     Operation.SET_COUNTER: "=",
     Operation.INCREMENT_GAUGE: "+",
@@ -45,10 +45,10 @@ Lines = list[list[Segment]]
 
 class Detail(Widget):
     """
-    Draws one line of the table at length.
+    Draws the details of one line of the table.
 
-    @ivar line: the series, or the group; None when nothing is chosen.
-    @ivar window: of which time percentiles are, beside those of all time.
+    @ivar line: the series or group; None if no line is chosen.
+    @ivar window: the window in seconds for percentiles, shown beside those of all time.
     """
 
     DEFAULT_CSS = f"""
@@ -70,7 +70,7 @@ class Detail(Widget):
             self.refresh()
 
     def get_strips(self) -> list[Strip]:
-        """All that fits, line by line."""
+        """Return the lines that fit."""
         width, height = self.content_size
         if self.line is None or width < 8:
             return []
@@ -100,22 +100,22 @@ def _group(group: Group) -> Lines:
 
 
 def _series(row: Row, window: float | None, width: int, height: int) -> Lines:
-    look = row.look(window)
-    numbers = _numbers(row, look, window)
-    happened = _events(row, look)
+    values = row.values(window)
+    numbers = _numbers(row, values, window)
+    recent_events = _events(row, values)
     if width < SIDE_BY_SIDE:
         title = _title(row, width)
         chart_height = max(4, min(10, height - len(title) - len(numbers) - 4))
-        return [*title, *_chart(row, look, width, chart_height), *numbers, [], *happened]
+        return [*title, *_chart(row, values, width, chart_height), *numbers, [], *recent_events]
     if width >= SIDE_BY_SIDE + NUMBERS and height < len(numbers) + 5:
-        # Low and wide: what happened last gets a column of its own.
-        numbers = _beside(numbers, happened, NUMBERS)
+        # Low and wide: show the last events in a separate column.
+        numbers = _beside(numbers, recent_events, NUMBERS)
         rest = width - 2 * NUMBERS - 2 * GUTTER
     else:
-        numbers = [*numbers, [], *happened]
+        numbers = [*numbers, [], *recent_events]
         rest = width - NUMBERS - GUTTER
     title = _title(row, rest)
-    left = [*title, *_chart(row, look, rest, min(16, height - len(title)))]
+    left = [*title, *_chart(row, values, rest, min(16, height - len(title)))]
     return _beside([list(Strip(line).crop(0, rest)) for line in left], numbers, rest)
 
 
@@ -143,8 +143,8 @@ def _title(row: Row, width: int) -> Lines:
     return lines
 
 
-def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
-    """A chart with a scale at its left, and what it is of above it."""
+def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
+    """Draw a chart with a scale at the left and a caption above."""
     kind = row.key.kind
     gauge = kind is MetricKind.GAUGE
 
@@ -155,18 +155,20 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
 
     scale = 10
     wide = max(1, width - scale - 1)
-    body, low, high = chart(look.history, wide, max(1, height - 2), not gauge)
-    what = "value" if gauge else "samples a second" if row.is_histogram else "increase a second"
-    finite = [value for value in look.history if math.isfinite(value)]
-    now = show(look.value if gauge else look.rate)
+    body, low, high = chart(values.history, wide, max(1, height - 2), not gauge)
+    caption = (
+        "value" if gauge else "samples per second" if row.is_histogram else "increase per second"
+    )
+    finite = [value for value in values.history if math.isfinite(value)]
+    now = show(values.value if gauge else values.rate)
     foot, top = number(show(low), scale), number(show(high), scale)
     if top == foot and high > low:
-        # What differs in digits that are not shown: how much that is, above the foot.
+        # Both ends round to the same text: show the difference at the top.
         top = "+" + number(show(high - low), scale - 1).strip()
     dim, faint = ink(DIM, PANEL), ink(FAINT, PANEL)
     lines: Lines = [
         [
-            Segment(f"{what}  ", dim),
+            Segment(f"{caption}  ", dim),
             Segment(now, ink(WARNING, PANEL, bold=True)),
         ]
     ]
@@ -188,25 +190,25 @@ def _chart(row: Row, look: Look, width: int, height: int) -> Lines:
     return lines
 
 
-def _numbers(row: Row, look: Look, window: float | None) -> Lines:
+def _numbers(row: Row, values: RowValues, window: float | None) -> Lines:
     dim, text = ink(DIM, PANEL), ink(TEXT, PANEL)
 
     def pair(name: str, value: str) -> list[Segment]:
         return [Segment(fit(name, 12), dim), Segment(value, text)]
 
     unit = row.unit
-    changed = f"{show_duration(look.age)} ago" if look.age >= 1 else "now"
+    changed = f"{show_duration(values.age)} ago" if values.age >= 1 else "now"
     lines: Lines = []
     if row.is_histogram:
-        recent = None if window is None else look.summary
+        recent = None if window is None else values.summary
         lines += _percentiles(recent, row.lifetime(), window, unit)
     else:
-        what = "total" if row.key.kind is MetricKind.COUNTER else "value"
-        lines.append(pair(what, show_value(look.value, unit)))
-        exact = f"{look.value:,}" if isinstance(look.value, int) else repr(look.value)
-        lines.append(pair("exactly", exact))
-        lines.append(pair("rate", show_rate(look.rate, unit)))
-    lines.append(pair("events", f"{look.events:,}"))
+        caption = "total" if row.key.kind is MetricKind.COUNTER else "value"
+        lines.append(pair(caption, show_value(values.value, unit)))
+        exact = f"{values.value:,}" if isinstance(values.value, int) else repr(values.value)
+        lines.append(pair("exact", exact))
+        lines.append(pair("rate", show_rate(values.rate, unit)))
+    lines.append(pair("events", f"{values.events:,}"))
     lines.append(pair("last event", changed))
     return lines
 
@@ -228,7 +230,7 @@ def _percentiles(
                 cells.append(Segment(right("·", 12), faint))
             else:
                 value = getattr(summary, name)
-                # NaN without the library that percentiles need.
+                # NaN without the library for percentiles.
                 shown_value = "·" if math.isnan(value) else show_value(value, unit)
                 cells.append(Segment(number(shown_value, 12), text))
         lines.append(cells)
@@ -238,14 +240,14 @@ def _percentiles(
     return [*lines, counts]
 
 
-def _events(row: Row, look: Look) -> Lines:
+def _events(row: Row, values: RowValues) -> Lines:
     unit = row.unit
     lines: Lines = [[Segment("last events", ink(DIM, PANEL))]]
-    for timestamp_ns, operation, value in reversed(look.recent):
+    for timestamp_ns, operation, value in reversed(values.recent):
         lines.append(
             [
                 Segment(time_of_day(timestamp_ns), ink(DIM, PANEL)),
-                Segment(f" {_ACT[operation]:1}", ink(FAINT, PANEL)),
+                Segment(f" {_OPERATION[operation]:1}", ink(FAINT, PANEL)),
                 Segment(show_value(value, unit), ink(TEXT, PANEL)),
             ]
         )

@@ -1,5 +1,5 @@
 """
-What is shown, as files: JSON, CSV, and a picture.  No Textual.
+Exports: JSON, CSV and SVG.  Does not use Textual.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def to_json(rows: Rows) -> str:
     """
-    One object: when, with which settings, how each source is, and the series that are listed, in
-    their order.  In ASCII; numbers that JSON does not have are null.
+    Return an ASCII JSON object with the time, the settings, the state of each source, and the
+    listed series in order.  Infinities and NaN become null.
     """
     document = {
         "exported": utc(time.time_ns(), 3),
@@ -60,10 +60,10 @@ def to_json(rows: Rows) -> str:
 
 def to_csv(rows: Rows) -> str:
     """
-    One line a series, as they are listed.
+    Return one CSV line for each listed series.
 
-    What a spreadsheet would take for a formula has an apostrophe before it: names come from
-    whoever records them.
+    Text that a spreadsheet would read as a formula gets an apostrophe in front, because names and
+    labels may come from untrusted input.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -81,7 +81,7 @@ def to_csv(rows: Rows) -> str:
 
 def plain_svg(svg: str) -> str:
     """
-    A screenshot without references to the net, which Textual's have for their font.
+    Remove the references to web fonts from a Textual screenshot.
     """
     svg = re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL)
     return svg.replace("Fira Code", "ui-monospace, DejaVu Sans Mono, Menlo, Consolas")
@@ -89,10 +89,10 @@ def plain_svg(svg: str) -> str:
 
 def write_new(directory: Path, ending: str, content: str) -> Path:
     """
-    Write a file that was not there, named by the time.
+    Write a new file, named by the time.  Existing files are never overwritten.
 
-    @return: the file.
-    @raise OSError: it cannot be written.
+    @return: the path of the file.
+    @raise OSError: the file cannot be written.
     """
     stem = datetime.now().strftime("metrics-%Y%m%d-%H%M%S")
     number = 1
@@ -104,7 +104,7 @@ def write_new(directory: Path, ending: str, content: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError:
-            # Half a file, of a full disk for example, is worse than none.
+            # Do not leave an incomplete file, for example when the disk is full.
             with suppress(OSError):
                 os.unlink(path)
             raise
@@ -113,13 +113,13 @@ def write_new(directory: Path, ending: str, content: str) -> Path:
 
 
 EXPORTS: dict[str, Callable[[Rows], str]] = {"json": to_json, "csv": to_csv}
-"""What can be exported, by the ending of the file."""
+"""The export functions by file extension."""
 
 
 def _series(row: Row, window: float | None) -> dict[str, Any]:
-    look = row.look(window)
+    values = row.values(window)
     metadata = row.source.view.description(row.key)
-    summary = look.summary
+    summary = values.summary
     return {
         "source": row.source.label,
         "kind": row.key.kind.value,
@@ -127,10 +127,10 @@ def _series(row: Row, window: float | None) -> dict[str, Any]:
         "labels": dict(row.key.labels),
         "unit": row.unit,
         "description": "" if metadata is None else metadata.description,
-        "value": _number(look.value),
-        "rate": _number(look.rate),
-        "events": look.events,
-        "updated": utc(look.timestamp_ns, 3),
+        "value": _number(values.value),
+        "rate": _number(values.rate),
+        "events": values.events,
+        "updated": utc(values.timestamp_ns, 3),
         "window": None
         if summary is None
         else {

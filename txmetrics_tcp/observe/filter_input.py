@@ -1,5 +1,5 @@
 """
-The field in which a filter is typed.
+The input field for filters.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from textual.widgets import Input
 
 class FilterField(Input):
     """
-    A field in which keys do what they do in the order in which they came.
+    An input field that handles keys in the order in which they were pressed.
 
-    Textual's own puts letters in where it gets them, but looks what else a key does only when no
-    widget has wanted it, which is a few messages later: of keys that wait, as under load, letters
-    would overtake a backspace.
+    Textual's `Input` inserts letters immediately, but runs the actions of other keys a few messages
+    later.  When keys are queued, as under load, letters would overtake a backspace.
     """
 
-    # What the app's own keys come to here: for the last line of the screen.
+    # The app's keys, with hints for this field in the last line of the screen.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "app.detail", "keep", priority=True),
-        Binding("escape", "app.step_back", "forget", priority=True),
+        Binding("escape", "app.step_back", "discard", priority=True),
     ]
 
     EDITS: ClassVar[dict[str, str]] = {
@@ -32,7 +31,7 @@ class FilterField(Input):
         if isinstance(binding, Binding)
         for key in binding.key.split(",")
     }
-    """The action of each key that edits."""
+    """The action of each editing key."""
 
     async def on_key(self, event: events.Key) -> None:
         action = self.EDITS.get(event.key)

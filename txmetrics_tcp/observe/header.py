@@ -1,5 +1,5 @@
 """
-The first lines of the screen: what is shown, how it is with each source, and what was missed.
+The first lines of the screen: the display settings, and the state and losses of each source.
 """
 
 from __future__ import annotations
@@ -33,29 +33,27 @@ from txmetrics_tcp.observe.theme import (
 )
 
 MAX_SHARE = 4
-"""A quarter of the screen is the most that sources get; the others are summed up in a line."""
+"""Sources get at most a quarter of the screen; one line summarizes the others."""
 
 RESTART_SHOWN = 60.0
-"""For how many seconds a restart is a warning."""
-
+"""The number of seconds for which a restart is shown as a warning."""
 
 MAX_LABEL = 36
-"""How many cells the name of a source takes at most."""
+"""The maximum number of cells for the name of a source."""
 
 MAX_NOTE = 80
-"""How many characters are said of what is wrong."""
+"""The maximum number of characters of an error reason."""
 
 LEAST_NOTE = 22
-"""How many cells are left for that, however little room there is."""
+"""The minimum number of cells for an error reason."""
 
 
 class Part(NamedTuple):
     """
     A part of a line.
 
-    @ivar rank: when there is not enough room, those of the highest rank are left out; what has
-        the rank 0 stays in any case.
-    @ivar least: to how many cells it can be cut; None when it is not to be.
+    @ivar rank: parts of the highest rank are omitted first if space is short; rank 0 always stays.
+    @ivar least: the number of cells to which the part may be cut; None to never cut it.
     """
 
     text: str
@@ -65,19 +63,19 @@ class Part(NamedTuple):
 
     @property
     def needs(self) -> int:
-        """How many cells it takes at least."""
+        """The minimum number of cells."""
         length = cell_len(self.text)
         return length if self.least is None else min(length, self.least)
 
 
 def window_text(window: float | None) -> str:
-    """The time that percentiles are of."""
+    """Format the window of percentiles."""
     return "all time" if window is None else show_seconds(window)
 
 
 class Header(Widget):
     """
-    Draws `Rows`' settings and the sources.
+    Draws the settings of `Rows` and the state of the sources.
     """
 
     DEFAULT_CSS = """
@@ -91,16 +89,16 @@ class Header(Widget):
 
     def fit_height(self, screen: int) -> None:
         """
-        Take as many lines as there are sources, within a share of the screen.
+        Set the height to one line for each source, limited to a share of the screen.
 
-        @param screen: the screen's height.
+        @param screen: the height of the screen.
         """
         height = 1 + min(len(self.rows.sources), max(1, screen // MAX_SHARE - 1))
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 
     def update(self) -> None:
-        """Draw what looks different from before."""
+        """Redraw if any line has changed."""
         lines = [self.render_line(y) for y in range(self.size.height)]
         if lines != self._lines:
             self._lines = lines
@@ -114,7 +112,7 @@ class Header(Widget):
         sources = list(self.rows.sources)
         if len(sources) <= lines:
             return _line(_source_parts(sources[y - 1], len(sources) > 1), width)
-        # Those with which something is wrong are to be seen.
+        # Sources with problems come first.
         sources.sort(key=_is_fine)
         if y < lines:
             return _line(_source_parts(sources[y - 1], True), width)
@@ -124,7 +122,7 @@ class Header(Widget):
         rows = self.rows
         base = ink(TEXT, RAISED)
         dim = ink(DIM, RAISED)
-        recorded = all(source.state in _RECORDED for source in rows.sources)
+        recorded = all(source.state in _RECORDING_STATES for source in rows.sources)
         if rows.paused:
             seconds = show_duration(time.monotonic() - rows.paused_at)
             state = Part(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
@@ -133,7 +131,6 @@ class Header(Widget):
         else:
             state = Part(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
         if recorded:
-            # All that it has: nothing comes any more.
             events = f"{sum(source.view.events for source in rows.sources):,}"
         else:
             events = show_brief(sum(source.events_per_second for source in rows.sources))
@@ -168,34 +165,32 @@ def _is_fine(source: Source) -> bool:
 
 def _is_silent(source: Source) -> bool:
     """
-    Whether a connection has not brought anything for a while.
+    Whether a connection has received no data for a while.
 
-    Servers of ours say at once who they are; one of the Rust family may have nothing to say, but so
-    has whatever waits for a request, or for TLS.
+    This library's exporter sends a status at once.  A silent peer may be an exporter of the Rust
+    family without events, but also a server that waits for a request or for TLS.
     """
-    return source.state is State.CONNECTED and not source.heard and source.seconds >= SILENCE
+    return source.state is State.CONNECTED and not source.has_received and source.seconds >= SILENCE
 
 
 def _source_parts(source: Source, several: bool) -> list[Part]:
     view = source.view
     text, dim = ink(TEXT), ink(DIM)
-    color, what, more = _state(source)
+    color, status, details = _state(source)
     style = ink(color if color != GOOD else DIM)
     parts = [
         Part(" ● ", ink(color)),
         Part(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
-        # That all is well, the dot says as well.
-        Part(f"  {what}", style, 2 if color == GOOD else 0),
-        # Why, is to be seen at any width.
-        Part(more, style, 3) if color == GOOD else Part(more, style, 0, LEAST_NOTE),
+        # The green dot shows the same, so this may be omitted.
+        Part(f"  {status}", style, 2 if color == GOOD else 0),
+        # An error reason is shown at any width.
+        Part(details, style, 3) if color == GOOD else Part(details, style, 0, LEAST_NOTE),
     ]
     if _is_silent(source):
-        parts.append(
-            Part("  nothing has come yet: is it a server of metrics?", ink(WARNING), 0, LEAST_NOTE)
-        )
+        parts.append(Part("  no data yet: is this a metrics server?", ink(WARNING), 0, LEAST_NOTE))
     parts += [Part("  ", dim), *loss_parts(source)]
     if view.refused:
-        parts.append(Part(f"  {view.refused:,} left out: too many series", ink(BAD)))
+        parts.append(Part(f"  left out {view.refused:,} (too many series)", ink(BAD)))
     if view.restarts:
         times = f" {view.restarts} times, last" if view.restarts > 1 else ""
         ago = 0.0 if view.restarted_at is None else max(0.0, source.view_now() - view.restarted_at)
@@ -207,7 +202,7 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
     if several:
         events = (
             f"{view.events:,} events"
-            if source.state in _RECORDED
+            if source.state in _RECORDING_STATES
             else f"{show_brief(source.events_per_second)}/s"
         )
         parts.append(Part(f"  {events}", dim, 4))
@@ -217,7 +212,7 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
 
 
 def loss_parts(source: Source) -> list[Part]:
-    """What was missed, by reason.  A server that never says so is not taken for one without."""
+    """Return the number of missed events by reason; unknown if the server sends no status."""
     view = source.view
     if view.missed_incoming or view.missed_client:
         return _missed(view.missed_incoming, view.missed_client)
@@ -234,7 +229,7 @@ def _missed(incoming: int, client: int) -> list[Part]:
 
 
 def _state(source: Source) -> tuple[str, str, str]:
-    """A colour, words, and more of them where there is room."""
+    """Return the colour, the status text, and details to show if there is room."""
     match source.state:
         case State.CONNECTED:
             return GOOD, "connected", f" {show_duration(source.seconds)}"
@@ -247,34 +242,34 @@ def _state(source: Source) -> tuple[str, str, str]:
             return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"
         case _:
             wait = source.retry_in
-            again = "trying again" if wait is None else f"again in {show_duration(wait)}"
-            return BAD, f"{source.state.value}, {again}", f": {source.note[:MAX_NOTE]}"
+            retry = "retrying" if wait is None else f"retry in {show_duration(wait)}"
+            return BAD, f"{source.state.value}, {retry}", f": {source.note[:MAX_NOTE]}"
 
 
 def _rest_parts(sources: Sequence[Source]) -> list[Part]:
     incoming = sum(source.view.missed_incoming for source in sources)
     client = sum(source.view.missed_client for source in sources)
-    broken = sum(source.state in _BROKEN for source in sources)
+    broken = sum(source.state in _DISCONNECTED_STATES for source in sources)
     parts = [Part(f" … and {len(sources)} more", ink(DIM))]
     if broken:
         parts.append(Part(f"  {broken} not connected", ink(BAD)))
     if incoming + client:
         parts += [Part("  ", ink(DIM)), *_missed(incoming, client)]
     else:
-        parts.append(Part("  no losses told", ink(DIM)))
+        parts.append(Part("  no losses reported", ink(DIM)))
     return parts
 
 
-_BROKEN = (State.CONNECTING, State.LOST, State.FOREIGN)
+_DISCONNECTED_STATES = (State.CONNECTING, State.LOST, State.FOREIGN)
 
-_RECORDED = (State.READING, State.ENDED)
+_RECORDING_STATES = (State.READING, State.ENDED)
 
 
 def _line(parts: Sequence[Part], width: int, on: str = BACKGROUND) -> Strip:
-    """As many parts as fit; those that matter least are left out first, then some are cut."""
+    """Join the parts that fit: omit parts by rank, then cut parts that may be cut."""
     kept = list(parts)
     for rank in sorted({part.rank for part in parts} - {0}, reverse=True):
-        # What has the rank 1 goes only after what can be cut has been.
+        # Cut parts before omitting those of rank 1.
         needed = sum(part.needs if rank == 1 else cell_len(part.text) for part in kept)
         if needed > width:
             kept = [part for part in kept if part.rank != rank]

@@ -1,5 +1,5 @@
 """
-The help on the screen.
+The help screen.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from txmetrics_tcp.observe.bindings import MOUSE, SECTIONS
 from txmetrics_tcp.observe.theme import ACCENT, DIM, PANEL, TEXT, WARNING
 
 _NOTES = (
-    ("rate", "a second, over the last ten; of a gauge, how its value changes"),
-    ("trend", "one character a second, newest right; sorts by what changed last"),
-    ("losses", "incoming: recorded faster than the server could handle"),
-    ("", "client: this viewer, or the way to it, was too slow"),
+    ("rate", "change per second, averaged over the last ten seconds"),
+    ("trend", "one character per second, newest right; sorts by last event"),
+    ("incoming", "events missed because the program recorded too fast"),
+    ("client", "events missed because the viewer or the network was too slow"),
 )
 
 
 def help_text() -> Text:
-    """All keys, the mouse, and the language of filters."""
+    """Return the text of the help: keys, mouse, filter syntax and notes."""
     text = Text(style=TEXT)
 
     def section(title: str, lines: tuple[tuple[str, str], ...]) -> None:
         text.append(f"{title}\n", f"bold {ACCENT}")
-        width = max(len(what) for what, _ in lines) + 2
-        for what, does in lines:
-            text.append(f"  {what:<{width}}", WARNING)
-            text.append(f"{does}\n", TEXT)
+        width = max(len(term) for term, _ in lines) + 2
+        for term, description in lines:
+            text.append(f"  {term:<{width}}", WARNING)
+            text.append(f"{description}\n", TEXT)
         text.append("\n")
 
     for title, keys in SECTIONS:
@@ -44,13 +44,13 @@ def help_text() -> Text:
     for line in SYNTAX.splitlines():
         text.append(f"{line}\n", WARNING if line.startswith("  ") else DIM)
     text.append("\n")
-    section("What is what", _NOTES)
+    section("Columns and losses", _NOTES)
     text.rstrip()
     return text
 
 
 class Help(ModalScreen[None]):
-    """Lies over the table, which goes on."""
+    """The help, shown over the table, which stays live."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q,enter", "dismiss", show=False),
@@ -73,7 +73,7 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         box = VerticalScroll(Static(help_text(), markup=False))
         box.border_title = "metrics-tcp observe"
-        # Where it is seen also when there is more than fits.
+        # Visible even if the text is longer than the box.
         box.border_subtitle = "↑ ↓ PgDn scroll, Esc closes"
         yield box
 

@@ -1,5 +1,5 @@
 """
-The cells of a line of the table, with their colours.
+Render lines of the table as coloured segments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Placement
-from txmetrics_tcp.observe.row import Group, Look, Row
+from txmetrics_tcp.observe.row import Group, Row, RowValues
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.text import fit, fit_end, number, right
 from txmetrics_tcp.observe.theme import (
@@ -30,14 +30,14 @@ from txmetrics_tcp.observe.theme import (
 )
 
 QUIET = 30.0
-"""After how many seconds without an event a series is drawn dim."""
+"""The number of seconds without events after which a series is drawn dim."""
 
 
 def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]:
-    """One series, from the second cell of its line on."""
-    look = row.look(rows.window)
+    """Render one series, without the first cell of the line."""
+    values = row.values(rows.window)
     kind = row.key.kind
-    quiet = look.age > QUIET
+    quiet = values.age > QUIET
     value_style = ink(DIM if quiet else TEXT, on)
     gap = Segment(" " * GAP, ink(TEXT, on))
     segments: list[Segment] = []
@@ -48,14 +48,14 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
         match column.id:
             case "name":
                 grouping = rows.grouping
-                said = quiet or (grouping is not None and grouping.label is None)
+                dim_name = quiet or (grouping is not None and grouping.label is None)
                 indent = "  " if grouping is not None else ""
                 text = indent + fit_end(row.name, width - len(indent))
-                segments.append(Segment(text, ink(DIM if said else TEXT, on)))
+                segments.append(Segment(text, ink(DIM if dim_name else TEXT, on)))
             case "labels":
                 segments += label_segments(row.labels, width, on)
             case "source":
-                # All of them as they are, or none.
+                # Show either full names for all sources or short names for all.
                 brief = width < max(map(cell_len, rows.brief))
                 label = row.source.label
                 text = fit(rows.brief[label] if brief else label, width)
@@ -64,16 +64,16 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
                 text = fit(kind.value, width) if width >= 9 else _SHORT[kind]
                 segments.append(Segment(text, ink(KIND[kind], on)))
             case "value":
-                text = show_value(look.value, row.total_unit)
+                text = show_value(values.value, row.total_unit)
                 segments.append(Segment(number(text, width), value_style))
             case "rate":
-                segments.append(_rate_cell(look.rate, row.total_unit, width, on))
+                segments.append(_rate_cell(values.rate, row.total_unit, width, on))
             case "trend":
                 color = FAINT if quiet else KIND[kind]
-                line = sparkline(look.history, width, kind is not MetricKind.GAUGE)
+                line = sparkline(values.history, width, kind is not MetricKind.GAUGE)
                 segments.append(Segment(line, ink(color, on)))
             case _:
-                segments.append(_percentile(look, column.id, row.unit, width, on))
+                segments.append(_percentile(values, column.id, row.unit, width, on))
     return segments
 
 
@@ -83,8 +83,8 @@ def _rate_cell(rate: float, unit: str | None, width: int, on: str) -> Segment:
     return Segment(number(show_rate(rate, unit), width), ink(WARNING, on))
 
 
-def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) -> Segment:
-    summary = look.summary
+def _percentile(values: RowValues, name: str, unit: str | None, width: int, on: str) -> Segment:
+    summary = values.summary
     if summary is None or not summary.count:
         return Segment(right("" if summary is None else "·", width), ink(FAINT, on))
     value = getattr(summary, name)
@@ -94,7 +94,7 @@ def _percentile(look: Look, name: str, unit: str | None, width: int, on: str) ->
 
 
 def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Segment]:
-    """The line of a group: its title over the columns of text, sums where they mean something."""
+    """Render the line of a group: its title, and the sums of value and rate if defined."""
     sums = {}
     for column, start in layout.placed:
         if column.id == "value" and group.value is not None:
@@ -118,7 +118,7 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
 
 
 def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> list[Segment]:
-    """Labels in so many cells: their names dim, their values not."""
+    """Render labels in this many cells, with dim names."""
     dim, plain = ink(DIM, on), ink(TEXT, on)
     faint = dim if on == CHOSEN else ink(FAINT, on)
     pieces: list[tuple[str, Style]] = []

@@ -1,5 +1,5 @@
 """
-One line of the table: a series, or a group of them, and what there is to see of it.  No Textual.
+A line of the table: a series or a group of series.  Does not use Textual.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.series import Happened, SeriesView
+from txmetrics_tcp._view.series import RecentEvent, SeriesView
 from txmetrics_tcp._view.sketch import Summary
 from txmetrics_tcp.observe.sources import Source
 from txmetrics_tcp.observe.text import shown
 
 HISTORY = 60
-"""How many seconds a sparkline, and the chart, go back."""
+"""The number of seconds that sparklines and charts cover."""
 
 
 def by_text(text: str) -> tuple[str, str]:
-    """What orders texts, without regard to case."""
+    """Return a sort key for text that ignores case first."""
     return text.casefold(), text
 
 
-class Look(NamedTuple):
-    """What there is to see of a series at one moment."""
+class RowValues(NamedTuple):
+    """The displayed values of a series at one moment."""
 
     value: int | float
     rate: float
@@ -34,23 +34,24 @@ class Look(NamedTuple):
     events: int
     age: float
     timestamp_ns: int
-    recent: tuple[Happened, ...]
+    recent: tuple[RecentEvent, ...]
 
 
 class Row:
     """
     One series of one source.
 
-    @ivar name: and C{labels}, as they may be put on the screen.
-    @ivar by_name: what orders it among the others.
-    @ivar name_length: how many cells the name takes.
-    @ivar labels_length: how many cells the labels take.
-    @ivar held: what is shown while the picture is held still.
+    @ivar name: the name, safe for the screen.
+    @ivar labels: the labels, safe for the screen.
+    @ivar by_name: the key for sorting by name.
+    @ivar name_length: the width of the name in cells.
+    @ivar labels_length: the width of the labels in cells.
+    @ivar frozen: the displayed values while the display is paused; otherwise None.
     """
 
     __slots__ = (
         "by_name",
-        "held",
+        "frozen",
         "key",
         "labels",
         "labels_length",
@@ -68,15 +69,15 @@ class Row:
         self.name = shown(key.name)
         self.labels = tuple((shown(label), shown(value)) for label, value in key.labels)
         self.name_length = cell_len(self.name)
-        # Each with its equals sign, and a space between two.
+        # Includes the equals signs and the spaces between labels.
         lengths = (cell_len(label) + cell_len(value) + 2 for label, value in self.labels)
         self.labels_length = max(0, sum(lengths) - 1)
         self.by_name = (*by_text(self.name), self.labels, source.label)
-        self.held: Look | None = None
+        self.frozen: RowValues | None = None
 
     @property
     def unit(self) -> str | None:
-        """As it may be put on the screen."""
+        """The unit, safe for the screen."""
         metadata = self.source.view.description(self.key)
         return None if metadata is None or not metadata.unit else shown(str(metadata.unit))
 
@@ -86,43 +87,45 @@ class Row:
 
     @property
     def total_unit(self) -> str | None:
-        """The unit of value and rate: those of a histogram are numbers of samples."""
+        """The unit of value and rate; None for a histogram, which counts samples."""
         return None if self.is_histogram else self.unit
 
     def rate(self) -> float:
-        return self.series.rate(self.source.now) if self.held is None else self.held.rate
+        return self.series.rate(self.source.now) if self.frozen is None else self.frozen.rate
 
     def value(self) -> int | float:
-        return self.series.value if self.held is None else self.held.value
+        return self.series.value if self.frozen is None else self.frozen.value
 
     def summary(self, window: float | None) -> Summary | None:
         if not self.is_histogram:
             return None
-        if self.held is not None:
-            return self.held.summary
+        if self.frozen is not None:
+            return self.frozen.summary
         return self.series.summary(window, self.source.now)
 
     def lifetime(self) -> Summary | None:
-        """The summary of all time, as it was when the picture was held still."""
-        if self.held is not None:
-            return self.held.lifetime
+        """Return the statistics of all time; while paused, those at the time of the pause."""
+        if self.frozen is not None:
+            return self.frozen.lifetime
         return self.series.summary() if self.is_histogram else None
 
     def age(self) -> float:
-        """How many seconds ago it changed."""
-        if self.held is not None:
-            return self.held.age
+        """Return the number of seconds since the last event."""
+        if self.frozen is not None:
+            return self.frozen.age
         return max(0.0, self.source.now - self.series.updated)
 
-    def look(self, window: float | None) -> Look:
+    def values(self, window: float | None) -> RowValues:
         """
-        @param window: that of the summary.
+        Return the values to display.
+
+        @param window: the window of the summary in seconds.
         """
-        if self.held is not None:
-            return self.held
+        if self.frozen is not None:
+            return self.frozen
         series = self.series
         now = self.source.now
-        return Look(
+        return RowValues(
             series.value,
             self.rate(),
             series.history(now, HISTORY),
@@ -137,14 +140,14 @@ class Row:
 
 class Group:
     """
-    The line above the series that have something in common.
+    The line above a group of series.
 
-    @ivar title: what that is, as it may be put on the screen.
-    @ivar rate: the sum of their rates, None where that means nothing: there is one of the series of
-        one counter or histogram, in one unit.
-    @ivar value: the same of their values.
-    @ivar unit: the unit of both.
-    @ivar folded: whether the series are left out.
+    @ivar title: the name or label value that the series share, safe for the screen.
+    @ivar rate: the sum of the rates; None unless all series are of one counter or histogram and in
+        one unit.
+    @ivar value: the sum of the values, or None as for C{rate}.
+    @ivar unit: the unit of both sums.
+    @ivar folded: whether the series are hidden.
     """
 
     __slots__ = ("folded", "rate", "rows", "title", "unit", "value")
@@ -153,12 +156,12 @@ class Group:
         self.title = title
         self.rows = rows
         self.folded = folded
-        # Bytes and packets make no sum, neither do packets and errors.
+        # Different metrics, such as packets and errors, have no meaningful sum.
         metrics = {(row.key.kind, row.key.name) for row in rows}
         summable = len(metrics) == 1 and rows[0].key.kind is not MetricKind.GAUGE
         self.unit: str | None = None
         if summable:
-            # Each source describes its metrics itself.
+            # Sources may describe the same metric with different units.
             units = {row.unit for row in {row.source: row for row in rows}.values()}
             summable = len(units) == 1
             self.unit = None if rows[0].is_histogram else units.pop()
@@ -171,7 +174,9 @@ Line = Row | Group
 
 class Grouping(NamedTuple):
     """
-    @ivar label: by which label; None for by name.
+    A way to group series.
+
+    @ivar label: the label to group by; None to group by name.
     """
 
     label: str | None

@@ -1,5 +1,5 @@
 """
-Which series are listed, and in what order: filtered, sorted, grouped, held still.  No Textual.
+The listed series: filtering, sorting, grouping and pausing.  Does not use Textual.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.sources import Source
 
 WINDOWS: tuple[float | None, ...] = (*_WINDOWS, None)
-"""The times that percentiles can be of, in seconds; None for all time."""
+"""The available windows for percentiles, in seconds; None for all time."""
 
 REARRANGE = 1.0
 """
-After how many seconds what is sorted by a number is sorted again, at the earliest: rows that change
-places ten times a second cannot be read.
+The minimum number of seconds between sorts by a changing number: rows that move ten times per
+second are unreadable.
 """
 
 REARRANGE_SHARE = 0.1
 """The share of time that sorting may take."""
 
 MAX_GROUPINGS = 12
-"""By how many labels one can group; those that most series have."""
+"""The maximum number of labels to group by; the most common ones are offered."""
 
 
 def _quantile(name: str) -> Callable[[Row, float | None], object]:
@@ -57,30 +57,30 @@ SORTS: dict[str, Callable[[Row, float | None], object]] = {
     **{name: _quantile(name) for name in PERCENTILES},
 }
 """
-By column, what to sort by; None, and what is not a number, comes last in any case.  Numbers are in
-one unit for all times, for all sizes and for all bit rates, whatever they came in.
+The sort key of each column.  None and NaN always sort last.  Times, sizes and bit rates are
+converted to one unit each.
 """
 
 STEADY = frozenset({"source", "name", "labels", "kind"})
-"""The columns whose values never change: in their order, only what is new has to be put."""
+"""The columns whose values never change: sort again only for new series."""
 
 
 class Rows:
     """
-    What the table shows, of all sources.
+    The contents of the table, from all sources.
 
-    @ivar brief: the sources' names, and what tells them apart.
-    @ivar lines: what is listed, from the top.
-    @ivar matching: the series that pass the filter, in their order, with those of folded groups.
+    @ivar brief: the short name of each source, by name.
+    @ivar lines: the listed lines, from the top.
+    @ivar matching: the series that match the filter, sorted, including those of folded groups.
     @ivar all: all series.
-    @ivar filter_text: the filter, as it was written; always one that can be understood.
-    @ivar histograms: how many of all series are histograms.
-    @ivar name_length: how many cells the longest name takes, of those that pass the filter.
-    @ivar labels_length: the same of labels.
-    @ivar sort: the column that orders, one of `SORTS`.
-    @ivar descending: whether that order is turned around.
-    @ivar window: of which time percentiles are.
-    @ivar paused: whether the picture is held still.
+    @ivar filter_text: the current filter as the user wrote it; always valid.
+    @ivar histograms: the number of histograms among all series.
+    @ivar name_length: the width in cells of the longest name among the matching series.
+    @ivar labels_length: the width in cells of the longest labels among the matching series.
+    @ivar sort: the column to sort by, one of `SORTS`.
+    @ivar descending: whether the order is descending.
+    @ivar window: the window of percentiles in seconds; None for all time.
+    @ivar paused: whether the display is paused.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Rows:
         self.window: float | None = WINDOWS[1]
         self.paused = False
         self.paused_at = 0.0
-        # Of each source, how many series are in `all`, and which run of its server they are of.
+        # For each source, the number of its series in `all`, and the run of its server.
         self._known = [0] * len(sources)
         self._runs = [(source.view.restarts, source.view.since) for source in sources]
         self._arranged = -math.inf
@@ -112,16 +112,16 @@ class Rows:
         self.name_length = 0
         self.labels_length = 0
 
-    # What there is
+    # Updating
 
     def update(self) -> bool:
         """
-        Take in what is new, and sort again if it is time for that.
+        Add new series, and sort again if needed.
 
-        @return: whether `lines` is another list than before.
+        @return: whether `lines` was replaced.
         """
         if not self.paused:
-            self._learn()
+            self._add_new()
         if not self._dirty:
             wait = max(REARRANGE, self._took / REARRANGE_SHARE)
             moves = self.sort not in STEADY or self.grouping is not None
@@ -130,11 +130,11 @@ class Rows:
         self._arrange()
         return True
 
-    def _learn(self) -> None:
+    def _add_new(self) -> None:
         for number, source in enumerate(self.sources):
             view = source.view
             series = view.series
-            # Another one after a restart of the server, and after clearing.
+            # Changes when the server restarts and when the view is cleared.
             run = view.restarts, view.since
             known = self._known[number]
             if run != self._runs[number] or len(series) < known:
@@ -160,12 +160,12 @@ class Rows:
         self._label_counts.update(label for label, _ in row.key.labels)
 
     def _fit(self, rows: Iterable[Row]) -> None:
-        """Name and labels get room for what is listed, and for that only."""
+        """Widen the columns for name and labels to fit these rows."""
         for row in rows:
             self.name_length = max(self.name_length, row.name_length)
             self.labels_length = max(self.labels_length, row.labels_length)
 
-    def _fit_anew(self) -> None:
+    def _refit(self) -> None:
         self.name_length = self.labels_length = 0
         self._fit(self.matching)
 
@@ -176,30 +176,32 @@ class Rows:
         self._label_counts.clear()
         for row in self.all:
             self._count(row)
-        self._fit_anew()
+        self._refit()
         self._dirty = True
 
-    # What people do
+    # User actions
 
     def clear(self) -> None:
-        """Forget what was seen; series come back with their next event, totals go on."""
+        """Remove all series and resume.  A series returns with its next event and its total."""
         for source in self.sources:
             source.view.clear()
         self.resume()
-        self._learn()
+        self._add_new()
 
     def set_filter(self, text: str) -> None:
         """
-        @raise FilterError: it cannot be understood; the one before stays.
+        Show the series that match a filter.
+
+        @raise FilterError: the filter is invalid; the previous filter stays.
         """
         self._filter = parse_filter(text)
         self.filter_text = text.strip()
         self.matching = [row for row in self.all if self._filter.matches(row.key)]
-        self._fit_anew()
+        self._refit()
         self._dirty = True
 
     def sort_by(self, column: str) -> None:
-        """Sort by another column, numbers from the largest down; or turn the order around."""
+        """Sort by a column, numbers in descending order; reverse the order of the current one."""
         if column == self.sort:
             self.descending = not self.descending
         else:
@@ -213,7 +215,7 @@ class Rows:
 
     @property
     def groupings(self) -> list[Grouping | None]:
-        """All ways to group."""
+        """All available groupings; None for no grouping."""
         labels = sorted(label for label, _ in self._label_counts.most_common(MAX_GROUPINGS))
         return [None, Grouping(None), *map(Grouping, labels)]
 
@@ -223,7 +225,7 @@ class Rows:
         self._dirty = True
 
     def fold(self, group: Group) -> None:
-        """Leave out the series of a group, or list them again."""
+        """Hide or show the series of a group."""
         if group.title in self._folded:
             self._folded.remove(group.title)
         else:
@@ -231,7 +233,7 @@ class Rows:
         self._dirty = True
 
     def fold_all(self) -> None:
-        """Leave out the series of all groups; if those are left out already, list them again."""
+        """Hide the series of all groups, or show them if all are hidden."""
         titles = {line.title for line in self.lines if isinstance(line, Group)}
         self._folded = set() if titles <= self._folded else titles | self._folded
         self._dirty = True
@@ -241,21 +243,21 @@ class Rows:
         self._dirty = True
 
     def pause(self) -> None:
-        """Hold the picture still.  What comes meanwhile is counted in, and seen afterwards."""
+        """Freeze the displayed values.  Events are still ingested, and shown after `resume`."""
         if not self.paused:
             self.paused = True
             self.paused_at = self._clock()
             for row in self.all:
-                row.held = row.look(self.window)._replace(lifetime=row.lifetime())
+                row.frozen = row.values(self.window)._replace(lifetime=row.lifetime())
 
     def resume(self) -> None:
         if self.paused:
             self.paused = False
             for row in self.all:
-                row.held = None
+                row.frozen = None
             self._dirty = True
 
-    # In what order
+    # Sorting
 
     def _arrange(self) -> None:
         started = self._clock()
@@ -269,7 +271,7 @@ class Rows:
         self._took = self._arranged - started
 
     def _sort(self, rows: list[Row]) -> None:
-        # Ties are in the order of names, whichever way the column is sorted.
+        # Ties are sorted by name, in ascending order.
         rows.sort(key=attrgetter("by_name"))
         if self.sort == "name":
             if self.descending:
@@ -293,7 +295,7 @@ class Rows:
             for title, rows in sorted(members.items(), key=lambda item: by_text(item[0]))
         ]
         if self.sort in ("rate", "value"):
-            # Those without a sum come last, as series without a value do.
+            # Groups without a sum come last, like series without a value.
             with_sum = [group for group in groups if group.value is not None]
             by = attrgetter(self.sort)
             with_sum.sort(

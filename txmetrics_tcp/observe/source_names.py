@@ -1,5 +1,5 @@
 """
-Names of sources, as brief as they can be told apart.
+Short, unique names of sources.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ import re
 from collections.abc import Sequence
 
 SEPARATORS = ":./@"
-"""Between these are the parts of a name that stay whole."""
+"""The characters that separate the parts of a name."""
 
 _PARTS = re.compile(f"[{SEPARATORS}]|[^{SEPARATORS}]+")
 
 
 def brief_names(names: Sequence[str]) -> dict[str, str]:
     """
-    Each name without the parts that all of them begin with, and end with.
+    Shorten names by removing their common leading and trailing parts.
 
         >>> brief_names(["127.0.0.1:5000", "127.0.0.1:5001"])
         {'127.0.0.1:5000': ':5000', '127.0.0.1:5001': ':5001'}
         >>> brief_names(["web1.example:5000", "web2.example:5000"])
         {'web1.example:5000': 'web1', 'web2.example:5000': 'web2'}
 
-    @return: by name, something that no other has; the name itself, where that cannot be.
+    @return: the short name of each name; the full names if short ones would not be unique.
     """
     whole = {name: name for name in names}
     if len(whole) < 2:
         return whole
     parts = [_PARTS.findall(name) for name in whole]
     begin = _common(parts)
-    # What comes first is said to be a port, or the end of an address, by what is before it.
+    # Keep the separator before the first differing part: it marks a port or the end of an address.
     if begin and parts[0][begin - 1] in SEPARATORS:
         begin -= 1
     rest = [name[begin:] for name in parts]
@@ -41,7 +41,7 @@ def brief_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _common(lists: Sequence[Sequence[str]]) -> int:
-    """How many items are the same at the beginning of all."""
+    """Return the number of leading items that all lists share."""
     count = 0
     for items in zip(*lists, strict=False):
         if len(set(items)) > 1:

@@ -1,5 +1,5 @@
 """
-Where the events come from: servers, or recordings.  Each with its view, and how it is with it.
+Sources of events: servers and recordings, each with its view and its state.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.text import shown
 
 METER = 3.0
-"""Over how many seconds the rate of a source's events is taken."""
+"""The number of seconds that the event rate of a source covers."""
 
 
 class State(Enum):
-    """How it is with a source."""
+    """The state of a source."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
@@ -43,17 +43,18 @@ class State(Enum):
 
 class Source:
     """
-    What all sources have in common; to be used on the reactor thread.
+    The base class of sources.  Use it on the reactor thread only.
 
-    @ivar label: what it is called on the screen: what the user wrote, made harmless.
-    @ivar view: what its stream has told.
-    @ivar state: how it is with it.
-    @ivar since: when that began, as `time.monotonic`.
-    @ivar heard: whether anything has come since that, where it is connected.
-    @ivar note: more about the state, for people, made harmless.
-    @ivar retry_at: when the next attempt to connect is made, as `time.monotonic`, if one is.
-    @ivar progress: how much of a recording has been read, from 0 to 1.
-    @ivar now: the time of the view, as of the last `tick`.
+    @ivar label: the name on the screen: the text the user wrote, escaped.
+    @ivar view: the state of the stream.
+    @ivar state: the state of the source.
+    @ivar since: when that state began, as `time.monotonic`.
+    @ivar has_received: whether data has arrived on the current connection.
+    @ivar note: a human-readable detail of the state, escaped.
+    @ivar retry_at: when the next connection attempt starts, as `time.monotonic`; None if none is
+        scheduled.
+    @ivar progress: the part of a recording that has been read, from 0 to 1.
+    @ivar now: the time on the view's clock at the last `tick`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Source:
         self.label = shown(label)
         self.view = view
         self.state = State.CONNECTING
-        self.heard = True
+        self.has_received = True
         self.note = ""
         self.retry_at: float | None = None
         self.progress = 0.0
@@ -72,22 +73,22 @@ class Source:
         self._counts: deque[tuple[float, int]] = deque()
 
     def start(self) -> None:
-        """Begin."""
+        """Start to connect or to read."""
 
     def stop(self) -> None:
-        """Come to an end."""
+        """Disconnect or stop reading."""
 
     def view_now(self) -> float:
         """The time on the view's clock."""
         return self._monotonic()
 
     def tick(self) -> None:
-        """A frame is about to be drawn."""
+        """Update the time and the event rate, before a frame is drawn."""
         self.now = self.view_now()
         moment = self._monotonic()
         counts = self._counts
         if counts and self.view.events < counts[-1][1]:
-            # The view has begun to count anew: what it had before says nothing of what comes now.
+            # The view was cleared, so earlier counts no longer apply.
             since = counts[-1][0]
             counts.clear()
             counts.append((since, 0))
@@ -97,7 +98,7 @@ class Source:
 
     @property
     def events_per_second(self) -> float:
-        """How many came lately."""
+        """The event rate over the last `METER` seconds."""
         if len(self._counts) < 2:
             return 0.0
         (began, before), (ended, after) = self._counts[0], self._counts[-1]
@@ -105,15 +106,15 @@ class Source:
 
     @property
     def seconds(self) -> float:
-        """How long it has been in its state."""
+        """The number of seconds in the current state."""
         return max(0.0, self._monotonic() - self.since)
 
     @property
     def retry_in(self) -> float | None:
-        """How many seconds it is to the next attempt to connect."""
+        """The number of seconds until the next connection attempt; None if none is scheduled."""
         return None if self.retry_at is None else max(0.0, self.retry_at - self._monotonic())
 
-    def _turn(self, state: State, note: str = "") -> None:
+    def _set_state(self, state: State, note: str = "") -> None:
         self.state = state
         self.note = shown(note)
         self.since = self._monotonic()
@@ -122,9 +123,9 @@ class Source:
 
 class LiveSource(Source):
     """
-    A server, to which it stays connected.
+    A server, with automatic reconnects.
 
-    What a read from the socket brought is folded together.
+    Events of one read from the socket are ingested together.
     """
 
     def __init__(
@@ -150,41 +151,41 @@ class LiveSource(Source):
         self._service.stopService()
 
     def _received(self, events: list[Event]) -> None:
-        self.heard = True
+        self.has_received = True
         self.view.ingest(events)
 
     def _changed(self, state: ConnectionState) -> None:
         match state:
             case Connecting():
-                # What went wrong stays on the screen until something is better.
+                # Keep the error reason on the screen until the connection is made.
                 if self.state is State.CONNECTING:
-                    self._turn(State.CONNECTING)
+                    self._set_state(State.CONNECTING)
                 self.retry_at = None
             case Connected():
                 self.view.connected()
-                self._turn(State.CONNECTED)
-                self.heard = False
+                self._set_state(State.CONNECTED)
+                self.has_received = False
             case Disconnected():
                 foreign = isinstance(state.reason.value, StreamError)
                 reason = str(state).removeprefix(f"{NOT_A_STREAM}: ")
-                self._turn(State.FOREIGN if foreign else State.LOST, reason)
+                self._set_state(State.FOREIGN if foreign else State.LOST, reason)
             case _:
                 self.retry_at = self._monotonic() + state.seconds
 
 
 class RecordingSource(Source):
     """
-    A recording, read as fast as it can be; its view then stands at the recording's end.
+    A recording, read as fast as possible.  The view then shows the end of the recording.
     """
 
     def __init__(self, reactor: Any, path: str) -> None:
         """
-        @raise RecordingError: the file cannot be read, or is no recording.
+        @raise RecordingError: the file cannot be read or is not a recording.
         """
         self._recording = Recording(path)
         super().__init__(Path(path).name, SourceView(self.view_now))
         self._turns = Turns(reactor, self._read())
-        self._turn(State.READING)
+        self._set_state(State.READING)
 
     def start(self) -> None:
         self._turns.start()
@@ -206,8 +207,8 @@ class RecordingSource(Source):
             yield
         self.progress = 1.0
         recording.close()
-        begun = recording.sessions
-        of = f"of {begun[0].source}" if begun else ""
-        if len(begun) > 1:
-            of += f" and {len(begun) - 1} more"
-        self._turn(State.ENDED, "; ".join(filter(None, (of, recording.verdict.text))))
+        sessions = recording.sessions
+        origin = f"from {sessions[0].source}" if sessions else ""
+        if len(sessions) > 1:
+            origin += f" and {len(sessions) - 1} more"
+        self._set_state(State.ENDED, "; ".join(filter(None, (origin, recording.verdict.text))))

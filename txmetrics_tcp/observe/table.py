@@ -1,5 +1,5 @@
 """
-The table of series.  Only the rows that are on the screen are computed, however many there are.
+The table of series.  Only the rows on the screen are computed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     """
     Draws `Rows`.
 
-    The chosen line is remembered as what it is, not where: sorting takes it along.
+    The chosen line is stored as an object, not as a position, so that sorting moves it along.
 
-    @ivar chosen: the line that is chosen, if there is any.
+    @ivar chosen: the chosen line; None if the table is empty.
     """
 
     DEFAULT_CSS = """
@@ -44,7 +44,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     """
 
     class SortClicked(Message):
-        """A title was clicked."""
+        """A column title was clicked."""
 
         def __init__(self, column: str) -> None:
             super().__init__()
@@ -53,7 +53,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     class LineClicked(Message):
         """A line was clicked.
 
-        @ivar again: whether it was the chosen one before.
+        @ivar again: whether the line was already chosen.
         """
 
         def __init__(self, line: Line, again: bool) -> None:
@@ -68,15 +68,15 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.empty_text = ""
         self._hidden = 0
         self._layout: Placement | None = None
-        # What the last frame was drawn from: all lines, and each of them.
+        # The state that the last frame was drawn from: common to all lines, and for each line.
         self._frame: object = None
-        self._seen: list[object] = []
+        self._drawn_states: list[object] = []
 
-    # What is where
+    # Layout
 
     @property
     def placement(self) -> Placement:
-        """Where which column is, at the width there is."""
+        """The layout of the columns at the current width."""
         width = self.scrollable_content_region.width
         layout = lay_out(self.rows, width, self._hidden)
         self._hidden = layout.before
@@ -84,12 +84,12 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     @property
     def body_height(self) -> int:
-        """How many lines are to be seen below the titles."""
+        """The number of visible lines below the titles."""
         return max(1, self.scrollable_content_region.height - 1)
 
     @property
     def position(self) -> int | None:
-        """Where the chosen line is."""
+        """The index of the chosen line; None if it is not listed."""
         return self._index(self.chosen)
 
     def _index(self, line: Line | None) -> int | None:
@@ -101,22 +101,22 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             return None
 
     def lines_changed(self) -> None:
-        """`Rows.lines` is another list than before."""
+        """Find the chosen line again after `Rows.lines` was replaced."""
         lines = self.rows.lines
         if isinstance(self.chosen, Group):
-            # Groups are made anew each time.
+            # Each update creates new groups.
             title = self.chosen.title
             self.chosen = next(
                 (line for line in lines if isinstance(line, Group) and line.title == title), None
             )
         elif self.chosen is not None and self._index(self.chosen) is None:
-            # So are rows, when their server was restarted.
+            # A restart of the server creates new rows.
             key, source = self.chosen.key, self.chosen.source
             self.chosen = next(
                 (row for row in self.rows.matching if row.key == key and row.source is source), None
             )
             if self.chosen is not None and self._index(self.chosen) is None:
-                # It is folded away.
+                # The row is in a folded group.
                 self.chosen = self._group_of(self.chosen)
         if self._index(self.chosen) is None:
             self.chosen = lines[0] if lines else None
@@ -126,18 +126,18 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.refresh()
 
     def _group_of(self, row: Row) -> Group | None:
-        """The group that is listed in a row's place."""
+        """Return the group that contains a row."""
         groups = (line for line in self.rows.lines if isinstance(line, Group))
         return next((group for group in groups if row in group.rows), None)
 
     def update(self) -> None:
-        """Draw the lines anew in which there is something else to be seen than before."""
+        """Redraw the lines that have changed."""
         top = round(self.scroll_y)
         lines = self.rows.lines[top : top + self.body_height]
-        seen = [self._sight(line) for line in lines]
+        seen = [self._line_state(line) for line in lines]
         frame = (self.placement, self.rows.window, self.rows.sort, self.rows.descending)
         frame += (self.rows.grouping, self.empty_text, len(seen), top)  # type: ignore[assignment]
-        before, self._seen = self._seen, seen
+        before, self._drawn_states = self._drawn_states, seen
         if frame != self._frame:
             self._frame = frame
             self.refresh()
@@ -151,19 +151,20 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         if changed:
             self.refresh(*changed)
 
-    def _sight(self, line: Line) -> object:
-        """What a line depends on: it is another when the line looks different."""
+    def _line_state(self, line: Line) -> object:
+        """Return a value that differs whenever the line looks different."""
         chosen = line is self.chosen
         if isinstance(line, Group):
             return line.title, line.folded, line.rate, line.value, len(line.rows), chosen
-        # The second, since that is how often a trend goes on and a rate falls.
-        second = 0 if line.held is not None else math.floor(line.source.now)
-        return id(line), line.series.events if line.held is None else 0, second, line.unit, chosen
+        # Trends and rates change every second, even without events.
+        second = 0 if line.frozen is not None else math.floor(line.source.now)
+        events = line.series.events if line.frozen is None else 0
+        return id(line), events, second, line.unit, chosen
 
-    # What people do
+    # User actions
 
     def move(self, by: int) -> None:
-        """Choose a line further down, or up."""
+        """Choose the line that many places further down; negative numbers move up."""
         lines = self.rows.lines
         if lines:
             position = self.position
@@ -171,7 +172,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.choose(at)
 
     def choose(self, position: int) -> None:
-        """Choose a line by its place, and bring it into sight."""
+        """Choose a line by its index and scroll to it."""
         self.chosen = self.rows.lines[position]
         top = round(self.scroll_y)
         if position < top:
@@ -181,13 +182,13 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.refresh()
 
     def shift(self, by: int) -> None:
-        """Hide one column more at the left, or one less."""
+        """Hide this many more columns at the left; a negative number shows columns again."""
         if by < 0 or self.placement.after:
             self._hidden = max(0, self._hidden + by)
             self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        # Where it is inside of the widget: scrollbars have events of their own.
+        # Scrollbars handle their clicks themselves.
         if event.y == 0:
             column = self.placement.at(event.x)
             if column is not None:
@@ -202,19 +203,19 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     @property
     def all_columns(self) -> list[Column]:
-        """The columns that one can sort by, in their order."""
+        """All sortable columns, from left to right."""
         columns = columns_for(self.rows, self.scrollable_content_region.width)
         return [NAME, *columns]
 
     def reveal(self, column: str) -> None:
-        """Bring a column into sight."""
+        """Scroll the columns until this one is visible."""
         while (layout := self.placement).before and not layout.has(column):
             self._hidden -= 1
         while (layout := self.placement).after and not layout.has(column):
             self._hidden += 1
         self.refresh()
 
-    # How it looks
+    # Drawing
 
     def render_lines(self, crop: Region) -> list[Strip]:
         self._layout = self.placement
@@ -228,7 +229,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         position = round(self.scroll_y) + y - 1
         lines = self.rows.lines
         if position >= len(lines):
-            return self._beyond(y, width)
+            return self._empty_line(y, width)
         line = lines[position]
         on = CHOSEN if line is self.chosen else BACKGROUND
         mark = Segment("▌" if line is self.chosen else " ", ink(ACCENT, on))
@@ -257,7 +258,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         more = Strip([Segment("▸" if layout.after else " ", ink(WARNING, PANEL))], 1)
         return Strip.join([strip, more])
 
-    def _beyond(self, y: int, width: int) -> Strip:
+    def _empty_line(self, y: int, width: int) -> Strip:
         if not self.rows.lines and y == 2:
             return Strip([Segment(fit(f"  {self.empty_text}", width), ink(DIM))], width)
         return Strip.blank(width, ink(TEXT))

@@ -1,5 +1,5 @@
 """
-Text of a certain width: what a terminal shows in so many cells, whatever a server sends.
+Fit text into a number of terminal cells, including text from untrusted servers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from txmetrics_tcp._view.numbers import show_brief
 from txmetrics_tcp._view.text import visible
 
 MAX_SHOWN = 400
-"""Of a longer text, no more characters are looked at; no screen is so wide."""
+"""The maximum number of characters processed of a text; no screen is wider."""
 
 
 @lru_cache(maxsize=16 * 1024)
 def shown(text: str) -> str:
     """
-    A text from a server as it may be put on the screen: one line, with nothing in it that a
-    terminal, or Textual, would act on.
+    Make text from a server safe for the screen: one line, without characters that a terminal or
+    Textual would act on.
     """
     if len(text) > MAX_SHOWN:
         text = text[:MAX_SHOWN] + "…"
@@ -29,7 +29,7 @@ def shown(text: str) -> str:
 
 @lru_cache(maxsize=16 * 1024)
 def fit(text: str, width: int) -> str:
-    """A text in exactly so many cells: filled up with spaces, or cut with an ellipsis."""
+    """Pad text with spaces, or cut it with an ellipsis, to exactly this many cells."""
     if cell_len(text) <= width:
         return set_cell_size(text, width)
     if width < 1:
@@ -39,13 +39,13 @@ def fit(text: str, width: int) -> str:
 
 @lru_cache(maxsize=16 * 1024)
 def fit_end(text: str, width: int) -> str:
-    """The same with its end kept, where names differ more often than at their beginning."""
+    """Like `fit`, but cut at the start: names differ more often at the end."""
     length = cell_len(text)
     if length <= width:
         return set_cell_size(text, width)
     if width < 1:
         return ""
-    # From the right, one character at a time: some are two cells wide, some none.
+    # Count from the right, because a character may take zero to two cells.
     cells = 0
     start = len(text)
     while start and cells + cell_len(text[start - 1]) <= width - 1:
@@ -55,7 +55,7 @@ def fit_end(text: str, width: int) -> str:
 
 
 def right(text: str, width: int) -> str:
-    """Text at the right of its column."""
+    """Right-align text in a column, or cut it."""
     return text.rjust(width) if len(text) <= width else fit(text, width)
 
 
@@ -64,7 +64,7 @@ _NUMBER = re.compile(r"(-?)([0-9,]+)(\.[0-9]+)?( ?)([^0-9 e].*)?")
 
 def number(text: str, width: int) -> str:
     """
-    A number with its unit, at the right of its column; one that is too long in fewer digits.
+    Right-align a number with its unit in a column; use fewer digits if it is too long.
 
         >>> number("1,234,567/s", 9), number("123.45 MiB/s", 10)
         ('  1.23M/s', '123.4MiB/s')

@@ -1,5 +1,5 @@
 """
-The colours, in one place: quiet ones, so that what matters stands out.
+The colours: muted, so that important parts stand out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ THEME = Theme(
 
 
 def shade(color: str, share: float, on: str) -> str:
-    """A colour between another and itself."""
+    """Mix a colour into a background; C{share} is 0 for the background, 1 for the colour."""
     mixed = (
         round(int(on[at : at + 2], 16) * (1 - share) + int(color[at : at + 2], 16) * share)
         for at in (1, 3, 5)
@@ -68,5 +68,5 @@ def shade(color: str, share: float, on: str) -> str:
 
 @cache
 def ink(color: str, on: str = BACKGROUND, bold: bool = False, italic: bool = False) -> Style:
-    """A style, made once."""
+    """Return a cached style."""
     return Style(color=color, bgcolor=on, bold=bold or None, italic=italic or None)

@@ -1,6 +1,6 @@
 """
-``metrics-tcp observe`` as a process, where it cannot run; `tests.system.test_observe_terminal` has
-the rest.
+``metrics-tcp observe`` as a process without a terminal.  `tests.system.test_observe_terminal` tests
+it in a terminal.
 """
 
 from __future__ import annotations

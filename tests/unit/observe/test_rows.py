@@ -1,5 +1,5 @@
 """
-What the viewer lists, and how it fits on a screen: the parts that need no screen.
+The viewer's listed series and layout: the parts that do not use Textual.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class RowsTests(SynchronousTestCase):
     def names(self) -> list[str]:
         return [row.key.name for row in self.rows.lines if isinstance(row, Row)]
 
-    def test_calm(self) -> None:
-        """What is sorted by a number changes places once a second, not with each frame."""
+    def test_resortInterval(self) -> None:
+        """Rows sorted by a number move at most once per second."""
         self.source.feed([gauge("a", 1.0), gauge("b", 2.0)])
         self.rows.sort_by("value")
         self.assertTrue(self.rows.update())
@@ -47,8 +47,8 @@ class RowsTests(SynchronousTestCase):
         self.assertTrue(self.rows.update())
         self.assertEqual(self.names(), ["a", "b"])
 
-    def test_slow(self) -> None:
-        """Where sorting takes long, it is done less often."""
+    def test_slowSort(self) -> None:
+        """Slow sorting is repeated less often."""
         self.source.feed([gauge("a", 1.0)])
         self.rows.sort_by("value")
 
@@ -64,8 +64,8 @@ class RowsTests(SynchronousTestCase):
         self.now += 0.2
         self.assertTrue(self.rows.update())
 
-    def test_steady(self) -> None:
-        """What is sorted by name is only sorted again when something is new."""
+    def test_sortByName(self) -> None:
+        """Rows sorted by name are sorted again only for new series."""
         self.source.feed([count("b")])
         self.assertTrue(self.rows.update())
         self.source.feed([count("b")])
@@ -76,7 +76,7 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(self.names(), ["a", "b"])
 
     def test_notANumber(self) -> None:
-        """What has no value comes last, whichever way it is sorted."""
+        """NaN sorts last in both orders."""
         self.source.feed([gauge("a", math.nan), gauge("b", 1.0), gauge("c", 2.0)])
         self.rows.sort_by("value")
         self.rows.update()
@@ -86,7 +86,7 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(self.names(), ["b", "c", "a"])
 
     def test_units(self) -> None:
-        """What is sorted by a number is in the order of what is shown, not of what was sent."""
+        """Sorting compares displayed values, not sent values."""
         units = {"a": "nanoseconds", "b": "seconds", "c": "milliseconds"}
         numbers = {"a": 5e6, "b": 0.007, "c": 6.0}
         for kind in (MetricKind.GAUGE, MetricKind.HISTOGRAM):
@@ -118,7 +118,7 @@ class RowsTests(SynchronousTestCase):
             self.assertEqual(titles, ["c", "a", "b"])
 
     def test_trend(self) -> None:
-        """To sort by the trend is to sort by what changed last."""
+        """Sorting by trend sorts by the time of the last event."""
         for name in "bca":
             self.source.feed([count(name)])
         self.source.tick()
@@ -127,27 +127,27 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(self.names(), ["a", "c", "b"])
 
     def test_groupings(self) -> None:
-        """Of many labels, one can group by those that most series have."""
+        """Only the most common labels are available for grouping."""
         self.source.feed(count("n", **{f"label{number}": "x", "all": "y"}) for number in range(100))
         self.rows.update()
         labels = [grouping.label for grouping in self.rows.groupings if grouping is not None]
         self.assertEqual(labels[:2], [None, "all"])
         self.assertEqual(len(labels), 1 + MAX_GROUPINGS)
 
-    def test_frozen(self) -> None:
-        """While the picture is held still, nothing of a series changes."""
+    def test_pause(self) -> None:
+        """While paused, the displayed values of a series do not change."""
         self.source.feed([count("a", 5), sample("b", 1.0)])
         self.source.tick()
         self.rows.update()
         self.rows.pause()
-        before = [(row.look(60), row.lifetime(), row.age()) for row in self.rows.matching]
+        before = [(row.values(60), row.lifetime(), row.age()) for row in self.rows.matching]
         self.source.feed([count("a", 5), sample("b", 2.0)], 7)
         self.source.tick()
         self.assertEqual(
-            [(row.look(60), row.lifetime(), row.age()) for row in self.rows.matching], before
+            [(row.values(60), row.lifetime(), row.age()) for row in self.rows.matching], before
         )
         self.rows.resume()
-        self.assertEqual(self.rows.matching[0].look(60).value, 10)
+        self.assertEqual(self.rows.matching[0].values(60).value, 10)
 
 
 class BriefTests(SynchronousTestCase):
@@ -158,7 +158,7 @@ class BriefTests(SynchronousTestCase):
             (["10.0.0.1:5000", "10.0.0.2:5000", "10.0.1.1:5000"], [".0.1", ".0.2", ".1.1"]),
             (["unix:/run/a.sock", "unix:/run/b.sock"], ["/a", "/b"]),
             (["yesterday.rec", "127.0.0.1:5000"], ["yesterday.rec", "127.0.0.1:5000"]),
-            # Nothing would be left of one of them.
+            # A short name would be empty.
             (["a.b", "a"], ["a.b", "a"]),
             (["here:1"], ["here:1"]),
         ]:
@@ -166,8 +166,8 @@ class BriefTests(SynchronousTestCase):
         self.assertEqual(brief_names(["a:1", "a:1"]), {"a:1": "a:1"})
 
     @given(st.lists(st.text("ab:./1", max_size=8), max_size=4))
-    def test_apart(self, names: list[str]) -> None:
-        """Whatever the names are, brief ones are as many, and parts of them."""
+    def test_anyNames(self, names: list[str]) -> None:
+        """Short names of any names are unique and parts of them."""
         brief = brief_names(names)
         self.assertEqual(list(brief), list(dict.fromkeys(names)))
         self.assertEqual(len(set(brief.values())), len(brief))
@@ -178,7 +178,7 @@ class BriefTests(SynchronousTestCase):
 class FittingTests(SynchronousTestCase):
     @given(st.text(), st.integers(0, 40))
     def test_text(self, text: str, width: int) -> None:
-        """Whatever a server sends, it takes as many cells as there are for it."""
+        """Any text is fitted to the exact width."""
         for fitted in (fit(shown(text), width), fit_end(shown(text), width)):
             self.assertEqual(cell_len(fitted), width)
             self.assertTrue(fitted.isprintable())
@@ -190,7 +190,7 @@ class FittingTests(SynchronousTestCase):
                 self.assertEqual(cell_len(number(text, width)), width)
 
     def test_shorterNumbers(self) -> None:
-        """A number that is too long has fewer digits, and never other ones."""
+        """A number that is too long is shown with fewer digits."""
         for text, width, expected in [
             ("1,234/s", 9, "  1,234/s"),
             ("1,234,567/s", 9, "  1.23M/s"),
@@ -235,7 +235,7 @@ class FittingTests(SynchronousTestCase):
         st.integers(1, 3),
     )
     def test_columns(self, width: int, hidden: int, name: int, labels: int, sources: int) -> None:
-        """Columns do not overlap and fit; each can be brought into sight; the name stays."""
+        """Columns fit without overlap, each can be scrolled into view, and the name stays."""
         rows = Rows([FedSource(f"a.long.name.example:{n}") for n in range(sources)])
         rows.histograms = 1
         rows.name_length, rows.labels_length = name, labels
@@ -248,7 +248,7 @@ class FittingTests(SynchronousTestCase):
         if width >= 80:
             self.assertLess(x, width)
             self.assertGreaterEqual(layout.placed[0].column.width, min(name, 12))
-        # Hidden, in sight, not in sight: that is all of them.
+        # Hidden and placed columns together are all columns.
         total = len(columns_for(rows, width))
         self.assertEqual(layout.before + len(layout.placed) - 1 + layout.after, total)
         self.assertEqual(lay_out(rows, width, total).after, 0)

@@ -1,5 +1,5 @@
 """
-Where the viewer's events come from.
+The viewer's sources of events.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class LiveTests(SynchronousTestCase):
         self.source.start()
         self.addCleanup(self.source.stop)
 
-    def test_folding(self) -> None:
-        """What one read brings is ingested once, and before the next."""
+    def test_batches(self) -> None:
+        """The events of one read are ingested in one call, before the next read."""
         ingested: list[int] = []
         ingest = self.source.view.ingest
 
@@ -47,13 +47,13 @@ class LiveTests(SynchronousTestCase):
         transport.receive(encode_metric(count("a")))
         self.assertEqual(ingested, [1000, 1])
 
-    def test_heard(self) -> None:
-        """Of each connection it is known whether anything has come over it, if no metrics."""
+    def test_hasReceived(self) -> None:
+        """C{has_received} is reset for each connection and set by any data."""
         for _ in range(2):
             transport = self.endpoint.succeed()
-            self.assertFalse(self.source.heard)
+            self.assertFalse(self.source.has_received)
             transport.receive(encode_status(Status("a", 1)))
-            self.assertTrue(self.source.heard)
+            self.assertTrue(self.source.has_received)
             transport.lose(ConnectionDone())
             self.reactor.advance(20)
 
@@ -65,14 +65,14 @@ class LiveTests(SynchronousTestCase):
         self.assertIn("refused", source.note)
         self.assertIsNotNone(source.retry_in)
         self.reactor.advance(20)
-        # What was wrong stays to be read while it tries again.
+        # The error reason stays visible during the next attempt.
         self.assertIs(source.state, State.LOST)
         self.assertIsNone(source.retry_in)
         transport = self.endpoint.succeed()
         self.assertIs(source.state, State.CONNECTED)
         self.assertEqual(source.note, "")
         transport.receive(encode_status(Status("a", 1, 2, 3)) + encode_metric(count("a")))
-        # What came last counts, although the turn is not over.
+        # Events received just before the disconnect are ingested.
         transport.lose(ConnectionDone())
         self.assertIs(source.state, State.LOST)
         self.assertEqual(source.view.events, 1)
@@ -80,7 +80,7 @@ class LiveTests(SynchronousTestCase):
         transport = self.endpoint.succeed()
         transport.receive(encode_status(Status("a", 1, 10, 0)))
         self.reactor.advance(0)
-        # Over all connections.
+        # Drops are summed over all connections.
         self.assertEqual((source.view.missed_incoming, source.view.missed_client), (12, 3))
         self.assertEqual(source.view.restarts, 0)
 
@@ -98,7 +98,7 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual(self.source.note, r"\x1b[2J")
 
     def test_rate(self) -> None:
-        """How many events come in a second, over the last few."""
+        """The event rate is the average over the last few seconds."""
         moment = [0.0]
         self.source._monotonic = lambda: moment[0]
         self.source.tick()
@@ -110,7 +110,7 @@ class LiveTests(SynchronousTestCase):
         self.assertAlmostEqual(self.source.events_per_second, 1000.0)
 
     def test_rateAfterClear(self) -> None:
-        """When the view has been cleared, that is not the end of the rate of what comes."""
+        """Clearing the view does not change the event rate."""
         moment = [0.0]
         self.source._monotonic = lambda: moment[0]
         self.source.tick()
@@ -164,12 +164,12 @@ class RecordingTests(SynchronousTestCase):
         return source
 
     def test_whole(self) -> None:
-        """The view is that at the recording's end, by the recording's time."""
+        """The view shows the end of the recording and uses the recording's clock."""
         self.write()
         source = self.read()
         source.tick()
         self.assertEqual(source.label, Path(self.path).name)
-        self.assertEqual(source.note, "of there:5000")
+        self.assertEqual(source.note, "from there:5000")
         self.assertEqual(source.view.events, 60)
         self.assertEqual(source.now, 30)
         (a, b) = source.view.series.values()
@@ -177,20 +177,20 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(a.history(source.now, 20), [2] * 20)
         self.assertEqual(source.view.missed_client, 3)
 
-    def test_wrong(self) -> None:
-        """The note says what is wrong, in the words of a command's message."""
+    def test_damaged(self) -> None:
+        """The note of a damaged recording equals the message of the commands."""
         for name, case in RECORDINGS.items():
             Path(self.path).write_bytes(case.data)
             source = self.read()
             if case.says:
                 self.assertIn(case.says, source.note, name)
             else:
-                self.assertRegex(source.note, r"^(of 127\.0\.0\.1:5000( and 1 more)?)?$", name)
+                self.assertRegex(source.note, r"^(from 127\.0\.0\.1:5000( and 1 more)?)?$", name)
             self.assertEqual(source.view.events, metrics(case.stream), name)
             self.assertEqual(source.progress, 1)
             self.assertTrue(source._recording._file.closed)
 
-    def test_noRecording(self) -> None:
+    def test_notARecording(self) -> None:
         for name, case in NO_RECORDINGS.items():
             Path(self.path).write_bytes(case.data)
             with self.assertRaises(RecordingError) as raised:
@@ -201,10 +201,10 @@ class RecordingTests(SynchronousTestCase):
         self.write()
         with mock.patch.object(events, "open", BadDisk, create=True):
             source = self.read()
-        self.assertEqual(source.note, "of there:5000; cannot read the file: Input/output error")
+        self.assertEqual(source.note, "from there:5000; cannot read the file: Input/output error")
 
     def test_stop(self) -> None:
-        """Nothing further is read, and the file is closed."""
+        """C{stop} stops reading and closes the file."""
         Path(self.path).write_bytes(RECORDINGS["one large chunk"].data)
         source = RecordingSource(self.reactor, self.path)
         with mock.patch.object(events, "TURN", 0):

@@ -103,7 +103,7 @@ class FilterTests(SynchronousTestCase):
         for text, message in (
             ("kind:x", "unknown kind 'x'; the kinds are counter, gauge, histogram"),
             ("/(/", "invalid regular expression /(/: missing )"),
-            ("/(", "/( has no closing slash; to search for a word, put it in quotes"),
+            ("/(", "/( has no closing slash; use quotes for a plain word"),
             ("!/get|post x", "/get|post has no closing slash"),
             ('a "b', 'unclosed quote: "b'),
             ("=b", "missing label name before '=b'"),

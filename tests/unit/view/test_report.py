@@ -46,7 +46,7 @@ class ReportCase(SynchronousTestCase):
         self.view.ingest(
             [
                 Status("shop[1]@web", WHEN - 789_260_613),
-                Metadata(MetricKind.COUNTER, "sent", "bytes", "What was sent."),
+                Metadata(MetricKind.COUNTER, "sent", "bytes", "Sent bytes."),
                 Metadata(MetricKind.HISTOGRAM, "latency", "seconds"),
                 Metadata(MetricKind.GAUGE, "odd", "wid\x1bgets"),
                 metric(Operation.SET_COUNTER, 1024, "sent", to="b", at="x"),
@@ -189,7 +189,7 @@ class JsonTests(ReportCase):
                 "name": "sent",
                 "labels": {"at": "x", "to": "b"},
                 "unit": "bytes",
-                "description": "What was sent.",
+                "description": "Sent bytes.",
                 "events": 2,
                 "last": "2026-11-22T16:04:24.789260613Z",
                 "last_ns": WHEN,
