@@ -1,13 +1,13 @@
 """
 Metrics of the machine: processors, memory, disks, network, load.
 
-Names follow Prometheus' node exporter, with ``host`` before them.  Totals of seconds are gauges
-that only grow; `txmetrics_tcp._collectors.process` says why.
+Names follow Prometheus' node exporter, with ``host`` as prefix instead of ``node``.  Totals of
+seconds are gauges that only increase, for the reason given in
+`txmetrics_tcp._collectors.process`.
 
-All that is read here comes from the kernel's own accounts, takes microseconds, and waits for no
-device.  That is why the one file system that is looked at is the root: asking another for its
-size may take for ever, when its server is gone or its disk is dying, and it is the reactor that
-would wait.
+All readings come from kernel statistics, take microseconds, and never wait for a device.
+Therefore only the root file system is read: a request for the size of another file system may
+block the reactor indefinitely, if its server is down or its disk is failing.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ def _counter(name: str, unit: Unit, description: str) -> Metadata:
 
 
 _CPU_SECONDS = _gauge(
-    "host_cpu_seconds_total", Unit.SECONDS, "Time that the processors spent, all together, by mode."
+    "host_cpu_seconds_total", Unit.SECONDS, "Total time of all processors, by mode."
 )
 _CPU_USAGE = _gauge(
-    "host_cpu_usage_percent", Unit.PERCENT, "Share of the last interval that processors were busy."
+    "host_cpu_usage_percent", Unit.PERCENT, "Processor usage during the last interval."
 )
-_CPUS = _gauge("host_cpus", Unit.COUNT, "Logical processors.")
+_CPUS = _gauge("host_cpus", Unit.COUNT, "Number of logical processors.")
 _LOADS = (
     _gauge("host_load1", Unit.COUNT, "Load average over one minute."),
     _gauge("host_load5", Unit.COUNT, "Load average over five minutes."),
     _gauge("host_load15", Unit.COUNT, "Load average over fifteen minutes."),
 )
 _DISK_BUSY = _gauge(
-    "host_disk_io_time_seconds_total", Unit.SECONDS, "Time in which the disk had work, by device."
+    "host_disk_io_time_seconds_total", Unit.SECONDS, "Time the disk was busy with I/O, by device."
 )
 
-# What psutil's named tuples hold, by field.  Not every platform has every field.
+# Metadata by field of psutil's named tuples.  Not every platform has every field.
 
 _MEMORY = {
-    "total": _gauge("host_memory_total_bytes", Unit.BYTES, "Memory that the machine has."),
+    "total": _gauge("host_memory_total_bytes", Unit.BYTES, "Total memory."),
     "available": _gauge(
-        "host_memory_available_bytes", Unit.BYTES, "Memory that programs could get, without swap."
+        "host_memory_available_bytes", Unit.BYTES, "Memory available to programs without swapping."
     ),
-    "used": _gauge("host_memory_used_bytes", Unit.BYTES, "Memory that programs and system use."),
-    "free": _gauge("host_memory_free_bytes", Unit.BYTES, "Memory that is used for nothing."),
+    "used": _gauge("host_memory_used_bytes", Unit.BYTES, "Memory used by programs and the system."),
+    "free": _gauge("host_memory_free_bytes", Unit.BYTES, "Unused memory."),
     "buffers": _gauge(
-        "host_memory_buffers_bytes", Unit.BYTES, "Memory that caches metadata of file systems."
+        "host_memory_buffers_bytes", Unit.BYTES, "Memory used to cache file system metadata."
     ),
-    "cached": _gauge("host_memory_cached_bytes", Unit.BYTES, "Memory that caches files."),
+    "cached": _gauge("host_memory_cached_bytes", Unit.BYTES, "Memory used to cache files."),
 }
 
 _SWAP = {
-    "total": _gauge("host_swap_total_bytes", Unit.BYTES, "Swap space that the machine has."),
-    "used": _gauge("host_swap_used_bytes", Unit.BYTES, "Swap space that is used."),
-    "free": _gauge("host_swap_free_bytes", Unit.BYTES, "Swap space that is not used."),
+    "total": _gauge("host_swap_total_bytes", Unit.BYTES, "Total swap space."),
+    "used": _gauge("host_swap_used_bytes", Unit.BYTES, "Used swap space."),
+    "free": _gauge("host_swap_free_bytes", Unit.BYTES, "Unused swap space."),
     "sin": _counter("host_swap_in_bytes_total", Unit.BYTES, "Bytes swapped in from disk."),
     "sout": _counter("host_swap_out_bytes_total", Unit.BYTES, "Bytes swapped out to disk."),
 }
@@ -89,12 +89,12 @@ _FILESYSTEM = {
         "host_filesystem_size_bytes", Unit.BYTES, "Size of the file system, by mount point."
     ),
     "used": _gauge(
-        "host_filesystem_used_bytes", Unit.BYTES, "Bytes of the file system used, by mount point."
+        "host_filesystem_used_bytes", Unit.BYTES, "Used space of the file system, by mount point."
     ),
     "free": _gauge(
         "host_filesystem_avail_bytes",
         Unit.BYTES,
-        "Bytes of the file system that are left for ordinary users, by mount point.",
+        "Space of the file system available to ordinary users, by mount point.",
     ),
 }
 
@@ -112,10 +112,10 @@ _NETWORK = {
         "host_network_transmit_packets_total", Unit.COUNT, "Packets sent, by network interface."
     ),
     "errin": _counter(
-        "host_network_receive_errs_total", Unit.COUNT, "Errors in receiving, by network interface."
+        "host_network_receive_errs_total", Unit.COUNT, "Receive errors, by network interface."
     ),
     "errout": _counter(
-        "host_network_transmit_errs_total", Unit.COUNT, "Errors in sending, by network interface."
+        "host_network_transmit_errs_total", Unit.COUNT, "Transmit errors, by network interface."
     ),
     "dropin": _counter(
         "host_network_receive_drop_total",
@@ -137,35 +137,36 @@ METADATA = (
 
 _ROOT = os.path.abspath(os.sep)
 
-# Linux counts these within "user" and "nice" as well.
+# Linux includes these in "user" and "nice".
 _COUNTED_TWICE = {"guest", "guest_nice"}
 
 _IDLE = {"idle", "iowait"}
 
-# Linux lists partitions beside the disks that they are part of, and what only looks like a disk.
-_NO_DISK = re.compile(r"(z?ram|loop|fd|sr|(h|s|v|xv)d[a-z]+|(nvme\d+n|mmcblk)\d+p)\d+")
+# Linux also lists partitions, and block devices that are not disks.
+_NOT_A_DISK = re.compile(r"(z?ram|loop|fd|sr|(h|s|v|xv)d[a-z]+|(nvme\d+n|mmcblk)\d+p)\d+")
 
 
 class HostCollectors:
     """
-    Reads the machine's accounts with psutil, and records them.
+    Reads statistics of the machine with psutil, and records them.
 
-    Every method is a collector, so that what one platform lacks is missed alone.
+    Each group of metrics has its own collector, so that a group that a platform lacks does not
+    affect the others.
     """
 
     def __init__(self, recorder: Recorder, psutil: Any) -> None:
         """
-        @param psutil: the module, which not everybody has installed.
+        @param psutil: the module, passed as an argument since it is an optional dependency.
         """
         self._recorder = recorder
         self._psutil = psutil
-        # Processor time at the last call: all of it, and what was spent busy.
+        # Total and busy processor time at the last call.
         self._spent: tuple[float, float] | None = None
         for metadata in METADATA:
             recorder.describe(metadata)
 
     def all(self) -> Mapping[str, Collector]:
-        """The collectors, by what they read."""
+        """Return the collectors by the names of their readings."""
         return {
             "processors": self.processors,
             "load": self.load,
@@ -186,7 +187,7 @@ class HostCollectors:
         if self._spent is not None:
             total_before, busy_before = self._spent
             if total > total_before:
-                # The kernel corrects its figures now and then, and not all of them at once.
+                # The kernel sometimes corrects its figures, so they may decrease.
                 share = (busy - busy_before) / (total - total_before)
                 self._set(_CPU_USAGE, 100.0 * min(max(share, 0.0), 1.0))
         self._spent = total, busy
@@ -203,9 +204,9 @@ class HostCollectors:
         self._set_all(_SWAP, self._psutil.swap_memory())
 
     def disks(self) -> None:
-        # None where there is no disk.
+        # psutil returns None on a machine without disks.
         for device, accounts in (self._psutil.disk_io_counters(perdisk=True) or {}).items():
-            if _NO_DISK.fullmatch(device):
+            if _NOT_A_DISK.fullmatch(device):
                 continue
             self._set_all(_DISK, accounts, device=device)
             busy_ms = getattr(accounts, "busy_time", None)
@@ -226,7 +227,7 @@ class HostCollectors:
     def _set(self, metadata: Metadata, value: Any, **labels: str) -> None:
         if value is None:
             return
-        # Asked for anew each time: devices come and go, and the recorder's cache has a bound.
+        # Handles are not kept: devices come and go, and the recorder has its own bounded cache.
         if metadata.kind is MetricKind.COUNTER:
             self._recorder.counter(metadata.name, **labels).absolute(value)
         else:

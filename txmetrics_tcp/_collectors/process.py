@@ -1,10 +1,10 @@
 """
-Metrics of the process that we are: processor time, memory, files, threads, garbage collections.
+Metrics of this process: processor time, memory, files, threads, garbage collections.
 
-Names are those of Prometheus' own client libraries, and so is their meaning.  One thing differs:
-``process_cpu_seconds_total`` is a counter there, and here a gauge that only grows.  On the wire
-counters are whole numbers, and a process that uses some hundredths of a second each second would
-stand still for a minute and then leap; a gauge tells the fractions.
+Names and meanings are those of Prometheus' client libraries, with one exception:
+``process_cpu_seconds_total`` is a counter there, but a gauge that only increases here.  Counters
+are whole numbers on the wire, so a counter of a process that uses a few hundredths of a second
+each second would change only about once a minute.  A gauge has fractions.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ METADATA = (
         _GAUGE,
         "process_cpu_seconds_total",
         Unit.SECONDS,
-        "Processor time that the process has used, its own and the system's for it.",
+        "Processor time used by the process, user and system.",
     ),
     Metadata(
         _GAUGE,
         "process_resident_memory_bytes",
         Unit.BYTES,
-        "Memory of the process that is in RAM.",
+        "Memory of the process in RAM.",
     ),
     Metadata(
         _GAUGE,
         "process_virtual_memory_bytes",
         Unit.BYTES,
-        "Address space that the process has mapped.",
+        "Mapped address space of the process.",
     ),
-    Metadata(_GAUGE, "process_open_fds", Unit.COUNT, "File descriptors that are open."),
+    Metadata(_GAUGE, "process_open_fds", Unit.COUNT, "Number of open file descriptors."),
     Metadata(
         _GAUGE,
         "process_max_fds",
         Unit.COUNT,
-        "File descriptors that the process may have open; infinite if there is no limit.",
+        "Maximum number of open file descriptors; infinite if unlimited.",
     ),
-    Metadata(_GAUGE, "process_threads", Unit.COUNT, "Threads of the process."),
+    Metadata(_GAUGE, "process_threads", Unit.COUNT, "Number of threads of the process."),
     Metadata(
         _GAUGE,
         "process_start_time_seconds",
         Unit.SECONDS,
-        "When the process started, in seconds since the epoch.",
+        "Start time of the process, in seconds since the epoch.",
     ),
     Metadata(
         _COUNTER,
@@ -66,7 +66,7 @@ METADATA = (
         _COUNTER,
         "python_gc_objects_collected_total",
         Unit.COUNT,
-        "Objects that the garbage collector has freed, by generation.",
+        "Objects freed by the garbage collector, by generation.",
     ),
     Metadata(
         _COUNTER,
@@ -74,16 +74,16 @@ METADATA = (
         Unit.COUNT,
         "Objects that the garbage collector could not free, by generation.",
     ),
-    Metadata(_GAUGE, "python_info", Unit.COUNT, "Always 1; the labels say which Python this is."),
+    Metadata(_GAUGE, "python_info", Unit.COUNT, "Always 1; the labels describe this Python."),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessReading:
     """
-    What is known of the process at one moment; None for what cannot be read here.
+    Readings of the process at one moment; None for unavailable values.
 
-    Each field goes to the gauge of that name.
+    Each field is recorded as the gauge of the same name.
     """
 
     process_cpu_seconds_total: float | None = None
@@ -97,10 +97,10 @@ class ProcessReading:
 
 def read_process() -> ProcessReading:
     """
-    Read what can be read of the own process, wherever the system tells it: never raises.
+    Read the available values of this process.  Never raises.
 
-    Linux tells it in ``/proc``; for other systems psutil, where that is installed, knows how to
-    ask.  Without both, what is left is what Python itself can tell.
+    The source is ``/proc`` on Linux, psutil on other systems if it is installed, and otherwise the
+    standard library, which has only a few of the values.
     """
     return (
         _read_proc()
@@ -110,7 +110,10 @@ def read_process() -> ProcessReading:
 
 
 class ProcessCollector:
-    """Records metrics of the process that it is called in, which may be a fork of its maker."""
+    """
+    Records metrics of the process that calls it, which may be a fork of the process that created
+    it.
+    """
 
     def __init__(
         self, recorder: Recorder, read: Callable[[], ProcessReading] = read_process
@@ -130,7 +133,7 @@ class ProcessCollector:
         )
 
     def __call__(self) -> None:
-        """Read, and record."""
+        """Read and record the metrics."""
         reading = self._read()
         for name in ProcessReading.__slots__:
             value = getattr(reading, name)
@@ -138,8 +141,8 @@ class ProcessCollector:
                 self._recorder.gauge(name).set(value)
         self._info.set(1.0)
         for generation, stats in enumerate(gc.get_stats()):
-            for what, number in stats.items():
-                total = self._recorder.counter(_GC_TOTALS[what], generation=str(generation))
+            for field, number in stats.items():
+                total = self._recorder.counter(_GC_TOTALS[field], generation=str(generation))
                 total.absolute(number)
 
 
@@ -153,8 +156,8 @@ _GC_TOTALS = {
 def _read_proc() -> ProcessReading | None:
     try:
         with open("/proc/self/stat", "rb") as file:
-            # The second field is the command in parentheses, and may itself hold both spaces
-            # and parentheses.  What follows are fields 3 and up of proc_pid_stat(5).
+            # The second field is the command in parentheses, which may contain spaces and
+            # parentheses.  It is followed by field 3 and the rest of proc_pid_stat(5).
             fields = file.read().rpartition(b")")[2].split()
         threads, started, virtual, resident = (int(fields[n - 3]) for n in (20, 22, 23, 24))
         boot_time = _boot_time()
@@ -177,7 +180,7 @@ def _read_psutil() -> ProcessReading | None:
     try:
         import psutil
 
-        # Made each time: it is about the process that made it, and this one may fork.
+        # Not kept: after a fork, it would still refer to the parent.
         process = psutil.Process()
         with process.oneshot():
             memory = process.memory_info()
@@ -191,14 +194,14 @@ def _read_psutil() -> ProcessReading | None:
                 process_start_time_seconds=process.create_time(),
             )
     except Exception:
-        # Not installed, not permitted, not known on this platform.
+        # psutil is not installed, not permitted, or does not support this platform.
         return None
 
 
 @cache
 def _boot_time() -> float | None:
-    """When the machine started, in seconds since the epoch."""
-    # Only once: on a machine with many processors this file is long.
+    """Return the boot time of the machine, in seconds since the epoch."""
+    # Cached, since this file is long on a machine with many processors.
     with suppress(OSError, ValueError), open("/proc/stat", "rb") as file:
         for line in file:
             if line.startswith(b"btime "):
@@ -208,10 +211,10 @@ def _boot_time() -> float | None:
 
 def _open_fds() -> int | None:
     try:
-        # One of them is the listing's own.
+        # Does not count the descriptor that lists the directory.
         return len(os.listdir("/proc/self/fd")) - 1
     except OSError:
-        # It belongs to root where privileges were shed.
+        # The directory belongs to root if the process has dropped its privileges.
         return None
 
 

@@ -1,8 +1,8 @@
 """
-How late the reactor is: the time from when a call was due to when it is made.
+Measure the lag of the reactor: the time from when a delayed call is due to when it is made.
 
-It is what every timer and every byte of the program waits for while something else holds the
-reactor's thread.
+While other code blocks the reactor thread, all timers and all I/O of the program are delayed by
+this time.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import Metadata, MetricKind, Unit
 
 SAMPLES = 10
-"""How often the lag is measured between two collections of other metrics."""
+"""Number of samples between two collections of other metrics."""
 
 MIN_PERIOD = 0.05
-"""The least time between two samples, in seconds: being measured must not become a load."""
+"""Minimum seconds between two samples, so that measuring stays cheap."""
 
 MAX_PERIOD = 1.0
-"""The most time between two samples, in seconds: what lasts a second is never missed."""
+"""Maximum seconds between two samples, so that a delay of a second is always detected."""
 
 MAX_MISSED = 100
-"""How many samples one delay may count for, at most."""
+"""Maximum number of samples recorded for one delay."""
 
 _METADATA = Metadata(
     MetricKind.HISTOGRAM,
     "reactor_lag_seconds",
     Unit.SECONDS,
-    "How much later than due the reactor made a delayed call.",
+    "Delay between the due time of a call and the time the reactor made it.",
 )
 
 
 class LagService(Service):
     """
-    Records how late the reactor calls what is due, as the histogram ``reactor_lag_seconds``.
+    Records the lag of the reactor as the histogram ``reactor_lag_seconds``.
 
-    Calls are due at even distances, and each of them is a sample.  A reactor that was held up
-    for long makes one call where several were due: then those count too, each as late as it
-    would have been.  Without them, the longer a delay, the fewer of its victims would be seen.
+    Calls are due at regular intervals, and each call is a sample.  If the reactor is blocked for
+    several intervals, it makes only one call.  Then a sample is also recorded for each missed call,
+    with the lag that the call would have had.  Otherwise long delays would be underrepresented.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class LagService(Service):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        @param interval: within how many seconds some samples are wanted; there will be
-            `SAMPLES`, within the bounds of `MIN_PERIOD` and `MAX_PERIOD`.
-        @param clock: the reactor that is measured.
-        @param monotonic: what it is measured with: seconds since whenever.  Not the reactor's
-            own C{seconds}, which is the time of day for most reactors, and may be set.
+        @param interval: the time, in seconds, in which `SAMPLES` samples are taken, within the
+            bounds of `MIN_PERIOD` and `MAX_PERIOD`.
+        @param clock: the reactor to measure.
+        @param monotonic: returns the seconds of a monotonic clock.  C{clock.seconds} is not
+            suitable: for most reactors it is the time of day, which may be set.
         """
         recorder.describe(_METADATA)
         self._lag = recorder.histogram(_METADATA.name)
@@ -80,7 +80,7 @@ class LagService(Service):
 
     def _sample(self) -> None:
         now = self._monotonic()
-        # Timers have a resolution of their own, and time may be set: early is not late.
+        # A call may be early, since timers have a limited resolution and the time may be set.
         lag = max(0.0, now - self._due)
         missed = int(lag / self._period)
         for sample in range(min(missed, MAX_MISSED - 1) + 1):

@@ -1,5 +1,5 @@
 """
-Asks, again and again, for readings that nobody announces: of the process, of the machine.
+Periodic collection of metrics of the process and the machine.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ _log = Logger(namespace="txmetrics_tcp")
 
 Collector = Callable[[], object]
 """
-Reads something, and records it.
+A function that reads values and records them.
 
-It is called on the reactor thread: so it must not block, and take a few milliseconds at most.
+It is called on the reactor thread.  It must not block, and may take a few milliseconds at most.
 """
 
 
 class CollectorService(TimerService):
     """
-    Calls collectors: once when it starts, then every so many seconds.
+    Calls collectors once when the service starts, and then at a regular interval.
 
-    A collector that raises is called again all the same, since what failed may work later (or
-    for another device); the log says so once.
+    A collector that raises is called again at the next interval, since the failure may be temporary
+    or concern one device only.  Only its first failure is logged.
     """
 
     def __init__(
         self, collectors: Mapping[str, Collector], interval: float, clock: IReactorTime
     ) -> None:
         """
-        @param collectors: by what they read, in the words that the log will use.
-        @param interval: seconds from one call to the next; more than 0.
+        @param collectors: collectors by the names of their readings, which log lines contain.
+        @param interval: seconds between two calls; more than 0.
         """
         super().__init__(interval, self._collect)
         self.clock = clock
         self._collectors = dict(collectors)
-        self._complained: set[str] = set()
+        self._reported: set[str] = set()
 
     def _collect(self) -> None:
-        for what, collect in self._collectors.items():
+        for name, collect in self._collectors.items():
             try:
                 collect()
             except Exception as error:
-                if what not in self._complained:
-                    self._complained.add(what)
-                    self._complain(what, error)
+                if name not in self._reported:
+                    self._reported.add(name)
+                    self._log_failure(name, error)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _log_failure(self, name: str, error: Exception) -> None:
         if isinstance(error, OSError | NotImplementedError):
-            # Containers and unusual platforms lack one thing or another: no bug of ours.
-            _log.warn("No metrics of the {what}: {error}", what=what, error=error)
+            # Containers and unusual platforms lack some readings, which is not a bug.
+            _log.warn("Cannot collect metrics of the {name}: {error}", name=name, error=error)
         else:
-            _log.failure("No metrics of the {what}, at least for now", what=what)
+            _log.failure("Failed to collect metrics of the {name}; will keep trying", name=name)

@@ -1,5 +1,5 @@
 """
-What the daemon measures: the process, the reactor and the machine, with made-up readings.
+Metrics collected by the daemon: the process, the reactor and the machine, with fake readings.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ SET = {"counter": Operation.SET_COUNTER, "gauge": Operation.SET_GAUGE}
 
 
 class KeyRecorder(ListRecorder):
-    """Gives what was recorded by keys, rather than by text."""
+    """A recorder that returns recorded operations with keys, rather than as text."""
 
     def take_keys(self) -> list[tuple[Key, Operation | None, Any]]:
-        """What was recorded since the last call."""
+        """Return the operations recorded since the last call."""
         taken = [(series.key, operation, value) for series, operation, value, _ in self.entries]
         self.entries.clear()
         return taken
 
     def take_set(self) -> dict[str, Any]:
-        """The same, of values that were set only: by series, as text."""
+        """Return the values set since the last call, by series as text."""
         values = {}
         for key, operation, value in self.take_keys():
             assert operation is SET[key.kind.value], (key, operation)
@@ -60,7 +60,7 @@ class CollectorTestCase(SynchronousTestCase):
         self.recorder = KeyRecorder()
 
     def assert_described(self) -> None:
-        """What has been recorded was described before, with a unit."""
+        """Assert that all recorded metrics are described, with a unit."""
         described = {
             (metadata.kind, metadata.name): metadata for metadata in self.recorder.described
         }
@@ -80,7 +80,7 @@ class CollectorServiceTests(SynchronousTestCase):
         self.calls.append((name, self.clock.seconds()))
 
     def test_interval(self) -> None:
-        """One collection at once, then one each interval, until it is stopped."""
+        """Metrics are collected at the start, and then at every interval until the end."""
         service = CollectorService({"a": lambda: self.called("a")}, 2.5, self.clock)
         self.assertEqual(self.calls, [])
         service.startService()
@@ -100,7 +100,7 @@ class CollectorServiceTests(SynchronousTestCase):
         self.assertEqual(len(self.calls), 2)
 
     def test_slow_reactor(self) -> None:
-        """Collections that are missed are not made up for."""
+        """Collections missed by a blocked reactor are skipped."""
         service = CollectorService({"a": lambda: self.called("a")}, 1.0, self.clock)
         service.startService()
         self.clock.advance(10.5)
@@ -108,7 +108,7 @@ class CollectorServiceTests(SynchronousTestCase):
         self.assertEqual([when for _, when in self.calls], [0.0, 10.5, 11.0])
 
     def test_unreadable(self) -> None:
-        """What cannot be read is said once, and keeps nothing else from being read."""
+        """A failure is logged once, and does not affect other collectors."""
         attempts: list[float] = []
 
         def unreadable() -> None:
@@ -125,7 +125,7 @@ class CollectorServiceTests(SynchronousTestCase):
         self.assertIn("/proc/diskstats", line)
 
     def test_broken(self) -> None:
-        """So is a bug, with its traceback; and the next collector's too."""
+        """An unexpected exception is logged once per collector."""
 
         def broken() -> None:
             raise ZeroDivisionError
@@ -138,14 +138,14 @@ class CollectorServiceTests(SynchronousTestCase):
 
 
 PERIOD = 0.25
-"""From one sample of the lag to the next; a float that is exact, as are its sums."""
+"""Seconds between two samples of the lag.  Its multiples are exact floats."""
 
 
 class LagTests(CollectorTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        # Of another epoch than the reactor's own, as it really is.
+        # A monotonic clock has another epoch than the reactor's clock.
         self.offset = 1000.0
 
     def service(self, interval: float = PERIOD * SAMPLES) -> LagService:
@@ -167,21 +167,21 @@ class LagTests(CollectorTestCase):
         self.assertEqual(self.take(), [0.0] * 4)
 
     def test_late(self) -> None:
-        """Being late once makes the next ones no later."""
+        """A late call does not delay the next ones."""
         self.service()
         self.clock.pump([PERIOD + 0.125, PERIOD, PERIOD - 0.125])
         self.assertEqual(self.take(), [0.125, 0.125, 0.0])
 
     def test_missed(self) -> None:
-        """A delay of several periods counts as all calls that would have suffered from it."""
+        """A delay of several periods is recorded for each missed call."""
         self.service()
         self.clock.advance(3 * PERIOD + 0.125)
         self.assertEqual(self.take(), [2 * PERIOD + 0.125, PERIOD + 0.125, 0.125])
         self.clock.advance(PERIOD - 0.125)
         self.assertEqual(self.take(), [0.0])
 
-    def test_bound(self) -> None:
-        """A machine that slept overnight does not fill all buffers in the morning."""
+    def test_limit(self) -> None:
+        """The number of samples for one delay is limited, for example after a suspend."""
         self.service()
         self.clock.advance(40_000.0)
         samples = self.take()
@@ -191,7 +191,7 @@ class LagTests(CollectorTestCase):
         self.assertEqual(len(self.take()), 1)
 
     def test_early(self) -> None:
-        """Where the time of day is set forward, the reactor calls too early: that is no lag."""
+        """A call that is early, since the time of day was set forward, has no lag."""
         self.service()
         self.offset -= 0.125
         self.clock.advance(PERIOD)
@@ -226,7 +226,7 @@ class LagTests(CollectorTestCase):
 
 class ProcessTests(CollectorTestCase):
     def test_reading(self) -> None:
-        """Each field goes to the gauge of its name."""
+        """Each field is recorded as the gauge of the same name."""
         reading = ProcessReading(
             process_cpu_seconds_total=1.25,
             process_resident_memory_bytes=4096,
@@ -244,7 +244,7 @@ class ProcessTests(CollectorTestCase):
         )
 
     def test_garbage(self) -> None:
-        """Totals by generation, and not what came since the last time."""
+        """Counters are set to the totals of each generation."""
         collector = ProcessCollector(self.recorder, ProcessReading)
         gc.collect()
         collector()
@@ -255,8 +255,8 @@ class ProcessTests(CollectorTestCase):
         name = "python_gc_collections_total [generation = 2]"
         self.assertEqual(after[name], before[name] + 1)
         for generation in range(3):
-            for what in ("objects_collected", "objects_uncollectable"):
-                self.assertIn(f"python_gc_{what}_total [generation = {generation}]", after)
+            for field in ("objects_collected", "objects_uncollectable"):
+                self.assertIn(f"python_gc_{field}_total [generation = {generation}]", after)
 
     def test_info(self) -> None:
         ProcessCollector(self.recorder, ProcessReading)()
@@ -269,7 +269,7 @@ class ProcessTests(CollectorTestCase):
 
 
 class ReadProcessTests(SynchronousTestCase):
-    """Real readings: of whatever this system is, they must be sane."""
+    """Readings of the test process are plausible."""
 
     def check_full(self, reading: ProcessReading | None) -> None:
         assert reading is not None
@@ -302,15 +302,15 @@ class ReadProcessTests(SynchronousTestCase):
         self.check_full(process._read_psutil())
 
     def test_open_files(self) -> None:
-        """The descriptor that the listing itself needs is not among those counted."""
+        """The descriptor used to list the descriptors is not counted."""
         before = read_process().process_open_fds
         if before is None:
-            self.skipTest("not to be known on this system")
+            self.skipTest("not available on this system")
         with open(os.devnull):
             self.assertEqual(read_process().process_open_fds, before + 1)
 
     def test_nothing_to_read(self) -> None:
-        """Where neither /proc nor psutil help, there is what Python knows itself."""
+        """Without /proc and psutil, the values of the standard library are returned."""
         self.patch(process, "_read_proc", lambda: None)
         self.patch(process, "_read_psutil", lambda: None)
         reading = read_process()
@@ -331,7 +331,7 @@ Net = namedtuple(
 
 class HostTests(CollectorTestCase):
     def collectors(self, **functions: Any) -> HostCollectors:
-        """Collectors on a machine in which psutil tells this."""
+        """Return collectors with a fake psutil."""
         return HostCollectors(self.recorder, SimpleNamespace(**functions))
 
     def test_processors(self) -> None:
@@ -344,7 +344,7 @@ class HostTests(CollectorTestCase):
         self.assertEqual(
             self.recorder.take_set(),
             {
-                # Time of guests is in user and nice already.
+                # "user" and "nice" include the time of guests.
                 "host_cpu_seconds_total [mode = user]": 10.0,
                 "host_cpu_seconds_total [mode = nice]": 1.0,
                 "host_cpu_seconds_total [mode = system]": 5.0,
@@ -354,11 +354,11 @@ class HostTests(CollectorTestCase):
             },
         )
         collectors.processors()
-        # Three seconds of ten.
+        # 3 of 10 seconds were busy.
         self.assertAlmostEqual(self.recorder.take_set()["host_cpu_usage_percent"], 30.0)
 
     def test_usage_stays_within_bounds(self) -> None:
-        """The kernel's figures do not always grow."""
+        """Usage stays between 0 and 100 even if the kernel's figures decrease."""
         times = [
             CPU(10.0, 0.0, 5.0, 80.0, 9.0, 0.0, 0.0),
             CPU(10.0, 0.0, 5.0, 80.0, 9.0, 0.0, 0.0),
@@ -380,7 +380,7 @@ class HostTests(CollectorTestCase):
         )
 
     def test_memory(self) -> None:
-        """What this platform does not tell is left out."""
+        """Fields that the platform lacks are not recorded."""
         self.collectors(virtual_memory=lambda: Memory(100, 70, 30.0, 20, 50)).memory()
         self.assertEqual(
             self.recorder.take_set(),
@@ -420,7 +420,8 @@ class HostTests(CollectorTestCase):
             },
         )
 
-    def test_what_is_a_disk(self) -> None:
+    def test_only_disks(self) -> None:
+        """Partitions and block devices that are not disks are left out."""
         disks = {"sda", "sdaa", "vdb", "xvda", "nvme0n1", "mmcblk0", "dm-0", "md127", "disk0"}
         others = {"sda1", "sdaa12", "vdb1", "xvda1", "nvme0n1p2", "mmcblk0p1", "loop7", "ram0"}
         others |= {"zram0", "fd0", "sr0"}
@@ -437,7 +438,7 @@ class HostTests(CollectorTestCase):
         self.assertEqual(self.recorder.take_keys(), [])
 
     def test_filesystem(self) -> None:
-        """The root's only: any other may keep who asks waiting."""
+        """Only the root file system is read, since reading others may block."""
         asked = []
 
         def disk_usage(path: str) -> Usage:
@@ -476,20 +477,20 @@ class HostTests(CollectorTestCase):
 
     @skipIf(needs("psutil"), needs("psutil"))
     def test_this_machine(self) -> None:
-        """With the real psutil: what it gives can be recorded, and is described."""
+        """Readings of the real psutil can be recorded, and are described."""
         import psutil
 
         for collect in HostCollectors(self.recorder, psutil).all().values():
             try:
                 collect()
             except (OSError, NotImplementedError):
-                # Not on this machine, as the log would say.
+                # Not available on this machine.
                 continue
             self.assert_described()
 
 
 class NameTests(SynchronousTestCase):
-    """The rules of Prometheus for names, as far as they can be checked."""
+    """Names follow the conventions of Prometheus."""
 
     def test_names(self) -> None:
         every = [*process.METADATA, *host.METADATA]
