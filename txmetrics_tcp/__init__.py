@@ -163,6 +163,9 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+DOCS = "https://txmetrics-tcp.readthedocs.io/en/latest"
+"""The address of the documentation, for help texts."""
+
 # What a name needs is imported with its first use: Twisted and protobuf take ten times as long as
 # all that a library needs that only records.
 _WHERE = {

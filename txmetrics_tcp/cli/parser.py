@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from txmetrics_tcp import __version__
+from txmetrics_tcp import DOCS, __version__
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp.cli.arguments import (
     DEFAULT_SECONDS,
@@ -24,9 +24,6 @@ from txmetrics_tcp.cli.arguments import (
     duration,
     speed,
 )
-
-DOCS = "https://txmetrics-tcp.readthedocs.io/en/latest"
-"""Where users read the documentation, whether or not they have the repository."""
 
 
 def make_parser() -> argparse.ArgumentParser:

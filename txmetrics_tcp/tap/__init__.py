@@ -30,11 +30,11 @@ _log = Logger(namespace="txmetrics_tcp")
 
 class CannotStart(SystemExit, Exception):
     """
-    Ends the process, with status 1 and without a traceback.
+    Ends the process with status 1 and without a traceback.
 
-    It is both, because the interpreter prints no traceback for a `SystemExit` only, and twistd
-    cleans up for an `Exception` only: it removes its pid file, and tells the process that
-    waits for the daemon to start, which would wait for ever.
+    It is a `SystemExit`, since the interpreter prints no traceback for that.  It is also an
+    `Exception`, since twistd cleans up only after that: it removes its pid file, and notifies the
+    parent process, which would otherwise wait indefinitely for the daemon to start.
     """
 
     def __init__(self, reason: str) -> None:
@@ -44,26 +44,26 @@ class CannotStart(SystemExit, Exception):
 
 class Daemon(MultiService):
     """
-    All services of the daemon; if one cannot listen, it says so once and ends the process.
+    The services of the daemon.  If listening fails, it reports the error and ends the process.
     """
 
-    def __init__(self, say: Callable[[str], object]) -> None:
+    def __init__(self, report: Callable[[str], object]) -> None:
         """
-        @param say: called with one line, in the case that it cannot listen.
+        @param report: called with a one-line message if listening fails.
         """
         super().__init__()
-        self._say = say
+        self._report = report
 
     def privilegedStartService(self) -> None:
         """
-        @raise CannotStart: it cannot listen.
+        @raise CannotStart: listening failed.
         """
         self._start(super().privilegedStartService)
 
     def startService(self) -> None:
         """
-        @raise CannotStart: it cannot listen; but here only for who does not call
-            `privilegedStartService` before, as twist does not.
+        @raise CannotStart: listening failed.  Only for runners such as twist, which do not call
+            `privilegedStartService`.
         """
         self._start(super().startService)
 
@@ -71,24 +71,25 @@ class Daemon(MultiService):
         try:
             start()
         except ListenError as error:
-            self._say(str(error))
+            self._report(str(error))
             raise CannotStart(str(error)) from None
 
 
 def makeService(options: Options) -> Daemon:
     """
-    Make the daemon's services.  Nothing is opened before they start: twistd forks between.
+    Make the daemon's services.  They open no files before they start, since twistd may fork first.
     """
     reactor = global_reactor()
     if options.parent is not None:
-        # It is twistd's, or twist's, and the process is for nothing else.
+        # The process was started by twistd or twist, and runs nothing else.
         use_monotonic_clock(reactor)
     endpoints = options.endpoints or [server_endpoint(reactor, DEFAULT_ENDPOINT)]
     factory = MetricsFactory(reactor, options.settings)
     metrics = MetricsService(factory, endpoints, tls=options.tls)
     interval = options["interval"]
-    daemon = Daemon(lambda reason: _say(options.parent, reason))
-    # Before anybody can know that it listens, and send a signal.
+    daemon = Daemon(lambda reason: _report(options.parent, reason))
+    # First, so that the handler is installed before other processes can see that the daemon
+    # listens, and send SIGHUP.
     reload = None if options.tls is None else options.tls.reload
     HangUpService(reactor, reload).setServiceParent(daemon)
     metrics.setServiceParent(daemon)
@@ -108,30 +109,30 @@ def _host_collectors(recorder: Recorder) -> Mapping[str, Collector]:
         import psutil
     except ImportError:
         _log.warn(
-            "There will be no metrics of the machine, which need psutil:"
+            "Not collecting metrics of the machine, because psutil is not installed:"
             " pip install 'txmetrics-tcp[host]'"
         )
         return {}
     return HostCollectors(recorder, psutil).all()
 
 
-def _say(runner: Mapping[str, Any] | None, reason: str) -> None:
+def _report(runner: Mapping[str, Any] | None, reason: str) -> None:
     """
-    Say why the daemon cannot start: in the log, and on standard error if somebody is there to
-    see it; but not on the same terminal twice.
+    Report why the daemon cannot start: on standard error if it runs in the foreground, and in the
+    log unless the log goes to the same terminal.
 
-    @param runner: the options of twistd or twist; None if something else has made the service.
+    @param runner: the options of twistd or twist; None if another program made the service.
     """
-    # twist has no such option, since it never daemonizes.
+    # twist has no option "nodaemon", since it never daemonizes.
     foreground = runner is not None and runner.get("nodaemon", True)
     if foreground:
-        # Not sys.stderr, which is the log by now.  It may be on a full disk.
+        # twistd has redirected sys.stderr to the log.
         with suppress(OSError):
             print(f"metrics-tcp: {reason}", file=sys.__stderr__)
-    if not foreground or _has_log_of_its_own(runner or {}):
+    if not foreground or _has_separate_log(runner or {}):
         _log.error("{reason}", reason=reason)
 
 
-def _has_log_of_its_own(runner: Mapping[str, Any]) -> bool:
+def _has_separate_log(runner: Mapping[str, Any]) -> bool:
     in_file = runner.get("logfile") not in (None, "", "-")
     return bool(in_file or runner.get("syslog") or runner.get("logger"))

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
+from txmetrics_tcp import DOCS
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.checks import parse_count, parse_duration, parse_unless
@@ -31,86 +32,92 @@ def _parameter(
     option: str, default: object, text: str, parse: Callable[[str], object] = str
 ) -> list[object]:
     """
-    A row of C{optParameters}.
+    Make a row of C{optParameters}.
 
-    @param parse: its parser, whose ValueError has the rule as its text.
+    @param text: the help text.
+    @param parse: parses the value.  The message of its ValueError is the expected form.
     """
 
     def checked(value: str) -> object:
         try:
             return parse(value)
         except ValueError as error:
-            raise UsageError(f"--{option} takes {error}; not {value!r}") from None
+            raise UsageError(f"--{option}: expected {error}; got {value!r}") from None
 
     return [option, None, default, text, checked]
 
 
 class Options(UsageOptions):
     """
-    What ``twistd metrics-tcp`` can be told.
+    The options of ``twistd metrics-tcp``.
 
-    @ivar endpoints: where to listen; empty where nothing was said.
-    @ivar settings: those of the exporter.
-    @ivar tls: what connections begin with, if it is TLS.
+    @ivar endpoints: the endpoints to listen on; empty if C{--listen} is not given.
+    @ivar settings: the settings of the exporter.
+    @ivar tls: the TLS configuration; None without TLS.
     """
 
     synopsis = "[options]"
 
     longdesc = (
-        "Streams metrics of its own process, and of the machine where psutil is installed, over"
-        " TCP to every viewer that connects (metrics-tcp tail, metrics-observer). It listens on"
-        " the loopback interface unless told otherwise, since who can connect can read. It needs no"
-        " privileges. At SIGHUP it reads its certificates again, or, without any, it stops."
+        "Stream metrics of this process, and of the machine if psutil is installed, over TCP to"
+        ' every client that connects, such as "metrics-tcp observe". The daemon needs no'
+        " privileges. By default it listens on the loopback interface only, because any client"
+        " that can connect can read the metrics. SIGHUP reloads the TLS certificates; without TLS,"
+        f" it stops the daemon. Documentation: {DOCS}/reference/commands.html"
     )
 
-    optParameters = [  # noqa: RUF012, such is usage.Options
+    optParameters = [  # noqa: RUF012, since usage.Options requires a list
         _parameter(
             "buffer-size",
             _DEFAULTS.buffer_size,
-            "How many events may wait for a viewer that is slow, before its oldest are dropped;"
-            " none for no limit, which may take all memory",
+            "Maximum number of events pending for each client; when it is exceeded, the oldest"
+            ' events are dropped. "none" means no limit, which can exhaust the memory',
             parse_unless("none", parse_count),
         ),
         _parameter(
             "dead-after",
             _DEFAULTS.dead_after,
-            "Cut off viewers that have not taken what waits for them for so many seconds, because"
-            " their machine is gone or because they are stalled; never for as long as the kernel"
-            " takes to find out, which it does of the former only [default: never]",
+            "Disconnect a client that has not read its pending data for this long: seconds, or a"
+            ' duration such as 5m. "never" relies on the kernel, which detects a dead machine,'
+            " but not a stalled client [default: never]",
             parse_unless("never", partial(parse_duration, least=0.1)),
         ),
         _parameter(
             "max-clients",
             _DEFAULTS.max_clients,
-            "How many viewers there may be at once; none for any number",
+            'Maximum number of connected clients; "none" means no limit',
             parse_unless("none", parse_count),
         ),
         _parameter(
             "max-clients-per-address",
             _DEFAULTS.max_clients_per_address,
-            "How many of them from one address, or, of IPv6, from one /64; none for any number"
-            " [default: none]",
+            "Maximum number of connected clients per IPv4 address or IPv6 /64 network;"
+            ' "none" means no limit [default: none]',
             parse_unless("none", parse_count),
         ),
         _parameter(
             "tls-key",
             None,
-            "A file with the private key, in PEM, not encrypted: all connections are TLS",
+            "PEM file with the server's private key, not encrypted. Enables TLS for all"
+            " connections; requires --tls-cert [default: no TLS]",
         ),
         _parameter(
             "tls-cert",
             None,
-            "A file with the certificate, in PEM, and those that lead to its authority",
+            "PEM file with the server's certificate, followed by any intermediate certificates;"
+            " requires --tls-key",
         ),
         _parameter(
             "tls-client-ca",
             None,
-            "A file with the authorities, in PEM, that a viewer has to have a certificate from",
+            "PEM file with certificates of authorities. A client must present a certificate issued"
+            " by one of them [default: clients need no certificate]",
         ),
         _parameter(
             "interval",
             1.0,
-            "Seconds from one reading of process and machine to the next",
+            "Time between two readings of the metrics of process and machine: seconds, or a"
+            " duration such as 5m",
             parse_duration,
         ),
     ]
@@ -119,18 +126,17 @@ class Options(UsageOptions):
         [
             "no-process",
             None,
-            "Leave out metrics of the daemon's own process and of its reactor"
-            " [default: they are streamed]",
+            "Do not stream metrics of the daemon's process and its reactor [default: streamed]",
         ],
         [
             "no-host",
             None,
-            "Leave out metrics of the machine [default: they are streamed, if psutil is installed]",
+            "Do not stream metrics of the machine [default: streamed if psutil is installed]",
         ],
     ]
 
     def __init__(self) -> None:
-        # Before anything opens a file, as the reactor does.
+        # Before any file is opened, for example by the reactor.
         occupy_standard_descriptors()
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
@@ -140,9 +146,9 @@ class Options(UsageOptions):
 
     def opt_listen(self, endpoint: str) -> None:
         """
-        Where to listen; may be given several times. PORT (on the loopback interface),
-        HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string such as
-        unix:/run/metrics.sock:mode=660; a port of 0 means any that is free
+        Endpoint to listen on: PORT (on the loopback interface), HOST:PORT, [IPV6]:PORT,
+        or a Twisted endpoint string such as unix:/run/metrics.sock:mode=660. Port 0
+        means any free port. Repeat the option to listen on several endpoints
         [default: 127.0.0.1:5000]
         """
         if has_own_tls(endpoint):
@@ -152,14 +158,15 @@ class Options(UsageOptions):
         except EndpointError as error:
             raise UsageError(f"--listen: {error}") from None
 
-    # --help shows it as it is, indentation included.
+    # --help would print the indentation.
     opt_listen.__doc__ = cleandoc(opt_listen.__doc__ or "")
 
     def opt_allow(self, text: str) -> None:
         """
-        Let viewers come from this network only; may be given several times. 192.0.2.0/24,
-        2001:db8::/32, or an address. The loopback interface is one like any other;
-        UNIX sockets are open to whom their mode lets in [default: from anywhere]
+        Network to accept clients from, such as 192.0.2.0/24, 2001:db8::/32 or an address;
+        all others are rejected, including the loopback interface. Repeat the option to
+        allow several networks. For UNIX sockets, set the mode of the socket file instead
+        [default: any network]
         """
         try:
             self._networks.append(network(text))
@@ -177,7 +184,9 @@ class Options(UsageOptions):
 
     def parseArgs(self, *args: str) -> None:
         if args:
-            raise UsageError(f"unexpected {args[0]!r}; to listen there, write --listen {args[0]}")
+            raise UsageError(
+                f"unexpected argument {args[0]!r}; to listen on it, use --listen {args[0]}"
+            )
 
     @property
     def settings(self) -> ExporterSettings:
@@ -199,7 +208,8 @@ class Options(UsageOptions):
             raise UsageError("TLS needs both --tls-key and --tls-cert")
         if self._with_tls:
             raise UsageError(
-                f"--listen: {self._with_tls[0]!r} has TLS already; with --tls-key, leave out ssl:"
+                f"--listen: {self._with_tls[0]!r} already includes TLS; with --tls-key, give the"
+                " endpoint without ssl:"
             )
         try:
             self.tls = ServerTLS(key, certificate, client_ca)
@@ -208,9 +218,9 @@ class Options(UsageOptions):
 
     def parseOptions(self, options: Any = None) -> None:
         """
-        @raise UsageError: something is wrong with them; but where they follow a command's own,
-            as those of twistd, the process ends.  twistd would print all of its options and
-            ours, to standard output, and the error last.
+        @raise UsageError: the options are invalid.  As a command of twistd, the process exits
+            instead, since twistd would print the help of all options to standard output, and the
+            error last.
         """
         try:
             super().parseOptions(options)

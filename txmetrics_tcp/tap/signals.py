@@ -1,6 +1,6 @@
 """
-What the daemon does at signals: at SIGHUP, which by default would kill it, and at a second
-SIGTERM or SIGINT.
+Signal handling of the daemon: SIGHUP, which would kill the process by default, and repeated SIGTERM
+or SIGINT.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ _log = Logger(namespace="txmetrics_tcp")
 
 class HangUpService(Service):
     """
-    Reads certificates again at SIGHUP, or, where there are none, has the daemon stop as at
-    SIGTERM.
+    Reloads certificates at SIGHUP.  Without TLS, stops the daemon as SIGTERM does.
 
-    It is for the process's own main thread, where signals are heeded.
+    It must be started on the main thread, where signal handlers can be installed.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], None] | None) -> None:
         """
-        @param reload: reads them, or raises `TLSError`; None where there are none.
+        @param reload: reloads the certificates, or raises `TLSError`; None without TLS.
         """
         self._reactor = reactor
         self._reload = reload
@@ -40,50 +39,56 @@ class HangUpService(Service):
 
     def startService(self) -> None:
         super().startService()
-        # twist calls this one alone.
+        # twist does not call privilegedStartService.
         self._install()
 
     def _install(self) -> None:
-        # With nohup it is ignored, so that the end of a terminal is not the daemon's.
+        # nohup ignores SIGHUP, so that the daemon survives the end of the terminal.
         if self._reload is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # It stays when the service stops, and does nothing then: that is under way already.
-            signal.signal(signal.SIGHUP, self._hung_up)
+            # The handler stays installed after the service has stopped, but then does nothing.
+            signal.signal(signal.SIGHUP, self._received_sighup)
 
-    def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        # A signal handler may interrupt anything.
-        self._reactor.callFromThread(self._act)
+    def _received_sighup(self, number: int, frame: FrameType | None) -> None:
+        # Deferred to the reactor thread, since a signal handler may interrupt any code.
+        self._reactor.callFromThread(self._reload_or_stop)
 
-    def _act(self) -> None:
+    def _reload_or_stop(self) -> None:
         if not self.running:
             return
         if self._reload is None:
-            _log.info("Received SIGHUP, which is as SIGTERM where there is no TLS")
+            _log.info("Received SIGHUP; stopping, since no certificates are configured")
             signal.raise_signal(signal.SIGTERM)
             return
         try:
             self._reload()
         except TLSError as error:
-            _log.error("Going on with the certificates of before: {reason}", reason=str(error))
+            _log.error(
+                "Cannot reload key and certificates, keeping the previous ones: {reason}",
+                reason=str(error),
+            )
         else:
-            _log.info("Read key and certificates again")
+            _log.info("Reloaded key and certificates")
 
 
 class StopSignals(Service):
     """
-    Lets the first signal to stop be what it is to Twisted, and takes every further one for
-    impatience.  Twisted itself would log an error for it, and go on waiting.
+    Passes the first SIGTERM or SIGINT to Twisted, which stops the reactor.  Further signals stop
+    the daemon immediately, without waiting for clients.  Twisted alone would log an error for them
+    and keep waiting.
 
-    Both are handled on the reactor thread, when the reactor iterates; see `stop_handler`.
+    All of these signals are handled on the reactor thread, when the reactor iterates; see
+    `stop_handler`.
     """
 
     def __init__(self, reactor: Any, stop_now: Callable[[], object]) -> None:
         """
-        @param stop_now: called on the reactor thread when the process is told to stop again.
+        @param stop_now: called on the reactor thread for each further signal.
         """
         self._reactor = reactor
         self._stop_now = stop_now
-        self._told = False
-        self._hurried = False
+        # Whether a first signal, and a further one, have been received.
+        self._signaled = False
+        self._signaled_again = False
 
     def startService(self) -> None:
         super().startService()
@@ -91,24 +96,25 @@ class StopSignals(Service):
         self._reactor.callWhenRunning(self._install)
 
     def stopService(self) -> Any:
-        if self._hurried:
-            # The further signal interrupted the handling of the first, and was heeded before
-            # anything had begun to stop.  By then all will have.
+        if self._signaled_again:
+            # The further signal was handled before the services began to stop, so `_stop_now` had
+            # no effect.  In the next reactor iteration, all services will be stopping.
             self._reactor.callFromThread(self._stop_now)
         return super().stopService()
 
     def _install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Where Twisted has none (`run(installSignalHandlers=False)`, say, or a SIGINT that
-            # is ignored, in the background of a shell), none is wanted.
+            # If Twisted has installed no handler, this service does not either.  Examples are
+            # `run(installSignalHandlers=False)`, and a SIGINT that a shell ignores for background
+            # jobs.
             if (first := stop_handler(self._reactor, number)) is not None:
                 signal.signal(number, self._handler(first))
 
     def _handler(self, first: SignalHandler) -> SignalHandler:
         def handle(number: int, frame: FrameType | None) -> None:
-            # It may have begun to stop for another reason.
-            if self.running and not self._told:
-                self._told = True
+            # If the service is not running, the daemon is already stopping for another reason.
+            if self.running and not self._signaled:
+                self._signaled = True
                 self._reactor.callFromThread(first, number, None)
             else:
                 self._reactor.callFromThread(self._again, number)
@@ -117,8 +123,8 @@ class StopSignals(Service):
 
     def _again(self, number: int) -> None:
         _log.info(
-            "Received {signal} as well: not waiting for viewers any longer",
+            "Received {signal} while stopping: no longer waiting for clients",
             signal=signal.Signals(number).name,
         )
-        self._hurried = True
+        self._signaled_again = True
         self._stop_now()

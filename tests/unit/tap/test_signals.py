@@ -1,5 +1,5 @@
 """
-Signals to stop that come twice, the second while the first is handled.
+Repeated SIGTERM and SIGINT, including a second signal while the first is handled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class StopSignalsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = FakeReactor()
         self.done: list[str] = []
-        self.service = StopSignals(self.reactor, lambda: self.done.append("hastened"))
+        self.service = StopSignals(self.reactor, lambda: self.done.append("stopped now"))
         self.service.running = True
 
     def stop(self) -> None:
@@ -26,14 +26,14 @@ class StopSignalsTests(SynchronousTestCase):
         self.reactor.drain()
 
     def test_once(self) -> None:
-        """Nobody is in a hurry."""
+        """One signal does not stop the daemon immediately."""
         self.service._handler(lambda number, frame: None)(signal.SIGTERM, None)
         self.reactor.drain()
         self.stop()
         self.assertEqual(self.done, ["stopping"])
 
-    def test_inTheMiddleOfAnything(self) -> None:
-        """The handler does nothing but let the reactor know."""
+    def test_handledByReactor(self) -> None:
+        """The signal handler only schedules a call on the reactor thread."""
 
         def first(number: int, frame: FrameType | None) -> None:
             self.done.append(signal.Signals(number).name)
@@ -43,10 +43,10 @@ class StopSignalsTests(SynchronousTestCase):
         self.reactor.drain()
         self.assertEqual(self.done, ["SIGTERM"])
 
-    def test_inTheMiddleOfTheFirst(self) -> None:
+    def test_secondInterruptsFirst(self) -> None:
         """
-        A signal that interrupts the handling of the first is heeded before anything stops, and so
-        again when it does.
+        A second signal that interrupts the handling of the first stops the daemon immediately, even
+        though it is handled before the services begin to stop.
         """
 
         def first(number: int, frame: FrameType | None) -> None:
@@ -56,4 +56,4 @@ class StopSignalsTests(SynchronousTestCase):
         handle = self.service._handler(first)
         handle(signal.SIGTERM, None)
         self.reactor.settle()
-        self.assertEqual(self.done[-2:], ["stopping", "hastened"])
+        self.assertEqual(self.done[-2:], ["stopping", "stopped now"])

@@ -1,6 +1,5 @@
 """
-The options of ``twistd metrics-tcp``, and the services that they make, without starting them for
-real.
+The options of ``twistd metrics-tcp``, and the services made from them, without a daemon process.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tests import needs
 from tests.authority import DAY, Authority, no_tls
 from tests.daemon import occupied_port
 from tests.logs import log_events, log_lines
-from txmetrics_tcp import MetricsService, current_recorder, tap
+from txmetrics_tcp import DOCS, MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
 from txmetrics_tcp.tap import CannotStart, Options, makeService
@@ -36,7 +35,7 @@ def parsed(*arguments: str) -> Options:
 
 
 class Runner(UsageOptions):
-    """Stands in for the options of twistd, where ours are those of a command."""
+    """The options of a fake twistd with the command metrics-tcp."""
 
     optFlags = [["nodaemon", "n"], ["syslog", None]]  # noqa: RUF012
     optParameters = [["logfile", "l", None]]  # noqa: RUF012
@@ -52,7 +51,7 @@ def run_by_twistd(*arguments: str) -> Options:
 
 
 class OptionsTests(SynchronousTestCase):
-    def assert_refused(self, *arguments: str) -> str:
+    def assert_rejected(self, *arguments: str) -> str:
         error = self.assertRaises(UsageError, parsed, *arguments)
         text = str(error)
         self.assertNotIn("\n", text)
@@ -76,7 +75,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_bad_endpoint(self) -> None:
         for text in ("", "70000", "no-such-type:/x", "tcp:nothing", "[::1"):
-            self.assertIn(f"--listen: {text!r}", self.assert_refused("--listen", text))
+            self.assertIn(f"--listen: {text!r}", self.assert_rejected("--listen", text))
 
     def test_buffer_size(self) -> None:
         for text, size in (("1", 1), ("65536", 65536), ("none", None), ("None", None)):
@@ -84,7 +83,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_bad_buffer_size(self) -> None:
         for text in ("0", "-1", "1.5", "many", "", "1e3"):
-            error = self.assert_refused("--buffer-size", text)
+            error = self.assert_rejected("--buffer-size", text)
             self.assertIn("--buffer-size", error)
             self.assertIn(repr(text), error)
 
@@ -93,14 +92,14 @@ class OptionsTests(SynchronousTestCase):
             for text, limit in (("1", 1), ("65536", 65536), ("none", None)):
                 self.assertEqual(parsed(f"--{option}", text)[option], limit)
             for text in ("0", "-1", "1.5", "many", ""):
-                error = self.assert_refused(f"--{option}", text)
-                self.assertIn(f"--{option} takes", error)
+                error = self.assert_rejected(f"--{option}", text)
+                self.assertIn(f"--{option}: expected", error)
                 self.assertIn(repr(text), error)
 
     def test_allow(self) -> None:
         options = parsed("--allow", "192.0.2.0/24", "--allow=::1")
         self.assertEqual([str(one) for one in options.settings.allow], ["192.0.2.0/24", "::1/128"])
-        self.assertIn("--allow: 'here'", self.assert_refused("--allow", "here"))
+        self.assertIn("--allow: 'here'", self.assert_rejected("--allow", "here"))
 
     def test_interval(self) -> None:
         for text, seconds in (("5", 5.0), ("0.25", 0.25), ("5m", 300.0)):
@@ -108,24 +107,23 @@ class OptionsTests(SynchronousTestCase):
 
     def test_bad_interval(self) -> None:
         for text in ("0", "-1", "nan", "inf", "-inf", "1e3", ""):
-            error = self.assert_refused("--interval", text)
+            error = self.assert_rejected("--interval", text)
             self.assertIn("--interval", error)
             self.assertIn(repr(text), error)
 
     def test_argument(self) -> None:
-        """A port without its option is the mistake that is made most easily."""
-        self.assertIn("--listen 5000", self.assert_refused("5000"))
+        """The error for a port without an option suggests C{--listen}."""
+        self.assertIn("--listen 5000", self.assert_rejected("5000"))
 
     def test_unknown(self) -> None:
-        self.assertIn("--buffersize", self.assert_refused("--buffersize=1"))
+        self.assertIn("--buffersize", self.assert_rejected("--buffersize=1"))
 
-    def assert_ends(self, *arguments: str) -> str:
+    def assert_exits(self, *arguments: str) -> str:
         """
-        As those of a command, bad options end the process with a line, which twistd would bury
-        under its own help.
+        Assert that invalid options of a twistd command end the process with a one-line message.
         """
         error = self.assertRaises(SystemExit, run_by_twistd, "metrics-tcp", *arguments)
-        # With text as its code, the interpreter prints that on standard error, and exits with 1.
+        # If the code is a string, the interpreter prints it to standard error and exits with 1.
         self.assertRegex(error.code, r"\Ametrics-tcp: .*\Z")
         text: str = error.code
         return text
@@ -143,14 +141,14 @@ class OptionsTests(SynchronousTestCase):
             ("--max-clients", "0"),
             ("--max-clients-per-address", "few"),
         ):
-            said = self.assert_ends(f"{option}={value}")
-            self.assertIn(f"{option}", said)
-            self.assertIn(repr(value), said)
+            message = self.assert_exits(f"{option}={value}")
+            self.assertIn(f"{option}", message)
+            self.assertIn(repr(value), message)
 
     def test_tls(self) -> None:
         for option in ("--tls-key=x", "--tls-cert=x", "--tls-client-ca=x"):
-            self.assertIn("both --tls-key and --tls-cert", self.assert_ends(option))
-        double = self.assert_ends("--listen=ssl:0", "--tls-key=x", "--tls-cert=x")
+            self.assertIn("both --tls-key and --tls-cert", self.assert_exits(option))
+        double = self.assert_exits("--listen=ssl:0", "--tls-key=x", "--tls-cert=x")
         self.assertIn("ssl:0", double)
 
     @skipIf(no_tls, no_tls)
@@ -160,18 +158,18 @@ class OptionsTests(SynchronousTestCase):
         old, locked = authority.issue(ends=-DAY / 24), authority.issue(password=b"secret")
         for key, cert, reason in (
             ("nowhere", good.cert, "cannot read "),
-            (good.key, old.key, "there is no certificate in "),
-            (old.key, old.cert, "has expired"),
+            (good.key, old.key, "no certificate in PEM format in "),
+            (old.key, old.cert, "expired on"),
             (locked.key, locked.cert, "is encrypted"),
-            (old.key, good.cert, "is not that of "),
+            (old.key, good.cert, "does not match "),
         ):
-            said = self.assert_ends(f"--tls-key={key}", f"--tls-cert={cert}")
-            self.assertIn(reason, said)
+            message = self.assert_exits(f"--tls-key={key}", f"--tls-cert={cert}")
+            self.assertIn(reason, message)
         own = (f"--tls-key={good.key}", f"--tls-cert={good.cert}")
-        self.assertIn("cannot read ", self.assert_ends(*own, "--tls-client-ca=nowhere"))
+        self.assertIn("cannot read ", self.assert_exits(*own, "--tls-client-ca=nowhere"))
 
     def test_help(self) -> None:
-        """Every option says what it does, and its default."""
+        """The help shows the default of every option, and the address of the documentation."""
         text = " ".join(str(Options()).split())
         for option, default in (
             ("--listen=", "127.0.0.1:5000"),
@@ -179,12 +177,15 @@ class OptionsTests(SynchronousTestCase):
             ("--interval=", "1.0"),
             ("--max-clients=", "1000"),
             ("--max-clients-per-address=", "none"),
-            ("--allow=", "from anywhere"),
-            ("--no-process", "they are streamed"),
-            ("--no-host", "they are streamed, if psutil is installed"),
+            ("--allow=", "any network"),
+            ("--dead-after=", "never"),
+            ("--tls-client-ca=", "clients need no certificate"),
+            ("--no-process", "streamed"),
+            ("--no-host", "streamed if psutil is installed"),
         ):
             described = text.partition(f"{option} ")[2]
             self.assertIn(f"[default: {default}]", described.partition(" --")[0])
+        self.assertIn(f" {DOCS}/reference/commands.html", text)
 
 
 class ServiceTests(SynchronousTestCase):
@@ -195,7 +196,7 @@ class ServiceTests(SynchronousTestCase):
         return [type(child) for child in service]
 
     def collected(self, *arguments: str) -> set[str]:
-        """What the daemon reads again and again."""
+        """Return the names of the readings that the daemon collects."""
         service = makeService(parsed(*arguments))
         (collecting,) = [one for one in service if isinstance(one, CollectorService)]
         return set(collecting._collectors)
@@ -203,14 +204,14 @@ class ServiceTests(SynchronousTestCase):
     def test_all(self) -> None:
         service = makeService(parsed())
         self.assertTrue(IService.providedBy(service))
-        # What records begins after what streams, and ends before.
+        # Collectors start after the exporter, and stop before it.
         self.assertEqual(
             self.kinds(service),
             [HangUpService, MetricsService, StopSignals, LagService, CollectorService],
         )
 
-    def test_nothing_happens_yet(self) -> None:
-        """twistd forks after it has called makeService."""
+    def test_make_service_does_not_use_reactor(self) -> None:
+        """`makeService` schedules no calls and opens no files, since twistd may fork after it."""
         before = set(reactor.getDelayedCalls()), set(reactor.getReaders())
         makeService(parsed("--listen=0"))
         after = set(reactor.getDelayedCalls()), set(reactor.getReaders())
@@ -221,7 +222,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertIsNone(parsed("--dead-after=never")["dead-after"])
         for text in ("soon", "0", "-1", "nan", "inf", ""):
             error = self.assertRaises(UsageError, parsed, f"--dead-after={text}")
-            self.assertIn("--dead-after takes seconds, 0.1 or more", str(error))
+            self.assertIn("--dead-after: expected a duration of 0.1 seconds or more", str(error))
 
     def test_no_global_recorder(self) -> None:
         before = current_recorder()
@@ -244,23 +245,23 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.logged, [])
 
     def test_without_psutil(self) -> None:
-        """One line says how to get metrics of the machine; all else is there."""
+        """Without psutil, only metrics of the machine are missing, and a warning is logged."""
         with mock.patch.dict(sys.modules, psutil=None):
             self.assertEqual(self.collected(), {"process"})
             [event] = self.logged
             self.assertIs(event["log_level"], LogLevel.warn)
             self.assertIn("pip install 'txmetrics-tcp[host]'", event["log_format"])
-            # Not to be missed where metrics of the machine are not wanted.
+            # No further warning if metrics of the machine are not wanted.
             self.assertEqual(self.collected("--no-host"), {"process"})
             self.assertEqual(len(self.logged), 1)
 
 
 class CannotStartTests(SynchronousTestCase):
     """
-    It cannot listen: the process must end, and its last words must be where they are looked for.
+    If the daemon cannot listen, the process ends, and the error is printed or logged.
 
-    @ivar errors: what stands on standard error.
-    @ivar logged: what is in the log.
+    @ivar errors: the text on standard error.
+    @ivar logged: the lines in the log.
     """
 
     def setUp(self) -> None:
@@ -282,8 +283,8 @@ class CannotStartTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        twistd cleans up after an Exception only; the interpreter prints no traceback for a
-        SystemExit only.
+        The error is an Exception, so that twistd cleans up, and a SystemExit, so that the
+        interpreter prints no traceback.
         """
         error = self.start_by_twistd("--nodaemon")
         self.assertIsInstance(error, Exception)
@@ -291,38 +292,38 @@ class CannotStartTests(SynchronousTestCase):
         self.assertEqual(error.code, 1)
         self.assertIn(str(self.port), str(error))
 
-    def assert_said(self, errors: int, logged: int) -> None:
+    def assert_reported(self, errors: int, logged: int) -> None:
         self.assertEqual(self.errors.getvalue().count("\n"), errors)
         self.assertEqual(len(self.logged), logged)
         for text in [*self.errors.getvalue().splitlines(), *self.logged]:
             self.assertIn(str(self.port), text)
 
     def test_foreground(self) -> None:
-        """The log goes to the same terminal."""
+        """The error is only printed, since the log goes to the same terminal."""
         self.start_by_twistd("--nodaemon")
-        self.assert_said(errors=1, logged=0)
+        self.assert_reported(errors=1, logged=0)
 
     def test_foreground_with_log_to_standard_output(self) -> None:
         self.start_by_twistd("--nodaemon", "--logfile=-")
-        self.assert_said(errors=1, logged=0)
+        self.assert_reported(errors=1, logged=0)
 
     def test_foreground_with_log_file(self) -> None:
         self.start_by_twistd("--nodaemon", "--logfile=x")
-        self.assert_said(errors=1, logged=1)
+        self.assert_reported(errors=1, logged=1)
 
     def test_foreground_with_syslog(self) -> None:
         self.start_by_twistd("--nodaemon", "--syslog")
-        self.assert_said(errors=1, logged=1)
+        self.assert_reported(errors=1, logged=1)
 
     def test_background(self) -> None:
-        """There is nobody at standard error."""
+        """The error is only logged."""
         self.start_by_twistd()
-        self.assert_said(errors=0, logged=1)
+        self.assert_reported(errors=0, logged=1)
 
     def test_other_runner(self) -> None:
-        """Made by a .tac file, for example."""
+        """In a service made by a .tac file, for example, the error is only logged."""
         self.start(parsed(f"--listen={self.port}", "--no-host"))
-        self.assert_said(errors=0, logged=1)
+        self.assert_reported(errors=0, logged=1)
 
     def test_start_alone(self) -> None:
         """twist calls startService only."""
@@ -334,47 +335,48 @@ class HangUpTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         self.reactor = FakeReactor()
-        self.told: list[int] = []
+        self.signals: list[int] = []
 
         raise_signal = signal.raise_signal
 
-        def tell(number: int) -> None:
+        def record_signal(number: int) -> None:
             if number == signal.SIGHUP:
                 raise_signal(number)
             else:
-                self.told.append(number)
+                self.signals.append(number)
 
-        self.patch(signal, "raise_signal", tell)
+        self.patch(signal, "raise_signal", record_signal)
 
     def hang_up(self) -> None:
         signal.raise_signal(signal.SIGHUP)
         self.reactor.settle()
 
     def test_ignored(self) -> None:
-        """With nohup, the end of a terminal is not the daemon's, but certificates can be read."""
+        """A SIGHUP ignored by nohup stays ignored, unless there are certificates to reload."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         HangUpService(self.reactor, None).startService()
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
-        HangUpService(self.reactor, lambda: self.told.append(0)).startService()
+        reloads: list[bool] = []
+        HangUpService(self.reactor, lambda: reloads.append(True)).startService()
         self.hang_up()
-        self.assertEqual(self.told, [0])
+        self.assertEqual((reloads, self.signals), ([True], []))
 
-    def test_early(self) -> None:
-        """A signal that comes while the daemon starts is not lost, nor the daemon."""
+    def test_while_starting(self) -> None:
+        """A signal received while the daemon starts is handled after the start."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         service = HangUpService(self.reactor, None)
         service.privilegedStartService()
         signal.raise_signal(signal.SIGHUP)
         service.startService()
         self.reactor.settle()
-        self.assertEqual(self.told, [signal.SIGTERM])
+        self.assertEqual(self.signals, [signal.SIGTERM])
 
     def test_stopped(self) -> None:
-        """It does not stop what is stopping."""
+        """A signal received after the service has stopped is ignored."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         service = HangUpService(self.reactor, None)
         service.startService()
         self.hang_up()
         service.stopService()
         self.hang_up()
-        self.assertEqual(self.told, [signal.SIGTERM])
+        self.assertEqual(self.signals, [signal.SIGTERM])
