@@ -83,12 +83,12 @@ class HangUpTests(DoorTestCase):
         shutil.copy(new.key, own.key)
         shutil.copy(new.cert, own.cert)
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.wait_for("Read key and certificates again")
+        daemon.wait_for("Reloaded key and certificates")
         after = handshake()
         self.assertNotEqual(before.getpeercert(True), after.getpeercert(True))
         Path(own.key).write_text("nonsense")
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.wait_for(r"Going on with the certificates of before: there is no private key in \S+")
+        daemon.wait_for(r"keeping the previous ones: no private key in PEM format in \S+")
         later = handshake()
         self.assertEqual(later.getpeercert(True), after.getpeercert(True))
         for wrapped in (before, after, later):
@@ -124,7 +124,7 @@ class HangUpTests(DoorTestCase):
         os.kill(pid, signal.SIGHUP)
         os.kill(pid, signal.SIGTERM)
         self.assertTrue(daemon.has_gone())
-        self.assertIn("Read key and certificates again", daemon.log)
+        self.assertIn("Reloaded key and certificates", daemon.log)
         self.assertNotIn("Traceback", daemon.log)
 
 
@@ -144,16 +144,16 @@ class StartTests(DoorTestCase):
         viewer = iter(Viewer(self, daemon.port))
         next(viewer)
         self.assert_rejected(daemon.port)
-        daemon.wait_for(": there is 1 client,")
+        daemon.wait_for(r": client limit reached \(1\)")
 
     def test_not_allowed(self) -> None:
         """The log names the networks that may read, and the client that is rejected."""
         daemon = self.daemon("--listen=0.0.0.0:0", "--allow=192.0.2.0/24")
         daemon.wait_for(
-            r"Everybody in 192\.0\.2\.0/24 who can reach this machine can read the metrics on"
+            r"Any client in 192\.0\.2\.0/24 with network access to this machine can read"
         )
         self.assert_rejected(daemon.port)
-        daemon.wait_for(": its address is not allowed")
+        daemon.wait_for(": address not allowed")
 
     def test_killed(self) -> None:
         """A socket that a killed daemon has left can be replaced; that of a running one cannot."""
@@ -164,7 +164,7 @@ class StartTests(DoorTestCase):
         first.wait_for("Streaming metrics on")
         status, _, errors = self.daemon(f"--listen={directory}").end()
         self.assertEqual(status, 1)
-        self.assertIn("A program listens there already", errors)
+        self.assertIn("another program is listening on this socket", errors)
         first.process.kill()
         first.end()
         self.assertTrue(Path(directory[5:]).is_socket())

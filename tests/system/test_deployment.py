@@ -138,7 +138,7 @@ class ContainerTests(SynchronousTestCase):
         arguments = [text.replace(":5000", ":0") for text in arguments_of(command)]
         daemon = Daemon(self, *arguments, "--no-host")
         self.assertIsInstance(next(iter(Viewer(self, daemon.port))), Status)
-        daemon.wait_for("Everybody who can reach this machine can read the metrics on")
+        daemon.wait_for("Any client with network access to this machine can read the metrics on")
         self.assertEqual(self.last("EXPOSE"), "5000")
 
     def test_installs(self) -> None:

@@ -1,5 +1,5 @@
 """
-Who may connect: from where, and how many at once.
+Admission control: the networks that clients may connect from, and limits on their number.
 """
 
 from __future__ import annotations
@@ -25,40 +25,38 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 def network(text: str | Network) -> Network:
     """
-    A network, from what a user wrote: C{192.0.2.0/24}, C{2001:db8::/32}, or a single address.
+    Parse a network: C{192.0.2.0/24}, C{2001:db8::/32}, or a single address.
 
-    @raise TypeError: it is neither text nor a network.
-    @raise ValueError: it is none.  The text says what would be one.
+    @raise TypeError: C{text} is neither a string nor a network.
+    @raise ValueError: C{text} is not a network.  The message shows the expected form.
     """
     if not isinstance(text, str | Network):
-        # A number would be an address, too.
+        # `ip_network` accepts integers as addresses.
         raise TypeError(f"a network must be a str, not {text!r}")
     try:
         found = ip_network(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no network{_instead(str(text))}") from None
+        raise ValueError(f"{text!r} is not a network; {_suggestion(str(text))}") from None
     if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
-        # The addresses of IPv4, as a socket for both has them.
+        # A dual-stack socket shows IPv4 clients with such addresses.
         mapped = found.network_address.ipv4_mapped
         return ip_network(f"{mapped}/{found.prefixlen - _MAPPED.prefixlen}")
     return found
 
 
-def _instead(text: str) -> str:
+def _suggestion(text: str) -> str:
     try:
-        return f"; do you mean {ip_network(text, strict=False)}?"
+        return f"did you mean {ip_network(text, strict=False)}?"
     except ValueError:
-        return "; give one as 192.0.2.0/24 or 2001:db8::/32, or an address"
+        return "expected 192.0.2.0/24, 2001:db8::/32 or an address"
 
 
 class Admission:
     """
-    Decides about clients as they come, and counts those that are there.
+    Decide whether to accept a client, and count connected clients.
 
-    Those that come over UNIX sockets count among all, and are not asked for more: who may
-    connect to a file is said by its mode.
-
-    @ivar networks: see the parameter.
+    Clients of UNIX sockets count toward the limit of all clients.  Networks and the limit per
+    address do not apply to them: access is controlled by the mode of the socket file.
     """
 
     def __init__(
@@ -68,52 +66,57 @@ class Admission:
         max_per_address: int | None,
     ) -> None:
         """
-        @param networks: where clients may come from; from anywhere if there are none.
-        @param max_clients: how many there may be at once; None for any number.
-        @param max_per_address: how many of them from one address, or, of IPv6, from one /64, which
-            is what a machine is given at least; None for any number.
+        @param networks: the networks that clients may connect from; empty for any network.
+        @param max_clients: the maximum number of connected clients; None for no limit.
+        @param max_per_address: the maximum per IPv4 address or per IPv6 /64, since one machine
+            usually has a whole /64; None for no limit.
         """
         self.networks = tuple(networks)
         self._max_clients = max_clients
         self._max_per_address = max_per_address
         self._clients = 0
-        self._by_place: Counter[object] = Counter()
+        self._per_address: Counter[object] = Counter()
 
     def refuses(self, address: IAddress | None) -> str | None:
         """
-        Why a client from an address is not let in, as the end of a sentence; None if it is.
+        Return the reason for rejecting a client from this address, or None to accept it.
+
+        The reason completes both "Rejected client X: …" and "Rejected 5 more clients: …".
         """
         host = None
         if not isinstance(address, internet.UNIXAddress):
             host = ip_of(address)
             if self.networks and not any(host in allowed for allowed in self.networks if host):
-                return "its address is not allowed"
+                return "address not allowed"
         if self._max_clients is not None and self._clients >= self._max_clients:
-            return f"{_there_are(self._clients)}, which is the limit"
+            return f"client limit reached ({self._max_clients})"
         limit = self._max_per_address
-        if limit is not None and host is not None and self._by_place[_place(host)] >= limit:
-            return f"{_there_are(limit)} from its address, which is the limit"
+        if limit is not None and host is not None and self._per_address[_counted_as(host)] >= limit:
+            return f"client limit per address reached ({limit})"
         return None
 
     def enter(self, address: IAddress | None) -> None:
-        """A client is there."""
+        """Count a client that has connected."""
         self._clients += 1
         if (host := ip_of(address)) is not None:
-            self._by_place[_place(host)] += 1
+            self._per_address[_counted_as(host)] += 1
 
     def leave(self, address: IAddress | None) -> None:
-        """A client that was there is gone."""
+        """Stop counting a client that has disconnected."""
         self._clients -= 1
         if (host := ip_of(address)) is not None:
-            place = _place(host)
-            self._by_place[place] -= 1
-            if not self._by_place[place]:
-                # There are many addresses, and each may come once.
-                del self._by_place[place]
+            key = _counted_as(host)
+            self._per_address[key] -= 1
+            if not self._per_address[key]:
+                # Keeps memory bounded when clients connect from many addresses.
+                del self._per_address[key]
 
 
 def ip_of(address: IAddress | None) -> IPv4Address | IPv6Address | None:
-    """The address of a machine, if there is one: of IPv4 also as a socket for both has it."""
+    """
+    Return the IP address, or None for addresses of other kinds.  An IPv4-mapped IPv6 address, as
+    dual-stack sockets have it, becomes the IPv4 address.
+    """
     if not isinstance(address, internet.IPv4Address | internet.IPv6Address):
         return None
     host = ip_address(address.host)
@@ -122,12 +125,9 @@ def ip_of(address: IAddress | None) -> IPv4Address | IPv6Address | None:
     return host
 
 
-def _place(host: IPv4Address | IPv6Address) -> object:
+def _counted_as(host: IPv4Address | IPv6Address) -> object:
+    """Return the key under which the clients of an address are counted."""
     if isinstance(host, IPv4Address) or host.is_link_local:
-        # All machines on a link share the upper half of such an address.
+        # All machines on a link share the upper half of a link-local address.
         return host
     return int(host) >> 64
-
-
-def _there_are(clients: int) -> str:
-    return "there is 1 client" if clients == 1 else f"there are {clients} clients"

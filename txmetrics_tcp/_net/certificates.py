@@ -1,7 +1,7 @@
 """
-Keys and certificates from PEM files, and the OpenSSL contexts that are made of them.
+Load keys and certificates from PEM files, and make OpenSSL contexts from them.
 
-This module needs pyOpenSSL and service-identity; `txmetrics_tcp._net.tls` imports it late.
+This module needs pyOpenSSL and service-identity; `txmetrics_tcp._net.tls` imports it lazily.
 """
 
 from __future__ import annotations
@@ -41,14 +41,16 @@ _OLDEST = TLSVersion.TLSv1_2
 
 _MAX_CHAIN = 30_000
 
-_NO_NAME = "its certificate names no server (no valid host name or address in a subjectAltName)"
+_NO_NAME = "the server's certificate has no valid host name or address in a subjectAltName"
 
 
 def server_context(key: Path, certificate: Path, client_ca: Path | None) -> SSL.Context:
     """
-    @param certificate: that of the server first, then those that lead to its authority.
-    @param client_ca: the authorities that a client's certificate has to be from; None if a
-        client needs none.
+    Make the context of a server.
+
+    @param certificate: the server's certificate, followed by any intermediate certificates.
+    @param client_ca: the authorities that must have issued a client's certificate; None if clients
+        need no certificate.
     @raise TLSError: a file cannot be used.
     """
     trust = None if client_ca is None else _trust(client_ca)
@@ -59,38 +61,40 @@ def client_creator(
     name: str, ca: Path | None, key: Path | None, certificate: Path | None
 ) -> IOpenSSLClientConnectionCreator:
     """
-    @param name: the name, or address, that the server's certificate has to be for.
-    @param ca: the authorities that it may be from; None for those that this machine trusts.
-    @raise TLSError: a file cannot be used, or the name is none.
+    Make the connection creator of a client.
+
+    @param name: the host name or address that the server's certificate must be valid for.
+    @param ca: the accepted authorities; None for the authorities that this machine trusts.
+    @raise TLSError: a file cannot be used, or C{name} is not a host name or address.
     """
     own = {} if key is None or certificate is None else _identity(key, certificate)
     context = _context(trustRoot=platformTrust() if ca is None else _trust(ca), **own)
     try:
         return _ClientTLS(context, name)
     except ValueError:
-        # UnicodeError is one of them.
-        raise TLSError(f"{name!r} is no name that a certificate could be for") from None
+        # Includes UnicodeError.
+        raise TLSError(f"{name!r} is not a valid host name or address") from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ClientTLS:
     """
-    The client's side of TLS: checks that a server's certificate is for a name.
+    The client's side of TLS.  Verifies that the server's certificate is valid for a name.
 
-    Twisted's C{optionsForClientTLS} does it too, but accepts a certificate, since 26.4, when
-    service_identity raises its C{CertificateError}: one without a name, or with one that is not
-    valid, passes for every server.  Here a certificate passes only if a name in it is right.
+    Twisted's C{optionsForClientTLS} verifies the name as well.  However, since 26.4 it accepts a
+    certificate when service_identity raises C{CertificateError}: a certificate without a name, or
+    with an invalid name, is accepted for every server.  This class requires a matching name.
     """
 
     def __init__(self, context: SSL.Context, name: str) -> None:
         """
-        @param context: checks the authority.
-        @raise ValueError: it is no name that a certificate could be for.
+        @param context: verifies the authority.
+        @raise ValueError: C{name} is not a valid host name or address.
         """
         self._context = context
         self._server_name: bytes | None = None
         self._wanted: hazmat.DNS_ID | hazmat.IPAddress_ID
-        # A certificate has neither the zone of an address nor the last dot of a name.
+        # Certificates contain neither zones of addresses nor trailing dots of names.
         address = name.partition("%")[0]
         if isIPAddress(address) or isIPv6Address(address):
             self._wanted = hazmat.IPAddress_ID(address)
@@ -107,13 +111,13 @@ class _ClientTLS:
         connection = SSL.Connection(self._context, None)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
-        # A connection keeps its callback, and its protocol keeps the connection.
+        # Avoids a reference cycle: the protocol refers to the connection, which refers to verify.
         protocol = weakref.ref(tlsProtocol)
 
         def verify(
             connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
         ) -> bool:
-            # What is raised here would be lost in OpenSSL.
+            # OpenSSL would discard an exception raised here.
             if not ok or depth != 0:
                 return bool(ok)
             try:
@@ -131,34 +135,33 @@ class _ClientTLS:
 
 
 _checked: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The protocols of TLS whose servers `_ClientTLS` has checked."""
+"""The TLS protocols whose server certificates `_ClientTLS` has verified."""
 
 
 def check_names(protocol: Any, certificate: crypto.X509) -> None:
     """
-    Check a server's certificate for what Twisted's own check leaves out; see `_ClientTLS`.
+    Reject server certificates that Twisted accepts without verifying the name; see `_ClientTLS`.
 
-    @param protocol: that of TLS.
-    @raise TLSError: there is no name, or one that makes Twisted skip its check.
+    @param protocol: the TLS protocol of the connection.
+    @raise TLSError: the certificate has no name, or a name that makes Twisted skip its check.
     """
     if protocol in _checked:
         return
     try:
         names = pyopenssl.extract_patterns(certificate)
     except Exception as error:
-        # Whatever is raised (there are several).
-        said = str(error).rstrip(".")
-        raise TLSError(f"a name in its certificate is not valid: {said}") from None
+        # service_identity raises several types.
+        text = str(error).rstrip(".")
+        raise TLSError(f"the server's certificate contains an invalid name: {text}") from None
     if not names:
         raise TLSError(_NO_NAME)
 
 
 def _names_in(certificate: crypto.X509) -> list[Any]:
     """
-    The host names and addresses that a server's certificate is for; those that are not valid are
-    left out.
+    Return the valid host names and addresses in a server's certificate.
 
-    @raise TLSError: there are none.
+    @raise TLSError: the certificate has no valid name.
     """
     found: list[Any] = []
     with suppress(Exception):
@@ -182,71 +185,72 @@ def _context(**options: Any) -> SSL.Context:
             **{"raiseMinimumTo": _OLDEST} | options
         ).getContext()
     except SSL.Error as error:
-        # Too short a key, for example.
-        raise TLSError(f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}") from None
+        # For example, the key is too short.
+        raise TLSError(f"OpenSSL rejected the certificate: {error.args[0][-1][-1]}") from None
     return context
 
 
 def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
-    """A key and its certificates, as arguments of `CertificateOptions`."""
+    """Load a key and its certificates as arguments of `CertificateOptions`."""
     pem = _read(key_file)
     try:
         key = load_pem_private_key(pem, None)
     except TypeError:
-        raise TLSError(f"the key in {key_file} is encrypted; give one that is not") from None
+        raise TLSError(f"the private key in {key_file} is encrypted; decrypt it first") from None
     except Exception:
-        # Whatever is raised (there are several), it is for people who read ASN.1.
-        raise TLSError(f"there is no private key in {key_file}, in PEM") from None
+        # cryptography raises several types, whose messages describe ASN.1.
+        raise TLSError(f"no private key in PEM format in {key_file}") from None
     own, *chain = _certificates(certificate_file)
     if sum(len(one.public_bytes(Encoding.DER)) for one in (own, *chain)) > _MAX_CHAIN:
-        # Twisted sends no more than 32 KiB before the other side answers, and would wait for that.
+        # Twisted sends at most 32 KiB before the peer answers, so the handshake would never end.
         raise TLSError(
-            f"the certificates in {certificate_file} are too long together; keep the first, and"
-            " those that lead to its authority"
+            f"the certificates in {certificate_file} are larger than {_MAX_CHAIN} bytes in total;"
+            " keep only the server's certificate and its intermediate certificates"
         )
     now = datetime.now(timezone.utc)
     if now > own.not_valid_after_utc:
         raise TLSError(
-            f"the certificate in {certificate_file} has expired ({own.not_valid_after_utc:%F})"
+            f"the certificate in {certificate_file} expired on {own.not_valid_after_utc:%F}"
         )
     if now < own.not_valid_before_utc:
         raise TLSError(
-            f"the certificate in {certificate_file} is not valid yet"
-            f" ({own.not_valid_before_utc:%F})"
+            f"the certificate in {certificate_file} is not valid before"
+            f" {own.not_valid_before_utc:%F}"
         )
     if _bytes(key.public_key()) != _bytes(own.public_key()):
         raise TLSError(
-            f"the key in {key_file} is not that of the first certificate in {certificate_file}"
+            f"the private key in {key_file} does not match the first certificate in"
+            f" {certificate_file}"
         )
     try:
         crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
     except TypeError:
-        raise TLSError(f"the key in {key_file} is of a kind that TLS has not") from None
+        raise TLSError(f"the private key in {key_file} is of a type that TLS cannot use") from None
     if own.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
-        # It would be taken for another key than that of its certificate.
+        # OpenSSL would not recognize the key as the one of its certificate.
         raise TLSError(
-            f"the key in {key_file} is one for RSA-PSS alone, which is not supported; a key for RSA"
-            " is good for that, too"
+            f"the private key in {key_file} is restricted to RSA-PSS, which is not supported; use"
+            " an ordinary RSA key, which also makes RSA-PSS signatures"
         )
-    # Twisted hands them to pyOpenSSL as they are, which wants no objects of its own any more.
+    # Twisted passes these to pyOpenSSL, whose own key and certificate types are deprecated there.
     identity = {"privateKey": key, "certificate": own, "extraCertChain": chain}
     if not _is_usable(identity):
         curve = getattr(key, "curve", None)
         raise TLSError(
-            f"no peer could use the key in {key_file}"
-            + (f": TLS has no use for the curve {curve.name}; take secp256r1" if curve else "")
+            f"a test handshake with the private key in {key_file} failed"
+            + (f": TLS does not support the curve {curve.name}; use secp256r1" if curve else "")
         )
     return identity
 
 
 def _is_usable(identity: dict[str, Any]) -> bool:
-    """Whether a handshake with a key and its certificates succeeds, with the usual client."""
+    """Whether a handshake between a server with this identity and a default client succeeds."""
     server = SSL.Connection(_context(**identity), None)
     client = SSL.Connection(_context(), None)
     server.set_accept_state()
     client.set_connect_state()
     done: set[SSL.Connection] = set()
-    # A handshake takes fewer steps than this.
+    # More steps than any handshake takes.
     for one, other in [(client, server), (server, client)] * 5:
         try:
             one.do_handshake()
@@ -271,14 +275,14 @@ def _certificates(file: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise TLSError(f"there is no certificate in {file}, in PEM") from None
+        raise TLSError(f"no certificate in PEM format in {file}") from None
 
 
 def _read(file: Path) -> bytes:
     try:
         if file.exists() and not file.is_file():
-            # Reading a pipe, say, would wait for who writes to it.
-            raise TLSError(f"cannot read {file}: it is not a regular file")
+            # Reading a pipe, for example, would block.
+            raise TLSError(f"cannot read {file}: not a regular file")
         return file.read_bytes()
     except OSError as error:
         raise TLSError(f"cannot read {file}: {error.strerror}") from None

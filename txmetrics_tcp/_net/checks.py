@@ -1,6 +1,7 @@
 """
-The values of settings: checks of those that a program gives, and parsers of those that a user
-writes.  No Twisted.
+Check settings passed as Python values, and parse settings written as text.
+
+This module does not import Twisted.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
 
 _MAX_DURATION = 1e9
-"""What a reactor can count, in seconds, is less than what a float can."""
+"""In seconds.  Reactors cannot schedule calls as far ahead as a float can express."""
 
 
 def at_least(least: int, name: str, value: Any) -> int:
     """
-    A setting that is a whole number.
+    Check a setting that is a whole number.
 
-    @raise TypeError: it is no whole number.
-    @raise ValueError: it is below what makes sense.
+    @param least: the minimum.
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: C{value} is not a whole number.
+    @raise ValueError: C{value} is less than the minimum.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
@@ -36,10 +39,12 @@ def at_least(least: int, name: str, value: Any) -> int:
 
 def seconds_from(least: float, name: str, value: Any) -> float:
     """
-    A setting that is a time.
+    Check a setting that is a number of seconds.
 
-    @raise TypeError: it is no number.
-    @raise ValueError: it is below what makes sense, or not finite.
+    @param least: the minimum.
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: C{value} is not a real number.
+    @raise ValueError: C{value} is less than the minimum, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
@@ -52,9 +57,9 @@ def seconds_from(least: float, name: str, value: Any) -> float:
 
 def parse_count(text: str) -> int:
     """
-    A whole number, 1 or more.
+    Parse a whole number, 1 or more.
 
-    @raise ValueError: it is none.  The text is the rule.
+    @raise ValueError: C{text} is anything else.  The message is the expected form.
     """
     try:
         count = int(text)
@@ -67,26 +72,27 @@ def parse_count(text: str) -> int:
 
 def parse_duration(text: str, least: float = 0) -> float:
     """
-    Seconds, more than 0: C{"90"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}.
+    Parse a duration greater than 0, such as C{"90"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}.
 
-    @param least: how many there have to be.
-    @raise ValueError: it is none.  The text is the rule.
+    @param least: the minimum, in seconds.
+    @return: seconds.
+    @raise ValueError: C{text} is anything else.  The message is the expected form.
     """
     match = _DURATION.fullmatch(text)
     seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
     if not (least <= seconds < _MAX_DURATION and seconds):
-        raise ValueError(
-            f"seconds, {f'{least:g} or more' if least else 'more than 0'}, or as 5m, 1h, 2d"
-        )
+        bound = f"of {least:g} seconds or more" if least else "greater than 0"
+        raise ValueError(f"a duration {bound}, such as 90, 1.5s, 5m, 1h or 2d")
     return seconds
 
 
 def parse_unless(word: str, parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
     """
-    A parser that takes a word for None, such as C{"none"} or C{"never"}.
+    Return a parser that accepts everything that C{parse} accepts, and returns None for a word such
+    as C{"none"} or C{"never"}.
     """
 
-    def parse_other(text: str) -> _T | None:
+    def parse_or_none(text: str) -> _T | None:
         if text.strip().lower() == word:
             return None
         try:
@@ -94,4 +100,4 @@ def parse_unless(word: str, parse: Callable[[str], _T]) -> Callable[[str], _T | 
         except ValueError as error:
             raise ValueError(f"{error}, or {word}") from None
 
-    return parse_other
+    return parse_or_none

@@ -1,8 +1,8 @@
 """
-A connection that a server serves, from its arrival to its end: the handshake of TLS, what the peer
-may send, backpressure, half-close probes, time limits, and how the connection is closed.
+The server side of one connection: the TLS handshake, received data, backpressure, half-close
+probes, timeouts, and closing.
 
-All of it belongs to the reactor thread.
+Everything in this module runs on the reactor thread.
 """
 
 from __future__ import annotations
@@ -40,28 +40,30 @@ from txmetrics_tcp._net.writers import Outlet, SocketOutlet, abort, outlet
 _log = Logger(namespace="txmetrics_tcp")
 
 HANDSHAKE_LIMIT = 10.0
-"""How long, in seconds, a handshake of TLS may take."""
+"""The timeout of a TLS handshake, in seconds."""
 
 PROBE_INTERVAL = 0.5
-"""The time, in seconds, between two probes of a client that has ended its sending side."""
+"""Seconds between two probes of a client that has closed its sending side."""
 
 MAX_RECEIVED = 64 * 1024
-"""How many bytes a client may send before it is disconnected.  What it sends is ignored."""
+"""Maximum number of bytes received from a client before it is disconnected.  They are ignored."""
 
 _HEAD = 16
-"""How many bytes show which protocol a client speaks."""
+"""Number of initial bytes that are enough to recognize a protocol."""
 
 _SIGNATURES = (
     (re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) "), "an HTTP request"),
     (re.compile(rb"PRI \* HTTP/2"), "an HTTP request"),
-    (re.compile(rb"\x16\x03[\x00-\x04]"), "the beginning of TLS, which is not spoken here"),
-    (re.compile(rb"SSH-"), "the beginning of SSH"),
-    (re.compile(rb"PROXY |\r\n\r\n\0\r\nQUIT\n"), "the header of a proxy"),
+    (re.compile(rb"\x16\x03[\x00-\x04]"), "a TLS handshake, but TLS is not enabled"),
+    (re.compile(rb"SSH-"), "an SSH greeting"),
+    (re.compile(rb"PROXY |\r\n\r\n\0\r\nQUIT\n"), "a PROXY protocol header"),
 )
 
 
 def looks_like(head: bytes) -> str | None:
-    """What a client began to send, if its first bytes show that."""
+    """
+    Return a description of the first bytes from a client, or None if no protocol is recognized.
+    """
     for pattern, name in _SIGNATURES:
         if pattern.match(head):
             return name
@@ -70,8 +72,9 @@ def looks_like(head: bytes) -> str | None:
 
 class ServerHooks(Interface):
     """
-    What a served connection calls of its server: first `client_arrived` and last `client_left`;
-    between them, unless the handshake fails, `client_connected` and `client_disconnected`.
+    The methods of a server that its connections call: first `client_arrived` and last
+    `client_left`; between them, unless the handshake fails, `client_connected` and
+    `client_disconnected`.
     """
 
     def client_arrived(self, client: Any) -> None: ...
@@ -79,14 +82,16 @@ class ServerHooks(Interface):
     def client_connected(self, client: Any) -> None: ...
 
     def client_disconnected(self, client: Any) -> None:
-        """Also where `client_connected` raised, or the connection ended before it was called."""
+        """
+        Called even if `client_connected` raised, or the connection ended before that call.
+        """
 
     def client_left(self, client: Any) -> None: ...
 
     def client_rejected(
         self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
-        """Log why a client is disconnected; `RejectionLog.say` has the parameters."""
+        """Log the reason for disconnecting a client; `RejectionLog.say` has the parameters."""
 
 
 _C = TypeVar("_C", bound="ServedProtocol")
@@ -95,17 +100,17 @@ _C = TypeVar("_C", bound="ServedProtocol")
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
 class ServedProtocol(Protocol):
     """
-    A client.  What it is sent is the subclass's: `begin`, `flush`, `probe` and `end`.
+    A client.  Subclasses send data by implementing `begin`, `flush`, `probe` and `end`.
 
-    It is the producer of its transport, which pauses it when it has enough, often from within a
-    send, and resumes it later.
+    This protocol is the producer of its transport.  The transport pauses it when its buffer is
+    full, often re-entrantly during a send, and resumes it later.
 
-    An exception that is raised for one client disconnects that client only; see `for_each`.
+    An exception raised for one client disconnects only that client; see `for_each`.
 
-    @cvar keepalive: when a connection over TCP counts as dead though nothing is sent over it.
-    @ivar address: of the client, human-readable.
-    @ivar peer: the same, for the server.
-    @ivar paused: whether its transport has enough, so that what is to be sent has to wait.
+    @cvar keepalive: when an idle TCP connection counts as dead.
+    @ivar address: the client's address, human-readable.
+    @ivar peer: the client's address as Twisted has it; set by the server.
+    @ivar paused: whether the transport's buffer is full.
     """
 
     transport: Any
@@ -122,16 +127,17 @@ class ServedProtocol(Protocol):
         dead_after: float | None = None,
     ) -> None:
         """
-        @param dead_after: for how many seconds a client may take none of its pending data before it
-            is disconnected; None for no limit.
+        @param dead_after: seconds without progress on pending data after which the client is
+            disconnected; None for no limit.
         """
         self._server = server
         self._clock = clock
         self.address = address
         self._dead_after = dead_after
         self._outlet: Outlet | SocketOutlet
-        # Whether there is a connection; and whether its client is served, after any handshake.
+        # From connectionMade to connectionLost.
         self._present = False
+        # The same, but only after the TLS handshake, if any.
         self._connected = False
         self.paused = False
         self._finishing = False
@@ -142,38 +148,38 @@ class ServedProtocol(Protocol):
         self._stall: Deadline | None = None
         self._probing: IDelayedCall | None = None
 
-    # What the subclass does.
+    # Implemented by subclasses.
 
     def begin(self) -> None:
-        """The client may be sent something."""
+        """Called when the connection is ready for sending."""
 
     def flush(self) -> None:
         """
-        Send what is pending until the transport has enough; `disconnect` if nothing is left and
-        C{_finishing} is set.
+        Send pending data until the transport pauses this producer.  Call `disconnect` if no data is
+        pending and C{_finishing} is set.
         """
 
     def probe(self) -> None:
-        """Send something that the client skips."""
+        """Send bytes that the client skips."""
 
     def end(self) -> None:
-        """The client is gone; also if `begin` raised.  Not called if nothing had begun."""
+        """Called when the client has disconnected after `begin`, even if `begin` raised."""
 
-    # What it may call, and the server.
+    # Called by subclasses and by the server.
 
     def finish(self) -> None:
-        """Close the connection once all that is pending is sent."""
+        """Close the connection after sending all pending data."""
         if not self._finishing:
             self._finishing = True
             self.flush()
 
     def disconnect(self) -> None:
-        """Close the connection once what was written is sent."""
+        """Close the connection after the transport has sent its buffer."""
         self._stop_producing()
         lose_connection(self.transport)
 
     def abort(self) -> None:
-        """Close the connection now."""
+        """Close the connection immediately."""
         if not self._present:
             return
         try:
@@ -184,33 +190,33 @@ class ServedProtocol(Protocol):
 
     def fail(self, failure: Failure) -> None:
         """
-        Disconnect this client because of an exception that concerns it alone.
+        Disconnect this client because of an exception that concerns only this client.
 
-        All of it is released when this returns, whatever its transport does.
+        All of its resources are released when this method returns, even if its transport raises.
         """
         if not self._present:
             return
         text = failure.getErrorMessage()
-        # Each of these may be what failed in the first place.
+        # Any of these calls may have caused the failure and may raise again.
         with suppress(Exception):
             self.abort()
         with suppress(Exception):
             self._server.client_rejected(
                 self,
-                f"an error ({type(failure.value).__name__})",
+                f"unexpected {type(failure.value).__name__}",
                 f": {text}" if text else "",
                 failure,
             )
         with suppress(Exception):
             self.connectionLost(failure)
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connectionMade(self) -> None:
         self._present = True
         self._server.client_arrived(self)
         if is_tls(self.transport):
-            # Before its handshake, nothing is kept for a client.
+            # No data is queued for a client before its handshake is complete.
             self._handshake = Deadline(self._clock, HANDSHAKE_LIMIT, self._handshake_too_slow)
         else:
             for_each([self], lambda client: client._begin())
@@ -227,23 +233,26 @@ class ServedProtocol(Protocol):
         if len(self._head) < _HEAD:
             self._head = (self._head + data)[:_HEAD]
             if (name := looks_like(self._head)) is not None:
-                self._reject(f"it sent {name}")
+                self._reject(f"sent {name}")
                 return
         self._received += len(data)
         if self._received > MAX_RECEIVED:
-            self._reject("it sends data, which no viewer does", f": {self._head!r} and so on")
+            limit = MAX_RECEIVED // 1024
+            self._reject(
+                f"sent unexpected data (more than {limit} KiB)", f", beginning with {self._head!r}"
+            )
 
     def pauseProducing(self) -> None:
         self.paused = True
         if self._connected and self._dead_after is not None and self._stall is None:
-            # The kernel knows sooner, but not of every kind of socket on every platform.
+            # The kernel's timeout may end the connection first, but only for TCP on Linux.
             self._stall = Deadline(self._clock, self._dead_after, self._stalled_too_long)
 
     def resumeProducing(self) -> None:
         if not self._connected:
             return
         if getattr(self.transport, "disconnecting", False):
-            # Other code closes it, and while it has a producer it stays open.
+            # Other code is closing the connection, which stays open while a producer is registered.
             self._stop_producing()
             return
         self.paused = False
@@ -253,20 +262,19 @@ class ServedProtocol(Protocol):
         for_each([self], lambda client: client.flush())
 
     def stopProducing(self) -> None:
-        # Called when the connection is lost, just before connectionLost.
+        # The transport calls this just before connectionLost.
         self.paused = True
 
     def readConnectionLost(self) -> None:
         """
-        The client has ended its sending side, or is gone: TCP shows both in the same way.
-
-        So it is probed: a client that is gone answers with a reset.
+        Probe the client: it has closed either its sending side or the whole connection, which look
+        the same in TCP.  If it has closed the connection, it answers the probe with a reset.
         """
         if self._connected:
             self._probe_later()
 
     def writeConnectionLost(self) -> None:
-        """Only this end closes its sending side, and then with the connection."""
+        """Do nothing: this library closes its sending side only together with the connection."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._present:
@@ -281,7 +289,7 @@ class ServedProtocol(Protocol):
         self._handshake = self._stall = self._probing = None
         try:
             if handshake is not None and (why := explain(reason.value)) is not None:
-                self._server.client_rejected(self, f"its TLS handshake failed: {why}")
+                self._server.client_rejected(self, f"TLS handshake failed: {why}")
             if connected:
                 try:
                     self.end()
@@ -290,12 +298,10 @@ class ServedProtocol(Protocol):
         finally:
             self._server.client_left(self)
 
-    # Inside.
-
     def _begin(self) -> None:
         self._connected = True
         if is_over_tcp(self.transport):
-            # Writes are as large as they will get; waiting for more is only latency.
+            # Writes are already batched, so Nagle's algorithm would only add latency.
             self.transport.setTcpNoDelay(True)
             probe_when_idle(self.transport, self.keepalive)
             if self._dead_after is not None:
@@ -303,7 +309,7 @@ class ServedProtocol(Protocol):
         self._outlet = outlet(self.transport, self)
         self.transport.registerProducer(self, self._outlet.streaming)
         self.begin()
-        # Unless the transport has just reported the end of the connection.
+        # The transport may have reported the end of the connection meanwhile.
         if self._connected:
             self._server.client_connected(self)
 
@@ -315,13 +321,13 @@ class ServedProtocol(Protocol):
 
     def _handshake_too_slow(self) -> None:
         self._handshake = None
-        self._reject("its TLS handshake takes too long")
+        self._reject("TLS handshake timed out")
 
     def _stalled_too_long(self) -> None:
         self._stall = None
         _log.warn(
-            "Client {address} has taken none of its pending data for {seconds:g} seconds;"
-            " disconnecting it",
+            "Disconnecting client {address}: it has not read its pending data for"
+            " {seconds:g} seconds",
             address=self.address,
             seconds=self._dead_after,
         )
@@ -333,20 +339,20 @@ class ServedProtocol(Protocol):
     def _probe_now(self) -> None:
         self._probe_later()
         if not self.paused:
-            # A paused transport has data to send, which does the same.
+            # A paused transport has data to send, which serves as a probe.
             for_each([self], lambda client: client.probe())
 
     def _stop_producing(self) -> None:
-        # A registered producer that is paused would keep the connection open indefinitely.
+        # While a paused producer is registered, the transport does not close the connection.
         self.paused = True
         self.transport.unregisterProducer()
 
 
 def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
     """
-    Call a function for each of some clients; one for which it raises is disconnected.
+    Call a function for each client, and disconnect each client for which it raises.
 
-    @raise BaseException: what is no Exception; a signal handler has raised it, say.
+    @raise BaseException: re-raised if it is not an C{Exception}, such as a KeyboardInterrupt.
     """
     for client in list(clients):
         try:
@@ -359,9 +365,9 @@ def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
 
 class Refused(Protocol):
     """
-    A connection that is closed at once.
+    A connection that is closed immediately.
 
-    Where there is TLS, Twisted cannot be told so by building no protocol.
+    With TLS, a factory cannot reject a connection by returning None from C{buildProtocol}.
     """
 
     def connectionMade(self) -> None:

@@ -1,5 +1,5 @@
 """
-Limits to how long the other end of a connection is waited for.
+Timeouts for the peer of a connection.
 """
 
 from __future__ import annotations
@@ -12,45 +12,46 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 def is_pending(call: IDelayedCall | None) -> TypeGuard[IDelayedCall]:
     """
-    Whether a call is still to come.
+    Whether a delayed call is pending.
 
-    It may have been called though it is still referred to: an exception, such as a
-    KeyboardInterrupt, may come before the first line of what is called.
+    A reference to a call does not imply that: if a KeyboardInterrupt is raised before the first
+    line of the called function, the call has been made but the function did not clear the
+    reference.
     """
     return call is not None and bool(call.active())
 
 
 def cancel(call: IDelayedCall | None) -> None:
-    """Cancel a call that is still to come."""
+    """Cancel a delayed call if it is pending."""
     if is_pending(call):
         call.cancel()
 
 
 class Deadline:
     """
-    A limit that holds the other end to what it has done, and not to what is known of that.
+    A timeout that takes into account all data that the peer sent in time.
 
-    When a program has kept its reactor busy, what is due comes first, and only then what has
-    happened on connections meanwhile.  So once the time is over, the reactor looks at those once
-    more.
+    After the program has blocked its reactor, the reactor makes delayed calls before it reads from
+    connections.  Therefore, when the time is over, the reactor iterates once more before the
+    timeout takes effect.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float, passed: Callable[[], object]) -> None:
         """
-        @param passed: called when the time is over, unless it has been cancelled.
+        @param passed: called when the time is over, unless the deadline was cancelled.
         """
         self._clock = clock
         self._passed = passed
-        self._call = clock.callLater(seconds, self._look_once_more)
+        self._call = clock.callLater(seconds, self._iterate_once_more)
 
     def cancel(self) -> None:
-        """Nothing happens when the time is over, if it is not."""
+        """Cancel the deadline if it is pending."""
         cancel(self._call)
 
     def expire(self) -> None:
-        """Let the time be over now, if it is not."""
+        """End the time now, if the deadline is pending."""
         if is_pending(self._call):
             self._call.reset(0)
 
-    def _look_once_more(self) -> None:
+    def _iterate_once_more(self) -> None:
         self._call = self._clock.callLater(0, self._passed)

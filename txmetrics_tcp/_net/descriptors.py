@@ -1,6 +1,6 @@
 """
-The descriptors of a process: those that it was started without (``>&-``), and those of sockets that
-a forked child shares with its parent.
+File descriptors of the process: closed standard descriptors (``>&-``), and sockets that a forked
+child shares with its parent.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from typing import Any
 from twisted.internet.interfaces import IReactorFDSet
 
 _LAST = 2
-"""The number of the last of the three standard descriptors."""
+"""The highest of the three standard descriptors."""
 
 
 def occupy_standard_descriptors() -> None:
     """
-    Open something at the numbers of standard input, output and error where they are closed: what
-    is opened next would get them.
+    Open the null device as standard input, output or error if these are closed.
 
-    That would be the reactor's own descriptors, for example, which twistd then takes for standard
-    output and closes when it goes into the background.
+    Otherwise the next opened files would get these numbers.  The reactor's own descriptors could
+    get them, and twistd closes the standard descriptors when it daemonizes.
     """
-    # What is opened gets the lowest number that is free.
+    # Opening a file takes the lowest free number.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
         pass
     os.close(descriptor)
@@ -31,17 +30,20 @@ def occupy_standard_descriptors() -> None:
 
 def release_sockets(reactor: Any, factory: object, transports: Iterable[Any]) -> None:
     """
-    Release, in a forked child, the sockets that it shares with its parent, without a sign to the
-    peers: those of connections, and of ports that listen with a factory.
+    In a forked child, release the sockets that it shares with its parent, without any effect on the
+    peers.
+
+    @param factory: ports that listen with this factory are released.
+    @param transports: connections that are released.
     """
     held = list(transports)
     if IReactorFDSet.providedBy(reactor):
         held += [reader for reader in reactor.getReaders() if _listens_with(reader, factory)]
-    # Not all that a factory is used with is a socket.
+    # Some transports have no socket.
     descriptors = [one.fileno() for one in held if hasattr(one, "fileno")]
-    # Not `socket.close` (some socket objects would close the number again, which may be another
-    # file's by then), and not `shutdown` (which would end the parent's connection): the
-    # descriptor becomes another file, and the socket stays the parent's alone.
+    # `socket.close` is not safe: some socket objects would close the number a second time, when it
+    # may belong to another file.  `shutdown` would end the parent's connection.  Replacing the
+    # descriptor leaves the socket open in the parent only.
     null = os.open(os.devnull, os.O_RDWR)
     try:
         for descriptor in descriptors:
@@ -54,6 +56,6 @@ def release_sockets(reactor: Any, factory: object, transports: Iterable[Any]) ->
 def _listens_with(reader: object, factory: object) -> bool:
     listening = getattr(reader, "factory", None)
     while listening is not None and listening is not factory:
-        # TLS wraps the factory that it is for.
+        # TLS wraps the factory.
         listening = getattr(listening, "wrappedFactory", None)
     return listening is not None

@@ -1,14 +1,14 @@
 """
-What a user may write where an endpoint is asked for.
+The syntax of endpoints.
 
 =====================  =========================================================
-``5000``               that port, on the loopback interface
-``192.0.2.1:5000``     that port, on that address; also ``localhost:5000``
+``5000``               the port, on the loopback interface
+``192.0.2.1:5000``     the port, on the address; also ``localhost:5000``
 ``[::1]:5000``         the same for IPv6
-``unix:/run/x.sock``   any of Twisted's endpoint strings
+``unix:/run/x.sock``   any Twisted endpoint string
 =====================  =========================================================
 
-Nothing here needs Twisted, so that the command line can ask it.
+This module does not import Twisted, so that parsing a command line stays fast.
 """
 
 from __future__ import annotations
@@ -17,32 +17,38 @@ import re
 from collections.abc import Callable
 
 DEFAULT_HOST = "127.0.0.1"
-"""Where we listen, and connect to, unless told otherwise: what listens there is not on the net."""
+"""
+The default host to listen on and to connect to.  Other machines cannot connect to the loopback
+interface.
+"""
 
 DEFAULT_PORT = 5000
-"""The port of the reference."""
+"""The default port of the Rust exporter, which defines the protocol."""
 
 DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 PORT = re.compile(r"[0-9]+")
 HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
-"""The first two forms, and the third; the groups are C{host}, C{v6} and C{port}."""
+"""``HOST:PORT`` or ``[IPV6]:PORT``; the groups are C{host}, C{v6} and C{port}."""
 
 _NO_HOST = {"unix", "systemd", "fd", "stdio"}
 _PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 
 
 class EndpointError(ValueError):
-    """What was given is no endpoint.  The text says what would be one."""
+    """An endpoint is invalid.  The message says why, and shows the valid forms."""
 
 
 def host_of(text: str | int) -> str | None:
-    """The host that an endpoint names: whose certificate is to be expected there, for example."""
+    """
+    Return the host in an endpoint, for example to verify the server's certificate; None if the
+    endpoint has no host.
+    """
     text = str(text).strip()
     if PORT.fullmatch(text):
         return DEFAULT_HOST
     if text.startswith("tcp:"):
-        # As Twisted has it: tcp:HOST:PORT, with names before them or not.
+        # Twisted accepts tcp:HOST:PORT and tcp:host=HOST:port=PORT.
         text = text.removeprefix("tcp:").removeprefix("host=")
         text = text.partition(":")[0] + ":0"
     match = HOST_PORT.fullmatch(text)
@@ -50,7 +56,7 @@ def host_of(text: str | int) -> str | None:
 
 
 def reads_as_endpoint(text: str) -> bool:
-    """Whether somebody who writes this means an endpoint rather than a file of that name."""
+    """Whether an argument is taken for an endpoint rather than for the name of a file."""
     return (
         PORT.fullmatch(text) is not None
         or HOST_PORT.fullmatch(text) is not None
@@ -59,17 +65,17 @@ def reads_as_endpoint(text: str) -> bool:
 
 
 def has_own_tls(text: str) -> bool:
-    """Whether what listens on an endpoint, or connects to it, has TLS of its own."""
+    """Whether a Twisted endpoint string already includes TLS."""
     return text.strip().startswith(("ssl:", "tls:"))
 
 
 def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int] | None:
     """
-    Take one of the first three forms apart.
+    Parse ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``.
 
-    @param is_prefix: whether C{HOST} in C{HOST:PORT} begins an endpoint string instead.
-    @return: None for an endpoint string.
-    @raise EndpointError: the port is more than a port can be.
+    @param is_prefix: returns whether C{HOST} in C{HOST:PORT} is the prefix of an endpoint string.
+    @return: None for any other text, which may be a Twisted endpoint string.
+    @raise EndpointError: the port is greater than 65535.
     """
     text = text.strip()
     host, port = DEFAULT_HOST, text
@@ -78,16 +84,17 @@ def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int
         if match is None or (match["v6"] is None and is_prefix(match["host"])):
             return None
         host, port = match["v6"] or match["host"], match["port"]
-    # Python refuses to convert thousands of digits.
+    # `int` raises for thousands of digits.
     if len(port) > 100 or int(port) > 65535:
-        raise EndpointError(f"{text!r} is no endpoint: a port is at most 65535")
+        raise EndpointError(f"{text!r} is not an endpoint: the maximum port is 65535")
     return host, int(port)
 
 
 def check_port(text: str) -> None:
     """
-    Find a port that is none, as far as that is possible without knowing Twisted's prefixes.
+    Check the port of an endpoint without importing Twisted.  Endpoints that may be Twisted endpoint
+    strings are not checked.
 
-    @raise EndpointError: the port is more than a port can be.
+    @raise EndpointError: the port is greater than 65535.
     """
     host_and_port(text, lambda host: "." not in host and host != "localhost")

@@ -1,5 +1,5 @@
 """
-Twisted endpoints from what a user wrote, which `txmetrics_tcp._net.endpoint_syntax` describes.
+Make Twisted endpoints from text.  `txmetrics_tcp._net.endpoint_syntax` describes the syntax.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from txmetrics_tcp._net.unix import UnixReactor
 
 BACKLOG = 1024
 """
-How many connections the kernel may hold until they are accepted.  With Twisted's 50, a crowd that
-comes at once makes all others wait for a second and more.
+The kernel's queue length for connections that are not accepted yet.  With Twisted's default of 50,
+many simultaneous connections would make other clients wait for a second or more.
 """
 
 _E = TypeVar("_E")
@@ -50,9 +50,9 @@ _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
     """
-    Where to listen.  A port of 0 means one that is free.
+    Make an endpoint to listen on.  Port 0 means any free port.
 
-    @raise EndpointError: it cannot be understood.
+    @raise EndpointError: C{text} is not a valid endpoint.
     """
     return _endpoint(
         reactor, text, _server_at, _server_from_string, IStreamServerEndpointStringParser
@@ -61,9 +61,9 @@ def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
 
 def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
     """
-    Where to connect to.
+    Make an endpoint to connect to.
 
-    @raise EndpointError: it cannot be understood.
+    @raise EndpointError: C{text} is not a valid endpoint.
     """
     return _endpoint(
         reactor, text, _client_at, _client_from_string, IStreamClientEndpointStringParserWithReactor
@@ -72,10 +72,10 @@ def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
 
 def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> str:
     """
-    An address, as people write it.
+    Return a human-readable form of an address.
 
-    @param address: one of Twisted's; or as `socket` has it, which is host, port and perhaps more,
-        or the path of a UNIX socket.
+    @param address: a Twisted address, or an address of the C{socket} module: a tuple of host, port
+        and possibly more, or the path of a UNIX socket.
     """
     match address:
         case IPv4Address() | IPv6Address():
@@ -101,16 +101,16 @@ def _endpoint(
         return at(reactor, *address)
     try:
         if _NO_PATH.fullmatch(text):
-            raise ValueError("there is no path")
+            raise ValueError("the path is missing")
         return parse(reactor, text)
     except Exception as error:
         if has_own_tls(text) and find_spec("OpenSSL") is None:
-            raise EndpointError(f"{text!r} cannot be had: {TLS_NEEDS}") from error
-        # Whatever a parser raises (KeyError, TypeError …), what the user wrote was wrong.
+            raise EndpointError(f"cannot use {text!r}: {TLS_NEEDS}") from error
+        # Twisted's parsers raise several types (KeyError, TypeError …) for invalid text.
         reason = str(error) or type(error).__name__
         raise EndpointError(
-            f"{text!r} is no endpoint ({reason}); give PORT, HOST:PORT, [IPV6]:PORT or a Twisted"
-            " endpoint string such as unix:/run/metrics.sock"
+            f"{text!r} is not an endpoint ({reason}); expected PORT, HOST:PORT, [IPV6]:PORT or a"
+            " Twisted endpoint string such as unix:/run/metrics.sock"
         ) from error
 
 
@@ -129,20 +129,20 @@ def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:
 
 def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
     if text.startswith("ssl:") and ":hostname=" not in text:
-        # Twisted would take any certificate.
-        raise ValueError("ssl: checks no server's name; use tls:HOST:PORT, or add hostname=NAME")
+        # Twisted would accept any certificate.
+        raise ValueError("ssl: without hostname=NAME verifies no name; use tls:HOST:PORT instead")
     endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
     return endpoint
 
 
 def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
     if isIPAddress(host) or isIPv6Address(host):
-        # In spite of its name it is for both, as long as nothing has to be looked up.
+        # Works for IPv6 addresses as well, despite its name.
         return TCP4ClientEndpoint(reactor, host, port)
-    # Unlike Twisted's "tcp:" it tries all of a name's addresses, of IPv6 too.
+    # Unlike Twisted's "tcp:", this tries all IPv4 and IPv6 addresses of a name.
     return HostnameEndpoint(reactor, host, port)
 
 
 def _prefixes(parsers: Any) -> set[str]:
-    # What Twisted knows without a plugin, and what the plugins add: "tcp:5000" is theirs.
+    # Twisted's built-in prefixes, and those of its plugins.
     return {"tcp", "ssl", "unix"} | {plugin.prefix for plugin in getPlugins(parsers)}

@@ -1,5 +1,5 @@
 """
-Who can connect to where something listens.
+Determine which clients can connect to a listening address.
 """
 
 from __future__ import annotations
@@ -18,61 +18,61 @@ from txmetrics_tcp._net.admission import ip_of
 
 def audience(address: IAddress, networks: Sequence[object] = (), certified: bool = False) -> str:
     """
-    Who can connect there beside the programs of this machine's loopback interface, or the owner
-    of the socket file.
+    Describe the clients that can connect to an address, apart from clients on the loopback
+    interface and the owner of a socket file.
 
-    @param networks: where clients may come from, if that is not everywhere.
-    @param certified: whether they have to show a certificate.
-    @return: the subject of a sentence; empty if it is nobody.
+    @param networks: the allowed networks; empty for any.
+    @param certified: whether clients need a certificate.
+    @return: the subject of a sentence; empty if no such clients can connect.
     """
-    certificate = "has a certificate that is asked for" if certified else ""
+    certificate = "a certificate from the client CA" if certified else ""
     if isinstance(address, UNIXAddress):
         return _of_file(address.name, certificate)
     host = ip_of(address)
     if host is None:
-        return _those("Whoever can connect", certificate)
+        return _with("Any client", certificate)
     if host.is_loopback:
         return ""
-    everybody = "Everybody"
+    clients = "Any client"
     if networks:
-        everybody += " in " + ", ".join(map(str, networks))
-    where = "this machine" if host.is_unspecified else f"{host} of this machine"
-    return _those(everybody, f"can reach {where}", certificate)
+        clients += " in " + ", ".join(map(str, networks))
+    where = "this machine" if host.is_unspecified else str(host)
+    return _with(clients, f"network access to {where}", certificate)
 
 
 def _of_file(path: bytes | None, certificate: str) -> str:
     if not path or path.startswith(b"\0"):
-        # One of Linux' that are no files, and so have no mode.
-        return _those("Every user of this machine", certificate)
+        # An abstract socket of Linux is not a file and has no mode.
+        return _with("Any user of this machine", certificate)
     try:
         found = os.stat(path)
     except OSError:
         return ""
-    # To connect is to write.
+    # Connecting requires write permission.
     if not found.st_mode & (stat.S_IWOTH | stat.S_IWGRP) or not may_enter(
         path, stat.S_IXOTH | stat.S_IXGRP
     ):
         return ""
     if not found.st_mode & stat.S_IWOTH:
-        return _those(f"Every user of group {_group(found.st_gid)}", certificate)
+        return _with(f"Any user in group {_group(found.st_gid)}", certificate)
     if may_enter(path, stat.S_IXOTH):
-        return _those("Every user of this machine", certificate)
-    return _those("Every user", "may enter its directory", certificate)
+        return _with("Any user of this machine", certificate)
+    return _with("Any user", "access to its directory", certificate)
 
 
 def may_enter(path: bytes, bits: int) -> bool:
-    """Whether all directories above a file have one of these bits, which let somebody in."""
+    """Whether all directories above a file have at least one of these mode bits."""
     above = Path(os.fsdecode(path)).absolute().parents
     try:
         return all(directory.stat().st_mode & bits for directory in above)
     except OSError:
-        # Rather a warning too many.
+        # If unknown, a superfluous warning is better than a missing one.
         return True
 
 
-def _those(who: str, *conditions: str) -> str:
-    held = " and ".join(filter(None, conditions))
-    return f"{who} who {held}" if held else who
+def _with(clients: str, *conditions: str) -> str:
+    needed = " and ".join(filter(None, conditions))
+    return f"{clients} with {needed}" if needed else clients
 
 
 def _group(number: int) -> str:

@@ -1,10 +1,10 @@
 """
-What this library uses of Twisted and Python beyond their documented interfaces, in one place.
-(`txmetrics_tcp._instruments.forked`, which may not import Twisted, is the other.)
+All uses of undocumented interfaces of Twisted and Python, except those in
+`txmetrics_tcp._instruments.forked`, which must not import Twisted.
 
-Each function says what users would lose without it.  All work with Twisted 24.10 and 26.10.  Where
-an object is not of the shape that it has there, nothing is replaced, and the program goes on as
-with plain Twisted.
+Each function documents the feature that depends on it.  All functions work with Twisted 24.10 and
+26.10.  If an object does not have the expected attributes, a function changes nothing, and the
+program behaves as with plain Twisted.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from zope.interface import provider
 from txmetrics_tcp._net.endpoints import show_address
 
 MAX_ACCEPTS = 10
-"""How many connections a port accepts in one reactor iteration; see `limit_accepts`."""
+"""Maximum number of connections that a port accepts per reactor iteration; see `limit_accepts`."""
 
 SignalHandler = Callable[[int, FrameType | None], object]
 
 
 def global_reactor() -> Any:
     """
-    The global reactor.  If there is none, the default one is installed: not to be called before a
-    program can have chosen another.
+    Return the global reactor.
+
+    This installs the default reactor if none is installed.  Do not call it before the program has
+    had the chance to install another.
     """
     from twisted.internet import reactor
 
@@ -46,20 +48,22 @@ def global_reactor() -> Any:
 
 def replace_reactor(inherited: Any) -> Any:
     """
-    Install a new reactor of the same type in place of one that a forked process has inherited.
+    In a forked process, replace the inherited reactor by a new one of the same type.
 
-    A reactor opens its descriptors when it is made (https://github.com/twisted/twisted/issues/7105),
-    so an inherited one shares them with the parent and all other children; and Twisted does not
-    install a second one.  Without this, workers of a pre-fork server could not stream if the
-    application was loaded before the fork, and imported the reactor.
+    A reactor opens its descriptors when it is created
+    (https://github.com/twisted/twisted/issues/7105), so an inherited reactor shares them with the
+    parent and its other children, and Twisted does not install a second reactor.  Without this
+    function, workers of a pre-fork server could not stream if the application imported the reactor
+    before the fork.
 
-    @return: the new one; None, and the old one stays, if a reactor of that type cannot be made.
+    @return: the new reactor; None if a reactor of this type cannot be created, and then the
+        inherited reactor stays installed.
     """
     from asyncio import new_event_loop
 
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-    # Without an argument, it may take the parent's event loop.
+    # Without an argument, the new reactor might use the parent's event loop.
     loops = [new_event_loop()] if isinstance(inherited, AsyncioSelectorReactor) else []
     try:
         reactor = type(inherited)(*loops)
@@ -72,14 +76,15 @@ def replace_reactor(inherited: Any) -> Any:
 
 def use_monotonic_clock(reactor: Any) -> None:
     """
-    Have the reactor of a process that runs no other code measure delays with a monotonic clock.
+    Make a reactor measure delays with a monotonic clock.  For processes that run only this
+    library's code.
 
-    Most of Twisted's measure them with the time of day
-    (https://github.com/twisted/twisted/issues/2424).  Without this, all timers of the daemon and of
-    the commands are an hour late when that is set back by an hour.
+    Most reactors use the time of day (https://github.com/twisted/twisted/issues/2424).  Without
+    this function, all timers of the daemon and of the commands would be an hour late after the
+    system clock is set back by an hour.
 
-    Nothing is replaced if the reactor has another clock, as asyncio's has, or if calls are pending,
-    whose times are of the old one.
+    Nothing is replaced if the reactor has another clock, such as asyncio's, or if delayed calls are
+    pending, since these are scheduled by the old clock.
     """
     if getattr(reactor, "seconds", None) is time_of_day and not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic
@@ -89,9 +94,10 @@ def reactor_thread_exists() -> bool:
     """
     Whether the thread that runs the reactor exists in this process.
 
-    A reactor counts as running also in a forked child, and when its thread has died.  Without this,
-    a call to the reactor thread would wait indefinitely there.  If Twisted does not know the
-    thread, it counts as existing.
+    A reactor claims to be running even in a forked child and after its thread has died.  Without
+    this function, a call to the reactor thread would block indefinitely there.
+
+    Returns True if Twisted does not know the thread.
     """
     if not hasattr(threadable, "ioThread"):
         return True
@@ -100,12 +106,12 @@ def reactor_thread_exists() -> bool:
 
 def stop_handler(reactor: Any, number: int) -> SignalHandler | None:
     """
-    Twisted's handler of SIGTERM or SIGINT, if it is installed.
+    Return Twisted's handler of SIGTERM or SIGINT, or None if it is not installed.
 
-    The daemon calls it once, on the reactor thread.  As the handler of a signal it could deadlock,
-    since it logs (https://github.com/twisted/twisted/issues/7736), and a second signal would be an
-    error (https://github.com/twisted/twisted/issues/2265).  With C{reactor.stop()} in its place,
-    twistd would not end with the status that stands for the signal.
+    The daemon calls the handler once, on the reactor thread.  As a signal handler it could
+    deadlock, because it logs (https://github.com/twisted/twisted/issues/7736), and a second signal
+    would log an error (https://github.com/twisted/twisted/issues/2265).  If the daemon called
+    C{reactor.stop()} instead, twistd would not exit with the status for the signal.
     """
     handler = signal.getsignal(number)
     own = [getattr(reactor, name, None) for name in ("sigInt", "sigTerm")]
@@ -114,10 +120,11 @@ def stop_handler(reactor: Any, number: int) -> SignalHandler | None:
 
 def call_at_exit(function: Callable[[], object]) -> None:
     """
-    Call a function when this process ends, as C{atexit} does.
+    Register a function to be called when this process ends, as C{atexit} does.
 
-    Before Python 3.13, forked children of multiprocessing end without C{atexit}
-    (https://github.com/python/cpython/issues/83856): they would lose what they recorded last.
+    Before Python 3.13, forked children of multiprocessing do not call C{atexit} functions
+    (https://github.com/python/cpython/issues/83856).  Without this function, they would lose their
+    last events.
     """
     atexit.register(function)
     if sys.version_info < (3, 13):
@@ -129,17 +136,18 @@ def call_at_exit(function: Callable[[], object]) -> None:
 
 def limit_accepts(port: IListeningPort) -> None:
     """
-    Have a port accept `MAX_ACCEPTS` connections at most in one reactor iteration.
+    Make a port accept at most `MAX_ACCEPTS` connections per reactor iteration.
 
-    Twisted accepts a hundred, and more while so many come.  Each client is sent a snapshot first:
-    without this, a crowd of them would hold up all others for half a second at a time.
+    Twisted accepts a hundred or more.  Each new client is sent a snapshot, so without this
+    function, many simultaneous connections would delay all other clients by half a second at a
+    time.
     """
     if not isinstance(port, Port) or not isinstance(getattr(port, "numberAccepts", None), int):
         return
     accept = port.doRead
 
     def accept_some() -> None:
-        # Twisted raises it whenever so many came.
+        # Twisted increases the number after an iteration that reached it.
         port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTS)
         accept()
 
@@ -148,12 +156,12 @@ def limit_accepts(port: IListeningPort) -> None:
 
 def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]) -> None:
     """
-    Have a port report through a function, and not in the log, that the process has no descriptor
-    left for a client.
+    Make a port call a function, instead of logging, when it rejects a client because the process
+    has no free file descriptors.
 
-    Twisted accepts such clients and disconnects them, and logs up to three lines for each
-    (https://github.com/twisted/twisted/issues/5368).  Most connect again soon: without this, they
-    could fill the disk that the log is on.
+    Twisted accepts and disconnects such clients, and logs up to three lines for each
+    (https://github.com/twisted/twisted/issues/5368).  Most clients soon reconnect, so without this
+    function, the log could fill the disk.
 
     @param rejected: called with the client's address and the reason.
     """
@@ -165,11 +173,11 @@ def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]
     def observe(event: LogEvent) -> None:
         if "address" in event:
             address = event["address"]
-            # Clients of UNIX sockets have no address as a rule.
+            # Clients of UNIX sockets usually have no address.
             client = address if isinstance(address, tuple) else port.getHost()
             rejected(show_address(client), "the process is out of file descriptors")
         elif "acceptError" in event:
-            rejected("of unknown address", f"accept failed with {event['acceptError']}")
+            rejected("(unknown address)", f"accept failed with {event['acceptError']}")
         elif event.get("log_level") is not LogLevel.info:
             logger.observer(event)
 
@@ -178,14 +186,14 @@ def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]
 
 def lose_connection(transport: Any) -> None:
     """
-    Close a connection once what was written is sent.
+    Close a connection after sending its buffered data.
 
-    With TLS, Twisted sends its close alert and then waits for that of the peer, indefinitely
-    (https://github.com/twisted/twisted/issues/7926).  Without this, a client that does not answer
-    would hold up the end of the program.
+    With TLS, Twisted sends its close alert and then waits indefinitely for the peer's
+    (https://github.com/twisted/twisted/issues/7926).  Without this function, a client that does not
+    answer would delay the end of the program.
     """
     transport.loseConnection()
     below = getattr(transport, "transport", None)
     if INegotiated.providedBy(transport) and below is not None:
-        # It has the alert by now.
+        # The alert is already in the buffer of this transport.
         below.loseConnection()

@@ -1,6 +1,6 @@
 """
-How the kernel finds out that the other end of a connection is gone without a word: its machine
-has lost power, or the cable between is pulled.
+Kernel timeouts that detect a dead peer: its machine has lost power, or the network is
+disconnected.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Keepalive(NamedTuple):
     """
     When an idle connection counts as dead.
 
-    @ivar idle: after how many seconds of silence the other end is probed.
-    @ivar interval: how many seconds it has to answer before it is probed again.
-    @ivar probes: after how many probes without an answer the connection is given up.
+    @ivar idle: seconds without received data before the first probe.
+    @ivar interval: seconds between probes.
+    @ivar probes: number of unanswered probes after which the connection is closed.
     """
 
     idle: int
@@ -29,8 +29,8 @@ class Keepalive(NamedTuple):
 
 KEEPALIVE = Keepalive(60, 10, 5)
 """
-What connections get: within two minutes it is known that the other end is gone.  The kernel's own
-would be more than two hours.
+The default, which detects a dead peer within two minutes.  The kernel's default is more than two
+hours.
 """
 
 _MAX_INT = 2**31 - 1
@@ -39,8 +39,8 @@ _OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 
 
 def is_over_tcp(transport: object) -> bool:
-    """Whether a transport is a TCP connection, be it with TLS over it."""
-    # Not by the interface alone: that of a UNIX socket claims it too in Twisted 24.10.
+    """Whether a transport is a TCP connection, with or without TLS."""
+    # In Twisted 24.10, UNIX sockets provide this interface too.
     if not ITCPTransport.providedBy(transport):
         return False
     return not isinstance(transport.getHost(), UNIXAddress)
@@ -48,10 +48,11 @@ def is_over_tcp(transport: object) -> bool:
 
 def probe_when_idle(transport: Any, keepalive: Keepalive = KEEPALIVE) -> None:
     """
-    Notice that the other end is gone though nothing is sent to it.
+    Detect a dead peer while the connection is idle.
 
-    @param transport: a TCP connection; see `is_over_tcp`.  Where the platform cannot be told when
-        to probe, its own times hold.
+    Platforms without options for the times use their own.
+
+    @param transport: a TCP connection; see `is_over_tcp`.
     """
     transport.setTcpKeepAlive(True)
     for name, value in zip(_OPTIONS, keepalive, strict=True):
@@ -60,11 +61,12 @@ def probe_when_idle(transport: Any, keepalive: Keepalive = KEEPALIVE) -> None:
 
 def limit_unacknowledged(transport: Any, seconds: float) -> None:
     """
-    Notice that the other end is gone, or takes nothing, once there is something that it does not
-    take.  On Linux; elsewhere the kernel's own limit holds, of about a quarter of an hour.
+    Detect a dead or stalled peer while sent data is unacknowledged.
+
+    Platforms other than Linux use their own limit, typically about a quarter of an hour.
 
     @param transport: a TCP connection; see `is_over_tcp`.
-    @param seconds: how long to wait; more than 24 days count as 24 days, the kernel's maximum.
+    @param seconds: the time limit; values over 24 days mean 24 days, the kernel's maximum.
     """
     milliseconds = round(min(seconds * 1000, _MAX_INT))
     _set_option(transport, "TCP_USER_TIMEOUT", max(1, milliseconds))
@@ -73,7 +75,7 @@ def limit_unacknowledged(transport: Any, seconds: float) -> None:
 def _set_option(transport: Any, name: str, value: int) -> None:
     option = getattr(socket, name, None)
     while isinstance(transport, ProtocolWrapper):
-        # TLS is a transport over another one.
+        # TLS wraps the TCP transport.
         transport = transport.transport
     if option is not None and hasattr(transport, "getHandle"):
         transport.getHandle().setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,5 +1,5 @@
 """
-Log lines that stand for many: of clients that are rejected, and of losses that come in bursts.
+Rate-limited logging of rejected clients and lost events.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from txmetrics_tcp._net.deadline import cancel, is_pending
 _log = Logger(namespace="txmetrics_tcp")
 
 INTERVAL = 10.0
-"""How many seconds one line about rejected clients may stand for."""
+"""Seconds between two log lines about clients rejected for the same reason."""
 
 QUIET = 5.0
-"""After how many seconds without a loss losses are over."""
+"""Seconds without a loss after which losses count as over."""
 
 
 @dataclass(slots=True)
-class _More:
-    """Those that came after one that was logged, for the same reason."""
+class _Repeats:
+    """
+    Rejections that have not been logged yet, for one reason.
+
+    @ivar clients: their number.
+    @ivar last: the address of the last rejected client.
+    """
 
     clients: int = 0
     last: str = ""
@@ -31,30 +36,33 @@ class _More:
 
 class RejectionLog:
     """
-    One line for the first client that is rejected for a reason, at once; then, for as long as
-    there are more, one line every `INTERVAL` seconds that says how many.
+    Logs rejected clients.
+
+    The first rejection for a reason is logged immediately.  Further rejections for the same reason
+    are counted, and logged as one line every `INTERVAL` seconds.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._more: dict[str, _More] = {}
+        self._repeats: dict[str, _Repeats] = {}
         self._check: IDelayedCall | None = None
 
     def say(
         self, address: str, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
         """
-        A client is rejected.
+        Log or count a rejected client.
 
-        @param reason: one of a few; completes "Rejected client …: ".
-        @param detail: what is to be added to the line, if there is one.
-        @param failure: what was raised; its traceback goes with the line, if there is one.
+        @param reason: one of a small set of reasons, which is kept in memory.  Completes both
+            "Rejected client …: " and "Rejected 5 more clients: ".
+        @param detail: appended to the reason if this client gets its own line.
+        @param failure: its traceback is logged if this client gets its own line.
         """
         if not is_pending(self._check):
-            self._check = self._clock.callLater(INTERVAL, self._passed)
-        more = self._more.get(reason)
-        if more is None:
-            self._more[reason] = _More()
+            self._check = self._clock.callLater(INTERVAL, self._interval_passed)
+        repeats = self._repeats.get(reason)
+        if repeats is None:
+            self._repeats[reason] = _Repeats()
             _log.warn(
                 "Rejected client {address}: {reason}{detail}",
                 address=address,
@@ -63,46 +71,49 @@ class RejectionLog:
                 **({} if failure is None else {"log_failure": failure}),
             )
         else:
-            more.clients += 1
-            more.last = address
+            repeats.clients += 1
+            repeats.last = address
 
     def close(self) -> None:
-        """Nobody comes any more: say what has not been said."""
+        """Log the rejections counted so far, and stop the timer."""
         if self._check is not None:
             cancel(self._check)
             self._check = None
-            self._say_how_many()
-            self._more.clear()
+            self._log_repeats()
+            self._repeats.clear()
 
-    def _passed(self) -> None:
-        self._say_how_many()
-        self._check = self._clock.callLater(INTERVAL, self._passed) if self._more else None
+    def _interval_passed(self) -> None:
+        self._log_repeats()
+        if self._repeats:
+            self._check = self._clock.callLater(INTERVAL, self._interval_passed)
+        else:
+            self._check = None
 
-    def _say_how_many(self) -> None:
-        # Who comes next after a quiet time is logged at once again.
-        self._more = {reason: more for reason, more in self._more.items() if more.clients}
-        for reason, more in self._more.items():
+    def _log_repeats(self) -> None:
+        # After an interval without a rejection, the next one is logged immediately again.
+        self._repeats = {reason: one for reason, one in self._repeats.items() if one.clients}
+        for reason, repeats in self._repeats.items():
             _log.warn(
                 "Rejected {clients} more {noun}: {reason}; the last was {address}",
-                clients=more.clients,
-                noun="client" if more.clients == 1 else "clients",
+                clients=repeats.clients,
+                noun="client" if repeats.clients == 1 else "clients",
                 reason=reason,
-                address=more.last,
+                address=repeats.last,
             )
-            more.clients = 0
+            repeats.clients = 0
 
 
 class LossReport:
     """
-    Turns a stream of losses into two log lines: one when they begin, one when they end.
+    Logs a series of losses as two lines: one when the losses begin, and one when they end.
 
-    Losses come in bursts, since whoever is too slow catches up and falls behind again; so
-    they count as over only after `QUIET` seconds without one.
+    Losses come in bursts, since a client that is too slow catches up and falls behind again.
+    Therefore they count as over only after `QUIET` seconds without a loss.
     """
 
     def __init__(self, clock: IReactorTime, where: str) -> None:
         """
-        @param where: completes "events are being lost …".
+        @param where: completes "Events are being lost …".
         """
         self._clock = clock
         self._where = where
@@ -112,33 +123,33 @@ class LossReport:
         self._check: IDelayedCall | None = None
 
     def lost(self, events: int) -> None:
-        """Some more are lost."""
+        """Count lost events."""
         self._last = self._clock.seconds()
         if not is_pending(self._check):
             self._began = self._last
             self._lost = 0
-            self._check = self._clock.callLater(QUIET, self._is_it_over)
+            self._check = self._clock.callLater(QUIET, self._end_if_quiet)
             _log.warn("Events are being lost {where}", where=self._where)
         self._lost += events
 
     def close(self) -> None:
-        """Nobody is there any more to lose anything: say how it ended, if it had begun."""
+        """Log the end of the losses if their beginning was logged, and stop the timer."""
         if self._check is not None:
             cancel(self._check)
             self._end()
 
-    def _is_it_over(self) -> None:
+    def _end_if_quiet(self) -> None:
         self._check = None
         quiet = self._clock.seconds() - self._last
         if quiet < QUIET:
-            self._check = self._clock.callLater(QUIET - quiet, self._is_it_over)
+            self._check = self._clock.callLater(QUIET - quiet, self._end_if_quiet)
         else:
             self._end()
 
     def _end(self) -> None:
         self._check = None
         _log.warn(
-            "No more events are lost {where}: {lost} were, within {seconds:.1f} seconds",
+            "Events were lost {where}: {lost} in {seconds:.1f} seconds",
             where=self._where,
             lost=self._lost,
             seconds=self._last - self._began,

@@ -1,7 +1,7 @@
 """
-TLS, for those who listen and those who connect.
+TLS for servers and clients.
 
-What it is made of comes with the extra ``tls``, and is imported when TLS is asked for.
+TLS needs the packages of the extra ``tls``, which are imported on first use.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ StrPath = str | os.PathLike[str]
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """
-    The server's side of TLS, 1.2 or newer: its key and certificate, and who may connect.
+    The server's side of TLS 1.2 or newer: its key and certificate, and the authorities of its
+    clients.
     """
 
     def __init__(
         self, key: StrPath, certificate: StrPath, client_ca: StrPath | None = None
     ) -> None:
         """
-        @param key: a file with the private key, in PEM, not encrypted.
-        @param certificate: a file with the certificate and those that lead to its authority.
-        @param client_ca: a file with the authorities that a client's certificate has to be from;
-            without it, clients need none.
-        @raise TLSError: a file cannot be used, or the extra is not installed.
+        @param key: a PEM file with the private key, not encrypted.
+        @param certificate: a PEM file with the certificate, followed by any intermediate
+            certificates.
+        @param client_ca: a PEM file with certificates of authorities, one of which must have issued
+            the client's certificate; None if clients need no certificate.
+        @raise TLSError: a file cannot be used, or the extra ``tls`` is not installed.
         """
-        # Absolute, since a daemon changes its directory before it reads them again.
+        # Absolute, since a daemon changes its working directory before it reloads the files.
         self._key = Path(key).absolute()
         self._certificate = Path(certificate).absolute()
         self._client_ca = None if client_ca is None else Path(client_ca).absolute()
@@ -52,21 +54,21 @@ class ServerTLS:
 
     @property
     def wants_certificate(self) -> bool:
-        """Whether clients have to show a certificate."""
+        """Whether clients need a certificate."""
         return self._client_ca is not None
 
     def reload(self) -> None:
         """
-        Read the files again, for connections to come; those that there are go on.
+        Read the files again.  New connections use the new certificate; open connections continue.
 
-        @raise TLSError: a file cannot be used.  What was read before stays in use.
+        @raise TLSError: a file cannot be used.  The previous key and certificates stay in use.
         """
         self._context = _certificates().server_context(
             self._key, self._certificate, self._client_ca
         )
 
     def wrap(self, factory: IProtocolFactory, clock: Any) -> IProtocolFactory:
-        """Have the connections of a factory begin with TLS."""
+        """Return a factory that adds TLS to the connections of another factory."""
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         return TLSMemoryBIOFactory(self, False, factory, clock=clock)
@@ -85,21 +87,23 @@ def tls_endpoint(
     certificate: StrPath | None = None,
 ) -> IStreamClientEndpoint:
     """
-    Connect with TLS, 1.2 or newer, to a server that proves who it is::
+    Make an endpoint that connects with TLS 1.2 or newer, and verifies the server's certificate::
 
         plain = HostnameEndpoint(reactor, "metrics.example", 5000)
         stream = EventStream(reactor, tls_endpoint(plain, "metrics.example", ca="authority.pem"))
 
-    @param endpoint: where the server is.
-    @param name: the name, or IP address, that its certificate has to be for.
-    @param ca: a file with the authorities that the certificate may be from, in PEM; those that
-        this machine trusts unless given.
-    @param key: a file with a private key, if the server asks for a certificate of ours.
-    @param certificate: a file with that certificate and those that lead to its authority.
-    @raise TLSError: a file cannot be used, or the extra is not installed.
+    @param endpoint: connects to the server without TLS.
+    @param name: the host name or IP address that the server's certificate must be valid for.
+    @param ca: a PEM file with certificates of accepted authorities; by default, the authorities
+        that this machine trusts.
+    @param key: a PEM file with the private key of C{certificate}, not encrypted.
+    @param certificate: a PEM file with a certificate for servers that require one from their
+        clients, followed by any intermediate certificates.
+    @raise TLSError: a file cannot be used, only one of C{key} and C{certificate} is given, or the
+        extra ``tls`` is not installed.
     """
     if (key is None) != (certificate is None):
-        raise TLSError("a key and a certificate are of use together only")
+        raise TLSError("a key and a certificate must be given together")
     creator = _certificates().client_creator(
         name, *(None if file is None else Path(file) for file in (ca, key, certificate))
     )
@@ -108,10 +112,12 @@ def tls_endpoint(
 
 
 def is_tls(transport: object) -> bool:
-    """Whether a transport is TLS, directly or tapped: it then tells when its handshake is done."""
+    """
+    Whether a transport is TLS, directly or tapped, and thus reports the end of its handshake.
+    """
     if not INegotiated.providedBy(transport):
         return False
-    # Late, since it needs OpenSSL; whatever provides that interface has imported it.
+    # Imported lazily, since it needs OpenSSL.  A provider of INegotiated has already imported it.
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
     return isinstance(getattr(transport, "untapped", transport), TLSMemoryBIOProtocol)
@@ -119,34 +125,36 @@ def is_tls(transport: object) -> bool:
 
 def check_server(transport: Any) -> None:
     """
-    Check that the certificate of a server names anything at all.
+    Check that the certificate of a server contains a name, and no invalid name.
 
-    `tls_endpoint` checks for one name.  Endpoints that were made with Twisted's
-    C{optionsForClientTLS} do the same, but since Twisted 26.4 they accept a certificate without a
-    name, or with a name that is not valid, for every server.
+    Endpoints from `tls_endpoint` verify the name.  Endpoints made with Twisted's
+    C{optionsForClientTLS} verify it as well, except that since Twisted 26.4 they accept a
+    certificate without a name, or with an invalid name, for every server.
 
-    @param transport: a transport for which `is_tls` holds, after its handshake.
-    @raise TLSError: the certificate has no name, or one that is not valid.
+    @param transport: a transport for which `is_tls` returns True, after its handshake.
+    @raise TLSError: the certificate has no name, or an invalid one.
     """
     certificate = transport.getPeerCertificate()
     if certificate is None:
-        # Some ciphers need no certificate; a program has to ask for them.
+        # Only with anonymous ciphers, which a program must enable explicitly.
         return
     _certificates().check_names(getattr(transport, "untapped", transport), certificate)
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Why TLS with the peer failed, in OpenSSL's words; None if the error is not one of TLS."""
+    """
+    Return the reason for a TLS failure, in OpenSSL's words; None if the error is not about TLS.
+    """
     if isinstance(error, TLSError):
         return str(error)
     package = type(error).__module__.partition(".")[0]
     if package == "service_identity":
-        return "its certificate is for another name"
+        return "the server's certificate is for another name"
     if error is None or package != "OpenSSL":
         return None
     match error.args:
         case [[(*_, reason), *_], *_]:
-            # What failed (library, function, reason), before what failed because of it.
+            # The first entry (library, function, reason) is the cause of the others.
             return str(reason)
     return repr(error)
 

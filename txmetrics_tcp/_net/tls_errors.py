@@ -1,12 +1,14 @@
 """
-What is raised where TLS cannot be had.  No OpenSSL.
+The exception for TLS configuration and verification errors.
+
+This module does not import OpenSSL.
 """
 
 from __future__ import annotations
 
 TLS_NEEDS = "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tcp[tls]'"
-"""What to say where they are not installed."""
+"""The error message if these packages are not installed."""
 
 
 class TLSError(ValueError):
-    """TLS cannot be had as it was asked for.  The text, one line, says why."""
+    """TLS cannot be used as configured, or the peer's certificate is invalid."""

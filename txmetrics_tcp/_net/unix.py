@@ -1,5 +1,5 @@
 """
-Listening on UNIX sockets: what a program that was killed has left behind is not in the way.
+Listening on UNIX sockets, replacing stale socket files of programs that were killed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 
-_IN_USE = "A program listens there already"
+_IN_USE = "another program is listening on this socket"
 
 
 class UnixReactor:
     """
-    To listen on a UNIX socket, in place of a reactor: makes way before it.
+    A wrapper of a reactor that removes a stale socket file before listening.
 
-    Twisted's own way is a lock file beside the socket, with a process number in it, which may
-    be another's by now; in a container, where all are number 1, it is our own.  So none is made:
-    the socket itself tells whether anybody listens.
+    Twisted detects stale sockets with a lock file that contains a process number.  That number may
+    belong to another process by now, and in containers it is often 1, this process's own number.
+    This class uses no lock file, but connects to the socket to find out whether it is in use.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -36,26 +36,26 @@ class UnixReactor:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
-        make_way(address)
+        remove_stale_socket(address)
         port: IListeningPort = self._reactor.listenUNIX(
             address, factory, backlog=backlog, mode=mode
         )
         return port
 
 
-def make_way(path: str) -> None:
+def remove_stale_socket(path: str) -> None:
     """
-    Remove a socket that nobody listens on, and nothing else.
+    Remove a socket file that no program is listening on.
 
-    @raise CannotListenError: there is something else, or somebody listens.
+    @raise CannotListenError: the file is not a socket, or a program is listening on it.
     """
     try:
         kind = os.lstat(path).st_mode
     except (OSError, ValueError):
-        # Nothing is there, or nothing can be: whoever binds will be told why.
+        # If the path is unusable, binding the socket will raise a suitable error.
         return
     if not stat.S_ISSOCK(kind):
-        raise _cannot(path, "There is a file that is no socket")
+        raise _cannot_listen(path, "a file that is not a socket already exists")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -65,12 +65,13 @@ def make_way(path: str) -> None:
         except FileNotFoundError:
             pass
         except BlockingIOError:
-            raise _cannot(path, _IN_USE) from None
+            raise _cannot_listen(path, _IN_USE) from None
         except OSError as error:
-            raise _cannot(path, f"There is a socket, and {error.strerror}") from None
+            reason = f"a socket already exists, but connecting to it failed: {error.strerror}"
+            raise _cannot_listen(path, reason) from None
         else:
-            raise _cannot(path, _IN_USE)
+            raise _cannot_listen(path, _IN_USE)
 
 
-def _cannot(path: str, reason: str) -> CannotListenError:
+def _cannot_listen(path: str, reason: str) -> CannotListenError:
     return CannotListenError(None, path.encode(), reason)

@@ -1,7 +1,7 @@
 """
-How bytes get to a client: by way of its transport, or straight into its socket.
+Write bytes to a client, either through its transport or directly to its socket.
 
-All of it belongs to the reactor thread.
+Everything in this module runs on the reactor thread.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from twisted.internet.tcp import Connection
 
 CHUNK = 64 * 1024
 """
-The most bytes that are given to a transport at once.  Twisted's transports pause their producer
-when more than this waits in them, so a client that stalls holds about one chunk there.
+Maximum number of bytes per write to a transport.  Twisted's transports pause their producer when
+more than this is buffered, so a stalled client has about one chunk buffered in its transport.
 """
 
 
 class Outlet:
     """
-    Writes to a transport, whatever that is: TLS, or another layer over a socket, or a fake.
+    Writes to any transport: TLS, another layer over a socket, or a fake.
 
-    The transport pauses its producer, as a rule from within a write.
+    The transport pauses its producer, usually during a write.
 
-    @cvar streaming: how a producer is to be registered with the transport.
-    @cvar bypasses: whether it may send, to a producer that is not paused, though a method of the
-        transport is on the stack, which a signal handler or a finalizer has interrupted.
+    @cvar streaming: the argument for C{registerProducer}.
+    @cvar bypasses: whether a signal handler or finalizer that interrupted a method of the transport
+        may send, while the producer is not paused.
     """
 
     __slots__ = ("_producer", "_transport")
@@ -40,14 +40,14 @@ class Outlet:
 
     def send(self, data: bytes) -> None:
         """
-        Send now, if that can be.
+        Send data, without waiting for a reactor iteration if possible.
 
-        After an exception it is unknown how much is sent: the connection has to be closed.
+        After an exception, the number of sent bytes is unknown, and the connection must be closed.
         """
         try:
             self._transport.write(data)
         except MemoryError:
-            # A producer that is paused is not kept for want of memory.
+            # Prevent further sends, since the number of sent bytes is unknown.
             self._producer.stopProducing()
             raise
 
@@ -56,16 +56,16 @@ class Outlet:
 
 class SocketOutlet:
     """
-    Sends to a socket at once, and leaves to its transport only what the socket does not take.
+    Sends directly to a socket, and passes only the rest to its transport.
 
-    A transport's ``write`` sends nothing: it keeps the bytes, asks the poller to tell when the
-    socket takes some, and sends them in the reactor's next turn.  But a socket nearly always takes
-    all there is, and then all that costs as much as sending.
+    A transport's ``write`` does not send.  It buffers the bytes, registers the socket with the
+    poller, and sends in the next reactor iteration.  A socket nearly always accepts all bytes
+    immediately, and then this detour costs as much as sending.
 
-    So the producer is a pull producer in the transport's eyes: paused, here, as soon as the
-    transport has anything to send, and resumed by it when it has nothing left.  What is sent must
-    not overtake what the transport has, so C{send} may be called only while the producer is not
-    paused.  Then the transport has nothing to send, and no method of it on the stack is about that.
+    The producer is registered as a pull producer.  This class pauses it whenever the transport has
+    buffered bytes, and the transport resumes it when its buffer is empty.  Directly sent bytes must
+    not overtake buffered bytes, so C{send} may be called only while the producer is not paused.
+    Then the transport's buffer is empty, and an interrupted method of the transport is not sending.
     """
 
     __slots__ = ("_producer", "_send", "_transport")
@@ -79,11 +79,11 @@ class SocketOutlet:
         self._send = transport.getHandle().send
 
     def send(self, data: bytes) -> None:
-        """Send now what the socket takes, and the rest later.  See `Outlet.send`."""
+        """Send as much as the socket accepts now, and the rest later.  See `Outlet.send`."""
         try:
             sent = self._send(data)
         except OSError:
-            # It takes nothing now; or it is lost, which the transport will find out.
+            # The socket is full, or the connection is lost, which the transport will report.
             sent = 0
         if sent != len(data):
             self._producer.pauseProducing()
@@ -96,12 +96,16 @@ class SocketOutlet:
 
 
 def abort(transport: Any) -> None:
-    """Abort a connection, or close it in the usual way where the transport has nothing else."""
+    """Abort a connection; if the transport cannot abort, close it normally."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
 def outlet(transport: ITransport, producer: IPushProducer) -> Outlet | SocketOutlet:
-    """The quickest way to send over a transport, for a producer that is still to be registered."""
+    """
+    Return the fastest way to send over a transport.
+
+    @param producer: the producer that the caller will register with the transport.
+    """
     if isinstance(transport, Connection) and not getattr(transport, "TLS", False):
         return SocketOutlet(transport, producer)
     return Outlet(transport, producer)

@@ -151,7 +151,7 @@ class UseTests(ProgramTestCase):
         )
         status, _, errors = program.end()
         self.assertEqual(status, 0)
-        self.assertRegex(errors, r"\AEverybody who can reach .*\ntxmetrics_tcp\n\Z")
+        self.assertRegex(errors, r"\AAny client with network access to .*\ntxmetrics_tcp\n\Z")
 
 
 class RefusedTests(ProgramTestCase):

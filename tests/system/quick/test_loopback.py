@@ -350,7 +350,7 @@ class DepartureTests(LoopbackTestCase):
         await self.in_thread(send)
         await factory.clients(1)
         self.assertEqual(len(logged), 1)
-        self.assertRegex(logged[0], r"^Rejected client 127.0.0.1:\d+: it sends data, ")
+        self.assertRegex(logged[0], r"^Rejected client 127.0.0.1:\d+: sent unexpected data ")
         factory.recorder.counter("c").increment()
         await self.in_thread(little.read, until=lambda: little.reader.values("c"))
 

@@ -62,5 +62,5 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("--tls-name", self.refused("unix:/run/x", "--tls"))
         if not no_tls:
             self.assertIn("cannot read x: ", self.refused("--tls-ca", "x"))
-            self.assertIn("is no name", self.refused("--tls-name", "a..b"))
+            self.assertIn("is not a valid host name", self.refused("--tls-name", "a..b"))
             self.assertIn("already uses TLS", self.refused("tls:localhost:5000", "--tls"))

@@ -329,7 +329,7 @@ class CommandTests(SynchronousTestCase):
             for tls in [[], ["--tls"]]:
                 code, out, said = run("tail", endpoint, *tls)
                 self.assertEqual((code, out), (2, ""))
-                self.assertRegex(said, r"^metrics-tcp tail: .* is no endpoint.*\n$")
+                self.assertRegex(said, r"^metrics-tcp tail: .* is not an endpoint.*\n$")
                 self.assertTrue(said[:-1].isprintable(), said)
 
 

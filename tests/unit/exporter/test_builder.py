@@ -60,7 +60,7 @@ class SettingsTests(BuilderTestCase):
         self.builder.listen_address(1).listen_address("nonsense")
         for start in (self.builder.build, self.builder.install, self.builder.service):
             error = self.assertRaises(EndpointError, start)
-            self.assertIn("'nonsense' is no endpoint", str(error))
+            self.assertIn("'nonsense' is not an endpoint", str(error))
         self.assertEqual(self.reactor.ports, [])
         set_global_recorder(ListRecorder())
 

@@ -431,7 +431,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((stats.recorded, stats.written, stats.discarded), (5, 0, 5))
         self.assertEqual(
             self.logged,
-            ["Rejected client 127.0.0.1:54321: an error (RuntimeError): write fails"],
+            ["Rejected client 127.0.0.1:54321: unexpected RuntimeError: write fails"],
         )
         self.assertEqual(self.failures, ["write fails"])
 

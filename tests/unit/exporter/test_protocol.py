@@ -556,7 +556,7 @@ class DeadAfterTests(FactoryTestCase):
             self.assertTrue(client.transport.aborted)
         [line] = [event["log_format"].format(**event) for event in logged]
         self.assertIn(
-            f"{client.protocol.address} has taken none of its pending data for 3 sec", line
+            f"{client.protocol.address}: it has not read its pending data for 3 sec", line
         )
         client.transport.lose()
         self.reactor.advance(10)

@@ -109,7 +109,7 @@ class StartTests(ServiceTestCase):
             service.startService()
             self.assertEqual(len(self.warnings()), warned, text)
             for warning in self.warnings():
-                self.assertTrue(warning.startswith("Everybody who can reach "))
+                self.assertTrue(warning.startswith("Any client with network access to "))
                 self.assertIn(show_address(service.addresses[0]), warning)
             service.stopService()
             self.reactor.settle()

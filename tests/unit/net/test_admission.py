@@ -1,5 +1,5 @@
 """
-Which clients are accepted and which are rejected: networks, limits, and those that are no viewers.
+Accepted and rejected clients: networks, limits, and clients of other protocols.
 """
 
 from __future__ import annotations
@@ -53,38 +53,41 @@ class NetworkTests(SynchronousTestCase):
 
 
 class AdmissionTests(SynchronousTestCase):
-    def test_anywhere(self) -> None:
+    def test_anyNetwork(self) -> None:
         admission = admission_of()
         for host in ("192.0.2.1", "2001:db8::1", "127.0.0.1"):
             self.assertIsNone(admission.refuses(at(host)))
         self.assertIsNone(admission.refuses(None))
 
     def test_networks(self) -> None:
-        """What is not allowed is not, the loopback interface included."""
+        """Clients outside the allowed networks are rejected, even on the loopback interface."""
         admission = admission_of([network("192.0.2.0/24"), network("2001:db8::/32")])
         for host in ("192.0.2.255", "2001:db8::1", "2001:db8::1%eth0", "::ffff:192.0.2.1"):
             self.assertIsNone(admission.refuses(at(host)), host)
         for host in ("192.0.3.1", "127.0.0.1", "::1", "2001:db9::1", "::ffff:192.0.3.1"):
-            self.assertEqual(admission.refuses(at(host)), "its address is not allowed", host)
+            self.assertEqual(admission.refuses(at(host)), "address not allowed", host)
 
     def test_unknownAddress(self) -> None:
-        """A client that needs an address and has none is rejected; a file's mode is enough."""
+        """
+        With allowed networks, a client of unknown address is rejected; a client of a UNIX socket is
+        accepted.
+        """
         admission = admission_of([network("192.0.2.0/24")])
         self.assertIsNotNone(admission.refuses(None))
         self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
 
-    def test_clients(self) -> None:
+    def test_maxClients(self) -> None:
         admission = admission_of(max_clients=2)
         for address in (at("192.0.2.1"), UNIXAddress("/run/x")):
             self.assertIsNone(admission.refuses(address))
             admission.enter(address)
         for address in (at("192.0.2.2"), UNIXAddress("/run/x"), None):
-            self.assertEqual(admission.refuses(address), "there are 2 clients, which is the limit")
+            self.assertEqual(admission.refuses(address), "client limit reached (2)")
         admission.leave(at("192.0.2.1"))
         self.assertIsNone(admission.refuses(at("192.0.2.2")))
 
-    def test_fromOneAddress(self) -> None:
-        """Of IPv6, the half of an address that a machine chooses itself does not count."""
+    def test_maxPerAddress(self) -> None:
+        """IPv6 clients are limited per /64 network."""
         for one, same, other in (
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
             ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"),
@@ -93,14 +96,14 @@ class AdmissionTests(SynchronousTestCase):
             admission.enter(at(one))
             self.assertIsNone(admission.refuses(at(same)))
             admission.enter(at(same))
-            self.assertIn("2 clients from its address", admission.refuses(at(one)) or "")
+            self.assertEqual(admission.refuses(at(one)), "client limit per address reached (2)")
             self.assertIsNone(admission.refuses(at(other)))
             admission.leave(at(one))
             self.assertIsNone(admission.refuses(at(same)))
             admission.leave(at(same))
 
-    def test_onOneLink(self) -> None:
-        """All machines on a link share the half of an address that counts elsewhere."""
+    def test_linkLocal(self) -> None:
+        """Link-local addresses, which share a /64 network, are counted individually."""
         admission = admission_of(max_per_address=1)
         for host in ("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1"):
             self.assertIsNone(admission.refuses(at(host)), host)
@@ -110,13 +113,13 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIsNone(admission.refuses(at("fe80::2%eth0")))
         self.assertIsNotNone(admission.refuses(at("fe80::1%eth0")))
 
-    def test_forgets(self) -> None:
-        """It keeps nothing of those who have left."""
+    def test_releasesMemory(self) -> None:
+        """No memory is kept for the addresses of disconnected clients."""
         admission = admission_of(max_per_address=2)
         for number in range(100):
             admission.enter(at(f"192.0.2.{number}"))
             admission.leave(at(f"192.0.2.{number}"))
-        self.assertEqual(len(admission._by_place), 0)
+        self.assertEqual(len(admission._per_address), 0)
 
     def test_unixHasNoAddress(self) -> None:
         admission = admission_of(max_per_address=1)
@@ -130,36 +133,36 @@ class AdmissionTests(SynchronousTestCase):
         self.assertRaises(ValueError, ExporterSettings, allow=["nonsense"])
 
 
-class WordsTests(SynchronousTestCase):
-    def test_slow(self) -> None:
-        """It does not matter in how many pieces they come; and nothing is said twice."""
-        said = []
-        self.patch(RejectionLog, "say", lambda log, *what: said.append(what))
+class OtherProtocolTests(SynchronousTestCase):
+    def test_bytewise(self) -> None:
+        """A request that arrives byte by byte is recognized, and logged once."""
+        logged = []
+        self.patch(RejectionLog, "say", lambda log, *arguments: logged.append(arguments))
         client = FakeClient(MetricsFactory(FakeReactor()))
         for byte in b"GET / HTTP/1.1\r\n":
             client.transport.receive(bytes([byte]))
-            self.assertEqual(client.transport.aborted, len(said) > 0)
+            self.assertEqual(client.transport.aborted, len(logged) > 0)
         self.assertEqual(
-            [what[:2] for what in said], [("127.0.0.1:54321", "it sent an HTTP request")]
+            [arguments[:2] for arguments in logged], [("127.0.0.1:54321", "sent an HTTP request")]
         )
 
 
-class DoorTests(LoopbackTestCase):
-    """The same, with real connections."""
+class LoopbackTests(LoopbackTestCase):
+    """Admission of real connections."""
 
     def setUp(self) -> None:
         super().setUp()
         self.logged = self.log_refusals()
 
     def connected(self, source: str = "127.0.0.1") -> socket.socket:
-        """A connection that the kernel has accepted."""
+        """Return a connection that the kernel has accepted."""
         made = self.socket(socket.AF_INET)
         made.bind((source, 0))
         made.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
         return made
 
     async def received(self, client: socket.socket) -> bytes:
-        """All that a client receives until the server disconnects."""
+        """Return all data that a client receives until the server disconnects."""
 
         def read() -> bytes:
             data = b""
@@ -173,8 +176,11 @@ class DoorTests(LoopbackTestCase):
         found: bytes = await self.in_thread(read)
         return found
 
-    async def test_tooMany(self) -> None:
-        """One over the limit is refused, and told nothing; whoever leaves makes room."""
+    async def test_maxClients(self) -> None:
+        """
+        A client over the limit is disconnected without receiving data, until another client
+        disconnects.
+        """
         await self.exporter(max_clients=2)
         first, second = await self.connect(), await self.connect()
         for _ in range(3):
@@ -182,7 +188,7 @@ class DoorTests(LoopbackTestCase):
         self.assertEqual(len(self.logged), 1)
         self.assertRegex(
             self.logged[0],
-            r"^Rejected client 127\.0\.0\.1:\d+: there are 2 clients, ",
+            r"^Rejected client 127\.0\.0\.1:\d+: client limit reached \(2\)",
         )
         first.reset()
         await self.factory.clients(1)
@@ -192,7 +198,7 @@ class DoorTests(LoopbackTestCase):
         await self.service.stop()
         self.assertIn("Rejected 2 more clients: ", self.logged[1])
 
-    async def test_fromOneAddress(self) -> None:
+    async def test_maxPerAddress(self) -> None:
         await self.exporter(max_clients_per_address=1)
         await self.connect()
         self.assertEqual(await self.received(self.connected()), b"")
@@ -205,7 +211,7 @@ class DoorTests(LoopbackTestCase):
         self.connected("127.0.0.2")
         await self.factory.clients(1)
         [line] = self.logged
-        self.assertIn("its address is not allowed", line)
+        self.assertIn("address not allowed", line)
 
     async def test_unix(self) -> None:
         """Networks and limits by address do not apply to clients of a UNIX socket."""
@@ -220,38 +226,41 @@ class DoorTests(LoopbackTestCase):
             await self.factory.clients(number + 1)
         self.assertEqual(self.logged, [])
 
-    async def test_noViewers(self) -> None:
+    async def test_otherProtocols(self) -> None:
         """
-        Who takes us for something else is sent away at its first words, and who sends without
-        an end, at the bound.
+        Clients of other protocols are disconnected when recognized, and other clients that send
+        data at the limit.
         """
         await self.exporter()
         client = await self.connect()
-        for sent, looks in (
-            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "it sent an HTTP request"),
-            (bytes.fromhex("16030100c8010000c40303"), "it sent the beginning of TLS"),
-            (b"SSH-2.0-OpenSSH_9.9\r\n", "it sent the beginning of SSH"),
-            (b"x" * (MAX_RECEIVED + 1), "it sends data, which no viewer does: b'xxxx"),
+        for sent, reason in (
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "sent an HTTP request"),
+            (bytes.fromhex("16030100c8010000c40303"), "sent a TLS handshake"),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", "sent an SSH greeting"),
+            (
+                b"x" * (MAX_RECEIVED + 1),
+                "sent unexpected data (more than 64 KiB), beginning with b'xxxx",
+            ),
         ):
             stranger = self.connected()
             stranger.sendall(sent)
             await self.received(stranger)
-            self.assertIn(looks, self.logged[-1])
+            self.assertIn(reason, self.logged[-1])
         self.assertEqual(len(self.logged), 4)
         await self.factory.clients(1)
         self.factory.recorder.counter("c").increment(5)
         await self.in_thread(client.read, until=lambda: client.reader.values("c"))
 
-    async def test_fewAtATime(self) -> None:
-        """Of a crowd that connects at once, few are accepted in each reactor iteration."""
+    async def test_limitAccepts(self) -> None:
+        """Of many simultaneous connections, few are accepted in each reactor iteration."""
         await self.exporter()
-        crowd = 20 * MAX_ACCEPTS
-        for _ in range(crowd):
+        clients = 20 * MAX_ACCEPTS
+        for _ in range(clients):
             self.connected()
         present = [0]
-        while present[-1] < crowd:
+        while present[-1] < clients:
             await deferLater(reactor, 0, lambda: None)
             present.append(len(self.factory._present))
-        # Some reactors iterate twice before they make a call that is due at once.
+        # Some reactors iterate twice before they make a call with a delay of 0.
         most = max(after - before for before, after in pairwise(present))
         self.assertLessEqual(most, 2 * MAX_ACCEPTS)

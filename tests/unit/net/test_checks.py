@@ -1,5 +1,5 @@
 """
-Checks of the values of settings.
+Checks and parsers of settings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from txmetrics_tcp._net.checks import (
     parse_unless,
     seconds_from,
 )
+
+EXAMPLES = "such as 90, 1.5s, 5m, 1h or 2d"
 
 
 class SettingTests(SynchronousTestCase):
@@ -60,16 +62,17 @@ class ParserTests(SynchronousTestCase):
         ):
             self.assertEqual(parse_duration(text), seconds)
         for bad in ("0", "-1", "nan", "inf", "1e3", "", "1w", "999999999999", "5 m"):
-            with self.assertRaisesRegex(ValueError, "^seconds, more than 0, or as 5m, 1h, 2d$"):
+            with self.assertRaisesRegex(ValueError, f"^a duration greater than 0, {EXAMPLES}$"):
                 parse_duration(bad)
 
     def test_leastDuration(self) -> None:
         self.assertEqual(parse_duration("0.1", least=0.1), 0.1)
-        with self.assertRaisesRegex(ValueError, "^seconds, 0.1 or more, or as 5m, 1h, 2d$"):
+        message = f"^a duration of 0.1 seconds or more, {EXAMPLES}$"
+        with self.assertRaisesRegex(ValueError, message):
             parse_duration("0.09", least=0.1)
 
-    def test_word(self) -> None:
-        """A word stands for no value; the rule of all others names it."""
+    def test_wordForNone(self) -> None:
+        """The word is parsed as None, and error messages mention it."""
         parse = parse_unless("none", parse_count)
         self.assertEqual([parse(text) for text in ("none", " None", "3")], [None, None, 3])
         with self.assertRaisesRegex(ValueError, "^a whole number, 1 or more, or none$"):

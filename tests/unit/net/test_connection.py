@@ -1,5 +1,5 @@
 """
-Served connections: what the clients of an exporter and those of a replay have in common.
+Served connections: behavior shared by the clients of an exporter and those of a replay.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class LooksTests(SynchronousTestCase):
             (b"PRI * HTTP/2.0\r\n", "HTTP"),
             (bytes.fromhex("16030100c8010000c40303"), "TLS"),
             (b"SSH-2.0-OpenSSH_9", "SSH"),
-            (b"PROXY TCP4 192.0", "proxy"),
-            (b"\r\n\r\n\0\r\nQUIT\n!\x11", "proxy"),
+            (b"PROXY TCP4 192.0", "PROXY"),
+            (b"\r\n\r\n\0\r\nQUIT\n!\x11", "PROXY"),
         ):
             self.assertIn(name, looks_like(head) or "")
-            # Fewer bytes do not show it.
+            # Two bytes are not enough.
             self.assertIsNone(looks_like(head[:2]))
 
     def test_unknown(self) -> None:
@@ -48,7 +48,7 @@ class LooksTests(SynchronousTestCase):
 
 
 class TlsTransport(PausingTransport):
-    """A transport that is taken for TLS, over another one."""
+    """A transport that counts as TLS, over another transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,10 +57,10 @@ class TlsTransport(PausingTransport):
 
 class ServedCases(FactoryTestCase):
     """
-    What holds for each client of each server.
+    Tests of the clients of any server.
 
-    @ivar rejected: the text of each rejection that the server reports.
-    @ivar calls: what the served protocols call of their server.
+    @ivar rejected: the text of each rejection reported by the server.
+    @ivar calls: the calls of the server's hooks.
     """
 
     server: Any
@@ -84,11 +84,11 @@ class ServedCases(FactoryTestCase):
         self.patch(self.server, name, call)
 
     def serve(self) -> Any:
-        """A server, whose clients are all that it has."""
+        """Make a server."""
         raise NotImplementedError
 
     def send(self) -> None:
-        """Have the server send something to all clients."""
+        """Make the server send data to all clients."""
         raise NotImplementedError
 
     def connect(self, transport: PausingTransport) -> ServedProtocol:
@@ -102,7 +102,7 @@ class ServedCases(FactoryTestCase):
         return protocol
 
     def connected(self, limit: int = 64 * 1024) -> tuple[ServedProtocol, PausingTransport]:
-        """A client that has read everything."""
+        """Connect a client that has read all data."""
         transport = PausingTransport(limit)
         protocol = self.connect(transport)
         self.assertEqual(transport.written, b"")
@@ -110,25 +110,25 @@ class ServedCases(FactoryTestCase):
         return protocol, transport
 
     def stuck(self) -> tuple[ServedProtocol, PausingTransport]:
-        """A client that does not read what it was sent."""
+        """Connect a client that does not read pending data."""
         protocol, transport = self.connected(0)
         self.send()
         self.assertTrue(transport.producer_paused)
         return protocol, transport
 
     def with_tls(self) -> tuple[ServedProtocol, TlsTransport]:
-        """A client that has not begun its handshake."""
+        """Connect a client that has not begun its TLS handshake."""
         self.patch(connection, "is_tls", lambda transport: isinstance(transport, TlsTransport))
         transport = TlsTransport()
         return self.connect(transport), transport
 
-    def assert_gone(self) -> None:
-        """All is released, once."""
+    def assert_released(self) -> None:
+        """All hooks have been called once, and no delayed calls are pending."""
         self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_handshakeLimit(self) -> None:
-        """A client is sent nothing before its handshake, for which it has a limited time."""
+        """A client receives no data before its handshake, which has a timeout."""
         protocol, transport = self.with_tls()
         self.send()
         self.reactor.advance(HANDSHAKE_LIMIT - self.reactor.seconds() - 0.01)
@@ -136,7 +136,7 @@ class ServedCases(FactoryTestCase):
         self.reactor.pump([0.02, 0])
         self.assertTrue(transport.aborted)
         [line] = self.rejected
-        self.assertIn("its TLS handshake takes too long", line)
+        self.assertIn("TLS handshake timed out", line)
         protocol.handshakeCompleted()
         self.assertIsNone(transport.producer)
         transport.drain()
@@ -144,19 +144,19 @@ class ServedCases(FactoryTestCase):
         self.assertEqual(self.calls, ["arrived", "left"])
 
     def test_handshakeFails(self) -> None:
-        """A client whose handshake fails is reported, if there is a reason to report."""
-        for reason, lines in (("it broke the rules", 1), (None, 0)):
+        """A failed handshake is reported if it has a reason."""
+        for reason, lines in (("unsupported protocol", 1), (None, 0)):
             self.rejected.clear()
             _, transport = self.with_tls()
             self.patch(connection, "explain", lambda error, reason=reason: reason)
             transport.lose()
             self.assertEqual(len(self.rejected), lines)
             if reason is not None:
-                self.assertIn(f"its TLS handshake failed: {reason}", self.rejected[0])
+                self.assertIn(f"TLS handshake failed: {reason}", self.rejected[0])
         self.assertEqual(self.calls, ["arrived", "left"] * 2)
 
     def test_handshakeInTime(self) -> None:
-        """A client is served after its handshake, for as long as it likes."""
+        """After the handshake, a client is served without a time limit."""
         protocol, transport = self.with_tls()
         protocol.handshakeCompleted()
         self.reactor.settle()
@@ -167,10 +167,10 @@ class ServedCases(FactoryTestCase):
         self.send()
         self.assertNotEqual(transport.written, b"")
         transport.lose()
-        self.assert_gone()
+        self.assert_released()
 
     def test_overTcp(self) -> None:
-        """Over TCP, the kernel sends small segments at once, and probes an idle client."""
+        """Over TCP, Nagle's algorithm is disabled and keepalive is enabled."""
         options: list[object] = []
         self.patch(connection, "is_over_tcp", lambda transport: True)
         self.patch(connection, "probe_when_idle", lambda *args: options.append(args[1:]))
@@ -183,7 +183,7 @@ class ServedCases(FactoryTestCase):
         self.assertEqual(options, [True, (KEEPALIVE,)])
 
     def test_halfClosed(self) -> None:
-        """A client that has ended its sending side is probed, and sent everything as before."""
+        """A client that has closed its sending side is probed, and still receives all data."""
         _, transport = self.connected()
         transport.end_of_file()
         for probes in (b"", EMPTY_FRAME, b"", EMPTY_FRAME):
@@ -192,18 +192,18 @@ class ServedCases(FactoryTestCase):
         self.send()
         self.assertNotEqual(transport.drain().strip(EMPTY_FRAME), b"")
 
-    def test_halfClosedAndGone(self) -> None:
-        """A client that is gone is probed no longer."""
+    def test_halfClosedThenLost(self) -> None:
+        """Probes end with the connection."""
         protocol, transport = self.connected()
         transport.end_of_file()
         self.reactor.advance(PROBE_INTERVAL)
         transport.lose()
-        self.assert_gone()
+        self.assert_released()
         protocol.readConnectionLost()
-        self.assert_gone()
+        self.assert_released()
 
     def test_halfClosedAndPaused(self) -> None:
-        """A client that has something to read is not probed until it has read it."""
+        """A client with pending data is not probed until it has read the data."""
         _, transport = self.stuck()
         transport.end_of_file()
         pending = transport.written
@@ -215,7 +215,7 @@ class ServedCases(FactoryTestCase):
         self.assertIn(EMPTY_FRAME, transport.written)
 
     def test_probeFails(self) -> None:
-        """A client that cannot be probed is disconnected."""
+        """If a probe raises, the client is disconnected."""
         protocol, transport = self.connected()
         transport.end_of_file()
 
@@ -226,12 +226,12 @@ class ServedCases(FactoryTestCase):
         self.reactor.advance(PROBE_INTERVAL)
         self.assertTrue(transport.aborted)
         [line] = self.rejected
-        self.assertIn("an error (RuntimeError): write fails", line)
+        self.assertIn("unexpected RuntimeError: write fails", line)
         protocol.connectionLost()
         self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
 
     def test_resumeFails(self) -> None:
-        """A client to which what is pending cannot be sent is disconnected."""
+        """If sending pending data raises, the client is disconnected."""
         protocol, transport = self.stuck()
 
         def flush() -> None:
@@ -241,31 +241,31 @@ class ServedCases(FactoryTestCase):
         transport.drain()
         self.assertTrue(transport.aborted)
         [line] = self.rejected
-        self.assertIn("an error (RuntimeError): flush fails", line)
+        self.assertIn("unexpected RuntimeError: flush fails", line)
         self.assertEqual(self.calls, ["arrived", "connected", "disconnected", "left"])
 
     def test_closedByOthers(self) -> None:
-        """Where other code closes a connection, it is closed once what was written is sent."""
+        """If other code closes the connection, it closes after sending the written data."""
         _, transport = self.stuck()
         transport.loseConnection()
         self.assertNotEqual(transport.drain(), b"")
         self.assertIsNone(transport.producer)
         transport.drain()
         self.assertFalse(transport.connected)
-        self.assert_gone()
+        self.assert_released()
 
     def test_finish(self) -> None:
-        """A client that is to be disconnected receives all that is pending before."""
+        """`finish` disconnects the client after it has received all pending data."""
         protocol, transport = self.stuck()
         protocol.finish()
         self.assertNotEqual(transport.drain(), b"")
         while transport.connected:
             transport.drain()
         self.assertIsNone(transport.producer)
-        self.assert_gone()
+        self.assert_released()
 
     def test_abort(self) -> None:
-        """A client that is aborted has no producer, and is sent nothing more."""
+        """An aborted client has no producer, and receives no further data."""
         protocol, transport = self.stuck()
         protocol.abort()
         self.assertTrue(transport.aborted)
@@ -273,20 +273,20 @@ class ServedCases(FactoryTestCase):
         self.send()
         self.assertEqual(transport.written, b"")
         transport.drain()
-        self.assert_gone()
-        self.patch(transport, "abortConnection", lambda: self.fail("it is gone already"))
+        self.assert_released()
+        self.patch(transport, "abortConnection", lambda: self.fail("already disconnected"))
         protocol.abort()
 
     def test_lost(self) -> None:
-        """A connection ends once, and what is called later does nothing."""
-        for connect, told in ((self.stuck, True), (self.connected, True), (self.connected, False)):
+        """After the connection is lost, further calls have no effect."""
+        for connect, stops in ((self.stuck, True), (self.connected, True), (self.connected, False)):
             self.calls.clear()
             protocol, transport = connect()
-            if not told:
-                # Some transports do not tell their producer.
+            if not stops:
+                # Some transports do not call stopProducing.
                 transport.producer = None
             transport.lose()
-            self.patch(transport, "loseConnection", lambda: self.fail("it is gone already"))
+            self.patch(transport, "loseConnection", lambda: self.fail("already disconnected"))
             for call in (
                 protocol.finish,
                 protocol.pauseProducing,
@@ -299,11 +299,11 @@ class ServedCases(FactoryTestCase):
                 protocol.connectionLost,
             ):
                 call()
-            self.assert_gone()
+            self.assert_released()
         self.assertEqual(self.rejected, [])
 
-    def test_lostAtOnce(self) -> None:
-        """A transport may lose its connection while it is given a producer."""
+    def test_lostInRegisterProducer(self) -> None:
+        """A transport may lose its connection during registerProducer."""
 
         class Ending(PausingTransport):
             def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -315,7 +315,7 @@ class ServedCases(FactoryTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_received(self) -> None:
-        """What a client sends is ignored within a bound, unless it is another protocol."""
+        """Data from a client is ignored up to a limit, unless it is another protocol."""
         _, transport = self.connected()
         for _ in range(MAX_RECEIVED // 1024):
             transport.receive(b"x" * 1024)
@@ -324,16 +324,16 @@ class ServedCases(FactoryTestCase):
         transport.receive(b"x")
         self.assertTrue(transport.aborted)
         [line] = self.rejected
-        self.assertIn("it sends data, which no viewer does", line)
+        self.assertIn("sent unexpected data (more than 64 KiB)", line)
 
     def test_receivedBytewise(self) -> None:
-        """Another protocol is recognized however its first bytes are cut, and reported once."""
+        """Another protocol is recognized even if its first bytes arrive one by one."""
         protocol, transport = self.connected()
         for number in b"GET / HTTP/1.1\r\n":
             protocol.dataReceived(bytes([number]))
         self.assertTrue(transport.aborted)
         [line] = self.rejected
-        self.assertIn("it sent an HTTP request", line)
+        self.assertIn("sent an HTTP request", line)
 
 
 class ExporterTests(ServedCases):
@@ -376,5 +376,5 @@ class ReplayTests(ServedCases):
         self.reactor.pump([5, 0])
 
 
-# Only its subclasses are run.
+# Run only the subclasses.
 del ServedCases

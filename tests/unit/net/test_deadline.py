@@ -1,5 +1,5 @@
 """
-Limits that hold the other end to what it has done.
+Timeouts that take into account all data that the peer sent in time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DeadlineTests(SynchronousTestCase):
         return Deadline(self.clock, seconds, self.pass_)
 
     def test_passes(self) -> None:
-        """Once, and not before its time."""
+        """The function is called once, when the time is over."""
         self.deadline(5)
         self.clock.advance(4.9)
         self.assertEqual(self.passed, 0)
@@ -31,7 +31,10 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.passed, 1)
 
     def test_cancelled(self) -> None:
-        """Also in the turn that it gives the other end; and afterwards that changes nothing."""
+        """
+        A deadline can be cancelled until its function is called, and cancelling it later has no
+        effect.
+        """
         self.deadline(5).cancel()
         late = self.deadline(5)
         self.clock.callLater(5, late.cancel)
@@ -43,7 +46,7 @@ class DeadlineTests(SynchronousTestCase):
         over.expire()
         self.assertEqual(self.passed, 1)
 
-    def test_stop_now(self) -> None:
+    def test_expire(self) -> None:
         self.deadline(1000).expire()
         self.clock.advance(0)
         self.assertEqual(self.passed, 1)

@@ -1,5 +1,5 @@
 """
-Descriptors of a factory's ports, and those that every process has.
+Descriptors of a factory's ports, and standard descriptors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txmetrics_tcp._net.descriptors import _listens_with, occupy_standard_descri
 
 class ListensWithTests(SynchronousTestCase):
     def test_wrapped(self) -> None:
-        """A port belongs to a factory also if the port has it wrapped, in TLS, say."""
+        """A port belongs to a factory even if another factory, such as TLS, wraps it."""
         factory = SimpleNamespace()
         wrapped = SimpleNamespace(wrappedFactory=SimpleNamespace(wrappedFactory=factory))
         self.assertTrue(_listens_with(SimpleNamespace(factory=factory), factory))
@@ -25,8 +25,8 @@ class ListensWithTests(SynchronousTestCase):
 
 
 class StandardTests(SynchronousTestCase):
-    def test_nothing_is_left_open(self) -> None:
-        # Or it may close what others have forgotten in between.
+    def test_leavesNothingOpen(self) -> None:
+        # Avoid that garbage collection closes other descriptors during the test.
         gc.collect()
         before = os.open(os.devnull, os.O_RDONLY)
         os.close(before)

@@ -1,5 +1,5 @@
 """
-What may be written where an endpoint is asked for.
+The syntax of endpoints.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls, host_of
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint, show_address
 
-SYNTAX = "give PORT, HOST:PORT, [IPV6]:PORT or a Twisted endpoint string such as unix:/run/"
+SYNTAX = "expected PORT, HOST:PORT, [IPV6]:PORT or a Twisted endpoint string such as unix:/run/"
 
 
 class ServerEndpointTests(SynchronousTestCase):
     def listened(self, text: str | int) -> tuple[str, int]:
-        """Listen there, and return the interface and the port that were asked for."""
+        """Listen on an endpoint, and return the interface and port passed to the reactor."""
         reactor = MemoryReactorClock()
         endpoint = server_endpoint(reactor, text)
         self.assertTrue(IStreamServerEndpoint.providedBy(endpoint))
@@ -30,7 +30,7 @@ class ServerEndpointTests(SynchronousTestCase):
         return interface, port
 
     def test_port(self) -> None:
-        """A port alone is one that nobody else can reach."""
+        """A port alone means the loopback interface."""
         for text in (5000, "5000", " 5000 ", "05000"):
             self.assertEqual(self.listened(text), ("127.0.0.1", 5000))
 
@@ -53,7 +53,7 @@ class ServerEndpointTests(SynchronousTestCase):
             ("[::1]:5000", "::1"),
             ("[::]:5000", "::"),
             ("[fe80::1%eth0]:5000", "fe80::1%eth0"),
-            # Looks like the beginning of an IPv6 address, and of a word.
+            # Host names that resemble IPv6 addresses and prefixes of endpoint strings.
             ("fd00:5000", "fd00"),
             ("TCP:5000", "TCP"),
             ("unixhost:5000", "unixhost"),
@@ -65,7 +65,7 @@ class ServerEndpointTests(SynchronousTestCase):
             self.assertIsInstance(server_endpoint(MemoryReactorClock(), text), family)
 
     def test_twistedStrings(self) -> None:
-        """What begins as an endpoint string does is one, whatever a host may be called."""
+        """A prefix of Twisted endpoint strings takes precedence over a host of that name."""
         for text, expected in (
             ("tcp:5000", ("", 5000)),
             ("tcp:5000:interface=192.0.2.1", ("192.0.2.1", 5000)),
@@ -80,7 +80,7 @@ class ServerEndpointTests(SynchronousTestCase):
             ("unix:/run/x.sock", "/run/x.sock", 0o666),
             ("unix:/run/x.sock:mode=600", "/run/x.sock", 0o600),
             ("unix:relative", "relative", 0o666),
-            # A path of digits: no host is called unix here.
+            # The path of a socket, not a host and a port.
             ("unix:5000", "5000", 0o666),
         ):
             reactor = MemoryReactorClock()
@@ -93,7 +93,7 @@ class ServerEndpointTests(SynchronousTestCase):
 
 class ClientEndpointTests(SynchronousTestCase):
     def connected(self, text: str | int) -> tuple[str, int]:
-        """Connect there, and return the host and the port that were asked for."""
+        """Connect to an endpoint, and return the host and port passed to the reactor."""
         reactor = MemoryReactorClock()
         endpoint = client_endpoint(reactor, text)
         self.assertTrue(IStreamClientEndpoint.providedBy(endpoint))
@@ -116,7 +116,7 @@ class ClientEndpointTests(SynchronousTestCase):
             self.assertEqual(self.connected(text), (host, 5000))
 
     def test_hostName(self) -> None:
-        """A name stands for all of its addresses, those of IPv6 too."""
+        """A host name is resolved to all of its IPv4 and IPv6 addresses."""
         for text in ("a-host.example:5000", "haproxy:5000", "tcp6:5000"):
             host = text.split(":")[0]
             endpoint = client_endpoint(MemoryReactorClock(), text)
@@ -134,8 +134,8 @@ class ClientEndpointTests(SynchronousTestCase):
 
 
 class BadEndpointTests(SynchronousTestCase):
-    def refused(self, text: object, *make: Callable[..., object]) -> str:
-        """The text of the error, which is the same for servers and for clients."""
+    def error(self, text: object, *make: Callable[..., object]) -> str:
+        """Return the error message, which is the same for servers and clients."""
         [reason] = {
             str(self.assertRaises(EndpointError, one, MemoryReactorClock(), text))
             for one in make or (server_endpoint, client_endpoint)
@@ -148,54 +148,54 @@ class BadEndpointTests(SynchronousTestCase):
         self.assertTrue(issubclass(EndpointError, ValueError))
 
     def test_unknown(self) -> None:
-        """What is no endpoint is told what would be one."""
+        """The error message shows the valid forms."""
         for text in ("", "foo", "host:", ":5000", "host:-1", "-1", "http://host:80", "host:port"):
-            self.assertIn(SYNTAX, self.refused(text))
+            self.assertIn(SYNTAX, self.error(text))
         for text in ("::1:5000", "[::1]", "[::1:5000", "[]:5000", "::1"):
-            self.assertIn(SYNTAX, self.refused(text))
-        # int would read these, but nobody means them.
+            self.assertIn(SYNTAX, self.error(text))
+        # `int` accepts most of these.
         for text in (None, True, 5000.0, "\u0665\u0660\u0660\u0660"):
-            self.assertIn(SYNTAX, self.refused(text))
+            self.assertIn(SYNTAX, self.error(text))
 
     def test_sslWithoutName(self) -> None:
-        """Twisted's "ssl:" takes any certificate, but with a name to check."""
+        """Without a host name, Twisted's "ssl:" would accept any certificate."""
         for text in ("ssl:localhost:5000", "ssl:localhost:5000:caCertsDir=/etc/ssl/certs"):
-            said = self.refused(text, client_endpoint)
-            self.assertIn("ssl: checks no server's name; use tls:HOST:PORT", said)
+            reason = self.error(text, client_endpoint)
+            self.assertIn("ssl: without hostname=NAME verifies no name; use tls:HOST", reason)
 
     def test_portTooLarge(self) -> None:
         for text in (65536, "70000", "host:70000", "[::1]:70000", "9" * 10_000):
-            self.assertTrue(self.refused(text).endswith("a port is at most 65535"))
+            self.assertTrue(self.error(text).endswith("the maximum port is 65535"))
 
     def test_badTwistedStrings(self) -> None:
-        """Whatever a parser of Twisted's raises, this one says that the text is wrong."""
+        """All exceptions of Twisted's parsers become an `EndpointError` with their message."""
         for text in ("tcp:x", "tcp:", "tcp:5000:nonsense=1", "ssl:5000:privateKey=/nowhere"):
-            self.assertIn(SYNTAX, self.refused(text, server_endpoint))
-            self.assertIn(SYNTAX, self.refused(text, client_endpoint))
-        for text, says in (
+            self.assertIn(SYNTAX, self.error(text, server_endpoint))
+            self.assertIn(SYNTAX, self.error(text, client_endpoint))
+        for text, reason in (
             ("tcp:1:nonsense=1", "nonsense"),
             ("tcp:x", "(invalid literal for int() with base 10: 'x')"),
             ("unix:x:mode=abc", "(invalid literal for int() with base 8: 'abc')"),
-            ("Foo", "'Foo' is no endpoint (Unknown endpoint type: "),
+            ("Foo", "'Foo' is not an endpoint (Unknown endpoint type: "),
             ("ssl:5000:privateKey=/nowhere", "No such file or directory: '/nowhere'"),
         ):
-            self.assertIn(says, self.refused(text, server_endpoint))
+            self.assertIn(reason, self.error(text, server_endpoint))
 
     def test_cause(self) -> None:
         error = self.assertRaises(EndpointError, server_endpoint, MemoryReactorClock(), "tcp:x")
         self.assertIsInstance(error.__cause__, ValueError)
 
     def test_unix(self) -> None:
-        """An empty path is not one of a name that Linux makes up."""
+        """An empty path is rejected.  Linux would bind such a socket to a generated name."""
         for text in ("unix:", "unix::mode=600", "unix:address="):
-            self.assertIn("there is no path", self.refused(text, server_endpoint))
+            self.assertIn("the path is missing", self.error(text, server_endpoint))
         for text in ("unix:", "unix:path="):
-            self.assertIn("there is no path", self.refused(text, client_endpoint))
+            self.assertIn("the path is missing", self.error(text, client_endpoint))
 
 
 class HostTests(SynchronousTestCase):
     def test_hosts(self) -> None:
-        """The host is what a server's certificate has to be for."""
+        """`host_of` returns the name that the server's certificate must be valid for."""
         cases = {
             "5000": "127.0.0.1",
             "metrics.example:5000": "metrics.example",
@@ -216,7 +216,7 @@ class HostTests(SynchronousTestCase):
 
 class ShowTests(SynchronousTestCase):
     def test_addresses(self) -> None:
-        """The same text for what Twisted, the operating system and a user have for an address."""
+        """Addresses of Twisted and of the C{socket} module have the same human-readable form."""
         for text, addresses in {
             "192.0.2.1:5": [IPv4Address("TCP", "192.0.2.1", 5), ("192.0.2.1", 5)],
             "[::1]:5": [IPv6Address("TCP", "::1", 5), ("::1", 5), ("::1", 5, 0, 0)],

@@ -1,5 +1,5 @@
 """
-Who can connect to where something listens.
+The clients that can connect to a listening address.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class AudienceTests(SynchronousTestCase):
         for host in ("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"):
             self.assertEqual(self.audience(host), "", host)
         for host in ("0.0.0.0", "::"):
-            self.assertEqual(self.audience(host), "Everybody who can reach this machine", host)
-        for host in ("192.0.2.1", "2001:db8::1", "fe80::1%eth0"):
             self.assertEqual(
-                self.audience(host), f"Everybody who can reach {host} of this machine", host
+                self.audience(host), "Any client with network access to this machine", host
             )
+        for host in ("192.0.2.1", "2001:db8::1", "fe80::1%eth0"):
+            self.assertEqual(self.audience(host), f"Any client with network access to {host}", host)
 
     def audience(self, host: str) -> str:
         made = IPv6Address if ":" in host else IPv4Address
@@ -34,26 +34,26 @@ class AudienceTests(SynchronousTestCase):
         address = IPv4Address("TCP", "0.0.0.0", 5)
         self.assertEqual(
             audience(address, ["192.0.2.0/24", "2001:db8::/32"], certified=True),
-            "Everybody in 192.0.2.0/24, 2001:db8::/32 who can reach this machine"
-            " and has a certificate that is asked for",
+            "Any client in 192.0.2.0/24, 2001:db8::/32 with network access to this machine"
+            " and a certificate from the client CA",
         )
 
     def test_directories(self) -> None:
-        """A socket for all is for nobody where nobody may go."""
-        for mode, doors, who in (
-            (0o666, stat.S_IXOTH | stat.S_IXGRP, "Every user of this machine"),
-            (0o666, stat.S_IXGRP, "Every user who may enter its directory"),
+        """The modes of the directories above restrict access to a socket file."""
+        for mode, allowed, clients in (
+            (0o666, stat.S_IXOTH | stat.S_IXGRP, "Any user of this machine"),
+            (0o666, stat.S_IXGRP, "Any user with access to its directory"),
             (0o666, 0, ""),
-            (0o660, stat.S_IXGRP, "Every user of group "),
+            (0o660, stat.S_IXGRP, "Any user in group "),
             (0o660, 0, ""),
             (0o644, stat.S_IXOTH | stat.S_IXGRP, ""),
         ):
-            self.patch(exposure, "may_enter", lambda path, bits, doors=doors: bits & doors)
+            self.patch(exposure, "may_enter", lambda path, bits, allowed=allowed: bits & allowed)
             path = self.mktemp()
             Path(path).touch()
             os.chmod(path, mode)
             found = audience(UNIXAddress(path))
-            self.assertTrue(found.startswith(who) and bool(found) == bool(who), found)
+            self.assertTrue(found.startswith(clients) and bool(found) == bool(clients), found)
 
     def test_mayEnter(self) -> None:
         directory = Path(self.mktemp()).resolve()
@@ -67,11 +67,11 @@ class AudienceTests(SynchronousTestCase):
 
     def test_abstract(self) -> None:
         address = UNIXAddress(b"\0metrics")
-        self.assertEqual(audience(address), "Every user of this machine")
+        self.assertEqual(audience(address), "Any user of this machine")
         self.assertEqual(
             audience(address, certified=True),
-            "Every user of this machine who has a certificate that is asked for",
+            "Any user of this machine with a certificate from the client CA",
         )
 
-    def test_gone(self) -> None:
+    def test_missingFile(self) -> None:
         self.assertEqual(audience(UNIXAddress(self.mktemp())), "")

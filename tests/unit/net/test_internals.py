@@ -1,5 +1,6 @@
 """
-What is replaced in Twisted's and Python's objects, and what is not where they have another shape.
+Uses of undocumented interfaces of Twisted and Python, which leave objects without the expected
+attributes unchanged.
 """
 
 from __future__ import annotations
@@ -52,19 +53,19 @@ NAME = "twisted.internet.reactor"
 
 
 class UntouchedReactor(ReactorBase):
-    """As real as those that select or poll, but for the descriptors."""
+    """A real reactor, except that it opens no descriptors."""
 
     def installWaker(self) -> None:
         pass
 
 
-class OfAsyncio(AsyncioSelectorReactor):
+class FakeAsyncioReactor(AsyncioSelectorReactor):
     def __init__(self, eventloop: Any) -> None:
         self.loop = eventloop
 
 
-class Named:
-    """A reactor that cannot be made without an argument."""
+class NamedReactor:
+    """A reactor that cannot be created without an argument."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -88,16 +89,16 @@ class ReplaceReactorTests(SynchronousTestCase):
         self.assertNotIn(NAME, sys.modules)
 
     def test_asyncio(self) -> None:
-        """It gets an event loop of its own."""
-        inherited = OfAsyncio(None)
+        """A new asyncio reactor gets a new event loop."""
+        inherited = FakeAsyncioReactor(None)
         made = self.replace(inherited)
         self.addCleanup(made.loop.close)
         self.assertFalse(made.loop.is_closed())
         self.assertEqual(self.installed, [made])
 
-    def test_otherShape(self) -> None:
-        """One that cannot be made again stays."""
-        inherited = Named("x")
+    def test_cannotReplace(self) -> None:
+        """A reactor of which no other can be created stays installed."""
+        inherited = NamedReactor("x")
         self.assertIsNone(self.replace(inherited))
         self.assertEqual(self.installed, [])
         self.assertIs(sys.modules[NAME], inherited)
@@ -119,14 +120,14 @@ class ReactorTests(SynchronousTestCase):
         self.assertTrue(call.getTime() - time.monotonic() <= 100)
 
     def test_pendingCalls(self) -> None:
-        """A reactor that has calls pending keeps its clock, by which they are due."""
+        """A reactor with pending calls keeps the clock that they are scheduled by."""
         reactor = UntouchedReactor()
         reactor.callLater(100, lambda: None)
         use_monotonic_clock(reactor)
         self.assertIs(reactor.seconds, time_of_day)
 
     def test_otherClock(self) -> None:
-        """One with a clock of its own keeps it; and so does one without any."""
+        """A reactor with another clock, or without a clock, is not changed."""
         reactor = FakeReactor()
         use_monotonic_clock(reactor)
         self.assertEqual(reactor.seconds(), 0.0)
@@ -140,7 +141,7 @@ class ReactorTests(SynchronousTestCase):
             self.assertIs(reactor_thread_exists(), exists)
 
     def test_threadUnknown(self) -> None:
-        """Where Twisted does not say which thread that is, it is not missing."""
+        """If Twisted does not know the reactor thread, the thread is assumed to exist."""
         self.addCleanup(setattr, threadable, "ioThread", threadable.ioThread)
         del threadable.ioThread
         self.assertTrue(reactor_thread_exists())
@@ -151,26 +152,26 @@ class StopHandlerTests(SynchronousTestCase):
         self.patch(signal, "getsignal", lambda number: handler)
         return stop_handler(reactor, signal.SIGTERM)
 
-    def test_twisteds(self) -> None:
+    def test_handlersOfTwisted(self) -> None:
         reactor = UntouchedReactor()
         for handler in (reactor.sigTerm, reactor.sigInt):
             self.assertEqual(self.found(reactor, handler), handler)
 
-    def test_others(self) -> None:
-        """Another's handler is not Twisted's, and neither is none at all."""
+    def test_otherHandlers(self) -> None:
+        """Other handlers, and those of another reactor, are not returned."""
         others = UntouchedReactor().sigTerm, signal.default_int_handler
         for handler in (*others, signal.SIG_IGN, signal.SIG_DFL, None):
             self.assertIsNone(self.found(UntouchedReactor(), handler))
 
     def test_otherShape(self) -> None:
-        """A reactor without these methods has no handler."""
+        """For a reactor without these methods, no handler is returned."""
         for handler in (UntouchedReactor().sigTerm, None):
             self.assertIsNone(self.found(SimpleNamespace(), handler))
 
 
 class AtExitTests(SynchronousTestCase):
     def registered(self, parent: object) -> list[str]:
-        """By what means a function is called at the end."""
+        """Return the mechanisms that a function is registered with."""
         calls: list[str] = []
 
         def finalize(*arguments: object, exitpriority: int) -> None:
@@ -192,9 +193,9 @@ class AtExitTests(SynchronousTestCase):
 
 class Listener:
     """
-    The socket of a port, which accepts what a test gives it.
+    A listening socket that accepts the clients that a test provides.
 
-    @param accepted: an address for each client, or the number of an error.
+    @param accepted: the address of each client, or an error number.
     """
 
     def __init__(self, real: socket.socket, accepted: Iterator[Any]) -> None:
@@ -211,8 +212,8 @@ class Listener:
         return getattr(self._real, name)
 
 
-class Refusing(Factory):
-    """Has no protocol for any client, and counts them."""
+class RejectingFactory(Factory):
+    """Rejects and counts all clients."""
 
     noisy = False
     asked = 0
@@ -223,10 +224,10 @@ class Refusing(Factory):
 
 class PortTestCase(TestCase):
     def setUp(self) -> None:
-        self.factory = Refusing()
+        self.factory = RejectingFactory()
 
     def listen(self, accepted: Iterator[Any], path: str | None = None) -> Any:
-        """A port of Twisted's, on the reactor that the tests run on, which is not read."""
+        """Return a port on the global reactor.  The test calls its C{doRead}."""
         port = (
             reactor.listenTCP(0, self.factory, interface="127.0.0.1")
             if path is None
@@ -241,26 +242,26 @@ class PortTestCase(TestCase):
 
 class LimitAcceptsTests(PortTestCase):
     def accepted(self, port: Any) -> list[int]:
-        """How many clients were accepted after each of three iterations."""
+        """Return the number of clients accepted after each of three iterations."""
         numbers = []
         for _ in range(3):
             port.doRead()
             numbers.append(self.factory.asked)
         return numbers
 
-    def test_crowd(self) -> None:
-        """However many come, a few are accepted in each iteration."""
+    def test_manyClients(self) -> None:
+        """At most `MAX_ACCEPTS` clients are accepted in each iteration."""
         port = self.listen(("192.0.2.1", number) for number in range(1000))
         limit_accepts(port)
         self.assertEqual(self.accepted(port), [MAX_ACCEPTS, 2 * MAX_ACCEPTS, 3 * MAX_ACCEPTS])
 
     def test_plain(self) -> None:
-        """Twisted alone accepts more each time."""
+        """Without `limit_accepts`, Twisted accepts more clients in each iteration."""
         port = self.listen(("192.0.2.1", number) for number in range(1000))
         self.assertGreater(self.accepted(port)[0], MAX_ACCEPTS)
 
     def test_otherShape(self) -> None:
-        """A port that does not count, or is not one of Twisted's, stays as it is."""
+        """A port without the expected attribute, or of another type, is not changed."""
         for port in (Port(0, self.factory), SimpleNamespace(numberAccepts=100)):
             before = dict(vars(port))
             limit_accepts(port)  # type: ignore[arg-type]
@@ -291,13 +292,13 @@ class ReportRejectedTests(PortTestCase):
         self.assertEqual((self.logged, self.factory.asked), ([], 0))
 
     def test_plain(self) -> None:
-        """Twisted alone logs a line and more for each."""
+        """Without `report_rejected`, Twisted logs several lines for each client."""
         self.listen(iter((errno.EMFILE, ("192.0.2.1", 1)))).doRead()
         self.assertGreater(len(self.logged), 1)
 
     @skipIf(not IReactorUNIX.providedBy(reactor), "this reactor has no UNIX sockets")
     def test_unix(self) -> None:
-        """Whatever a client has bound its socket to, the path of the port is reported."""
+        """For clients of a UNIX socket, the path of the port is reported."""
         path = os.path.relpath(self.mktemp())
         port = self.listen(iter((errno.EMFILE, "", "/run/theirs", b"\0theirs")), path)
         report_rejected(port, self.report)
@@ -308,17 +309,17 @@ class ReportRejectedTests(PortTestCase):
         port = self.listen(iter((errno.ENFILE,)))
         report_rejected(port, self.report)
         port.doRead()
-        self.assertEqual(self.rejected, [("of unknown address", "accept failed with ENFILE")])
+        self.assertEqual(self.rejected, [("(unknown address)", "accept failed with ENFILE")])
 
     def test_otherEvents(self) -> None:
-        """What the port logs besides goes to the log."""
+        """Other messages of the port are logged."""
         port = self.listen(iter(()))
         report_rejected(port, self.report)
         port._logger.warn("Something else")
         self.assertEqual((self.logged, self.rejected), (["Something else"], []))
 
     def test_otherShape(self) -> None:
-        """A port without a logger, or none of Twisted's, stays as it is."""
+        """A port without a logger, or of another type, is not changed."""
         self.patch(Port, "_logger", None)
         for port in (Port(0, self.factory), SimpleNamespace(_logger=Logger())):
             before = dict(vars(port))
@@ -327,7 +328,7 @@ class ReportRejectedTests(PortTestCase):
 
 
 class Layer:
-    """A transport, which tells when it is closed."""
+    """A transport that records when it is closed."""
 
     def __init__(self, name: str, closed: list[str]) -> None:
         self.name = name
@@ -339,7 +340,7 @@ class Layer:
 
 @implementer(INegotiated)
 class TLSLayer(Layer):
-    """The same as TLS; what is below is its C{transport}."""
+    """A TLS transport; its C{transport} is the transport below."""
 
 
 class LoseConnectionTests(SynchronousTestCase):
@@ -352,11 +353,11 @@ class LoseConnectionTests(SynchronousTestCase):
         return closed
 
     def test_tls(self) -> None:
-        """What is below TLS is closed when TLS has written its alert."""
+        """The transport below TLS is closed after TLS has written its alert."""
         self.assertEqual(self.closed(TLSLayer), ["above", "below"])
 
     def test_plain(self) -> None:
-        """All others see to that themselves."""
+        """For other transports, the transport below is not closed."""
         self.assertEqual(self.closed(Layer), ["above"])
 
     def test_otherShape(self) -> None:

@@ -1,5 +1,5 @@
 """
-Log lines that stand for many.
+Rate-limited logging of rejected clients.
 """
 
 from __future__ import annotations
@@ -23,47 +23,49 @@ class RejectionLogTests(SynchronousTestCase):
         return logged
 
     def test_one(self) -> None:
-        self.log.say("x:1", "it is late")
-        self.assertEqual(self.taken(), ["Rejected client x:1: it is late"])
+        self.log.say("x:1", "arrived late")
+        self.assertEqual(self.taken(), ["Rejected client x:1: arrived late"])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
 
     def test_many(self) -> None:
-        """One line at once, then one for all that came in a while; in the end nothing is lost."""
+        """
+        The first rejection is logged immediately, and further ones as a count after each interval.
+        """
         for number in range(1000):
-            self.log.say(f"x:{number}", "it is late")
+            self.log.say(f"x:{number}", "arrived late")
         self.assertEqual(len(self.taken()), 1)
         self.clock.advance(INTERVAL)
         self.assertEqual(
             self.taken(),
-            ["Rejected 999 more clients: it is late; the last was x:999"],
+            ["Rejected 999 more clients: arrived late; the last was x:999"],
         )
-        self.log.say("x:1000", "it is late")
+        self.log.say("x:1000", "arrived late")
         self.assertEqual(self.taken(), [])
         self.clock.advance(INTERVAL)
         self.assertIn("Rejected 1 more client: ", self.taken()[0])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
-        self.log.say("x:1001", "it is late")
+        self.log.say("x:1001", "arrived late")
         self.assertIn("Rejected client x:1001: ", self.taken()[0])
 
     def test_reasons(self) -> None:
-        """Each reason has its line."""
-        self.log.say("x:1", "it is late", ": by a year")
-        self.log.say("x:2", "it is early")
-        self.log.say("x:3", "it is late", ": by a day")
+        """Each reason gets its own line."""
+        self.log.say("x:1", "arrived late", ": by a year")
+        self.log.say("x:2", "arrived early")
+        self.log.say("x:3", "arrived late", ": by a day")
         self.assertEqual(
             self.taken(),
             [
-                "Rejected client x:1: it is late: by a year",
-                "Rejected client x:2: it is early",
+                "Rejected client x:1: arrived late: by a year",
+                "Rejected client x:2: arrived early",
             ],
         )
 
     def test_close(self) -> None:
         self.log.close()
         for _ in range(3):
-            self.log.say("x:1", "it is late")
+            self.log.say("x:1", "arrived late")
         self.log.close()
         self.assertIn("2 more clients", self.taken()[-1])
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,6 +1,6 @@
 """
-TLS: files that can be used and files that cannot, handshakes that succeed and that fail, and
-certificates that are exchanged while clients are connected.
+TLS: valid and invalid files, successful and failed handshakes, and reloading certificates while
+clients are connected.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    """The options of a command."""
+    """Parse the options of a command."""
     parser = argparse.ArgumentParser()
     add_endpoint_arguments(parser)
     return parser.parse_args(arguments)
@@ -51,13 +51,13 @@ def parsed(*arguments: str) -> argparse.Namespace:
 
 @skipIf(no_tls, no_tls)
 class FileTests(SynchronousTestCase):
-    """Whatever is wrong with a file, one line says which and what."""
+    """Errors name the file and the problem in one line."""
 
     def setUp(self) -> None:
         self.authority = Authority(self)
         self.good = self.authority.issue()
 
-    def refused(self, key: str, cert: str, client_ca: str | None = None) -> str:
+    def error(self, key: str, cert: str, client_ca: str | None = None) -> str:
         error = self.assertRaises(TLSError, ServerTLS, key, cert, client_ca)
         text = str(error)
         self.assertNotIn("\n", text)
@@ -76,104 +76,104 @@ class FileTests(SynchronousTestCase):
     def test_missing(self) -> None:
         gone = os.path.abspath(self.mktemp())
         reason = f"cannot read {gone}: No such file or directory"
-        self.assertEqual(self.refused(gone, self.good.cert), reason)
-        self.assertEqual(self.refused(self.good.key, gone), reason)
-        self.assertEqual(self.refused(self.good.key, self.good.cert, gone), reason)
+        self.assertEqual(self.error(gone, self.good.cert), reason)
+        self.assertEqual(self.error(self.good.key, gone), reason)
+        self.assertEqual(self.error(self.good.key, self.good.cert, gone), reason)
 
     def test_nonsense(self) -> None:
         bad = self.nonsense()
-        self.assertIn("no private key in", self.refused(bad, self.good.cert))
-        self.assertIn("no certificate in", self.refused(self.good.key, bad))
-        self.assertIn("no certificate in", self.refused(self.good.key, self.good.cert, bad))
-        # The two exchanged.
-        self.assertIn("no private key in", self.refused(self.good.cert, self.good.key))
+        self.assertIn("no private key in", self.error(bad, self.good.cert))
+        self.assertIn("no certificate in", self.error(self.good.key, bad))
+        self.assertIn("no certificate in", self.error(self.good.key, self.good.cert, bad))
+        # Key and certificate swapped.
+        self.assertIn("no private key in", self.error(self.good.cert, self.good.key))
 
     def test_mismatch(self) -> None:
         other = self.authority.issue()
-        text = self.refused(other.key, self.good.cert)
-        self.assertIn("is not that of the first certificate in", text)
+        text = self.error(other.key, self.good.cert)
+        self.assertIn("does not match the first certificate in", text)
 
     def test_encrypted(self) -> None:
-        """Nobody is there to be asked for a password."""
+        """Encrypted keys are not supported, since a daemon cannot ask for a password."""
         encrypted = self.authority.issue(password=b"secret")
-        self.assertIn("is encrypted", self.refused(encrypted.key, encrypted.cert))
+        self.assertIn("is encrypted", self.error(encrypted.key, encrypted.cert))
 
-    def test_kinds(self) -> None:
-        """What TLS can use is used, and of what it cannot, that is said."""
+    def test_keyTypes(self) -> None:
+        """All key types that TLS supports can be used."""
         from cryptography.hazmat.primitives.asymmetric import ed25519, rsa, x25519
 
-        for kind in (
+        for key in (
             ed25519.Ed25519PrivateKey.generate(),
             rsa.generate_private_key(65537, 2048),
         ):
-            own = self.authority.issue(own_key=kind)
+            own = self.authority.issue(own_key=key)
             ServerTLS(own.key, own.cert)
         other = self.authority.issue(own_key=x25519.X25519PrivateKey.generate())
-        self.assertIn("of a kind that TLS has not", self.refused(other.key, other.cert))
+        self.assertIn("of a type that TLS cannot use", self.error(other.key, other.cert))
 
     def test_curves(self) -> None:
-        """A curve that no client knows is refused at once, and not by each client."""
+        """A key with a curve that TLS does not support is rejected when it is loaded."""
         from cryptography.hazmat.primitives.asymmetric import ec
 
         for good in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()):
             own = self.authority.issue(own_key=ec.generate_private_key(good))
             ServerTLS(own.key, own.cert)
         own = self.authority.issue(own_key=ec.generate_private_key(ec.SECP256K1()))
-        said = f"no peer could use the key in {own.key}: TLS has no use for the curve secp256k1"
-        self.assertIn(said, self.refused(own.key, own.cert))
+        reason = f"handshake with the private key in {own.key} failed: TLS does not support"
+        self.assertIn(f"{reason} the curve secp256k1", self.error(own.key, own.cert))
         options = parsed("--tls-cert", own.cert, "--tls-key", own.key)
         error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
-        self.assertIn(said, str(error))
+        self.assertIn(reason, str(error))
 
     def test_rsaPss(self) -> None:
-        """A key that is for RSA-PSS alone; OpenSSL would call it "no certificate assigned"."""
+        """For RSA-PSS keys, OpenSSL's message would be "no certificate assigned"."""
         data = ROOT / "tests" / "data"
-        said = self.refused(str(data / "rsa-pss.key"), str(data / "rsa-pss.pem"))
-        self.assertIn("is one for RSA-PSS alone", said)
+        text = self.error(str(data / "rsa-pss.key"), str(data / "rsa-pss.pem"))
+        self.assertIn("is restricted to RSA-PSS", text)
 
     def test_longChain(self) -> None:
-        """A whole bundle: Twisted's TLS sends 32 KiB of it and waits, and so would every client."""
+        """A chain of more than 32 KiB is rejected, since its handshake would never end."""
         chain = Path(self.good.cert)
         chain.write_text(chain.read_text() + 100 * Path(self.authority.file).read_text())
-        self.assertIn("are too long together", self.refused(self.good.key, self.good.cert))
+        self.assertIn("larger than 30000 bytes", self.error(self.good.key, self.good.cert))
 
     def test_pipe(self) -> None:
-        """A pipe would hold up the program until something is written to it."""
+        """A pipe is rejected, since reading it would block."""
         pipe = self.mktemp()
         os.mkfifo(pipe)
-        said = f"cannot read {os.path.abspath(pipe)}: it is not a regular file"
-        self.assertEqual(self.refused(pipe, self.good.cert), said)
-        self.assertEqual(self.refused(self.good.key, pipe), said)
+        reason = f"cannot read {os.path.abspath(pipe)}: not a regular file"
+        self.assertEqual(self.error(pipe, self.good.cert), reason)
+        self.assertEqual(self.error(self.good.key, pipe), reason)
 
-    def test_refusedByOpenSSL(self) -> None:
-        """It has opinions of its own, which are shown in one line as well."""
+    def test_rejectedByOpenSSL(self) -> None:
+        """OpenSSL's own errors are reported in one line as well."""
         from OpenSSL import SSL
 
         def refuse(context: object, certificate: object) -> None:
             raise SSL.Error([("SSL routines", "", "ee key too small")])
 
         self.patch(SSL.Context, "use_certificate", refuse)
-        self.assertIn("ee key too small", self.refused(self.good.key, self.good.cert))
+        self.assertIn("ee key too small", self.error(self.good.key, self.good.cert))
         options = parsed("--tls-cert", self.good.cert, "--tls-key", self.good.key)
         error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
         self.assertIn("ee key too small", str(error))
 
     def test_expired(self) -> None:
         old = self.authority.issue(ends=-DAY / 24)
-        self.assertIn("has expired", self.refused(old.key, old.cert))
+        self.assertIn("expired on", self.error(old.key, old.cert))
 
-    def test_early(self) -> None:
+    def test_notYetValid(self) -> None:
         early = self.authority.issue(begins=DAY / 24, ends=2 * DAY)
-        self.assertIn("is not valid yet", self.refused(early.key, early.cert))
+        self.assertIn("is not valid before", self.error(early.key, early.cert))
 
     def test_builder(self) -> None:
-        """It is said where the mistake is."""
+        """C{TcpBuilder.tls} raises immediately, not when the service starts."""
         builder = TcpBuilder(reactor).listen_address(0)
         self.assertRaises(TLSError, builder.tls, self.good.cert, self.good.cert)
         self.assertIs(builder.tls(self.good.key, self.good.cert), builder)
 
-    def test_twice(self) -> None:
-        """Endpoints with TLS of their own are not wrapped in it once more."""
+    def test_endpointWithTLS(self) -> None:
+        """C{TcpBuilder.tls} cannot be combined with an endpoint that already includes TLS."""
         text = f"ssl:0:certKey={self.good.cert}:privateKey={self.good.key}"
         builder = TcpBuilder(reactor).listen_address(text)
         builder.service()
@@ -182,13 +182,13 @@ class FileTests(SynchronousTestCase):
 
 
 class WithoutExtraTests(SynchronousTestCase):
-    """What TLS needs is not installed: the message says how to get it."""
+    """If a required package is not installed, the error message shows how to install it."""
 
     ADVICE = "pip install 'txmetrics-tcp[tls]'"
 
     def hide(self, module: str) -> None:
-        # What was never imported could not be put back: it has to be there, whatever ran before.
-        with contextlib.suppress(ImportError):  # a plain `suppress` means something to trial
+        # Import the module first, so that the cleanup can restore it.
+        with contextlib.suppress(ImportError):  # trial uses the name `suppress` itself
             import_module("txmetrics_tcp._net.certificates")
         for name in ("txmetrics_tcp._net.certificates", module):
             if name in sys.modules:
@@ -209,9 +209,9 @@ class WithoutExtraTests(SynchronousTestCase):
             self.doCleanups()
 
     def test_endpointStrings(self) -> None:
-        """The same for those of Twisted's that are TLS by themselves."""
+        """The same message appears for Twisted endpoint strings that include TLS."""
         self.hide("OpenSSL")
-        # What Twisted does depends on what it has imported before.
+        # Twisted's behavior depends on the modules that it has already imported.
         self.patch(endpoints, "serverFromString", self.failing)
         self.patch(endpoints, "clientFromString", self.failing)
         for make, text in ((server_endpoint, "ssl:0"), (client_endpoint, "tls:localhost:1")):
@@ -231,7 +231,7 @@ class WithoutExtraTests(SynchronousTestCase):
 @skipIf(no_tls, no_tls)
 class ExplainTests(SynchronousTestCase):
     def test_errors(self) -> None:
-        """OpenSSL's words: of a queue of errors, those of the first, which led to the others."""
+        """The reason is the first error in OpenSSL's queue, which caused the others."""
         from OpenSSL import SSL
 
         for error, text in (
@@ -250,7 +250,7 @@ class ExplainTests(SynchronousTestCase):
 
 class IsTLSTests(SynchronousTestCase):
     def test_wrapper(self) -> None:
-        """A wrapper provides the interfaces of TLS below it, but does not report its handshake."""
+        """A wrapper of TLS does not count as TLS, since it does not report the handshake."""
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         self.assertFalse(is_tls(wrapper))
         directlyProvides(wrapper, INegotiated)
@@ -259,12 +259,12 @@ class IsTLSTests(SynchronousTestCase):
 
 class TLSTestCase(LoopbackTestCase):
     """
-    @ivar logged: the text of each line about a client that was rejected.
+    @ivar logged: the text of each log line about a rejected client.
     """
 
     def setUp(self) -> None:
         super().setUp()
-        # No time passes but where a test says so, however slow the machine is.
+        # No timeouts on slow machines, except those that a test triggers.
         self.patch(connection, "HANDSHAKE_LIMIT", 1000)
         self.patch(log_throttle, "INTERVAL", 1000)
         self.authority = Authority(self)
@@ -280,12 +280,12 @@ class TLSTestCase(LoopbackTestCase):
             waiting.callback(self.logged[-1])
 
     def line(self) -> Deferred[str]:
-        """The next line that is logged."""
+        """Return a Deferred that fires with the next logged line."""
         self._line = Deferred()
         return self._line
 
     def connected(self) -> socket.socket:
-        """A connection on which nothing has been said."""
+        """Return a new connection without TLS."""
         plain = self.socket(socket.AF_INET)
         plain.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
         return plain
@@ -297,7 +297,7 @@ class TLSTestCase(LoopbackTestCase):
         return context
 
     async def connect_tls(self, own: Issued | None = None) -> SocketClient:
-        """Connect a client with TLS, and wait until the exporter knows it."""
+        """Connect a client with TLS, and wait until the exporter serves it."""
         clients = len(self.factory.protocols)
         wrapped = await self.in_thread(
             self.context(own).wrap_socket, self.connected(), server_hostname="127.0.0.1"
@@ -307,12 +307,12 @@ class TLSTestCase(LoopbackTestCase):
         return SocketClient(wrapped)
 
     async def assert_streams(self, client: SocketClient, value: int) -> None:
-        """The client receives what is recorded."""
+        """Assert that the client receives recorded events."""
         self.factory.recorder.counter("c").increment(value)
         await self.in_thread(client.read, until=lambda: value in client.reader.values("c"))
 
     async def assert_closed(self, client: socket.socket) -> None:
-        """The server disconnects, by and by."""
+        """Wait until the server disconnects the client."""
 
         def read() -> None:
             try:
@@ -334,14 +334,14 @@ class ServerTests(TLSTestCase):
         await self.exporter(tls=self.tls, **more)  # type: ignore[arg-type]
 
     async def test_streams(self) -> None:
-        """The intermediate certificate comes from the server."""
+        """The server sends its intermediate certificate."""
         await self.listen()
         client = await self.connect_tls()
         await self.assert_streams(client, 5)
         self.assertIn(client.socket.version(), ("TLSv1.2", "TLSv1.3"))  # type: ignore[attr-defined]
 
     async def test_unix(self) -> None:
-        """Any endpoint will do."""
+        """TLS works on any endpoint."""
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("this reactor has no UNIX sockets")
         path = os.path.relpath(self.mktemp())
@@ -355,10 +355,10 @@ class ServerTests(TLSTestCase):
         await self.assert_streams(SocketClient(wrapped), 5)
 
     async def test_old(self) -> None:
-        """TLS 1.1 is none."""
+        """TLS 1.1 is rejected."""
         await self.listen()
         context = self.context()
-        # What a client has to say to be so insecure.
+        # Required for clients to offer TLS 1.1.
         context.set_ciphers("ALL:@SECLEVEL=0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -367,17 +367,17 @@ class ServerTests(TLSTestCase):
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")
-        self.assertIn("its TLS handshake failed: unsupported protocol", await line)
+        self.assertIn("TLS handshake failed: unsupported protocol", await line)
 
     async def test_otherName(self) -> None:
-        """A client that expects another server sends an alert, which is logged."""
+        """The alert of a client that expects another server is logged."""
         await self.listen()
         line = self.line()
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(
                 self.context().wrap_socket, self.connected(), server_hostname="metrics.example"
             )
-        self.assertRegex(await line, "its TLS handshake failed: .*alert bad certificate")
+        self.assertRegex(await line, "TLS handshake failed: .*alert bad certificate")
 
     async def test_mutual(self) -> None:
         await self.listen(client_ca=True)
@@ -385,7 +385,7 @@ class ServerTests(TLSTestCase):
         self.assertEqual(self.logged, [])
 
     async def test_noCertificate(self) -> None:
-        """Who has none is told nothing at all."""
+        """A client without the required certificate receives no data."""
         await self.listen(client_ca=True)
         self.factory.recorder.counter("c").increment()
         line = self.line()
@@ -393,7 +393,7 @@ class ServerTests(TLSTestCase):
             self.context().wrap_socket, self.connected(), server_hostname="127.0.0.1"
         )
         self.addCleanup(wrapped.close)
-        # With TLS 1.3, the client is done before the server has looked.
+        # With TLS 1.3, the client's handshake ends before the server verifies the certificate.
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(wrapped.recv, 1)
         self.assertIn("peer did not return a certificate", await line)
@@ -409,30 +409,30 @@ class ServerTests(TLSTestCase):
         self.addCleanup(wrapped.close)
         with self.assertRaises(ssl.SSLError):
             await self.in_thread(wrapped.recv, 1)
-        self.assertIn("its TLS handshake failed: certificate verify failed", await line)
+        self.assertIn("TLS handshake failed: certificate verify failed", await line)
         self.assertEqual(self.factory.stats().connected, 0)
 
     async def test_plainText(self) -> None:
-        """One line for each kind of nonsense, and no traceback; others go on."""
+        """Clients without TLS cause one log line per reason, and do not affect other clients."""
         await self.listen()
         client = await self.connect_tls()
         for text, reason in (
             (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "http request"),
-            # In words that depend on the version of OpenSSL.
+            # The text depends on the version of OpenSSL.
             (b"hello, how are you?\r\n", r"\w"),
         ):
             line = self.line()
             plain = self.connected()
             plain.sendall(text)
             await self.assert_closed(plain)
-            self.assertRegex(await line, f"its TLS handshake failed: {reason}")
+            self.assertRegex(await line, f"TLS handshake failed: {reason}")
         self.assertEqual(len(self.logged), 2)
         await self.assert_streams(client, 5)
 
     async def test_halfClosed(self) -> None:
         """
-        Who ends its sending side is gone at once, unlike without TLS: Twisted's TLS ends both
-        directions.
+        With TLS, a client that closes its sending side is disconnected, since Twisted's TLS closes
+        both directions.
         """
         await self.listen()
         client = await self.connect_tls()
@@ -444,14 +444,14 @@ class ServerTests(TLSTestCase):
 
     async def test_slowHandshake(self) -> None:
         """
-        Who says nothing is nobody, but takes a place, for as long as a handshake may take; others
-        do not notice.
+        A client that sends no handshake counts toward the limit of clients until the handshake
+        times out, but not as connected.  Other clients are not affected.
         """
         await self.listen(max_clients=3)
         client = await self.connect_tls()
         silent = [self.connected(), self.connected()]
-        refused = self.connected()
-        await self.assert_closed(refused)
+        rejected = self.connected()
+        await self.assert_closed(rejected)
         self.assertEqual(len(self.factory.stats().clients), 1)
         await self.assert_streams(client, 5)
         for present in self.factory._present:
@@ -462,11 +462,14 @@ class ServerTests(TLSTestCase):
         await self.assert_streams(await self.connect_tls(), 6)
         await self.assert_streams(client, 7)
         [full, slow] = self.logged
-        self.assertIn("there are 3 clients, which is the limit", full)
-        self.assertIn("its TLS handshake takes too long", slow)
+        self.assertIn("client limit reached (3)", full)
+        self.assertIn("TLS handshake timed out", slow)
 
     async def test_handshakeWhileBusy(self) -> None:
-        """What a client has said in time counts, though the program had no time to read it."""
+        """
+        A handshake that the client has sent in time succeeds, even if the blocked reactor reads it
+        after the timeout.
+        """
         await self.listen()
         client = self.connected()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -477,7 +480,7 @@ class ServerTests(TLSTestCase):
                 break
             client.sendall(outgoing.read())
             incoming.write(await self.in_thread(client.recv, 65536))
-        # With this it is done; and that is the end of the time, before the reactor has its turn.
+        # This completes the handshake.  The time ends before the reactor iterates.
         client.sendall(outgoing.read())
         [present] = self.factory._present
         assert present._handshake is not None
@@ -485,8 +488,8 @@ class ServerTests(TLSTestCase):
         await self.factory.clients(1)
         self.assertEqual(self.logged, [])
 
-    async def test_halfHandshake(self) -> None:
-        """The same for who has begun, and for whoever hangs up: that is not worth a line."""
+    async def test_partialHandshake(self) -> None:
+        """A client that disconnects during its handshake is not logged."""
         await self.listen()
         begun = self.connected()
         begun.sendall(bytes.fromhex("16030100"))
@@ -495,7 +498,7 @@ class ServerTests(TLSTestCase):
         self.assertEqual(self.logged, [])
 
     async def test_stopInHandshake(self) -> None:
-        """Who is not there yet is cut off, and it has stopped when it is gone as well."""
+        """Stopping disconnects clients that have not completed their handshake."""
         await self.listen()
         silent = self.connected()
         client = await self.connect_tls()
@@ -508,8 +511,8 @@ class ServerTests(TLSTestCase):
         self.assertEqual(len(self.factory._present), 0)
         await self.assert_closed(silent)
 
-    async def test_stopsAlone(self) -> None:
-        """Closing does not wait for a client to close as well; it has received everything."""
+    async def test_stopWithIdleClient(self) -> None:
+        """Stopping sends all data, but does not wait for the client's close alert."""
         await self.listen(flush_timeout=1000)
         client = await self.connect_tls()
         self.factory.recorder.counter("c").increment(5)
@@ -519,7 +522,7 @@ class ServerTests(TLSTestCase):
         self.assertEqual(client.reader.values("c"), [5])
 
     async def test_reload(self) -> None:
-        """New connections get the new certificate, and those that there are go on."""
+        """New connections use the new certificate, and open connections continue."""
         await self.listen()
         before = await self.connect_tls()
         new = self.authority.issue()
@@ -543,14 +546,14 @@ class ServerTests(TLSTestCase):
 
 @skipIf(no_tls, no_tls)
 class ClientTests(TLSTestCase):
-    """The consuming side, with the arguments of the commands."""
+    """The client side, with the arguments of the commands."""
 
     async def serve(self, client_ca: str | None = None, hosts: tuple[str, ...] = ()) -> None:
         own = self.authority.issue(hosts or ("127.0.0.1", "localhost"))
         await self.exporter(tls=ServerTLS(own.key, own.cert, client_ca))
 
     def begin(self, *arguments: str) -> Deferred[Event | str]:
-        """Connect; the first event, or why there is none."""
+        """Connect, and return the first event or the reason for disconnecting."""
         first: Deferred[Event | str] = Deferred()
         protocols: list[MetricsClientProtocol] = []
 
@@ -578,20 +581,20 @@ class ClientTests(TLSTestCase):
     async def test_wrongName(self) -> None:
         await self.serve()
         why = await self.begin("--tls-ca", self.authority.file, "--tls-name", "metrics.example")
-        self.assertEqual(why, "no TLS with it: its certificate is for another name")
+        self.assertEqual(why, "no TLS with it: the server's certificate is for another name")
         await self.service.stop()
 
     async def test_names(self) -> None:
         """
-        Whatever a certificate is for, one line says what is wrong with that, and nothing is logged
-        besides; checked by our own code, since Twisted accepts some of these from 26.4 on.
+        A certificate is accepted only if it contains the wanted name.  Twisted accepts some of the
+        others since 26.4.
         """
         from cryptography import x509
 
-        other = "its certificate is for another name"
-        none = "its certificate names no server (no valid host name or address in a subjectAltName)"
+        other = "the server's certificate is for another name"
+        none = "the server's certificate has no valid host name or address in a subjectAltName"
         url = x509.UniformResourceIdentifier("https://metrics.example:5000/")
-        for hosts, names, wanted, says in (
+        for hosts, names, wanted, reason in (
             (["metrics.example"], [], "metrics.example", ""),
             (["metrics.example"], [], "METRICS.example", ""),
             (["*.metrics.example"], [], "a.metrics.example", ""),
@@ -605,22 +608,22 @@ class ClientTests(TLSTestCase):
             (["127.0.0.1"], [], "metrics.example", other),
             (["metrics.example"], [], "127.0.0.1", other),
             (["somebody"], [], "127.0.0.1", other),
-            # The common name, "somebody", is none.
+            # The common name, "somebody", does not count.
             ([], [], "somebody", none),
             ([], [], "metrics.example", none),
             ([], [], "127.0.0.1", none),
             ([], [x509.RFC822Name("a@metrics.example")], "metrics.example", none),
             ([], [url], "metrics.example", none),
-            # An address as if it were a name, and wildcards for too much.
+            # An address as a DNS name, and wildcards that match too much.
             ([], [x509.DNSName("127.0.0.1")], "127.0.0.1", none),
             (["*"], [], "metrics", none),
             (["*.example"], [], "metrics.example", none),
             (["*.*.example"], [], "a.b.example", none),
-            # Such names do no harm beside one that is right, and do not stand in for it.
+            # Invalid names besides a valid one are ignored.
             (["metrics.example", "*.com"], [url], "metrics.example", ""),
             (["other.example", "*.com"], [url], "metrics.example", other),
             (["127.0.0.1"], [x509.DNSName("127.0.0.1")], "127.0.0.1", ""),
-            # What a certificate never has.
+            # Names that are normalized before they are compared.
             (["metrics.example"], [], "metrics.example.", ""),
             (["::1"], [], "::1%lo", ""),
             (["my_host"], [], "my_host", ""),
@@ -628,28 +631,28 @@ class ClientTests(TLSTestCase):
             own = self.authority.issue(hosts, names=names)
             await self.exporter(tls=ServerTLS(own.key, own.cert))
             got = await self.begin("--tls-ca", self.authority.file, "--tls-name", wanted)
-            if says:
+            if reason:
                 self.assertIsInstance(got, str, (hosts, names, wanted))
-                self.assertIn(f"no TLS with it: {says}", str(got), (hosts, names, wanted))
+                self.assertIn(f"no TLS with it: {reason}", str(got), (hosts, names, wanted))
             else:
                 self.assertFalse(isinstance(got, str), (hosts, names, wanted, got))
             await self.service.stop()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    async def test_twistedsOwnOptions(self) -> None:
+    async def test_optionsForClientTLS(self) -> None:
         """
-        The same for endpoints that were made with Twisted's own means, as its documentation shows,
-        as far as Twisted does not see to it.
+        For endpoints made with Twisted's C{optionsForClientTLS}, certificates without a name or
+        with an invalid name are rejected as well.
         """
         from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
         from twisted.internet.ssl import Certificate, optionsForClientTLS
 
         trust = Certificate.loadPEM(Path(self.authority.file).read_text())
-        for hosts, says in (
+        for hosts, reason in (
             (["metrics.example"], ""),
-            (["other.example"], "its certificate is for another name"),
-            ([], "its certificate names no server"),
-            (["*.*.example"], "a name in its certificate is not valid"),
+            (["other.example"], "the server's certificate is for another name"),
+            ([], "the server's certificate has no valid host name"),
+            (["*.*.example"], "the server's certificate contains an invalid name"),
         ):
             own = self.authority.issue(hosts)
             await self.exporter(tls=ServerTLS(own.key, own.cert))
@@ -657,29 +660,30 @@ class ClientTests(TLSTestCase):
                 optionsForClientTLS("metrics.example", trust),
                 TCP4ClientEndpoint(reactor, "127.0.0.1", self.address.port),  # type: ignore[attr-defined]
             )
-            came: Deferred[str] = Deferred()
+            outcome: Deferred[str] = Deferred()
 
-            def observe(state: ConnectionState, came: Deferred[str] = came) -> None:
-                if isinstance(state, Disconnected) and not came.called:
-                    came.callback(str(state))
+            def observe(state: ConnectionState, outcome: Deferred[str] = outcome) -> None:
+                if isinstance(state, Disconnected) and not outcome.called:
+                    outcome.callback(str(state))
 
-            def received(event: Event, came: Deferred[str] = came) -> None:
-                if not came.called:
-                    came.callback("")
+            def received(event: Event, outcome: Deferred[str] = outcome) -> None:
+                if not outcome.called:
+                    outcome.callback("")
 
             service = MetricsClientService(reactor, endpoint, received, observer=observe)
             service.startService()
-            why = await came
+            why = await outcome
             await service.stopService()
-            self.assertEqual(bool(why), bool(says), why)
-            self.assertIn(says, why)
+            self.assertEqual(bool(why), bool(reason), why)
+            self.assertIn(reason, why)
             await self.service.stop()
-        # What Twisted has to say of it.
+        # Twisted logs errors of its own.
         self.flushLoggedErrors()
 
-    async def test_wholeCertificateSkipped(self) -> None:
+    async def test_optionsForClientTLSWithInvalidName(self) -> None:
         """
-        One name that is not valid makes Twisted's own check accept all the others for any server.
+        A certificate with an invalid name besides the valid name of another server is rejected.
+        Twisted would accept it.
         """
         from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
         from twisted.internet.ssl import Certificate, optionsForClientTLS
@@ -698,32 +702,33 @@ class ClientTests(TLSTestCase):
                 events.append, lost=lambda protocol, reason: why.callback(explain(reason.value))
             )
         )
-        self.assertIn("a name in its certificate is not valid", await why)
+        self.assertIn("the server's certificate contains an invalid name", await why)
         self.assertEqual(events, [])
         self.flushLoggedErrors()
         await self.service.stop()
 
     async def test_selfSigned(self) -> None:
-        """One that is from no authority is as foreign as one that is from another."""
+        """A self-signed certificate is accepted only if it is given as an authority."""
         own = self.authority.issue_self_signed()
         await self.exporter(tls=ServerTLS(own.key, own.cert))
         untrusted = "no TLS with it: certificate verify failed"
         self.assertEqual(await self.begin("--tls-ca", self.authority.file), untrusted)
         self.assertEqual(await self.begin("--tls"), untrusted)
-        # Who has it at hand can trust it.
         self.assertNotIsInstance(await self.begin("--tls-ca", own.cert), str)
         await self.service.stop()
 
     async def test_rightName(self) -> None:
         await self.serve(hosts=("metrics.example",))
         why = await self.begin("--tls-ca", self.authority.file)
-        self.assertEqual(why, "no TLS with it: its certificate is for another name")
+        self.assertEqual(why, "no TLS with it: the server's certificate is for another name")
         event = await self.begin("--tls-ca", self.authority.file, "--tls-name", "metrics.example")
         self.assertNotIsInstance(event, str)
         await self.service.stop()
 
     async def test_wrongAuthority(self) -> None:
-        """Also where it is those of this machine."""
+        """
+        The certificate must be from the given authority, or from one that this machine trusts.
+        """
         await self.serve()
         other = Authority(self)
         for arguments in (["--tls-ca", other.file], ["--tls"]):
@@ -742,25 +747,25 @@ class ClientTests(TLSTestCase):
         await self.service.stop()
 
     async def test_connectedWhenTrusted(self) -> None:
-        """There is no connection before the handshake, also below what records it."""
+        """The state becomes Connected after the handshake, with and without a tap."""
         await self.serve()
         port = self.address.port  # type: ignore[attr-defined]
         for tap in (False, True):
-            for ca, says in (
+            for ca, expected in (
                 (Authority(self).file, ["Connecting", "Disconnected"]),
                 (self.authority.file, ["Connecting", "Connected"]),
             ):
                 endpoint = client_endpoint_from(
                     parsed(f"127.0.0.1:{port}", "--tls-ca", ca), reactor
                 )
-                said: list[str] = []
+                states: list[str] = []
                 done: Deferred[None] = Deferred()
 
                 def observe(
-                    state: ConnectionState, said: list[str] = said, done: Deferred[None] = done
+                    state: ConnectionState, states: list[str] = states, done: Deferred[None] = done
                 ) -> None:
-                    said.append(type(state).__name__)
-                    if len(said) == 2:
+                    states.append(type(state).__name__)
+                    if len(states) == 2:
                         done.callback(None)
 
                 service = MetricsClientService(
@@ -771,7 +776,7 @@ class ClientTests(TLSTestCase):
                 )
                 service.startService()
                 await done
-                self.assertEqual(said, says)
+                self.assertEqual(states, expected)
                 await service.stopService()
         await self.service.stop()
 
@@ -780,5 +785,5 @@ class ClientTests(TLSTestCase):
         line = self.line()
         why = await self.begin("--tls-ca", self.authority.file)
         self.assertRegex(str(why), r"^no TLS with it: \w")
-        self.assertIn("it sent the beginning of TLS, which is not spoken here", await line)
+        self.assertIn("sent a TLS handshake, but TLS is not enabled", await line)
         await self.service.stop()

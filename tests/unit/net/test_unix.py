@@ -1,5 +1,5 @@
 """
-UNIX sockets: their mode, what a program that was killed left behind, and who can connect.
+UNIX sockets: their mode, stale socket files, and the clients that can connect.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import ListenError
 from txmetrics_tcp._exporter import service as service_module
 from txmetrics_tcp._net import exposure
-from txmetrics_tcp._net.unix import make_way
+from txmetrics_tcp._net.unix import remove_stale_socket
 
 
-class MakeWayTests(SynchronousTestCase):
+class RemoveStaleSocketTests(SynchronousTestCase):
     def setUp(self) -> None:
-        # Such a path is bounded to about a hundred bytes; trial's own are longer at times.
+        # Relative, since the path of a socket is limited to about a hundred bytes.
         self.path = os.path.relpath(self.mktemp())
 
     def bound(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -33,57 +33,57 @@ class MakeWayTests(SynchronousTestCase):
         made.bind(self.path)
         return made
 
-    def refused(self) -> str:
-        error = self.assertRaises(CannotListenError, make_way, self.path)
+    def error(self) -> str:
+        error = self.assertRaises(CannotListenError, remove_stale_socket, self.path)
         self.assertTrue(os.path.lexists(self.path))
         return str(error)
 
-    def test_nothing(self) -> None:
-        """Where there is no file, none is made or missed."""
-        make_way(self.path)
+    def test_noFile(self) -> None:
+        """A missing file is no error, and is not created."""
+        remove_stale_socket(self.path)
         self.assertFalse(os.path.lexists(self.path))
-        make_way("\0abstract")
-        make_way("/no/such/directory/x.sock")
+        remove_stale_socket("\0abstract")
+        remove_stale_socket("/no/such/directory/x.sock")
 
     def test_stale(self) -> None:
         self.bound().close()
-        make_way(self.path)
+        remove_stale_socket(self.path)
         self.assertFalse(os.path.exists(self.path))
 
-    def test_live(self) -> None:
+    def test_inUse(self) -> None:
         self.bound().listen()
-        self.assertIn("A program listens there already", self.refused())
+        self.assertIn("another program is listening on this socket", self.error())
 
-    def test_busy(self) -> None:
-        """One whose queue is full listens as well."""
+    def test_fullQueue(self) -> None:
+        """A socket with a full queue of connections is in use."""
         self.bound().listen(0)
         others = [socket.socket(socket.AF_UNIX) for _ in range(5)]
         for other in others:
             self.addCleanup(other.close)
             other.setblocking(False)
             other.connect_ex(self.path)
-        self.assertIn("A program listens there already", self.refused())
+        self.assertIn("another program is listening on this socket", self.error())
 
     def test_datagrams(self) -> None:
-        """It is somebody's, though not of our kind."""
+        """A datagram socket is not removed."""
         self.bound(socket.SOCK_DGRAM)
-        self.assertIn("There is a socket, and ", self.refused())
+        self.assertIn("a socket already exists, but connecting to it failed: ", self.error())
 
     def test_file(self) -> None:
         Path(self.path).write_text("dear")
-        self.assertIn("There is a file that is no socket", self.refused())
+        self.assertIn("a file that is not a socket already exists", self.error())
         self.assertEqual(Path(self.path).read_text(), "dear")
 
     def test_directory(self) -> None:
         os.mkdir(self.path)
-        self.assertIn("There is a file that is no socket", self.refused())
+        self.assertIn("a file that is not a socket already exists", self.error())
 
     def test_link(self) -> None:
-        """Where it points to is not looked at: who makes it may mean somebody else's file."""
+        """A symbolic link is not followed, since it may point to a file of another user."""
         self.bound().close()
         stale, self.path = self.path, os.path.relpath(self.mktemp())
         os.symlink(os.path.abspath(stale), self.path)
-        self.assertIn("There is a file that is no socket", self.refused())
+        self.assertIn("a file that is not a socket already exists", self.error())
         self.assertTrue(os.path.exists(stale))
 
 
@@ -93,12 +93,12 @@ class ListenTests(LoopbackTestCase):
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("this reactor has no UNIX sockets")
         self.path = os.path.relpath(self.mktemp())
-        # Where the suite runs may be a directory that nobody else enters.
+        # Other users may have no access to the directory that the suite runs in.
         self.patch(exposure, "may_enter", lambda path, bits: True)
         self.logged = log_lines(self, service_module)
 
     async def read(self) -> None:
-        """Be a client that reads what is there to be read at first."""
+        """Connect a client, and read the snapshot."""
         clients = len(self.factory.protocols)
         connected = self.socket(socket.AF_UNIX)
         connected.connect(self.path)
@@ -108,7 +108,7 @@ class ListenTests(LoopbackTestCase):
     async def test_mode(self) -> None:
         await self.exporter(endpoint=f"unix:{self.path}:mode=640")
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
-        # Who may only read a socket file cannot connect.
+        # Read permission for the group is not enough to connect.
         self.assertEqual(len(self.logged), 1)
         await self.read()
 
@@ -117,13 +117,13 @@ class ListenTests(LoopbackTestCase):
         [_, warning] = self.logged
         group = grp.getgrgid(os.stat(self.path).st_gid).gr_name
         self.assertEqual(
-            warning, f"Every user of group {group} can read the metrics on unix:{self.path}"
+            warning, f"Any user in group {group} can read the metrics on unix:{self.path}"
         )
 
-    async def test_everybody(self) -> None:
-        """Twisted's own mode lets everybody in."""
+    async def test_allUsers(self) -> None:
+        """Twisted's default mode allows all users to connect."""
         await self.exporter(endpoint=f"unix:{self.path}")
-        self.assertTrue(self.logged[1].startswith("Every user of this machine can read "))
+        self.assertTrue(self.logged[1].startswith("Any user of this machine can read "))
 
     async def test_stale(self) -> None:
         made = socket.socket(socket.AF_UNIX)
@@ -135,18 +135,18 @@ class ListenTests(LoopbackTestCase):
         self.assertFalse(os.path.exists(self.path))
         self.assertEqual(os.listdir(os.path.dirname(self.path)), [])
 
-    async def test_live(self) -> None:
-        """It is refused, and goes on as if nothing had been."""
+    async def test_inUse(self) -> None:
+        """A second exporter cannot listen on the same path, and the first is not affected."""
         await self.exporter(endpoint=f"unix:{self.path}")
         first = self.factory, self.service
-        with self.assertRaisesRegex(ListenError, "A program listens there already"):
+        with self.assertRaisesRegex(ListenError, "another program is listening on this socket"):
             await self.exporter(endpoint=f"unix:{self.path}")
         self.factory, self.service = first
         await self.read()
 
     async def test_file(self) -> None:
         Path(self.path).write_text("dear")
-        reason = f"^Couldn't listen on unix:{self.path}: There is a file that is no socket$"
-        with self.assertRaisesRegex(ListenError, reason):
+        reason = "a file that is not a socket already exists"
+        with self.assertRaisesRegex(ListenError, f"unix:{self.path}: {reason}$"):
             await self.exporter(endpoint=f"unix:{self.path}")
         self.assertEqual(Path(self.path).read_text(), "dear")

@@ -1,6 +1,6 @@
 """
-Straight into a socket, and by way of a transport: on a real pair of sockets, with a reactor that
-does what the test says.
+Sending directly to a socket and through a transport, with a real pair of sockets and a fake
+reactor.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from txmetrics_tcp._net.writers import CHUNK, Outlet, SocketOutlet, outlet
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 ENDLESS = 16 * 1024 * 1024
-"""More bytes than any socket takes."""
+"""More bytes than any socket buffer holds."""
 
 
 class HookedSocket(socket.socket):
-    """One that a test can have do something re-entrantly each time that it sends."""
+    """A socket that calls hooks before and after each send."""
 
-    hook: Callable[[], object] | None = None
-    hook_behind: Callable[[], object] | None = None
+    before_send: Callable[[], object] | None = None
+    after_send: Callable[[], object] | None = None
     sent = 0
 
     def send(self, data: Any, flags: int = 0) -> int:
-        if self.hook is not None:
-            self.hook()
+        if self.before_send is not None:
+            self.before_send()
         self.sent += 1
         sent = super().send(data, flags)
-        if self.hook_behind is not None:
-            self.hook_behind()
+        if self.after_send is not None:
+            self.after_send()
         return sent
 
 
 @implementer(IPushProducer)
 class Flag(Protocol):
-    """A producer that is one flag."""
+    """A producer that only stores whether it is paused."""
 
     paused = False
 
@@ -70,13 +70,13 @@ class Flag(Protocol):
 
 class SocketTestCase(SynchronousTestCase):
     """
-    @ivar ours: one end of a connection.
-    @ivar theirs: the other end.
+    @ivar ours: the server's socket.
+    @ivar theirs: the client's socket.
     """
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
-        # Of which one end has at once what the other one sends.
+        # In a socket pair, sent data is immediately available to the peer.
         ours, self.theirs = socket.socketpair()
         self.ours = HookedSocket(fileno=ours.detach())
         self.ours.setblocking(False)
@@ -85,7 +85,7 @@ class SocketTestCase(SynchronousTestCase):
         self.addCleanup(self.theirs.close)
 
     def server(self, protocol: Protocol) -> Server:
-        """The transport of our end."""
+        """Return a transport over the server's socket."""
         return Server(
             self.ours,
             cast(Any, protocol),
@@ -96,11 +96,11 @@ class SocketTestCase(SynchronousTestCase):
         )
 
     def write_wanted(self, transport: Server) -> bool:
-        """Whether the transport has something to send, and does it in the reactor's turn."""
+        """Whether the transport has data to send when the reactor iterates."""
         return transport in self.reactor.getWriters()
 
     def read(self) -> bytes:
-        """What is there for the other end."""
+        """Return all data available to the client."""
         pieces = []
         while True:
             try:
@@ -112,7 +112,7 @@ class SocketTestCase(SynchronousTestCase):
             pieces.append(data)
 
     def read_all(self, transport: Server) -> bytes:
-        """What is there for the other end, and what the transport has."""
+        """Return all data available to the client, including the transport's buffer."""
         pieces = [self.read()]
         while self.write_wanted(transport):
             transport.doWrite()
@@ -128,8 +128,8 @@ class OutletTests(SocketTestCase):
         self.outlet = outlet(cast(ITransport, self.transport), self.producer)
         self.transport.registerProducer(self.producer, self.outlet.streaming)
 
-    def test_atOnce(self) -> None:
-        """What the socket takes is on its way without a turn of the reactor."""
+    def test_sendsImmediately(self) -> None:
+        """Data that the socket accepts is sent without a reactor iteration."""
         self.outlet.send(b"first")
         self.outlet.send(b"second")
         self.assertFalse(self.write_wanted(self.transport))
@@ -137,7 +137,7 @@ class OutletTests(SocketTestCase):
         self.assertEqual(self.read(), b"firstsecond")
 
     def test_rest(self) -> None:
-        """What it does not take comes in the order of the bytes, and until then is a pause."""
+        """The rest is sent in order by the transport, and the producer is paused until then."""
         first, second = b"1" * ENDLESS, b"2" * 100
         self.outlet.send(first)
         self.assertTrue(self.producer.paused)
@@ -149,7 +149,7 @@ class OutletTests(SocketTestCase):
         self.assertEqual(received + self.read(), first + second)
 
     def test_full(self) -> None:
-        """A socket that takes nothing is no error."""
+        """A full socket pauses the producer without an error."""
         sent = 0
         try:
             while True:
@@ -160,7 +160,7 @@ class OutletTests(SocketTestCase):
         self.assertEqual(self.read_all(self.transport), b"x" * sent + b"all of this")
 
     def test_later(self) -> None:
-        """What is left to the transport waits for the reactor, though the socket would take it."""
+        """`send_later` leaves sending to the transport, even if the socket is not full."""
         self.outlet.send_later(b"later")
         self.assertTrue(self.producer.paused)
         self.assertEqual(self.read(), b"")
@@ -169,14 +169,14 @@ class OutletTests(SocketTestCase):
         self.assertEqual(self.read(), b"later")
 
     def test_lost(self) -> None:
-        """A lost connection is for the transport to find out, and to tell as it always does."""
+        """A send to a lost connection raises nothing; the transport reports the loss."""
         self.theirs.close()
         self.outlet.send(b"x")
         self.assertTrue(self.producer.paused)
         self.assertIsInstance(self.transport.doWrite(), ConnectionLost)
 
     def test_receives(self) -> None:
-        """Reading goes on as it does."""
+        """The transport still delivers received data."""
         self.theirs.sendall(b"x" * 1000)
         received: list[bytes] = []
         self.producer.dataReceived = received.append  # type: ignore[method-assign]
@@ -184,20 +184,20 @@ class OutletTests(SocketTestCase):
         self.assertEqual(received, [b"x" * 1000])
 
     def test_layers(self) -> None:
-        """Nothing goes past what stands between us and the socket: TLS, or a throttle."""
+        """Layers over the socket, such as TLS, are not bypassed."""
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.makeConnection(cast(Any, self.transport))
         self.assertIsInstance(outlet(cast(ITransport, wrapper), self.producer), Outlet)
         self.assertIsInstance(outlet(PausingTransport(), self.producer), Outlet)
         self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), SocketOutlet)
-        self.transport.TLS = True  # What `startTLS` does: all that is written is then encrypted.
+        self.transport.TLS = True  # As `startTLS` does.
         self.assertIsInstance(outlet(cast(ITransport, self.transport), self.producer), Outlet)
 
 
 class MemoryTests(SynchronousTestCase):
     def test_pauses(self) -> None:
         """
-        Where a transport finds no memory, its producer is paused: it is unknown how much is sent.
+        A MemoryError in a transport pauses the producer, since the number of sent bytes is unknown.
         """
 
         def fails(data: bytes) -> None:
@@ -232,7 +232,7 @@ class ClientTests(SocketTestCase):
         self.reader.feed(self.read())
 
     def finish(self) -> None:
-        """Let the client read all that there is."""
+        """Let the client read all pending data."""
         while True:
             self.clock.settle()
             data = self.read_all(self.transport)
@@ -240,19 +240,16 @@ class ClientTests(SocketTestCase):
                 return
             self.reader.feed(data)
 
-    def test_oneTurn(self) -> None:
-        """What was recorded is with the client after one turn of the reactor, not two."""
+    def test_oneIteration(self) -> None:
+        """A recorded event is sent in the next reactor iteration."""
         self.client()
         self.factory.recorder.counter("c").increment()
         self.clock.drain()
         self.reader.feed(self.read())
         self.assertEqual(self.reader.values("c"), [1])
 
-    def test_yields(self) -> None:
-        """
-        However much waits, and however much the socket would take: it is sent in portions, between
-        which the reactor has its turn.
-        """
+    def test_sendsInChunks(self) -> None:
+        """Many pending events are sent in chunks, between which the reactor iterates."""
         self.client()
         histogram = self.factory.recorder.histogram("h")
         events = 5 * CHUNK // 20
@@ -272,7 +269,7 @@ class ClientTests(SocketTestCase):
         self.assertEqual(self.reader.values("h"), list(range(events)))
 
     def test_closedByOthers(self) -> None:
-        """Who closes the transport of a client has it closed, once what was written is sent."""
+        """If other code closes the transport, it closes after sending the written data."""
         self.client()
         counter = self.factory.recorder.counter("c", label="x" * 60_000)
         while not self.write_wanted(self.transport):
@@ -289,8 +286,8 @@ class ClientTests(SocketTestCase):
         self.reader.feed(self.read())
         self.assertEqual(self.reader.unfinished, 0)
 
-    def test_accountOfTheInterrupted(self) -> None:
-        """What was sent before a signal handler raised is in the account."""
+    def test_countsAfterInterrupt(self) -> None:
+        """Data sent before a signal handler raises is counted as written."""
         log_lines(self, log_throttle)
         self.client()
         histogram = self.factory.recorder.histogram("h", label="x" * 1000)
@@ -302,17 +299,17 @@ class ClientTests(SocketTestCase):
                 raise KeyboardInterrupt
 
         before = self.ours.sent
-        self.ours.hook_behind = interrupt
+        self.ours.after_send = interrupt
         self.assertRaises(KeyboardInterrupt, self.clock.drain)
         stats = self.protocol.stats()
         self.reader.feed(self.read())
         self.assertGreater(stats.written, 0)
         self.assertLess(stats.written, len(self.reader.values("h")))
 
-    def test_childOfAFork(self) -> None:
+    def test_forkedChild(self) -> None:
         """
-        Who records in a child process before we know that it is one writes nothing into the
-        connections of the parent.
+        Events recorded in a forked child are not written to the parent's connections, even before
+        the factory has detected the fork.
         """
         self.client(buffer_size=1)
         sent = self.ours.sent
@@ -348,28 +345,28 @@ class ClientTests(SocketTestCase):
 
     def interrupt(self) -> None:
         """
-        In the middle of the next send, record as a signal handler may: a lot, so that it would be
-        delivered at once, were this not a moment in which it would land within a frame.
+        During the next send, record events as a signal handler may.  The events are so many that
+        they would be sent immediately, but here they would end up within a frame.
         """
         histogram = self.factory.recorder.histogram("h")
 
         def record() -> None:
-            self.ours.hook = None
+            self.ours.before_send = None
             sent = self.ours.sent
             for number in range(2 * LOG_LIMIT):
                 histogram.record(number)
             self.assertEqual(self.ours.sent, sent)
 
-        self.ours.hook = record
+        self.ours.before_send = record
 
     def check_interrupted(self) -> None:
-        self.assertIsNone(self.ours.hook)
+        self.assertIsNone(self.ours.before_send)
         self.finish()
         self.assertEqual(self.reader.values("h"), list(range(2 * LOG_LIMIT)))
         self.assertEqual(self.reader.bits(), exact_totals(self.factory))
 
     def test_probesBetweenFrames(self) -> None:
-        """A probe that is due while a frame is being sent comes after that frame."""
+        """A probe that is due while a frame is partially sent is sent after the frame."""
         self.client()
         self.protocol.readConnectionLost()
         long = self.factory.recorder.counter("c", label="x" * 60_000)
@@ -389,12 +386,12 @@ class ClientTests(SocketTestCase):
 
 class InterruptedTransportTests(SocketTestCase):
     """
-    A record on the reactor thread, as a finalizer makes it, interrupts the transport of a client,
-    or what the client's protocol does with it.
+    On the reactor thread, a finalizer records events while it interrupts the transport or the
+    protocol of a client.
     """
 
     def test_anyLine(self) -> None:
-        """Whichever line it interrupts, nothing is lost, and the order is kept."""
+        """At any interrupted line, no event is lost, and the order is kept."""
         lines = lines_of(is_transport, self.streamed().happen)
         self.assertGreater(len(lines), 30)
         for line in lines:
@@ -413,7 +410,7 @@ class InterruptedTransportTests(SocketTestCase):
 
 
 def is_transport(file: str) -> bool:
-    """Whether a file has methods of a transport over a socket, or of the protocol of a client."""
+    """Whether a file contains methods of a socket transport or of a client's protocol."""
     return file.endswith(
         (
             "twisted/internet/abstract.py",
@@ -428,7 +425,7 @@ def is_transport(file: str) -> bool:
 
 
 class Streamed:
-    """A client that is connected over a socket, and stalls at times."""
+    """A client that is connected over a socket, and stalls sometimes."""
 
     def __init__(self, case: SocketTestCase) -> None:
         self.case = case
@@ -450,7 +447,7 @@ class Streamed:
         self.reader.feed(case.read())
 
     def happen(self) -> None:
-        """The socket is full, and the transport sends the rest as the client reads."""
+        """Fill the socket, and let the transport send the rest while the client reads."""
         while not self.case.write_wanted(self.transport):
             self.long.increment()
             self.clock.drain()
@@ -459,14 +456,14 @@ class Streamed:
         self.finish()
 
     def record(self) -> None:
-        """So much, once, that it is delivered at once."""
+        """Record, once, so many events that they are sent immediately."""
         if not self.recorded:
             self.recorded = True
             for _ in range(2 * LOG_LIMIT):
                 self.histogram.record(next(self.numbers))
 
     def finish(self) -> None:
-        """Let the client read all that there is."""
+        """Let the client read all pending data."""
         while True:
             self.clock.settle()
             data = self.case.read_all(self.transport)

@@ -333,7 +333,7 @@ class ReplayTests(SynchronousTestCase):
             self.assertFalse(client.transport.connected)
         self.assertEqual(self.finished, 1)
         [line] = [line for line in self.messages if "RuntimeError" in line]
-        self.assertIn("rejected client 127.0.0.1:54321: an error (RuntimeError): write fails", line)
+        self.assertIn("rejected client 127.0.0.1:54321: unexpected RuntimeError: write fails", line)
 
 
 class SocketTests(SocketTestCase):
