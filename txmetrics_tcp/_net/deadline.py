@@ -14,9 +14,8 @@ def is_pending(call: IDelayedCall | None) -> TypeGuard[IDelayedCall]:
     """
     Whether a delayed call is pending.
 
-    A reference to a call does not imply that: if a KeyboardInterrupt is raised before the first
-    line of the called function, the call has been made but the function did not clear the
-    reference.
+    A stored call is not necessarily pending: if a KeyboardInterrupt is raised before the first line
+    of the called function, that function cannot clear the reference to the call.
     """
     return call is not None and bool(call.active())
 
