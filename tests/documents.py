@@ -13,12 +13,14 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -77,9 +79,9 @@ class Block(NamedTuple):
         return found and found[1]
 
     @property
-    def commands(self) -> str:
-        """The commands of a block of them."""
-        if self.language == "sh":
+    def code(self) -> str:
+        """What is run: the text, and of a transcript the commands."""
+        if self.language != "console":
             return self.text
         return "".join(line[2:] for line in self.text.splitlines(True) if line.startswith("$ "))
 
@@ -146,7 +148,9 @@ class Reader:
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self._case = case
-        root = Path(case.mktemp()).resolve()
+        # A path of UNIX sockets must be short.
+        root = Path(mkdtemp(prefix="docs")).resolve()
+        case.addCleanup(shutil.rmtree, root)
         self._bin, modules = root / "bin", root / "modules"
         self.directory = root / "work"
         for directory in (self._bin, modules, self.directory):
@@ -171,7 +175,7 @@ class Reader:
 
     def do(self, block: Block) -> None:
         """Run a block; write it, if it is a file."""
-        text = self._substitute(block.text if block.language == "python" else block.commands)
+        text = self._substitute(block.code)
         if block.file is not None:
             file = self.directory / block.file
             file.parent.mkdir(parents=True, exist_ok=True)

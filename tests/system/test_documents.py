@@ -27,7 +27,7 @@ class PageTests(SynchronousTestCase):
             # The suite itself, which the gate runs with this command.
             del page[[block.language for block in page].index("sh") + 1]
         reader = Reader(self)
-        if not any(_STARTS_A_SERVER.search(block.text) for block in page):
+        if not any(_STARTS_A_SERVER.search(block.code) for block in page):
             reader.start_daemon()
         for block in page:
             reader.do(block)
