@@ -1,10 +1,10 @@
 """
-Start a daemon, be a client of it, and stop it while another client is attached.
+Start a daemon, read its stream, and stop it while a client is connected.
 
     python3 check_daemon.py COMMAND...
 
-The command is twistd or becomes it, in the foreground; metrics-tcp is in the same folder. Needs
-nothing but the standard library, so that it can look at an environment from outside.
+COMMAND runs twistd in the foreground, directly or by way of another program; metrics-tcp must be in
+the same directory as twistd. This script uses only the standard library, so any Python can run it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-LIMIT = 120.0  # or it hangs
+LIMIT = 120.0  # seconds after which the daemon counts as hanging
 LISTENING = re.compile(r"starting on (\d+)")
 
 
 @contextmanager
 def running(command: Sequence[str | Path], cwd: str | Path | None = None) -> Iterator[int]:
-    """Run the command, give the port it listens on, and at the end see it stop on SIGTERM."""
+    """Run the command, yield the port that it listens on, then check that SIGTERM stops it."""
     daemon = subprocess.Popen(
         [str(word) for word in command],
         cwd=cwd,
@@ -44,7 +44,7 @@ def running(command: Sequence[str | Path], cwd: str | Path | None = None) -> Ite
         while port is None:
             line = daemon.stdout.readline()
             if not line:
-                sys.exit(f"it ended with {daemon.wait()} before it listened")
+                sys.exit(f"the daemon exited with {daemon.wait()} before it listened")
             print("   ", line, end="", flush=True)
             if found := LISTENING.search(line):
                 port = int(found[1])
@@ -60,9 +60,9 @@ def running(command: Sequence[str | Path], cwd: str | Path | None = None) -> Ite
         for line in rest:
             print("   ", line, end="")
         if "Traceback" in "".join(rest):
-            sys.exit("its log has a traceback")
-        if status != -signal.SIGTERM:  # twistd dies of the signal that it was stopped with
-            sys.exit(f"it ended with {status} and not of SIGTERM")
+            sys.exit("the daemon logged a traceback")
+        if status != -signal.SIGTERM:  # twistd kills itself with the signal that stopped it
+            sys.exit(f"the daemon exited with {status} instead of {-signal.SIGTERM} (SIGTERM)")
     finally:
         watchdog.cancel()
         daemon.kill()
@@ -70,14 +70,14 @@ def running(command: Sequence[str | Path], cwd: str | Path | None = None) -> Ite
 
 
 def look(metrics_tcp: Path, port: int, cwd: str | Path | None = None) -> None:
-    """Tail the stream, and see that its status comes first, then metadata, then metrics."""
+    """Tail the stream, and check its order: status, then metadata, then metrics."""
     tail = [metrics_tcp, "tail", f"127.0.0.1:{port}", "--json", "--count", "1"]
-    # With a limit, since it reconnects indefinitely.
+    # With a timeout, since tail reconnects indefinitely.
     done = subprocess.run(tail, cwd=cwd, stdout=subprocess.PIPE, timeout=LIMIT, check=True)
     first, *between, last = [json.loads(line)["event"] for line in done.stdout.splitlines()]
     if (first, set(between), last) != ("status", {"metadata"}, "metric"):
         sys.exit(f"the stream begins with {[first, *between, last]}")
-    print(f"got the status, {len(between)} descriptions and a metric")
+    print(f"received the status, {len(between)} descriptions and a metric")
 
 
 def main() -> None:
