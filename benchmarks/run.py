@@ -1,8 +1,8 @@
 """
-Measure txmetrics_tcp, beside the Rust crate that it comes from: ``python benchmarks/run.py``.
+Measure txmetrics_tcp and the Rust crate that it derives from: ``python benchmarks/run.py``.
 
-It builds its Rust programs if cargo is there; without them, it measures what can be measured. It
-needs what ``pip install -e '.[bench]'`` installs.
+Builds the Rust programs if cargo is installed, and otherwise skips the measurements that need them.
+Needs the packages of ``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -31,25 +31,22 @@ BENCHMARKS = (
 )
 
 NEED_RUST = ("latency", "lossless")
-"""Those whose reader looks at values, which the one in Python does not."""
+"""The benchmarks whose reader decodes values, which the Python reader does not do."""
 
 PAGE = HERE.parent / "docs" / "contributing" / "benchmarks.md"
 
 BEGINNING = f"""\
 # Benchmarks
 
-What this library costs, and how it compares with the Rust crate that it comes from
-(metrics-exporter-tcp): figures of one run of `python benchmarks/run.py --page` on the host below,
-with servers, readers and everything else on it. Only ratios mean something elsewhere. What is
-compared takes turns (A B A B); a cell has the median and, in brackets, the whole range. A ratio (x)
-is the median of those of the pairs. Goals are about ratios.
+Figures of one run of `python benchmarks/run.py --page` on the host below, for this library (ours)
+and the Rust crate metrics-exporter-tcp (reference). Only ratios carry over to other hosts. Subjects
+are measured in turns (A B A B). A cell shows the median and [the range]; a ratio (x), to which
+goals apply, is the median of the pairs' ratios.
 
-Most events are of one counter, with a name of 16 characters and two labels. Clients are in one
-process, the reader, which is the same for both sides. What they have not read must agree with what
-was recorded and with what this library's server counted as dropped, or there is no figure. The
-reader alone is measured with a stream that is ready-made; a figure with † is within {HEADROOM}
-times of that, so the reader may be what limits it. The reader takes "at least" so many where the
-stream's writer hardly waited for it.
+Most events increment a counter with a name of 16 characters and two labels. All clients are in one
+process, the reader. Recorded, read and dropped events must agree, or the figure is left out.
+"Reader alone" is the reader's speed on a prepared stream, "at least" if the writer may be the
+limit. † marks a figure within {HEADROOM} times of that speed: the reader may be the limit.
 
 """
 
@@ -68,7 +65,7 @@ def measure(bench: Bench, names: list[str]) -> list[Section]:
     sections = []
     for name in names:
         if name in NEED_RUST and not bench.peers.rust:
-            print(f"{name}: not measured, the reader in Python cannot do it\n", file=sys.stderr)
+            print(f"{name}: not measured, since it needs the Rust reader\n", file=sys.stderr)
             continue
         start = time.monotonic()
         section = importlib.import_module(f"suite.{name}").run(bench)
@@ -80,16 +77,18 @@ def measure(bench: Bench, names: list[str]) -> list[Section]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure txmetrics_tcp.")
-    parser.add_argument("--quick", action="store_true", help="only show that it works")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=BENCHMARKS, default=BENCHMARKS)
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write all figures to FILE"
+    )
     parser.add_argument(
         "--page",
         type=output_file,
         nargs="?",
         const=str(PAGE),
         metavar="FILE",
-        help="write a page there (docs/contributing/benchmarks.md)",
+        help="write a page to FILE (default: docs/contributing/benchmarks.md)",
     )
     options = parser.parse_args()
     partial = options.quick or len(options.only) < len(BENCHMARKS)
@@ -102,7 +101,7 @@ def main() -> int:
         lock = HERE / "rust" / "Cargo.lock" if peers.rust else None
         about = facts(lock, peers.reader_name, call_ns)
         if options.quick:
-            about["quick"] = "only shows that it works, with less of everything than stands below"
+            about["quick"] = "only checks that it works, with smaller numbers than described below"
         for what, value in about.items():
             print(f"{what}: {value}", flush=True)
         sections = measure(Bench(peers, options.quick, call_ns, about), list(options.only))

@@ -1,6 +1,6 @@
 """
-Let an exporter run for an hour among clients that come, go, stall and die, then check the accounts:
-``python benchmarks/soak.py``, ``--minutes 5`` for five minutes; see docs/contributing/soak.md.
+Run an exporter for an hour with clients that connect, leave, stall and die, then check the accounts
+of events: ``python benchmarks/soak.py [--minutes N]``; see docs/contributing/soak.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from suite.commands import allow_many_files, output_file  # noqa: E402
 from suite.peers import PeerError  # noqa: E402
 
 SHOWN = 20
-"""How many violations of one kind are printed."""
+"""The most violations of one kind that are printed."""
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -35,7 +35,7 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 def print_load(evidence: Evidence) -> None:
-    """What happened: a soak in which nothing was lost would prove little."""
+    """Print the load: a soak without dropped events would prove little."""
     last = evidence.samples[-1]
     figures = {name: f"{value:,}" for name, value in last.stats.items() if isinstance(value, int)}
     print(
@@ -50,25 +50,25 @@ def print_load(evidence: Evidence) -> None:
 def minutes(text: str) -> float:
     value = float(text)
     if not 0 < value <= 60 * 24 * 7:
-        raise argparse.ArgumentTypeError("more than 0, and at most a week")
+        raise argparse.ArgumentTypeError("must be more than 0 and at most a week")
     return value
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Let an exporter run among clients that come, go, stall and die.",
-        epilog="Exit status: 0 if everything holds, 1 if something does not, 2 if it cannot run.",
+        description="Run an exporter with clients that connect, leave, stall and die.",
+        epilog="Exit status: 0 if every check passes, 1 if one fails, 2 if the soak cannot run.",
     )
-    parser.add_argument("--minutes", type=minutes, default=60.0, help="for how long (60)")
-    parser.add_argument("--seed", type=int, help="take the decisions of an earlier run")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all evidence there")
+    parser.add_argument("--minutes", type=minutes, default=60.0, help="duration (default: 60)")
+    parser.add_argument("--seed", type=int, help="repeat the decisions of an earlier run")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the evidence to it")
     options = parser.parse_args()
-    if sys.platform != "linux":  # with its /proc, and all of 127.0.0.0/8
-        print("benchmarks/soak.py: it needs Linux", file=sys.stderr)
+    if sys.platform != "linux":  # for /proc and all of 127.0.0.0/8
+        print("benchmarks/soak.py: needs Linux", file=sys.stderr)
         return 2
     allow_many_files()
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
-    print(f"seed {seed}: --seed {seed} takes the same decisions again", flush=True)
+    print(f"seed {seed}: --seed {seed} repeats the same decisions", flush=True)
     course = Course(seed, options.minutes * 60)
     try:
         course.run()

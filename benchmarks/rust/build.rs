@@ -1,5 +1,5 @@
 fn main() {
-    // As the reference has it: labels in a BTreeMap.
+    // Labels in a BTreeMap, as in the reference.
     let mut config = prost_build::Config::new();
     config.btree_map(["."]);
     (config.compile_protos(&["../../proto/event.proto"], &["../../proto"])).expect("protoc");

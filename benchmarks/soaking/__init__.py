@@ -1,3 +1,3 @@
 """
-What `benchmarks/soak.py` is made of: a plan, a server, a crowd of clients, and checks.
+The parts of `benchmarks/soak.py`: a plan, a server, a crowd of clients, and checks.
 """

@@ -1,7 +1,7 @@
 """
-What must hold at the end of a soak.
+Checks at the end of a soak.
 
-Each check takes the evidence and gives a `Finding`; none of them knows how the evidence came about.
+Each check takes the evidence and returns a `Finding`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Account = Mapping[str, Any]
-"""What the server counts of one client: a `txmetrics_tcp.ClientStats` as a mapping."""
+"""The server's statistics of one client: a `txmetrics_tcp.ClientStats` as a mapping."""
 
 Report = Mapping[str, Any]
-"""What one client reports when it leaves; see `soaking.crowd`."""
+"""The report of one client when it leaves; see `soaking.crowd`."""
 
 ALLOWED_GROWTH = 2_000_000
-"""How many bytes the server may grow by: an allocator is never quite at rest."""
+"""By how many bytes the server may grow: an allocator's memory always varies a little."""
 
 BLOCKS = 24
 """
-The samples of memory are averaged in at most so many blocks before a line is fitted: neighbours are
-nearly the same, and taken as independent they would make the error too small.
+The most blocks into which memory samples are averaged before a line is fitted. Neighbouring samples
+are nearly equal; if they counted as independent, the error would be too small.
 """
 
 FEWEST = 3
-"""The fewest samples that a line is fitted through."""
+"""The fewest samples through which a line is fitted."""
 
 CERTAIN = 3.0
-"""How many standard errors make a growth certain."""
+"""The number of standard errors from which growth counts as certain."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Sample:
     The server at one moment.
 
     @ivar at: seconds since recording began.
-    @ivar stats: its C{stats()} as a mapping, with C{resident} bytes, open C{descriptors} and
-        C{connections}.
+    @ivar stats: the server's C{stats()} as a mapping, with C{resident} bytes, open C{descriptors}
+        and C{connections}.
     """
 
     at: float
@@ -50,17 +50,17 @@ class Sample:
 @dataclass
 class Evidence:
     """
-    What is known at the end.
+    The evidence of a run.
 
-    @ivar warm_up: how many seconds at the beginning say nothing about memory.
-    @ivar samples: in the order of time; the last is from after the server has stopped.
-    @ivar accounts: those of all clients that have gone, which at the end are all.
-    @ivar reports: those of the clients that could make one.
-    @ivar recorded: how many events each recorder has recorded.
-    @ivar exact_totals: the program's own totals.
+    @ivar warm_up: for how many seconds at the beginning memory is not judged.
+    @ivar samples: ordered by time; the last one was taken after the server stopped.
+    @ivar accounts: of all clients that have disconnected; at the end, of all clients.
+    @ivar reports: of the clients that were not killed.
+    @ivar recorded: the number of events of each recorder.
+    @ivar exact_totals: the program's totals.
     @ivar descriptions: the last description of each name.
-    @ivar killed: how many processes of clients were killed.
-    @ivar troubles: what else went wrong; a process that died, say.
+    @ivar killed: the number of client processes that were killed.
+    @ivar troubles: other failures, such as a process that died.
     """
 
     warm_up: float
@@ -75,16 +75,16 @@ class Evidence:
 
     @property
     def warm(self) -> list[Sample]:
-        """The samples from when the server was warm."""
+        """The samples after the warm-up."""
         return [sample for sample in self.samples if sample.at >= self.warm_up]
 
 
 @dataclass(frozen=True)
 class Finding:
     """
-    @ivar what: what was checked.
-    @ivar summary: its state, in a few words with figures.
-    @ivar violations: what does not hold, one line each.
+    @ivar what: the name of the check.
+    @ivar summary: the result in a few words, with figures.
+    @ivar violations: one line for each failure.
     """
 
     what: str
@@ -93,7 +93,7 @@ class Finding:
 
 
 def frames(evidence: Evidence) -> Finding:
-    """Every client could decode all that it received."""
+    """Every client decoded all data that it received."""
     wrong = []
     for report in evidence.reports:
         if report["error"]:
@@ -106,7 +106,7 @@ def frames(evidence: Evidence) -> Finding:
 
 
 def accounts(evidence: Evidence) -> Finding:
-    """Every event is in every account, and the accounts add up to what was recorded."""
+    """Every account balances, and the accounts add up to the recorded events."""
     wrong = []
     looks = 0
     for sample in evidence.samples:
@@ -116,7 +116,7 @@ def accounts(evidence: Evidence) -> Finding:
     for account in evidence.accounts:
         wrong += _unbalanced(account, "at its end")
         if account["waiting"]:
-            wrong.append(f"{account['address']}: gone, and {account['waiting']} are pending")
+            wrong.append(f"{account['address']}: disconnected with {account['waiting']} pending")
     final = evidence.samples[-1].stats
     pairs = [
         ("recorded", sum(evidence.recorded.values()), "the recorders counted"),
@@ -151,7 +151,7 @@ def accounts(evidence: Evidence) -> Finding:
 
 
 def gaps(evidence: Evidence) -> Finding:
-    """Nothing comes twice or out of order; what a client misses is what was reported to it."""
+    """No event arrives twice or out of order; reported losses equal the events missed."""
     wrong: list[str] = []
     missed = exact = 0
     for report, account in _pairs(evidence, []):
@@ -159,7 +159,7 @@ def gaps(evidence: Evidence) -> Finding:
         numbers = report["numbers"]
         for by, (_first, _next, _missing, disorder) in numbers.items():
             if disorder:
-                wrong.append(f"{name}: {disorder} events of {by} came again or out of order")
+                wrong.append(f"{name}: {disorder} events of {by} arrived twice or out of order")
         if report["fewer"]:
             wrong.append(f"{name}: fewer losses were reported than before, {report['fewer']} times")
         dropped = (account["dropped_incoming"], account["dropped"])
@@ -167,20 +167,20 @@ def gaps(evidence: Evidence) -> Finding:
         lost = sum(losses)
         if not report["ended"]:
             if lost > sum(dropped):
-                wrong.append(f"{name}: {lost} losses were reported, of {sum(dropped)}")
+                wrong.append(f"{name}: {lost} losses were reported, but {sum(dropped)} counted")
             continue
         if not report["reported"]:
             wrong.append(f"{name}: the stream's status was never reported")
             continue
         exact += 1
         if losses != dropped:
-            wrong.append(f"{name}: losses of {losses} were reported, of {dropped}")
+            wrong.append(f"{name}: losses of {losses} were reported, but {dropped} counted")
         if account["recorded"] - report["events"] != lost:
             wrong.append(
                 f"{name}: {report['events']} of {account['recorded']} recorded events were"
                 f" received, but losses of {lost} reported"
             )
-        # By its own numbers; one that came late cannot know what it missed before the first.
+        # From the client's own numbers: a late client cannot know its losses before the first one.
         own = sum(
             missing + evidence.recorded.get(by, 0) - following
             for by, (_first, following, missing, _disorder) in numbers.items()
@@ -191,12 +191,12 @@ def gaps(evidence: Evidence) -> Finding:
             missed += own
         if own > lost or (report["witness"] and own != lost):
             wrong.append(f"{name}: {own} numbers are missing, but losses of {lost} were reported")
-    summary = f"{exact:,} clients at the end; those that saw it all missed {missed:,} events"
+    summary = f"{exact:,} clients at the end; the witnesses missed {missed:,} events"
     return Finding("gaps", summary, wrong)
 
 
 def totals(evidence: Evidence) -> Finding:
-    """A client at the end has the program's own totals, and its last descriptions."""
+    """Each client at the end has the program's totals and last descriptions."""
     wrong = []
     survivors = [report for report in evidence.reports if report["ended"]]
     for report in survivors:
@@ -210,9 +210,9 @@ def totals(evidence: Evidence) -> Finding:
                 for name in differ
             ]
     if not survivors:
-        wrong.append("no client was there at the end")
+        wrong.append("no client was connected at the end")
     if not evidence.exact_totals:
-        wrong.append("there are no totals")
+        wrong.append("the program has no totals")
     summary = (
         f"{len(evidence.exact_totals):,} series, equal for {len(survivors)} clients at the end"
     )
@@ -224,11 +224,11 @@ def fit(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
     Fit a line by least squares.
 
     @param samples: time in seconds, and value.
-    @return: the growth in a second, and its standard error.
-    @raise ValueError: there are fewer than `FEWEST`.
+    @return: the growth per second, and its standard error.
+    @raise ValueError: fewer than `FEWEST` samples were given.
     """
     if len(samples) < FEWEST:
-        raise ValueError(f"no line can be fitted through {len(samples)} samples")
+        raise ValueError(f"cannot fit a line through {len(samples)} samples")
     count = min(BLOCKS, max(FEWEST, len(samples) // 2))
     cuts = [len(samples) * i // count for i in range(count + 1)]
     blocks = [samples[cuts[i] : cuts[i + 1]] for i in range(count)]
@@ -242,7 +242,7 @@ def fit(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def memory(evidence: Evidence) -> Finding:
-    """The server does not grow once it is warm."""
+    """The server's memory does not grow after the warm-up."""
     samples = [(sample.at, float(sample.stats["resident"])) for sample in evidence.warm[:-1]]
     try:
         rate, error = fit(samples)
@@ -257,26 +257,26 @@ def memory(evidence: Evidence) -> Finding:
     wrong = []
     if certain > ALLOWED_GROWTH:
         wrong.append(
-            f"memory grows: {certain / 1e6:.3f} MB in {seconds:.0f} s at least,"
+            f"memory grew by at least {certain / 1e6:.3f} MB in {seconds:.0f} s;"
             f" {ALLOWED_GROWTH / 1e6:.3f} MB are allowed"
         )
     return Finding("memory", summary, wrong)
 
 
 def descriptors(evidence: Evidence) -> Finding:
-    """A client costs one descriptor while it is connected, and then none."""
-    # The last sample was taken after the server had closed its port.
+    """A client uses one descriptor while it is connected, and none afterwards."""
+    # The last sample was taken after the server closed its port.
     *running, last = evidence.samples
     others = [sample.stats["descriptors"] - sample.stats["connections"] for sample in running]
     wrong = [
-        f"after {sample.at:.0f} s {number} descriptors are open beside those of"
-        f" {sample.stats['connections']} clients, and {others[0]} were at the beginning"
+        f"after {sample.at:.0f} s, {number} descriptors were open besides those of"
+        f" {sample.stats['connections']} clients; {others[0]} were open at the beginning"
         for sample, number in zip(running, others, strict=True)
         if number != others[0]
     ]
     left = last.stats["descriptors"]
     if left != others[0] - 1:
-        wrong.append(f"at the end {left} descriptors are open, {others[0] - 1} were before")
+        wrong.append(f"at the end, {left} descriptors were open instead of {others[0] - 1}")
     most = max(sample.stats["connections"] for sample in running)
     summary = f"{others[0]} and one for each client, {most} at most; {left} left"
     return Finding("descriptors", summary, wrong)
@@ -293,8 +293,8 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
 
 
 def judge(evidence: Evidence) -> list[Finding]:
-    """All findings; without any samples, only what went wrong with processes."""
-    how = f"{len(evidence.troubles)} troubles" if evidence.troubles else "no trouble"
+    """Return all findings; without samples, only failures of processes."""
+    how = f"{len(evidence.troubles)} failures" if evidence.troubles else "no failure"
     findings = [Finding("processes", how, evidence.troubles)]
     if len(evidence.samples) > 1:
         findings += [check(evidence) for check in CHECKS]
@@ -310,17 +310,17 @@ def _unbalanced(account: Account, when: str) -> list[str]:
 
 
 def _pairs(evidence: Evidence, wrong: list[str]) -> list[tuple[Report, Account]]:
-    """Each report with the server's account of the same client."""
+    """Pair each report with the server's account of the same client."""
     by_address = {account["address"]: account for account in evidence.accounts}
     if len(by_address) != len(evidence.accounts):
-        wrong.append("two clients have had the same address")
+        wrong.append("two clients had the same address")
     pairs = []
     for report in evidence.reports:
         account = by_address.get(report["address"])
         if account is not None:
             pairs.append((report, account))
         elif report["received"]:
-            wrong.append(f"{_name(report)}: it has received something, but there is no account")
+            wrong.append(f"{_name(report)}: it received data, but the server has no account of it")
     return pairs
 
 

@@ -1,5 +1,5 @@
 """
-The course of a soak: when processes start, what happens to them, and what is found on the way.
+The course of a soak: starts, stops and kills processes, and collects the evidence.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from soaking import plan
 from soaking.checks import FEWEST, Evidence, Sample
 
 LOOK_INTERVAL = 1.0
-"""How often, in seconds, the server is asked for its state."""
+"""The seconds between two samples of the server's state."""
 
 SHOW_INTERVAL = 60.0
-"""How often, in seconds, it is printed."""
+"""The seconds between two printed states."""
 
 END = 120.0
-"""How many seconds the server, and then the clients, may take at the end."""
+"""How many seconds the server, and then each crowd, may take to finish."""
 
 BLOCK_BITS = 8
-"""Addresses are given out in blocks of so many bits: enough for the clients of a short life."""
+"""The size of a block of addresses, in bits: enough for a crowd that is killed."""
 
 LARGE = 1 << 10
-"""How many of these blocks a crowd has that stays to the end."""
+"""The number of blocks for a crowd that stays to the end."""
 
 
 class Course:
     """
     One run, from the start of the first process to the end of the last.
 
-    @ivar evidence: what was found so far.
+    @ivar evidence: the evidence so far.
     """
 
     def __init__(self, seed: int, seconds: float) -> None:
@@ -57,9 +57,9 @@ class Course:
         with self._processes:
             self._start()
             try:
-                self._go_on()
+                self._run_until_end()
             except KeyboardInterrupt:
-                print("interrupted: this is the end", flush=True)
+                print("interrupted: ending early", flush=True)
             self._end()
 
     def _start(self) -> None:
@@ -75,18 +75,17 @@ class Course:
         for crowd in self._crowds:
             crowd.ask("come")
 
-    def _go_on(self) -> None:
-        """Everything that happens until the end."""
-        # Each does a thing, and gives after how many seconds it does the next.
+    def _run_until_end(self) -> None:
+        # Each generator acts, and yields the number of seconds until its next action.
         pending = [(0.0, one) for one in (self._look(), self._stop_and_continue(), self._kill())]
         while True:
             pending.sort(key=lambda one: one[0])
-            at, happening = pending.pop(0)
+            at, actor = pending.pop(0)
             if at >= self._seconds:
                 return
             time.sleep(max(0.0, at - self._now()))
-            delay = next(happening)
-            pending.append((self._now() + delay, happening))
+            delay = next(actor)
+            pending.append((self._now() + delay, actor))
 
     def _look(self) -> Iterator[float]:
         shown = 0.0
@@ -118,15 +117,15 @@ class Course:
             self.evidence.killed += 1
 
     def _end(self) -> None:
-        """All clients read to the end of the stream, and the server is stopped."""
+        """Stop the server while all clients read to the end of the stream."""
         if self._now() >= self.evidence.warm_up:
-            # On a busy host there may be too few samples.
+            # A busy host may have taken too few samples.
             while len(self.evidence.warm) < FEWEST:
                 time.sleep(LOOK_INTERVAL)
                 self._sample(self._server.ask("look"))
         self._stopped.signal(signal.SIGCONT)
         finishing = sum(crowd.ask("finish")["finishing"] for crowd in self._crowds)
-        # Those that have left are noticed within two seconds, those that have come are accepted.
+        # The server needs up to two seconds to detect disconnected clients and accept new ones.
         self._until_connected(finishing)
         quiet = self._server.ask("quiet")
         self.evidence.recorded = quiet["recorded"]
@@ -145,7 +144,7 @@ class Course:
         return crowd
 
     def _now(self) -> float:
-        """How many seconds ago recording began."""
+        """Return the seconds since recording began."""
         return 0.0 if self._began is None else time.monotonic() - self._began
 
     def _sample(self, stats: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Course:
         return stats
 
     def _until_connected(self, clients: int) -> None:
-        """Sample the server until it has so many clients, for a while."""
+        """Sample the server until it has this number of clients, for at most 20 seconds."""
         deadline = time.monotonic() + 20
         while (found := len(self._sample(self._server.ask("look"))["clients"])) != clients:
             if time.monotonic() > deadline:

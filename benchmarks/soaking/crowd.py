@@ -2,14 +2,15 @@
 Clients, each a blocking socket and a thread: ``python -m soaking.crowd PORT SEED NAME FIRST
 WITNESSES PLACES``.
 
-So many WITNESSES stay to the end, each with another manner of reading; at each of PLACES, clients
-come and go. Every client has an address of its own (of 127.0.0.0/8, counted from FIRST), by which
-its report when it leaves and the server's account are paired. Its commands:
+WITNESSES clients stay to the end, each with a different manner of reading. At each of PLACES,
+clients connect and leave, one after another. Every client binds a different address of 127.0.0.0/8,
+counted from FIRST, which pairs its report with the server's account. Commands:
 
-  - C{come}: let clients come and go;
-  - C{finish}: clients no longer connect, and those that are connected read to the end of the stream
-    as fast as they can; how many that are;
-  - C{reports}: those since the last time; after C{finish}, once all have left.
+  - C{come}: start the clients of the places;
+  - C{finish}: stop connecting, let connected clients read to the end of the stream at full speed,
+    and answer their number;
+  - C{reports}: answer the reports since the last such command; after C{finish}, wait until all
+    clients have left.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ from soaking.tally import Tally
 from txmetrics_tcp import StreamError
 
 SILENCE = 120.0
-"""After how many seconds without a byte a client gives up at the end."""
+"""After how many seconds without data a client gives up at the end."""
 
 
 class Crowd:
     """
     All clients of this process.
 
-    @ivar over: set at the end.
-    @ivar reports: what clients reported when they left.
+    @ivar over: set when the crowd finishes.
+    @ivar reports: of the clients that have left.
     """
 
     def __init__(self, port: int, first: int) -> None:
         self._port = port
         self._addresses = count(first)
-        # Clients connect and leave under this lock, so that at the end their number is known.
+        # Held while a client connects or leaves, so that `finish` knows their number.
         self._deciding = threading.Lock()
         self._present = 0
         self.over = threading.Event()
@@ -56,23 +57,23 @@ class Crowd:
 
     def finish(self) -> int:
         """
-        It is the end.
+        Stop connecting.
 
-        @return: how many clients will read to the end of the stream.
+        @return: the number of clients that will read to the end of the stream.
         """
         with self._deciding:
             self.over.set()
             return self._present
 
     def place(self, lives: Iterator[plan.Life]) -> None:
-        """Clients one after the other."""
+        """Run clients one after another."""
         for life in lives:
             if self.over.wait(life.pause):
                 return
             self.live(life)
 
     def live(self, life: plan.Life) -> None:
-        """One client."""
+        """Run one client."""
         with self._deciding:
             if self.over.is_set():
                 return
@@ -101,7 +102,7 @@ class Crowd:
                     "ended": ended,
                     "error": error,
                     **tally.report(),
-                    # Those of one that leaves earlier prove nothing.
+                    # Totals are exact only at the end of the stream.
                     "totals": tally.totals() if ended else {},
                 }
             )
@@ -114,12 +115,12 @@ class Crowd:
 
     def _read(self, connected: socket.socket, life: plan.Life, tally: Tally) -> bool:
         """
-        @return: whether the stream came to its end.
+        @return: whether the stream ended.
         """
         end = math.inf if life.seconds is None else time.monotonic() + life.seconds
-        turn = time.monotonic() + life.rest
+        rest_at = time.monotonic() + life.rest
         while True:
-            # One that receives nothing for a while still leaves in time.
+            # The short timeout lets a client leave on time even if it receives no data.
             read_size, patience = life.read_size, 0.2
             now = time.monotonic()
             if self.over.is_set():
@@ -128,9 +129,9 @@ class Crowd:
                 return False
             elif life.manner == "drips":
                 self.over.wait(life.rest)
-            elif life.manner == "stalls" and now >= turn:
+            elif life.manner == "stalls" and now >= rest_at:
                 self.over.wait(life.rest)
-                turn = time.monotonic() + life.rest
+                rest_at = time.monotonic() + life.rest
             connected.settimeout(patience)
             try:
                 data = connected.recv(read_size)
@@ -177,7 +178,7 @@ def main() -> None:
 
 
 def fail(raised: threading.ExceptHookArgs) -> None:
-    """A client has failed: the end of this process, so that it is noticed."""
+    """Exit when a client's thread fails, so that the course detects it."""
     traceback.print_exception(raised.exc_value)
     sys.stderr.flush()
     os._exit(1)

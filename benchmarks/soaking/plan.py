@@ -1,8 +1,8 @@
 """
-What a soak decides at random: all of it follows from one seed.
+The random decisions of a soak, all derived from one seed.
 
-Each actor draws from a source of its own, so the decisions of one do not depend on how fast
-another is. What the kernel and the scheduler make of them is not repeated.
+Each actor has its own random source, so its decisions do not depend on the speed of other actors.
+The behaviour of the kernel and the scheduler is not repeatable.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from random import Random
 from typing import Any
 
 MANNERS = ("reads", "drips", "stalls", "half-closes")
-"""How a client reads: as fast as it can, little by little, not at all for a while, or as fast as
-it can after it has ended its sending side."""
+"""How a client reads: at full speed, in small pieces, with long pauses, or at full speed after it
+has half-closed its connection."""
 
 DEPARTURES = ("close", "reset", "shutdown")
-"""How it leaves."""
+"""How a client leaves."""
 
 RECORDERS = ("a", "b", "c", "d", "reactor")
-"""What records: four threads, and the reactor's."""
+"""The recorders: four threads, and the reactor thread."""
 
 
 @dataclass(frozen=True)
 class Life:
     """
-    What one client does.
+    The behaviour of one client.
 
-    @ivar pause: how long, in seconds, its place is empty before it connects.
-    @ivar seconds: how long it stays; None for to the end.
-    @ivar receive_buffer: the size of the kernel's buffer on its side; None for the default.
-    @ivar read_size: how many bytes it reads at once.
-    @ivar rest: how long, in seconds, it rests between reads (one that drips), or does not read
-        and then reads (one that stalls).
+    @ivar pause: how many seconds its place is empty before it connects.
+    @ivar seconds: how long it stays; None for until the end.
+    @ivar receive_buffer: the size of its kernel receive buffer; None for the default.
+    @ivar read_size: the most bytes for one read.
+    @ivar rest: the pause between reads (a client that drips), or the length of each stall and of
+        the reading between stalls (a client that stalls), in seconds.
     """
 
     pause: float
@@ -48,10 +48,10 @@ class Life:
 @dataclass(frozen=True)
 class Phase:
     """
-    What a recorder does for some seconds, or until it has recorded so many events.
+    A phase of a recorder, which ends after C{seconds} or after C{events} events.
 
-    @ivar rate: how many events a second; None for as fast as it can.
-    @ivar new_series: how many series it begins, which end with it.
+    @ivar rate: events per second; None for full speed.
+    @ivar new_series: the number of series that exist only in this phase.
     """
 
     seconds: float
@@ -61,12 +61,12 @@ class Phase:
 
 
 def source(seed: int, *names: object) -> Random:
-    """Where an actor has its decisions from."""
+    """Return the random source of an actor."""
     return Random("/".join(map(str, (seed, *names))))
 
 
 def lives(seed: int, *who: object) -> Iterator[Life]:
-    """The clients that come and go at one place."""
+    """Yield the clients of one place."""
     random = source(seed, "lives", *who)
     while True:
         manner = random.choices(MANNERS, weights=(4, 2, 2, 1))[0]
@@ -75,7 +75,7 @@ def lives(seed: int, *who: object) -> Iterator[Life]:
 
 
 def witness(seed: int, manner: str, *who: object) -> Life:
-    """A client that is there before anything is recorded, and until the end."""
+    """Return a client that connects before recording begins and stays to the end."""
     return Life(0.0, None, "close", **_reading(source(seed, "witness", manner, *who), manner))
 
 
@@ -90,7 +90,7 @@ def _reading(random: Random, manner: str) -> dict[str, Any]:
 
 
 def phases(seed: int, recorder: str) -> Iterator[Phase]:
-    """What a recorder does: quiet, slow, medium or fast for a while, or a burst."""
+    """Yield the phases of a recorder: idle, slow, medium, fast, or a burst."""
     random = source(seed, "phases", recorder)
     rates = ((0, 0), (20, 200), (200, 1000), (1000, 4000), None)
     while True:
@@ -102,14 +102,14 @@ def phases(seed: int, recorder: str) -> Iterator[Phase]:
 
 
 def strikes(seed: int, kind: str) -> Iterator[tuple[float, float]]:
-    """After how many seconds a process is stopped or killed, and for how many it is stopped."""
+    """Yield pairs of seconds: until a process is stopped or killed, and how long it is stopped."""
     random = source(seed, "strikes", kind)
     while True:
         yield random.uniform(1.0, 12.0), random.uniform(0.2, 6.0)
 
 
 def send_buffers(seed: int) -> Iterator[int | None]:
-    """The size of the kernel's buffer on the server's side, for each client."""
+    """Yield the size of the server's kernel send buffer for each client."""
     random = source(seed, "send buffers")
     while True:
         yield random.choice((None, 8192, 65_536))

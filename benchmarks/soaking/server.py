@@ -1,7 +1,7 @@
 """
-The exporter under test, as a process of its own: ``python -m soaking.server SEED``.
+The process of the exporter under test: ``python -m soaking.server SEED``.
 
-Its commands: C{record} (begin), C{look} (its state at this moment), C{quiet} (stop recording) and
+Commands: C{record} (begin), C{look} (answer its current state), C{quiet} (stop recording) and
 C{stop}.
 """
 
@@ -41,22 +41,22 @@ BUFFER_SIZE = 512
 FLUSH_TIMEOUT = 60.0
 
 TICK = 0.005
-"""How long, in seconds, a recorder rests between two looks at what is due."""
+"""The seconds between two slices of a recorder with a rate."""
 
 SLICE = 500
-"""The most events that it records between two rests."""
+"""The most events in one slice."""
 
 BATCH = 7
-"""After every hundred events, a sample is recorded so many times at once."""
+"""How many samples C{record_many} records at once, after every hundred events."""
 
 
 class Recording:
     """
-    One recorder: at changing rates, on series that stay and on some that come and go.
+    One recorder: records at changing rates, on permanent and on temporary series.
 
     @ivar by: its name.
-    @ivar number: how many events it has recorded, which is the number of the next.
-    @ivar described: the description that it gave last, by the name that it is for.
+    @ivar number: the number of events recorded, which is the number of the next event.
+    @ivar described: its last description of each name.
     """
 
     def __init__(self, recorder: Any, seed: int, by: str) -> None:
@@ -75,19 +75,19 @@ class Recording:
             recorder.histogram("soak_histogram", labels).record,
             *(recorder.counter("soak_route", labels, route=str(i)).increment for i in range(20)),
         ]
-        if by != "reactor":  # there a `set` could not be told from a total
+        if by != "reactor":  # a `set` on the reactor thread would look like a total
             absolute = recorder.counter("soak_absolute", labels).absolute
             self._stays += [absolute, level.set, level.set]
         self._many = recorder.histogram(MANY, labels)
 
     def steps(self) -> Iterator[float]:
-        """Records; gives how long, in seconds, to wait before the next step.  Never ends."""
+        """Record in steps; yield the seconds to wait before each next step.  Never ends."""
         for number, phase in enumerate(plan.phases(self._seed, self.by)):
             name = f"soak_phase_{self.by}"
             self.described[name] = f"phase {number}"
             self._recorder.describe_gauge(name, "count", self.described[name])
-            # All that stay are used in each phase: so none is idle for so long that it is left out
-            # of what new clients receive, and comes again with an event that is not recorded.
+            # Uses every permanent series in each phase. An idle series would be left out of
+            # snapshots, and would reappear with an event that no recorder recorded.
             for record in self._stays:
                 self._record(record)
             begun = [self._begin(number, index) for index in range(phase.new_series)]
@@ -122,7 +122,7 @@ class Recording:
         kind = self._random.choice(list(MetricKind))
         labels = {BY: self.by, "phase": str(phase), "number": str(index)}
         key = Key.of(kind, f"soak_passing_{kind.value}", labels)
-        # By key: by name, the recorder would keep the last few thousand.
+        # By key, since the recorder caches the last few thousand handles by name.
         handle = getattr(self._recorder, f"register_{kind.value}")(key)
         record: Callable[[int], object]
         record = handle.record if kind is MetricKind.HISTOGRAM else handle.increment
@@ -132,7 +132,7 @@ class Recording:
 
 class Watched(MetricsFactory):
     """
-    @ivar gone: the accounts of clients that have disconnected since the last look.
+    @ivar gone: the accounts of clients that disconnected since the last C{look}.
     """
 
     def __init__(self, reactor: Any, seed: int) -> None:
@@ -143,7 +143,7 @@ class Watched(MetricsFactory):
                 idle_after=30.0,
                 repair_interval=2.0,
                 flush_timeout=FLUSH_TIMEOUT,
-                own_metrics=False,  # they carry no numbers
+                own_metrics=False,  # their values are not event numbers
                 source="soak",
             ),
             clock=lambda: stamp(time.time_ns(), reactor=isInIOThread()),
@@ -153,7 +153,10 @@ class Watched(MetricsFactory):
 
     @property
     def connections(self) -> int:
-        """Also those that the stream has not begun for, which C{stats()} does not count yet."""
+        """
+        The number of connections, including those whose stream has not begun, which C{stats()} does
+        not count.
+        """
         return len(self._present)
 
     def client_connected(self, client: MetricsProtocol) -> None:
@@ -169,7 +172,7 @@ class Watched(MetricsFactory):
 
 
 class Server:
-    """Answers commands, on a thread that is not the reactor's."""
+    """Answers commands, on a thread other than the reactor thread."""
 
     def __init__(self, factory: Watched, service: MetricsService, seed: int) -> None:
         self._factory = factory
@@ -218,7 +221,7 @@ class Server:
         return self.look()
 
     def look_here(self) -> dict[str, Any]:
-        """What `look` answers; on the reactor's thread."""
+        """Return the answer to C{look}; called on the reactor thread."""
         gone, self._factory.gone = self._factory.gone, []
         with open("/proc/self/statm") as numbers:
             resident = int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

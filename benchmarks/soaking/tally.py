@@ -1,11 +1,10 @@
 """
-What one client makes of its stream: the tests' reader, and a count of what is missing.
+One client's account of its stream: the tests' reader, and counts of missing events.
 
-Every event of a soak carries its number as its value, counted by its recorder from 0. Totals
-carry none. Which one a `set` is, an event or a total, the lowest bit of its timestamp says: it is
-1 for what the reactor's thread stamps, and totals are stamped there. (The reactor's thread records
-too, but no `set`.) A sample that is recorded many times counts as so many numbers, and each
-of them carries the first.
+The value of every event in a soak is its number, counted by its recorder from 0; the values of
+totals are not numbers. The lowest bit of the timestamp distinguishes a `set` event from a total: it
+is 1 on the reactor thread, which stamps totals and records no `set` events. The samples of one
+C{record_many} call count as consecutive numbers, but all have the first number as their value.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from tests.reader import Bits, Reader
 from txmetrics_tcp import Metadata, Metric, Operation
 
 BY = "by"
-"""The label that names the recorder of an event."""
+"""The label with the name of the event's recorder."""
 
 MANY = "soak_many"
-"""The histogram whose samples are recorded many at once."""
+"""The histogram that is recorded with C{record_many}."""
 
 _SET = (Operation.SET_COUNTER, Operation.SET_GAUGE)
 
 
 def stamp(nanoseconds: int, *, reactor: bool) -> int:
-    """A timestamp that says whether it is from the reactor's thread."""
+    """Return the timestamp with its lowest bit set to C{reactor}."""
     return nanoseconds & ~1 | reactor
 
 
 class Numbers:
     """
-    The numbers of one recorder, as they are received.
+    The received event numbers of one recorder.
 
-    @ivar first: the first that was received.
-    @ivar next: the one that should be next.
-    @ivar missing: how many were not received between the first and the next.
-    @ivar disorder: how many were received after a higher one.
+    @ivar first: the first number received.
+    @ivar next: the next number expected.
+    @ivar missing: how many numbers between C{first} and C{next} were not received.
+    @ivar disorder: how many numbers were received after a higher one, or twice.
     """
 
     def __init__(self, first: int) -> None:
@@ -58,11 +57,11 @@ class Numbers:
 
 class Tally:
     """
-    One client's account of its stream, of whatever length: it keeps no events.
+    One client's account of its stream. It keeps no events, so its memory is bounded.
 
-    @ivar received: how many bytes it has received.
-    @ivar events: how many events it has received, without totals.
-    @ivar fewer: how often a `Status` had fewer losses than the one before.
+    @ivar received: the number of bytes received.
+    @ivar events: the number of events received, without totals.
+    @ivar fewer: how often a `Status` reported fewer losses than the previous one.
     """
 
     def __init__(self) -> None:
@@ -95,7 +94,7 @@ class Tally:
         return {str(key): show(value) for key, value in self.reader.bits().items()}
 
     def report(self) -> dict[str, Any]:
-        """All but the totals."""
+        """Return everything except the totals."""
         last = self.reader.statuses[-1:]
         return {
             "received": self.received,
@@ -121,5 +120,5 @@ class Tally:
 
 
 def show(value: Bits) -> int | str:
-    """A total as JSON has it, to the last bit."""
+    """Return a total for JSON, exact to the last bit."""
     return value.hex() if isinstance(value, bytes) else value

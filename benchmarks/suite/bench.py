@@ -1,5 +1,5 @@
 """
-What a benchmark is given, and how it measures pairs.
+The context of a benchmark, with the measurement of pairs.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from suite.figures import OURS, REACTOR, REFERENCE, ReaderSpeed
 from suite.peers import NoFigure, Peers
 
 EVENTS = 8_000_000
-"""How many events a ready-made stream has, for all clients together."""
+"""The number of events in a ready-made stream, for all clients together."""
 
 
 ATTEMPTS = 5
-"""How often at most something is measured that a pause of the machine may spoil."""
+"""The most attempts at a measurement that a pause of the machine may spoil."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """
-    What is measured.
+    A server that is measured.
 
-    @ivar name: the column.
-    @ivar ours: this library, not the reference.
-    @ivar reactor: it records on its reactor thread.
+    @ivar name: the column of its figures.
+    @ivar ours: whether it is this library's server, not the reference.
+    @ivar reactor: whether it records on its reactor thread.
     """
 
     name: str
@@ -40,11 +40,11 @@ SUBJECTS = (Subject(OURS, True), Subject(REACTOR, True, True), Subject(REFERENCE
 @dataclass
 class Bench:
     """
-    What a benchmark needs.
+    The context of a benchmark.
 
-    @ivar quick: only show that it works.
-    @ivar call_ns: what an empty method call costs on this host, in nanoseconds.
-    @ivar about: of the host and what takes part, for the head of the page.
+    @ivar quick: whether to check only that the benchmark works.
+    @ivar call_ns: the cost of an empty method call on this host, in nanoseconds.
+    @ivar about: facts about the host and the programs, for the head of the page.
     """
 
     peers: Peers
@@ -53,17 +53,19 @@ class Bench:
     about: dict[str, str]
 
     def rounds(self, full: int) -> range:
-        """How often each is measured."""
+        """Return a range over the repetitions of a measurement."""
         return range(1 if self.quick else full)
 
     def alternate(
         self, rounds: int, measure: Callable[[Subject], tuple[float, ...]], reactor: bool = True
     ) -> list[dict[str, list[float]]]:
         """
-        Measure some things of each, in turns (A B A B).
+        Measure each subject in turns (A B A B).
 
-        @param reactor: also of that which records on the reactor thread, unless quick.
-        @return: for each thing, its samples by column.
+        @param measure: returns one or more values for a subject.
+        @param reactor: whether to include the server that records on its reactor thread (never if
+            C{quick}).
+        @return: for each value, its samples by column.
         """
         subjects = [one for one in SUBJECTS if one.ours or self.peers.rust]
         if self.quick or not reactor:
@@ -78,18 +80,18 @@ class Bench:
         return samples
 
     def reader_speed(self, clients: int, mode: str = "count") -> ReaderSpeed:
-        """What the reader takes of a ready-made stream, in events a second."""
+        """Measure how many events per second the reader reads from a ready-made stream."""
         events = EVENTS // 4 if self.quick else EVENTS
         speed = self.peers.ready_made(clients, mode, events // clients)
         what = f"reader alone ({mode}), {clients_text(clients)}"
-        self.about[what] = f"{speed} events/s of a ready-made stream"
+        self.about[what] = f"{speed} events/s"
         print(f"{what}: {self.about[what]}", flush=True)
         return speed
 
 
 @contextmanager
 def left_out(what: str) -> Iterator[None]:
-    """Where a row is measured that may have no figure: then it is left out, and that is printed."""
+    """Print a message if the measurement of a row raises `NoFigure`, and leave out the row."""
     try:
         yield
     except NoFigure as error:

@@ -1,6 +1,6 @@
 """
-How a benchmark talks to its processes: a command is a line, ``WORD NAME=NUMBER ...`` on standard
-input; the answer is a line of JSON on standard output.
+The commands between a benchmark and its processes. A command is a line ``WORD NAME=NUMBER ...`` on
+standard input; the answer is a line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 NAME = "requests_handled"
 LABELS = {"method": "GET", "route": "/users"}
-"""The event that most is measured with: a name of 16 characters, two labels."""
+"""The counter of most measurements: a name of 16 characters, two labels."""
 
 
 def commands() -> Iterator[tuple[str, dict[str, float]]]:
-    """The commands that this process receives, until its standard input ends."""
+    """Yield the commands that this process receives, until its standard input ends."""
     for line in sys.stdin:
         word, *pairs = line.split()
         yield word, {name: float(number) for name, number in (pair.split("=") for pair in pairs)}
@@ -30,15 +30,15 @@ def say(answer: Mapping[str, object]) -> None:
 
 
 def allow_many_files() -> None:
-    """Let this process, and those that it starts, have as many connections as is possible."""
+    """Raise the limit of open files for this process and its children to the maximum."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def output_file(text: str) -> Path:
     """
-    The value of an option for a file that is written at the very end.  That it cannot be written is
-    reported at once, after an attempt to open it.
+    Parse an option that names an output file.  The file is written at the very end, but an attempt
+    to open it now reports at once if it cannot be written.
     """
     path = Path(text)
     new = not path.exists()

@@ -1,7 +1,8 @@
 """
-What one record costs; as a process of its own, ``python -m suite.cost``, the server that
-measures it: C{cost} measures everything once, on the reactor thread, with C{count} calls each, and
-answers nanoseconds by name.
+The cost of one record.
+
+``python -m suite.cost`` is the server process that measures it. Its command C{cost} measures every
+call once, on the reactor thread, with C{count} repetitions each, and answers nanoseconds by name.
 """
 
 from __future__ import annotations
@@ -25,24 +26,21 @@ OPENTELEMETRY = "OpenTelemetry"
 
 BURST = 1000
 """
-How many events are recorded between two reactor iterations where a client is connected: what the
-log holds, so that recording is all that is measured.
+The number of events between two reactor iterations if a client is connected. The log has room for
+all of them, so the measured time is that of recording alone.
 """
 
 TITLE = "What one record costs"
 
 HOW = """\
-One thread calls in a loop, whose own cost is subtracted; the time is the processor's for this
-thread, and the least of five times 20,000 calls. With totals, applying the log to the totals is
-included. With a client, the cost is that of filling the log while the reactor does nothing, as it
-does between two iterations (the median of bursts of a thousand). The reference records in such
-bursts, too, with pauses in which its own thread takes what it recorded. Handles, children and
-instruments are resolved beforehand, but where a lookup is what is measured; all have two labels.
-Calls are empty method calls."""
+The least processor time of five times 20,000 calls in a loop, without the loop. Without a client,
+it includes applying the log to the totals, if they are on. With a client, it is the median of
+bursts of a thousand calls, between which the events are delivered. Handles are resolved beforehand,
+except in "looked up"; all have two labels. "Calls" are empty method calls."""
 
 
 def beside(name: str) -> dict[str, str]:
-    """This library and the others, where they do the same."""
+    """Return the measurements of this library and the others for the same operation."""
     return {OURS: name, PROMETHEUS: f"prometheus {name}", OPENTELEMETRY: f"opentelemetry {name}"}
 
 
@@ -82,7 +80,7 @@ def run(bench: Bench) -> Section:
 
 
 def ours(recorder: Any) -> dict[str, Timer]:
-    """A counter, a gauge and a histogram of a recorder."""
+    """Return timers for a counter, a gauge and a histogram of a recorder."""
     return {
         "increment": timer("one.increment()", {"one": recorder.counter(NAME, LABELS)}),
         "set": timer("one.set(1.5)", {"one": recorder.gauge(NAME, LABELS)}),
@@ -156,7 +154,7 @@ def main() -> None:
         bursts = []
         for _ in range(max(1, count // BURST)):
             bursts.append(nanoseconds(connected, BURST, 1))
-            # Time to deliver them.
+            # Leaves time to deliver the events.
             yield deferLater(reactor, 0.003)
         return {**measured, "increment, client": statistics.median(bursts)}
 

@@ -1,5 +1,5 @@
 """
-How fast a stream is decoded, and applied to a view.
+The speed of decoding a stream and applying it to a view.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ VIEW = "ours, with a view"
 TITLE = "Decoding and viewing"
 
 HOW = """\
-A stream in memory is decoded: by this library's `Decoder`, in pieces of 64 KiB, into events,
-which are then dropped; with a view, the events are applied to a `SourceView`: totals, values,
-the rates of the last minute, and the distributions of (lognormal) samples, with a clock that
-goes on by a second every 100,000 events, and a summary of each series at the end. The reference
-is prost, which decodes the same bytes, as the clients of the Rust family do; it has no view.
-Both have decoded the stream once before."""
+`Decoder` decodes a stream in memory, in pieces of 64 KiB. With a view, a `SourceView` also ingests
+the events, with lognormal samples and a clock that advances a second every 100,000 events, and
+summarizes each series at the end. The reference is prost, the decoder of Rust clients, without a
+view. Both have decoded the stream once before."""
 
 
 def pieces(data: bytes) -> Iterable[bytes]:
@@ -35,7 +33,7 @@ def pieces(data: bytes) -> Iterable[bytes]:
 
 
 def decode(data: bytes, events: int) -> float:
-    """Events per second."""
+    """Decode a stream, and return the events per second."""
     start = time.perf_counter()
     decoder = Decoder()
     decoded = 0
@@ -45,12 +43,12 @@ def decode(data: bytes, events: int) -> float:
             decoded += 1
     seconds = time.perf_counter() - start
     if decoded != events:
-        raise PeerError(f"{decoded} of {events} events were decoded")
+        raise PeerError(f"the decoder returned {decoded} of {events} events")
     return events / seconds
 
 
 def view(data: bytes, events: int, series: int) -> float:
-    """Events per second."""
+    """Decode a stream into a view, and return the events per second."""
     now = [0.0]
     start = time.perf_counter()
     decoder = Decoder()
@@ -62,12 +60,14 @@ def view(data: bytes, events: int, series: int) -> float:
         one.summary()
     seconds = time.perf_counter() - start
     if (seen.events, len(seen.series)) != (events, series):
-        raise PeerError(f"{seen.events} of {events} events, {len(seen.series)} of {series} series")
+        raise PeerError(
+            f"the view has {seen.events} of {events} events, {len(seen.series)} of {series} series"
+        )
     return events / seconds
 
 
 def prost(program: str, path: str, events: int) -> float:
-    """Events per second, of a stream that is in a file."""
+    """Decode a file with prost, and return the events per second."""
     done = subprocess.run([program, path], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     if answer["events"] != events:

@@ -1,5 +1,5 @@
 """
-What comes out of a benchmark: figures with their ranges, in Markdown tables.
+The results of a benchmark: figures with their ranges, in Markdown tables.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ REACTOR = "ours, recorded on the reactor thread"
 REFERENCE = "reference"
 
 HEADROOM = 1.5
-"""A figure counts as limited by the reader if the reader alone is not so many times as fast."""
+"""A figure is marked as limited by the reader if the reader alone is not this many times faster."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one thing, at least one."""
+    """One or more measurements of one quantity."""
 
     samples: tuple[float, ...]
 
@@ -29,8 +29,8 @@ class Spread:
 
     def over(self, other: Spread) -> Spread | None:
         """
-        The ratio to another, measurement by measurement, since those of a pair were made together;
-        None where the other is not above 0.
+        Return the ratios to another spread, pair by pair, since the measurements of a pair were
+        made together. Return None if the other has a value of 0 or less.
         """
         if min(other.samples) <= 0:
             return None
@@ -40,9 +40,9 @@ class Spread:
 @dataclass(frozen=True)
 class Goal:
     """
-    What a ratio should come to.
+    A goal for a ratio.
 
-    @ivar at_least: whether the limit is the least that is wanted, or the most.
+    @ivar at_least: whether the limit is a minimum, not a maximum.
     """
 
     limit: float
@@ -57,7 +57,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class ReaderSpeed:
-    """What the reader alone takes; or more, where it is the least, as the writer was the limit."""
+    """
+    The speed of the reader alone.
+
+    @ivar least: whether it is a lower bound, since the writer was the limit.
+    """
 
     value: float
     least: bool = False
@@ -71,13 +75,13 @@ class Row:
     """
     One line of a table.
 
-    @ivar what: what was measured.
-    @ivar unit: of the cells.
-    @ivar cells: by column.
-    @ivar base: the column that the others are compared with, if there is one.
-    @ivar goal: of the ratio to the base.
-    @ivar reader: what the reader alone takes, in the unit of the cells.
-    @ivar call: what an empty method call costs, in the unit of the cells.
+    @ivar what: the name of the measured quantity.
+    @ivar unit: the unit of the cells.
+    @ivar cells: the figures by column.
+    @ivar base: the column with which the others are compared, if any.
+    @ivar goal: the goal for the ratio to the base.
+    @ivar reader: the speed of the reader alone, in the unit of the cells.
+    @ivar call: the cost of an empty method call, in the unit of the cells.
     """
 
     what: str
@@ -98,13 +102,13 @@ class Row:
         goal: Goal | None = None,
         **more: Any,
     ) -> Row:
-        """Make one of measurements; columns for which there are none are left out."""
+        """Make a row from measurements, without the columns that have none."""
         cells = {name: Spread(tuple(values)) for name, values in samples.items() if values}
         return cls(what, unit, cells, base if base in cells else None, goal, **more)
 
     @property
     def ratios(self) -> dict[str, Spread]:
-        """The other columns' ratios to the base, as far as there are any."""
+        """The ratios of the other columns to the base, where they exist."""
         if self.base is None:
             return {}
         base = self.cells[self.base]
@@ -115,9 +119,9 @@ class Row:
 @dataclass(frozen=True)
 class Section:
     """
-    The outcome of one benchmark.
+    The results of one benchmark.
 
-    @ivar how: what was measured, and how.
+    @ivar how: the description of the measurement.
     """
 
     title: str
@@ -126,7 +130,7 @@ class Section:
 
 
 def to_table(rows: Sequence[Row]) -> str:
-    """As Markdown, with a column for each that is in any of the rows."""
+    """Return a Markdown table, with each column that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     goals = any(row.goal is not None for row in rows)
     readers = any(row.reader is not None for row in rows)
@@ -159,7 +163,7 @@ def _cell(row: Row, name: str) -> str:
 
 
 def _verdict(row: Row) -> str:
-    """For each column of this library."""
+    """Return the verdict for each column of this library."""
     goal = row.goal
     if goal is None:
         return ""
@@ -168,7 +172,7 @@ def _verdict(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """With three digits."""
+    """Format a number with three significant digits."""
     if abs(value) >= 100:
         return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}"
     return f"{value:.3g}"

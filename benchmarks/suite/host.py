@@ -1,5 +1,5 @@
 """
-The host that figures are from: what it is, and what its system calls and method calls cost.
+Facts about the host: its hardware and software, and the cost of system calls and method calls.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from suite.figures import number
 
 
 class Empty:
-    """Has the method whose call is the unit."""
+    """Has the empty method whose call is a unit of cost."""
 
     def method(self) -> None:
         pass
 
 
 def timer(statement: str, names: dict[str, Any]) -> Timer:
-    # Of this thread: what else happens on the machine is not what is measured.
+    # Measures this thread's processor time, so other work on the machine does not count.
     return Timer(statement, timer=time.thread_time, globals=names)
 
 
 def nanoseconds(timed: Timer, count: int, repeat: int = 5) -> float:
-    """What a statement costs, without the loop around it: the least of several times."""
+    """Measure the cost of a statement without its loop: the least of several repetitions."""
     loop = min(timer("pass", {}).repeat(repeat, count))
     return (min(timed.repeat(repeat, count)) - loop) / count * 1e9
 
 
 def empty_call_ns() -> float:
-    """What an empty method call costs."""
+    """Measure the cost of an empty method call."""
     return nanoseconds(timer("one.method()", {"one": Empty()}), 50_000)
 
 
 def system_call_ns() -> float:
-    """What the cheapest of system calls costs, the call from Python left out."""
+    """Measure the cost of the cheapest system call, without the call from Python."""
     timed = nanoseconds(timer("call()", {"call": os.getppid}), 20_000)
     return timed - nanoseconds(timer("call()", {"call": object().__hash__}), 20_000)
 
 
 def send_and_recv_ns() -> float:
-    """What it costs to send a byte over loopback and to receive it."""
+    """Measure the cost of sending a byte over loopback and receiving it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         sending = socket.create_connection(listening.getsockname())
         receiving, _ = listening.accept()
@@ -58,9 +58,9 @@ def send_and_recv_ns() -> float:
 
 def facts(rust_lock: Path | None, reader: str, call_ns: float) -> dict[str, str]:
     """
-    What stands at the head of the page.
+    Return the facts at the head of the page.
 
-    @param rust_lock: in which versions the Rust programs are built, if they are.
+    @param rust_lock: the Cargo.lock of the Rust programs, if they were built.
     """
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -74,7 +74,7 @@ def facts(rust_lock: Path | None, reader: str, call_ns: float) -> dict[str, str]
     for package in ("twisted", "protobuf", "prometheus_client", "opentelemetry-sdk"):
         found[package] = _installed(package)
     if rust_lock is None:
-        found["metrics-exporter-tcp"] = "not built: no cargo, or no protoc"
+        found["metrics-exporter-tcp"] = "not built: cargo or protoc is missing"
     else:
         lock = rust_lock.read_text()
         for package in ("metrics-exporter-tcp", "prost"):

@@ -1,5 +1,5 @@
 """
-How long an event takes from the call that records it to the client.
+The latency of an event from the recording call to the client.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ TITLE = "Latency"
 
 HOW = """\
 A program records at a steady rate, in ticks of a millisecond, with one client and the default
-buffers. The value of an event is the time just before the call that records it (the timestamp
-would not do: the reference takes it when it encodes); the latency ends when the client's recv
-has returned. A run in which an event was lost is repeated, up to four times: at the higher rate, a
-pause of the machine fills the buffers within a twentieth of a second."""
+buffers. An event's value is the time just before the recording call (the reference's timestamps are
+later); its latency ends when the client's recv returns. A run that loses an event is repeated, up
+to four times: at the higher rate, a pause of a twentieth of a second fills the buffers."""
 
 
 def run(bench: Bench) -> Section:
@@ -27,12 +26,12 @@ def run(bench: Bench) -> Section:
     for rate in RATES:
 
         def measure(subject: Subject, rate: int = rate) -> tuple[float, ...]:
-            # When quick, the machine may have other work, and none must be lost.
+            # A quick run may share the machine with other work, and must not lose events.
             buffer_size = 65_536 if bench.quick else 1024
             how = {"rate": rate, "reactor": subject.reactor}
             for _ in range(ATTEMPTS):
                 with bench.peers.session(subject.ours, 1, buffer_size, "timed") as session:
-                    # The first events find everything cold.
+                    # Warms up: the first events take longer.
                     session.record(seconds=0.2, **how)
                     session.drain()
                     session.reader.ask("latency")
@@ -41,7 +40,7 @@ def run(bench: Bench) -> Section:
                     latency = session.reader.ask("latency")
                 if latency["count"] == recorded["recorded"] > 0:
                     return tuple(latency[key] / 1000 for key in PERCENTILES)
-            raise NoFigure(f"{latency['count']} events were read, not all of {recorded}")
+            raise NoFigure(f"the client read {latency['count']} of the events {recorded}")
 
         with left_out(f"{rate:,} events/s"):
             samples = bench.alternate(3, measure)

@@ -1,5 +1,5 @@
 """
-The highest rate at which nothing is lost, with the default buffers.
+The highest rate without a loss, with the default buffers.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ GOALS = {1: Goal(1.5), 10: Goal(3), 100: Goal(10)}
 START = {1: 100_000, 10: 80_000, 100: 15_000}
 TICK_US = 500
 HIGHEST = 1_800_000.0
-"""Where the search ends: more could overrun a buffer of 1024 within a tick."""
+"""The limit of the search: a higher rate could overrun a buffer of 1024 within a tick."""
 
 TITLE = "Highest rate without a loss"
 
 HOW = """\
 A program records for 0.4 seconds at a steady rate, in ticks of half a millisecond, with the
-default buffers of 1024 events; the reader tells increments from totals. If every client has read
-every event, a higher rate follows, else a lower one, until they are within 10 %. As the machine
-has pauses of its own, a rate is too high only if something was lost in each of two attempts. The
-figure is the rate that was reached, not the one that was asked for."""
+default buffers of 1024 events. The rate rises if every client reads every event, and falls if two
+attempts lose some, until it is known within 10 %. The figure is the achieved rate, not the
+requested one."""
 
 
 def highest(bench: Bench, subject: Subject, clients: int) -> float:
-    """The highest rate without a loss."""
+    """Search for the highest rate without a loss."""
     precision = 2.0 if bench.quick else 1.1
     best = low = 0.0
     high = None
@@ -39,12 +38,12 @@ def highest(bench: Bench, subject: Subject, clients: int) -> float:
             grown = reached > best * 1.1
             low, best = rate, max(best, reached)
             if rate == HIGHEST or (high is None and not grown):
-                # That is as fast as it records, however much is asked for.
+                # The program cannot record faster, whatever the requested rate.
                 break
         if not low:
             rate /= 3
             if rate < 100:
-                raise NoFigure(f"{subject.name}: events are lost at any rate")
+                raise NoFigure(f"{subject.name}: events were lost at every rate")
         elif high is None:
             rate = min(rate * 2, HIGHEST)
         else:
@@ -53,7 +52,7 @@ def highest(bench: Bench, subject: Subject, clients: int) -> float:
 
 
 def attempt(bench: Bench, subject: Subject, clients: int, rate: float) -> float | None:
-    """The rate that was reached, or None if events were lost."""
+    """Return the achieved rate, or None if events were lost."""
     seconds = 0.1 if bench.quick else 0.4
     with bench.peers.session(subject.ours, clients, BUFFER, "increments") as session:
         recorded = session.record(

@@ -1,5 +1,5 @@
 """
-How much memory the exporter takes.
+The memory use of the exporter.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ STUCK = 100
 TITLE = "Memory"
 
 HOW = """\
-Resident memory of the server's process; that of the reference is all its own, that of this
-library includes the interpreter. Idle is without clients. Per client is what 500 clients that
-read add, each. Stuck clients never read: 100 of them are connected while two million events are
-recorded (by this library on the reactor thread), with the default buffers. Each then holds its
-buffer of 1024 events, which all of them share, and about one chunk of 64 KiB in its transport;
-beside that, its socket holds what the kernel allows."""
+Resident memory of the server's process, for this library with the interpreter. "Idle" is without
+clients; "per client" is the average for 500 clients that read. "Stuck" clients never read: 100 are
+connected while two million events are recorded (by this library on the reactor thread), with the
+default buffers. They share one buffer of 1024 events; each holds about one chunk of 64 KiB in its
+transport. The kernel's socket buffers are not included."""
 
 
 def per_client(bench: Bench, server: Server) -> float:
-    """In kilobytes."""
+    """Measure the memory of one client, in kilobytes."""
     clients = 50 if bench.quick else 500
     before = server.resident_bytes()
     with bench.peers.reader(server.port, clients) as reader:
@@ -37,21 +36,21 @@ def per_client(bench: Bench, server: Server) -> float:
 
 
 def stuck(bench: Bench, server: Server) -> float:
-    """What they add, in megabytes."""
+    """Measure the memory of all stuck clients together, in megabytes."""
     with ExitStack() as stack:
         before = server.resident_bytes()
         clients = [stack.enter_context(socket.socket()) for _ in range(STUCK)]
         for client in clients:
-            # What the sockets hold is not what is measured.
+            # Small socket buffers, since they are not measured.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", server.port))
 
         def connected() -> bool:
-            """The reference does not say which clients it has, but each receives an event."""
+            """Whether each client receives an event: the reference does not list its clients."""
             server.record(count=1)
             return len(select(clients, [], [], 0)[0]) == STUCK
 
-        until(connected, PATIENCE, "clients are missing")
+        until(connected, PATIENCE, "clients are still missing")
         server.record(count=100_000 if bench.quick else 2_000_000, reactor=server.ours)
         return (server.resident_bytes() - before) / 1e6
 

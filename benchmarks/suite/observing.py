@@ -1,7 +1,9 @@
 """
-How many events the viewer takes while it draws; as a process of its own, ``python -m
-suite.observing PORT SECONDS FILE``, the viewer: what it did in as many C{SECONDS}, which begin a
-second after the first event, and at what cost, is written to a file as JSON.
+The number of events that the viewer ingests while it draws.
+
+``python -m suite.observing PORT SECONDS FILE`` is the process of the viewer. It measures C{SECONDS}
+seconds, which begin one second after the first event, and writes the events, frames and processor
+time to C{FILE} as JSON.
 """
 
 from __future__ import annotations
@@ -35,28 +37,26 @@ RATE = 100_000
 """Events per second."""
 
 PIECE = 1_000
-"""How many events are sent at once."""
+"""The number of events for one send."""
 
 LINES, COLUMNS = 45, 160
 
 WARM = 1.0
-"""How many seconds the viewer has to learn the series."""
+"""The seconds before the measurement, in which the viewer receives every series."""
 
 TITLE = "Observing"
 
 HOW = """\
-`metrics-tcp observe` in a terminal of 160 by 45, sorted by rate. It is sent a stream that is
-made beforehand, of counters, gauges and histograms in equal numbers; sending does little more
-than `send`, in a thread of the benchmark, which also reads what is drawn. First as fast as the
-viewer reads, so that the sender waits for it. Then 100,000 events a second: how much of one
-processor that takes, and how many frames are drawn, of which ten a second are the most."""
+`metrics-tcp observe`, sorted by rate, in a terminal of 160 by 45, receives a prepared stream of
+counters, gauges and histograms in equal numbers: first as fast as it reads, then 100,000 events a
+second. It draws at most ten frames a second."""
 
 
 def send(listening: socket.socket, stream: list[bytes], rate: float | None) -> None:
     """
     Serve one client until it disconnects.
 
-    @param rate: events per second; None for as fast as it reads.
+    @param rate: events per second; None for as fast as the client reads.
     """
     client, _ = listening.accept()
     began = time.perf_counter()
@@ -70,7 +70,7 @@ def send(listening: socket.socket, stream: list[bytes], rate: float | None) -> N
 
 
 def observe(stream: list[bytes], rate: float | None, seconds: float) -> dict[str, float]:
-    """What one run of the viewer reports."""
+    """Run the viewer, and return its report."""
     terminal, screen = pty.openpty()
     ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     with socket.create_server(("127.0.0.1", 0)) as listening, TemporaryDirectory() as directory:
@@ -100,13 +100,13 @@ def observe(stream: list[bytes], rate: float | None, seconds: float) -> dict[str
         os.close(terminal)
         if not report.exists():
             shown = b"".join(drawn).decode(errors="replace")
-            raise PeerError(f"the viewer reported nothing: {shown}")
+            raise PeerError(f"the viewer wrote no report: {shown}")
         found: dict[str, float] = json.loads(report.read_text())
     return found
 
 
 def drain(terminal: int, drawn: deque[bytes]) -> None:
-    """Read what is drawn, until the viewer has ended."""
+    """Read the terminal's output until the viewer ends."""
     with suppress(OSError):
         while True:
             drawn.append(os.read(terminal, 65536))
@@ -137,9 +137,9 @@ def run(bench: Bench) -> Section:
 
 
 def main(port: str, seconds: float, file: str) -> int:
-    """The viewer, with an eye on it."""
+    """Run the viewer, and measure it."""
     install_reactor()
-    # These import the reactor.
+    # These imports need the installed reactor.
     from twisted.internet import reactor
     from twisted.internet.defer import inlineCallbacks
     from twisted.internet.task import deferLater

@@ -1,5 +1,5 @@
 """
-What a server costs at paced rates.
+The processor time of a server at paced rates.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ CASES = ((1, 1_000), (1, 20_000), (10, 20_000), (100, 4_000))
 TITLE = "Processor time at a paced rate"
 
 HOW = """\
-A program records for a second at a steady rate, in ticks of a millisecond; nothing is lost. The
-processor time is that of the whole server. That of its load loop, which sleeps and wakes a thousand
-times a second, and of its clients, which are idle, is measured in the same process just before: the
-same loop, with a counter that does nothing (of the reference, with metrics' own). If the numbers of
-events differ by more than 5 %, both are measured again, up to four times. The last row is the
-difference, the cost of recording and delivering an event to all clients."""
+A program records for a second at a steady rate, in ticks of a millisecond, without losses. "Server"
+is the processor time of the process; "load loop and idle clients" is that of the same loop just
+before, with a counter that does nothing. If the numbers of events differ by more than 5 %, both are
+measured again, up to four times. The difference is the cost of recording and delivering an event
+to all clients."""
 
 
 def run(bench: Bench) -> Section:
@@ -34,7 +33,7 @@ def run(bench: Bench) -> Section:
             how = {"rate": rate, "reactor": subject.reactor}
             with bench.peers.session(subject.ours, clients, BUFFER) as session:
                 server = session.server
-                # The first events find everything cold.
+                # Warms up: the first events take longer.
                 session.record(seconds=0.2, **how)
                 session.wait_for_all()
                 for _ in range(ATTEMPTS):
@@ -44,13 +43,13 @@ def run(bench: Bench) -> Section:
                     recorded = session.record(seconds=seconds, **how)["recorded"]
                     session.wait_for_all()
                     after = server.cpu_seconds()
-                    # The loop costs by the tick, of which both had as many only if this holds.
+                    # The loop has a cost per tick: compare only runs with equally many ticks.
                     if abs(recorded - alone) < difference * max(recorded, alone):
                         session.losses()
                         loop = (between - before) / alone * 1e6
                         whole = (after - between) / recorded * 1e6
                         return whole, loop, whole - loop
-            raise NoFigure(f"{server.name}: {recorded} events, and {alone} of the loop alone")
+            raise NoFigure(f"{server.name}: {recorded} events, but {alone} in the loop alone")
 
         what = f"{rate:,} events/s, {clients_text(clients)}"
         call = bench.call_ns / 1000

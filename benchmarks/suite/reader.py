@@ -1,9 +1,9 @@
 """
-What ``read.rs`` does in its mode C{count}, in Python, for where there is no cargo: ``python -m
-suite.reader 127.0.0.1:PORT CLIENTS count``.
+The reader for hosts without cargo: ``python -m suite.reader 127.0.0.1:PORT CLIENTS count``.
 
-The loop is the same, poll and recv of 256 KiB. To walk along the lengths of frames would be slow in
-Python, so it counts how often the counter's name has come, which each event has once.
+It replaces ``read.rs`` in its mode C{count}, with the same loop: poll, and recv of 256 KiB. A walk
+along the lengths of frames would be slow in Python, so this reader counts occurrences of the
+counter's name, which each event contains once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Client:
         self._rest = b""
 
     def receive(self) -> int:
-        """Receive once; returns how many bytes."""
+        """Call recv once, and return the number of bytes."""
         try:
             data = self.socket.recv(PIECE)
         except OSError as error:
@@ -40,7 +40,8 @@ class Client:
         if not data:
             self.wrong = self.wrong or "the connection has ended"
             return 0
-        # A name may come in two pieces: the seam is too short for one on either side.
+        # A name may be split between two pieces. The seam is too short for a whole name on either
+        # side, so no name is counted twice.
         seam = self._rest + data[:SHORT]
         self.events += data.count(COUNTED) + seam.count(COUNTED)
         self._rest = (data if len(data) > SHORT else seam)[-SHORT:]
@@ -51,7 +52,7 @@ def run(clients: dict[int, Client]) -> None:
     """
     Read, and answer C{wait total= quiet=}, until standard input ends.
 
-    @param clients: by file descriptor.
+    @param clients: the clients by file descriptor.
     """
     poller = select.poll()
     for number in (0, *clients):
@@ -62,7 +63,7 @@ def run(clients: dict[int, Client]) -> None:
     ready: list[tuple[int, int]] = []
     while True:
         left = None if total is None else max(0.0, last + quiet - time.monotonic())
-        # After a pause nothing is known until the next poll.
+        # If this process was paused, data may be pending until the next poll.
         silent = not left and not ready
         if total is not None and (
             silent or sum(client.events for client in clients.values()) >= total
@@ -93,7 +94,7 @@ def run(clients: dict[int, Client]) -> None:
 def main() -> None:
     address, count, mode = sys.argv[1:]
     if mode != "count":
-        sys.exit(f"the reader in Python has no mode {mode!r}")
+        sys.exit(f"the Python reader has no mode {mode!r}")
     host, port = address.split(":")
     allow_many_files()
     addresses = [(host, int(port))] * int(count)

@@ -1,8 +1,8 @@
 """
-Writes a prepared stream as fast as clients take it: ``python -m suite.ready_made``.
+Writes a prepared stream as fast as clients read it: ``python -m suite.ready_made``.
 
-C{send}: accept so many C{clients} and write so many C{events} to each; from C{start_ns} on, of
-which it waited for clients for C{waited_ns}.
+The command C{send} accepts C{clients} clients and writes C{events} events to each. It answers the
+time C{start_ns} of the first write, and C{waited_ns}, the time spent waiting for clients.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from suite.commands import allow_many_files, commands, say
 from suite.streams import plain
 
 UNIT = 1_000
-"""A client gets a multiple of so many events."""
+"""A client receives a multiple of this number of events."""
 
 
 def send(clients: dict[int, socket.socket], block: bytes, size: int) -> int:
-    """Write to each so many bytes of the block, repeated; returns how many ns none took any."""
+    """
+    Write C{size} bytes of the repeated block to each client.
+
+    @return: for how many nanoseconds no client was writable.
+    """
     view = memoryview(block)
     sent = dict.fromkeys(clients, 0)
     poller = select.poll()

@@ -1,15 +1,15 @@
 """
-A server of this library, as a process of its own: ``python -m suite.server BUFFER SERIES``.
+The process of this library's server: ``python -m suite.server BUFFER SERIES``.
 
-Before it listens it increments so many SERIES, for snapshots. Its own metrics are off, so that
-every event that a client reads is one that was recorded. Its commands:
+Before it listens, it increments SERIES series, for snapshots. Its own metrics are off, so clients
+read only events that were recorded on command. Commands:
 
-  - C{record}: see `steps`; on a thread of its own, or with ``reactor=1`` on the reactor thread, and
-    with ``null=1`` into a counter that does nothing;
-  - C{stats}: the exporter's statistics, and the processor time of this process;
-  - C{snapshot}: take one; its time in seconds;
-  - C{lag}: begin to iterate the reactor without a rest; asked again, stop, and answer the longest
-    time, in seconds, between two of these iterations.
+  - C{record}: see `steps`; on a separate thread, with ``reactor=1`` on the reactor thread; with
+    ``null=1``, use a counter that does nothing;
+  - C{stats}: answer the exporter's statistics, and the processor time of this process;
+  - C{snapshot}: take a snapshot, and answer its time in seconds;
+  - C{lag}: start iterating the reactor without pauses; the second time, stop, and answer the
+    longest time between two of these iterations, in seconds.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from txmetrics_tcp import ExporterSettings, MetricsFactory
 reactor: Any = global_reactor
 
 SLICE = 1024
-"""How many events are recorded between two looks at the clock."""
+"""The number of events between two readings of the clock."""
 
 
 def steps(
     increment: Callable[..., None], options: dict[str, float], answer: dict[str, Any]
 ) -> Iterator[float]:
     """
-    The load loop: record stepwise, as ``serve.rs`` does.
+    The load loop: record in steps, as ``serve.rs`` does.
 
-    @param options: C{count} events, or for as many C{seconds} if that is 0; at full speed if
-        C{rate} is 0, else at that many a second in ticks of C{tick_us}, where a tick records at
-        most twice its share after a delay; each by 1 or, where C{timed} is 1, by the time.
-    @param answer: gets C{recorded}, the number of events so far.
+    @param options: record C{count} events or, if that is 0, for C{seconds}; at full speed if
+        C{rate} is 0, else at C{rate} events per second in ticks of C{tick_us}. After a delay, a
+        tick records at most twice its share. Increment by 1 or, if C{timed} is 1, by the time.
+    @param answer: its C{recorded} is set to the number of events so far.
     @return: the seconds to wait before each next step.
     """
     count, rate, timed = int(options["count"]), options["rate"], options["timed"]
@@ -77,13 +77,13 @@ def steps(
 
 @inlineCallbacks
 def in_reactor(stepping: Iterator[float]) -> Generator[Any, Any, None]:
-    """Record on the reactor thread, one step an iteration."""
+    """Record on the reactor thread, one step in each reactor iteration."""
     for wait in stepping:
         yield deferLater(reactor, wait)
 
 
 class Server:
-    """Answers commands, on a thread that is not the reactor's."""
+    """Answers commands, on a thread other than the reactor thread."""
 
     def __init__(self, factory: MetricsFactory) -> None:
         self._factory = factory
@@ -134,7 +134,8 @@ def serve(
     factory: MetricsFactory, answer: Callable[[str, dict[str, float]], Mapping[str, object]]
 ) -> None:
     """
-    Listen on a free port and report it, then answer commands on a thread that is not the reactor's.
+    Listen on a free port and report it, then answer commands on a thread other than the reactor
+    thread.
     """
 
     def answer_all() -> None:

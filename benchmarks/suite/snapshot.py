@@ -1,5 +1,5 @@
 """
-What a snapshot of many series costs.
+The cost of a snapshot of many series.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ SERIES = 10_000
 TITLE = f"A snapshot of {SERIES:,} series"
 
 HOW = """\
-A server retains 10,000 counters with three labels. Measured are a `snapshot()` by the program
-itself; how long it takes from the moment at which a client connects until it has the totals of all;
-and the longest time between two reactor iterations meanwhile. The reference has nothing like it."""
+A server retains 10,000 counters with three labels. The table shows the times of a `snapshot()` by
+the program, of a client from its connection to the last total, and of the longest reactor iteration
+meanwhile. The reference has no snapshots."""
 
 
 def run(bench: Bench) -> Section:
@@ -29,7 +29,7 @@ def run(bench: Bench) -> Section:
                 received = seconds_from(reader.greeting["start_ns"], report)
             read = sum(report["events"])
             if not read == snapshot["series"] == SERIES:
-                raise PeerError(f"{read} of {SERIES} totals were read, and {snapshot} was taken")
+                raise PeerError(f"{read} of {SERIES} totals were read; the snapshot: {snapshot}")
             lag = server.ask("lag")["seconds"]
             values = (snapshot["seconds"] * 1e3, received * 1e3, lag * 1e3)
             for columns, value in zip(samples, values, strict=True):

@@ -1,5 +1,5 @@
 """
-Streams that are made before the clock starts.
+Streams that are prepared before a measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OPERATIONS = {
 
 
 def plain(events: int) -> list[bytes]:
-    """Frames as a server sends them of the counter that most is measured with."""
+    """Return frames of the counter of most measurements, as a server sends them."""
     key = Key.of(MetricKind.COUNTER, NAME, LABELS)
     now = time.time_ns()
     operation = Operation.INCREMENT_COUNTER
@@ -26,7 +26,7 @@ def plain(events: int) -> list[bytes]:
 
 
 def mixed(kinds: list[MetricKind], series: int, events: int) -> list[bytes]:
-    """Frames of so many series in turn, of these kinds in turn; samples are lognormal."""
+    """Return frames of several series in turn, with kinds in turn and lognormal samples."""
     keys = [
         Key.of(
             kinds[number % len(kinds)],

@@ -1,12 +1,12 @@
-//! What the three programs share: their commands, and clocks.
+//! Commands and clocks of the three programs.
 //!
 //! A program answers each line on its standard input, `WORD NAME=NUMBER ...`, with one line of
-//! JSON on its standard output, and ends when its standard input does.
+//! JSON on its standard output, and exits when its standard input ends.
 
 use std::io::{self, Write};
 use std::process::exit;
 
-/// One command: its word, and numbers by name.
+/// One command: its word and its numbers by name.
 pub struct Command {
     pub word: String,
     numbers: Vec<(String, f64)>,
@@ -48,12 +48,12 @@ pub fn fail(message: &str) -> ! {
     exit(1);
 }
 
-/// The time of a clock that all processes share and that cannot be set.
+/// The time of the monotonic clock, which all processes share.
 pub fn now_ns() -> u64 {
     nanoseconds(libc::CLOCK_MONOTONIC)
 }
 
-/// The processor time of this process (all its threads), in seconds.
+/// The processor time of this process (all threads), in seconds.
 pub fn process_seconds() -> f64 {
     nanoseconds(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9
 }
@@ -64,7 +64,7 @@ pub fn thread_seconds() -> f64 {
 }
 
 fn nanoseconds(clock: libc::clockid_t) -> u64 {
-    // SAFETY: clock_gettime fills in a struct for which all zeros is a value.
+    // SAFETY: all zeros is a valid timespec, and clock_gettime only fills it in.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(clock, &mut time);

@@ -1,5 +1,5 @@
 """
-The benchmarks and the soak: their tables, accounts and checks; tests/system runs them.
+Unit tests of the benchmarks and the soak; tests/system runs both.
 """
 
 import tests.benchmarks  # noqa: F401

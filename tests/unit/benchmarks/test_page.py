@@ -1,5 +1,5 @@
 """
-The benchmarks in benchmarks/: what a table says, and that no figure comes from wrong accounts.
+The benchmarks in benchmarks/: tables, and the comparison of accounts before a figure is used.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ CELLS = {OURS: [1.0e6, 1.2e6], REFERENCE: [5e5, 8e5]}
 
 
 class TableTests(SynchronousTestCase):
-    """What a table says."""
-
     def test_ratio(self) -> None:
-        """It is the median of the pairs' ratios: of 2 and 1.5, where the medians' is 1.69."""
+        """The ratio is the median of the pairs' ratios (2 and 1.5), not the medians' ratio."""
         table = to_table([Row.of("what", "unit", CELLS, REFERENCE)])
         self.assertIn("1,100,000 [1,000,000 to 1,200,000], **1.75 x**", table)
 
@@ -45,14 +43,14 @@ class TableTests(SynchronousTestCase):
             self.assertTrue(table.endswith(f"| {verdict} |\n"), table)
 
     def test_no_ratio(self) -> None:
-        """Without the reference, or where it is not above 0, there is no ratio and no verdict."""
+        """A row has no ratio and no verdict if the reference is missing or 0."""
         for cells in ({OURS: [1.0]}, {OURS: [1.0], REFERENCE: [0.0]}):
             table = to_table([Row.of("what", "unit", cells, REFERENCE, Goal(1))])
             self.assertNotIn(" x**", table)
             self.assertTrue(table.endswith("|  |\n"), table)
 
     def test_limited_by_the_reader(self) -> None:
-        """A figure within 1.5 times of what the reader alone takes has a mark."""
+        """A figure within 1.5 times of the reader's speed is marked."""
         for alone, mark in ((1.6e6, True), (1.7e6, False)):
             table = to_table([Row.of("what", "unit", CELLS, reader=ReaderSpeed(alone))])
             self.assertEqual("1,200,000] †" in table, mark, table)
@@ -60,12 +58,12 @@ class TableTests(SynchronousTestCase):
             self.assertTrue(table.endswith(f"| {number(alone)} |\n"), table)
 
     def test_limited_by_the_writer(self) -> None:
-        """Then the reader takes at least as much."""
+        """If the writer is the limit, the reader's speed is a lower bound."""
         table = to_table([Row.of("what", "unit", CELLS, reader=ReaderSpeed(2e6, least=True))])
         self.assertTrue(table.endswith("| at least 2,000,000 |\n"), table)
 
     def test_calls(self) -> None:
-        """Costs are in empty method calls as well."""
+        """Costs are shown in empty method calls too."""
         self.assertIn(
             "| 100 = 4 calls |", to_table([Row.of("what", "ns", {OURS: [100.0]}, call=25)])
         )
@@ -80,7 +78,7 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(number(value), text)
 
     def test_page(self) -> None:
-        """It names the host and the reader before any figure."""
+        """The page names the host and the reader before any figure."""
         page = run.to_page(
             {"host": "2 x CPU", "reader": "Rust"},
             [Section("Title", "How.", [Row.of("what", "unit", CELLS, REFERENCE)])],
@@ -89,7 +87,7 @@ class TableTests(SynchronousTestCase):
 
 
 class FakeServer:
-    """Answers what a test says."""
+    """Has the given statistics of its clients."""
 
     name = "fake"
 
@@ -106,7 +104,7 @@ class FakeServer:
 
 
 class FakeReader:
-    """Has read what a test says, however long one waits, after one event for each client."""
+    """Reports the given events, after one event for each client."""
 
     mode = "count"
 
@@ -118,16 +116,16 @@ class FakeReader:
         return {"events": [1] * self.clients} if total == self.clients else self._report
 
     def ask(self, word: str) -> None:
-        """C{reset}, which changes nothing here."""
+        """Ignore C{reset}."""
 
 
 class SessionTests(SynchronousTestCase):
-    """What was recorded, read and counted as dropped must agree."""
+    """The numbers of recorded, read and dropped events must agree."""
 
     def session(
         self, events: list[int], dropped: list[int], ours: bool = True, wrong: str = ""
     ) -> Session:
-        """Of ten events that were recorded."""
+        """Return a session in which ten events were recorded."""
         server: Any = FakeServer(ours, dropped)
         reader: Any = FakeReader(events, [wrong] if wrong else [])
         session = Session(server, reader)
@@ -143,23 +141,23 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.session([10, 7], [0, 3]).losses(), 3)
 
     def test_losses_of_the_reference(self) -> None:
-        """It does not count them."""
+        """The reference does not count losses, so the reader's numbers are used."""
         self.assertEqual(self.session([9, 7], [], ours=False).losses(), 4)
 
     def test_nothing_was_read(self) -> None:
-        """That is an error that names the numbers; of the reference, a figure less."""
+        """The error names the numbers; with the reference, the figure is left out."""
         for ours, kind in ((True, PeerError), (False, NoFigure)):
             error = self.assertRaises(kind, self.session([0], [0], ours).wait_for_all)
             self.assertIs(type(error), kind)
             self.assertIn("0 of 10 events were read", str(error))
 
     def test_no_time(self) -> None:
-        """That is an error, and no division by zero."""
+        """A duration of 0 is an error, not a division by zero."""
         self.assertEqual(seconds_from(10**9, {"last_ns": 3 * 10**9}), 2.0)
         self.assertRaises(PeerError, seconds_from, 1, {"last_ns": 1})
 
     def test_left_out(self) -> None:
-        """Only a figure that cannot be had is left out."""
+        """Only `NoFigure` leaves out a row; other errors are raised."""
         with left_out("what"):
             raise NoFigure("why")
         with self.assertRaises(PeerError), left_out("what"):
@@ -171,20 +169,20 @@ class SessionTests(SynchronousTestCase):
             self.assertIn("the server's accounts are", str(error))
 
     def test_corrupt_stream(self) -> None:
-        """That is an error of this library, and is known of the reference."""
-        self.assertRaises(PeerError, self.session([10], [0], wrong="what is no event").losses)
-        session = self.session([9], [], ours=False, wrong="what is no event")
+        """A corrupt stream is an error with this library, and expected of the reference."""
+        self.assertRaises(PeerError, self.session([10], [0], wrong="not an event").losses)
+        session = self.session([9], [], ours=False, wrong="not an event")
         session.losses()
-        self.assertEqual(session.corrupt, ["what is no event"])
+        self.assertEqual(session.corrupt, ["not an event"])
 
     def test_until(self) -> None:
-        """A condition that does not become true is an error after a while."""
+        """A condition that stays false is an error after the timeout."""
         self.assertIn("no clients", str(self.assertRaises(PeerError, until, bool, 0, "no clients")))
 
 
 class ReaderTests(SynchronousTestCase):
     def test_counts_events_across_pieces(self) -> None:
-        """The reader in Python counts each event once, wherever the stream is cut."""
+        """The Python reader counts each event once, wherever the stream is split."""
         data = b"".join(plain(3))
         for cut in range(1, len(data)):
             client = reader.Client(FakeSocket([data[:cut], data[cut:]]))
@@ -192,19 +190,19 @@ class ReaderTests(SynchronousTestCase):
             self.assertEqual((client.events, received), (3, len(data)))
 
     def test_pause(self) -> None:
-        """A reader that was paused reads what it has received before it reports silence."""
+        """After a pause, the reader reads pending data before it reports silence."""
         polls = iter([[(0, 1)], [(5, 1)], [], [(0, 1)]])
         poller = SimpleNamespace(poll=lambda timeout: next(polls), register=lambda *which: None)
         lines = iter([b"wait total=3 quiet=0.4\n", b""])
-        said: list[dict[str, Any]] = []
-        # A second passes whenever the clock is read.
+        answers: list[dict[str, Any]] = []
+        # The clock advances a second at each reading.
         clock = SimpleNamespace(monotonic=count().__next__, monotonic_ns=lambda: 7)
         self.patch(reader, "time", clock)
         self.patch(reader, "select", SimpleNamespace(poll=lambda: poller, POLLIN=1))
         self.patch(reader, "os", SimpleNamespace(read=lambda *which: next(lines)))
-        self.patch(reader, "say", said.append)
+        self.patch(reader, "say", answers.append)
         reader.run({5: reader.Client(FakeSocket([b"".join(plain(2))]))})
-        self.assertEqual(said, [{"events": [2], "wrong": [], "last_ns": 7}])
+        self.assertEqual(answers, [{"events": [2], "wrong": [], "last_ns": 7}])
 
 
 class FakeSocket:
@@ -217,7 +215,7 @@ class FakeSocket:
 
 class RunTests(SynchronousTestCase):
     def test_output_file(self) -> None:
-        """That it cannot be written is reported before anything is measured."""
+        """A file that cannot be written is reported before any measurement."""
         path = Path(self.mktemp())
         path.parent.mkdir(parents=True, exist_ok=True)
         self.assertEqual(output_file(str(path)), path)
@@ -228,7 +226,7 @@ class RunTests(SynchronousTestCase):
         self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
 
     def test_page_of_a_part(self) -> None:
-        """It cannot replace the page of a whole run, however that is named."""
+        """A partial run cannot replace the page of a whole run, however the path is written."""
         for option in (["--quick"], ["--only", "paced"]):
             for page in ([], [os.path.relpath(run.PAGE)]):
                 self.patch(sys, "argv", ["run.py", *option, "--page", *page])

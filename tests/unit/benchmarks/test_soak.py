@@ -1,5 +1,5 @@
 """
-The soak in benchmarks/: that each of its checks fails when it should.
+The soak in benchmarks/: each of its checks detects its violations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MB = 1_000_000
 
 
 def account(address: str, **more: int) -> dict[str, object]:
-    """What a server says of a client to which 100 events should have come, and 90 did."""
+    """Return the server's account of a client that received 90 of 100 events."""
     figures = {
         "recorded": 100,
         "dropped_incoming": 6,
@@ -41,7 +41,7 @@ def account(address: str, **more: int) -> dict[str, object]:
 
 
 def report(address: str, **more: object) -> dict[str, object]:
-    """What that client says that was there from the beginning to the end."""
+    """Return the report of that client, which was connected from the beginning to the end."""
     return {
         "address": address,
         "manner": "reads",
@@ -53,7 +53,7 @@ def report(address: str, **more: object) -> dict[str, object]:
         "unfinished": 0,
         "reported": [[6, 4]],
         "fewer": 0,
-        # First, next, how many between have not come, how many came out of order.
+        # First, next, missing, out of order.
         "numbers": {"a": [2, 58, 6, 0], "b": [0, 40, 0, 0]},
         "descriptions": {"soak_phase_a": "phase 3"},
         "totals": {"soak_counter [by = a]": 1234, "left": 1},
@@ -62,7 +62,7 @@ def report(address: str, **more: object) -> dict[str, object]:
 
 
 def stats(seconds: float, resident: float, **more: object) -> Sample:
-    """How the server is while two clients are there."""
+    """Return a sample of the server with two connected clients."""
     figures: dict[str, object] = {
         "resident": resident,
         "descriptors": 13,
@@ -81,12 +81,12 @@ def stats(seconds: float, resident: float, **more: object) -> Sample:
 
 
 def evidence() -> Evidence:
-    """Of a run in which everything was as it should be."""
+    """Return the evidence of a run without violations."""
     noise = Random(1)
     return Evidence(
         warm_up=20,
         samples=[
-            # It grows while it becomes warm.
+            # Memory grows during the warm-up.
             *(stats(t, (30 + min(t, 20)) * MB + noise.gauss(0, MB / 20)) for t in range(80)),
             stats(81, 50 * MB, clients=[], connections=0, descriptors=10),
         ],
@@ -100,7 +100,7 @@ def evidence() -> Evidence:
             report(
                 "127.0.1.1:1",
                 witness=False,
-                # It came late: what it missed of this recorder before the 25th it cannot know.
+                # A late client, which cannot know its losses before number 25 of this recorder.
                 numbers={"a": [25, 60, 8, 0], "b": [0, 40, 0, 0]},
             ),
             report(
@@ -117,7 +117,7 @@ Tamper = Callable[[Evidence], object]
 
 
 def reported(index: int, **more: object) -> Tamper:
-    """A client reports something else."""
+    """Change the report of a client."""
 
     def tamper(found: Evidence) -> None:
         found.reports[index] = {**found.reports[index], **more}
@@ -126,7 +126,7 @@ def reported(index: int, **more: object) -> Tamper:
 
 
 def booked(index: int, **more: object) -> Tamper:
-    """The server has another account of a client."""
+    """Change the server's account of a client."""
 
     def tamper(found: Evidence) -> None:
         found.accounts[index] = {**found.accounts[index], **more}
@@ -135,12 +135,12 @@ def booked(index: int, **more: object) -> Tamper:
 
 
 def seen(**more: object) -> Tamper:
-    """The server is in another state once, while it runs."""
+    """Add a sample with another state, before the end."""
     return lambda found: found.samples.insert(-1, stats(80, 50 * MB, **more))
 
 
 def ended(**more: object) -> Tamper:
-    """The server is in another state after the end."""
+    """Change the last sample."""
 
     def tamper(found: Evidence) -> None:
         last = found.samples[-1]
@@ -150,7 +150,7 @@ def ended(**more: object) -> Tamper:
 
 
 def leaks(found: Evidence) -> None:
-    """The server grows by 3 MB a minute."""
+    """Let the server's memory grow by 3 MB a minute."""
     for number, sample in enumerate(found.samples):
         resident = sample.stats["resident"] + sample.at * MB / 20
         found.samples[number] = Sample(sample.at, {**sample.stats, "resident": resident})
@@ -175,13 +175,17 @@ WRONG: list[tuple[str, str, Tamper]] = [
     ("accounts", "repairs is 5, but", ended(repairs=5)),
     ("accounts", "connected is 4", ended(connected=4)),
     ("accounts", "waiting is 1", ended(waiting=1)),
-    ("accounts", "1 are pending", booked(2, written=39, waiting=1)),
+    ("accounts", "disconnected with 1 pending", booked(2, written=39, waiting=1)),
     ("accounts", "events is 89, but written is 90", reported(0, events=89)),
     ("accounts", "events is 41, but written is 40", reported(2, events=41)),
     ("accounts", "received is 5001", reported(0, received=5001)),
-    ("accounts", "there is no account", reported(0, address="127.9.9.9:1")),
+    ("accounts", "the server has no account", reported(0, address="127.9.9.9:1")),
     ("accounts", "the same address", lambda found: found.accounts.append(account("127.0.1.0:1"))),
-    ("gaps", "losses of (6, 3) were reported, of (6, 4)", reported(0, reported=[[6, 3]])),
+    (
+        "gaps",
+        "losses of (6, 3) were reported, but (6, 4) counted",
+        reported(0, reported=[[6, 3]]),
+    ),
     ("gaps", "90 of 90 recorded events were received, but losses of 10", booked(0, recorded=90)),
     (
         "gaps",
@@ -194,9 +198,9 @@ WRONG: list[tuple[str, str, Tamper]] = [
         "11 numbers are missing",
         reported(1, numbers={"a": [25, 60, 11, 0], "b": [0, 40, 0, 0]}),
     ),
-    ("gaps", "2 events of b came again", reported(2, numbers={"b": [0, 40, 0, 2]})),
+    ("gaps", "2 events of b arrived twice", reported(2, numbers={"b": [0, 40, 0, 2]})),
     ("gaps", "fewer losses were reported than before", reported(2, fewer=1)),
-    ("gaps", "9 losses were reported, of 8", reported(2, reported=[[6, 3]])),
+    ("gaps", "9 losses were reported, but 8 counted", reported(2, reported=[[6, 3]])),
     ("gaps", "never reported", reported(0, reported=[])),
     (
         "totals",
@@ -209,12 +213,12 @@ WRONG: list[tuple[str, str, Tamper]] = [
         "the description of soak_phase_a is 'phase 3' instead of 'phase 4'",
         lambda found: found.descriptions.update(soak_phase_a="phase 4"),
     ),
-    ("totals", "no client was there", lambda found: found.reports.clear()),
-    ("totals", "there are no totals", lambda found: found.exact_totals.clear()),
-    ("memory", "memory grows: 2.", leaks),
-    ("memory", "no line can be fitted", lambda found: setattr(found, "warm_up", 90)),
-    ("descriptors", "14 descriptors are open beside those of 2", seen(descriptors=16)),
-    ("descriptors", "at the end 11 descriptors", ended(descriptors=11)),
+    ("totals", "no client was connected", lambda found: found.reports.clear()),
+    ("totals", "the program has no totals", lambda found: found.exact_totals.clear()),
+    ("memory", "memory grew by at least 2.", leaks),
+    ("memory", "cannot fit a line", lambda found: setattr(found, "warm_up", 90)),
+    ("descriptors", "14 descriptors were open besides those of 2", seen(descriptors=16)),
+    ("descriptors", "at the end, 11 descriptors", ended(descriptors=11)),
 ]
 
 
@@ -222,7 +226,7 @@ class CheckTests(SynchronousTestCase):
     def violations(self, found: Evidence) -> dict[str, list[str]]:
         return {finding.what: finding.violations for finding in judge(found)}
 
-    def test_asItShouldBe(self) -> None:
+    def test_noViolations(self) -> None:
         self.assertEqual(
             self.violations(evidence()),
             {
@@ -234,22 +238,22 @@ class CheckTests(SynchronousTestCase):
             },
         )
 
-    def test_beforeItsStream(self) -> None:
-        """A client that is connected and not streamed to yet has a descriptor, and no account."""
+    def test_connectionBeforeItsStream(self) -> None:
+        """A client whose stream has not begun has a descriptor and no account."""
         found = evidence()
         seen(descriptors=14, connections=3)(found)
         self.assertEqual(self.violations(found)["descriptors"], [])
 
-    def test_wrong(self) -> None:
-        """Each violation is found by the check that it is for."""
+    def test_violations(self) -> None:
+        """Each check finds its violations."""
         for what, text, tamper in WRONG:
             found = evidence()
             tamper(found)
             violations = self.violations(found)[what]
             self.assertTrue(any(text in one for one in violations), (what, text, violations))
 
-    def test_nothingFound(self) -> None:
-        """If the server did not even start, that is what is reported."""
+    def test_noSamples(self) -> None:
+        """If the server did not start, only that is reported."""
         found = Evidence(warm_up=20, troubles=["suite.server: exit status 1"])
         self.assertEqual(self.violations(found), {"processes": ["suite.server: exit status 1"]})
 
@@ -265,15 +269,15 @@ class FitTests(SynchronousTestCase):
         self.assertAlmostEqual(error, 0)
 
     def test_noise(self) -> None:
-        """Noise is no growth, and growth is seen through noise."""
+        """Noise does not count as growth, and does not hide growth."""
         rate, error = fit(self.samples(0, 10))
         self.assertLess(abs(rate), CERTAIN * error)
         rate, error = fit(self.samples(0.1, 10))
         self.assertGreater(rate, CERTAIN * error)
         self.assertLess(abs(rate - 0.1), CERTAIN * error)
 
-    def test_neighbours(self) -> None:
-        """Samples that stay the same for a while count once: a few steps prove nothing."""
+    def test_dependentSamples(self) -> None:
+        """Runs of equal samples count once, so a few steps do not count as growth."""
         steps = [Random(number // 100).gauss(0, 10) for number in range(600)]
         rate, error = fit(list(enumerate(steps)))
         self.assertLess(rate, CERTAIN * error)
@@ -308,12 +312,12 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual(self.numbers(map(self.event, (3, 4, 7, 8, 10))), (3, 11, 3, 0))
 
     def test_disorder(self) -> None:
-        """What comes again or late is no gap, and is counted."""
+        """A repeated or late number counts as disorder, not as a gap."""
         self.assertEqual(self.numbers(map(self.event, (0, 1, 1, 2)))[3], 1)
         self.assertEqual(self.numbers(map(self.event, (0, 2, 1)))[3], 1)
 
     def test_many(self) -> None:
-        """A sample that was recorded many times: each is a number, and some may be lost."""
+        """Each sample of C{record_many} counts as a number, and some may be missing."""
 
         def many(number: int) -> bytes:
             return self.event(number, name=MANY)
@@ -325,7 +329,7 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual(self.numbers([many(1), self.event(4), many(5)])[1:], (6, 2, 0))
 
     def test_totals(self) -> None:
-        """A set is an event or a total, as its timestamp says."""
+        """The timestamp of a set operation distinguishes events from totals."""
         counter = Operation.SET_COUNTER
         tally = self.tally(
             self.event(5, counter, "c"), self.event(1000, counter, "c", reactor=True)
@@ -352,8 +356,8 @@ class TallyTests(SynchronousTestCase):
         tally = self.tally(described("old"), described("new"))
         self.assertEqual(tally.report()["descriptions"], {"c": "new"})
 
-    def test_keepsNothing(self) -> None:
-        """An hour of events is more than memory holds."""
+    def test_keepsNoEvents(self) -> None:
+        """Events are not kept, since an hour of events would not fit into memory."""
         tally = self.tally(*[self.event(number) for number in range(100)])
         self.assertEqual(tally.reader.events, [])
 
@@ -368,18 +372,18 @@ class PlanTests(SynchronousTestCase):
             [plan.witness(seed, manner) for manner in plan.MANNERS],
         ]
 
-    def test_replayed(self) -> None:
-        """One seed gives the same decisions again, and another one others."""
+    def test_seed(self) -> None:
+        """The same seed gives the same decisions, another seed others."""
         self.assertEqual(self.decisions(1), self.decisions(1))
         for one, other in zip(self.decisions(1), self.decisions(2), strict=True):
             self.assertNotEqual(one, other)
 
-    def test_eachItsOwn(self) -> None:
+    def test_independentActors(self) -> None:
         first = list(islice(plan.lives(1, "guests", 1), 5))
         self.assertNotEqual(first, list(islice(plan.lives(1, "guests", 2), 5)))
 
-    def test_everything(self) -> None:
-        """All manners, all departures and all kinds of phases come up."""
+    def test_variety(self) -> None:
+        """All manners, departures and kinds of phases occur."""
         lives = list(islice(plan.lives(1, "guests", 1), 100))
         self.assertEqual({life.manner for life in lives}, set(plan.MANNERS))
         self.assertEqual({life.departure for life in lives}, set(plan.DEPARTURES))
@@ -389,8 +393,8 @@ class PlanTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    def test_beforeItsStream(self) -> None:
-        """A client that the stream has not begun for is a connection already."""
+    def test_connectionBeforeItsStream(self) -> None:
+        """A client whose stream has not begun counts as a connection."""
         self.patch(plan, "send_buffers", lambda seed: repeat(None))
         reactor = FakeReactor()
         factory = Watched(reactor, 1)

@@ -1,5 +1,5 @@
-//! `decode FILE`: decodes a stream with prost, as a client in Rust does; prints how many events
-//! that were, and how long it took the second time, in seconds.
+//! `decode FILE`: decodes a stream twice with prost, as a Rust client does; prints the number of
+//! events, and the time of the second pass in seconds.
 
 use std::env::args;
 use std::hint::black_box;

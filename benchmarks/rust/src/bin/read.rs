@@ -1,14 +1,14 @@
-//! `read 127.0.0.1:PORT CLIENTS MODE`: so many clients of one server, in one thread, as lean as
-//! can be: poll, recv of 256 KiB, and a walk along the lengths of frames.
+//! `read 127.0.0.1:PORT CLIENTS MODE`: CLIENTS clients of one server, in one thread, with minimal
+//! work: poll, recv of 256 KiB, and a walk along the lengths of frames.
 //!
-//! In the mode `count` a frame's length and first byte are all that is looked at, and every metric
-//! is an event. In the others, the value of an increment is decoded, from the end of its frame, and
-//! only increments are events, no totals; in the mode `timed` the value is the time of recording.
+//! The mode `count` reads only the length and the first byte of a frame, and counts every metric as
+//! an event. The other modes decode the value of an increment, from the end of its frame, and count
+//! only increments, not totals. In the mode `timed`, the value is the time of recording.
 //!
-//! - `wait total= quiet=`: report once all clients together have so many events, or none has
-//!   received anything for so many seconds.
-//! - `latency`: the distribution of latencies since the last such command.
-//! - `reset`: count events from 0 again.
+//! - `wait total= quiet=`: report when all clients together have `total` events, or when none has
+//!   received data for `quiet` seconds.
+//! - `latency`: report the distribution of latencies since the last such command.
+//! - `reset`: restart the event counts at 0.
 
 use std::env::args;
 use std::io::{self, ErrorKind, Read};
@@ -30,15 +30,15 @@ enum Mode {
 
 struct Client {
     socket: TcpStream,
-    /// The beginning of a frame that is not complete.
+    /// The received part of an incomplete frame.
     rest: Vec<u8>,
     events: u64,
-    /// Why the stream cannot be read any further.
+    /// The error that ended reading, if any.
     wrong: Option<&'static str>,
 }
 
-/// The value of a counter's increment, which is the last field of its frame: seen from the end, a
-/// byte below 0x80, those of 0x80 and above before it, and the tag. None for another metric.
+/// Returns the value of a counter's increment, or None for another metric. The value is the last
+/// field of the frame. From the end: a byte below 0x80, any bytes of 0x80 and above, and the tag.
 fn increment(frame: &[u8]) -> Option<u64> {
     let mut at = frame.len() - 1;
     let mut value = u64::from(frame[at]);
@@ -53,7 +53,7 @@ fn increment(frame: &[u8]) -> Option<u64> {
 }
 
 impl Client {
-    /// Takes all complete frames, and returns how many bytes they have.
+    /// Counts all complete frames, and returns their size in bytes.
     fn walk(
         &mut self,
         data: &[u8],
@@ -93,15 +93,15 @@ impl Client {
                         }
                     }
                 }
-                // Metadata, an extension, or nothing: events have one field, with a length.
-                Some(tag) if tag & 7 != 2 => return Err("what is no event"),
+                // Every event is empty or has one length-delimited field.
+                Some(tag) if tag & 7 != 2 => return Err("a frame that is not an event"),
                 _ => (),
             }
         }
         Ok(start)
     }
 
-    /// Receives once; returns how many bytes, or why the connection has ended.
+    /// Calls recv once; returns the number of bytes, or the reason for the connection's end.
     fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -180,7 +180,7 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
     let (mut bytes, mut last_ns, mut last) = (0, 0, Instant::now());
     // The total and the time without a byte that end a `wait`.
     let mut waiting: Option<(u64, Duration)> = None;
-    // The last poll found nothing: only then has the time without a byte passed.
+    // Whether the last poll found no data: only then does the time without a byte count.
     let mut silent = false;
     say(&format!(r#"{{"start_ns": {start_ns}}}"#));
     loop {
@@ -195,7 +195,7 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
                 timeout = left.as_millis() as i32 + 1;
             }
         }
-        // SAFETY: the pointer and the number are those of a vector that outlives the call.
+        // SAFETY: the pointer and the length belong to a vector that outlives the call.
         let ready =
             unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, timeout) };
         if ready < 0 && io::Error::last_os_error().kind() != ErrorKind::Interrupted {
@@ -209,7 +209,7 @@ fn run(address: &str, count: usize, mode: Mode) -> io::Result<()> {
                     Ok(received) => bytes += received,
                     Err(why) => {
                         client.wrong = client.wrong.or(Some(why));
-                        watch.fd = -1; // poll leaves it out
+                        watch.fd = -1; // poll ignores it
                     }
                 }
             }

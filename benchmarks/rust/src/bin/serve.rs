@@ -1,12 +1,12 @@
 //! `serve 127.0.0.1:PORT BUFFER`: the published exporter, recording on command.
 //!
-//! - `record count= seconds= rate= tick_us= timed= null=`: record so many events, or for so long
-//!   where count is 0. At full speed if rate is 0; else at that many a second, in ticks, where a
-//!   tick records at most twice its share after a delay. Each event carries 1, or, where timed is
-//!   1, the time. With null, the same loop records with metrics' own recorder that does nothing.
-//! - `cost count= rounds=`: the processor time of one record, from rounds of a few, with pauses in
-//!   which the exporter takes them.
-//! - `stats`: the processor time of this process.
+//! - `record count= seconds= rate= tick_us= timed= null=`: record `count` events or, if count is 0,
+//!   for `seconds`. Record at full speed if rate is 0, else at `rate` events per second in ticks;
+//!   after a delay, a tick records at most twice its share. The value of an event is 1 or, if timed
+//!   is 1, the time. With null, the same loop uses the no-op counter of `metrics`.
+//! - `cost count= rounds=`: report the processor time of one record: the median of `rounds` bursts
+//!   of `count`, with pauses in which the exporter takes the events.
+//! - `stats`: report the processor time of this process.
 
 use std::env::args;
 use std::io;
@@ -17,7 +17,7 @@ use benchmark_peers::{fail, now_ns, process_seconds, say, thread_seconds, Comman
 use metrics::{counter, Counter};
 use metrics_exporter_tcp::TcpBuilder;
 
-/// Records as a command says, and returns how many.
+/// Records as the command specifies, and returns the number of events.
 fn record(handle: &Counter, command: &Command) -> u64 {
     let (count, timed) = (
         command.number("count") as u64,
@@ -75,7 +75,7 @@ fn main() {
     };
     let (Ok(address), Ok(buffer)) = (address.parse::<std::net::SocketAddr>(), buffer.parse())
     else {
-        fail("serve: an argument cannot be understood");
+        fail("serve: invalid argument");
     };
     let builder = TcpBuilder::new()
         .listen_address(address)
