@@ -1,5 +1,5 @@
 """
-The tests; ``python -m twisted.trial tests`` runs all of them.  CONTRIBUTING.md has the rest.
+The tests; ``python -m twisted.trial tests`` runs all of them.  See also CONTRIBUTING.md.
 """
 
 import os
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The clone that is tested."""
+"""The root of the source tree."""
 
 DESCRIPTORS = Path("/proc/self/fd")
 """The descriptors of this process, as Linux lists them."""
@@ -19,15 +19,15 @@ no_descriptors = "" if DESCRIPTORS.exists() else f"needs {DESCRIPTORS}"
 
 
 def needs(name: str) -> str | None:
-    """Return the reason to skip a test that needs a module or program, or None if it is here."""
+    """Return the reason to skip a test that needs a module or program, or None if it exists."""
     return None if find_spec(name) or shutil.which(name) else f"needs {name}"
 
 
 def environment(modules: Path | None = None) -> dict[str, str]:
     """
-    Return the environment of a child process that imports from the clone.
+    Return the environment of a child process that imports from the source tree.
 
-    @param modules: a directory of modules that the child finds before all others.
+    @param modules: a directory of modules that take precedence over all others.
     """
     path = [modules, ROOT, os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))}
@@ -36,12 +36,12 @@ def environment(modules: Path | None = None) -> dict[str, str]:
 # Twisted passes a deprecated argument to pyOpenSSL whenever TLS is used.
 warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
 
-# The soak test's programs use modules from here, and need no Hypothesis.
+# The soak's programs import this package without Hypothesis.
 with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # The same few examples in each run, however busy the machine is, with and without `CI` in the
-    # environment; `tests/fuzz.py` looks for new ones.
+    # The same few examples in each run, with or without `CI` in the environment, and without
+    # deadlines, since the machine may be busy. `tests/fuzz.py` searches for new examples.
     settings.register_profile(
         "suite",
         max_examples=25,

@@ -1,5 +1,5 @@
 """
-Keys and certificates, made for one test.
+Creates keys and certificates for a test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 try:
-    import OpenSSL  # noqa: F401  Twisted's TLS is made of it.
+    import OpenSSL  # noqa: F401  Twisted's TLS uses it.
     import service_identity  # noqa: F401
 except ImportError:
     no_tls = "needs pyOpenSSL and service-identity"
@@ -34,7 +34,7 @@ _USES = (
     "encipher_only",
     "decipher_only",
 )
-"""What a key may be used for, in the words of its certificate."""
+"""The possible uses of a key, as named in a certificate."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Issued:
     """
     The files of a certificate.
 
-    @ivar cert: the certificate, and those that lead to its authority.
+    @ivar cert: the certificate, followed by its intermediate certificates.
     @ivar key: its private key.
     """
 
@@ -52,9 +52,9 @@ class Issued:
 
 class Authority:
     """
-    Issues certificates, by way of one that it has issued to itself.
+    Issues certificates, through an intermediate certificate.
 
-    @ivar file: what those who trust it have.
+    @ivar file: its root certificate, for clients that trust it.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:
@@ -62,7 +62,7 @@ class Authority:
         self._directory.mkdir(parents=True)
         self._count = 0
         self._root = self._sign("the root", None, ca=True)
-        self._between = self._sign("one between", self._root, ca=True)
+        self._intermediate = self._sign("an intermediate", self._root, ca=True)
         self.file = self._write("root.pem", [self._root[1]])
 
     def issue(
@@ -75,21 +75,22 @@ class Authority:
         names: Sequence[Any] = (),
     ) -> Issued:
         """
-        @param hosts: host names and addresses that the certificate is for.
-        @param names: names of other kinds, as cryptography has them; with neither, it is for none.
-        @param begins: when the certificate is valid, from now.
-        @param password: what the key is to be encrypted with.
-        @param own_key: a key of another kind.
+        @param hosts: the host names and addresses in the certificate.
+        @param names: other subject alternative names, as objects of the package cryptography.
+        @param begins: the beginning of the certificate's validity, relative to now.
+        @param ends: the end of the certificate's validity, relative to now.
+        @param password: encrypts the key; by default, the key is not encrypted.
+        @param own_key: the key to use; by default, a new key on an elliptic curve.
         """
         key, certificate = self._sign(
             "somebody",
-            self._between,
+            self._intermediate,
             names=[*map(_general_name, hosts), *names],
             begins=begins,
             ends=ends,
             key=own_key,
         )
-        return self._issued(key, [certificate, self._between[1]], password)
+        return self._issued(key, [certificate, self._intermediate[1]], password)
 
     def _issued(
         self, key: Any, certificates: Sequence[Any], password: bytes | None = None
@@ -110,7 +111,7 @@ class Authority:
         return Issued(self._write(f"{self._count}.pem", certificates), str(key_file))
 
     def issue_self_signed(self) -> Issued:
-        """A certificate that is from no authority."""
+        """Return a self-signed certificate."""
         key, certificate = self._sign("itself", None, names=[_general_name("127.0.0.1")])
         return self._issued(key, [certificate])
 
@@ -141,7 +142,7 @@ class Authority:
             .not_valid_after(now + ends)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
-        # Without them, some that check strictly (Python from 3.13 on) trust nothing of it.
+        # Strict verification (the default from Python 3.13) requires these extensions.
         identifier = x509.SubjectKeyIdentifier.from_public_key
         signer = issuer[0] if issuer else key
         builder = builder.add_extension(identifier(key.public_key()), critical=False)

@@ -1,5 +1,5 @@
 """
-Imported for its effect: the packages in benchmarks/ can be imported, and so can its programs.
+Makes the packages and programs in benchmarks/ importable, as a side effect of its import.
 """
 
 import sys

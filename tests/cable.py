@@ -1,9 +1,9 @@
 """
-Two network namespaces with a cable between them that can be pulled, for tests; nothing of the
-machine's own network is touched.
+Two network namespaces, joined by a virtual cable that a test can pull. The machine's network is not
+changed.
 
-A socket belongs to the namespace in which it was made, whichever process or thread uses it
-later: so both ends can be in one process, each made by a thread that went there for that moment.
+A socket stays in the namespace in which it was made, whichever process or thread uses it later. So
+both ends are in the test process: a thread enters a namespace only to make a socket there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _T = TypeVar("_T")
 
 
 class Cable:
-    """A cable that exists until the end of a test."""
+    """A virtual cable, removed when the test ends."""
 
     def __init__(self, case: TestCase) -> None:
         """
-        @raise SkipTest: it takes root, iproute2, and a kernel that has namespaces.
+        @raise SkipTest: root privileges, iproute2 or network namespaces are missing.
         """
         if os.geteuid() != 0 or needs("ip"):
             raise SkipTest("needs network namespaces")
@@ -52,19 +52,19 @@ class Cable:
             self._ip("-n", name, "link", "set", "cable", "up")
 
     def pull(self) -> None:
-        """From now on nothing goes through, and neither end is notified."""
+        """Stop all traffic, without notifying either end."""
         self._ip("-n", self._client, "link", "set", "cable", "down")
 
     def plug_in(self) -> None:
-        """All is as before."""
+        """Let traffic pass again."""
         self._ip("-n", self._client, "link", "set", "cable", "up")
 
     def listen(self) -> socket.socket:
-        """A socket that listens at the server's end."""
+        """Return a listening socket at the server's end."""
         return self._in(self._server, lambda: socket.create_server((SERVER, 0)))
 
     def connect(self, address: Any, *, from_client: bool = True) -> socket.socket:
-        """A socket that is connected, from the client's end or from that of the server itself."""
+        """Return a connected socket, at the client's end or at the server's."""
         name = self._client if from_client else self._server
         return self._in(name, lambda: socket.create_connection(address, timeout=LIMIT))
 

@@ -1,5 +1,5 @@
 """
-Runs the commands of ``metrics-tcp``, in this process on a fake reactor, or as processes.
+Runs ``metrics-tcp`` commands, in this process on a fake reactor, or as processes.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ Match = re.Match[str] | None
 UTF8 = getincrementaldecoder("utf-8")
 
 FAR = 1e7
-"""By when, in seconds of a fake clock, every command has ended."""
+"""The time limit of a command, in seconds of the fake clock."""
 
 
 class CommandReactor(NamesReactor):
     """
-    The reactor of a command in this process: its clock advances at once to the next delayed call.
+    The reactor of a command in this process. Its clock jumps to the next delayed call.
 
-    @ivar received: what clients of the command have received.
+    @ivar received: the data that clients of the command have received.
     """
 
     def __init__(self, served: Callable[[PausingTransport], object] | None = None) -> None:
         """
-        @param served: called with each connection to a server; by default they are refused.
+        @param served: called with each connection to a server; by default, connections are refused.
         """
         super().__init__()
         self.received = b""
@@ -69,9 +69,9 @@ class CommandReactor(NamesReactor):
             sent = b"".join([transport.drain() for transport in self._transports])
             self.received += sent
             due = [call.getTime() for call in self.getDelayedCalls()]
-            # Once or twice it is only a transport that was drained and closes.
+            # A few idle iterations are normal: a drained transport closes.
             idle = 0 if called or sent or due else idle + 1
-            assert idle < 5, "the command waits for nothing"
+            assert idle < 5, "the command hangs: no call is pending"
             self.advance(max(0.0, min(due, default=0.0) - self.seconds()))
             assert self.seconds() < FAR, "the command does not end"
 
@@ -103,7 +103,7 @@ class CommandReactor(NamesReactor):
         self.callLater(0, self._connected, factory)
         return self
 
-    # The port that it returns.
+    # The interface of the port that `listenTCP` returns.
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", "127.0.0.1", 5000)
@@ -113,12 +113,12 @@ class CommandReactor(NamesReactor):
 
 
 def serving(data: bytes) -> CommandReactor:
-    """One with a server that sends the same to every client."""
+    """Return a reactor with a server that sends the same data to every client."""
     return CommandReactor(lambda transport: transport.receive(data))
 
 
 class Ended(NamedTuple):
-    """The exit code of a command, and what it has written to standard output and error."""
+    """The exit code of a command, its standard output and its standard error."""
 
     code: object
     out: str
@@ -134,9 +134,9 @@ def run(
     """
     Run a command in this process, from its arguments to its exit code.
 
-    @param on: its reactor; by default one where servers refuse connections.
-    @param stdout: a file to take for its standard output.
-    @param closed: whether it has no standard output.
+    @param on: its reactor; by default, one whose servers refuse connections.
+    @param stdout: the path of a file for its standard output; by default, a temporary file.
+    @param closed: whether its standard output is closed.
     """
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     with (
@@ -161,9 +161,9 @@ def run(
 @contextmanager
 def _redirected(descriptor: int, path: str | None) -> Iterator[TextIO]:
     """
-    Have a descriptor stand for another file.
+    Redirect a descriptor to another file.
 
-    @param path: that file; by default a temporary one.
+    @param path: the path of that file; by default, a temporary file.
     """
     kept = os.dup(descriptor)
     try:
@@ -183,10 +183,10 @@ def _content(file: TextIO) -> str:
 
 class Child(ProcessProtocol):
     """
-    A command as a process.
+    A command that runs as a process.
 
-    @ivar out: what it has written to standard output; with C{usePTY}, to standard error as well.
-    @ivar err: what it has written to standard error.
+    @ivar out: its standard output so far; with C{usePTY}, its standard error too.
+    @ivar err: its standard error so far.
     @ivar ended: fires with its exit code.
     """
 
@@ -200,11 +200,11 @@ class Child(ProcessProtocol):
         reactor.spawnProcess(self, command[0], command, env=env, **options)
 
     def prints(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Fires when a pattern is in standard output; fails if the process ends before."""
+        """Wait until a pattern is in standard output; fail if the process ends before that."""
         return self._when(lambda: re.search(pattern, self.out))
 
     def says(self, pattern: str) -> Deferred[re.Match[str]]:
-        """The same on standard error."""
+        """Wait until a pattern is in standard error; fail if the process ends before that."""
         return self._when(lambda: re.search(pattern, self.err))
 
     def signal(self, name: str) -> None:
@@ -241,11 +241,11 @@ class Child(ProcessProtocol):
             elif self._alive:
                 self._waiting.append((find, deferred))
             else:
-                deferred.errback(AssertionError(f"it has ended: {self.out}{self.err}"))
+                deferred.errback(AssertionError(f"the command ended: {self.out}{self.err}"))
 
 
 class CommandTestCase(TestCase):
-    """Tests of a command as a process, with a server in this one."""
+    """A test of a command as a process, with a server in the test process."""
 
     timeout = 120
 
@@ -253,8 +253,8 @@ class CommandTestCase(TestCase):
         """
         Start a server.
 
-        @param path: of a UNIX socket; by default it listens on a port that is free.
-        @return: its endpoint.
+        @param path: the path of a UNIX socket; by default, the server listens on a free TCP port.
+        @return: the server's endpoint.
         """
         self.server = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
         self.recorder = self.server.recorder
@@ -271,7 +271,7 @@ class CommandTestCase(TestCase):
         return self.spawn(sys.executable, "-m", "txmetrics_tcp", *arguments, **options)
 
     def shell(self, script: str, *arguments: str, **options: Any) -> Child:
-        """A command in a script of the shell, where it is C{"$@"}."""
+        """Run a shell script in which C{"$@"} is the command."""
         command = [sys.executable, "-m", "txmetrics_tcp", *arguments]
         return self.spawn("/bin/sh", "-c", script, "sh", *command, **options)
 

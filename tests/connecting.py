@@ -1,5 +1,5 @@
 """
-Fakes to connect with: endpoints and names of hosts that do what a test says.
+Fakes for connecting: endpoints and name resolution that a test controls.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from txmetrics_tcp.testing import FakeReactor, PausingTransport
 @implementer(IStreamClientEndpoint)
 class FakeEndpoint:
     """
-    An endpoint whose attempts succeed or fail when a test says so.
+    An endpoint whose attempts succeed or fail when a test decides.
 
-    @ivar attempts: those that were begun, each with the factory that it is for.
-    @ivar cancelled: how many of them were given up.
+    @ivar attempts: all attempts, each with its factory.
+    @ivar cancelled: the number of cancelled attempts.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class FakeEndpoint:
         return attempt
 
     def succeed(self) -> PausingTransport:
-        """The last attempt leads to a connection."""
+        """Let the last attempt succeed, and return its transport."""
         factory, attempt = self.attempts[-1]
         transport = PausingTransport()
         protocol = factory.buildProtocol(transport.getPeer())
@@ -56,14 +56,14 @@ class FakeEndpoint:
         return transport
 
     def fail(self, error: Exception) -> None:
-        """The last attempt fails."""
+        """Let the last attempt fail."""
         self.attempts[-1][1].errback(Failure(error))
 
 
 @implementer(IHostnameResolver)
 class FakeResolver:
     """
-    @ivar addresses: what a name resolves to.
+    @ivar addresses: the addresses to which every name resolves.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class FakeResolver:
 @implementer(IReactorPluggableNameResolver)
 class NamesReactor(FakeReactor):
     """
-    @ivar connecting: where it was asked to connect to, and the factory for that.
+    @ivar connecting: the host, port and factory of each C{connectTCP} call.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class NamesReactor(FakeReactor):
         self.connecting: list[tuple[str, int, IProtocolFactory]] = []
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise AssertionError("not to be replaced")
+        raise AssertionError("the name resolver must not be replaced")
 
     def connectTCP(
         self, host: str, port: int, factory: IProtocolFactory, **options: object
@@ -106,7 +106,7 @@ class NamesReactor(FakeReactor):
 
 
 class _Connector:
-    """An attempt to connect, as it is known to who may give it up."""
+    """The connector of an attempt."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = IPv4Address("TCP", host, port)

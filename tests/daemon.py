@@ -1,5 +1,5 @@
 """
-Runs the daemon as its users do: as a process, which ends with its test at the latest.
+Runs the daemon as a process, which is killed at the latest when its test ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests import environment
 from txmetrics_tcp import Decoder, Event, Metadata, Metric, MetricKind
 
 LIMIT = 60.0
-"""How many seconds a test waits for something; only a hang takes as long."""
+"""The timeout of a test's waits, in seconds. Only a hang takes this long."""
 
 IN_USE = os.strerror(errno.EADDRINUSE)
 
@@ -35,14 +35,14 @@ PROCESS = {
     "python_gc_collections_total",
     "reactor_lag_seconds",
 }
-"""What the daemon streams about its own process."""
+"""Metrics of the daemon's own process."""
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
 METRICS_TCP = [
     sys.executable,
     "-c",
-    # Messages are on standard error; what can be waited for is standard output.
+    # Redirects messages from standard error to standard output, on which `Daemon` waits.
     "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())",
 ]
 
@@ -50,13 +50,13 @@ LEFT_TO_THE_SYSTEM = {
     "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"
 }
 """
-For the environment of a process whose standard error is asserted, where Python is to warn
-(C{PYTHONDEVMODE=1}): that a reactor's sockets are open when a process ends is no leak.
+For the environment of a process whose standard error is asserted. In Python's development mode,
+it suppresses warnings about a reactor's sockets that are open when the process ends.
 """
 
 _BUSY = re.compile(r"(?m)^Executing <.*> took [\d.]+ seconds\n")
 """
-What asyncio logs on a busy machine in debug mode, which Python's development mode switches on.
+A message of asyncio's debug mode on a busy machine. Python's development mode enables that mode.
 """
 
 _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
@@ -64,13 +64,12 @@ _LISTENING = re.compile(r"Streaming metrics on .*?(?:port=|:)(\d+)")
 
 class Daemon:
     """
-    A run of twistd in a new directory, and of what it forks into.
+    A run of twistd in a new directory, including the processes that it forks.
 
-    Nothing here polls: the end of output, and of the run, are the ends of pipes.
+    Waits do not poll: pipes signal the end of the output and of the run.
 
-    @ivar directory: where it runs; its pid file and log are there.
-    @ivar process: what was started; with a run that daemonizes, the one that returns to the
-        shell.
+    @ivar directory: the working directory, which has the pid file and the log.
+    @ivar process: the process that was started; if it daemonizes, it exits early.
     """
 
     def __init__(
@@ -82,15 +81,15 @@ class Daemon:
         inherit: Sequence[int] = (),
     ) -> None:
         """
-        @param case: the test that it is for, at the end of which it is killed.
-        @param arguments: those of the runner.
-        @param modules: a directory of modules that it finds before all others.
-        @param inherit: descriptors that it gets.
+        @param case: the test; when it ends, the daemon is killed.
+        @param arguments: the arguments of the runner.
+        @param modules: a directory of modules that take precedence over all others.
+        @param inherit: descriptors that the daemon inherits.
         """
         self.directory = Path(case.mktemp()).resolve()
         self.directory.mkdir()
-        # Every process of the run inherits the writing end, so the reading end shows when the
-        # last has ended, whatever its parent is.
+        # Every process of the run inherits the writing end, so the reading end reports the end of
+        # the last process, even if it is not a child of this one.
         self._leash, leash = os.pipe()
         try:
             self.process = Popen(
@@ -113,28 +112,28 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The process that runs the daemon, as the pid file has it."""
+        """The daemon's process id, from the pid file."""
         return int(self.pid_file.read_text())
 
     @property
     def log(self) -> str:
-        """The log file, of a run that daemonizes."""
+        """The log file of a run that daemonizes."""
         return (self.directory / "twistd.log").read_text()
 
     @property
     def port(self) -> int:
-        """Where it listens, for which this waits."""
+        """The port on which the daemon listens. Waits until it listens."""
         return int(self.wait_for(_LISTENING.pattern)[1])
 
     @property
     def logged_port(self) -> int:
-        """The same, of a run that daemonizes and has done so."""
+        """The port on which the daemon listens, from the log of a run that has daemonized."""
         found = _LISTENING.search(self.log)
         assert found is not None, self.log
         return int(found[1])
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until a pattern is in standard output, where the log goes with -n."""
+        """Wait until a pattern is in standard output (with -n, the log)."""
         assert self.process.stdout is not None
         stdout = self.process.stdout.fileno()
         deadline = time.monotonic() + LIMIT
@@ -145,18 +144,18 @@ class Daemon:
             if not data:
                 self.process.kill()
                 _, output, errors = self.end()
-                raise AssertionError(f"waited for {pattern!r} in vain: {output}{errors}")
+                raise AssertionError(f"{pattern!r} was not found in the output: {output}{errors}")
             self._output += data
         return found
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for the end of `process`: its status, and what is left of output and errors."""
+        """Wait until `process` ends, and return its status, output and errors."""
         output, errors = self.process.communicate(timeout=LIMIT)
-        said = _BUSY.sub("", errors.decode())
-        return self.process.returncode, (self._output + output).decode(), said
+        messages = _BUSY.sub("", errors.decode())
+        return self.process.returncode, (self._output + output).decode(), messages
 
     def has_gone(self, timeout: float = LIMIT) -> bool:
-        """Wait until no process of the run is left."""
+        """Wait until every process of the run has ended."""
         ready, _, _ = select.select([self._leash], [], [], timeout)
         return bool(ready)
 
@@ -165,20 +164,20 @@ class Daemon:
             self.process.kill()
             assert self.process.stdout is not None
             assert self.process.stderr is not None
-            # A daemon on its way into the background may hold them open still.
+            # A daemon that is still daemonizing may hold them open.
             self.process.stdout.close()
             self.process.stderr.close()
         deadline = time.monotonic() + LIMIT
         while not self.has_gone(0.1):
-            # One on its way into the background has no pid file yet: that is why in a loop.
+            # Retries, since a daemon that is still daemonizing has no pid file yet.
             with suppress(OSError, ValueError):
                 os.kill(self.pid, signal.SIGKILL)
-            assert time.monotonic() < deadline, f"a process is left behind: {self.directory}"
+            assert time.monotonic() < deadline, f"a process is still running: {self.directory}"
         os.close(self._leash)
 
 
 def preamble(case: SynchronousTestCase, script: str) -> Path:
-    """C{modules} for a `Daemon` that runs this script before all else."""
+    """Return C{modules} for a `Daemon` that runs a script when Python starts."""
     modules = Path(case.mktemp()).resolve()
     modules.mkdir()
     (modules / "sitecustomize.py").write_text(script)
@@ -186,7 +185,7 @@ def preamble(case: SynchronousTestCase, script: str) -> Path:
 
 
 class Viewer:
-    """A client: iterating over it gives each event, to the end of the stream."""
+    """A client. Iteration yields each event until the end of the stream."""
 
     def __init__(self, case: SynchronousTestCase, port: int) -> None:
         self._socket = connect(case, port)
@@ -197,18 +196,18 @@ class Viewer:
         while data := self._socket.recv(65536):
             yield from decoder.feed(data)
             assert time.monotonic() < deadline, "the expected event was not received"
-        assert decoder.unfinished == 0, "the stream ends within a frame"
+        assert decoder.unfinished == 0, "the stream ended within a frame"
 
 
 def connect(case: SynchronousTestCase, port: int) -> socket.socket:
-    """A connection to a port of this machine, which is closed when the test ends."""
+    """Connect to a port of this machine. The connection is closed when the test ends."""
     connected = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
     case.addCleanup(connected.close)
     return connected
 
 
 def occupied_port(case: SynchronousTestCase) -> int:
-    """A port of the loopback interface that is in use while the test runs."""
+    """Return a port of the loopback interface that is in use until the test ends."""
     occupier = socket.create_server(("127.0.0.1", 0))
     case.addCleanup(occupier.close)
     port: int = occupier.getsockname()[1]
@@ -218,8 +217,8 @@ def occupied_port(case: SynchronousTestCase) -> int:
 class DaemonTestCase(SynchronousTestCase):
     def see(self, port: int, names: set[str]) -> dict[str, Metric]:
         """
-        Read a stream until there was an event of each of these metrics, and a description of each
-        before it.
+        Read a stream until it had an event of each of these metrics. Each metric must be described
+        before its first event.
         """
         described: set[tuple[MetricKind, str]] = set()
         seen: dict[str, Metric] = {}
@@ -233,17 +232,17 @@ class DaemonTestCase(SynchronousTestCase):
                 seen[event.key.name] = event
                 if names <= seen.keys():
                     return seen
-        self.fail(f"the stream ended before there was any of {names - seen.keys()}")
+        self.fail(f"the stream ended without events of {names - seen.keys()}")
 
     def assert_stopped(self, daemon: Daemon, number: int) -> None:
-        """The daemon has ended by a signal, and has left nothing behind."""
+        """Check that a signal ended the daemon, without a traceback or a pid file."""
         status, output, errors = daemon.end()
         self.assertEqual((status, errors), (-number, ""))
         self.assertNotIn("Traceback", output)
         self.assertFalse(daemon.pid_file.exists())
 
     def assert_one_line(self, daemon: Daemon, *words: str) -> None:
-        """The daemon has ended with status 1, and a line on standard error with these words."""
+        """Check that the daemon ended with status 1, and one line of errors with these words."""
         status, output, errors = daemon.end()
         self.assertEqual(status, 1)
         self.assertEqual(errors.count("\n"), 1, errors)

@@ -1,5 +1,5 @@
 """
-An exporter without sockets: a factory, or the log alone, on a reactor that a test turns.
+An exporter without sockets: a factory, or its incoming side, on a fake reactor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txmetrics_tcp.testing import FakeReactor
 
 class FactoryTestCase(SynchronousTestCase):
     """
-    @ivar reactor_thread: whether the test runs on what a factory takes for the reactor thread.
+    @ivar reactor_thread: whether a factory takes the test's thread for the reactor thread.
     """
 
     def setUp(self) -> None:
@@ -34,7 +34,7 @@ class FactoryTestCase(SynchronousTestCase):
         monotonic: Callable[[], float] | None = None,
         **settings: Any,
     ) -> MetricsFactory:
-        """A factory; by default, without metrics of its own."""
+        """Return a factory; by default, without own metrics."""
         return MetricsFactory(
             self.reactor,
             ExporterSettings(buffer_size=buffer_size, **{"own_metrics": False, **settings}),
@@ -45,7 +45,7 @@ class FactoryTestCase(SynchronousTestCase):
 
 
 def events(taken: Taken) -> list[Metric]:
-    """What was taken, decoded."""
+    """Decode the events of a batch."""
     return [] if taken.batch is None else cast("list[Metric]", decode(taken.batch.joined))
 
 
@@ -92,18 +92,18 @@ class IncomingTestCase(SynchronousTestCase):
         return Histogram(key, incoming.series(key))
 
     def take(self, incoming: Incoming) -> list[object]:
-        """The values of the events of the next batch."""
+        """Take the next batch, and return the values of its events."""
         return [event.value for event in events(incoming.take())]
 
     def take_all(self, incoming: Incoming) -> list[object]:
-        """The values of all pending events."""
+        """Take all pending events, and return their values."""
         values = []
         while incoming.more():
             values += self.take(incoming)
         return values
 
     def interrupt_epoch(self, act: Callable[[], object]) -> None:
-        """Call C{act} once while events are next applied."""
+        """Call C{act} once, the next time that events are applied."""
         first_in_epoch = Ledger._first_in_epoch
 
         def interrupted(this: Ledger, *args: Any) -> object:

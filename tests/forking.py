@@ -1,5 +1,5 @@
 """
-Forking in a test.
+Forks in tests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ if sys.version_info >= (3, 12):
 
 def in_child(act: Callable[[], object]) -> str:
     """
-    Fork, and call a function in the child.
+    Call a function in a forked child.
 
-    @return: the C{repr} of what it returned, or the traceback of what it raised; nothing if it
-        hangs.
+    @return: the C{repr} of its result, or the traceback of its exception; empty if it hangs.
     """
     reading, writing = os.pipe()
     with warnings_of_forking_off():
@@ -29,7 +28,7 @@ def in_child(act: Callable[[], object]) -> str:
     if child == 0:
         try:
             os.close(reading)
-            # A child that deadlocks ends as well, and with it the wait of its parent.
+            # Ends a child that deadlocks, and so the parent's wait.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(int(LIMIT))
             try:
@@ -47,7 +46,7 @@ def in_child(act: Callable[[], object]) -> str:
 
 
 class warnings_of_forking_off:
-    """Python 3.12 and newer warn of a fork in a program with threads, which is what we test."""
+    """Suppresses the warning of Python 3.12 and later about forks in programs with threads."""
 
     def __enter__(self) -> None:
         if sys.version_info >= (3, 12):

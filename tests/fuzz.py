@@ -1,15 +1,15 @@
 """
-Feeds damaged streams to the decoder, and damaged requests to the server, until told to stop::
+Feeds damaged streams to the decoder, and damaged requests to the server::
 
     python tests/fuzz.py --seconds 30 [--seed N] [--target decoder|server]
 
-The decoder's result must be the oracle's, however the stream is cut: the same events to the last
-bit, and an error at the same place.  Streams that made the decoder go a way that it had not gone
-before are kept, and damaged further.  A view folds what is decoded.  The server must stay whole
-whatever a client sends, and its other clients miss nothing.
+However a stream is split, the decoder must return the same events as the oracle, equal to the last
+bit, and must fail at the same place.  A view ingests the decoded events.  Streams that reach new
+code paths of the decoder are kept, and damaged further.  The server must work correctly whatever a
+client sends, and its other clients must receive every event.
 
-The seed is printed; with it the same inputs come again.  What fails is printed as a call of Python
-that shows it again, as small as it could be made.
+The seed is printed; it repeats the same inputs.  A failure is printed as a Python call that
+reproduces it, with a minimized input.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ from txmetrics_tcp._exporter import protocol  # noqa: E402
 from txmetrics_tcp.testing import FakeReactor  # noqa: E402
 
 MAX_FRAME = 5000
-"""The longest frame that decoders take here: small, so that it is met."""
+"""The frame limit of the decoders: small, so that inputs exceed it."""
 
 PATIENCE = 20.0
-"""How many seconds an input may take: a thousand times what it does, to find what hangs."""
+"""The time limit of an input, in seconds: a thousand times the normal time, to find hangs."""
 
 SMALLER = 20.0
-"""How many seconds to look for less of an input that fails as well."""
+"""The time limit for minimizing a failing input, in seconds."""
 
 MAX_KEPT = 2000
-"""How many streams are kept to be damaged further."""
+"""How many inputs are kept to be damaged further."""
 
 
 class Failed(AssertionError):
-    """Something is not as it must be."""
+    """A check has failed."""
 
 
-# What must hold
+# Checks
 
 
 def check_decoder(stream: bytes, cuts: list[int]) -> None:
     """
-    Compare the decoder with the oracle, and let a view take the events.
+    Compare the decoder with the oracle, and let a view ingest the events.
 
-    @param cuts: sizes of the pieces that the stream comes in, used in turn.
+    @param cuts: the sizes of the pieces of the stream, used in turn.
     """
     expected, wrong, unfinished = meaning(stream, MAX_FRAME)
     decoder = Decoder(MAX_FRAME)
@@ -78,7 +78,7 @@ def check_decoder(stream: bytes, cuts: list[int]) -> None:
         except StreamError:
             failed = True
         if decoder.unfinished > MAX_FRAME + 10:
-            raise Failed(f"{decoder.unfinished} bytes are held")
+            raise Failed(f"the decoder holds {decoder.unfinished} bytes")
     decoded = [plain(event) for event in events]
     if decoded != expected:
         at = next(
@@ -87,7 +87,7 @@ def check_decoder(stream: bytes, cuts: list[int]) -> None:
         )
         raise Failed(f"event {at}: {decoded[at : at + 1]}, expected: {expected[at : at + 1]}")
     if failed != wrong:
-        raise Failed("refused, but nothing is wrong" if failed else "not refused")
+        raise Failed("the decoder rejected a valid stream" if failed else "no StreamError")
     if decoder.unfinished != unfinished:
         raise Failed(f"{decoder.unfinished} bytes are unfinished, expected: {unfinished}")
     ingest(events)
@@ -95,9 +95,9 @@ def check_decoder(stream: bytes, cuts: list[int]) -> None:
 
 def check_server(sent: bytes, cuts: list[int]) -> None:
     """
-    A client sends something while events are recorded, and then leaves.
+    Let a client send data while events are recorded, and then disconnect.
 
-    @param cuts: sizes of the pieces that it comes in, used in turn.
+    @param cuts: the sizes of the pieces of the data, used in turn.
     """
     errors: list[str] = []
 
@@ -120,18 +120,18 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
         for one in (client, other):
             one.read_all(reactor)
             if one.reader.unfinished:
-                raise Failed("a client is left with a part of a frame")
+                raise Failed("a client has received only part of a frame")
         if other.reader.totals != factory.recorder.snapshot():
             raise Failed("the other client has wrong totals")
         for one in (client, other):
             one.transport.lose()
         reactor.settle()
         if factory.stats().clients:
-            raise Failed("a client that has gone is not forgotten")
+            raise Failed("a disconnected client is still in the statistics")
         factory.stop()
         reactor.settle()
         if reactor.getDelayedCalls():
-            raise Failed(f"left behind: {reactor.getDelayedCalls()}")
+            raise Failed(f"delayed calls remain: {reactor.getDelayedCalls()}")
     finally:
         globalLogPublisher.removeObserver(observe)
     if errors:
@@ -139,7 +139,7 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
 
 
 def ingest(events: list[Event]) -> None:
-    """Let a view take events, and say what it knows; any will do that are events."""
+    """Let a view ingest events, and call all methods of its series."""
     from txmetrics_tcp._view.series import SourceView
 
     now = 1.0
@@ -155,7 +155,7 @@ def ingest(events: list[Event]) -> None:
 
 
 def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    """The data, cut into pieces of these sizes, in turn."""
+    """Split data into pieces of these sizes, used in turn."""
     at = turn = 0
     while at < len(data):
         size = max(sizes[turn % len(sizes)], 1) if sizes else len(data)
@@ -164,15 +164,16 @@ def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
         turn += 1
 
 
-# What is tried
+# Inputs
 
 
 class Streams:
     """
-    Streams for the decoder.
+    Generates streams for the decoder.
 
-    They begin as what is in the table of cases, in a recorded stream, and as series; what
-    has shown something new is the ground for what comes next.
+    The sources are the table of cases, a recorded stream, generated series, and kept streams.
+
+    @ivar kept: the streams that reached new code paths.
     """
 
     def __init__(self, random: Random) -> None:
@@ -202,22 +203,21 @@ class Streams:
             at = random.randrange(len(messages))
             message = messages[at]
             if message and random.random() < 0.3:
-                # Of the same size, so that it begins as others of its series.
+                # Keeps the size, so that the frame begins like others of its series.
                 message = mutations.flipped(random, message)
             else:
                 message = mutations.changed_message(random, message, self._seeds)
-            # And what looks like it, since what has been seen before takes another way.
+            # Similar messages follow, since known series take another code path.
             again = [mutations.later(random, message) for _ in range(random.choice((0, 0, 1, 3)))]
             messages[at : at + random.randrange(2)] = [message, *again]
         if random.random() < 0.3:
-            # Between others of its kind.
             random.shuffle(messages)
         stream = b"".join(mutations.framed(random, message) for message in messages)
         return mutations.damaged(random, stream) if random.random() < 0.1 else stream
 
 
 class Requests:
-    """What clients might send to a server that wants nothing from them."""
+    """Generates data that clients might send to the server, which expects none."""
 
     kept: list[bytes]
 
@@ -244,17 +244,17 @@ class Requests:
         for _ in range(random.randrange(4)):
             sent = mutations.damaged(random, sent)
         if random.random() < 0.05:
-            # Around the bound past which a client is cut off.
+            # Around the limit at which a client is disconnected.
             sent = (sent or b"x") * (random.choice((65_000, 65_536, 70_000)) // max(len(sent), 1))
         return sent
 
 
-# Trying it
+# Fuzzing
 
 
-class Ways:
+class Coverage:
     """
-    Notices when some modules go a way that they have not gone before: one line after another.
+    Detects new code paths in some modules: pairs of lines that run one after another.
     """
 
     def __init__(self, modules: list[ModuleType]) -> None:
@@ -263,24 +263,24 @@ class Ways:
         self._last = 0
 
     def new(self, function: Callable[[], object]) -> bool:
-        """Call a function.  @return: whether there was anything new in that."""
+        """Call a function, and return whether it reached a new code path."""
         before = len(self._seen)
         other = sys.gettrace()
-        sys.settrace(self._called)
+        sys.settrace(self._trace_call)
         try:
             function()
         finally:
             sys.settrace(other)
         return len(self._seen) > before
 
-    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._went if frame.f_code.co_filename in self._filenames else None
+    def _trace_call(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._trace_line if frame.f_code.co_filename in self._filenames else None
 
-    def _went(self, frame: FrameType, event: str, argument: object) -> Any:
+    def _trace_line(self, frame: FrameType, event: str, argument: object) -> Any:
         line = frame.f_lineno
         self._seen.add((self._last, line))
         self._last = line
-        return self._went
+        return self._trace_line
 
 
 Check = Callable[[bytes, list[int]], None]
@@ -293,43 +293,43 @@ TARGETS: dict[str, tuple[Check, type[Streams] | type[Requests], list[ModuleType]
 
 class Fuzzer:
     """
-    One target, fuzzed.
+    Fuzzes one target.
 
-    @ivar tried: how many inputs it has had.
+    @ivar tried: the number of inputs tried.
     """
 
     def __init__(self, target: str, seed: int) -> None:
         self._check, inputs, modules = TARGETS[target]
         self._random = Random(f"{target} {seed}")
         self._inputs = inputs(self._random)
-        self._ways = Ways(modules)
+        self._coverage = Coverage(modules)
         self.tried = 0
 
     @property
     def kept(self) -> int:
-        """How many inputs have shown something new."""
+        """The number of kept inputs."""
         return len(self._inputs.kept)
 
     def run(self, enough: Callable[[], bool]) -> str | None:
         """
-        Try inputs until it is enough, or one fails.
+        Try inputs until C{enough} returns true, or one fails.
 
-        @return: what failed and how, for people; None if nothing did.
+        @return: a human-readable description of the failure, or None.
         """
         random = self._random
-        signal.signal(signal.SIGVTALRM, _hangs)
+        signal.signal(signal.SIGVTALRM, _timed_out)
         while not enough():
             data = self._inputs()
-            # Not byte by byte all the time, which takes as long as all else together.
+            # Splits only short inputs into single bytes, which is slow.
             small = [1] if len(data) < 200 else [len(data) // 7]
             sizes = random.choice(([], [], small, [random.randrange(10, 400)], [300, 1, 70, 13]))
             self.tried += 1
-            # Watching costs most of the time, and what is kept needs no more than a few.
+            # Tracing is slow, and every fourth input is enough to find new code paths.
             watch = self.tried % 4 == 0
             try:
                 if not watch:
                     self._try(data, sizes)
-                elif self._ways.new(lambda: self._try(data, sizes)):  # noqa: B023
+                elif self._coverage.new(lambda: self._try(data, sizes)):  # noqa: B023
                     kept = self._inputs.kept
                     if len(kept) >= MAX_KEPT:
                         kept.pop(random.randrange(MAX_KEPT))
@@ -339,7 +339,7 @@ class Fuzzer:
         return None
 
     def _try(self, data: bytes, sizes: list[int]) -> None:
-        # Of this process's own time: that of a pause of the machine does not count.
+        # Counts this process's own time, without pauses of the machine.
         signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
         try:
             self._check(data, sizes)
@@ -347,15 +347,15 @@ class Fuzzer:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def _describe(self, data: bytes, sizes: list[int]) -> str:
-        data = self._smaller(data, sizes)
+        data = self._minimize(data, sizes)
         try:
             self._try(data, sizes)
         except Exception:
             trace = traceback.format_exc()
         return f"{trace}\nFAILED: {self._check.__name__}({data!r}, {sizes!r})"
 
-    def _smaller(self, data: bytes, sizes: list[int]) -> bytes:
-        """Less of it, that fails as well."""
+    def _minimize(self, data: bytes, sizes: list[int]) -> bytes:
+        """Return a smaller input that also fails."""
         size = len(data) // 2
         deadline = time.monotonic() + SMALLER
         while size and time.monotonic() < deadline:
@@ -372,15 +372,15 @@ class Fuzzer:
         return data
 
 
-def _hangs(number: int, frame: FrameType | None) -> None:
+def _timed_out(number: int, frame: FrameType | None) -> None:
     raise Failed(f"it takes more than {PATIENCE} seconds")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Fuzz the decoder and the server.")
-    parser.add_argument("--seconds", type=float, default=30, help="how long (30)")
-    parser.add_argument("--seed", type=int, help="the seed of another run, to have it again")
-    parser.add_argument("--target", choices=TARGETS, help="only this one")
+    parser.add_argument("--seconds", type=float, default=30, help="duration (default: 30)")
+    parser.add_argument("--seed", type=int, help="repeat the run with this seed")
+    parser.add_argument("--target", choices=TARGETS, help="fuzz only this target")
     options = parser.parse_args(arguments)
     seed = Random().randrange(10**9) if options.seed is None else options.seed
     targets = [options.target] if options.target else list(TARGETS)

@@ -1,5 +1,5 @@
 """
-Fakes to listen with: a reactor, and endpoints that take their time.
+Fakes for listening: a reactor, and endpoints with a delayed result.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from txmetrics_tcp.testing import FakeReactor
 @implementer(IListeningPort)
 class FakePort:
     """
-    A port that, as a real one, is closed in the next turn of the reactor only.
+    A port that closes in the next reactor iteration, as a real port does.
 
-    @ivar factory: what accepts who comes.
-    @ivar listening: whether it is open.
+    @ivar factory: the factory of its protocols.
+    @ivar listening: whether the port is open.
     """
 
     def __init__(self, reactor: FakeReactor, address: IAddress, factory: ServerFactory) -> None:
@@ -49,8 +49,8 @@ class FakePort:
 
 class ListeningReactor(FakeReactor):
     """
-    @ivar ports: all that were ever opened.
-    @ivar taken: the addresses, as texts, that something else has.
+    @ivar ports: all ports that were ever opened.
+    @ivar taken: addresses that are in use, as text.
     """
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class ListeningReactor(FakeReactor):
 
     @property
     def listening(self) -> list[FakePort]:
-        """The ports that are open."""
+        """The open ports."""
         return [port for port in self.ports if port.listening]
 
     @property
     def hosts(self) -> list[str]:
-        """The addresses of the ports that are open, as texts."""
+        """The addresses of the open ports, as text."""
         hosts = [port.getHost() for port in self.listening]
         return [f"{host.host}:{host.port}" for host in hosts]  # type: ignore[attr-defined]
 
@@ -99,9 +99,9 @@ class ListeningReactor(FakeReactor):
 @implementer(IStreamServerEndpoint)
 class LateEndpoint:
     """
-    An endpoint that listens when a test says so.
+    An endpoint that listens when a test decides.
 
-    @ivar cancelled: whether the caller gave it up.
+    @ivar cancelled: whether the caller cancelled the attempt.
     """
 
     def __init__(self, reactor: ListeningReactor, port: int = 1) -> None:

@@ -1,5 +1,5 @@
 """
-What the package logs in a test.
+Captures the package's log in a test.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 def log_events(case: SynchronousTestCase, *modules: ModuleType) -> list[LogEvent]:
     """
-    Have some modules log nowhere else for the rest of a test.
+    Capture all log events of some modules for the rest of a test.
 
-    @return: what is logged, as it comes.
+    @return: a list to which events are appended.
     """
     events: list[LogEvent] = []
     _observe(case, modules, events.append)
@@ -24,9 +24,9 @@ def log_events(case: SynchronousTestCase, *modules: ModuleType) -> list[LogEvent
 
 def log_lines(case: SynchronousTestCase, *modules: ModuleType) -> list[str]:
     """
-    The same.
+    Capture all log lines of some modules for the rest of a test.
 
-    @return: the text of each line, as they come.
+    @return: a list to which the text of each line is appended.
     """
     lines: list[str] = []
 

@@ -1,9 +1,9 @@
 """
-Real sockets and real threads, for the tests that need them.
+Tests with real sockets and real threads.
 
-Clients are blocking sockets, each read by a thread of its own, so that they share nothing with
-the exporter under test but the kernel.  Nothing sleeps: threads wait for bytes, for a `Pace` or
-for an event, and tests for Deferreds.
+Clients are blocking sockets, each read by its own thread, so they share only the kernel with the
+exporter under test.  No code sleeps: threads wait for data, for a `Pace` or for an event, and tests
+for Deferreds.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS
 
-# Twisted declares it as a module; trial has installed whatever it was told to.
+# Twisted declares the reactor as a module; trial has installed the chosen one.
 reactor: Any = _reactor
 
 SMALL = 4096
-"""A size of socket buffers that a test fills soon.  The kernel takes about twice as much."""
+"""A size of socket buffers that a test fills quickly.  The kernel uses about twice as much."""
 
 NAMES = ("a_counter", "a_gauge", "a_histogram")
-"""What `record_numbers` records."""
+"""The metrics that `record_numbers` records."""
 
 _TOTAL = (Operation.SET_COUNTER, Operation.SET_GAUGE)
 
 
 class WatchedFactory(MetricsFactory):
     """
-    @ivar protocols: of all clients that ever connected.
-    @ivar send_buffer: the size of the kernel's buffer for what is sent to each of them.
+    @ivar protocols: the protocols of all clients that ever connected, in order.
+    @ivar send_buffer: the size of the kernel's send buffer for each new client; None for the
+        default.
     """
 
     send_buffer: int | None = None
@@ -65,21 +66,21 @@ class WatchedFactory(MetricsFactory):
 
     @property
     def present(self) -> list[MetricsProtocol]:
-        """The clients that are connected."""
+        """The connected clients."""
         return list(self._fanout.clients)
 
     def clients(self, number: int) -> Deferred[None]:
-        """Fires when so many clients are connected."""
+        """Fires when this number of clients is connected."""
         return self._when(lambda: len(self._fanout.clients) == number)
 
     def connections(self, number: int) -> Deferred[None]:
-        """Fires when so many clients have ever connected."""
+        """Fires when this number of clients has ever connected."""
         return self._when(lambda: len(self.protocols) == number)
 
     def all_gone(self, number: int) -> Deferred[None]:
         """
-        Fires when so many clients have ever connected, and none is left.  Without their number,
-        those that the kernel has accepted, and the reactor has not yet, would be missed.
+        Fires when this number of clients has ever connected, and all have disconnected.  The number
+        covers clients that the kernel has accepted and the reactor has not.
         """
         return self._when(lambda: self.stats().connected == number and not self._fanout.clients)
 
@@ -106,17 +107,17 @@ class WatchedFactory(MetricsFactory):
             condition, fulfilled = awaited
             if condition():
                 self._awaited.remove(awaited)
-                # Not from within the factory's own work.
+                # Not re-entrantly from the factory's methods.
                 reactor.callLater(0, fulfilled.callback, None)
 
 
 class SocketClient:
     """
-    A client that is a blocking socket.
+    A client with a blocking socket.
 
-    @ivar reader: what it made of the stream.
-    @ivar received: how many bytes it has received.
-    @ivar tail: the last few of them.
+    @ivar reader: decodes the stream.
+    @ivar received: the number of bytes received.
+    @ivar tail: the last few bytes received.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -133,16 +134,16 @@ class SocketClient:
         size: int = 256 * 1024,
     ) -> None:
         """
-        Read in this thread, until something holds; or until the stream ends, and then disconnect.
+        Read in this thread until a condition holds, or until the stream ends; then disconnect.
 
-        @param before: called before each time that it reads.
-        @param size: how much to read at once.
+        @param before: called before each read.
+        @param size: the most bytes for one read.
         """
         while not until():
             before()
             data = self.socket.recv(size)
             if not data:
-                # Over TLS, the other end waits for it.
+                # Over TLS, the server waits for the client to close the connection.
                 self.socket.close()
                 return
             self.received += len(data)
@@ -150,47 +151,48 @@ class SocketClient:
             self.reader.feed(data)
 
     def discard(self) -> None:
-        """Read in this thread until the stream ends, and make nothing of it."""
+        """Read in this thread until the stream ends, without decoding it."""
         while self.socket.recv(256 * 1024):
             pass
         self.socket.close()
 
     def read_snapshot(self) -> None:
-        """Read what a client receives first of all."""
+        """Read until the first `Status`."""
         self.read(until=lambda: self.reader.statuses)
 
     def reset(self) -> None:
-        """Vanish, as a process that is killed on a host that lives."""
+        """Reset the connection, as the kernel does for a killed process."""
         linger = struct.pack("ii", 1, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.socket.close()
 
     @property
     def events(self) -> int:
-        """How many events it received, without the totals that only say where things stand."""
+        """The number of events received, without totals."""
         return sum(metric.operation not in _TOTAL for metric in self.reader.metrics)
 
 
 class Pace:
     """
-    Lets recording threads run ahead of a client by no more than the buffers hold.
+    Slows down recording threads, so that pending events fit into the buffers.
 
-    @ivar step: how many events a thread records, or a client receives of one, for one turn.
+    @ivar step: the number of events that a thread records with one permit. A client releases a
+        permit whenever it has received that number of events of the thread.
     """
 
     def __init__(self, threads: int, buffer_size: int) -> None:
         self.step = buffer_size // threads // 2
-        self._turns = [threading.Semaphore(2) for _ in range(threads)]
+        self._permits = [threading.Semaphore(2) for _ in range(threads)]
 
     def record(self, thread: int, number: int) -> None:
-        """Called by a thread before its event of that number."""
-        if number % self.step == 0 and not self._turns[thread].acquire(timeout=LIMIT):
-            raise AssertionError(f"the events of thread {thread} before {number} do not arrive")
+        """Called by a thread before it records the event with this number."""
+        if number % self.step == 0 and not self._permits[thread].acquire(timeout=LIMIT):
+            raise AssertionError(f"events of thread {thread} before {number} have not arrived")
 
     def received(self, thread: int, number: int) -> None:
-        """Called when the event of that number has arrived."""
+        """Called when a client has received the event with this number."""
         if (number + 1) % self.step == 0:
-            self._turns[thread].release()
+            self._permits[thread].release()
 
 
 def record_numbers(
@@ -204,7 +206,7 @@ def record_numbers(
     """
     Record events whose values are consecutive numbers, of each kind in turn.
 
-    @param before: called with thread and number before each of them.
+    @param before: called with thread and number before each event.
     """
     labels = {"thread": str(thread), "padding": padding}
     counter = recorder.counter(NAMES[0], labels)
@@ -223,9 +225,9 @@ def record_numbers(
 
 class Numbers:
     """
-    Receives what `record_numbers` records, and nothing of it may be lost or out of order.
+    Checks that no event of `record_numbers` is lost or out of order.
 
-    It keeps none of it: a million events are a lot of memory.
+    Keeps no events, since a million of them use much memory.
     """
 
     def __init__(self, threads: int, pace: Pace | None = None) -> None:
@@ -247,7 +249,7 @@ class Numbers:
                     self._pace.received(thread, number)
 
     def read(self, connected: socket.socket, total: int) -> None:
-        """Read from a socket in this thread until so many events have come."""
+        """Read from a socket in this thread until this number of events was received."""
         while self.total < total:
             data = connected.recv(256 * 1024)
             if not data:
@@ -256,7 +258,7 @@ class Numbers:
 
 
 def in_order(client: SocketClient) -> bool:
-    """Whether the numbers of each thread arrived in order, though some may be missing."""
+    """Whether the numbers of each thread arrived in order; some may be missing."""
     last: dict[object, float] = {}
     for metric in client.reader.metrics:
         if metric.key.name in NAMES and metric.operation not in _TOTAL:
@@ -269,7 +271,7 @@ def in_order(client: SocketClient) -> bool:
 
 class LoopbackTestCase(TestCase):
     """
-    A test whose exporter, sockets and threads are gone when it ends, however it ends.
+    A test with an exporter, sockets and threads, which are always cleaned up.
     """
 
     timeout = 2 * LIMIT
@@ -282,9 +284,10 @@ class LoopbackTestCase(TestCase):
 
     def log_refusals(self) -> list[str]:
         """
-        Have lines about refused clients go nowhere else for the rest of a test.
+        Capture log lines about rejected clients for the rest of a test. Each kind of line is logged
+        only once before the end of the test.
 
-        @return: their text, as they come; each kind of line comes once before the end.
+        @return: a list to which the text of each line is appended.
         """
         self.patch(log_throttle, "INTERVAL", 1000)
         return log_lines(self, log_throttle)
@@ -297,9 +300,9 @@ class LoopbackTestCase(TestCase):
         **more: Any,
     ) -> WatchedFactory:
         """
-        Listen somewhere.  What it streams is what the test records, and nothing else.
+        Start an exporter that streams only the events of the test.
 
-        @param more: settings; by default, C{flush_timeout} is longer than a test may take.
+        @param more: settings; by default, C{flush_timeout} is longer than a test's timeout.
         """
         settings = {"own_metrics": False, "flush_timeout": 10 * LIMIT, **more}
         self.factory = WatchedFactory(
@@ -315,11 +318,11 @@ class LoopbackTestCase(TestCase):
         return self.service.addresses[0]
 
     async def connect(self, receive_buffer: int | None = None) -> SocketClient:
-        """Connect a client over TCP, and wait until the exporter knows it."""
+        """Connect a client over TCP, and wait until the exporter has accepted it."""
         connected = self.socket(socket.AF_INET)
         if receive_buffer is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        # The kernel accepts, so that this does not wait for the reactor.
+        # Does not block the reactor, since the kernel accepts the connection.
         connected.connect(("127.0.0.1", self.address.port))  # type: ignore[attr-defined]
         await self.factory.connections(len(self.factory.protocols) + 1)
         return SocketClient(connected)
@@ -332,7 +335,7 @@ class LoopbackTestCase(TestCase):
 
     def in_thread(self, function: Callable[..., object], *args: Any, **more: Any) -> Deferred[Any]:
         """
-        Call something in a thread of its own.
+        Call a function in a new thread.
 
         @return: fires with the result.
         """
@@ -359,23 +362,23 @@ class LoopbackTestCase(TestCase):
     def all_in_threads(
         self, function: Callable[..., object], number: int, *args: Any, **more: Any
     ) -> Deferred[Any]:
-        """Call something in several threads, with the number of the thread."""
+        """Call a function in several threads, with the number of the thread."""
         return gatherResults(
             [self.in_thread(function, thread, *args, **more) for thread in range(number)],
             consumeErrors=True,
         )
 
     def while_blocked(self, function: Callable[[int], object], number: int = 1) -> None:
-        """The same, while the reactor does nothing else."""
+        """Call a function in several threads, while this call blocks the reactor."""
         threads = [threading.Thread(target=function, args=(n,)) for n in range(number)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(LIMIT)
-            self.assertFalse(thread.is_alive(), "it waits for the reactor")
+            self.assertFalse(thread.is_alive(), "the function waits for the reactor")
 
     def check_account(self, protocol: MetricsProtocol) -> None:
-        """Every event since a client connected is somewhere."""
+        """Check that a client's account balances."""
         stats = protocol.stats()
         self.assertEqual(
             stats.recorded,
@@ -389,7 +392,7 @@ class LoopbackTestCase(TestCase):
 
     async def _finish(self) -> None:
         for one in self._sockets:
-            # Unlike close, this wakes a thread that reads from it.
+            # Unlike close, this wakes a thread that reads from the socket.
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

@@ -1,8 +1,8 @@
 """
-Damage, made at random: to bytes, and to protobuf messages so that their lengths are right again.
+Random damage to bytes, and to protobuf messages with their lengths corrected.
 
-What is damaged blindly is refused at once, nearly always; what is damaged with its lengths put
-right gets to where frames are understood.
+A decoder rejects most blind damage early. Damage with correct lengths reaches the code that decodes
+frames.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from random import Random
 from txmetrics_tcp import Key, Metric, Operation, encode_metric
 
 INTERESTING = (0x00, 0x01, 0x0A, 0x10, 0x12, 0x1A, 0x20, 0x28, 0x7F, 0x80, 0x81, 0xC3, 0xFE, 0xFF)
-"""Bytes that stand for something in a frame, or just miss it."""
+"""Bytes with a meaning in a frame, and their neighbours."""
 
 _STAMP = re.compile(rb"\x12[\x0b\x0c]\x08.{5}\x10(?P<nanos>[\x80-\xff]{3,4}.)", re.DOTALL)
 
 Field = tuple[bytes, int, bytes]
-"""Of a message: a tag as it is written, its wire type, and what comes behind it."""
+"""A field of a message: its encoded tag, its wire type, and its payload."""
 
 
 def damaged(random: Random, data: bytes) -> bytes:
-    """Some bytes, changed a little without regard to what they mean."""
+    """Return the bytes with a few random changes."""
     if not data:
         return bytes([random.choice(INTERESTING)])
     changed = bytearray(data)
@@ -50,7 +50,7 @@ def damaged(random: Random, data: bytes) -> bytes:
 
 
 def flipped(random: Random, data: bytes) -> bytes:
-    """As many bytes, of which one or two are others."""
+    """Return the same number of bytes, with one or two of them changed."""
     changed = bytearray(data)
     for _ in range(random.choice((1, 1, 2))):
         at = random.randrange(len(changed))
@@ -60,14 +60,14 @@ def flipped(random: Random, data: bytes) -> bytes:
             case 1:
                 changed[at] = random.choice(INTERESTING)
             case 2:
-                # Two neighbours, of which one becomes longer what the other loses.
+                # If two neighbours are lengths, one field grows at the expense of the other.
                 changed[at] = (changed[at] + 1) % 256
                 changed[at - 1] = (changed[at - 1] - 1) % 256
     return bytes(changed)
 
 
 def later(random: Random, message: bytes) -> bytes:
-    """What would come next in its series: another time or value, but for a metric that has none."""
+    """Return a later message of the same series: with another time or value."""
     changed = bytearray(message)
     stamp = _STAMP.search(message)
     if stamp is not None and random.random() < 0.7:
@@ -81,7 +81,7 @@ def later(random: Random, message: bytes) -> bytes:
 
 
 def varint(random: Random, value: int) -> bytes:
-    """A number as a varint, now and then of more bytes than it takes."""
+    """Encode a varint, sometimes with more bytes than needed."""
     encoded = bytearray()
     while value > 127:
         encoded.append(value % 128 + 128)
@@ -97,7 +97,7 @@ def framed(random: Random, message: bytes) -> bytes:
 
 
 def frames(stream: bytes) -> list[bytes]:
-    """The messages of a stream that is right, but for one that is cut off at its end."""
+    """Return the messages of a valid stream, without an unfinished one at its end."""
     messages = []
     at = 0
     while True:
@@ -110,9 +110,9 @@ def frames(stream: bytes) -> list[bytes]:
 
 def changed_message(random: Random, message: bytes, others: list[bytes], depth: int = 0) -> bytes:
     """
-    A message with a field changed, at whatever depth, and all lengths right.
+    Return a message with one field changed, at any depth, and all lengths correct.
 
-    @param others: messages that fields may be taken from.
+    @param others: messages from which fields may be copied.
     """
     fields = _fields(message)
     if fields is None or random.random() < 0.1:
@@ -129,10 +129,10 @@ def changed_message(random: Random, message: bytes, others: list[bytes], depth: 
     elif action == 3:
         random.shuffle(fields)
     elif action == 4:
-        # A field that is not known, or a known one of another type; beside or instead.
+        # Adds a field with a random number and type, which may be unknown or wrong.
         number, wire = random.randrange(20), random.choice((0, 1, 2, 3, 4, 5, 7))
-        behind = {0: b"\x01", 1: bytes(8), 2: b"\x01x", 3: b"", 4: b"", 5: bytes(4), 7: b""}[wire]
-        fields.insert(index, (varint(random, number << 3 | wire), wire, behind))
+        payload = {0: b"\x01", 1: bytes(8), 2: b"\x01x", 3: b"", 4: b"", 5: bytes(4), 7: b""}[wire]
+        fields.insert(index, (varint(random, number << 3 | wire), wire, payload))
     else:
         tag, wire, payload = fields[index]
         if wire == 2:
@@ -150,7 +150,7 @@ def changed_message(random: Random, message: bytes, others: list[bytes], depth: 
 
 
 def series(random: Random, count: int) -> list[bytes]:
-    """Messages of one series as a program sends them: alike, but for time and value."""
+    """Return messages of one series, which differ only in time and value."""
     operation = random.choice(list(Operation))
     texts = {_text(random): _text(random) for _ in range(random.choice((0, 0, 1, 2, 10)))}
     labels = tuple(sorted(texts.items()))
@@ -182,7 +182,7 @@ def _number(random: Random) -> int:
 
 
 def _fields(message: bytes) -> list[Field] | None:
-    """The fields of a message, or None if it is none."""
+    """Return the fields of a message, or None if it is not valid."""
     fields = []
     at = 0
     while at < len(message):
@@ -190,12 +190,12 @@ def _fields(message: bytes) -> list[Field] | None:
         if begin is None:
             return None
         wire = tag & 7
-        behind = begin
+        payload = begin
         if wire == 2:
             size, start = _read_varint(message, begin)
             if start is None or start + size > len(message):
                 return None
-            behind, end = start, start + size
+            payload, end = start, start + size
         elif wire == 0:
             _, stop = _read_varint(message, begin)
             if stop is None:
@@ -207,7 +207,7 @@ def _fields(message: bytes) -> list[Field] | None:
                 return None
         else:
             return None
-        fields.append((message[at:begin], wire, message[behind:end]))
+        fields.append((message[at:begin], wire, message[payload:end]))
         at = end
     return fields
 

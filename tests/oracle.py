@@ -1,7 +1,7 @@
 """
-What a stream means, found out in the plainest way: one frame after the other, each by protobuf.
+A reference decoder: decodes one frame after another with protobuf.
 
-It shares no code with the decoder, and remembers nothing from frame to frame.
+It shares no code with the package's decoder, and keeps no state between frames.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Status
 from txmetrics_tcp._codec import event_pb2 as pb
 
 Plain = tuple[object, ...]
-"""An event, as something that can be compared: to the last bit, and NaN with itself."""
+"""An event in a form for exact comparison, in which NaN equals itself."""
 
 BANNERS = (b"HTTP/", b"SSH-", b"220 ", b"220-", b"\x15\x03", b"\x16\x03", b"<?")
-"""What a stream is refused for at its beginning."""
+"""Beginnings of other protocols, for which a stream is rejected."""
 
 
 def plain(event: Event) -> Plain:
-    """What a decoded event says."""
+    """Convert a decoded event."""
     if isinstance(event, Metric):
         key = event.key
         assert key.kind is event.operation.kind
@@ -41,10 +41,10 @@ def plain(event: Event) -> Plain:
 
 def meaning(stream: bytes, max_frame: int) -> tuple[list[Plain], bool, int]:
     """
-    Read a whole stream.
+    Decode a whole stream.
 
-    @return: its events; whether something is wrong behind them; and how many bytes of an unfinished
-        frame there are at its end, if not.
+    @return: its events; whether an error follows them; and, without an error, the number of bytes
+        of an unfinished frame at the end.
     """
     events: list[Plain] = []
     at = 0
@@ -84,7 +84,7 @@ def _event(message: bytes) -> Plain | None:
     if event.HasField("metric"):
         metric = event.metric
         operation = metric.WhichOneof("operation")
-        # Read also where it says nothing: a text that is none is wrong everywhere.
+        # Decoded even without an operation, since invalid text is always an error.
         name, labels = metric.name, tuple(sorted(metric.labels.items()))
         if operation is None:
             return None

@@ -1,5 +1,5 @@
 """
-Runs programs that are instrumented, as processes of their own, and looks at their streams.
+Runs instrumented programs as processes, and reads their streams.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from txmetrics_tcp import *
 events = counter("events_total")
 
 def say(name, value):
-    # One write, so that processes and threads do not write in between.
+    # One write, so that output of other processes and threads does not mix with it.
     os.write(1, f"{name}={value}\\n".encode())
 
 def start(address=0, patience=600):
@@ -45,7 +45,7 @@ def wait_for_client(metrics):
         time.sleep(0.001)
 
 def hurry():
-    # From now on, each look at the clock is a thousand seconds after the one before.
+    # Makes the clock advance by a thousand seconds more at each reading.
     clock, jumps = time.monotonic, itertools.count(0, 1000)
     time.monotonic = lambda: clock() + next(jumps)
 
@@ -63,19 +63,19 @@ _T = TypeVar("_T")
 
 def until(look: Callable[[], _T | None], awaited: Callable[[], str] = lambda: "") -> _T:
     """
-    Look at something repeatedly that cannot be waited for otherwise, until it is true.
+    Poll a function until its result is true. Only for conditions without another way to wait.
 
-    @param awaited: says what it is, for the text of a failure.
+    @param awaited: returns a description of the condition for the message of a failure.
     """
     deadline = time.monotonic() + LIMIT
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited in vain: {awaited()}"
+        assert time.monotonic() < deadline, f"timed out: {awaited()}"
         time.sleep(0.01)
     return found
 
 
 class Program(Daemon):
-    """A Python program, given as its text."""
+    """A Python program, given as its source text."""
 
     def __init__(self, case: SynchronousTestCase, script: str, preamble: str = PREAMBLE) -> None:
         path = Path(case.mktemp()).resolve()
@@ -85,7 +85,7 @@ class Program(Daemon):
         super().__init__(case, str(path), runner=[sys.executable, "-u"])
 
     def said(self, name: str, nth: int = 1) -> str:
-        """Wait until the program says something for the nth time."""
+        """Wait until the program prints C{name} for the nth time, and return its value."""
         line = rf"(?:.*\n)*?{name}="
         return self.wait_for(rf"\A(?:{line}.*\n){{{nth - 1}}}{line}(.*)\n")[1]
 
@@ -98,7 +98,7 @@ class Stream:
     """
     A client of a program.
 
-    @ivar reader: what it has received so far.
+    @ivar reader: decodes the stream.
     """
 
     def __init__(self, case: SynchronousTestCase, address: int | str) -> None:
@@ -111,7 +111,7 @@ class Stream:
             self._socket = socket.socket(socket.AF_UNIX)
             case.addCleanup(self._socket.close)
             self._socket.settimeout(LIMIT)
-            # Its path may be too long for a socket address; relative to its directory it is not.
+            # Uses a path relative to the directory, since the whole path may be too long.
             here = os.open(".", os.O_RDONLY)
             try:
                 os.chdir(os.path.dirname(address))
@@ -123,31 +123,31 @@ class Stream:
 
     @property
     def unread(self) -> int:
-        """How many bytes have come that were not read."""
+        """The number of received bytes that were not read."""
         number = fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4))
         return int.from_bytes(number, sys.byteorder)
 
     def chunks(self) -> Iterator[bytes]:
-        """Receive it piece by piece, to its end."""
+        """Yield the stream piece by piece, until it ends."""
         while data := self._socket.recv(65536):
             yield data
 
     def read_until(self, condition: Callable[[Reader], bool]) -> Reader:
-        """Read until something holds; to be called until it does."""
+        """Read until a condition holds. It is checked first, then after each piece of data."""
         if not condition(self.reader):
             for data in self.chunks():
                 self.reader.feed(data)
                 if condition(self.reader):
                     break
             else:
-                raise AssertionError(f"the stream has ended: {self.reader.metrics[-5:]}")
+                raise AssertionError(f"the stream ended: {self.reader.metrics[-5:]}")
         return self.reader
 
     def read_all(self) -> Reader:
         """Read to the end of the stream."""
         for data in self.chunks():
             self.reader.feed(data)
-        assert self.reader.unfinished == 0, "the stream ends within a frame"
+        assert self.reader.unfinished == 0, "the stream ended within a frame"
         return self.reader
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class Stream:
 
 
 def total(reader: Reader, name: str, **labels: str) -> float:
-    """The sum of all series of that name that have these labels."""
+    """Return the sum of all series with this name and these labels."""
     return sum(
         value
         for key, value in reader.totals.items()
@@ -166,10 +166,10 @@ def total(reader: Reader, name: str, **labels: str) -> float:
 class ProgramTestCase(SynchronousTestCase):
     def ends(self, program: Daemon, status: int = 0, errors: str | None = "") -> str:
         """
-        Wait for the end.
+        Wait until a program ends, and check its exit status.
 
-        @param errors: what standard error must be; None if it does not matter.
-        @return: what the program said.
+        @param errors: the expected standard error; None to ignore it.
+        @return: the program's standard output.
         """
         result, output, stderr = program.end()
         self.assertEqual(result, status, stderr)
@@ -179,13 +179,13 @@ class ProgramTestCase(SynchronousTestCase):
 
 
 class ExampleTestCase(ProgramTestCase):
-    """Runs scripts of examples/ as their users do."""
+    """A test that runs scripts in examples/ as their users do."""
 
     def script(self, name: str, *arguments: str) -> Daemon:
         return Daemon(self, str(EXAMPLES / name), *arguments, runner=[sys.executable, "-u"])
 
     def check_asyncio(self, name: str, *arguments: str) -> None:
-        """An example that serves requests: its stream, and that Ctrl-C ends it quietly."""
+        """Check the stream of an example that serves requests, and that Ctrl-C ends it quietly."""
         example = self.script(name, *arguments)
         stream = Stream(self, example.port)
         stream.read_until(

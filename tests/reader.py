@@ -1,5 +1,5 @@
 """
-What a client makes of a stream, as simply as it can be done: what the tests hold to be true.
+A minimal reader of a stream, against which tests compare the package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Bits = int | bytes
 
 
 def bits(value: float) -> Bits:
-    """A value to compare to the last bit, in which NaN equals itself; all NaNs are one."""
+    """Return a value for exact comparison. All NaNs are equal; 0.0 and -0.0 differ."""
     if isinstance(value, int):
         return value
     return b"NaN" if value != value else struct.pack("<d", value)
@@ -31,10 +31,10 @@ def bits(value: float) -> Bits:
 
 class Reader:
     """
-    Decodes a stream, and keeps what a viewer would show.
+    Decodes a stream, and keeps its events and totals.
 
-    @ivar events: all events about metrics, in their order.
-    @ivar statuses: what the server said of the stream.
+    @ivar events: all metadata and metric events, in order.
+    @ivar statuses: all `Status` events, in order.
     @ivar totals: the value of each counter and gauge.
     """
 
@@ -66,7 +66,7 @@ class Reader:
         return self._decoder.unfinished
 
     def values(self, name: str) -> list[float]:
-        """The values of all events of one name."""
+        """Return the values of all events with a name."""
         return [metric.value for metric in self.metrics if metric.key.name == name]
 
     def bits(self) -> dict[Key, Bits]:
@@ -90,8 +90,8 @@ class Reader:
 
 class FakeClient:
     """
-    A client of a factory, on a transport that a test drains.  It has read the first thing that a
-    server says, which is how the stream fares.
+    A client of a factory, on a transport that a test drains.  It has already read the first event,
+    the stream status.
     """
 
     def __init__(self, factory: MetricsFactory, limit: int = 64 * 1024) -> None:
@@ -108,12 +108,12 @@ class FakeClient:
         return self.transport.connected and not self.transport.aborted
 
     def read(self, size: int | None = None) -> Reader:
-        """Read what is there."""
+        """Read the pending data."""
         self.reader.feed(self.transport.drain(size))
         return self.reader
 
     def read_all(self, reactor: FakeReactor) -> Reader:
-        """Read until nothing more comes."""
+        """Read until no more data is pending."""
         while True:
             reactor.settle()
             transport = self.transport
@@ -124,7 +124,7 @@ class FakeClient:
 
 
 def exact_totals(factory: MetricsFactory) -> dict[Key, Bits]:
-    """The totals that the program itself sees."""
+    """Return the program's own totals."""
     return {key: bits(value) for key, value in factory.recorder.snapshot().items()}
 
 

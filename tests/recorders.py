@@ -1,5 +1,5 @@
 """
-A recorder to look at, and a global recorder of a test's own.
+A recorder that keeps events, and isolation of the global recorder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from txmetrics_tcp._instruments.sink import Entry, Sink
 
 
 class ListRecorder(Recorder):
-    """A recorder as a user of the library would write it: keeps everything, in lists."""
+    """A recorder that keeps everything in lists, as a user of the library might write it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ListRecorder(Recorder):
         self.described.append(metadata)
 
     def take(self) -> list[tuple[str, Operation | None, object]]:
-        """What was recorded since the last call: series, operation and value."""
+        """Return the series, operation and value of each event since the last call."""
         taken = [(str(entry[0].key), entry[1], entry[2]) for entry in self.entries]
         self.entries.clear()
         return taken
@@ -38,9 +38,9 @@ class ListRecorder(Recorder):
 
 class GlobalRecorderTestCase(SynchronousTestCase):
     """
-    A program has one global recorder for its whole life; each of these tests has its own.
+    Gives each test its own global recorder, of which a program has only one.
 
-    @ivar recorder: one that a test may make the global recorder.
+    @ivar recorder: a recorder that a test may install as the global recorder.
     """
 
     def setUp(self) -> None:

@@ -1,5 +1,5 @@
 """
-Recordings in memory, and the streams that they are made of.
+Recordings in memory, and their streams.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ REQUESTS = Key(MetricKind.COUNTER, "requests_total")
 MEMORY = Metadata(MetricKind.GAUGE, "memory", "bytes")
 SET = Metric(Key(MetricKind.GAUGE, "memory"), Operation.SET_GAUGE, 1.0, 1)
 FOREIGN = b"\x02\xff\xff"
-"""What no stream of metrics has."""
+"""A frame that is not an event."""
 HTTP = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 NOON = 1_795_348_800 * SECOND
 
 
 def increment(number: int) -> bytes:
-    """The frame of one event, with a time of its own."""
+    """Return the frame of one event, whose time follows from its number."""
     return encode_metric(Metric(REQUESTS, Operation.INCREMENT_COUNTER, number, NOON + number))
 
 
 class Unclosed(io.BytesIO):
-    """A file in memory, to be looked at when it was closed."""
+    """A file in memory whose content can be read after it was closed."""
 
     def close(self) -> None:
         self.flush()
 
     def fileno(self) -> int:
-        raise OSError("no file")
+        raise OSError("no file descriptor")
 
 
 class FullDisk(Unclosed):
-    """@ivar room: how many bytes it takes."""
+    """@ivar room: the size of the disk in bytes."""
 
     room = 10_000
 
@@ -69,7 +69,7 @@ class FullDisk(Unclosed):
 
 
 class Clock:
-    """@ivar seconds: what it shows."""
+    """@ivar seconds: the current time."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -92,7 +92,7 @@ def writer_to(
 
 
 def record(*pieces: bytes, compress: bool = False) -> bytes:
-    """A recording of one connection, with a block for each piece."""
+    """Return a recording of one connection, with a block for each piece."""
     file = Unclosed()
     with writer_to(file, compress=compress) as writer:
         writer.connected()
@@ -113,12 +113,12 @@ def joined(chunks: Iterable[Chunk]) -> bytes:
 
 class RecordedFile(NamedTuple):
     """
-    A file, and what all readers of recordings make of it.
+    A file, and the expected result of reading it.
 
-    @ivar data: its content.
+    @ivar data: the content of the file.
     @ivar stream: the frames that are read.
-    @ivar says: how the message begins; empty if there is none.
-    @ivar code: the exit code of a command that reads it.
+    @ivar says: the beginning of the message; empty for no message.
+    @ivar code: the exit code of a command that reads the file.
     """
 
     data: bytes
@@ -134,7 +134,7 @@ def _damaged() -> bytes:
 
 
 def _in_one_chunk(frames: bytes) -> bytes:
-    """A recording that has all frames in one chunk, which a recorder does not make so large."""
+    """Return a recording with all frames in one chunk, larger than a writer makes it."""
     chunk = varint(0) + varint(len(frames)) + frames
     session = b'{"time_ns": 42, "source": "127.0.0.1:5000"}'
     blocks = (SESSION, session), (ZLIB, chunk), (END, b"")
@@ -148,7 +148,7 @@ DESCRIBED = Metadata(MetricKind.COUNTER, "requests_total", None, "x" * 2 * 1024 
 LONG = encode_metadata(DESCRIBED) + THREE
 WIDE = Metric(Key(MetricKind.COUNTER, "x" * 1000), Operation.INCREMENT_COUNTER, 1, NOON)
 MANY = encode_metric(WIDE) * 400
-# Of 73 bytes, since the first says so.
+# As long as its first byte says, if that is taken for the length of a frame.
 HTTP_FRAME = HTTP.ljust(1 + HTTP[0])
 
 NO_RECORDINGS = {
@@ -160,7 +160,7 @@ NO_RECORDINGS = {
         code=1,
     ),
 }
-"""Files that no command begins to read."""
+"""Files that every command rejects."""
 
 RECORDINGS = {
     "no events": RecordedFile(record()),
@@ -187,14 +187,14 @@ RECORDINGS = {
         1,
     ),
 }
-"""Files of which every command shows what there is."""
+"""Files whose readable events every command shows."""
 
 
 class BadDisk(io.FileIO):
     """
     A file that cannot be read to its end.
 
-    @ivar room: how much of it can be read.
+    @ivar room: how many bytes can be read, about.
     """
 
     room = 500
@@ -206,6 +206,6 @@ class BadDisk(io.FileIO):
 
 
 def metrics(stream: bytes) -> int:
-    """How many events of metrics a stream has."""
+    """Return the number of metric events in a stream."""
     events = Decoder(2 * len(stream)).feed(stream)
     return sum(isinstance(event, Metric) for event in events)

@@ -1,8 +1,8 @@
 """
-The genuine Rust programs, as children of a test.
+The Rust programs as child processes of a test; tests/rust/README.md describes them.
 
-Nothing sleeps: a condition is looked at whenever output has come, and a wait ends at once when the
-program does.  tests/rust/README.md says what the programs do.
+No code sleeps: conditions are checked whenever a program writes output, and a wait ends when the
+program does.
 """
 
 from __future__ import annotations
@@ -41,36 +41,36 @@ from txmetrics_tcp import Key, MetricKind, MetricsFactory
 reactor: Any = _reactor
 
 VARIABLE = "TXMETRICS_RUST_PEERS"
-"""The environment variable that names the folder with the programs."""
+"""The environment variable with the directory of the programs."""
 
 COLUMNS, ROWS = 120, 40
 
 ATTEMPTS = 5
-"""How often a free port is looked for; another program may take it before it is used."""
+"""How often to try a free port; another program may take it before it is used."""
 
 Line = dict[str, Any]
-"""What `receive` and ``metrics-tcp tail --json`` print for one event."""
+"""The output of `receive` and ``metrics-tcp tail --json`` for one event."""
 
 _P = TypeVar("_P", bound="Peer")
 
 
 def program(name: str) -> str:
     """
-    Where one of the programs is.
+    Return the path of a program.
 
-    @raise SkipTest: it was not said where they are.
+    @raise SkipTest: the environment variable is not set.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
         raise SkipTest("needs the Rust programs (tests/rust/build.sh)")
     path = Path(folder, name).resolve()
     if not os.access(path, os.X_OK):
-        raise FileNotFoundError(f"{VARIABLE} is {folder!r}, and there is no program {name!r}")
+        raise FileNotFoundError(f"{VARIABLE}={folder!r} has no program {name!r}")
     return str(path)
 
 
 def start_server(case: SynchronousTestCase) -> tuple[int, Popen[bytes]]:
-    """Start the Rust server for a test that does not use the reactor; its port, and its process."""
+    """Start the Rust server for a test without a reactor, and return its port and its process."""
     for _ in range(ATTEMPTS):
         port = _free_port()
         server = Popen([program("serve"), f"127.0.0.1:{port}"], stdin=PIPE, stdout=PIPE)
@@ -84,9 +84,9 @@ def start_server(case: SynchronousTestCase) -> tuple[int, Popen[bytes]]:
 
 def screen_module() -> Any:
     """
-    The module that knows what a terminal makes of what is written to it.
+    Return pyte, which emulates a terminal.
 
-    @raise SkipTest: it is not installed.
+    @raise SkipTest: pyte is not installed.
     """
     if reason := needs("pyte"):
         raise SkipTest(reason)
@@ -95,10 +95,10 @@ def screen_module() -> Any:
 
 class Peer(ProcessProtocol):
     """
-    A child process whose output is waited for.
+    A child process with waits for its output.
 
-    @ivar errors: what it wrote to standard error.
-    @ivar status: its exit status once it has ended; -N for signal N.
+    @ivar errors: its standard error so far.
+    @ivar status: its exit status after it has ended; -N for signal N.
     """
 
     def __init__(self, name: str) -> None:
@@ -109,14 +109,14 @@ class Peer(ProcessProtocol):
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """
-        Wait until a condition on what was printed holds.
+        Wait until a condition on the output holds.
 
-        @param what: what is waited for, for the text of a failure.
+        @param what: describes the condition in the message of a failure.
         """
         await self._until(lambda: condition() or self._ended(), what)
 
     async def exited(self) -> int:
-        """Wait until it ends by itself."""
+        """Wait until the process ends, and return its status."""
         await self._until(lambda: self.status is not None, "its end")
         assert self.status is not None
         return self.status
@@ -125,17 +125,17 @@ class Peer(ProcessProtocol):
         cast(Any, self.transport).signalProcess(number)
 
     async def kill(self) -> None:
-        """End it, whatever it is doing, also if it is stopped."""
+        """Kill the process, even if it is stopped."""
         if self.status is None:
             with suppress(ProcessExitedAlready):
                 self.signal(signal.SIGKILL)
             await self.exited()
 
     def shown(self) -> str:
-        """The end of what it printed, for the text of a failure."""
+        """Return the end of the output, for the message of a failure."""
         raise NotImplementedError
 
-    # What Twisted calls.
+    # Called by Twisted.
 
     def outReceived(self, data: bytes) -> None:
         self.printed(data)
@@ -151,10 +151,8 @@ class Peer(ProcessProtocol):
         self._look()
 
     def printed(self, data: bytes) -> None:
-        """It has written to standard output."""
+        """Called with data from standard output."""
         raise NotImplementedError
-
-    # Inside.
 
     def _ended(self) -> bool:
         if self.status is not None:
@@ -169,14 +167,14 @@ class Peer(ProcessProtocol):
             self._waiting.append((condition, holds))
             await holds.addTimeout(LIMIT, reactor)
         except (AssertionError, TimeoutError) as error:
-            reason = str(error) if isinstance(error, AssertionError) else f"nothing for {LIMIT}s"
+            reason = str(error) if isinstance(error, AssertionError) else f"timeout of {LIMIT}s"
             raise AssertionError(
-                f"{self.name}: {reason}, while a test waited for {what}; it printed\n"
-                f"{self.shown()}\nand as errors\n{self.errors}"
+                f"{self.name}: {reason}, while the test waited for {what}; output:\n"
+                f"{self.shown()}\nerrors:\n{self.errors}"
             ) from None
 
     def _look(self) -> None:
-        # Coroutines go on from here, and may wait for the next thing at once.
+        # Firing a Deferred resumes a coroutine, which may immediately wait again.
         waiting, self._waiting = self._waiting, []
         for condition, holds in waiting:
             if holds.called:
@@ -196,7 +194,7 @@ class Printer(Peer):
     """
     A program that prints lines.
 
-    @ivar text: the whole lines.
+    @ivar text: the complete lines.
     """
 
     def __init__(self, name: str) -> None:
@@ -213,7 +211,7 @@ class Printer(Peer):
             self.line(line.decode())
 
     def line(self, text: str) -> None:
-        """A line is complete."""
+        """Called with each complete line."""
         self.text.append(text)
 
 
@@ -221,32 +219,32 @@ class Server(Printer):
     """The Rust server `serve`."""
 
     async def listens(self) -> bool:
-        """Wait until it listens, or has found that it cannot."""
+        """Wait until the server listens, and return whether it could."""
         try:
-            await self.until(lambda: "listening" in self.text, "its listening")
+            await self.until(lambda: "listening" in self.text, "the server to listen")
         except AssertionError:
-            # Another program has taken the port meanwhile.
+            # Another program may have taken the port.
             if "cannot listen" not in self.errors:
                 raise
             return False
         return True
 
     def close_input(self) -> None:
-        """Tell it to end."""
+        """Close standard input, at which the server ends."""
         cast(Any, self.transport).closeStdin()
 
 
 class JsonPrinter(Printer):
     """
-    A program that prints a stream, one event a line, as JSON.
+    A program that prints each event of a stream as a line of JSON.
 
-    @ivar lines: what was printed of metrics and metadata.
-    @ivar others: what was printed of other events.
+    @ivar lines: the lines of metrics and metadata.
+    @ivar others: the lines of other events.
     """
 
     def __init__(self, name: str, field: str) -> None:
         """
-        @param field: which field tells what an event is.
+        @param field: the field with the kind of an event.
         """
         super().__init__(name)
         self.lines: list[Line] = []
@@ -260,11 +258,11 @@ class JsonPrinter(Printer):
         (self.lines if known else self.others).append(line)
 
     def only(self, what: str) -> list[Line]:
-        """The lines of one kind of event."""
+        """Return the lines of one kind of event."""
         return [line for line in self.lines if line[self._field] == what]
 
     async def until_lines(self, count: int, what: str = "metric") -> None:
-        """Wait for so many events of a kind."""
+        """Wait for this number of events of a kind."""
         await self.until(lambda: len(self.only(what)) >= count, f"{count} lines of {what}")
 
 
@@ -272,7 +270,7 @@ class Receiver(JsonPrinter):
     """
     The Rust client `receive`.
 
-    It does not know our own kinds of event, which are empty to it.
+    It does not know this library's extensions, which it decodes as empty events.
     """
 
     def __init__(self) -> None:
@@ -286,7 +284,7 @@ class Receiver(JsonPrinter):
             self._apply(line)
 
     def bits(self) -> dict[Key, Bits]:
-        """The totals that a viewer has now, as simply as it can be done."""
+        """Return the totals that a simple viewer would have now."""
         return {key: bits(value) for key, value in self._totals.items()}
 
     def _apply(self, line: Line) -> None:
@@ -304,7 +302,7 @@ class Receiver(JsonPrinter):
 
 
 class Terminal(Peer):
-    """A program on a terminal, and the screen that its user would see."""
+    """A program on a terminal, with its emulated screen."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -329,7 +327,7 @@ class Observer(Terminal):
         super().__init__("metrics-observer")
 
     def values(self) -> dict[str, str]:
-        """What it shows: name and labels, and the value, both as they stand there."""
+        """Return the shown values by the shown name and labels, as text."""
         values = {}
         for line in self.shown().splitlines():
             if row := _OBSERVED.search(line):
@@ -337,12 +335,12 @@ class Observer(Terminal):
         return values
 
     async def until_shown(self, expected: Mapping[str, str | re.Pattern[str]]) -> None:
-        """Wait until it shows these values and no others; a screen is drawn piece by piece."""
+        """Wait until the screen shows exactly these values."""
         table = "\n".join(f"{name}    {value}" for name, value in expected.items())
         await self.until(lambda: self._shows(expected), f"\n{table}\n")
 
     async def until_among_shown(self, expected: Mapping[str, str]) -> None:
-        """Wait until it shows these values, whatever else it shows."""
+        """Wait until the screen shows these values, perhaps among others."""
         await self.until(lambda: expected.items() <= self.values().items(), f"{expected}")
 
     def _shows(self, expected: Mapping[str, str | re.Pattern[str]]) -> bool:
@@ -359,7 +357,7 @@ _OBSERVED = re.compile(r"│(?:>> | *)(\S.*?) +((?:total|current|min): .*?) *│
 
 
 class PeersTestCase(TestCase):
-    """Tests with child processes, and servers of ours; all of them are gone after a test."""
+    """A test with child processes and this library's servers, which are always cleaned up."""
 
     timeout = 2 * LIMIT
 
@@ -376,21 +374,21 @@ class PeersTestCase(TestCase):
         return peer
 
     def receive(self, port: int) -> Receiver:
-        """A Rust client that prints what it receives."""
+        """Start the Rust client, which prints the events that it receives."""
         return self.spawn(Receiver(), program("receive"), f"127.0.0.1:{port}")
 
     def observe(self, port: int) -> Observer:
-        """The Rust viewer."""
+        """Start the Rust viewer."""
         address = f"127.0.0.1:{port}"
         return self.spawn(Observer(), program("metrics-observer"), address, terminal=True)
 
     def tail(self, port: int) -> JsonPrinter:
-        """Our ``metrics-tcp tail --json``."""
+        """Start ``metrics-tcp tail --json``."""
         command = ["-m", "txmetrics_tcp", "tail", f"127.0.0.1:{port}", "--json"]
         return self.spawn(JsonPrinter("tail", "event"), sys.executable, *command)
 
     async def serve(self) -> tuple[int, Server]:
-        """A Rust server; with it, its port."""
+        """Start the Rust server, and return its port and its process."""
         for _ in range(ATTEMPTS):
             port = _free_port()
             server = self.spawn(Server("serve"), program("serve"), f"127.0.0.1:{port}")
@@ -402,13 +400,13 @@ class PeersTestCase(TestCase):
         """
         Listen with a factory, and return the port.
 
-        @param send_buffer: how many bytes the system may keep for a connection, about; unless
-            given, it decides.
+        @param send_buffer: the approximate size of the kernel's send buffer of a connection; by
+            default, the kernel decides.
         """
         listening: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(listening.stopListening)
         if send_buffer is not None:
-            # Accepted connections have it from the socket that listens.
+            # Accepted connections inherit this from the listening socket.
             listening.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         if isinstance(factory, MetricsFactory):
             self.addCleanup(factory.stop, 0)
@@ -417,8 +415,8 @@ class PeersTestCase(TestCase):
 
     async def half_closed(self, port: int) -> int:
         """
-        The port of a relay to a server.  It hands on what the server sends; its own sending side
-        it has ended.
+        Return the port of a relay to a server.  The relay half-closes its connection to the server,
+        and forwards the server's data.
         """
         relays: list[_Relay] = []
 
@@ -432,7 +430,7 @@ class PeersTestCase(TestCase):
 
 class _Relay(Protocol):
     """
-    The side of a relay that a client sees.
+    The client's side of a relay.
 
     @ivar gone: fires when both sides are closed.
     """
@@ -467,7 +465,7 @@ class _RelayToServer(Protocol):
 
 
 def _terminal() -> tuple[int, int, str]:
-    """A pseudo-terminal of a known size, as `IReactorProcess.spawnProcess` takes it."""
+    """Return a pseudo-terminal of a fixed size, for `IReactorProcess.spawnProcess`."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     return ours, theirs, os.ttyname(theirs)
@@ -480,11 +478,11 @@ def _free_port() -> int:
         return port
 
 
-# What `receive` prints
+# Output of `receive`
 
 
 def as_text(line: Line) -> str:
-    """For comparisons in which NaN equals itself, and 0.0 is not -0.0."""
+    """Return text for exact comparison: NaN equals itself; 0.0 and -0.0 differ."""
     return json.dumps(line, sort_keys=True, ensure_ascii=False)
 
 
@@ -517,6 +515,6 @@ def metric_line(
 
 def _printed(value: float) -> int | float | str:
     if isinstance(value, int):
-        # Beyond this, a reader of JSON that knows doubles only would lose digits.
+        # A larger number would lose digits in a JSON reader that has only doubles.
         return value if value <= 1 << 53 else str(value)
     return value if math.isfinite(value) else str(value)

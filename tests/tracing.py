@@ -1,5 +1,5 @@
 """
-Interruptions at any line of a module, as a signal handler or a finalizer may come anywhere.
+Interrupts code at any line, as signal handlers and finalizers do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Line = tuple[str, int]
 @contextmanager
 def tracing(is_traced: Callable[[str], bool], reached: Callable[[Line], object]) -> Iterator[None]:
     """
-    Call a function before each line of some files is executed, and as each function is entered;
-    what it raises, the line raises.
+    Call a function before each line of some files is executed, and when a function is entered. The
+    line raises the function's exceptions.
 
-    @param is_traced: whether a file is one of them.
+    @param is_traced: returns whether to trace a file.
     """
 
     def trace_line(frame: FrameType, event: str, argument: Any) -> Any:
@@ -30,7 +30,7 @@ def tracing(is_traced: Callable[[str], bool], reached: Callable[[Line], object])
     def trace_call(frame: FrameType, event: str, argument: Any) -> Any:
         return trace_line(frame, "line", None) if is_traced(frame.f_code.co_filename) else None
 
-    # That of a debugger, or of what measures coverage.
+    # The trace function of a debugger or of coverage.
     before = sys.gettrace()
     sys.settrace(trace_call)
     try:
@@ -40,7 +40,7 @@ def tracing(is_traced: Callable[[str], bool], reached: Callable[[Line], object])
 
 
 def lines_of(is_traced: Callable[[str], bool], run: Callable[[], object]) -> list[Line]:
-    """The lines that a function executes, each once, in the order in which they come."""
+    """Return the lines that a function executes, each once, in order of their first execution."""
     lines: dict[Line, None] = {}
     with tracing(is_traced, lambda line: lines.setdefault(line)):
         run()

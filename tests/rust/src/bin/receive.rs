@@ -1,7 +1,7 @@
 //! `receive ADDRESS [COUNT]`: read a stream of events as a client and print each as one line of JSON.
 //!
-//! Ends at the end of the stream or after COUNT events. Exit status: 0 for a clean end, 1 for a
-//! stream that could not be had or decoded, 2 for wrong arguments.
+//! Exits at the end of the stream or after COUNT events. Exit status: 0 for success, 1 if the stream
+//! cannot be read or decoded, 2 for wrong arguments.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
@@ -12,9 +12,9 @@ use prost::Message;
 use prost_types::Timestamp;
 use serde_json::{json, Value};
 
-/// Above this, an integer may lose digits in a JSON reader that knows doubles only.
+/// A larger integer may lose digits in a JSON reader that has only doubles.
 const LARGEST_EXACT: u64 = 1 << 53;
-/// No event is this long: a longer length means that the stream is not what we think it is.
+/// Longer than any event: a larger length means that the stream is corrupt.
 const LONGEST_FRAME: u64 = 16 << 20;
 
 #[derive(Clone, PartialEq, Message)]
@@ -37,7 +37,7 @@ struct Metadata {
     name: String,
     #[prost(enumeration = "MetricType", tag = "2")]
     metric_type: i32,
-    // A oneof of a single string: on the wire the same as an optional string.
+    // A oneof with a single string has the same encoding as an optional string.
     #[prost(string, optional, tag = "3")]
     unit: Option<String>,
     #[prost(string, optional, tag = "4")]
@@ -144,7 +144,7 @@ fn line(frame: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// One byte, or none at the end of the stream.
+/// Reads one byte; None at the end of the stream.
 fn byte(stream: &mut impl Read) -> Result<Option<u8>, String> {
     let mut one = [0];
     loop {
@@ -157,7 +157,7 @@ fn byte(stream: &mut impl Read) -> Result<Option<u8>, String> {
     }
 }
 
-/// The next frame without its length, or none at the end of the stream.
+/// Reads the next frame without its length; None at the end of the stream.
 fn frame(stream: &mut impl Read) -> Result<Option<Vec<u8>>, String> {
     let mut length = 0;
     let mut shift = 0;

@@ -1,7 +1,7 @@
 //! `serve ADDRESS`: the published Rust exporter, sending a known set of metrics about every 50 ms.
 //!
-//! Prints "listening" once it listens and its metadata is in place, and ends when standard input
-//! closes. Exit status: 0 for that end, 1 if it could not listen, 2 for wrong arguments.
+//! Prints "listening" when it listens and has stored its metadata, and exits when standard input
+//! closes. Exit status: 0 then, 1 if it cannot listen, 2 for wrong arguments.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ fn describe() {
     describe_gauge!("rust_no_unit", "described without a unit");
 }
 
-/// The same every time, but for `rust_sent`, which grows by 1024 from one round to the next.
+/// Records the same events in each round, except that `rust_sent` grows by 1024 each time.
 fn record(round: u64) {
     counter!("rust_requests", "route" => "/a", "system" => "foo").increment(1);
     counter!("rust_requests", "route" => "/b", "system" => "東京").increment(3);
@@ -69,8 +69,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    // The exporter's thread takes descriptions from a queue, and a client that it accepts before
-    // it has them never gets them. So say "listening" a little later.
+    // The exporter's thread takes descriptions from a queue, and never sends them to a client that it
+    // accepted before. So print "listening" a little later.
     describe();
     thread::sleep(Duration::from_millis(100));
     println!("listening");
