@@ -113,7 +113,7 @@ class FakeClient:
         return self.reader
 
     def read_all(self, reactor: FakeReactor) -> Reader:
-        """Read until no more data is pending."""
+        """Read until no data is pending."""
         while True:
             reactor.settle()
             transport = self.transport

@@ -226,7 +226,7 @@ class Session:
 
     def drain(self) -> dict[str, Any]:
         """
-        Wait until no more events arrive and, with this library's server, until it has counted the
+        Wait until events stop arriving and, with this library's server, until it has counted the
         missing ones as dropped.
         """
         end = time.monotonic() + PATIENCE

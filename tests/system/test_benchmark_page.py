@@ -1,5 +1,5 @@
 """
-The benchmarks in benchmarks/: that some of them run where there is no cargo.
+The benchmarks in benchmarks/ run without cargo.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.benchmarks import BENCHMARKS
 
 class RunTests(SynchronousTestCase):
     def test_quick(self) -> None:
-        """Those that need the reader in Rust are left out."""
+        """Benchmarks that need the Rust reader are left out."""
         page = Path(self.mktemp()).resolve()
         page.parent.mkdir(parents=True, exist_ok=True)
         ended = subprocess.run(

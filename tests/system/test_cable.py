@@ -1,5 +1,5 @@
 """
-The cable between a client and the exporter is pulled: neither is notified.
+The network cable between a client and the exporter is pulled, which notifies neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txmetrics_tcp._client.protocol import MetricsClientProtocol
 from txmetrics_tcp._net.keepalive import Keepalive
 
 SOON = Keepalive(idle=1, interval=1, probes=1)
-"""The shortest that the kernel knows."""
+"""The shortest times that the kernel allows."""
 
 
 class CableTests(LoopbackTestCase):
@@ -26,20 +26,20 @@ class CableTests(LoopbackTestCase):
         super().setUp()
         self.cable = Cable(self)
 
-    async def exporter_there(self, **settings: Any) -> WatchedFactory:
-        """Listen at one end of the cable."""
+    async def cable_exporter(self, **settings: Any) -> WatchedFactory:
+        """Start an exporter at the server's end of the cable."""
         self.factory = WatchedFactory(reactor, ExporterSettings(own_metrics=False, **settings))
         listening = self.cable.listen()
         listening.setblocking(False)
-        self.there = listening.getsockname()
+        self.server_address = listening.getsockname()
         endpoint = AdoptedStreamServerEndpoint(reactor, listening.detach(), socket.AF_INET)
         self.service = MetricsService(self.factory, [endpoint])
         self._services.append(self.service)
         await self.service.listen()
         return self.factory
 
-    async def connect_there(self, from_client: bool = True) -> SocketClient:
-        connected = self.cable.connect(self.there, from_client=from_client)
+    async def cable_client(self, from_client: bool = True) -> SocketClient:
+        connected = self.cable.connect(self.server_address, from_client=from_client)
         self._sockets.append(connected)
         await self.factory.connections(len(self.factory.protocols) + 1)
         client = SocketClient(connected)
@@ -47,11 +47,11 @@ class CableTests(LoopbackTestCase):
         return client
 
     async def test_idle(self) -> None:
-        """Though nothing is sent, the exporter finds that the client is gone; others go on."""
+        """Without traffic, the exporter detects the dead client; others receive events."""
         self.patch(MetricsProtocol, "keepalive", SOON)
-        factory = await self.exporter_there()
-        await self.connect_there()
-        near = await self.connect_there(from_client=False)
+        factory = await self.cable_exporter()
+        await self.cable_client()
+        near = await self.cable_client(from_client=False)
         self.cable.pull()
         await factory.clients(1)
         self.assertEqual(factory.present, [factory.protocols[1]])
@@ -59,10 +59,10 @@ class CableTests(LoopbackTestCase):
         await self.in_thread(near.read, until=lambda: near.reader.values("c") == [1])
 
     async def test_data_outstanding(self) -> None:
-        """Something was sent to the client: it has so long to take it, and no longer."""
-        factory = await self.exporter_there(dead_after=0.2)
-        await self.connect_there()
-        near = await self.connect_there(from_client=False)
+        """A client that does not acknowledge data for C{dead_after} is disconnected."""
+        factory = await self.cable_exporter(dead_after=0.2)
+        await self.cable_client()
+        near = await self.cable_client(from_client=False)
         self.cable.pull()
         factory.recorder.counter("c").increment()
         await factory.clients(1)
@@ -71,10 +71,10 @@ class CableTests(LoopbackTestCase):
         await self.in_thread(near.read, until=lambda: near.reader.values("c") == [1, 1])
 
     async def test_plugged_in_again(self) -> None:
-        """Soon enough, it is as if nothing had happened."""
-        factory = await self.exporter_there()
-        far = await self.connect_there()
-        near = await self.connect_there(from_client=False)
+        """If the cable is plugged in again soon, no event is lost."""
+        factory = await self.cable_exporter()
+        far = await self.cable_client()
+        near = await self.cable_client(from_client=False)
         self.cable.pull()
         for _ in range(500):
             factory.recorder.counter("c").increment()
@@ -84,21 +84,21 @@ class CableTests(LoopbackTestCase):
         self.assertEqual((far.events, factory.stats().dropped_by_clients), (500, 0))
 
     async def test_viewer(self) -> None:
-        """The other way round: a viewer notices that the exporter is gone."""
+        """A viewer detects that the exporter is unreachable."""
         self.patch(MetricsClientProtocol, "keepalive", SOON)
-        await self.exporter_there()
+        await self.cable_exporter()
         lost: Deferred[object] = Deferred()
-        came: Deferred[None] = Deferred()
+        streaming: Deferred[None] = Deferred()
 
         def received(event: object) -> None:
-            if not came.called:
-                came.callback(None)
+            if not streaming.called:
+                streaming.callback(None)
 
-        connected = self.cable.connect(self.there)
+        connected = self.cable.connect(self.server_address)
         connected.setblocking(False)
         viewer = MetricsClientFactory(received, lost=lambda protocol, reason: lost.callback(None))
         reactor.adoptStreamConnection(connected.fileno(), socket.AF_INET, viewer)
         connected.close()
-        await came
+        await streaming
         self.cable.pull()
         await lost

@@ -1,5 +1,5 @@
 """
-``metrics-tcp replay`` as a process: what takes longer than a second.
+Tests of ``metrics-tcp replay`` as a process that take longer than a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCHES = 100
 
 class ProcessTests(SynchronousTestCase):
     def test_twoClients(self) -> None:
-        """Two clients get every byte of a large recording, whichever is quicker."""
+        """Two clients receive a large recording completely, whichever is faster."""
         path = str(Path(self.mktemp()).resolve())
         batch = b"".join(map(increment, range(1000)))
         with RecordingWriter.create(path, "") as writer:
@@ -38,12 +38,12 @@ class ProcessTests(SynchronousTestCase):
         late = b"".join(second.chunks())
         reading.join()
         self.assertEqual(received, [batch * BATCHES])
-        # The one that came second may have received first where the stream stood.
+        # The second client may have missed the first events, and received their totals instead.
         reader = Reader()
         reader.feed(late)
         self.assertEqual(reader.totals, {REQUESTS: BATCHES * sum(range(1000))})
         for stream in (first, second):
             stream.close()
-        status, said, _ = replay.end()
+        status, output, _ = replay.end()
         self.assertEqual(status, 0)
-        self.assertIn(f"replayed {BATCHES * 1000:,} events", said)
+        self.assertIn(f"replayed {BATCHES * 1000:,} events", output)

@@ -1,5 +1,5 @@
 """
-``metrics-tcp tail`` as a process: what takes longer than a second.
+Tests of ``metrics-tcp tail`` as a process that take longer than a second.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from tests.commands import CommandTestCase
 
 class ProcessTests(CommandTestCase):
     async def test_reconnects(self) -> None:
-        """It connects again when its server is there again."""
-        # A port might be taken meanwhile.  The path of a socket has to be short.
+        """The command reconnects when its server is back."""
+        # A UNIX socket, since another program might take a port meanwhile.  Its path must be short.
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         path = f"{directory}/s"

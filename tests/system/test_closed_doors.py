@@ -1,5 +1,5 @@
 """
-``twistd metrics-tcp``, as a process, behind doors: TLS, networks, limits, SIGHUP, UNIX sockets.
+Access control of ``twistd metrics-tcp`` as a process: TLS, networks, limits, SIGHUP, UNIX sockets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ connection.HANDSHAKE_LIMIT = 1000.0
 """Gives a client far longer for its handshake than a test takes."""
 
 
-class DoorTestCase(DaemonTestCase):
+class AccessTestCase(DaemonTestCase):
     def daemon(self, *arguments: str, modules: Path | None = None) -> Daemon:
         common = ("-n", "metrics-tcp", "--no-host", "--interval=0.1")
         return Daemon(self, *common, *arguments, modules=modules)
@@ -32,13 +32,13 @@ class DoorTestCase(DaemonTestCase):
         self.assertIsInstance(next(iter(Viewer(self, port))), Status)
 
     def assert_rejected(self, port: int) -> None:
-        """It is disconnected, perhaps so soon that connecting fails."""
+        """Check that a client is disconnected, perhaps so soon that connecting fails."""
         self.assertRaises((ConnectionError, StopIteration), lambda: next(iter(Viewer(self, port))))
 
 
-class HangUpTests(DoorTestCase):
+class HangUpTests(AccessTestCase):
     def test_stops(self) -> None:
-        """Without certificates SIGHUP is as SIGTERM, and clients see the end of whole frames."""
+        """Without certificates, SIGHUP stops the daemon; clients receive complete frames."""
         for runner in ("twistd", "twist"):
             if runner == "twistd":
                 daemon = self.daemon("--listen=0")
@@ -52,7 +52,7 @@ class HangUpTests(DoorTestCase):
             self.assert_stopped(daemon, signal.SIGTERM)
 
     def test_socket_file(self) -> None:
-        """Nothing is left behind."""
+        """The daemon removes its socket file."""
         daemon = self.daemon("--listen=unix:x.sock")
         daemon.wait_for("Streaming metrics on")
         self.assertTrue((daemon.directory / "x.sock").is_socket())
@@ -62,7 +62,7 @@ class HangUpTests(DoorTestCase):
 
     @skipIf(no_tls, no_tls)
     def test_reloads(self) -> None:
-        """With them, it reads them again, and connected clients stay connected."""
+        """With certificates, SIGHUP reloads them; connected clients stay connected."""
         authority = Authority(self)
         own, new = authority.issue(), authority.issue()
         daemon = self.daemon(
@@ -98,9 +98,9 @@ class HangUpTests(DoorTestCase):
 
     @skipIf(no_tls, no_tls)
     def test_reloads_in_background(self) -> None:
-        """Files are found again, though a daemon goes to another directory."""
+        """Relative paths are found again, although a daemon changes its directory."""
         own = Authority(self).issue()
-        # Started from where the files are; it goes to its own directory when it has read them.
+        # Starts in the directory of the files, and changes the directory after reading them.
         start = (
             "import os, sys; here = os.getcwd();"
             " sys.argv[1:1] = ['--rundir=' + here, '--pidfile=' + here + '/twistd.pid',"
@@ -116,7 +116,7 @@ class HangUpTests(DoorTestCase):
             modules=preamble(self, PATIENT),
         )
         self.assertEqual(daemon.end(), (0, "", ""))
-        # Its reactor runs when it answers.
+        # An answer shows that the reactor runs.
         plain = connect(self, daemon.logged_port)
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
         plain.recv(1)
@@ -128,7 +128,7 @@ class HangUpTests(DoorTestCase):
         self.assertNotIn("Traceback", daemon.log)
 
 
-class StartTests(DoorTestCase):
+class StartTests(AccessTestCase):
     def test_without_extra(self) -> None:
         modules = Path(self.mktemp()).resolve()
         modules.mkdir()
@@ -147,7 +147,7 @@ class StartTests(DoorTestCase):
         daemon.wait_for(r": client limit reached \(1\)")
 
     def test_not_allowed(self) -> None:
-        """The log names the networks that may read, and the client that is rejected."""
+        """The log names the allowed networks and the rejected client."""
         daemon = self.daemon("--listen=0.0.0.0:0", "--allow=192.0.2.0/24")
         daemon.wait_for(
             r"Any client in 192\.0\.2\.0/24 with network access to this machine can read"
@@ -156,7 +156,7 @@ class StartTests(DoorTestCase):
         daemon.wait_for(": address not allowed")
 
     def test_killed(self) -> None:
-        """A socket that a killed daemon has left can be replaced; that of a running one cannot."""
+        """The socket of a killed daemon can be replaced; the socket of a running one cannot."""
         path = Path(self.mktemp()).name
         directory = f"unix:/tmp/{path}-{os.getpid()}.sock"
         self.addCleanup(lambda: Path(directory[5:]).unlink(missing_ok=True))

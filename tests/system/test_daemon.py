@@ -1,5 +1,5 @@
 """
-The daemon as a process, in further ways to run it.
+The daemon as a process: in the background, and run by ``twist``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tests.daemon import IN_USE, PROCESS, TWIST, Daemon, DaemonTestCase, occupie
 
 class BackgroundTests(DaemonTestCase):
     def test_port_in_use(self) -> None:
-        """The reason is in the log, once."""
+        """The log has the reason once."""
         port = str(occupied_port(self))
         daemon = Daemon(self, "metrics-tcp", "--listen", port)
         self.assertEqual(daemon.end()[0], 1)
@@ -23,7 +23,7 @@ class BackgroundTests(DaemonTestCase):
 
 
 class TwistTests(DaemonTestCase):
-    """``twist metrics-tcp``, the younger runner that never daemonizes"""
+    """``twist metrics-tcp``, which never daemonizes"""
 
     def test_streams(self) -> None:
         daemon = Daemon(self, "metrics-tcp", "--listen=0", "--interval=0.1", runner=TWIST)

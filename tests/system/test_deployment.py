@@ -1,5 +1,5 @@
 """
-What docs/how-to/deployment/ tells an operator to run does run.
+The files in docs/how-to/deployment/ work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEPLOYMENT = ROOT / "docs" / "how-to" / "deployment"
 
 PROGRAM = "/opt/txmetrics-tcp/bin/twistd"
 
-# As systemd does: the socket is descriptor 3, and the number of the process is in the environment.
+# As systemd does: the socket is descriptor 3, and the process id is in the environment.
 ACTIVATED = """
 import os, sys
 os.dup2(int(sys.argv.pop(1)), 3, inheritable=True)
@@ -37,7 +37,7 @@ run()
 
 
 class Unit(RawConfigParser):
-    """A unit of systemd's, as far as ours use it: a setting that comes twice counts once."""
+    """A systemd unit. Of a repeated setting, only the last value is kept."""
 
     def __init__(self, name: str) -> None:
         super().__init__(strict=False, interpolation=None)
@@ -47,7 +47,7 @@ class Unit(RawConfigParser):
 
 
 def arguments_of(command: list[str]) -> list[str]:
-    """What twistd is given by a command of ours."""
+    """Return the arguments of twistd in a command."""
     program, *arguments = command
     assert program == PROGRAM, command
     return arguments
@@ -62,7 +62,7 @@ class SystemdTests(SynchronousTestCase):
         self.arguments = arguments_of(command)
 
     def start(self) -> Daemon:
-        """Run the service as systemd does, with the socket."""
+        """Run the service as systemd does, with the listening socket."""
         descriptor = os.dup(self.socket.fileno())
         os.set_inheritable(descriptor, True)
         self.addCleanup(os.close, descriptor)
@@ -70,7 +70,7 @@ class SystemdTests(SynchronousTestCase):
         return Daemon(self, *self.arguments, "--no-host", runner=runner, inherit=[descriptor])
 
     def test_activated(self) -> None:
-        """A client that connects while the daemon is restarted waits, and is served."""
+        """A client that connects during a restart of the daemon waits and is served."""
         early = iter(Viewer(self, self.port))
         for _ in range(2):
             daemon = self.start()
@@ -78,20 +78,20 @@ class SystemdTests(SynchronousTestCase):
             self.assertEqual(daemon.port, self.port)
             daemon.process.terminate()
             status, output, errors = daemon.end()
-            # systemd counts that as a clean end.
+            # systemd regards this status as a clean exit.
             self.assertEqual((status, errors), (-signal.SIGTERM, ""))
             self.assertNotIn("Traceback", output)
             self.assertEqual(os.listdir(daemon.directory), [])
             early = iter(Viewer(self, self.port))
 
     def test_loopback(self) -> None:
-        """The address is one that only this machine reaches."""
+        """The unit's address can be reached only from this machine."""
         listen = Unit("metrics-tcp.socket")["Socket"]["ListenStream"]
         self.assertEqual(listen, "127.0.0.1:5000")
 
     @skipIf(needs("systemd-analyze"), needs("systemd-analyze"))
     def test_units(self) -> None:
-        """systemd finds no mistake in them, and little that could be closed still."""
+        """systemd reports no error in the units, and a low exposure level."""
         directory = Path(self.mktemp())
         directory.mkdir()
         for unit in DEPLOYMENT.glob("metrics-tcp.*"):
@@ -127,13 +127,13 @@ class ContainerTests(SynchronousTestCase):
         return [argument for name, argument in self.steps if name == instruction][-1]
 
     def test_steps(self) -> None:
-        """Only what is known to every builder; it ends unprivileged."""
+        """The Containerfile has only common instructions; the container is unprivileged."""
         known = {"FROM", "COPY", "RUN", "USER", "EXPOSE", "ENTRYPOINT", "CMD"}
         self.assertEqual({name for name, _ in self.steps} - known, set())
         self.assertNotIn(self.last("USER").split(":")[0], ("root", "0"))
 
     def test_runs(self) -> None:
-        """The command that it runs, as it is but for the port."""
+        """The container's command runs, here with another port."""
         command = json.loads(self.last("ENTRYPOINT")) + json.loads(self.last("CMD"))
         arguments = [text.replace(":5000", ":0") for text in arguments_of(command)]
         daemon = Daemon(self, *arguments, "--no-host")
@@ -142,7 +142,7 @@ class ContainerTests(SynchronousTestCase):
         self.assertEqual(self.last("EXPOSE"), "5000")
 
     def test_installs(self) -> None:
-        """With extras that there are."""
+        """The extras that the Containerfile installs exist."""
         [extras] = re.findall(r"/src\[([a-z,]+)\]", self.last("RUN"))
         project = (ROOT / "pyproject.toml").read_text()
         for extra in extras.split(","):

@@ -1,5 +1,5 @@
 """
-Scripts in examples/ that need other packages, run as their users do.
+Runs the scripts in examples/ that need other packages.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class PytestTests(ExampleTestCase):
 
 class GunicornTests(ExampleTestCase):
     """
-    gunicorn with two workers of the kind that does one request at a time.
+    gunicorn with two synchronous workers.
     """
 
     skip = needs("gunicorn")
 
     def setUp(self) -> None:
-        # Not in the directory of the test, whose name may be too long for a socket.
+        # Not in the test's directory, whose path may be too long for a socket.
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
 
@@ -55,14 +55,14 @@ class GunicornTests(ExampleTestCase):
         self.gunicorn = Daemon(
             self,
             *("-c", str(EXAMPLES / "gunicorn_conf.py"), "--chdir", str(EXAMPLES)),
-            # It does not kill a worker that is not heard of for long.
+            # gunicorn does not kill workers that it considers hung.
             *("--timeout=0", "--graceful-timeout=600", "--error-logfile=/dev/stdout"),
             *(*arguments, "gunicorn_app:app"),
             runner=[
                 "env",
                 "BIND=127.0.0.1:0",
                 f"METRICS_DIRECTORY={self.directory}",
-                f"HOME={self.directory}",  # where it has a socket of its own
+                f"HOME={self.directory}",  # where gunicorn creates a socket
                 *(sys.executable, "-m", "gunicorn"),
             ],
         )
@@ -70,12 +70,12 @@ class GunicornTests(ExampleTestCase):
         return self.gunicorn
 
     def worker(self, number: int, nth: int = 1) -> tuple[int, Stream]:
-        """Wait until there is a worker of that number, for the nth time: its process and stream."""
+        """Wait for the nth worker with this number, and return its process id and stream."""
         path = f"{self.directory}/metrics-{number}.sock"
         line = rf"Worker (\d+) streams metrics on unix:{re.escape(path)}\n"
         process = self.gunicorn.wait_for(rf"(?s)(?:{line}.*?){{{nth - 1}}}{line}")[2]
         stream = Stream(self, path)
-        # It has loaded the application, and before that it has set its signal handlers.
+        # The worker has loaded the application, and has set its signal handlers before that.
         stream.read_until(
             lambda reader: "http_request_seconds" in {one.name for one in reader.metadata}
         )
@@ -90,7 +90,7 @@ class GunicornTests(ExampleTestCase):
         answer = b""
         while data := client.recv(65536):
             answer += data
-        # The worker waits for that.
+        # The worker waits for the client to close the connection.
         client.close()
         return answer
 
@@ -98,10 +98,10 @@ class GunicornTests(ExampleTestCase):
         gunicorn = self.serve(*arguments)
         streams = [self.worker(number)[1] for number in (0, 1)]
         for stream in streams:
-            # From here on it receives every event, and not only totals: the worker counts it in.
+            # The worker has counted this client, which receives every event from now on.
             stream.read_until(lambda reader: total(reader, "txmetrics_clients") == 1)
-        # Connections are accepted in their order, and a worker does one at a time: the one that
-        # has an answer to the second is not the one that waits for the rest of the first.
+        # Connections are accepted in order, and a worker handles one at a time. The worker that
+        # waits for the rest of the first request cannot answer the second one.
         first, second = self.connect(), self.connect()
         first.sendall(b"GET /x HTTP/1.0\r\n")
         second.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -133,11 +133,11 @@ class GunicornTests(ExampleTestCase):
         self.check()
 
     def test_preloaded(self) -> None:
-        """The application is imported, and has its handles, before the fork."""
+        """The application is imported and creates its handles before the fork."""
         self.check("--preload")
 
-    def test_workerThatIsKilled(self) -> None:
-        """Its successor has its number, and its socket, which was left behind."""
+    def test_killedWorker(self) -> None:
+        """The successor of a killed worker takes over its number and its socket."""
         gunicorn = self.serve()
         process, stream = self.worker(0)
         _, other = self.worker(1)

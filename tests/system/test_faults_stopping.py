@@ -1,5 +1,5 @@
 """
-The daemon is stopped: under load, with clients that take nothing, and more than once.
+The daemon is stopped under load, with clients that do not read, and by several signals.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from tests.daemon import LIMIT, Daemon, Viewer, preamble
 from tests.programs import Stream
 
 LOAD = ("--interval=0.001", "--buffer-size=100")
-"""So many events that a client which takes nothing is stuck within a second or two."""
+"""The load, under which a client that does not read is stuck within a second or two."""
 
 MORE = 100_000
 """
-How many bytes another client reads while one that is not stuck would be sent some: there is less
-room for the latter in its transport.
+How many bytes a second client reads before the first one counts as stuck. It is more than a
+transport buffers, so a client that is not stuck would receive data meanwhile.
 """
 
 SOCKET = "s"
@@ -40,7 +40,7 @@ armed = []
 install = StopSignals._install
 
 class Lock(threadable.XLock):
-    # As it is, but for the signal.
+    # The same behaviour, with a signal while the lock is taken.
     def acquire(self, blocking=True, timeout=-1):
         if self._owner == get_ident():
             return super().acquire(blocking, timeout)
@@ -63,9 +63,9 @@ StopSignals._install = installing
 class StoppingTests(SynchronousTestCase):
     def daemon(self, *options: str, patient: bool = False) -> Daemon:
         """
-        Run one with a client that takes nothing and is stuck, and another that reads.
+        Run a daemon with a client that does not read and is stuck.
 
-        @param patient: whether it gives clients far longer at the end than a test takes.
+        @param patient: whether the flush timeout is far longer than a test takes.
         """
         modules = preamble(self, PATIENT) if patient else None
         daemon = Daemon(
@@ -78,12 +78,12 @@ class StoppingTests(SynchronousTestCase):
             *options,
             modules=modules,
         )
-        # What the kernel keeps for a UNIX socket has a bound that does not grow.
+        # The kernel's buffer of a UNIX socket has a fixed size.
         port = daemon.port
         stuck = Stream(self, str(daemon.directory / SOCKET))
         with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as reading:
             before = -1
-            # That events are lost is not enough: so they are too when it is late for once.
+            # Dropped events are no proof, since a short delay also drops some.
             while before != (unread := stuck.unread):
                 before = unread
                 left = MORE
@@ -92,7 +92,7 @@ class StoppingTests(SynchronousTestCase):
         return daemon
 
     def test_while_it_logs(self) -> None:
-        """A signal while it takes the log file's lock: none waits for itself."""
+        """A signal that arrives while the log file's lock is taken does not deadlock."""
         daemon = Daemon(
             self,
             "-n",
@@ -103,11 +103,11 @@ class StoppingTests(SynchronousTestCase):
             modules=preamble(self, INTERRUPTED),
         )
         self.assert_ends_by(daemon, signal.SIGTERM)
-        said = daemon.log
-        self.assertLess(said.index("interrupted"), said.index("Received SIGTERM"))
+        log = daemon.log
+        self.assertLess(log.index("interrupted"), log.index("Received SIGTERM"))
 
     def assert_ends_by(self, daemon: Daemon, number: int) -> str:
-        """It ends as the signal's victim, and nothing of it is left behind."""
+        """Check that a signal ended the daemon, and that it removed its files."""
         status, output, errors = daemon.end()
         self.assertEqual((status, errors), (-number, ""), output)
         self.assertNotIn("Traceback", output)
@@ -117,15 +117,15 @@ class StoppingTests(SynchronousTestCase):
         return output
 
     def test_stuck_client(self) -> None:
-        """A client that takes nothing does not keep the daemon from ending."""
+        """A client that does not read does not keep the daemon from ending."""
         daemon = self.daemon()
         daemon.process.send_signal(signal.SIGTERM)
         self.assert_ends_by(daemon, signal.SIGTERM)
 
     def test_twice(self) -> None:
         """
-        A client that reads gets whole frames to the end; a second signal ends the waiting for one
-        that takes nothing.
+        A client that reads receives complete frames until the end; a second signal ends the wait
+        for a client that does not read.
         """
         for first, second in (
             (signal.SIGINT, signal.SIGINT),
@@ -136,15 +136,15 @@ class StoppingTests(SynchronousTestCase):
             next(reading)
             daemon.process.send_signal(first)
             daemon.wait_for(f"Received {first.name}, shutting down")
-            # To the end of the stream, which is that of a whole frame.
+            # Reads to the end, and checks that the last frame is complete.
             for _ in reading:
                 pass
             daemon.process.send_signal(second)
             output = self.assert_ends_by(daemon, first)
             self.assertEqual(output.count(f"Received {second.name} as well"), 1, output)
 
-    def test_at_once_and_many(self) -> None:
-        """However many come, and however fast."""
+    def test_many_signals(self) -> None:
+        """Many signals in quick succession stop the daemon cleanly."""
         daemon = self.daemon(patient=True)
         for number in (signal.SIGTERM, signal.SIGINT) * 20:
             os.kill(daemon.process.pid, number)

@@ -1,6 +1,6 @@
 """
-Daemon and ``metrics-tcp tail`` where the disk is full, a directory must not be written, and
-standard input, output and error are on a full disk or not there at all.
+The daemon and ``metrics-tcp tail`` with a full disk, a read-only directory, and closed standard
+input, output and error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SurroundingsTestCase(SynchronousTestCase):
         )
 
     def assert_streams(self, daemon: Daemon) -> None:
-        # There may be no output that would say when it listens.
+        # Polls, since the output may be unavailable.
         stream = until(lambda: self.connect(daemon))
         stream.read_until(lambda reader: len(reader.metrics) > 100)
         stream.close()
@@ -56,7 +56,7 @@ class SurroundingsTestCase(SynchronousTestCase):
 @skipIf(no_full_disk, no_full_disk)
 class FullDiskTests(SurroundingsTestCase):
     def test_log(self) -> None:
-        """The daemon streams, whatever the log is written to, and ends as ever."""
+        """The daemon streams and ends normally if its log is on a full disk."""
         for option, redirections in (
             (f"--logfile={FULL}", ""),
             ("-n", f">{FULL}"),
@@ -77,7 +77,7 @@ class FullDiskTests(SurroundingsTestCase):
         self.assertTrue(daemon.has_gone())
 
     def test_cannot_start(self) -> None:
-        """It says why where it still can."""
+        """The daemon exits with status 1 even if it cannot write the reason."""
         port = str(occupied_port(self))
         daemon = self.run_daemon("-n", runner=TWISTD, redirections=f'--listen={port} 2>"{FULL}"')
         status, output, errors = daemon.end()
@@ -92,7 +92,7 @@ class FullDiskTests(SurroundingsTestCase):
         self.assertEqual(
             self.tail(daemon, f">{FULL}"), (1, f"cannot write to standard output: {NO_SPACE}")
         )
-        # What cannot be said is not said, and the events come all the same.
+        # Messages that cannot be written are dropped; events are still printed.
         status, output = self.tail(daemon, f"2>{FULL} | head -n 3 | wc -l")
         self.assertEqual((status, int(output)), (0, 3))
 
@@ -106,7 +106,7 @@ class FullDiskTests(SurroundingsTestCase):
         self.assertEqual((status, int(output)), (0, 3))
 
     def tail(self, daemon: Daemon, redirections: str) -> tuple[int, str]:
-        """Status, and the last line of output or errors."""
+        """Run the command, and return its status and the last line of output or errors."""
         command = [sys.executable, "-m", "txmetrics_tcp", "tail", f"unix:{SOCKET}"]
         done = subprocess.run(
             ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
@@ -131,7 +131,7 @@ class ClosedTests(SurroundingsTestCase):
             self.assertFalse((daemon.directory / SOCKET).exists())
 
     def test_background(self) -> None:
-        """Its own descriptors are not taken for those that a daemon has to close."""
+        """Daemonizing does not close the daemon's own descriptors if standard ones are closed."""
         for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
             daemon = self.run_daemon(redirections=closed)
             self.assertEqual(daemon.end(), (0, "", ""), closed)
@@ -143,7 +143,7 @@ class ClosedTests(SurroundingsTestCase):
 
 class ReadOnlyTests(SurroundingsTestCase):
     def test_plugin_directory(self) -> None:
-        """Twisted says in one line that it cannot keep its cache of plugins, and goes on."""
+        """If Twisted cannot write its plugin cache, it logs one line and continues."""
         installed = Path(self.mktemp()).resolve()
         plugins = installed / "twisted" / "plugins"
         plugins.mkdir(parents=True)
@@ -151,7 +151,7 @@ class ReadOnlyTests(SurroundingsTestCase):
         plugins.chmod(0o555)
         self.addCleanup(plugins.chmod, 0o755)
         if os.access(plugins, os.W_OK):
-            # Root may do anything; so it is another kind of thing that cannot be written.
+            # Root ignores permissions. Directories in place of the files also prevent writing.
             plugins.chmod(0o755)
             (plugins / "dropin.cache").mkdir()
             (plugins / "dropin.cache.new").mkdir()

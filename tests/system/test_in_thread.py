@@ -1,7 +1,7 @@
 """
-Exporters that run in a thread, in programs of every kind, and how those end.
+Exporters that run in a thread, in programs with various reactors, endings and forks.
 
-Each program is a process of its own, since a reactor runs once.
+Each program is a separate process, since a reactor runs only once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tests.programs import Program, ProgramTestCase, Stream, total
 
 class ReactorTests(ProgramTestCase):
     """
-    The reactor may be the program's, and of any kind.
+    The program may use its own reactor, of any kind.
     """
 
     def test_runsInAnotherThread(self) -> None:
-        """It is used, and not stopped at the program's end."""
+        """The exporter uses the program's running reactor, and does not stop it at exit."""
         program = Program(
             self,
             """
@@ -87,16 +87,16 @@ class ReactorTests(ProgramTestCase):
             self.ends(program)
 
     def test_asyncio(self) -> None:
-        """Beside a loop of asyncio, on the default reactor or that of asyncio."""
+        """The program has an asyncio loop; the reactor is the default one or asyncio's."""
         self.check_loops(
             "loop = asyncio.new_event_loop()",
-            # Installed, though not used: the program's own loop is another one.
+            # The installed reactor has another loop than the program.
             "loop = asyncio.new_event_loop(); asyncioreactor.install(asyncio.new_event_loop())",
         )
 
     @skipIf(needs("uvloop"), needs("uvloop"))
     def test_uvloop(self) -> None:
-        """The same with a loop of uvloop, for the program or for the reactor."""
+        """The program or the reactor has a uvloop loop."""
         self.check_loops(
             "import uvloop; loop = uvloop.new_event_loop()",
             "import uvloop; loop = asyncio.new_event_loop();"
@@ -104,7 +104,7 @@ class ReactorTests(ProgramTestCase):
         )
 
     def test_loopThatRunsHere(self) -> None:
-        """A reactor on a loop that runs in this thread cannot run in another one."""
+        """A reactor whose loop runs in this thread cannot run in another thread."""
         program = Program(
             self,
             """
@@ -124,7 +124,7 @@ class ReactorTests(ProgramTestCase):
 
 class ExitTests(ProgramTestCase):
     """
-    Every way in which a program ends: soon, silently, and with all that can be sent.
+    Every program ends soon and silently, and sends all pending events where possible.
     """
 
     def run_to_end(
@@ -136,7 +136,7 @@ class ExitTests(ProgramTestCase):
             metrics = start()
             wait_for_client(metrics)
 
-            def record(n=1000):  # no more than there is room for
+            def record(n=1000):  # fits into the buffer
                 for _ in range(n):
                     events.increment()
             {ending}
@@ -147,7 +147,7 @@ class ExitTests(ProgramTestCase):
         return self.ends(program, status, errors)
 
     def test_sysExit(self) -> None:
-        """All that is recorded is sent, also by what runs when the main thread has ended."""
+        """All events are sent, including those recorded after the main thread has ended."""
         self.run_to_end(
             """
             main = threading.main_thread()
@@ -165,7 +165,7 @@ class ExitTests(ProgramTestCase):
         self.assertEqual(output.count("Traceback"), 1)
 
     def test_sysExitInThread(self) -> None:
-        """Only the thread ends."""
+        """C{sys.exit} in a thread ends only the thread."""
         self.run_to_end(
             """
             thread = threading.Thread(target=lambda: (record(500), sys.exit(3)))
@@ -177,7 +177,7 @@ class ExitTests(ProgramTestCase):
         )
 
     def test_sigtermByDefault(self) -> None:
-        """It kills, as it kills any program that does not handle it."""
+        """An unhandled SIGTERM kills the program, as usual."""
         program = Program(self, "start(); say('up', 1); signal.pause()")
         stream = Stream(self, program.port)
         stream.read_until(lambda reader: bool(reader.statuses))
@@ -209,12 +209,12 @@ class ExitTests(ProgramTestCase):
         self.ends(program, 4)
 
     def test_recordingWhileShuttingDown(self) -> None:
-        """Daemon threads, finalizers and the like may record for as long as they exist."""
+        """Daemon threads and finalizers may record during interpreter shutdown."""
         program = Program(
             self,
             """
             import logging
-            logging.getLogger("txmetrics_tcp").disabled = True  # which would tell of losses
+            logging.getLogger("txmetrics_tcp").disabled = True  # it would log losses
             metrics = start()
             wait_for_client(metrics)
 
@@ -222,7 +222,7 @@ class ExitTests(ProgramTestCase):
                 while True:
                     events.increment()
                     gauge("g").set(1)
-                    time.sleep(0)  # what else runs at the end is not to wait for each turn
+                    time.sleep(0)  # lets other threads run at the end
 
             for _ in range(3):
                 threading.Thread(target=record, daemon=True).start()
@@ -241,10 +241,10 @@ class ExitTests(ProgramTestCase):
         Stream(self, program.port).read_all()
         self.assertIn("late=True\n", self.ends(program))
 
-    def test_finalizersBehindLocks(self) -> None:
+    def test_finalizersWithHeldLocks(self) -> None:
         """
-        What records, or looks at what was, when threads are no more does not wait for the locks
-        that they held.
+        Finalizers that record or take snapshots after daemon threads have died do not wait for the
+        locks that those threads held.
         """
         program = Program(
             self,
@@ -279,7 +279,7 @@ class ExitTests(ProgramTestCase):
         self.assertEqual(self.ends(program), "late=(True, 10001, 0)\n")
 
     def test_stalledClient(self) -> None:
-        """One that does not read holds nothing up."""
+        """A client that does not read does not delay the program's end."""
         program = Program(
             self,
             """
@@ -296,7 +296,7 @@ class ExitTests(ProgramTestCase):
             self.ends(program)
 
     def test_stuckReactor(self) -> None:
-        """Nor does a reactor that never comes back."""
+        """A blocked reactor does not delay the program's end."""
         program = Program(
             self,
             """
@@ -313,7 +313,7 @@ class ExitTests(ProgramTestCase):
 
 class ForkTests(ProgramTestCase):
     """
-    Forks: a child installs for itself, if its parent had not begun to.
+    A forked child may install an exporter if its parent has not.
     """
 
     CHILDREN = """
@@ -351,15 +351,18 @@ class ForkTests(ProgramTestCase):
 
     def test_multiprocessing(self) -> None:
         """
-        Every start method, in a program that installs in its children only; where a child begins
-        with a new interpreter, its parent may have installed as well.
+        Children of every start method may install an exporter. If a child starts a new interpreter,
+        the parent may have installed one too.
         """
         self.ends(self.check_children("fork"))
         for method in ("spawn", "forkserver"):
             self.ends(self.check_children(method, "start()", ports=1))
 
     def test_multiprocessingForkFromInstalled(self) -> None:
-        """A forked child is refused, records nowhere and ends; the parent's clients go on."""
+        """
+        If the parent has installed an exporter, a forked child cannot; its events are dropped, and
+        the parent's clients are not affected.
+        """
         program = Program(
             self,
             """
@@ -387,7 +390,7 @@ class ForkTests(ProgramTestCase):
         self.ends(program)
 
     def test_osFork(self) -> None:
-        """A child that ends as a program does leaves the parent and its clients alone."""
+        """A child that exits normally does not affect the parent and its clients."""
         program = Program(
             self,
             """
@@ -413,7 +416,7 @@ class ForkTests(ProgramTestCase):
         self.ends(program)
 
     def test_forkOnTheReactorThread(self) -> None:
-        """The child's only thread is the reactor's, which does not run there all the same."""
+        """In a child forked on the reactor thread, the reactor does not run."""
         program = Program(
             self,
             """
@@ -439,7 +442,7 @@ class ForkTests(ProgramTestCase):
         self.ends(program)
 
     def test_forkAfterTheReactorHasStopped(self) -> None:
-        """Then there is none in the way, and the child's end is as orderly as any."""
+        """If the parent's reactor has stopped, a child can install an exporter and exit cleanly."""
         program = Program(
             self,
             """
@@ -471,7 +474,7 @@ class ForkTests(ProgramTestCase):
         {preload}
 
         def readers():
-            # What the reactor reads from, as the system knows it: its wake-up pipe, to begin with.
+            # The inodes of the files that the reactor reads, such as its wake-up pipe.
             reactor = sys.modules.get("twisted.internet.reactor")
             every = reactor.getReaders() if reactor else []
             return {{os.fstat(reader.fileno()).st_ino for reader in every}}
@@ -496,8 +499,8 @@ class ForkTests(ProgramTestCase):
 
     def test_preloaded(self) -> None:
         """
-        Children whose parent has imported everything, reactor and all, as a pre-fork server may:
-        none gets what is meant for another.
+        Children of a parent that has imported the reactor, as in a pre-fork server, do not share
+        the reactor's descriptors.
         """
         for preload in (
             "from twisted.internet import reactor; set_global_recorder(NoopRecorder())",
@@ -515,7 +518,7 @@ class ForkTests(ProgramTestCase):
             self.assertEqual(self.ends(program).count("shared=set()"), 2)
 
     def test_builderWithAnInheritedReactor(self) -> None:
-        """A reactor that the program insists on cannot be replaced."""
+        """An inherited reactor that was passed explicitly cannot be replaced, which is an error."""
         program = Program(
             self,
             """

@@ -1,5 +1,5 @@
 """
-Many events, from a program by way of `metrics-tcp record` and `metrics-tcp replay` to a viewer.
+Records many events of a program with `metrics-tcp record`, and replays them to a viewer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.recordings import joined, read
 from txmetrics_tcp import Decoder, Key, MetricKind, SourceView
 
 EVENTS = 250_000
-"""More bytes than the buffers of all sockets on the way take."""
+"""More than the buffers of all sockets hold."""
 
 PROGRAM = f"""
 metrics = (
@@ -59,11 +59,11 @@ class ManyEventsTests(SynchronousTestCase):
             self.fail(f"{error}: {server.end()}")
 
     def assert_same(self, one: bytes, other: bytes, message: str) -> None:
-        """A difference is shown as events, not as megabytes."""
+        """Compare streams, and show a difference as events, not as megabytes."""
         if one != other:
             events, others = list(Decoder().feed(one)), list(Decoder().feed(other))
             same = sum(1 for _ in takewhile(bool, map(eq, events, others)))
-            self.fail(f"{message}: {events[same:][:3]}, and not {others[same:][:3]} ({same} same)")
+            self.fail(f"{message}: {events[same:][:3]}, not {others[same:][:3]} ({same} equal)")
 
     def test_recordReplay(self) -> None:
         """A viewer of the replay receives the same bytes as a viewer of the program."""
@@ -75,20 +75,20 @@ class ManyEventsTests(SynchronousTestCase):
         live = self.received(port, program)
         recorder.wait_for("disconnected from")
         recorder.process.send_signal(signal.SIGINT)
-        status, said, _ = recorder.end()
-        self.assertEqual(status, 0, said)
+        status, output, _ = recorder.end()
+        self.assertEqual(status, 0, output)
         self.assertEqual(program.end()[0], 0)
 
         reader, chunks = read(Path(path).read_bytes())
         self.assertFalse(reader.cut_off)
-        self.assert_same(joined(chunks), live, "what was recorded is not what was streamed")
+        self.assert_same(joined(chunks), live, "the recording differs from the stream")
 
         replay = self.run_command("replay", path, "--listen", "0", "--speed", "max")
         served = replay.wait_for(r"is served on 127\.0\.0\.1:(\d+)")
         replayed = self.received(int(served[1]), replay)
-        status, said, _ = replay.end()
-        self.assertEqual(status, 0, said)
-        self.assert_same(replayed, live, "what was replayed is not what was recorded")
+        status, output, _ = replay.end()
+        self.assertEqual(status, 0, output)
+        self.assert_same(replayed, live, "the replay differs from the recording")
 
         view = SourceView(lambda: 0.0)
         view.ingest(Decoder().feed(live))

@@ -1,8 +1,8 @@
 """
-The genuine Rust programs against ours, over real sockets: their client and their viewer on our
-server, our client on their server.
+Interoperability with the Rust programs over real sockets: the Rust client and viewer with this
+library's server, and this library's clients with the Rust server.
 
-Where the programs are: see `tests.rust_peers.VARIABLE`.
+`tests.rust_peers.VARIABLE` has the directory of the programs.
 """
 
 from __future__ import annotations
@@ -80,16 +80,16 @@ TIMES_NS = [
     1_795_363_464_000_000_127,
     1_795_363_464_000_000_128,
     1_795_363_464_123_456_789,
-    2**31 * 1_000_000_000,  # the first second that is no int32
-    253_402_300_799_999_999_999,  # the last moment that a Timestamp has
+    2**31 * 1_000_000_000,  # the first second that does not fit into an int32
+    253_402_300_799_999_999_999,  # the last time that a Timestamp allows
 ]
 
 
 class ReceiveTests(PeersTestCase):
     """
-    A Rust client receives what we send.
+    A Rust client receives this library's stream.
 
-    @ivar now_ns: the time.
+    @ivar now_ns: the time of the exporter's clock.
     """
 
     now_ns = 1_795_363_464_000_000_001
@@ -100,7 +100,7 @@ class ReceiveTests(PeersTestCase):
         )
 
     async def test_everyOperation(self) -> None:
-        """Every operation, with values, labels and times of all kinds, in the order recorded."""
+        """The client receives every operation with all kinds of values, labels and times."""
         factory = self.factory()
         recorder = factory.recorder
         recorder.describe_counter("first")
@@ -142,7 +142,7 @@ class ReceiveTests(PeersTestCase):
         self.assert_lines(receiver.only("metric"), expected)
 
     async def test_everyDescription(self) -> None:
-        """Every unit for every kind of metric, also described while a client is connected."""
+        """The client receives descriptions with every unit, before and after it connects."""
         factory = self.factory()
         recorder = factory.recorder
         describe = {
@@ -157,7 +157,7 @@ class ReceiveTests(PeersTestCase):
                 expected.append(
                     metadata_line(kind, f"all_{unit}", unit.value, f"in {unit}: µs, 東京 🦀\n\x1b")
                 )
-            # One name, of three kinds.
+            # The same name for three kinds.
             describe[kind]("nothing_said")
             expected.append(metadata_line(kind, "nothing_said"))
             describe[kind]("unit", "bytes")
@@ -186,7 +186,7 @@ class ReceiveTests(PeersTestCase):
         )
 
     async def test_totalsAtConnect(self) -> None:
-        """A client receives descriptions, then totals as operations that set them, then events."""
+        """A client receives descriptions, then totals as set operations, then events."""
         factory = self.factory()
         recorder = factory.recorder
         recorder.describe_counter("c", "count", "counted")
@@ -229,7 +229,7 @@ class ReceiveTests(PeersTestCase):
         self.assertEqual(receiver.bits(), exact_totals(factory))
 
     async def test_halfClosed(self) -> None:
-        """A client that ends only its sending side is sent empty events, and goes on."""
+        """A client that half-closes its connection receives empty events as probes, and goes on."""
         self.patch(connection, "PROBE_INTERVAL", 0.01)
         factory = self.factory()
         factory.recorder.counter("c").increment()
@@ -244,18 +244,18 @@ class ReceiveTests(PeersTestCase):
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual({line["what"] for line in receiver.others}, {"empty"})
 
-    async def test_asItComes(self) -> None:
-        """With the real time, our own metrics, and what only our own clients know."""
+    async def test_defaultSettings(self) -> None:
+        """A client receives the default stream: real times, own metrics, and extensions."""
         before_ns = time.time_ns()
         factory = MetricsFactory(reactor)
         receiver = self.receive(await self.listen(factory))
-        # The first of all that is sent, our status, is an event that it does not know.
-        await receiver.until(lambda: receiver.text, "an event that it does not know")
+        # The first event, the stream status, is an extension that the client does not know.
+        await receiver.until(lambda: receiver.text, "an unknown event")
         self.assertEqual(json.loads(receiver.text[0]), {"what": "empty"})
         factory.recorder.counter("c").increment()
         await receiver.until(
             lambda: any(line["name"] == "txmetrics_clients" for line in receiver.only("metric")),
-            "our own metrics",
+            "own metrics",
         )
         factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
@@ -265,14 +265,14 @@ class ReceiveTests(PeersTestCase):
             self.assertTrue(before_ns <= recorded_ns <= after_ns, line)
 
     def assert_lines(self, actual: list[Line], expected: list[Line]) -> None:
-        """Compare one by one, since a failure would show all of them otherwise."""
+        """Compare lines one by one, so that a failure shows only one."""
         for number, (one, other) in enumerate(zip(actual, expected, strict=False)):
             self.assertEqual(as_text(one), as_text(other), f"line {number}")
         self.assertEqual(len(actual), len(expected))
 
 
 class ObserverTests(PeersTestCase):
-    """The Rust viewer shows what we send."""
+    """The Rust viewer shows this library's stream."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -280,7 +280,7 @@ class ObserverTests(PeersTestCase):
 
     async def test_shows(self) -> None:
         """
-        Attached after all was recorded, it shows all names, labels and totals; then what happens.
+        The viewer first shows all earlier names, labels and totals, then new events.
         """
         factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
         recorder = factory.recorder
@@ -316,14 +316,14 @@ class ObserverTests(PeersTestCase):
         recorder.counter("largest").absolute(1)
         recorder.gauge("gauge_bytes").increment(512)
         sizes = recorder.histogram("answer_bytes", route="/")
-        # Not over a range of 700 and more, of which its sketch forgets the lowest.
+        # The range is below 700; of a larger one, the viewer's sketch forgets the lowest values.
         for size, count in ((1536, 1), (2048, 599), (4096, 380), (6144, 15), (32768, 5)):
             sizes.record_many(size, count)
         recorder.histogram("answer_seconds").record(timedelta(milliseconds=250))
         expected["requests_total [method = GET, route = /ä]"] = "total: 2500"
         expected["largest"] = "total: 1"
         expected["gauge_bytes"] = "current: 2.00 KiB"
-        # The quantiles of its sketch are right to four digits, which is what it shows here.
+        # The sketch's quantiles are accurate to four digits.
         quantile = r"(249\.9\d?|250\.?)ms"
         await observer.until_shown(
             {
@@ -338,7 +338,7 @@ class ObserverTests(PeersTestCase):
         await self.quit(observer, factory)
 
     async def test_ownMetrics(self) -> None:
-        """It skips what it does not know, empty events too, and shows our own metrics."""
+        """The viewer ignores empty and unknown events, and shows own metrics."""
         factory = MetricsFactory(reactor)
         factory.recorder.counter("c").increment()
         observer = self.observe(await self.half_closed(await self.listen(factory)))
@@ -348,14 +348,14 @@ class ObserverTests(PeersTestCase):
         await self.quit(observer, factory)
 
     async def quit(self, observer: Observer, factory: MetricsFactory) -> None:
-        """Its user ends it, and we notice."""
+        """Quit the viewer, and wait until the exporter detects it."""
         observer.press("q")
         self.assertEqual(await observer.exited(), 0)
         while factory.stats().clients:
-            await turn()
+            await next_iteration()
 
 
-# Data rates are powers of 1000 to us, and bytes to this viewer.
+# This library's data rates use powers of 1000; the viewer shows them as bytes.
 SHOWN_IN_UNITS = {
     "gauge_count": "current: 1536.00",
     "gauge_percent": "current: 1536.00%",
@@ -378,12 +378,12 @@ SHOWN_IN_UNITS = {
 
 
 class LossTests(PeersTestCase):
-    """Clients that lost events have the true totals in the end."""
+    """Clients that have lost events receive the exact totals in the end."""
 
     SEND_BUFFER = 16 * 1024
 
     async def test_stoppedClient(self) -> None:
-        """It stops reading, for longer than any buffer lasts, and then reads on."""
+        """A client that stops reading, until all buffers overflow, is resynchronized later."""
         factory, port = await self.exporter()
         receiver = self.receive(port)
         await receiver.until_lines(1)
@@ -393,7 +393,7 @@ class LossTests(PeersTestCase):
         await self.assert_repaired(factory, receiver)
 
     async def test_stoppedForLong(self) -> None:
-        """The same, for so long that totals are prepared for it before it reads again."""
+        """Totals are queued several times for a client that is stopped longer."""
         factory, port = await self.exporter(repair_interval=0.1)
         receiver = self.receive(port)
         await receiver.until_lines(1)
@@ -406,18 +406,18 @@ class LossTests(PeersTestCase):
         self.assertEqual(receiver.bits()[counter_key("after")], 7)
 
     async def test_busyReactor(self) -> None:
-        """Events are lost before they come to any client; one that is quick is repaired as well."""
+        """A fast client is resynchronized too, after the incoming side has dropped events."""
         factory, port = await self.exporter()
         receiver = self.receive(port)
         await receiver.until_lines(1)
         thread = threading.Thread(target=record, args=(factory.recorder, 10_000))
         thread.start()
-        thread.join()  # on the reactor's thread: it does nothing meanwhile
+        thread.join()  # blocks the reactor
         self.assertGreater(factory.stats().dropped, 5000)
         await self.assert_repaired(factory, receiver)
 
     async def test_stoppedObserver(self) -> None:
-        """The Rust viewer shows the true totals after it was stopped."""
+        """The Rust viewer shows the exact totals after it was stopped."""
         screen_module()
         factory, port = await self.exporter()
         observer = self.observe(port)
@@ -444,15 +444,15 @@ class LossTests(PeersTestCase):
         return factory, await self.listen(factory, self.SEND_BUFFER)
 
     async def record_until(self, factory: MetricsFactory, enough: Callable[[], bool]) -> None:
-        """Record, at a pace that the reactor can take."""
+        """Record at a pace that the incoming buffer allows."""
         while True:
             record(factory.recorder, 500)
-            await turn()
+            await next_iteration()
             if enough():
                 break
 
     async def assert_repaired(self, factory: MetricsFactory, receiver: Receiver) -> None:
-        """The client has missed something, and has or gets the true totals; no frame is broken."""
+        """Check that the client lost events, receives the exact totals, and decodes every frame."""
         totals = exact_totals(factory)
         await receiver.until(lambda: receiver.bits() == totals, f"the totals\n{totals}\n")
         [client] = factory.stats().clients
@@ -466,7 +466,7 @@ class LossTests(PeersTestCase):
 
 
 def record(recorder: Recorder, rounds: int) -> None:
-    """Two events each."""
+    """Record two events in each round."""
     counter = recorder.counter("events_total")
     gauge = recorder.gauge("level", where="here")
     for number in range(rounds):
@@ -475,7 +475,7 @@ def record(recorder: Recorder, rounds: int) -> None:
 
 
 def lost(factory: MetricsFactory) -> int:
-    """How many events the one client missed because it did not read."""
+    """Return the number of events that were dropped because the client did not read."""
     return sum(client.dropped for client in factory.stats().clients)
 
 
@@ -483,8 +483,8 @@ def repairs(factory: MetricsFactory) -> int:
     return sum(client.repairs for client in factory.stats().clients)
 
 
-async def turn() -> None:
-    """Let the reactor look at everything once."""
+async def next_iteration() -> None:
+    """Wait for the next reactor iteration."""
     await deferLater(reactor, 0)
 
 
@@ -503,7 +503,7 @@ DESCRIBED: list[Description] = [
 
 
 def served(number: int) -> list[Row]:
-    """What `serve` sends in one of its rounds: operation, name, labels, value."""
+    """Return the events that `serve` sends in a round: operation, name, labels, value."""
     return [
         ("increment_counter", "rust_requests", {"route": "/a", "system": "foo"}, 1),
         ("increment_counter", "rust_requests", {"route": "/b", "system": "東京"}, 3),
@@ -527,14 +527,14 @@ def served(number: int) -> list[Row]:
 
 ROUND = len(served(0))
 ENOUGH = 5 * ROUND
-"""Events of more than four whole rounds, wherever they begin."""
+"""A number of events with at least four complete rounds, wherever they begin."""
 
 
 class ServeTests(PeersTestCase):
-    """Our clients read the genuine server.  What it sends: tests/rust/src/bin/serve.rs."""
+    """This library's clients read the Rust server (tests/rust/src/bin/serve.rs)."""
 
     async def test_decoder(self) -> None:
-        """Our decoder reads its stream, however it is cut."""
+        """The decoder decodes the server's stream, also byte by byte."""
         before_ns = time.time_ns()
         port, server = await self.serve()
         reading = Reading(ENOUGH)
@@ -565,14 +565,14 @@ class ServeTests(PeersTestCase):
         self.assertEqual(repr(bytewise), repr(reader.events))
 
     async def test_tail(self) -> None:
-        """``metrics-tcp tail --json`` prints it."""
+        """``metrics-tcp tail --json`` prints the server's stream."""
         before_ns = time.time_ns()
         port, server = await self.serve()
         tail = self.tail(port)
         await tail.until_lines(ENOUGH)
         server.close_input()
         self.assertEqual(await server.exited(), 0)
-        await tail.until(lambda: "next attempt" in tail.errors, "its noticing the end")
+        await tail.until(lambda: "next attempt" in tail.errors, "the message about the end")
         tail.signal(signal.SIGINT)
         self.assertEqual(await tail.exited(), 130)
         metadata, metrics = tail.only("metadata"), tail.only("metric")
@@ -595,7 +595,7 @@ class ServeTests(PeersTestCase):
         self.assert_times(before_ns, [line["timestamp_ns"] for line in metrics])
 
     async def test_eventStream(self) -> None:
-        """A loop has its events."""
+        """An `EventStream` yields the server's events."""
         port, server = await self.serve()
         events: list[Event] = []
         async with EventStream(reactor, port) as stream:
@@ -620,11 +620,11 @@ class ServeTests(PeersTestCase):
         self.assertEqual(await server.exited(), 0)
 
     async def test_slowEventStream(self) -> None:
-        """One that is too slow can drop events by itself; the stream goes on to its end."""
+        """A slow `EventStream` with C{when_full="drop"} drops events, and continues to the end."""
         port, server = await self.serve()
         async with EventStream(reactor, port, buffer_size=10, when_full="drop") as stream:
             while stream.dropped < 100:
-                await turn()
+                await next_iteration()
             self.assertIsInstance(await stream.__anext__(), Metric)
             server.close_input()
             async for _ in stream:
@@ -632,11 +632,11 @@ class ServeTests(PeersTestCase):
         self.assertEqual(await server.exited(), 0)
 
     def assert_described(self, described: list[Description]) -> None:
-        # The genuine server sends descriptions in any order.
+        # The Rust server sends descriptions in any order.
         self.assertEqual(sorted(described, key=repr), sorted(DESCRIBED, key=repr))
 
     def assert_rounds(self, rows: list[Row]) -> None:
-        """All is there, beginning anywhere in a round."""
+        """Check that the rows are complete rounds, beginning anywhere in a round."""
         begin = next(index for index, row in enumerate(rows) if row[:3] == served(0)[0][:3])
         first = next(int(row[3]) for row in rows[begin:] if row[1] == "rust_sent") // 1024
         expected = served(first - 1)[ROUND - begin :]
@@ -646,22 +646,22 @@ class ServeTests(PeersTestCase):
         self.assertEqual(list(map(repr, rows)), list(map(repr, expected[: len(rows)])))
 
     def assert_times(self, before_ns: int, timestamps_ns: list[int]) -> None:
-        """They are those of this test, and never go back."""
+        """Check that timestamps are sorted, and lie within the time of this test."""
         expected = sorted([before_ns, *timestamps_ns, time.time_ns()])
         self.assertEqual(expected[1:-1], timestamps_ns)
 
 
 class Reading(Protocol):
     """
-    Reads a stream with our decoder, and leaves when it has had enough.
+    Decodes a stream, and disconnects after a number of metrics.
 
-    @ivar received: the bytes of it.
-    @ivar done: fires when it has left.
+    @ivar received: the bytes of the stream.
+    @ivar done: fires after the disconnect.
     """
 
     def __init__(self, enough: int) -> None:
         """
-        @param enough: how many metrics.
+        @param enough: the number of metrics.
         """
         self.reader = Reader()
         self.received = b""

@@ -1,8 +1,8 @@
 """
-The genuine Rust programs around a recording: what their server sends is recorded by ours, and
-what we replay is read by their client and shown by their viewer.
+Recordings and the Rust programs: this library records the Rust server's stream, and replays it to
+the Rust client and viewer.
 
-Where the programs are: see `tests.rust_peers.VARIABLE`.
+`tests.rust_peers.VARIABLE` has the directory of the programs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EVENTS = 85
 
 
 class RustReplayTests(PeersTestCase):
-    """From the Rust server into a file, and from there to the Rust client and viewer."""
+    """A recording is replayed to the Rust client and viewer."""
 
     async def record(self) -> list[Piece]:
         """Record some events of the Rust server with ``metrics-tcp record``."""
@@ -56,7 +56,7 @@ class RustReplayTests(PeersTestCase):
         return pieces
 
     async def replay(self, pieces: list[Piece]) -> tuple[int, Deferred[None]]:
-        """Serve pieces; with the port, what fires when all is sent."""
+        """Serve pieces; return the port, and a Deferred that fires when all pieces are sent."""
         finished: Deferred[None] = Deferred()
         factory = ReplayFactory(
             reactor, lambda: pieces, lambda: finished.callback(None), speed=1000.0
@@ -66,7 +66,7 @@ class RustReplayTests(PeersTestCase):
         return port, finished
 
     async def test_receive(self) -> None:
-        """The Rust client receives every event that the Rust server sent, in its order."""
+        """The Rust client receives every recorded event of the Rust server, in order."""
         pieces = await self.record()
         stream = b"".join(piece.frames for piece in pieces)
         reader = Reader()
@@ -90,7 +90,7 @@ class RustReplayTests(PeersTestCase):
         self.assertEqual(receiver.bits(), reader.bits())
 
     async def test_observer(self) -> None:
-        """The Rust viewer shows yesterday."""
+        """The Rust viewer shows the totals of a recording."""
         screen_module()
         path = self.mktemp()
         with capture() as captured:
@@ -104,13 +104,12 @@ class RustReplayTests(PeersTestCase):
                 writer.write(encode_metric(metric))
         with closing(Recording(path)) as recording:
             pieces = list(recording)
-        # Something is to come still, so that the viewer stays connected.
+        # A last piece far in the future keeps the viewer connected.
         pieces.append(pieces[-1]._replace(seconds=1e9))
         port, _ = await self.replay(pieces)
         observer = self.observe(port)
         shown = {"requests_total [route = /]": "total: 2500", "temperature": "current: 21.5"}
         await observer.until_shown(shown)
-        # And one that comes late.
         late = self.observe(port)
         await late.until_shown(shown)
         for viewer in (observer, late):

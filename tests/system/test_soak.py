@@ -1,5 +1,5 @@
 """
-The soak in benchmarks/: that it runs.
+The soak in benchmarks/ runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RunTests(SynchronousTestCase):
 
     @skipIf(sys.platform != "linux", "needs Linux")
     def test_short(self) -> None:
-        """A few seconds of it: everything takes place, and everything holds."""
+        """A soak of a few seconds includes all kinds of clients, and passes."""
         path = Path(self.mktemp()).resolve()
         ended = self.run_soak("--minutes", "0.07", "--seed", "5", "--json", str(path))
         self.assertEqual((ended.stderr, ended.returncode), ("", 0), ended.stdout)
@@ -46,4 +46,4 @@ class RunTests(SynchronousTestCase):
     def test_usage(self) -> None:
         ended = self.run_soak("--minutes", "0")
         self.assertEqual(ended.returncode, 2)
-        self.assertIn("more than 0, and at most a week", ended.stderr)
+        self.assertIn("must be more than 0 and at most a week", ended.stderr)

@@ -1,5 +1,5 @@
 """
-What threads do at the same time, in numbers that would be too many for a unit test.
+Concurrent threads and connections, in larger numbers than in unit tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from txmetrics_tcp._instruments import facade
 
 class RecorderTests(GlobalRecorderTestCase):
     def test_handlesWhileInstalling(self) -> None:
-        """Every handle records to the recorder that was installed last, whenever it was made."""
+        """Every handle records to the recorder installed last, whenever the handle was made."""
         stop = threading.Event()
         made: list[list[Counter]] = [[], []]
 
@@ -45,7 +45,7 @@ class RecorderTests(GlobalRecorderTestCase):
         )
 
     def test_oneSeries(self) -> None:
-        """Threads that ask for the same at the same time get handles of the same series."""
+        """Threads that request the same series at the same time get handles of one series."""
         barrier = threading.Barrier(4)
         found: list[Counter] = []
 
@@ -71,8 +71,8 @@ class AdmissionTests(LoopbackTestCase):
     @skipIf(no_descriptors, no_descriptors)
     async def test_manyConnections(self) -> None:
         """
-        Thousands of connections in a moment, most of them over the limit: a client that reads
-        receives all that threads record, few lines are logged, and no descriptor is left open.
+        Thousands of connections arrive at once, most of them over the limit: a client that reads
+        receives every event, few lines are logged, and no descriptor leaks.
         """
         events, threads = 60_000, 2
         factory = await self.exporter(max_clients=20)
@@ -90,7 +90,7 @@ class AdmissionTests(LoopbackTestCase):
         def come_and_go() -> None:
             crowd = []
             for _ in range(3000):
-                # It may be closed before it is known to be open.
+                # The exporter may close the connection before `connect_ex` returns.
                 one = socket.socket()
                 one.connect_ex(("127.0.0.1", port))
                 crowd.append(one)
@@ -103,11 +103,11 @@ class AdmissionTests(LoopbackTestCase):
         await recording
         await reading
         await factory.clients(1)
-        # A closed port's transports go in the turns that follow.
+        # Transports are closed in the following reactor iterations.
         while len(os.listdir(DESCRIPTORS)) > before:
             await deferLater(reactor, 0.01, lambda: None)
         self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
         self.assertEqual(len(factory._present), 1)
-        # Clients that come and go may lose events, which is logged as well.
+        # Short-lived clients may also lose events, which is logged.
         rejections = [line for line in self.logged if line.startswith("Rejected")]
         self.assertLess(len(rejections), 10)

@@ -1,4 +1,4 @@
 """
-System tests that start real processes, reactors or sockets, take a second or so each, and need no
+System tests with real processes, reactors or sockets that take about a second each and need no
 special tools.
 """

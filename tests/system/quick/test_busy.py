@@ -1,5 +1,5 @@
 """
-Limits of time in a program that keeps its reactor busy for longer than they are.
+Timeouts in a program that blocks its reactor for longer than the timeout.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Pair(Connection):
 
 
 class ReadyEndpoint:
-    """Connects to a peer that has sent something already."""
+    """Connects to a peer that has already sent data."""
 
-    def __init__(self, case: unittest.TestCase, said: bytes) -> None:
-        self._ours, self.theirs = socket.socketpair()
-        self.theirs.sendall(said)
-        case.addCleanup(self.theirs.close)
+    def __init__(self, case: unittest.TestCase, sent: bytes) -> None:
+        self._near, self._far = socket.socketpair()
+        self._far.sendall(sent)
+        case.addCleanup(self._far.close)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
         connected: Deferred[Any] = Deferred()
         protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
-        self._ours.setblocking(False)
-        transport = Pair(self._ours, protocol, reactor)
+        self._near.setblocking(False)
+        transport = Pair(self._near, protocol, reactor)
         protocol.makeConnection(transport)
         transport.startReading()
         connected.callback(protocol)
@@ -57,7 +57,7 @@ class ReadyEndpoint:
 
 
 class BusyTests(TestCase):
-    """What was sent within the time counts, though the reactor reads it afterwards."""
+    """Data that arrived before a timeout counts, even if the reactor reads it afterwards."""
 
     def connect(self, received: Callable[[], object]) -> None:
         class Receiver(Protocol):
@@ -81,22 +81,22 @@ class BusyTests(TestCase):
         self.assertEqual(happened, ["received", "passed"])
 
     async def test_silence(self) -> None:
-        """There is no message about silence then."""
+        """No message about silence is printed."""
         self.patch(messages, "SILENCE", 0)
-        said: list[str] = []
-        silence = SilenceMessage(reactor, said.append, tls=False)
+        printed: list[str] = []
+        silence = SilenceMessage(reactor, printed.append, tls=False)
         silence.state_changed(Connected(UNIXAddress(None)))
         received: Deferred[None] = Deferred()
         self.connect(lambda: (silence.end_silence(), received.callback(None)))
         await received
-        self.assertEqual(said, [])
+        self.assertEqual(printed, [])
 
     async def test_watch(self) -> None:
         over: Deferred[int] = Deferred()
-        said: list[str] = []
+        printed: list[str] = []
         endpoint: Any = ReadyEndpoint(self, STATUS)
-        watch = Watch(reactor, endpoint, "there", 0, said.append, over.callback)
+        watch = Watch(reactor, endpoint, "there", 0, printed.append, over.callback)
         watch.start()
         self.assertEqual(await over, 0)
         await watch.stop()
-        self.assertEqual(said, [])
+        self.assertEqual(printed, [])

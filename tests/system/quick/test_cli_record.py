@@ -20,7 +20,7 @@ class ProcessTests(CommandTestCase):
         self.path = str(Path(self.mktemp()).resolve())
 
     def read(self) -> tuple[RecordingReader, int]:
-        """A recording that is whole, and how many events are in it."""
+        """Check that the recording is complete, and return its reader and its number of events."""
         reader, chunks = read(Path(self.path).read_bytes())
         self.assertEqual((reader.cut_off, reader.damage), (False, ""))
         decoder = Decoder()
@@ -29,8 +29,8 @@ class ProcessTests(CommandTestCase):
 
     async def test_interrupted(self) -> None:
         """
-        Ctrl-C is how it ends as a rule: the file is whole, and all is well.  On a terminal it shows
-        how far it is, in one line that is gone in the end.
+        Ctrl-C ends the recording: the file is complete, and the exit code is 0.  On a terminal, the
+        command shows its progress in one line, which it erases at the end.
         """
         port = self.serve()
         self.counter.increment()
@@ -44,7 +44,7 @@ class ProcessTests(CommandTestCase):
         self.assertEqual([session.source for session in reader.sessions], [f"127.0.0.1:{port}"])
 
     async def test_terminated(self) -> None:
-        """The same with SIGTERM, when it goes on with a recording; a full block is in the file."""
+        """SIGTERM ends an appended recording; full blocks are written before that."""
         Path(self.path).write_bytes(record(STREAM))
         begun = os.path.getsize(self.path)
         child = self.child("record", self.path, self.serve(), "--append")
@@ -59,7 +59,7 @@ class ProcessTests(CommandTestCase):
         self.assertEqual(len(self.read()[0].sessions), 2)
 
     async def test_output(self) -> None:
-        """To standard output, for a pipe."""
+        """With C{-}, the recording goes to standard output, for a pipe."""
         port = self.serve()
         self.counter.increment()
         script = f'"$@" | cat > "{self.path}"'

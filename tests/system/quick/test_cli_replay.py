@@ -23,7 +23,7 @@ class ProcessTests(CommandTestCase):
         return self.child("replay", self.path, "--listen", "0", *arguments)
 
     async def test_recordReplay(self) -> None:
-        """A replay that is recorded is the same recording, but for its timing."""
+        """A recording of a replay has the same frames as the original."""
         replay = self.replay("--speed", "max")
         port = (await replay.says(SERVED))[1]
         recorded = f"{self.path}.again"
@@ -37,14 +37,14 @@ class ProcessTests(CommandTestCase):
         self.assertFalse(reader.cut_off)
 
     async def test_interrupted(self) -> None:
-        """Before a client has come."""
+        """SIGINT ends a replay without clients."""
         replay = self.replay()
         await replay.says(SERVED)
         replay.signal("INT")
         self.assertEqual(await replay.ended, 130)
 
     async def test_terminated(self) -> None:
-        """With a client."""
+        """SIGTERM ends a replay with a client."""
         replay = self.replay("--loop")
         Stream(self, int((await replay.says(SERVED))[1]))
         await replay.says("client .* connected")

@@ -9,7 +9,7 @@ from tests.commands import CommandTestCase
 
 class ProcessTests(CommandTestCase):
     async def test_interrupted(self) -> None:
-        """A terminal is shown how far it is; Ctrl-C prints what was seen so far."""
+        """A terminal shows the progress; Ctrl-C prints the statistics so far."""
         port = self.serve()
         self.counter.increment(3)
         script = 'stty cols 120; exec "$@"'
@@ -18,7 +18,7 @@ class ProcessTests(CommandTestCase):
         self.assertNotIn("VALUE", child.out)
         child.signal("INT")
         self.assertEqual(await child.ended, 130)
-        # The line before is taken away.
+        # The progress line is erased.
         self.assertRegex(child.out, r"\r\x1b\[KKIND  +NAME  +LABELS  +VALUE  +RATE\r\n")
         self.assertRegex(child.out, r"\ncounter  +requests_total  +route=/  +3  ")
         self.assertRegex(child.out, rf"\n127\.0\.0\.1:{port} \(.*\): 1 of 1 series, .* none missed")

@@ -13,14 +13,14 @@ from twisted.internet.task import deferLater
 from tests.commands import Child, CommandTestCase, reactor
 
 CONNECTED = "^status "
-"""What is printed first: the server knows its client then."""
+"""The first output, printed after the server has accepted the client."""
 
 
 class ProcessTests(CommandTestCase):
     def assert_quiet(self, child: Child) -> None:
-        """Its only messages are about the connection."""
+        """Check that all messages are about the connection."""
         lines = child.err.splitlines()
-        # So it is where a busy machine delays the first bytes.
+        # Printed if a busy machine delays the first data.
         silence = "metrics-tcp: no data received yet; does the server require TLS (--tls-ca)?"
         if silence in lines:
             lines.remove(silence)
@@ -28,7 +28,7 @@ class ProcessTests(CommandTestCase):
             self.assertRegex(line, r"^metrics-tcp: (connecting to|connected to) 127\.0\.0\.1:\d+$")
 
     async def test_text(self) -> None:
-        """Events as they come, and Ctrl-C ends it."""
+        """Events are printed as text when they arrive; Ctrl-C ends the command."""
         child = self.child("tail", self.serve())
         await child.prints(CONNECTED)
         self.recorder.describe_counter("requests_total", "count", "how many\x1b[2J")
@@ -40,7 +40,7 @@ class ProcessTests(CommandTestCase):
         self.assert_quiet(child)
 
     async def test_json(self) -> None:
-        """The same as JSON, and SIGTERM ends it."""
+        """Events are printed as JSON; SIGTERM ends the command."""
         child = self.child("tail", self.serve(), "--json")
         await child.prints(r"\n")
         self.counter.increment(3)
@@ -56,7 +56,7 @@ class ProcessTests(CommandTestCase):
         )
 
     async def test_head(self) -> None:
-        """``| head -1`` gets its line, and ends it at once, though nothing more happens."""
+        """``| head -1`` receives a line and ends the command at once, without more events."""
         child = self.shell('{ "$@"; echo "code $?" >&2; } | head -1', "tail", self.serve())
         self.assertEqual(await child.ended, 0)
         self.assertEqual(child.out.count("\n"), 1)
@@ -65,13 +65,12 @@ class ProcessTests(CommandTestCase):
         self.assert_quiet(child)
 
     async def test_interruptedWhileBlocked(self) -> None:
-        """Ctrl-C ends it also while it waits for a reader that does not read."""
+        """Ctrl-C ends the command while its output is blocked."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
         child = self.child("tail", self.serve(), childFDs={0: "w", 1: writing, 2: "r"})
-        # Something can be read: the server knows its client.  Nothing can be written: the pipe is
-        # full.
+        # First output: the server has accepted the client.  Then wait until the pipe is full.
         while not select.select([reading], [], [], 0)[0]:
             await deferLater(reactor, 0.01)
         for _ in range(20_000):
@@ -83,7 +82,7 @@ class ProcessTests(CommandTestCase):
         self.assert_quiet(child)
 
     async def test_bad(self) -> None:
-        """The command ends with status 2 and a message, and without a traceback."""
+        """A usage error ends the command with status 2 and a message, without a traceback."""
         child = self.child("tail", "--count", "0")
         self.assertEqual(await child.ended, 2)
         self.assertEqual(child.out, "")

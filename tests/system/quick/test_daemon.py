@@ -1,6 +1,5 @@
 """
-``twistd metrics-tcp``, as a process: what it streams, how it ends, and what it says when it cannot
-start.
+``twistd metrics-tcp`` as a process: its stream, its end, and its errors at startup.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class ForegroundTests(DaemonTestCase):
         return Daemon(self, "-n", "metrics-tcp", "--interval=0.1", *options)
 
     def test_streams(self) -> None:
-        """Metrics of its process and of the machine, in several places, until Ctrl-C."""
+        """The daemon streams metrics of its process and the machine on two ports, until Ctrl-C."""
         host = HOST if find_spec("psutil") else set()
         daemon = self.daemon("--listen=unix:s", "--listen=0")
         seen = self.see(daemon.port, PROCESS | host)
@@ -37,12 +36,12 @@ class ForegroundTests(DaemonTestCase):
         self.assertFalse((daemon.directory / "s").exists())
 
     def test_sigterm(self) -> None:
-        """A client has received whole frames to the end."""
+        """SIGTERM ends the daemon; a client receives complete frames until the end."""
         daemon = self.daemon("--listen=0")
         reading = iter(Viewer(self, daemon.port))
         next(reading)
         daemon.process.terminate()
-        # To the end of the stream, which is that of a whole frame.
+        # Reads to the end, and checks that the last frame is complete.
         for _ in reading:
             pass
         self.assert_stopped(daemon, signal.SIGTERM)
@@ -62,7 +61,7 @@ class BackgroundTests(DaemonTestCase):
         daemon = Daemon(self, "metrics-tcp", "--listen=0", "--interval=0.1", "--no-host")
         self.assertEqual(daemon.end(), (0, "", ""))
         seen = self.see(daemon.logged_port, PROCESS)
-        # Of the daemon, and not of the process that made the services and then forked.
+        # Measured in the daemon, not in the process that made the services and then forked.
         self.assertEqual(seen["process_threads"].value, 1)
         self.assertNotIn("Traceback", daemon.log)
         os.kill(daemon.pid, signal.SIGTERM)

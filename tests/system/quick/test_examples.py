@@ -1,5 +1,5 @@
 """
-Scripts in examples/, run as their users do; and the code of docs/how-to/testing.md.
+Runs the scripts in examples/, and the code of docs/how-to/testing.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.programs import EXAMPLES, ExampleTestCase, Stream, total
 
 class ScriptTests(ExampleTestCase):
     def test_all(self) -> None:
-        """No example is without a test."""
+        """The list of examples is complete: every example has a test."""
         self.assertEqual(
             sorted(path.name for path in EXAMPLES.glob("*.py")),
             [
@@ -49,8 +49,8 @@ class ScriptTests(ExampleTestCase):
     def test_asyncioThread(self) -> None:
         self.check_asyncio("asyncio_thread.py", "0")
 
-    def test_asyncioThreadInTheMiddle(self) -> None:
-        """Ctrl-C during a request ends it as quietly as at any other moment."""
+    def test_asyncioThreadInterruptedInRequest(self) -> None:
+        """Ctrl-C during a request ends the program without a traceback."""
         script = """
             import os, random, runpy, signal, sys
 
@@ -91,7 +91,7 @@ class ScriptTests(ExampleTestCase):
 
 class DocsTests(ExampleTestCase):
     def test_trial(self) -> None:
-        """The module for trial in docs/how-to/testing.md is right as it stands there."""
+        """The trial module in docs/how-to/testing.md passes."""
         page = (ROOT / "docs" / "how-to" / "testing.md").read_text()
         [block] = [
             block for block in re.findall(r"(?ms)^```python\n(.*?)^```", page) if "trial" in block

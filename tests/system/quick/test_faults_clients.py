@@ -1,6 +1,6 @@
 """
-Clients that take nothing, or next to nothing, and clients that come and go by the thousand: on
-real sockets, some of them those of another process.
+Clients that read slowly or not at all, and thousands of clients that connect and disconnect, on
+real sockets, some of them in another process.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ READING = dedent("""
 class StallTests(LoopbackTestCase):
     async def test_stopped_process(self) -> None:
         """
-        A client whose process is stopped (SIGSTOP, Ctrl-Z, a debugger) again and again, under full
-        load: its frames are whole when it goes on, and another client misses nothing.
+        A client's process is stopped repeatedly (SIGSTOP, Ctrl-Z, a debugger) under full load: its
+        frames stay complete, and another client receives every event.
         """
         events = 10_000
         factory = await self.exporter(buffer_size=1000)
@@ -87,7 +87,7 @@ class StallTests(LoopbackTestCase):
                 2,
                 number * events // 2,
             )
-            # It has lost many events, and holds what its buffers hold, whatever happens.
+            # It loses many events, and its pending events are bounded.
             self.assertGreater(stopping.stats().dropped - dropped, events // 2)
             self.assertLessEqual(stopping.stats().waiting, 1000 + 2 * 1024)
             process.send_signal(signal.SIGCONT)
@@ -104,8 +104,8 @@ class StallTests(LoopbackTestCase):
 
     async def test_drip(self) -> None:
         """
-        A client that takes a single byte now and then, under full load: what it took at the end is
-        the beginning of a stream of whole frames; and another client misses nothing.
+        A client reads single bytes under full load: its stream consists of complete frames, and
+        another client receives every event.
         """
         events = 10_000
         factory = await self.exporter(buffer_size=100)
@@ -117,26 +117,26 @@ class StallTests(LoopbackTestCase):
         pace = Pace(2, 100)
         numbers = Numbers(2, pace)
         reading_all = self.in_thread(numbers.read, other.socket, 2 * events)
-        turn = threading.Semaphore(0)
+        permits = threading.Semaphore(0)
         enough, over = threading.Event(), threading.Event()
 
         def before(thread: int, number: int) -> None:
             pace.record(thread, number)
             if number % 20 == 0:
-                turn.release()
+                permits.release()
 
         def is_over() -> bool:
             if client.received > 100:
                 enough.set()
             return over.is_set()
 
-        def wait_for_turn() -> None:
+        def wait_for_permit() -> None:
             if not over.is_set():
-                turn.acquire(timeout=LIMIT)
+                permits.acquire(timeout=LIMIT)
 
-        self.addCleanup(turn.release)
+        self.addCleanup(permits.release)
         self.addCleanup(over.set)
-        dripping = self.in_thread(client.read, until=is_over, before=wait_for_turn, size=1)
+        dripping = self.in_thread(client.read, until=is_over, before=wait_for_permit, size=1)
         await self.all_in_threads(
             lambda thread: record_numbers(factory.recorder, thread, events, before, "x" * 100), 2
         )
@@ -146,7 +146,7 @@ class StallTests(LoopbackTestCase):
         self.assertLessEqual(stats.bytes_written, client.received + 2 * CHUNK + 8 * SMALL)
         self.assertTrue(await self.in_thread(enough.wait, LIMIT))
         over.set()
-        turn.release()
+        permits.release()
         await dripping
         reading = self.in_thread(client.read)
         await self.service.stop()
@@ -158,7 +158,7 @@ class StallTests(LoopbackTestCase):
 
 
 class DeadTests(LoopbackTestCase):
-    """Clients that cannot be told from dead ones; for dead ones, see test_cable.py."""
+    """Clients that look dead to the exporter; test_cable.py has dead ones."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -172,7 +172,7 @@ class DeadTests(LoopbackTestCase):
 
     @skipIf(not hasattr(socket, "TCP_KEEPIDLE"), "needs TCP_KEEPIDLE")
     async def test_keepalive(self) -> None:
-        """The kernel is asked to find that a client has gone silently."""
+        """TCP keepalive is enabled, so that the kernel detects dead clients."""
         factory = await self.exporter()
         await self.connect()
         accepted = factory.protocols[0].transport.getHandle()  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ class DeadTests(LoopbackTestCase):
         self.assertEqual(self.options(accepted), KEEPALIVE)
 
     async def test_dead_after(self) -> None:
-        """A client that takes nothing is disconnected; one with nothing to take is not."""
+        """A client that does not read pending data is disconnected; an idle client is not."""
         factory = await self.exporter(buffer_size=100, dead_after=0.2)
         idle = await self.connect()
         factory.send_buffer = SMALL
@@ -192,12 +192,12 @@ class DeadTests(LoopbackTestCase):
                 record_numbers, factory.recorder, 0, few, padding="x" * 500, first=recorded
             )
             recorded += few
-            # So few fit into the kernel's buffers: it takes them, however late they are read.
+            # These few fit into the kernel's buffers, however late the client reads them.
             await self.in_thread(idle.read, until=lambda: idle.events == recorded)  # noqa: B023
         await factory.clients(1)
         self.assertEqual(factory.present, [present])
         self.check_account(stuck)
-        # Either the kernel has cut it off, which says nothing, or the exporter.
+        # Only the exporter logs that it disconnects the client; the kernel may do it first.
         self.assertLessEqual(len(self.logged), 1, self.logged)
         reading = self.in_thread(idle.read)
         await self.service.stop()
@@ -205,7 +205,7 @@ class DeadTests(LoopbackTestCase):
         self.assertEqual(idle.reader.bits(), exact_totals(factory))
 
     async def test_dead_after_weeks(self) -> None:
-        """However long it is, clients are served: the kernel counts no further than to 24 days."""
+        """Any C{dead_after} works, although the kernel's limit is about 24 days."""
         for seconds in (30 * 24 * 3600.0, sys.float_info.max):
             factory = await self.exporter(dead_after=seconds)
             client = await self.connect()
@@ -218,7 +218,7 @@ class DeadTests(LoopbackTestCase):
             await self.service.stop()
 
     async def test_dead_after_unix(self) -> None:
-        """The same where the kernel has no such limit."""
+        """C{dead_after} works for UNIX sockets, for which the kernel has no such limit."""
         await self.connect_stuck(dead_after=0.1)
         await self.factory.clients(0)
         self.assertEqual(len(self.logged), 1, self.logged)
@@ -226,8 +226,8 @@ class DeadTests(LoopbackTestCase):
         self.check_account(self.factory.protocols[0])
 
     async def test_busyReactor(self) -> None:
-        """What a client takes while the program is busy with something else counts."""
-        # The time is not over before the test says so.
+        """Data that a client reads while the reactor is blocked counts."""
+        # The limit does not expire before the test calls `expire`.
         client = await self.connect_stuck(dead_after=1000)
         client.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -243,7 +243,7 @@ class DeadTests(LoopbackTestCase):
         self.assertEqual(self.logged, [])
 
     async def connect_stuck(self, dead_after: float) -> SocketClient:
-        """Connect a client that has taken nothing, and for which the kernel takes no more."""
+        """Connect a client that does not read, and fill its kernel buffers."""
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("needs a reactor with UNIX sockets")
         path = os.path.relpath(self.mktemp())
@@ -255,7 +255,7 @@ class DeadTests(LoopbackTestCase):
         return SocketClient(connected)
 
     async def record_until_stuck(self) -> None:
-        """Record until the first client loses events, or is cut off."""
+        """Record until the only client loses events or is disconnected."""
         [protocol] = self.factory.protocols
         while not protocol.stats().dropped and self.factory.present:
             await self.in_thread(record_numbers, self.factory.recorder, 0, 500, padding="x" * 500)
@@ -264,9 +264,9 @@ class DeadTests(LoopbackTestCase):
 class LeakTests(LoopbackTestCase):
     @skipIf(no_descriptors, no_descriptors)
     async def test_come_and_go(self) -> None:
-        """A thousand clients later, descriptors and memory are what they were."""
+        """A thousand clients leak neither descriptors nor memory."""
         factory = await self.exporter()
-        # Those are for tests.
+        # Without the test's list of protocols, which would keep them alive.
         self.patch(factory, "client_connected", super(type(factory), factory).client_connected)
         counter = factory.recorder.counter("c")
         port = self.address.port  # type: ignore[attr-defined]
@@ -277,7 +277,7 @@ class LeakTests(LoopbackTestCase):
                 if number % 3 == 0:
                     client.reset()
                 elif number % 3 == 1:
-                    # The whole way of a client: it has received something.
+                    # The exporter has accepted the client and has sent data.
                     client.socket.recv(1)
                     client.reset()
                 else:
@@ -296,17 +296,17 @@ class LeakTests(LoopbackTestCase):
         before = await measure(CONNECTS)
         after = await measure(CONNECTS)
         self.assertEqual(after[:2], before[:2])
-        # Of a client with its transport, some hundred would stay; a few come and go by themselves.
+        # A leaked client with its transport has some hundred blocks; a few others come and go.
         self.assertLess(after[2] - before[2], 4 * CONNECTS)
 
 
 class FailingTransportTests(LoopbackTestCase):
-    """A transport of the program's own between the socket and the client's protocol."""
+    """A custom transport between the socket and the client's protocol."""
 
-    async def test_othersMissNothing(self) -> None:
+    async def test_otherClientsReceiveEverything(self) -> None:
         """
-        One whose `write` raises under load ends its own connection; the others receive every
-        event, and all accounts are exact.
+        A transport whose C{write} raises under load ends its own connection. Other clients receive
+        every event, and all accounts are exact.
         """
         factory = await self.exporter(buffer_size=None)
         failing = reactor.listenTCP(0, FailingFactory(factory), interface="127.0.0.1")
@@ -339,7 +339,7 @@ class FailingTransportTests(LoopbackTestCase):
 
 
 class FailingWrapper(ProtocolWrapper):
-    """Fails when it has been given some data."""
+    """Raises in C{write} after some data."""
 
     given = 0
 

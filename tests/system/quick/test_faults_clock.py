@@ -10,8 +10,8 @@ from tests.daemon import Viewer
 from tests.programs import Program
 from txmetrics_tcp import Metric, Operation
 
-# The time of day goes back by a second with each look: set before Twisted is imported, which keeps
-# what it finds.
+# The time of day goes back by a second at each reading. It is patched before Twisted is imported,
+# since Twisted keeps references to the original functions.
 BACKWARDS = """
 import itertools, os, threading, time
 ticks = itertools.count(int(time.time()), -1)
@@ -39,8 +39,8 @@ reactor.run()
 class RealReactorTests(SynchronousTestCase):
     def test_set_back_all_the_time(self) -> None:
         """
-        With a clock that is set back at any moment, so that none of Twisted's timers ever comes,
-        a stream of more than one batch goes on to its end.
+        If the clock always goes back, so that no timer of Twisted ever fires, a stream of several
+        batches still arrives completely.
         """
         program = Program(self, BACKWARDS, preamble="")
         last: Metric | None = None

@@ -1,5 +1,5 @@
 """
-The process has no file descriptor left for another client.
+The process has run out of file descriptors for new clients.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ LIMITED = [
 
 class DescriptorTests(SynchronousTestCase):
     def accepted(self, port: int) -> bool:
-        """Whether a new client receives something, rather than being disconnected."""
+        """Whether a new client receives data, and is not disconnected."""
         with contextlib.suppress(ConnectionError):
             return bool(connect(self, port).recv(1))
         return False
 
     def test_none_left(self) -> None:
         """
-        Clients that are connected go on; new ones are disconnected, with one line for many; and as
-        soon as there is room again, new ones are accepted.
+        Connected clients still receive events. New ones are disconnected, with few log lines, until
+        descriptors are free again.
         """
         self.assertGreater(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 100)
         daemon = Daemon(
@@ -45,14 +45,15 @@ class DescriptorTests(SynchronousTestCase):
         for client in clients:
             client.close()
         while not self.accepted(port):
-            # It takes a moment to find that they have gone; meanwhile its other client goes on.
+            # The daemon takes a moment to detect the disconnects; meanwhile, it still streams.
             next(viewer)
         daemon.process.terminate()
         _, output, errors = daemon.end()
         lines = [line for line in output.splitlines() if "file descriptors" in line]
         self.assertEqual(errors, "")
         self.assertRegex(lines[0], r"Rejected client 127.0.0.1:\d+: the process is")
-        # One at the end says how many, and on a busy machine, one every ten seconds before.
+        # The last line has the number of rejected clients; a busy machine logs one more every ten
+        # seconds.
         self.assertIn(len(lines), range(2, 10), output)
         self.assertNotIn("EMFILE", output)
         self.assertNotIn("Traceback", output)

@@ -1,6 +1,6 @@
 """
-What the program does to its exporter: it blocks the reactor, fails in its own recorders and log
-observers, and records from finalizers, signal handlers and log observers, all at once.
+Programs that disturb their exporter: they block the reactor, raise in recorders and log observers,
+and record from finalizers, signal handlers and log observers at the same time.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class FaultTestCase(LoopbackTestCase):
 class BlockedReactorTests(FaultTestCase):
     async def test_blocked(self) -> None:
         """
-        While the program blocks the reactor, threads record without waiting for it; afterwards the
-        totals and the account are exact, and how late it was is in the stream.
+        While the reactor is blocked, threads record without waiting for it. Afterwards the totals
+        and the account are exact, and the stream has the latency.
         """
         factory = await self.exporter_with_own_metrics()
         client = await self.connect()
@@ -79,9 +79,9 @@ class BlockedReactorTests(FaultTestCase):
                 gauge.increment(0.5)
 
         self.while_blocked(record, THREADS)
-        # Nothing is waited for: for so long at least, the reactor is blocked.
+        # Blocks the reactor for at least this time.
         time.sleep(BLOCKED)
-        # Own metrics are published each second.
+        # Own metrics are published once a second.
         await late
         reading = self.in_thread(client.read)
         await self.service.stop()
@@ -103,7 +103,7 @@ class BlockedReactorTests(FaultTestCase):
 
 
 class Tally:
-    """Counts what it records, apart from what it is recorded with."""
+    """Records, and counts its events independently."""
 
     def __init__(self, recorder: TcpRecorder, name: str) -> None:
         self._recorder = recorder
@@ -126,7 +126,7 @@ class Tally:
         """Called from anywhere, also re-entrantly."""
         self._begun.append(None)
         self._counter.increment()
-        # A handle made on the spot, a description, and a look at all totals.
+        # A new handle, a description, a snapshot and statistics.
         self._all.append(None)
         number = len(self._all)
         self._recorder.histogram("h", number=number % 100).record(1.0)
@@ -140,8 +140,8 @@ class ReentrancyTests(FaultTestCase):
     @skipIf(not hasattr(signal, "setitimer"), "needs interval timers")
     async def test_from_everywhere(self) -> None:
         """
-        Finalizers, callbacks of the collector, a signal handler, and a log observer record, while
-        threads do and the reactor drains: nothing hangs, and not one event is missing.
+        Finalizers, callbacks of the garbage collector, a signal handler and a log observer record
+        while threads record and the reactor drains: no deadlock occurs, and no event is missing.
         """
         factory = await self.exporter(buffer_size=200)
         recorder = factory.recorder
@@ -153,7 +153,7 @@ class ReentrancyTests(FaultTestCase):
 
         class Finalized:
             def __init__(self) -> None:
-                # A cycle, which only the collector finds, whenever it likes.
+                # A cycle, which the garbage collector finds at an arbitrary time.
                 self.itself = self
 
             def __del__(self) -> None:
@@ -165,8 +165,8 @@ class ReentrancyTests(FaultTestCase):
         def signalled(number: int, frame: FrameType | None) -> None:
             began = time.monotonic()
             signals.record()
-            # On a machine where handling one takes longer than the next needs to come, nothing
-            # else would ever happen; and where all stood still meanwhile, no other would come.
+            # If handling a signal took longer than the next one needs to arrive, no other code
+            # would run. The maximum guarantees more signals after a pause of the machine.
             arm(min(max(0.001, 2 * (time.monotonic() - began)), 0.1))
 
         def arm(seconds: float) -> None:
@@ -174,7 +174,7 @@ class ReentrancyTests(FaultTestCase):
                 signal.setitimer(signal.ITIMER_REAL, seconds)
 
         def logged(event: LogEvent) -> None:
-            # More than there is room for; and this is called while draining, among others.
+            # More than the buffer's size. Called while draining, among other places.
             for _ in range(500):
                 logs.record()
 
@@ -195,7 +195,7 @@ class ReentrancyTests(FaultTestCase):
         recorded: list[bool] = []
         arm(0.001)
 
-        # More than there is room for, which is logged.
+        # Overflows the buffer, which is logged.
         self.while_blocked(lambda thread: record_numbers(recorder, thread, 1000))
         await self.all_in_threads(record, THREADS)
         while signals.recorded <= 10:
@@ -215,7 +215,7 @@ class ReentrancyTests(FaultTestCase):
 
         for tally in tallies:
             self.assertGreater(tally.recorded, 10, tally.name)
-        # The last log lines may come too late to be recorded.
+        # The last log lines may be too late to be recorded.
         totals = {key.name: value for key, value in recorder.snapshot().items()}
         self.assertLessEqual(totals.pop("logs"), logs.recorded)
         for tally in tallies[:3]:
@@ -229,7 +229,7 @@ class ReentrancyTests(FaultTestCase):
         self.assertEqual(client.reader.unfinished, 0)
 
     async def test_observer_fails(self) -> None:
-        """A log observer that raises, with each line, is no matter of the stream."""
+        """A log observer that raises at each line does not affect the stream."""
         factory = await self.exporter(buffer_size=10)
         client = await self.connect()
         reading = self.in_thread(client.read)
@@ -245,7 +245,7 @@ class ReentrancyTests(FaultTestCase):
             for _ in range(10_000):
                 counter.increment()
 
-        # More than there is room for, which is logged.
+        # Overflows the buffer, which is logged.
         self.while_blocked(lambda thread: record_numbers(factory.recorder, thread, 1000))
         await self.all_in_threads(record, THREADS)
         await self.service.stop()
@@ -255,16 +255,16 @@ class ReentrancyTests(FaultTestCase):
         self.assertEqual(client.reader.bits(), exact_totals(factory))
         key = Key.of(MetricKind.COUNTER, "c")
         self.assertEqual(client.reader.totals[key], THREADS * 10_000)
-        # What is logged from now on is none of this test's.
+        # Later log lines belong to other tests.
         globalLogPublisher.removeObserver(provider(ILogObserver)(failing))
         self.assertTrue(self.flushLoggedErrors(LookupError))
 
 
 class Broken(Recorder):
     """
-    A program's own, which fails in whatever way it can.
+    A recorder that fails.
 
-    @ivar how: what fails.
+    @ivar how: the part that fails.
     """
 
     def __init__(self, how: str) -> None:
@@ -303,8 +303,8 @@ class BrokenSink(Sink):
 class BrokenRecorderTests(FaultTestCase):
     async def test_in_a_fan_out(self) -> None:
         """
-        The caller sees the exception of a recorder that fails; the exporter beside it has
-        received the event all the same, from every thread.
+        The caller sees the exception of a failing recorder. The exporter in the same fan-out still
+        receives every event of every thread.
         """
         factory = await self.exporter()
         client = await self.connect()

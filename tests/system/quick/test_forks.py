@@ -1,5 +1,5 @@
 """
-What becomes of an exporter in a process that is forked from its own.
+Exporters in forked processes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from txmetrics_tcp.testing import FakeReactor
 
 
 class ForkTests(LoopbackTestCase):
-    def test_merelyBuilt(self) -> None:
+    def test_notListening(self) -> None:
         """
-        A factory that does not listen yet works in a child, as twistd needs it that makes the
+        A factory that does not listen yet works in a child. twistd needs this, since it makes the
         service before it daemonizes.
         """
         factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False))
@@ -31,7 +31,7 @@ class ForkTests(LoopbackTestCase):
         self.assertEqual(in_child(work), "(False, [1])")
 
     async def test_silenced(self) -> None:
-        """A factory that listens is silent in a child, and works on in the parent."""
+        """A listening factory is silenced in a child, and still works in the parent."""
         factory = await self.exporter()
         client = await self.connect()
         counter = factory.recorder.counter("c")
@@ -41,7 +41,7 @@ class ForkTests(LoopbackTestCase):
             for _ in range(5000):
                 counter.increment(1000)
             recorder = factory.recorder
-            # What the parent recorded may have been pending.
+            # The parent's event may have been pending at the fork.
             total = sum(recorder.snapshot().values())
             return recorder.silenced, factory.stats().clients, total <= 1
 
@@ -50,11 +50,8 @@ class ForkTests(LoopbackTestCase):
         await self.in_thread(client.read, until=lambda: sum(client.reader.values("c")) == 3)
         self.assertEqual(len(factory.present), 1)
 
-    async def test_connectionsAreTheParents(self) -> None:
-        """
-        A child that lives on keeps no connection and no port open, and ends none: when the
-        parent closes them they are closed.
-        """
+    async def test_connectionsStayWithParent(self) -> None:
+        """A child does not keep connections and ports open after the parent has closed them."""
         factory = await self.exporter()
         port = self.address.port  # type: ignore[attr-defined]
         client = await self.connect()
@@ -80,14 +77,14 @@ class ForkTests(LoopbackTestCase):
             await self.in_thread(os.waitpid, child, 0)
 
     async def test_socketFileStays(self) -> None:
-        """A child that ends does not take the parent's socket file with it."""
+        """A child that ends does not remove the parent's socket file."""
         path = os.path.relpath(self.mktemp())
         await self.exporter(endpoint=f"unix:{path}")
         in_child(lambda: None)
         self.assertTrue(os.path.exists(path))
 
-    async def test_neither(self) -> None:
-        """A factory is silenced if it listens or has clients, and not otherwise."""
+    async def test_whichAreSilenced(self) -> None:
+        """A factory is silenced in a child only if it listens or has clients."""
         reactor = FakeReactor()
         idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
         self.assertFalse(idle.silenced)
@@ -102,15 +99,15 @@ class ForkTests(LoopbackTestCase):
         listening.doStop()
 
     @skipIf(no_descriptors, no_descriptors)
-    async def test_letsGo(self) -> None:
-        """Port and connections are another file in a child, which its children do not inherit."""
+    async def test_descriptorsReplaced(self) -> None:
+        """In a child, the descriptors of port and connections are /dev/null, not inheritable."""
         factory = await self.exporter()
         await self.connect()
         [protocol] = factory.present
         numbers = [protocol.transport.fileno(), self.service._ports[0].fileno()]
 
         def open_files() -> list[str]:
-            # That of the listing itself is gone again.
+            # Without the listing's own descriptor, which is closed.
             present = [DESCRIPTORS / number for number in os.listdir(DESCRIPTORS)]
             return [os.readlink(one) for one in present if os.path.lexists(one)]
 

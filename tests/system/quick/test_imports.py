@@ -1,5 +1,5 @@
 """
-What is imported, and so what it costs to import the library and to ask the command line something.
+The modules that the library and the command line import, which determine their startup time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ USAGE = {
         "observe --max-frame 0",
     ],
 }
-"""By exit code, what ends without running a command."""
+"""By exit code, arguments that end without running a command."""
 
 
 class ImportTests(SynchronousTestCase):
@@ -65,13 +65,13 @@ class ImportTests(SynchronousTestCase):
 
     def loaded(self, script: str) -> str:
         """
-        @return: what else a program prints, and which of `HEAVY` it has imported in the end.
+        @return: the output of a program, and the names in `HEAVY` that it has imported.
         """
         find = f"import sys; print(*[name for name in {HEAVY} if name in sys.modules])"
         return self.run_python("-c", f"{dedent(script)}\n{find}")
 
     def test_recording(self) -> None:
-        """A library that only records costs its users next to nothing at import."""
+        """A library that only records imports no heavy module."""
         script = """
             from txmetrics_tcp import counter, local_recorder, describe_gauge
             counter("c").increment()
@@ -80,8 +80,8 @@ class ImportTests(SynchronousTestCase):
 
     def test_recordingLater(self) -> None:
         """
-        After C{import txmetrics_tcp}, recording imports nothing: the first use of a name may come
-        after a chroot, in a child of a fork, or as the interpreter ends.
+        After C{import txmetrics_tcp}, recording imports no modules: the first use of a name may
+        follow a chroot, a fork, or the start of interpreter shutdown.
         """
         script = """
             import builtins, sys, txmetrics_tcp
@@ -101,7 +101,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.loaded(script), "")
 
     def test_command(self) -> None:
-        """The command line answers without the names of recording, too."""
+        """C{--version} does not import the recording modules."""
         done = subprocess.run(
             [sys.executable, "-m", "txmetrics_tcp", "--version"],
             env={**environment(), "PYTHONPROFILEIMPORTTIME": "1"},
@@ -114,7 +114,7 @@ class ImportTests(SynchronousTestCase):
         self.assertNotIn("txmetrics_tcp._instruments", done.stderr)
 
     def test_commands(self) -> None:
-        """Importing the commands imports no reactor, which would install it, and no Textual."""
+        """Importing the commands does not import a reactor, which would install it, or Textual."""
         script = (
             "import sys; from txmetrics_tcp.cli import observe, record, replay, stats, tail;"
             "print({'twisted.internet.reactor', 'textual'} & {*sys.modules})"
@@ -122,7 +122,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.run_python("-c", script), "set()")
 
     def test_usage(self) -> None:
-        """Help, the version and usage errors load nothing that takes long."""
+        """Help, the version and usage errors import no heavy module."""
         script = f"""
             from contextlib import redirect_stderr, redirect_stdout
             from io import StringIO
@@ -143,12 +143,12 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.loaded(script), "")
 
     def test_module(self) -> None:
-        """C{python -m} runs the same as the console script."""
-        said = self.run_python("-m", "txmetrics_tcp", "--version")
-        self.assertEqual(said, f"metrics-tcp {txmetrics_tcp.__version__}")
+        """C{python -m txmetrics_tcp} runs the same command as the console script."""
+        output = self.run_python("-m", "txmetrics_tcp", "--version")
+        self.assertEqual(output, f"metrics-tcp {txmetrics_tcp.__version__}")
 
-    def test_importedLate(self) -> None:
-        """Importing a reactor installs it, and some programs want another one."""
+    def test_reactorImportedLate(self) -> None:
+        """The reactor is imported only for a service, since its import installs it."""
         output = self.run_python(
             "-c",
             "import sys\n"
@@ -163,8 +163,8 @@ class ImportTests(SynchronousTestCase):
         )
         self.assertEqual(output.split(), ["False", "True"])
 
-    def test_installedBefore(self) -> None:
-        """The reactor that a program chose is the one that it listens with."""
+    def test_reactorInstalledBefore(self) -> None:
+        """The builder uses the reactor that the program has installed."""
         output = self.run_python(
             "-c",
             "import txmetrics_tcp\n"

@@ -1,7 +1,7 @@
 """
-Exporters that run in a thread: how they are started and stopped.
+Starts and stops exporters that run in a thread.
 
-Each program is a process of its own, since a reactor runs once.
+Each program is a separate process, since a reactor runs only once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.programs import Program, ProgramTestCase, Stream, total
 
 class UseTests(ProgramTestCase):
     def test_contextManager(self) -> None:
-        """It stops at the end of the block, and another may be started after it."""
+        """The exporter stops at the end of the block; another may be started afterwards."""
         program = Program(
             self,
             """
@@ -45,7 +45,7 @@ class UseTests(ProgramTestCase):
         )
 
     def test_stopFlushes(self) -> None:
-        """When stop returns, the stream has ended, with all that threads recorded."""
+        """When C{stop} returns, the stream has ended, with all events of all threads."""
         program = Program(
             self,
             """
@@ -89,7 +89,7 @@ class UseTests(ProgramTestCase):
             """,
         )
         self.assertIn("within 0.05 seconds", program.said("TimeoutError"))
-        # Clients have 600.
+        # The flush timeout is 600 seconds.
         self.assertIn("within 604.0 seconds", program.said("TimeoutError", 2))
         self.assertIn("end=<ThreadedExporter on nothing>", self.ends(program))
 
@@ -110,7 +110,7 @@ class UseTests(ProgramTestCase):
         self.ends(program)
 
     def test_stopWhileTheReactorStops(self) -> None:
-        """A reactor that has stopped is not waited for."""
+        """C{stop} does not wait for a stopped reactor."""
         program = Program(
             self,
             """
@@ -124,7 +124,7 @@ class UseTests(ProgramTestCase):
         self.ends(program)
 
     def test_signalHandlers(self) -> None:
-        """Handlers of signals are the program's."""
+        """The program's signal handlers stay installed."""
         program = Program(
             self,
             """
@@ -139,7 +139,7 @@ class UseTests(ProgramTestCase):
         self.ends(program)
 
     def test_log(self) -> None:
-        """What the exporter logs goes to the program's own logging."""
+        """The exporter's log lines go to the program's logging."""
         program = Program(
             self,
             """
@@ -154,7 +154,7 @@ class UseTests(ProgramTestCase):
         self.assertRegex(errors, r"\AAny client with network access to .*\ntxmetrics_tcp\n\Z")
 
 
-class RefusedTests(ProgramTestCase):
+class ErrorTests(ProgramTestCase):
     def test_anotherIsGlobal(self) -> None:
         program = Program(self, "set_global_recorder(NoopRecorder()); refused(start)")
         self.assertIn("NoopRecorder", program.said("RecorderInstalledError"))
@@ -180,7 +180,7 @@ class RefusedTests(ProgramTestCase):
         self.ends(program)
 
     def test_whileOneRuns(self) -> None:
-        """There is one for a process; and on the reactor's thread, no call would ever return."""
+        """A second exporter is an error, and calls on the reactor thread, which would hang."""
         program = Program(
             self,
             """

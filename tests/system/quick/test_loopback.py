@@ -1,5 +1,5 @@
 """
-The exporter on real sockets, with real threads, on whatever reactor trial was told to run.
+The exporter on real sockets, with real threads, on the reactor that trial was started with.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from txmetrics_tcp._net.writers import CHUNK
 THREADS = 8
 
 ROUND = 100
-"""How many events each thread records in a round, of which there are as many as needed."""
+"""The number of events that each thread records in a round."""
 
 
 class PaceTests(LoopbackTestCase):
     async def test_oneClient(self) -> None:
         """
-        Events of eight threads, at a pace that the default buffers take: not one is lost, and each
-        thread's stay in their order.
+        Eight threads record at a pace that the default buffers allow: no event is lost, and each
+        thread's events stay in order.
         """
         events = 40_000
         factory = await self.exporter()
@@ -64,7 +64,7 @@ class PaceTests(LoopbackTestCase):
         self.assertEqual((account.written, account.dropped, account.waiting), (events, 0, 0))
 
     async def test_severalClients(self) -> None:
-        """Each client gets all of it, at the pace of the slowest."""
+        """Each client receives all events, at the pace of the slowest client."""
         events = 20_000
         factory = await self.exporter()
         clients = [await self.connect() for _ in range(4)]
@@ -89,8 +89,8 @@ class PaceTests(LoopbackTestCase):
 class LossTests(LoopbackTestCase):
     async def test_accounts(self) -> None:
         """
-        At a pace that no client can take, every event is in each client's account, which is what
-        the client saw; and the totals are exact for all of them in the end.
+        Under load that no client can keep up with, each client's account balances and agrees with
+        the client's own counts. At the end, all clients have exact totals.
         """
         events, burst, padding = 5_000, 1_000, "x" * 200
         factory = await self.exporter(buffer_size=100)
@@ -98,22 +98,22 @@ class LossTests(LoopbackTestCase):
         quick, leaving = await self.connect(), await self.connect()
         factory.send_buffer = SMALL
         slow = await self.connect(receive_buffer=SMALL)
-        recorded_some, late_is_there = threading.Event(), threading.Event()
-        turn = threading.Semaphore(0)
+        recorded_some, late_connected = threading.Event(), threading.Event()
+        permits = threading.Semaphore(0)
         over = threading.Event()
-        self.addCleanup(late_is_there.set)
-        self.addCleanup(turn.release)
+        self.addCleanup(late_connected.set)
+        self.addCleanup(permits.release)
         self.addCleanup(over.set)
 
         def before(thread: int, number: int) -> None:
             if number % 1000 == 0:
-                turn.release()
+                permits.release()
             if number == events // 2:
                 recorded_some.set()
 
         def record(thread: int) -> None:
             record_numbers(recorder, thread, events, before, padding)
-            late_is_there.wait(LIMIT)
+            late_connected.wait(LIMIT)
             record_numbers(recorder, thread, events, before, padding, first=events)
             recorder.histogram("many", thread=thread, padding=padding).record_many(1, 500)
 
@@ -121,22 +121,22 @@ class LossTests(LoopbackTestCase):
             leaving.read(until=recorded_some.is_set)
             leaving.reset()
 
-        def wait_for_turn() -> None:
+        def wait_for_permit() -> None:
             if not over.is_set():
-                turn.acquire(timeout=LIMIT)
+                permits.acquire(timeout=LIMIT)
 
         def is_repaired() -> bool:
             return bool(slow.reader.statuses) and slow.reader.statuses[-1].dropped_client > 0
 
         readings = [self.in_thread(quick.read)]
-        repaired = self.in_thread(slow.read, until=is_repaired, before=wait_for_turn, size=SMALL)
+        repaired = self.in_thread(slow.read, until=is_repaired, before=wait_for_permit, size=SMALL)
         left = self.in_thread(leave)
         recording = self.all_in_threads(record, THREADS)
         await left
         late = await self.connect()
         await self.in_thread(late.read_snapshot)
         self.while_blocked(lambda thread: record_numbers(recorder, THREADS, burst))
-        late_is_there.set()
+        late_connected.set()
         readings.append(self.in_thread(late.read))
         await recording
         rounds = 0
@@ -145,13 +145,13 @@ class LossTests(LoopbackTestCase):
             first = 2 * events + rounds * ROUND
             record_numbers(recorder, thread, ROUND, padding=padding, first=first)
 
-        # The accounts below need all of the ways in which an event can go: the slow client loses
-        # some while it has no turn, and its totals are repaired when it catches up.
+        # The accounts below shall include drops of the slow client, which occur while it has no
+        # permit, and a resync when it reads again.
         while not factory.protocols[2].stats().dropped:
             await self.all_in_threads(record_round, THREADS)
             rounds += 1
         over.set()
-        turn.release()
+        permits.release()
         await repaired
         readings.append(self.in_thread(slow.read))
         await self.service.stop()
@@ -174,17 +174,17 @@ class LossTests(LoopbackTestCase):
             self.assertEqual(client.reader.bits(), exact_totals(factory))
             self.assertGreater(account.dropped_incoming, 0)
             self.assertEqual((account.discarded, account.waiting), (0, 0))
-            told = client.reader.statuses[-1]
+            status = client.reader.statuses[-1]
             self.assertEqual(
-                (told.dropped_incoming, told.dropped_client),
+                (status.dropped_incoming, status.dropped_client),
                 (account.dropped_incoming, account.dropped),
             )
         self.assertLessEqual(leaving.events, accounts[1].written)
 
     async def test_stalls(self) -> None:
         """
-        A client that stalls under load, then reads on, gets whole frames; that of the reference
-        gets a stream that stays corrupt.
+        A client that stalls under load and then reads again receives complete frames. (The
+        reference's stream stays corrupt.)
         """
         padding = "x" * 1000
         factory = await self.exporter(buffer_size=100)
@@ -214,10 +214,13 @@ class LossTests(LoopbackTestCase):
         self.assertEqual(client.reader.unfinished, 0)
         self.assertEqual(client.reader.bits(), exact_totals(factory))
 
-    async def test_hundredThatNeverRead(self) -> None:
-        """They cost their buffers and a chunk or two each, and a client that reads nothing."""
+    async def test_hundredStuckClients(self) -> None:
+        """
+        Clients that never read use only their buffers and a chunk or two each, and do not affect a
+        client that reads.
+        """
         events, stuck, buffer_size = 8_000, 100, 200
-        # Nothing is given up before the end of the test.
+        # No resync before the end of the test.
         factory = await self.exporter(buffer_size, repair_interval=1000)
         factory.send_buffer = SMALL
         for _ in range(stuck):
@@ -242,7 +245,7 @@ class LossTests(LoopbackTestCase):
             stats = protocol.stats()
             self.assertEqual((stats.recorded, stats.dropped_incoming), (events, 0))
             self.assertEqual((stats.waiting, stats.high_water), (buffer_size, buffer_size))
-            # What Twisted keeps, and what the kernel does.
+            # The buffers of Twisted and of the kernel.
             self.assertLessEqual(stats.bytes_written, 2 * CHUNK + 8 * SMALL)
 
 
@@ -252,7 +255,7 @@ class DepartureTests(LoopbackTestCase):
         self.patch(connection, "PROBE_INTERVAL", 0.01)
 
     async def test_killed(self) -> None:
-        """Of two clients one is killed while the stream goes on; the other misses nothing."""
+        """If one of two clients is killed under load, the other still receives every event."""
         events = 40_000
         factory = await self.exporter()
         dying, staying = await self.connect(), await self.connect()
@@ -291,7 +294,7 @@ class DepartureTests(LoopbackTestCase):
         self.assertLess(dead.stats().recorded, events)
 
     async def test_killedWhileStuck(self) -> None:
-        """One that does not read is not missed either when it is killed."""
+        """The exporter detects that a client that does not read was killed."""
         factory = await self.exporter(buffer_size=100, repair_interval=1000)
         factory.send_buffer = SMALL
         client = await self.connect(receive_buffer=SMALL)
@@ -304,7 +307,7 @@ class DepartureTests(LoopbackTestCase):
         self.assertEqual(protocol.stats().discarded, 100)
 
     async def test_closed(self) -> None:
-        """A client that closes its connection is dropped, though nothing is recorded."""
+        """A client that closes its connection is detected, even if no event is recorded."""
         factory = await self.exporter()
         client = await self.connect()
         await self.in_thread(client.read_snapshot)
@@ -312,7 +315,7 @@ class DepartureTests(LoopbackTestCase):
         await factory.clients(0)
 
     async def test_halfClosed(self) -> None:
-        """A client that has only ended its sending side goes on receiving."""
+        """A client that half-closes its connection still receives events."""
         factory = await self.exporter()
         client = await self.connect()
         await self.in_thread(client.read_snapshot)
@@ -326,7 +329,7 @@ class DepartureTests(LoopbackTestCase):
         await factory.clients(0)
 
     async def test_sends(self) -> None:
-        """A client that sends more than a little is disconnected, with one line in the log."""
+        """A client that sends more than the limit is disconnected, with one log line."""
         logged = self.log_refusals()
         factory = await self.exporter()
         little, client = await self.connect(), await self.connect()
@@ -334,7 +337,7 @@ class DepartureTests(LoopbackTestCase):
         def send_a_little() -> None:
             little.socket.sendall(b"x" * MAX_RECEIVED)
             little.socket.shutdown(socket.SHUT_WR)
-            # The probe for half-closed connections: all that was sent is received.
+            # After the half-close probe, the exporter has received all data.
             little.read(until=lambda: little.tail.endswith(b"\0"))
 
         def send() -> None:
@@ -343,7 +346,7 @@ class DepartureTests(LoopbackTestCase):
                     client.socket.sendall(b"x" * 100_000)
             except ConnectionError:
                 return
-            raise AssertionError("all of it was taken")
+            raise AssertionError("the exporter accepted all data")
 
         await self.in_thread(send_a_little)
         self.assertEqual(len(factory.present), 2)
@@ -356,7 +359,7 @@ class DepartureTests(LoopbackTestCase):
 
     @skipIf(no_descriptors, no_descriptors)
     async def test_descriptors(self) -> None:
-        """However clients leave, nothing is left of them."""
+        """No descriptors leak, however clients disconnect."""
         factory = await self.exporter()
         counter = factory.recorder.counter("c")
         departures = [
@@ -365,7 +368,7 @@ class DepartureTests(LoopbackTestCase):
             lambda client: client.socket.shutdown(socket.SHUT_RDWR),
         ]
         before: set[str] | None = None
-        # The first few are not counted: they may open something once and for all.
+        # The first round does not count, since it may open permanent descriptors.
         for rounds in (3, 30, 30):
             clients = [await self.connect() for _ in range(rounds)]
             counter.increment()
@@ -381,7 +384,7 @@ class DepartureTests(LoopbackTestCase):
 
 
 class TransportTests(LoopbackTestCase):
-    """Other transports than TCP stream as well, pause under load, and resume."""
+    """Other transports than IPv4 also stream, pause under load, and resume."""
 
     async def stream(self, client: SocketClient) -> None:
         factory = self.factory
@@ -417,7 +420,7 @@ class TransportTests(LoopbackTestCase):
     async def test_unix(self) -> None:
         if not IReactorUNIX.providedBy(reactor):
             self.skipTest("needs a reactor with UNIX sockets")
-        # Such a path is bounded to about a hundred bytes; trial's own are longer at times.
+        # A relative path, since the limit is about a hundred bytes.
         path = os.path.relpath(self.mktemp())
         await self.exporter(None, f"unix:{path}")
         connected = self.socket(socket.AF_UNIX)
@@ -432,13 +435,13 @@ class TransportTests(LoopbackTestCase):
 
     @skipIf(no_tls, no_tls)
     async def test_tlsClosed(self) -> None:
-        """Over TLS the end of what a client sends is its end."""
+        """Over TLS, a client that closes its sending side is disconnected."""
         client = await self.connect_tls()
         client.socket.close()
         await self.factory.clients(0)
 
     async def connect_tls(self, receive_buffer: int | None = None) -> SocketClient:
-        """Listen, and connect a client."""
+        """Start a TLS exporter, and connect a client."""
         self.patch(connection, "HANDSHAKE_LIMIT", 1000)
         files = Authority(self).issue_self_signed()
         await self.exporter(
@@ -457,7 +460,7 @@ class TransportTests(LoopbackTestCase):
 
 class StopTests(LoopbackTestCase):
     async def test_flushes(self) -> None:
-        """Clients that read receive all that was recorded; nothing waits for the time limit."""
+        """Clients that read receive all events, and C{stop} does not wait for its time limit."""
         factory = await self.exporter(buffer_size=None)
         port = self.address.port  # type: ignore[attr-defined]
         clients = [await self.connect() for _ in range(3)]
@@ -472,7 +475,7 @@ class StopTests(LoopbackTestCase):
             socket.create_connection(("127.0.0.1", port))
 
     async def test_stuckClient(self) -> None:
-        """A client that does not read holds up no other one, and is cut off in the end."""
+        """A client that does not read does not delay others, and is disconnected in the end."""
         factory = await self.exporter(buffer_size=None)
         port = self.address.port  # type: ignore[attr-defined]
         factory.send_buffer = SMALL
@@ -493,7 +496,7 @@ class StopTests(LoopbackTestCase):
         await reading
         await factory.clients(1)
         self.assertEqual(factory.present, factory.protocols[:1])
-        # The time limit is over now.
+        # Simulates that the time limit expires.
         factory.stop_now()
         await stopping
         self.assertEqual(client.events, events)
@@ -506,15 +509,15 @@ class StopTests(LoopbackTestCase):
 
     async def test_busyReactor(self) -> None:
         """
-        A program that is busy with something else for as long as clients may take does not cut
-        off who has taken everything by then.
+        If the reactor is blocked until the time limit expires, a client that has read everything is
+        not cut off.
         """
         factory = await self.exporter()
         factory.recorder.counter("c").increment(5)
         client = await self.connect()
         await self.in_thread(client.read_snapshot)
         stopped = factory.stop()
-        # That is what is due when the reactor's turn comes, and before it looks at its sockets.
+        # The time limit expires in the next iteration, before the reactor polls its sockets.
         factory.stop_now()
         await stopped
         await self.in_thread(client.read)
@@ -524,8 +527,8 @@ class StopTests(LoopbackTestCase):
 class LoadTests(LoopbackTestCase):
     async def test_accepts(self) -> None:
         """
-        While threads record as fast as they can, for a client that reads, the reactor iterates:
-        another client is accepted, and receives the totals.
+        While threads record at full speed and a client reads, the reactor still accepts another
+        client, which receives the totals.
         """
         factory = await self.exporter()
         factory.recorder.counter("known").increment(42)
@@ -593,7 +596,7 @@ states.append(state())
 record_everywhere()
 states.append(state())
 if how == "crash":
-    # A reactor that has crashed can go on.
+    # A reactor can run again after a crash.
     reactor.callLater(0, reactor.stop)
     reactor.run()
 elif how == "close":
@@ -621,18 +624,18 @@ class OutsideTests(LoopbackTestCase):
 
     async def test_beforeAndAfter(self) -> None:
         """
-        Before the reactor runs and after it has stopped, recording is no error, and what is
-        pending has its bound.
+        Before the reactor runs and after it has stopped, recording raises no error, and the number
+        of pending events is bounded.
         """
         states = await self.outside("stop")
         self.assertEqual([state[3] for state in states], [0, 0, 0, 0])
 
     async def test_crashed(self) -> None:
-        """The same with a reactor that crashes while a client is connected."""
+        """Recording works after the reactor has crashed while a client was connected."""
         states = await self.outside("crash")
         self.assertEqual([state[3] for state in states], [0, 1, 1, 0])
 
     async def test_closedLoop(self) -> None:
-        """The same with an asyncio loop that is closed, which then refuses to be woken."""
+        """Recording works after the asyncio loop was closed, when C{callFromThread} raises."""
         states = await self.outside("close", "twisted.internet.asyncioreactor")
         self.assertEqual([state[3] for state in states], [0, 1, 1, 1])

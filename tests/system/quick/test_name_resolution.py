@@ -1,5 +1,5 @@
 """
-Clients of a name that has several addresses, over real connections.
+Clients of a host name with several addresses, over real connections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class AddressTests(TestCase):
     timeout = 60
 
     async def test_deadAndLive(self) -> None:
-        """At the first address nothing listens; the client connects to the second."""
+        """If no server listens at the first address, the client connects to the second."""
         server = MetricsFactory(reactor)
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
         number = port.getHost().port

@@ -1,9 +1,9 @@
 """
-This library's messages beside those of other packages that brought an `event.proto` of their own.
+This library's messages beside other packages with an `event.proto`.
 
-protobuf has one pool of descriptors for a process and refuses a second file of the same name or
-a second symbol of the same name. Both orders of import count, and an import cannot be undone: so
-every case is a process of its own.
+protobuf has one pool of descriptors in a process, and rejects a second file or symbol with the same
+name. The order of imports matters, and an import cannot be undone, so every case runs in a separate
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.data.check_coexistence import OURS, REFERENCE, UNRELATED
 class CoexistenceTests(SynchronousTestCase):
     def check(self, first: str, second: str, check: str) -> None:
         script = ROOT / "tests" / "data" / "check_coexistence.py"
-        # "python" is protobuf's pure implementation, which some platforms have only.
+        # "python" is protobuf's pure implementation, the only one on some platforms.
         for implementation in ("", "python"):
             env = environment()
             if implementation:

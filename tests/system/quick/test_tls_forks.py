@@ -1,5 +1,5 @@
 """
-Connections with TLS in a process that is forked from the exporter's.
+TLS connections in a process that is forked from the exporter's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from txmetrics_tcp._net.tls import ServerTLS
 @skipIf(no_tls, no_tls)
 class ForkTests(TLSTestCase):
     async def test_child(self) -> None:
-        """A child of a fork has none of the sockets, those in a handshake included."""
+        """A forked child has none of the sockets, not even those in a handshake."""
         own = self.authority.issue()
         await self.exporter(tls=ServerTLS(own.key, own.cert))
         self.connected()
