@@ -190,12 +190,12 @@ def _fields(message: bytes) -> list[Field] | None:
         if begin is None:
             return None
         wire = tag & 7
-        payload = begin
+        first = begin
         if wire == 2:
             size, start = _read_varint(message, begin)
             if start is None or start + size > len(message):
                 return None
-            payload, end = start, start + size
+            first, end = start, start + size
         elif wire == 0:
             _, stop = _read_varint(message, begin)
             if stop is None:
@@ -207,7 +207,7 @@ def _fields(message: bytes) -> list[Field] | None:
                 return None
         else:
             return None
-        fields.append((message[at:begin], wire, message[payload:end]))
+        fields.append((message[at:begin], wire, message[first:end]))
         at = end
     return fields
 

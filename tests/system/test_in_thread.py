@@ -103,7 +103,7 @@ class ReactorTests(ProgramTestCase):
             "asyncioreactor.install(uvloop.new_event_loop())",
         )
 
-    def test_loopThatRunsHere(self) -> None:
+    def test_loopRunningInThisThread(self) -> None:
         """A reactor whose loop runs in this thread cannot run in another thread."""
         program = Program(
             self,

@@ -81,7 +81,7 @@ class ProcessTests(CommandTestCase):
         self.assertEqual(await child.ended, 130)
         self.assert_quiet(child)
 
-    async def test_bad(self) -> None:
+    async def test_usageError(self) -> None:
         """A usage error ends the command with status 2 and a message, without a traceback."""
         child = self.child("tail", "--count", "0")
         self.assertEqual(await child.ended, 2)

@@ -179,7 +179,7 @@ class ErrorTests(ProgramTestCase):
         self.assertEqual(program.said("recorded"), "[1]")
         self.ends(program)
 
-    def test_whileOneRuns(self) -> None:
+    def test_alreadyRunning(self) -> None:
         """A second exporter is an error, and calls on the reactor thread, which would hang."""
         program = Program(
             self,
@@ -206,7 +206,7 @@ class ErrorTests(ProgramTestCase):
         self.assertIn("call recorder.stop() here", program.said("ReactorThreadError", 2))
         self.ends(program)
 
-    def test_ranAndStopped(self) -> None:
+    def test_reactorHasStopped(self) -> None:
         program = Program(
             self,
             """

@@ -22,7 +22,7 @@ reactor: Any = _reactor
 class AddressTests(TestCase):
     timeout = 60
 
-    async def test_deadAndLive(self) -> None:
+    async def test_firstAddressDead(self) -> None:
         """If no server listens at the first address, the client connects to the second."""
         server = MetricsFactory(reactor)
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)

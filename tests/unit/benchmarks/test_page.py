@@ -144,14 +144,14 @@ class SessionTests(SynchronousTestCase):
         """The reference does not count losses, so the reader's numbers are used."""
         self.assertEqual(self.session([9, 7], [], ours=False).losses(), 4)
 
-    def test_nothing_was_read(self) -> None:
+    def test_no_event_read(self) -> None:
         """The error names the numbers; with the reference, the figure is left out."""
         for ours, kind in ((True, PeerError), (False, NoFigure)):
             error = self.assertRaises(kind, self.session([0], [0], ours).wait_for_all)
             self.assertIs(type(error), kind)
             self.assertIn("0 of 10 events were read", str(error))
 
-    def test_no_time(self) -> None:
+    def test_zero_duration(self) -> None:
         """A duration of 0 is an error, not a division by zero."""
         self.assertEqual(seconds_from(10**9, {"last_ns": 3 * 10**9}), 2.0)
         self.assertRaises(PeerError, seconds_from, 1, {"last_ns": 1})
@@ -225,7 +225,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(path.read_text(), "of an earlier run")
         self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
 
-    def test_page_of_a_part(self) -> None:
+    def test_page_of_partial_run(self) -> None:
         """A partial run cannot replace the page of a whole run, however the path is written."""
         for option in (["--quick"], ["--only", "paced"]):
             for page in ([], [os.path.relpath(run.PAGE)]):

@@ -1,7 +1,7 @@
-//! `receive ADDRESS [COUNT]`: read a stream of events as a client and print each as one line of JSON.
+//! `receive ADDRESS [COUNT]`: read a stream as a client and print each event as a line of JSON.
 //!
-//! Exits at the end of the stream or after COUNT events. Exit status: 0 for success, 1 if the stream
-//! cannot be read or decoded, 2 for wrong arguments.
+//! Exits at the end of the stream or after COUNT events. Exit status: 0 for success, 1 if the
+//! stream cannot be read or decoded, 2 for wrong arguments.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};

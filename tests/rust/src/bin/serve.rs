@@ -69,8 +69,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    // The exporter's thread takes descriptions from a queue, and never sends them to a client that it
-    // accepted before. So print "listening" a little later.
+    // The exporter's thread takes descriptions from a queue, and never sends them to a client that
+    // it accepted before. So print "listening" a little later.
     describe();
     thread::sleep(Duration::from_millis(100));
     println!("listening");
