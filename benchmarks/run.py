@@ -44,9 +44,9 @@ are measured in turns (A B A B). A cell shows the median and [the range]; a rati
 goals apply, is the median of the pairs' ratios.
 
 Most events increment a counter with a name of 16 characters and two labels. All clients are in one
-process, the reader. Recorded, read and dropped events must agree, or the figure is left out.
-"Reader alone" is the reader's speed on a prepared stream, "at least" if the writer may be the
-limit. † marks a figure within {HEADROOM} times of that speed: the reader may be the limit.
+process, the reader, for both sides. Recorded, read and dropped events must agree, or the figure is
+left out. "Reader alone" is the reader's speed on a prepared stream, "at least" if the writer may be
+the limit. † marks a figure within {HEADROOM} times of that speed: the reader may be the limit.
 
 """
 

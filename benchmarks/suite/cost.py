@@ -30,7 +30,7 @@ The number of events between two reactor iterations if a client is connected. Th
 all of them, so the measured time is that of recording alone.
 """
 
-TITLE = "What one record costs"
+TITLE = "Cost of one record"
 
 HOW = """\
 The least processor time of five times 20,000 calls in a loop, without the loop. Without a client,
