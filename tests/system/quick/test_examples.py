@@ -1,17 +1,14 @@
 """
-Runs the scripts in examples/, and the code of docs/how-to/testing.md.
+Runs the scripts in examples.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import sys
-from pathlib import Path
 from textwrap import dedent
 
-from tests import ROOT
 from tests.daemon import LIMIT, TWISTD, Daemon
 from tests.programs import EXAMPLES, ExampleTestCase, Stream, total
 
@@ -87,19 +84,3 @@ class ScriptTests(ExampleTestCase):
         example.process.send_signal(signal.SIGTERM)
         stream.read_all()
         self.assertEqual(example.end()[2], "")
-
-
-class DocsTests(ExampleTestCase):
-    def test_trial(self) -> None:
-        """The trial module in docs/how-to/testing.md passes."""
-        page = (ROOT / "docs" / "how-to" / "testing.md").read_text()
-        [block] = [
-            block for block in re.findall(r"(?ms)^```python\n(.*?)^```", page) if "trial" in block
-        ]
-        module = Path(self.mktemp()).with_suffix(".py")
-        module.parent.mkdir(parents=True, exist_ok=True)
-        module.write_text(block)
-        run = Daemon(self, str(module.resolve()), runner=[sys.executable, "-m", "twisted.trial"])
-        status, output, errors = run.end()
-        self.assertEqual(status, 0, output + errors)
-        self.assertIn("PASSED (successes=2)", output)

@@ -495,7 +495,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((self.factory._fanout.clients, self.factory._present), ({}, {}))
         self.successResultOf(self.factory.stop())
 
-    def test_neverSaysThatItIsGone(self) -> None:
+    def test_endNeverReported(self) -> None:
         """
         A transport that never reports the end of its connection delays the stop by at most half a
         second.  Twisted's C{StringTransport}, which raises when it is aborted, does not delay it.
