@@ -1,15 +1,15 @@
 """
-Stream a running program's metrics, live, to whoever connects.
+Stream the metrics of a running program, live, to any number of clients.
 
-Record with handles::
+Record metrics with handles::
 
     from txmetrics_tcp import counter
 
     requests = counter("requests_total", route="/")
     requests.increment()
 
-and let them be seen: with `TcpBuilder`, with `MetricsService` or `MetricsFactory` in a Twisted
-application, or with ``twistd metrics-tcp``.
+Export them with `TcpBuilder`, or in a Twisted application with `MetricsService` or
+`MetricsFactory`.  ``twistd metrics-tcp`` exports the metrics of the host and of its own process.
 """
 
 import sys
@@ -166,9 +166,9 @@ __version__ = "0.1.0"
 DOCS = "https://txmetrics-tcp.readthedocs.io/en/latest"
 """The address of the documentation, for help texts."""
 
-# What a name needs is imported with its first use: Twisted and protobuf take ten times as long as
-# all that a library needs that only records.
-_WHERE = {
+# Names are imported on first use: importing Twisted and protobuf takes ten times as long as
+# importing everything that a library needs for recording.
+_MODULE_OF = {
     name: module
     for module, names in {
         "_client.protocol": "MetricsClientFactory MetricsClientProtocol",
@@ -212,15 +212,15 @@ _RECORDING = ("_model", "_instruments.facade", "_instruments.recorder", "_instru
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted({*globals(), *_MODULE_OF})
 
 
 def _is_command() -> bool:
@@ -229,10 +229,10 @@ def _is_command() -> bool:
     return basename(program) == "metrics-tcp" or (program, module) == ("-m", "txmetrics_tcp")
 
 
-# The names that record are imported now: their first use may come after a fork or a chroot, or as
-# the interpreter ends, where importing fails.  A command has no use for them, and answers --help in
-# half the time without them.
+# The names for recording are imported immediately: their first use may follow a fork or a chroot,
+# or happen at interpreter shutdown, where imports fail.  Commands do not need these names, and
+# print --help in half the time without them.
 if not _is_command():
-    for name in [name for name, module in _WHERE.items() if module in _RECORDING]:
+    for name in [name for name, module in _MODULE_OF.items() if module in _RECORDING]:
         __getattr__(name)
     del name

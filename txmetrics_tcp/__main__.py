@@ -1,5 +1,5 @@
 """
-``python -m txmetrics_tcp``: the same as the console script ``metrics-tcp``.
+``python -m txmetrics_tcp``: equivalent to the console script ``metrics-tcp``.
 """
 
 import sys

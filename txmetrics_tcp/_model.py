@@ -1,9 +1,8 @@
 """
-The values that flow through the package: what a metric is called, what happened to it, and what an
-operation does to a total.
+The values that flow through the package: series keys, descriptions, events and units.
 
-Everything here is immutable and safe to share between threads.  Names, labels and
-descriptions are checked where they enter, so that whatever exists can be put on the wire.
+All values are immutable and can be shared between threads.  The `of` constructors validate names,
+labels and descriptions, so that every validated value can be encoded.
 """
 
 from __future__ import annotations
@@ -16,30 +15,29 @@ from enum import Enum, IntEnum
 from typing import NamedTuple, SupportsFloat, SupportsIndex
 
 U64_MAX = 2**64 - 1
-"""The largest value of a counter; the wire carries counters as ``uint64``."""
+"""The largest counter value.  On the wire, a counter is a ``uint64``."""
 
 MAX_TEXT = 64 * 1024
 """
-The most bytes of UTF-8 that a name with its labels, or a description, may have.
+The largest size, in bytes of UTF-8, of a name together with its labels, and of a description.
 
-A generous bound with a purpose: no frame that we send may exceed the size at which a
-receiver gives a stream up (see `txmetrics_tcp.MAX_FRAME`).
+The limit keeps every frame below `txmetrics_tcp.MAX_FRAME`, beyond which receivers reject a stream.
 """
 
 
 class MetricKind(Enum):
-    """What a metric is.  The values are the words used in text and JSON."""
+    """The kind of a metric.  The values are the names used in text and JSON."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
-    # Enum's own is a function in Python, which costs more than all else of a look-up.
+    # Enum.__hash__ is a Python function and would dominate the cost of a dictionary look-up.
     __hash__ = object.__hash__
 
 
 class Operation(IntEnum):
-    """What happened to a metric.  The values are the field numbers in ``proto/event.proto``."""
+    """How an event changes a metric.  The values are the field numbers in ``proto/event.proto``."""
 
     INCREMENT_COUNTER = 4
     SET_COUNTER = 5
@@ -53,7 +51,7 @@ class Operation(IntEnum):
 
     @property
     def kind(self) -> MetricKind:
-        """The only kind of metric that this operation is for."""
+        """The kind of metric that this operation applies to."""
         return _KIND_OF[self]
 
 
@@ -74,7 +72,7 @@ def _set(total: Number, value: Number) -> Number:
 
 
 def _wrap(total: int, value: int) -> int:
-    # As a view does that adds in 64 bits.
+    # Counters wrap at 2**64, as in a client that adds in 64 bits.
     return (total + value) & U64_MAX
 
 
@@ -86,8 +84,10 @@ APPLY: dict[Operation, Callable[..., Number]] = {
     Operation.SET_GAUGE: _set,
 }
 """
-What each operation does to a total.  Floats are added one by one, in the order of the log: a view
-that saw every event has the same value to the last bit.
+The function that applies each operation to a total.
+
+Floats are added one at a time, in the order of the log.  A client that received every event
+therefore computes the identical value, to the last bit.
 """
 
 INITIAL_TOTAL: dict[MetricKind, Number] = {
@@ -96,21 +96,28 @@ INITIAL_TOTAL: dict[MetricKind, Number] = {
     MetricKind.HISTOGRAM: 0,
 }
 """
-What a total is before the first event, by kind.  That of a histogram is the number of its samples
-where a view counts them; no operation of `APPLY` changes it.
+The total before the first event, by kind.
+
+The total of a histogram is its number of samples, which views count themselves: `APPLY` has no
+operation for it.
 """
 
 SET_OPERATION = {
     MetricKind.COUNTER: Operation.SET_COUNTER,
     MetricKind.GAUGE: Operation.SET_GAUGE,
 }
-"""The operation that sets a total, by kind.  Histograms have no total."""
+"""The operation that sets a total, by kind.  Histograms have none."""
 
 
 class Unit(str, Enum):
     """
-    The unit of a metric's values.  The strings are those on the wire, and of the ``metrics``
-    crate's ``Unit::as_str``.
+    The unit of a metric's values.
+
+    Each member is also a `str`: the name sent on the wire, as in the Rust ``metrics`` crate's
+    ``Unit::as_str``.
+
+        >>> str(Unit.MILLISECONDS), Unit.MILLISECONDS.label
+        ('milliseconds', 'ms')
     """
 
     COUNT = "count"
@@ -133,8 +140,7 @@ class Unit(str, Enum):
 
     @property
     def label(self) -> str:
-        """What a viewer shows behind a number, as the ``metrics`` crate's
-        ``Unit::as_canonical_label``."""
+        """The symbol that viewers show after a number, such as ``ms``; empty for `COUNT`."""
         return _UNIT_LABEL[self]
 
     def __str__(self) -> str:
@@ -162,16 +168,23 @@ _UNIT_LABEL = {
 }
 
 Labels = tuple[tuple[str, str], ...]
-"""The labels of a series: pairs of name and value, sorted by name, no name twice."""
+"""The labels of a series: pairs of name and value, sorted by name, with unique names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """
-    What identifies a series: its kind, its name and its labels.
+    The identity of a series: kind, name and labels.
 
-    Use `Key.of` to make one from anything that a user wrote; the constructor itself takes
-    what is known to be right.
+    The constructor does not validate its arguments.  Use `Key.of` for input from users.
+
+        >>> key = Key.of(MetricKind.COUNTER, "requests_total", {"route": "/", "method": "GET"})
+        >>> key.labels
+        (('method', 'GET'), ('route', '/'))
+        >>> print(key)
+        requests_total [method = GET, route = /]
+
+    @ivar labels: pairs of label name and value, sorted by name.
     """
 
     kind: MetricKind
@@ -181,12 +194,13 @@ class Key:
     @classmethod
     def of(cls, kind: MetricKind, name: str, labels: Mapping[str, object] | None = None) -> Key:
         """
-        Check a name and labels, and make the key of their series.
+        Validate a name and labels, and return their key.
 
-        @param labels: any mapping; values that are not text are converted by `str`.
-        @raise TypeError: the name, or the name of a label, is not a `str`.
-        @raise ValueError: one of them is empty, cannot be encoded as UTF-8, or all are too
-            long together (see `MAX_TEXT`).
+        @param labels: a mapping from label names to values.  Values that are not strings are
+            converted with `str`.
+        @raise TypeError: the name, or a label name, is not a `str`.
+        @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8;
+            or name and labels together exceed 64 KiB of UTF-8.
         """
         checked_name = _text(f"{kind.value} {name!r}: the name", name)
         size = len(checked_name.encode())
@@ -200,12 +214,12 @@ class Key:
         if size > MAX_TEXT:
             raise ValueError(
                 f"{kind.value} {checked_name[:40]!r}…: name and labels take {size} bytes,"
-                f" and must not exceed {MAX_TEXT}"
+                f" but must not exceed {MAX_TEXT}"
             )
         return cls(kind, checked_name, tuple(sorted(pairs)))
 
     def __str__(self) -> str:
-        """``requests [method = GET, route = /]``, as viewers of the Rust family write it."""
+        """``requests [method = GET, route = /]``: the format of the Rust viewer."""
         if not self.labels:
             return self.name
         return f"{self.name} [{', '.join(f'{label} = {value}' for label, value in self.labels)}]"
@@ -214,10 +228,10 @@ class Key:
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """
-    What is said about all series of one kind and name.
+    The description of a metric: it applies to all series of one kind and name.
 
-    @ivar unit: one of `Unit`; text when a peer sent a unit that we do not know.
-    @ivar description: free text, for people.
+    @ivar unit: a `Unit`, or None.  In decoded events, the string that the peer sent.
+    @ivar description: human-readable text, possibly empty.
     """
 
     kind: MetricKind
@@ -230,11 +244,12 @@ class Metadata:
         cls, kind: MetricKind, name: str, unit: Unit | str | None = None, description: str = ""
     ) -> Metadata:
         """
-        Check what a user says about a metric.
+        Validate a description, and return it.
 
+        @param unit: a `Unit` or its string.
         @raise TypeError: name or description is not a `str`.
-        @raise ValueError: the name is empty, the unit is not one of `Unit`, or a text is too
-            long or cannot be encoded as UTF-8.
+        @raise ValueError: the name is empty; the unit is not a `Unit`; or a string exceeds 64 KiB
+            of UTF-8 or cannot be encoded as UTF-8.
         """
         checked_name = _text(f"{kind.value} {name!r}: the name", name)
         if unit is not None:
@@ -246,10 +261,10 @@ class Metadata:
                     f"{kind.value} {name!r}: unknown unit {unit!r}; the units are {known}"
                 ) from None
         description = _text(f"{kind.value} {name!r}: the description", description, empty=True)
-        for what, text in (("name", checked_name), ("description", description)):
+        for field, text in (("name", checked_name), ("description", description)):
             if len(text.encode()) > MAX_TEXT:
                 raise ValueError(
-                    f"{kind.value} {checked_name[:40]!r}: the {what} must not exceed"
+                    f"{kind.value} {checked_name[:40]!r}: the {field} must not exceed"
                     f" {MAX_TEXT} bytes"
                 )
         return cls(kind, checked_name, unit, description)
@@ -257,14 +272,16 @@ class Metadata:
 
 class Metric(NamedTuple):
     """
-    One event of one series: at a moment, something happened to it.
+    One event of one series.
 
-    A tuple, unlike the other values, because that is made in a quarter of the time, and who
-    watches a busy program makes a million of them in a second or two.
-
-    @ivar value: an `int` for counters, a `float` for the rest.
-    @ivar timestamp_ns: when it was recorded, in nanoseconds since the epoch.
+    @ivar key: the series.
+    @ivar operation: how the event changes the series.
+    @ivar value: the operand: an `int` for counters, a `float` for gauges and histograms.
+    @ivar timestamp_ns: when the event was recorded, in nanoseconds since the epoch.
     """
+
+    # A tuple, since a client of a busy program creates about a million per second, and a tuple
+    # is created four times as fast as a dataclass.
 
     key: Key
     operation: Operation
@@ -275,17 +292,18 @@ class Metric(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Status:
     """
-    How the stream itself fares, for one client.
+    The stream status of one client: the source, and the number of dropped events.
 
-    It comes first of all, and again when events have been missed; servers of the Rust family do not
+    A server sends it as the first event, and again after events were dropped.  Rust servers do not
     send it.
 
-    @ivar source: what the server calls itself.
-    @ivar started_ns: when the server began, in nanoseconds since the epoch.  Another time than
-        before means that it is not the same server any more.
-    @ivar dropped_incoming: how many events this client has missed since it connected because
-        they were recorded faster than the server could handle.
-    @ivar dropped_client: how many it has missed because it was too slow itself.
+    @ivar source: the name that the server gives itself.
+    @ivar started_ns: when the server started, in nanoseconds since the epoch.  If it changes after
+        a reconnection, the server was restarted.
+    @ivar dropped_incoming: events dropped since this client connected, because events were
+        recorded faster than the server could process them.
+    @ivar dropped_client: events dropped since this client connected, because the client did not
+        read fast enough.
     """
 
     source: str
@@ -295,23 +313,23 @@ class Status:
 
 
 Event = Metadata | Metric | Status
-"""What a stream is made of."""
+"""Any decoded event of a stream."""
 
 
 def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
     """
-    The value of a counter, as an exact `int` from 0 to `U64_MAX`.
+    Convert the operand of a counter to an exact `int` from 0 to `U64_MAX`.
 
-    @param act: what was being done with the value, for the error.
-    @raise TypeError: it is a bool, or nothing that `operator.index` takes.
-    @raise ValueError: it is out of range.
+    @param act: the attempted operation, for the error message.
+    @raise TypeError: the value is a bool, or is not accepted by `operator.index`.
+    @raise ValueError: the value is out of range.
     """
     rule = f"{key.kind.value} {key.name!r}: {act} {value!r}: must be a whole number"
     if isinstance(value, bool):
         raise TypeError(f"{rule}, not a bool")
     try:
-        # int.__index__ turns an instance of a subclass of int, whose methods are not ours,
-        # into a plain int: nothing foreign may run where events are folded.
+        # int.__index__ converts an instance of a subclass of int to a plain int: methods of
+        # user-defined subclasses must not run where events are applied.
         number = int.__index__(operator.index(value))
     except TypeError:
         raise TypeError(f"{rule}, not {type(value).__name__}") from None
@@ -322,10 +340,10 @@ def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
 
 def real_number(key: Key, act: str, value: SupportsFloat | datetime.timedelta) -> float:
     """
-    The value of a gauge or histogram, as an exact `float`; a timedelta counts in seconds.
+    Convert the operand of a gauge or histogram to an exact `float`; timedeltas become seconds.
 
-    @raise TypeError: it is nothing that `float` takes, or it is text.
-    @raise ValueError: it is an integer beyond what a float can hold.
+    @raise TypeError: the value is a string, or is not accepted by `float`.
+    @raise ValueError: the value is an integer too large for a float.
     """
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
@@ -342,10 +360,10 @@ def real_number(key: Key, act: str, value: SupportsFloat | datetime.timedelta) -
 
 def checked_source(name: str) -> str:
     """
-    What a server calls itself, as it can be sent.
+    Validate the name that a server gives itself, and return it as a plain `str`.
 
-    @raise TypeError: it is not a `str`.
-    @raise ValueError: it is empty, too long (see `MAX_TEXT`), or cannot be encoded as UTF-8.
+    @raise TypeError: the name is not a `str`.
+    @raise ValueError: the name is empty, exceeds `MAX_TEXT`, or cannot be encoded as UTF-8.
     """
     name = _text("the source", name)
     if len(name.encode()) > MAX_TEXT:
@@ -353,13 +371,13 @@ def checked_source(name: str) -> str:
     return name
 
 
-def _text(what: str, text: object, empty: bool = False) -> str:
+def _text(subject: str, text: object, empty: bool = False) -> str:
     if not isinstance(text, str):
-        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+        raise TypeError(f"{subject} must be a str, not {type(text).__name__}")
     if not text and not empty:
-        raise ValueError(f"{what} must not be empty")
+        raise ValueError(f"{subject} must not be empty")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{what} cannot be encoded as UTF-8: {error.reason}") from None
+        raise ValueError(f"{subject} cannot be encoded as UTF-8: {error.reason}") from None
     return text if type(text) is str else str.__str__(text)

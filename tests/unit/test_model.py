@@ -1,5 +1,5 @@
 """
-What users write is checked where it enters, with errors that say what to do.
+Validation of names, labels, units and values, and the error messages.
 """
 
 import datetime
@@ -27,7 +27,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(hash(one), hash(other))
 
     def test_labelValuesBecomeText(self) -> None:
-        """Labels are text on the wire, whatever they were."""
+        """Label values of other types are converted to strings."""
         key = Key.of(MetricKind.COUNTER, "a", {"status": 200, "ok": True})
         self.assertEqual(key.labels, (("ok", "True"), ("status", "200")))
 
@@ -41,12 +41,12 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(Key.of(MetricKind.GAUGE, "a", {"b": ""}).labels, (("b", ""),))
 
     def test_notUtf8(self) -> None:
-        for name, labels, what in [
+        for name, labels, part in [
             ("a\ud800", {}, "the name"),
             ("a", {"\udfff": "x"}, "the label name"),
             ("a", {"l": "\ud800"}, "the value of label 'l'"),
         ]:
-            with self.assertRaisesRegex(ValueError, f"{what}.* cannot be encoded as UTF-8"):
+            with self.assertRaisesRegex(ValueError, f"{part}.* cannot be encoded as UTF-8"):
                 Key.of(MetricKind.HISTOGRAM, name, labels)
 
     def test_notText(self) -> None:
@@ -56,13 +56,13 @@ class KeyTests(SynchronousTestCase):
             Key.of(MetricKind.COUNTER, "a", {1: "x"})  # type: ignore[dict-item]
 
     def test_tooLong(self) -> None:
-        """What no receiver would take is refused at once."""
+        """Names and labels that receivers would reject raise an error."""
         Key.of(MetricKind.COUNTER, "n" * MAX_TEXT)
         with self.assertRaisesRegex(ValueError, "name and labels take 65537 bytes"):
             Key.of(MetricKind.COUNTER, "n" * (MAX_TEXT - 1), {"a": "b"})
 
-    def test_foreignStr(self) -> None:
-        """An instance of a subclass of str, whose methods are not ours, is not kept."""
+    def test_strSubclass(self) -> None:
+        """Instances of subclasses of str are converted to plain strings."""
 
         class Text(str):
             def encode(self, *args: object) -> bytes:  # type: ignore[override]
@@ -83,7 +83,7 @@ class KeyTests(SynchronousTestCase):
 
 class MetadataTests(SynchronousTestCase):
     def test_unitsOfTheReference(self) -> None:
-        """All seventeen, with the labels that viewers show."""
+        """All seventeen units, with their symbols."""
         self.assertEqual(
             {unit.value: unit.label for unit in Unit},
             {
@@ -143,7 +143,7 @@ class Whole(int):
 
 class TotalTests(SynchronousTestCase):
     def test_firstOperation(self) -> None:
-        """What each operation makes of the initial total; counters stay whole, and in 64 bits."""
+        """The total after the first operation; counters are integers that wrap at 2**64."""
         for operation, value, total in [
             (Operation.INCREMENT_COUNTER, 3, "3"),
             (Operation.INCREMENT_COUNTER, U64_MAX + 3, "2"),
@@ -164,7 +164,7 @@ class WholeNumberTests(SynchronousTestCase):
         self.assertEqual(whole_number(COUNTER, "increment by", Index(value)), value)
 
     def test_exactInt(self) -> None:
-        """Nothing foreign gets in, an instance of a subclass of int neither."""
+        """Instances of subclasses of int are converted to plain integers."""
         self.assertIs(type(whole_number(COUNTER, "increment by", Whole(3))), int)
 
     def test_outOfRange(self) -> None:
@@ -195,11 +195,11 @@ class Float(float):
 class RealNumberTests(SynchronousTestCase):
     @given(st.floats())
     def test_anyFloat(self, value: float) -> None:
-        """NaN and infinities too, to the last bit."""
+        """All floats, including NaN and infinities, are unchanged to the last bit."""
         got = real_number(GAUGE, "set to", value)
         self.assertEqual(struct.pack("<d", got), struct.pack("<d", value))
 
-    def test_whatFloatTakes(self) -> None:
+    def test_convertibleToFloat(self) -> None:
         for value, expected in (
             (3, 3.0),
             (True, 1.0),
@@ -225,6 +225,6 @@ class RealNumberTests(SynchronousTestCase):
 
 class OperationTests(SynchronousTestCase):
     def test_kind(self) -> None:
-        """Each operation is for the kind that its name says."""
+        """Each operation applies to the kind in its name."""
         for operation in Operation:
             self.assertTrue(operation.name.endswith(operation.kind.name), operation)

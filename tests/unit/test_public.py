@@ -1,8 +1,8 @@
 """
-What programs, scripts and viewers of others hold on to: it changes on purpose only.
+The public interface: names, commands and options, which must not change unintentionally.
 
-The bytes on the wire are pinned by `tests.unit.codec.test_wire`, the keys of JSON by
-`tests.unit.view.test_lines` and `tests.unit.view.test_report`.
+`tests.unit.codec.test_wire` covers the wire format, and `tests.unit.view.test_lines` and
+`tests.unit.view.test_report` cover the JSON keys.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ DAEMON = """
 
 
 def modules() -> Iterator[str]:
-    """The name of every module that can be imported without running anything."""
+    """Yield the names of all modules that can be imported without side effects."""
     for module in walk_packages(txmetrics_tcp.__path__, "txmetrics_tcp."):
         if not module.name.endswith(".__main__"):
             yield module.name
 
 
 class NamesTests(SynchronousTestCase):
-    """What is imported."""
+    """Importable names."""
 
     def test_package(self) -> None:
         self.assertEqual(sorted(txmetrics_tcp.__all__), sorted(PUBLIC))
@@ -88,8 +88,8 @@ class NamesTests(SynchronousTestCase):
             self.assertTrue(hasattr(tap, name), name)
         self.assertTrue(callable(cli.main))
 
-    def test_inside(self) -> None:
-        """All modules can be imported, and what is neither public nor a test is inside."""
+    def test_privateModules(self) -> None:
+        """All modules can be imported, and modules that are not public start with an underscore."""
         tops = {name.split(".")[1] for name in modules()}
         public = {name for name in tops if not name.startswith("_")}
         self.assertEqual(public, {"cli", "observe", "tap", "testing"})
@@ -98,15 +98,15 @@ class NamesTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    """What is run."""
+    """Commands and their options."""
 
     def test_script(self) -> None:
         (script,) = entry_points(group="console_scripts", name="metrics-tcp")
         self.assertIs(script.load(), cli.main)
 
     def test_plugin(self) -> None:
-        (ours,) = [one for one in getPlugins(IServiceMaker) if one.tapname == "metrics-tcp"]
-        self.assertEqual(ours.module, "txmetrics_tcp.tap")
+        (plugin,) = [one for one in getPlugins(IServiceMaker) if one.tapname == "metrics-tcp"]
+        self.assertEqual(plugin.module, "txmetrics_tcp.tap")
 
     def test_options(self) -> None:
         actions = make_parser()._actions
@@ -119,24 +119,24 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(found, expected)
 
     def test_sorts(self) -> None:
-        """Each key that `stats` offers is one that a report can be sorted by."""
+        """Reports support every sort key that `stats` offers."""
         self.assertEqual(arguments.SORTS, tuple(report.SORTS))
 
     def test_daemonOptions(self) -> None:
         self.assertEqual(sorted(tap.Options().longOpt), sorted(DAEMON.split()))
 
 
-class OutsideTests(SynchronousTestCase):
-    """What others look for in logs and descriptor pools."""
+class RegisteredNamesTests(SynchronousTestCase):
+    """Names in logs and in protobuf's descriptor pool."""
 
     def test_log(self) -> None:
-        """All log lines of the package have its namespace."""
+        """All loggers of the package have its namespace."""
         found = set()
         for name in modules():
             module = import_module(name)
             found |= {one for one in vars(module).values() if isinstance(one, Logger)}
             for owner in vars(module).values():
-                # A logger that is an attribute of a class has the name of that class instead.
+                # A logger that is a class attribute would use the name of the class instead.
                 if isinstance(owner, type) and owner.__module__ == name:
                     loggers = [one for one in vars(owner).values() if isinstance(one, Logger)]
                     self.assertEqual(loggers, [], owner)

@@ -1,9 +1,10 @@
 """
-The few words that instrumented code uses, and the recorder that is behind them.
+The module-level functions that instrumented code uses, and the current recorder.
 
-Three things may be behind them, and the first that there is, is: the recorder of a scope (see
-`local_recorder`), a capture (see `txmetrics_tcp.testing.capture`), the program's own.  Handles
-made in a scope are that recorder's for ever; all others are those of `_Program`, and follow.
+The current recorder is that of the innermost scope (see `local_recorder`) or capture (see
+`txmetrics_tcp.testing.capture`), or else that of the program (see `set_global_recorder`).  Handles
+created in a scope always belong to the scope's recorder.  All other handles belong to `_Program`
+and follow its current target.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
-from txmetrics_tcp._instruments import forked as forked  # has to be there before a fork
+from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
     HANDLES,
     Counter,
@@ -30,76 +31,77 @@ from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit
 
 
 class RecorderInstalledError(Exception):
-    """There is a global recorder already.  It says which."""
+    """A global recorder is already installed.  The message names it."""
 
 
 class _Program(Recorder):
     """
-    The recorder of all who have none of their own: whatever is behind it at the moment.
+    The recorder of all code outside scopes.  It records to its current target: the innermost
+    capture, else the installed recorder, else none.
 
-    It keeps track of its handles, so that those made at import time, say, get to whoever is
-    installed later; and of its series, which layers attach to.
+    It tracks its handles, and the series that layers attach to, and moves them when the target
+    changes.  A handle created at import time therefore records to a recorder installed later.
 
-    Making handles takes no lock, since a finalizer may do so anywhere, and a recorder's own locks
-    may be held then.  Who makes one attaches it, until what it was attached to is what
-    is behind: who changes that afterwards finds the handle among the known ones.
+    Creating a handle takes no lock, because a finalizer may do so at any point, while a recorder
+    holds its locks.  Instead, the creating thread registers the handle and attaches it repeatedly
+    until the target no longer changes.  A thread that changes the target later finds the handle
+    registered.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Weakly: who asks for handles in a loop and keeps none must not fill the memory.  A plain
-        # set, as adding to it, discarding from it and listing it are atomic, other than
-        # with a WeakSet.
+        # Weak references, so that discarded handles free their memory.  A plain set, because
+        # unlike a WeakSet it supports add, discard and list() atomically.
         self._followers: set[weakref.ref[Handle | _Follower]] = set()
         self._described: dict[tuple[MetricKind, str], Metadata] = {}
-        self._nobody = NoopRecorder()
-        # To be changed under the lock, and read without.
-        self._behind: Recorder = self._nobody
+        self._noop = NoopRecorder()
+        # Written with the lock held, read without.
+        self._target: Recorder = self._noop
         self._installed: Recorder | None = None
         self._installed_in = 0
         self._captures: list[Recorder] = []
         self.renew_lock()
 
     def __repr__(self) -> str:
-        return "<the recorder of a program that has none yet>"
+        return "<program recorder: none installed>"
 
     def attach(self, key: Key) -> Series:
         follower = _Follower(key)
-        self._attach_for_good(follower)
+        self._register_follower(follower)
         return follower
 
     def describe(self, metadata: Metadata) -> None:
         if not self._captures:
-            # For whoever is installed later.
+            # For a recorder that is installed later.
             self._described[metadata.kind, metadata.name] = metadata
         while True:
-            behind = self._behind
-            behind.describe(metadata)
-            if self._behind is behind:
+            target = self._target
+            target.describe(metadata)
+            if self._target is target:
                 return
 
     def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
         handle = HANDLES[kind](key, Series(key, NOWHERE), self)
-        self._attach_for_good(handle)
+        self._register_follower(handle)
         return handle
 
-    def _attach_for_good(self, follower: Handle | _Follower) -> None:
+    def _register_follower(self, follower: Handle | _Follower) -> None:
         self._followers.add(weakref.ref(follower, self._followers.discard))
         while True:
-            behind = self._behind
-            follower._attach(behind.attach(follower.key))
-            if self._behind is behind:
+            target = self._target
+            follower._attach(target.attach(follower.key))
+            if self._target is target:
                 return
 
     def current(self) -> Recorder:
-        """What is behind; or this one, if nobody is."""
-        behind = self._behind
-        return self if behind is self._nobody else behind
+        """Return the target, or this recorder if it has none."""
+        target = self._target
+        return self if target is self._noop else target
 
     def install(self, recorder: Recorder) -> None:
         """See `set_global_recorder`."""
         with self._lock:
-            # A process that was forked from one with a recorder may have one of its own.
+            # A forked process may replace the recorder that it inherited.
             if self._installed is not None and self._installed_in == os.getpid():
                 raise RecorderInstalledError(
                     f"a global recorder is installed already: {self._installed!r}"
@@ -111,7 +113,7 @@ class _Program(Recorder):
                     recorder.describe(metadata)
                 self._follow()
             except BaseException:
-                # A prefix may make a name too long, for example.
+                # For example, a prefix made a name too long.
                 self._installed = before
                 self._follow()
                 raise
@@ -125,37 +127,37 @@ class _Program(Recorder):
                 self._follow()
 
     def begin_capture(self, recorder: Recorder) -> None:
-        """Put a recorder in front of all others."""
+        """Make a recorder the target."""
         with self._lock:
             self._captures.append(recorder)
             self._follow()
 
     def end_capture(self, recorder: Recorder) -> None:
-        """Take it away again."""
+        """Undo `begin_capture`."""
         with self._lock:
             self._captures.remove(recorder)
             self._follow()
 
     def renew_lock(self) -> None:
-        """In a child after a fork: who held the lock may not exist here."""
-        # Re-entrant, as one that is installed may be a recorder that installs.
+        """Replace the lock.  After a fork, the thread that holds it may not exist in the child."""
+        # Re-entrant, since an installed recorder's methods may install another one.
         self._lock = threading.RLock()
 
     def _follow(self) -> None:
-        behind = self._nobody if self._installed is None else self._installed
+        target = self._noop if self._installed is None else self._installed
         if self._captures:
-            behind = self._captures[-1]
-        if behind is self._behind:
+            target = self._captures[-1]
+        if target is self._target:
             return
-        self._behind = behind
+        self._target = target
         for reference in list(self._followers):
             follower = reference()
             if follower is not None:
-                follower._attach(behind.attach(follower.key))
+                follower._attach(target.attach(follower.key))
 
 
 class _Follower(Series):
-    """What a layer over the program's recorder records to."""
+    """A series of `_Program`, for layers: it forwards events to the current target."""
 
     __slots__ = ("_relay",)
 
@@ -175,21 +177,20 @@ os.register_at_fork(after_in_child=lambda: _program.renew_lock())
 
 def set_global_recorder(recorder: Recorder) -> None:
     """
-    Make a recorder the one that the whole program records to, once and for all.
+    Install the recorder that the whole program records to.
 
-    Handles and descriptions that were made before, at import time for example, are its from
-    now on.  May be called from any thread.  A process that was forked from one that has a global
-    recorder may set one of its own.
+    Handles and descriptions created earlier, at import time for example, use it from now on.  Can
+    be called once per process, from any thread.  A forked process can install its own recorder.
 
-    @raise RecorderInstalledError: there is one already.
+    @raise RecorderInstalledError: a global recorder is already installed.
     """
     _program.install(recorder)
 
 
 def unset_global_recorder(recorder: Recorder) -> None:
     """
-    Take `set_global_recorder` back, where what was to be behind it could not start or has
-    stopped.  Nothing happens if another one is the global recorder.
+    Undo `set_global_recorder`, when an exporter failed to start or has stopped.  Does nothing if
+    another recorder is installed.
     """
     _program.uninstall(recorder)
 
@@ -197,15 +198,15 @@ def unset_global_recorder(recorder: Recorder) -> None:
 @contextmanager
 def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
     """
-    Within this, handles that are made, and descriptions, are those of another recorder::
+    Return a context manager in which another recorder is the current one::
 
         with local_recorder(recorder):
             jobs = counter("jobs_total")
 
-    Handles that exist already stay where they belong; those made here stay where they were
-    made.  The scope is a matter of `contextvars`: it follows into coroutines, asyncio tasks and
-    C{inlineCallbacks} functions that are started in it, and not into threads, delayed calls and
-    callbacks of Deferreds.
+    Handles and descriptions created in the block belong to that recorder, also after the block.
+    Handles created outside keep their recorder.  The scope is a `contextvars` context: it includes
+    coroutines, asyncio tasks and C{inlineCallbacks} functions started in the block, but not
+    threads, delayed calls or Deferred callbacks.
     """
     token = _scope.set(recorder)
     try:
@@ -216,8 +217,11 @@ def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
 
 def current_recorder() -> Recorder:
     """
-    The recorder that handles made now belong to: that of a scope, or the global one; without one,
-    a recorder that hands over what it was asked for as soon as there is one.
+    Return the recorder that `counter`, `gauge` and `histogram` create handles of.
+
+    That is the recorder of the innermost scope or capture, or the global recorder.  If no recorder
+    is installed, the result is a recorder whose handles discard events until
+    `set_global_recorder` is called, and then follow the installed recorder.
     """
     recorder = _scope.get(_program)
     return _program.current() if recorder is _program else recorder
@@ -225,52 +229,90 @@ def current_recorder() -> Recorder:
 
 def counter(name: str, labels: Mapping[str, object] | None = None, /, **more: object) -> Counter:
     """
-    The counter of that name and labels, of the current recorder.
+    Return the counter with this name and these labels, from the current recorder.
 
-    Made before a recorder is installed, it begins to work when one is.  Parameters and errors
-    are those of `Recorder.counter`.
+    Without an installed recorder, the counter discards events until one is installed, and then
+    records to it.  Modules can therefore create handles at import time::
+
+        requests = counter("requests_total", service="api")
+
+    May be called from any thread.
+
+    @param labels: labels as a mapping, for names that are not Python identifiers.
+    @param more: labels as keyword arguments; they override the mapping.  Values that are not
+        strings are converted with `str`.
+    @raise TypeError: the name, or a label name, is not a `str`.
+    @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8; or
+        name and labels together exceed 64 KiB of UTF-8.
     """
     return _scope.get(_program).counter(name, labels, **more)
 
 
 def gauge(name: str, labels: Mapping[str, object] | None = None, /, **more: object) -> Gauge:
-    """The gauge of that name and labels.  See `counter`."""
+    """
+    Return the gauge with this name and these labels, from the current recorder.
+
+    Parameters and errors are those of `counter`.
+    """
     return _scope.get(_program).gauge(name, labels, **more)
 
 
 def histogram(
     name: str, labels: Mapping[str, object] | None = None, /, **more: object
 ) -> Histogram:
-    """The histogram of that name and labels.  See `counter`."""
+    """
+    Return the histogram with this name and these labels, from the current recorder.
+
+    Parameters and errors are those of `counter`.
+    """
     return _scope.get(_program).histogram(name, labels, **more)
 
 
 def describe_counter(name: str, unit: Unit | str | None = None, description: str = "") -> None:
     """
-    Say what the counters of that name count.  Parameters and errors are those of
-    `Recorder.describe_counter`.
+    Describe all counters with this name, for viewers::
+
+        describe_counter("requests_total", "count", "Requests answered.")
+
+    The description is sent to connected clients, and to each client that connects later.
+    Descriptions made before a recorder is installed are passed to it.  May be called again to
+    replace the description, and from any thread.
+
+    @param unit: the unit of their values: a `Unit`, its string, or None.
+    @param description: human-readable text, usually one sentence.
+    @raise TypeError: name or description is not a `str`.
+    @raise ValueError: the name is empty; the unit is not a `Unit`; or a string exceeds 64 KiB of
+        UTF-8 or cannot be encoded as UTF-8.
     """
     _scope.get(_program).describe_counter(name, unit, description)
 
 
 def describe_gauge(name: str, unit: Unit | str | None = None, description: str = "") -> None:
-    """Say what the gauges of that name show.  See `describe_counter`."""
+    """
+    Describe all gauges with this name.
+
+    Parameters and errors are those of `describe_counter`.
+    """
     _scope.get(_program).describe_gauge(name, unit, description)
 
 
 def describe_histogram(name: str, unit: Unit | str | None = None, description: str = "") -> None:
-    """Say what the histograms of that name measure.  See `describe_counter`."""
+    """
+    Describe all histograms with this name.
+
+    Parameters and errors are those of `describe_counter`.
+    """
     _scope.get(_program).describe_histogram(name, unit, description)
 
 
 @contextmanager
 def capturing(recorder: Recorder) -> Iterator[None]:
     """
-    Within this, all that uses the functions of this module records to one recorder, handles that
-    exist already too, in every thread; but for handles of scopes.
+    Return a context manager in which `_program` records to a recorder, in all threads.  Handles of
+    scopes are not affected.
     """
     _program.begin_capture(recorder)
-    # Handles made from here on are those of the program, also within a scope around this.
+    # Handles created in the block belong to _program, even inside a scope.
     token = _scope.set(_program)
     try:
         yield
@@ -280,7 +322,7 @@ def capturing(recorder: Recorder) -> Iterator[None]:
 
 
 def _leave(token: Token[Recorder]) -> None:
-    # A generator, a fixture of pytest's for example, may be finished in another context than it
-    # began in; what it set has gone with that one.
+    # A generator, such as a pytest fixture, may finish in another context than it started in.  Its
+    # variable was discarded with the first context.
     with suppress(ValueError):
         _scope.reset(token)

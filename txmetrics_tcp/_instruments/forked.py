@@ -1,10 +1,9 @@
 """
-What a process has inherited from the one that it was forked from, and must not use.
+The reactor that a forked process inherited from its parent, and must not use.
 
-A reactor that was made before the fork, even one that never ran, shares its wake-up pipe and its
-epoll set with the same reactor in the parent and in every other child: each would take what is
-meant for the others.  Imported by all that instruments a program, as it has to be there before the
-fork.
+A reactor created before the fork, even one that never ran, shares its wake-up pipe and epoll set
+with its copies in the parent and in all other children, so each copy would consume the others'
+wake-ups.  The facade imports this module, because the hook must be registered before the fork.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import sys
 from typing import Any
 
 inherited_reactor: Any = None
-"""The global reactor of before the fork; None in a process that was not forked, or had none."""
+"""The global reactor created before the fork, or None."""
 
 
 def _after_fork_in_child() -> None:
     global inherited_reactor
-    # Twisted knows it by this name.  Importing it would install one, and this room has no Twisted.
+    # Importing twisted.internet.reactor would install a reactor, and _instruments must not import
+    # Twisted.
     inherited_reactor = sys.modules.get("twisted.internet.reactor")
 
 

@@ -1,14 +1,14 @@
 """
-Recorders over recorders: each is one itself, so that they compose.
+Layers: recorders that wrap other recorders.  A layer is a recorder itself, so layers compose:
 
-    FanoutRecorder(                                  # to two places:
+    FanoutRecorder(
         PrefixRecorder(LabelsRecorder(ops, region="eu"), "shop_"),
-        FilterRecorder(debug, allow="db_*"),         # and some of it to another
+        FilterRecorder(debug, allow="db_*"),
     )
 
-All that a layer does, it does when a handle is made, since a handle belongs to a series of the
-innermost recorder: recording through layers costs nothing more.  But for fan-out, which has to
-record several times.
+Layers work when a handle is created.  The handle then records directly to a series of the innermost
+recorder, so recording through layers has no extra cost, except for fan-out, which records to each
+of its recorders.
 """
 
 from __future__ import annotations
@@ -24,23 +24,37 @@ from txmetrics_tcp._model import Key, Metadata, MetricKind
 
 Pattern = str | re.Pattern[str]
 """
-Which names: text with the wildcards ``*``, ``?`` and ``[...]``, which has to fit the whole name,
-upper and lower case being different; or a compiled regular expression, which has to be found in it.
+A pattern for names.  A string with the wildcards ``*``, ``?`` and ``[...]`` must match the whole
+name, case-sensitively.  A compiled regular expression may match anywhere in the name.
 """
 
 
 class PrefixRecorder(Recorder):
-    """Puts the same text before every name."""
+    """
+    Adds a prefix to every metric name.
+
+    Creating a handle raises `ValueError` if the prefixed name with its labels exceeds 64 KiB.
+
+        >>> from txmetrics_tcp import current_recorder
+        >>> from txmetrics_tcp.testing import capture
+        >>> with capture() as captured:
+        ...     shop = PrefixRecorder(current_recorder(), "shop_")
+        ...     shop.counter("orders_total").increment()
+        >>> captured.total("shop_orders_total")
+        1
+    """
 
     def __init__(self, recorder: Recorder, prefix: str) -> None:
         """
-        @param prefix: used as it is; where there is to be a separator, it ends with it.
-        @raise TypeError: it is not text.
-        @raise ValueError: it is empty, too long, or cannot be encoded as UTF-8.
+        @param recorder: the recorder to record to.
+        @param prefix: the text to insert before each name, including a separator if wanted.
+        @raise TypeError: the prefix is not a `str`.
+        @raise ValueError: the prefix is empty, exceeds 64 KiB of UTF-8, or cannot be encoded as
+            UTF-8.
         """
         super().__init__()
         self._recorder = recorder
-        # Any name with it is good if it is good by itself, but for the length.
+        # Validated once: a valid prefix and a valid name can only become too long.
         self._prefix = Key.of(MetricKind.COUNTER, prefix).name
 
     def __repr__(self) -> str:
@@ -58,7 +72,9 @@ class PrefixRecorder(Recorder):
 
 
 class LabelsRecorder(Recorder):
-    """Adds the same labels to every series.  One that a series has itself stays as it is."""
+    """
+    Adds labels to every series.  A label that the series already has keeps its own value.
+    """
 
     def __init__(
         self,
@@ -68,11 +84,13 @@ class LabelsRecorder(Recorder):
         **more: object,
     ) -> None:
         """
-        @param labels: the labels as a mapping, for names that are no Python identifiers.
-        @param more: labels as keywords; they win over those of the mapping.
-        @raise TypeError: the name of a label is not text.
-        @raise ValueError: a name is empty, a text cannot be encoded as UTF-8, or all are too
-            long together.
+        @param recorder: the recorder to record to.
+        @param labels: labels as a mapping, for names that are not Python identifiers.
+        @param more: labels as keyword arguments; they override the mapping.  Values that are not
+            strings are converted with `str`.
+        @raise TypeError: a label name is not a `str`.
+        @raise ValueError: a label name is empty; a string cannot be encoded as UTF-8; or the labels
+            exceed 64 KiB of UTF-8.
         """
         super().__init__()
         self._recorder = recorder
@@ -92,8 +110,20 @@ class LabelsRecorder(Recorder):
 
 class FilterRecorder(Recorder):
     """
-    Lets some names through, and forgets the others, which cost what a recorder costs that nobody
-    listens to.
+    Records metrics whose names match, and discards the others.
+
+    Handles of discarded metrics only validate values.  A pattern is a string with the wildcards
+    C{*}, C{?} and C{[...]}, which must match the whole name, case-sensitively; or a compiled
+    regular expression, which may match anywhere in the name.
+
+        >>> from txmetrics_tcp import current_recorder
+        >>> from txmetrics_tcp.testing import capture
+        >>> with capture() as captured:
+        ...     database = FilterRecorder(current_recorder(), allow="db_*", deny="*_internal")
+        ...     for name in ("db_reads", "db_internal", "http_requests"):
+        ...         database.counter(name).increment()
+        >>> [metric.key.name for metric in captured.metrics]
+        ['db_reads']
     """
 
     def __init__(
@@ -104,9 +134,11 @@ class FilterRecorder(Recorder):
         deny: Pattern | Iterable[Pattern] = (),
     ) -> None:
         """
-        @param allow: a pattern, or several, one of which a name must fit; None for every name.
-        @param deny: a pattern, or several, none of which it may fit.
-        @raise TypeError: a pattern is neither text nor a compiled expression for text.
+        @param recorder: the recorder to record to.
+        @param allow: a pattern, or an iterable of patterns, at least one of which must match; None
+            to allow every name.
+        @param deny: a pattern, or an iterable of patterns, none of which may match.
+        @raise TypeError: a pattern is neither a `str` nor a compiled `str` pattern.
         """
         super().__init__()
         self._recorder = recorder
@@ -132,11 +164,11 @@ class FilterRecorder(Recorder):
 @dataclass(frozen=True, slots=True)
 class Route:
     """
-    One way through a `RouterRecorder`.
+    One route of a `RouterRecorder`.
 
-    @ivar recorder: where it leads.
-    @ivar prefix: how names begin that go this way.
-    @ivar kind: what goes this way; None for all kinds.
+    @ivar recorder: the recorder that matching metrics go to.
+    @ivar prefix: the prefix of matching names; by default, all names match.
+    @ivar kind: the kind of matching metrics; None for all kinds.
     """
 
     recorder: Recorder
@@ -144,13 +176,13 @@ class Route:
     kind: MetricKind | None = None
 
     def fits(self, kind: MetricKind, name: str) -> bool:
-        """Whether metrics of that kind and name go this way."""
+        """Return whether metrics with this kind and name match."""
         return name.startswith(self.prefix) and self.kind in (None, kind)
 
 
 class RouterRecorder(Recorder):
     """
-    Sends every metric one way, by its name and kind::
+    Sends each metric to one of several recorders, by name and kind::
 
         RouterRecorder(
             Route(database, prefix="db_"),
@@ -161,11 +193,12 @@ class RouterRecorder(Recorder):
 
     def __init__(self, *routes: Route) -> None:
         """
-        @param routes: the first that fits is taken.  What fits none is forgotten.
+        @param routes: the routes, of which the first match is used.  Metrics without a match are
+            discarded.
         """
         super().__init__()
         self._routes = routes
-        self._nowhere = NoopRecorder()
+        self._discard = NoopRecorder()
 
     def __repr__(self) -> str:
         return f"RouterRecorder({', '.join(map(repr, self._routes))})"
@@ -180,19 +213,22 @@ class RouterRecorder(Recorder):
         for route in self._routes:
             if route.fits(kind, name):
                 return route.recorder
-        return self._nowhere
+        return self._discard
 
 
 class FanoutRecorder(Recorder):
     """
-    Sends everything to several recorders, with the same time for all.
+    Sends every event and description to several recorders.  An event has the same timestamp in all.
 
-    Each of them does with it what it always does: one that nobody listens to ignores it, and
-    one that is too slow loses it, without harm to the others.  Where one raises an exception, that
-    goes to who records, after the others have been given the event.
+    The recorders are independent: drops of one exporter do not affect the others.  If a recorder
+    raises an exception while recording, the other recorders still receive the event.  The caller
+    then sees the first exception.
     """
 
     def __init__(self, *recorders: Recorder) -> None:
+        """
+        @param recorders: the recorders to record to.
+        """
         super().__init__()
         self._recorders = recorders
 
@@ -200,19 +236,19 @@ class FanoutRecorder(Recorder):
         return f"FanoutRecorder({', '.join(map(repr, self._recorders))})"
 
     def attach(self, key: Key) -> Series:
-        every: list[Series] = []
+        targets: list[Series] = []
         for recorder in self._recorders:
             series = recorder.attach(key)
             if type(series) is _FanoutSeries:
-                # Fan-outs over fan-outs are one, so that they cost no more.
-                every += series.every
+                # Flatten nested fan-outs, to record through one relay only.
+                targets += series.targets
             elif series.sink is not NOWHERE:
-                every.append(series)
-        if not every:
+                targets.append(series)
+        if not targets:
             return Series(key, NOWHERE)
-        if len(every) == 1:
-            return every[0]
-        return _FanoutSeries(key, tuple(every))
+        if len(targets) == 1:
+            return targets[0]
+        return _FanoutSeries(key, tuple(targets))
 
     def describe(self, metadata: Metadata) -> None:
         for recorder in self._recorders:
@@ -221,16 +257,16 @@ class FanoutRecorder(Recorder):
 
 class _FanoutSeries(Series):
     """
-    A series that is several others.
+    A series that relays events to several others.
 
-    @ivar every: those.
+    @ivar targets: the other series.
     """
 
-    __slots__ = ("every",)
+    __slots__ = ("targets",)
 
-    def __init__(self, key: Key, every: tuple[Series, ...]) -> None:
-        super().__init__(key, RelaySink(every))
-        self.every = every
+    def __init__(self, key: Key, targets: tuple[Series, ...]) -> None:
+        super().__init__(key, RelaySink(targets))
+        self.targets = targets
 
 
 def _compiled(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[str]]:
@@ -241,6 +277,6 @@ def _compiled(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[str]]:
         if isinstance(pattern, str):
             pattern = re.compile(translate(pattern))
         elif not (isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)):
-            raise TypeError(f"a pattern must be a str or a compiled one for str, not {pattern!r}")
+            raise TypeError(f"a pattern must be a str or a compiled str pattern, not {pattern!r}")
         compiled.append(pattern)
     return compiled

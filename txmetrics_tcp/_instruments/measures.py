@@ -1,8 +1,8 @@
 """
-What measures blocks and functions: how long, how many at a time, how many failures.
+Context managers and decorators that measure blocks and functions.
 
-Each is a context manager and a decorator, made by a handle: `txmetrics_tcp.Histogram.time`,
-`txmetrics_tcp.Gauge.track_inprogress` and `txmetrics_tcp.Counter.count_exceptions`.
+Handles create them: `txmetrics_tcp.Histogram.time`, `txmetrics_tcp.Gauge.track_inprogress` and
+`txmetrics_tcp.Counter.count_exceptions`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Begun = TypeVar("_Begun")
+_Begun = TypeVar("_Begun")  # the value that _begin hands to _end
 
 
 class _Counter(Protocol):
@@ -36,39 +36,39 @@ class _Histogram(Protocol):
 
 class Measure(Generic[_Begun]):
     """
-    Something to be done when a call begins, and when it ends; as a decorator.
+    A decorator with actions at the start and the end of each call.
 
-    Nothing is kept here between the two, so that calls may overlap in every way.
+    A call's state is kept in the call itself, so calls may overlap in any order.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def _begin(self) -> _Begun:
-        """A call begins.  What is returned is handed to `_end`."""
+        """Called when a call starts.  The result is passed to `_end`."""
 
     @abstractmethod
     def _end(self, begun: _Begun, error: BaseException | None) -> None:
-        """A call ends, with an error or without."""
+        """Called when a call ends, with the exception that it raised, or None."""
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """
-        Decorate a function.
+        Decorate a function, so that each call is measured.
 
-        @param function: a plain function, a coroutine function, or one that returns a Deferred,
-            which then counts as ended when the Deferred fires.
-        @raise TypeError: it cannot be called; or it is a generator function, of which a call is
-            over before any of it runs.  Decorated with C{inlineCallbacks} first, it returns a
-            Deferred and is welcome.
+        @param function: a function, a coroutine function, or a function that returns a Deferred,
+            whose calls end when the Deferred fires.
+        @raise TypeError: the argument is not callable, or is a generator function, whose calls
+            return before the body runs.  To measure an C{inlineCallbacks} function, put
+            C{@inlineCallbacks} below this decorator.
         """
         if not callable(function):
             raise TypeError(f"{function!r} is not a function")
-        # Of an object that can be called, it is the method that matters.
+        # For a callable object, its __call__ method decides.
         for called in (function, type(function).__call__):
             if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
                 raise TypeError(
-                    f"{function!r} is a generator function: a call of it is over before any of it"
-                    " runs; use a with block inside of it (or put @inlineCallbacks below this)"
+                    f"{function!r} is a generator function: calls return before its body runs; use"
+                    " a with block inside it, or put @inlineCallbacks below this decorator"
                 )
             if inspect.iscoroutinefunction(called):
                 return self._around_coroutine(function)
@@ -97,14 +97,13 @@ class Measure(Generic[_Begun]):
             except BaseException as error:
                 self._end(begun, error)
                 raise
-            # Where nobody has imported Deferred, nobody returns one.
+            # The result cannot be a Deferred unless the program has imported the module.
             defer = sys.modules.get("twisted.internet.defer")
             if defer is None or not isinstance(result, getattr(defer, "Deferred", ())):
                 self._end(begun, None)
                 return result
 
             def fired(outcome: Any) -> Any:
-                # A Failure has its exception as `value`.
                 failed = isinstance(outcome, cast(Any, defer).Failure)
                 self._end(begun, outcome.value if failed else None)
                 return outcome
@@ -115,7 +114,11 @@ class Measure(Generic[_Begun]):
 
 
 class InProgress(Measure[None]):
-    """A gauge goes up for as long as something is under way.  See `Gauge.track_inprogress`."""
+    """
+    Adds 1 to a gauge while a block or call runs.  Created by `Gauge.track_inprogress`.
+
+    Use it in a C{with} statement, or as a decorator.
+    """
 
     __slots__ = ("_gauge",)
 
@@ -138,7 +141,11 @@ class InProgress(Measure[None]):
 
 
 class ExceptionCount(Measure[None]):
-    """A counter counts exceptions.  See `Counter.count_exceptions`."""
+    """
+    Counts exceptions raised by a block or call.  Created by `Counter.count_exceptions`.
+
+    Use it in a C{with} statement, or as a decorator.
+    """
 
     __slots__ = ("_counter", "_exception")
 
@@ -164,30 +171,32 @@ class ExceptionCount(Measure[None]):
         self._end(None, error)
 
 
-# Timers that were entered while they were measuring already: the timer, when, and the rest.
-# A context belongs to one thread, and to one asyncio task or inlineCallbacks function.
+# A linked list of the timers that were entered while already in use: the timer, its start time, and
+# the rest of the list.  A context belongs to one thread, and to one asyncio task or inlineCallbacks
+# function.
 _Nested = tuple["Timer", float, Any]
 _nested: ContextVar[_Nested | None] = ContextVar("txmetrics_tcp nested timers", default=None)
 
 
 class Timer(Measure[float]):
     """
-    Durations become samples of a histogram.  See `Histogram.time`.
+    Records durations in a histogram, in seconds.  Created by `Histogram.time`.
 
-    As a context manager, an object is nearly always used once, and one object can keep one
-    beginning.  For those that are shared, whoever comes while it is taken leaves its beginning in
-    its own context, where nobody else finds it.  Not everybody does so, because a generator may be
-    resumed, and leave its with block, in another context than it entered it in.
+    Use it in a C{with} statement, or as a decorator.
     """
 
-    __slots__ = ("_begun", "_clock", "_histogram", "_taken")
+    # The first C{with} block that enters the timer keeps its start time in the timer.  A block that
+    # enters the timer while it is in use keeps its start time in its own context.  Not all blocks
+    # use the context, because a generator may leave its C{with} block in another context than it
+    # entered it in.
+    __slots__ = ("_begun", "_clock", "_histogram", "_in_use")
 
     def __init__(self, histogram: _Histogram, clock: Callable[[], float]) -> None:
         self._histogram = histogram
         self._clock = clock
         self._begun = 0.0
-        # Never waited for: it makes a test and a set one step.
-        self._taken = threading.Lock()
+        # Only acquired without waiting, as an atomic test-and-set.
+        self._in_use = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<{self._histogram!r}.time()>"
@@ -200,7 +209,7 @@ class Timer(Measure[float]):
 
     def __enter__(self) -> None:
         nested = _nested.get()
-        if (nested is None or _find(nested, self) is None) and self._taken.acquire(False):
+        if (nested is None or _find(nested, self) is None) and self._in_use.acquire(False):
             self._begun = self._clock()
         else:
             _nested.set((self, self._clock(), nested))
@@ -211,7 +220,7 @@ class Timer(Measure[float]):
         found = None if nested is None else _find(nested, self)
         if nested is None or found is None:
             begun = self._begun
-            self._taken.release()
+            self._in_use.release()
         else:
             begun = found[1]
             _nested.set(_without(nested, found))
@@ -219,13 +228,13 @@ class Timer(Measure[float]):
 
 
 def _find(nested: _Nested | None, timer: Timer) -> _Nested | None:
-    """The innermost use of a timer."""
+    """Return the innermost entry of a timer, or None."""
     while nested is not None and nested[0] is not timer:
         nested = nested[2]
     return nested
 
 
-def _without(nested: _Nested, gone: _Nested) -> _Nested | None:
-    if nested is gone:
+def _without(nested: _Nested, entry: _Nested) -> _Nested | None:
+    if nested is entry:
         return cast("_Nested | None", nested[2])
-    return (nested[0], nested[1], _without(nested[2], gone))
+    return (nested[0], nested[1], _without(nested[2], entry))

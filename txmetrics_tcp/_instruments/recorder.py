@@ -1,5 +1,5 @@
 """
-The recorder interface, and the handles that a program records with.
+Handles, which a program records metrics with, and the recorder interface.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from txmetrics_tcp._model import (
 )
 
 HANDLE_CACHE_SIZE = 4096
-"""How many handles a recorder keeps, so that asking for one again costs little."""
+"""The number of handles that a recorder caches, to make repeated look-ups cheap."""
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _SET_COUNTER = Operation.SET_COUNTER
@@ -41,13 +41,14 @@ _H = TypeVar("_H", bound="Handle")
 
 class Handle:
     """
-    What a program records one series with: a `Counter`, a `Gauge` or a `Histogram`.
+    Records the events of one series: the base class of `Counter`, `Gauge` and `Histogram`.
 
-    Handles come from a recorder, or from `txmetrics_tcp.counter` and its like.  They may be
-    kept for ever, shared between threads, and used from signal handlers and finalizers:
-    recording never blocks on the reactor or on I/O, and raises for bad values only.
+    Recorders create handles; so do `txmetrics_tcp.counter`, `txmetrics_tcp.gauge` and
+    `txmetrics_tcp.histogram`.  A handle can be kept indefinitely, shared between threads, and used
+    in signal handlers and finalizers.  Recording never waits for the reactor or for I/O, and raises
+    only for invalid values.
 
-    @ivar key: the series that was asked for.
+    @ivar key: the kind, name and labels that the handle was created with.
     """
 
     __slots__ = ("__weakref__", "_recorder", "_series", "key")
@@ -62,33 +63,47 @@ class Handle:
 
     def labels(self: _H, labels: Mapping[str, object] | None = None, /, **more: object) -> _H:
         """
-        The series that has these labels, too::
+        Return the handle of the series with additional labels, from the same recorder::
 
             requests = counter("requests_total", service="api")
             requests.labels(route="/").increment()
 
-        It belongs to the same recorder as this one, and is found again as fast as by its name;
-        where every nanosecond counts, keep what this returns.
+        A call costs as much as looking the series up by name.  On hot paths, keep the returned
+        handle.
 
-        @param labels: the labels as a mapping, for names that are no Python identifiers.
-        @param more: labels as keywords; they win over those of the mapping, and both over the
-            labels that are there.
-        @raise TypeError: the name of a label is not text.
-        @raise ValueError: a name is empty, a text cannot be encoded as UTF-8, or all are too
-            long together.
+        @param labels: labels as a mapping, for names that are not Python identifiers.
+        @param more: labels as keyword arguments; they override the mapping.  Both override labels
+            of this handle.  Values that are not strings are converted with `str`.
+        @raise TypeError: a label name is not a `str`.
+        @raise ValueError: a label name is empty; a string cannot be encoded as UTF-8; name and
+            labels together exceed 64 KiB of UTF-8; or the handle was constructed without a
+            recorder.
         """
         if self._recorder is None:
-            raise ValueError(f"{self!r} was made without a recorder, which would know the others")
+            raise ValueError(f"{self!r} has no recorder: labels() is not available")
         refined = {**dict(self.key.labels), **(labels or {}), **more}
         return self._recorder._find(type(self), self.key.kind, self.key.name, None, refined)
 
     def _attach(self, series: Series) -> None:
-        # One assignment: another thread may be recording, and must find the old or the new.
+        # A single assignment, since other threads may be recording.
         self._series = series
 
 
 class Counter(Handle):
-    """A total that only grows: requests served, bytes read.  From 0 to 2**64-1, then from 0."""
+    """
+    A total that only increases: requests served, bytes read.
+
+    The total is an integer from 0 to 2**64-1, and wraps to 0 above that.
+
+        >>> from txmetrics_tcp import counter
+        >>> from txmetrics_tcp.testing import capture
+        >>> requests = counter("requests_total", route="/")
+        >>> with capture() as captured:
+        ...     requests.increment()
+        ...     requests.increment(3)
+        >>> captured.total("requests_total", route="/")
+        4
+    """
 
     __slots__ = ()
 
@@ -96,16 +111,16 @@ class Counter(Handle):
         """
         Add to the total.
 
-        @param n: a whole number from 0 to 2**64-1; anything that `operator.index` takes, but
-            no bool.
+        @param n: a whole number from 0 to 2**64-1: any value that `operator.index` accepts, except
+            a bool.
         @raise TypeError: C{n} is not a whole number.
         @raise ValueError: C{n} is out of range.
         """
-        # That it is 1 is seen at a glance: CPython has one object for it (and no other is it).
+        # The identity check is the fast path: CPython has a single object for 1.
         if n is not _ONE and (type(n) is not int or not 0 <= n <= U64_MAX):
             n = whole_number(self.key, "increment by", n)
-        # These five lines stand in each method of each handle, because a shared function
-        # would cost a quarter of the time that they take.
+        # The following lines are repeated in every recording method, because a function call would
+        # add a quarter to their cost.
         series = self._series
         sink = series.sink
         if sink.open:
@@ -118,25 +133,28 @@ class Counter(Handle):
         self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
     ) -> ExceptionCount:
         """
-        Count the exceptions that leave a block or a function, as context manager or decorator::
+        Return a context manager and decorator that counts exceptions raised by a block or
+        function::
 
             @errors.count_exceptions(OSError)
             def read(): ...
 
-        The exceptions go on.  Functions may be plain ones, coroutine functions, and such as
-        return Deferreds, whose failures are counted when they come.  One object may be used by
-        any number of threads and tasks at a time.
+        The exceptions propagate.  The decorator accepts functions, coroutine functions, and
+        functions that return a Deferred, whose failure is counted when it fires.  The returned
+        object is reusable and re-entrant, and can be shared between threads and tasks.
 
-        @param exception: which ones; by default those that are errors, and not
-            `KeyboardInterrupt`, `SystemExit` or `asyncio.CancelledError`.
+        @param exception: the exception class to count, or a tuple of classes.  The default,
+            `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`.
         """
         return ExceptionCount(self, exception)
 
     def absolute(self, n: SupportsIndex) -> None:
         """
-        Set the total, where it is kept elsewhere (by the operating system, say).
+        Set the total to a value that is maintained elsewhere, such as in the operating system.
 
-        Parameters and errors are those of `increment`.
+        @param n: the new total, of the same type and range as for `increment`.
+        @raise TypeError: C{n} is not a whole number.
+        @raise ValueError: C{n} is out of range.
         """
         if type(n) is not int or not 0 <= n <= U64_MAX:
             n = whole_number(self.key, "absolute", n)
@@ -150,7 +168,20 @@ class Counter(Handle):
 
 
 class Gauge(Handle):
-    """A value that goes up and down: connections open, degrees, bytes in use."""
+    """
+    A value that rises and falls: open connections, temperature, bytes in use.
+
+    The value is a float that starts at 0.
+
+        >>> from txmetrics_tcp import gauge
+        >>> from txmetrics_tcp.testing import capture
+        >>> connections = gauge("connections_open")
+        >>> with capture() as captured:
+        ...     connections.set(10)
+        ...     connections.decrement()
+        >>> captured.total("connections_open")
+        9.0
+    """
 
     __slots__ = ()
 
@@ -158,8 +189,8 @@ class Gauge(Handle):
         """
         Add to the value.
 
-        @param value: anything that `float` takes but text, NaN and infinities too; a timedelta
-            counts in seconds.
+        @param value: any value that `float` accepts, including NaN and infinities, except a string.
+            A timedelta is converted to seconds.
         @raise TypeError: C{value} is not a number.
         @raise ValueError: C{value} is an integer too large for a float.
         """
@@ -175,7 +206,11 @@ class Gauge(Handle):
 
     def decrement(self, value: SupportsFloat | datetime.timedelta = 1.0) -> None:
         """
-        Subtract from the value.  Parameters and errors are those of `increment`.
+        Subtract from the value.
+
+        @param value: as for `increment`.
+        @raise TypeError: C{value} is not a number.
+        @raise ValueError: C{value} is an integer too large for a float.
         """
         if type(value) is not float:
             value = real_number(self.key, "decrement by", value)
@@ -189,22 +224,26 @@ class Gauge(Handle):
 
     def track_inprogress(self) -> InProgress:
         """
-        Count how many times a block or a function is under way, as context manager or
-        decorator::
+        Return a context manager and decorator that adds 1 to the gauge while a block or function
+        runs::
 
             @requests_in_progress.track_inprogress()
             async def handle(request): ...
 
-        The gauge goes up at the beginning, and down at the end, whatever the end is.  Functions
-        may be plain ones, coroutine functions, and such as return Deferreds: those are under way
-        until the Deferred fires.  One object may be used by any number of threads and tasks at a
-        time.
+        It subtracts 1 when the block or call ends, normally or with an exception.  The decorator
+        accepts functions, coroutine functions, and functions that return a Deferred, whose calls
+        end when the Deferred fires.  The returned object is reusable and re-entrant, and can be
+        shared between threads and tasks.
         """
         return InProgress(self)
 
     def set(self, value: SupportsFloat | datetime.timedelta) -> None:
         """
-        Set the value.  Parameters and errors are those of `increment`.
+        Set the value.
+
+        @param value: as for `increment`.
+        @raise TypeError: C{value} is not a number.
+        @raise ValueError: C{value} is an integer too large for a float.
         """
         if type(value) is not float:
             value = real_number(self.key, "set to", value)
@@ -218,7 +257,22 @@ class Gauge(Handle):
 
 
 class Histogram(Handle):
-    """Samples whose distribution matters: durations, sizes."""
+    """
+    The distribution of samples: durations, sizes.
+
+    Every sample is streamed as a separate event.  The exporter keeps no totals for histograms:
+    clients receive the samples recorded after they connected, and aggregate them themselves.
+    Record durations in seconds.
+
+        >>> from txmetrics_tcp import histogram
+        >>> from txmetrics_tcp.testing import capture
+        >>> latency = histogram("request_seconds")
+        >>> with capture() as captured:
+        ...     latency.record(0.25)
+        ...     latency.record_many(0.5, 2)
+        >>> captured.samples("request_seconds")
+        [0.25, 0.5, 0.5]
+    """
 
     __slots__ = ()
 
@@ -226,8 +280,8 @@ class Histogram(Handle):
         """
         Record one sample.
 
-        @param value: anything that `float` takes but text, NaN and infinities too; a timedelta
-            counts in seconds.
+        @param value: any value that `float` accepts, including NaN and infinities, except a string.
+            A timedelta is converted to seconds.
         @raise TypeError: C{value} is not a number.
         @raise ValueError: C{value} is an integer too large for a float.
         """
@@ -243,7 +297,8 @@ class Histogram(Handle):
 
     def time(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
         """
-        Record how long a block or a function takes, in seconds, as context manager or decorator::
+        Return a context manager and decorator that records the duration of a block or function, in
+        seconds::
 
             with latency.time():
                 ...
@@ -251,27 +306,28 @@ class Histogram(Handle):
             @latency.time()
             async def handle(request): ...
 
-        What ends in an exception is recorded, too.  Functions may be plain ones, coroutine
-        functions, and such as return Deferreds: those take until the Deferred fires.  One
-        object may be used by any number of threads and tasks at a time, and nested.
+        It records the duration even if the block or call raises.  The decorator accepts functions,
+        coroutine functions, and functions that return a Deferred, whose calls end when the Deferred
+        fires.  The returned object is reusable and re-entrant, and can be shared between threads
+        and tasks.
 
-        @param clock: seconds that never go back; a test may pass that of a
-            `twisted.internet.task.Clock`.
+        @param clock: returns the current time in seconds, and must be monotonic.  Tests can pass
+            the C{seconds} method of a `twisted.internet.task.Clock`.
         """
         return Timer(self, clock)
 
     def record_many(self, value: SupportsFloat | datetime.timedelta, n: SupportsIndex) -> None:
         """
-        Record the same sample several times.
+        Record the same sample C{n} times, at the cost of recording it once.
 
-        It is streamed as so many events, but recording them costs no more than one.  Beyond the
-        first 100 samples of each call, 50,000 are streamed until the exporter has caught up with
-        all that is recorded; the rest is dropped and counted, as in C{stats().dropped}.
+        The sample is streamed as C{n} events, up to a limit.  An exporter streams the first 100
+        samples of each call, and 50,000 more samples for all calls together, until it has processed
+        everything that was recorded.  It drops and counts the rest; see `Stats.dropped`.
 
         @param value: as for `record`.
-        @param n: how often; a whole number from 0 to 2**64-1.
+        @param n: the number of samples; a whole number from 0 to 2**64-1.
         @raise TypeError: C{value} is not a number, or C{n} is not a whole number.
-        @raise ValueError: one of them is out of range.
+        @raise ValueError: C{value} or C{n} is out of range.
         """
         sample = real_number(self.key, "record", value)
         count = whole_number(self.key, "record_many of", n)
@@ -293,92 +349,106 @@ HANDLES: dict[MetricKind, type[Handle]] = {
 
 class Recorder(ABC):
     """
-    What metrics are recorded to.
+    The destination of recorded metrics, and the factory of their handles.
 
-    To write one, provide `attach` and `describe`; all else follows from them.  Every method may
-    be called from any thread.
+    Subclasses implement `attach` and `describe`.  All methods may be called from any thread.
     """
 
     def __init__(self) -> None:
-        # The cache is keyed by what the caller wrote; two orders of the same labels are two
-        # entries with handles of the same series.  lru_cache is safe between threads, and
-        # holds no lock while it makes a handle.
+        # Keyed by the arguments as written: the same labels in another order are another entry,
+        # with a handle of the same series.  lru_cache is thread-safe, and holds no lock while it
+        # calls the function.
         self._handle = lru_cache(HANDLE_CACHE_SIZE)(self._make_handle)
 
     @abstractmethod
     def attach(self, key: Key) -> Series:
         """
-        Find or make the series of a key.  The same key gives the same series for as long as
-        anybody has it.
+        Find or create the series of a key.
+
+        Calls with the same key return the same series while a reference to it exists.
         """
 
     @abstractmethod
     def describe(self, metadata: Metadata) -> None:
-        """Take a description; a later one of the same kind and name replaces it."""
+        """Store a description.  A later one of the same kind and name replaces it."""
 
     def register_counter(self, key: Key) -> Counter:
-        """Make a handle for a key whose kind is counter."""
+        """
+        Create a handle from a key, without the cache that `counter` uses.
+
+        @raise ValueError: the key's kind is not `MetricKind.COUNTER`.
+        """
         return self._register(Counter, MetricKind.COUNTER, key)
 
     def register_gauge(self, key: Key) -> Gauge:
-        """Make a handle for a key whose kind is gauge."""
+        """
+        Create a handle from a key, without the cache that `gauge` uses.
+
+        @raise ValueError: the key's kind is not `MetricKind.GAUGE`.
+        """
         return self._register(Gauge, MetricKind.GAUGE, key)
 
     def register_histogram(self, key: Key) -> Histogram:
-        """Make a handle for a key whose kind is histogram."""
+        """
+        Create a handle from a key, without the cache that `histogram` uses.
+
+        @raise ValueError: the key's kind is not `MetricKind.HISTOGRAM`.
+        """
         return self._register(Histogram, MetricKind.HISTOGRAM, key)
 
     def counter(
         self, name: str, labels: Mapping[str, object] | None = None, /, **more: object
     ) -> Counter:
         """
-        The counter of that name and labels.
+        Return the counter with this name and these labels.
 
-        @param labels: the labels as a mapping, for names that are no Python identifiers.
-        @param more: labels as keywords; they win over those of the mapping.  Values that are
-            not text are converted by `str`.
-        @raise TypeError: a name is not text.
-        @raise ValueError: a name is empty, a text cannot be encoded as UTF-8, or all are too
-            long together.
+        Handles are cached: repeated calls with the same arguments are cheap.
+
+        @param labels: labels as a mapping, for names that are not Python identifiers.
+        @param more: labels as keyword arguments; they override the mapping.  Values that are not
+            strings are converted with `str`.
+        @raise TypeError: the name, or a label name, is not a `str`.
+        @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8;
+            or name and labels together exceed 64 KiB of UTF-8.
         """
         return self._find(Counter, MetricKind.COUNTER, name, labels, more)
 
     def gauge(
         self, name: str, labels: Mapping[str, object] | None = None, /, **more: object
     ) -> Gauge:
-        """The gauge of that name and labels.  Parameters and errors are those of `counter`."""
+        """Return the gauge with this name and these labels.  See `counter`."""
         return self._find(Gauge, MetricKind.GAUGE, name, labels, more)
 
     def histogram(
         self, name: str, labels: Mapping[str, object] | None = None, /, **more: object
     ) -> Histogram:
-        """The histogram of that name and labels.  Parameters and errors are those of `counter`."""
+        """Return the histogram with this name and these labels.  See `counter`."""
         return self._find(Histogram, MetricKind.HISTOGRAM, name, labels, more)
 
     def describe_counter(
         self, name: str, unit: Unit | str | None = None, description: str = ""
     ) -> None:
         """
-        Say what the counters of that name count.
+        Describe all counters with this name, for viewers.
 
-        @param unit: one of `Unit`, or its string.
-        @param description: for people; one sentence, as a rule.
-        @raise TypeError: name or description is not text.
-        @raise ValueError: the name is empty, the unit is unknown, or a text is too long or
-            cannot be encoded as UTF-8.
+        @param unit: the unit of their values: a `Unit`, its string, or None.
+        @param description: human-readable text, usually one sentence.
+        @raise TypeError: name or description is not a `str`.
+        @raise ValueError: the name is empty; the unit is not a `Unit`; or a string exceeds 64 KiB
+            of UTF-8 or cannot be encoded as UTF-8.
         """
         self.describe(Metadata.of(MetricKind.COUNTER, name, unit, description))
 
     def describe_gauge(
         self, name: str, unit: Unit | str | None = None, description: str = ""
     ) -> None:
-        """Say what the gauges of that name show.  See `describe_counter`."""
+        """Describe all gauges with this name.  See `describe_counter`."""
         self.describe(Metadata.of(MetricKind.GAUGE, name, unit, description))
 
     def describe_histogram(
         self, name: str, unit: Unit | str | None = None, description: str = ""
     ) -> None:
-        """Say what the histograms of that name measure.  See `describe_counter`."""
+        """Describe all histograms with this name.  See `describe_counter`."""
         self.describe(Metadata.of(MetricKind.HISTOGRAM, name, unit, description))
 
     def _register(self, handle: type[_H], kind: MetricKind, key: Key) -> _H:
@@ -400,7 +470,7 @@ class Recorder(ABC):
             more = {**labels, **more}
         for value in more.values():
             if type(value) is not str:
-                # Text only in the cache: 1, 1.0 and True are one key there, but three labels.
+                # The cache would confuse 1, 1.0 and True, which are equal but different labels.
                 more = {label: str(value) for label, value in more.items()}
                 break
         return self._handle(kind, name, tuple(more.items()))  # type: ignore[return-value]
@@ -415,7 +485,7 @@ class Recorder(ABC):
 
 
 class NoopRecorder(Recorder):
-    """The recorder that does nothing: values are checked, and forgotten."""
+    """Discards everything.  Its handles validate values but record nothing."""
 
     def attach(self, key: Key) -> Series:
         return Series(key, NOWHERE)

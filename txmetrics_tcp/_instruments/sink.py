@@ -1,8 +1,8 @@
 """
-Where handles put what is recorded.
+The interface between handles and recorders: series, and the sinks that receive their events.
 
-A handle (`txmetrics_tcp.Counter` and its like) writes to a `Series`, and a series belongs to a
-`Sink`.  That is all that a recorder has to provide: see `txmetrics_tcp.Recorder.attach`.
+A handle (`txmetrics_tcp.Counter`, for example) records to a `Series`, and a series belongs to a
+`Sink`.  Recorders provide both: see `txmetrics_tcp.Recorder.attach`.
 """
 
 from __future__ import annotations
@@ -14,45 +14,46 @@ from typing import Any, Protocol
 
 from txmetrics_tcp._model import Key, Operation
 
-# The series is Any for the sake of recorders that have series of their own, with more to them: it
-# is what their own `attach` returned.
+# The series is Any, since recorders may subclass Series: it is the object that `attach` returned.
 Entry = tuple[Any, Operation | None, Any, int]
 """
-One recorded event on its way: its series, what happened, the value, and when (nanoseconds since
-the epoch, 0 where nobody needs to know).
+One recorded event: series, operation, value, and time in nanoseconds since the epoch (0 if the
+sink is not `stamped`).
 
-The operation `RECORD_MANY` means a histogram sample that counts several times; its value is the
-pair of sample and count.
+The operation `RECORD_MANY` stands for a repeated histogram sample.  Its value is the pair of sample
+and count.
 """
 
 RECORD_MANY = None
-"""In an `Entry`, stands for as many ``RECORD_HISTOGRAM`` as the value says."""
+"""In an `Entry`, stands for several ``RECORD_HISTOGRAM`` events with the same sample."""
 
 
 class Log(Protocol):
-    """What a handle appends entries to; a `collections.deque` for example."""
+    """A queue of entries, such as a `collections.deque`."""
 
     def append(self, entry: Entry, /) -> object:
-        """Take an entry.  Called from any thread, and in the middle of any other call."""
+        """Append an entry.  Called from any thread, and re-entrantly during any other call."""
 
     def __len__(self) -> int: ...
 
 
 class Sink:
     """
-    The place that entries of all series of one recorder go to.
+    The destination of the events of all series of one recorder.
 
-    A handle looks at the fields itself, in the manner of
-    `txmetrics_tcp.Counter.increment`: recording is what an instrumented program does most,
-    and a method call would be a fifth of its cost.
+    Handles read these attributes for each event, without locking, and append an `Entry` to the
+    log.  A recorder may change them at any time, from any thread.
 
-    @ivar open: whether anything is to be recorded at all.
-    @ivar stamped: whether entries need their time.
-    @ivar clock: gives the time of an entry.
-    @ivar log: takes the entries.
-    @ivar wake_threshold: a handle calls `notify` if the log is longer than this after it has
-        appended an entry; with -1, always.
+    @ivar open: whether handles record events.  If False, they only validate the value.
+    @ivar stamped: whether entries need a time.  If False, their time is 0.
+    @ivar clock: returns the time of an entry, in nanoseconds since the epoch.
+    @ivar log: receives the entries; a `collections.deque`, for example.
+    @ivar wake_threshold: a handle calls `notify` after appending an entry if the log is longer than
+        this; -1 means after every entry.
     """
+
+    # Handles access the attributes directly, because a method call would add a fifth to the cost of
+    # recording.
 
     __slots__ = ("__weakref__", "clock", "log", "open", "stamped", "wake_threshold")
 
@@ -66,15 +67,15 @@ class Sink:
         self.wake_threshold = wake_threshold
 
     def notify(self) -> None:
-        """See to what has been appended.  Called from any thread, and must be re-entrant."""
+        """Process the log, or arrange for that.  Called from any thread; must be re-entrant."""
 
 
 class Series:
     """
-    What is known of one series by the recorder that it belongs to.
+    One series of a recorder.  A recorder may subclass it to add state.
 
-    @ivar key: its kind, name and labels.
-    @ivar sink: where its events go.
+    @ivar key: the series' kind, name and labels.
+    @ivar sink: receives the events of the series.
     """
 
     __slots__ = ("__weakref__", "key", "sink")
@@ -86,31 +87,31 @@ class Series:
 
 class RelaySink(Sink):
     """
-    Passes entries on to other series, by the rules that handles themselves follow.
+    Forwards entries to other series, by the same rules as handles.
 
-    It is looked at anew for each entry which of them are open, since nobody says when that changes.
+    It checks for each entry which targets are open, since sinks do not announce changes.
     """
 
     __slots__ = ("_sinks",)
 
-    def __init__(self, every: tuple[Series, ...]) -> None:
-        # The time is read when the first turns up that wants it, and is the same for the rest.
+    def __init__(self, targets: tuple[Series, ...]) -> None:
+        # The relay log reads the time once, from the first target that needs it.
         self.stamped = False
         self.clock = time.time_ns
-        # Nothing stays here, so there is nothing to be nudged for.
+        # The relay log is always empty, so handles never call notify.
         self.wake_threshold = 0
-        self.relay_to(every)
+        self.relay_to(targets)
 
-    def relay_to(self, every: tuple[Series, ...]) -> None:
+    def relay_to(self, targets: tuple[Series, ...]) -> None:
         """
-        Pass on to others from now on.  What another thread is recording meanwhile goes to those of
-        before.
+        Replace the targets.  An event that another thread is recording at this moment may still go
+        to the previous ones.
         """
-        self.log = _RelayLog(every)
-        self._sinks = tuple(series.sink for series in every)
+        self.log = _RelayLog(targets)
+        self._sinks = tuple(series.sink for series in targets)
 
     @property
-    def open(self) -> bool:  # type: ignore[override] # nobody sets that of somebody else's sink
+    def open(self) -> bool:  # type: ignore[override] # read-only: only the targets change it
         for sink in self._sinks:  # noqa: SIM110 - any() of a generator takes twice as long
             if sink.open:
                 return True
@@ -118,12 +119,12 @@ class RelaySink(Sink):
 
 
 class _RelayLog:
-    """Looks like a log that is always empty."""
+    """A log that forwards each entry and is always empty."""
 
-    __slots__ = ("_every",)
+    __slots__ = ("_targets",)
 
-    def __init__(self, every: tuple[Series, ...]) -> None:
-        self._every = every
+    def __init__(self, targets: tuple[Series, ...]) -> None:
+        self._targets = targets
 
     def __len__(self) -> int:
         return 0
@@ -131,8 +132,8 @@ class _RelayLog:
     def append(self, entry: Entry, /) -> None:
         _, operation, value, stamp = entry
         failure = None
-        for series in self._every:
-            # A recorder of the program's own that fails must not be why the others miss it.
+        for series in self._targets:
+            # An exception from one recorder must not keep the event from the others.
             try:
                 sink = series.sink
                 if sink.open:
@@ -149,6 +150,6 @@ class _RelayLog:
 
 
 NOWHERE = Sink(deque(maxlen=0))
-"""The sink of what nobody listens to."""
+"""A sink that is never open, for series that discard all events."""
 
 NOWHERE.open = False

@@ -1,5 +1,5 @@
 """
-The current recorder, and handles that come before it.
+The current recorder, and handles created before it is installed.
 """
 
 import gc
@@ -31,8 +31,8 @@ from txmetrics_tcp._instruments import facade
 
 
 class FacadeTests(GlobalRecorderTestCase):
-    def test_handlesFromBefore(self) -> None:
-        """A handle made at import time begins to work when a recorder is installed."""
+    def test_earlyHandles(self) -> None:
+        """A handle created before a recorder is installed records to it afterwards."""
         early = counter("early", a="b"), gauge("early"), histogram("early")
         early[0].increment()
         set_global_recorder(self.recorder)
@@ -49,11 +49,11 @@ class FacadeTests(GlobalRecorderTestCase):
             ],
         )
 
-    def test_checkedBeforeInstalled(self) -> None:
+    def test_valuesCheckedWithoutRecorder(self) -> None:
         with self.assertRaisesRegex(ValueError, "counter 'early': increment by -1"):
             counter("early").increment(-1)
 
-    def test_descriptionsFromBefore(self) -> None:
+    def test_earlyDescriptions(self) -> None:
         describe_counter("c", "bytes", "x")
         describe_gauge("g", "seconds")
         describe_histogram("h")
@@ -69,7 +69,7 @@ class FacadeTests(GlobalRecorderTestCase):
             ],
         )
 
-    def test_handlesFromAfter(self) -> None:
+    def test_lateHandles(self) -> None:
         set_global_recorder(self.recorder)
         counter("late").increment()
         gauge("late").set(1)
@@ -78,15 +78,15 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertIs(current_recorder(), self.recorder)
 
     def test_onlyOnce(self) -> None:
-        """A second recorder is an error that says what is installed; the first stays."""
+        """Installing a second recorder raises an error that names the first, which stays."""
         set_global_recorder(self.recorder)
         with self.assertRaisesRegex(RecorderInstalledError, "ListRecorder object"):
             set_global_recorder(ListRecorder())
         counter("c").increment()
         self.assertEqual(len(self.recorder.take()), 1)
 
-    def test_takenBack(self) -> None:
-        """What could not start leaves everything as it was, for another that can."""
+    def test_unset(self) -> None:
+        """After a recorder is uninstalled, another one can be installed."""
         early = counter("early")
         set_global_recorder(self.recorder)
         facade.unset_global_recorder(self.recorder)
@@ -97,21 +97,21 @@ class FacadeTests(GlobalRecorderTestCase):
         early.increment()
         self.assertEqual(len(another.take()), 1)
 
-    def test_takenBackByAnother(self) -> None:
+    def test_unsetAnother(self) -> None:
         set_global_recorder(self.recorder)
         facade.unset_global_recorder(ListRecorder())
         self.assertIs(current_recorder(), self.recorder)
 
-    def test_forgottenHandles(self) -> None:
-        """Handles that nobody keeps are not kept for a recorder that may never come."""
+    def test_discardedHandles(self) -> None:
+        """Unreferenced handles are garbage-collected even if no recorder is ever installed."""
         gone = weakref.ref(counter("gone", i="first"))
         for i in range(5000):
             counter("gone", i=i)
         gc.collect()
         self.assertIsNone(gone())
 
-    def test_refusedByTheRecorder(self) -> None:
-        """A recorder that cannot take what is there is not installed, and nothing has changed."""
+    def test_installFails(self) -> None:
+        """A recorder that raises for an existing handle is not installed."""
         early = counter("early"), counter("x" * 60_000)
         with self.assertRaisesRegex(ValueError, "must not exceed"):
             set_global_recorder(PrefixRecorder(self.recorder, "y" * 10_000))
@@ -122,7 +122,7 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertEqual(len(self.recorder.take()), 1)
 
     def test_childInstallsItsOwn(self) -> None:
-        """A process that was forked may have another recorder than its parent."""
+        """A forked process can install another recorder than its parent."""
         set_global_recorder(self.recorder)
         early = counter("early")
         self.patch(os, "getpid", lambda: -1)
@@ -132,10 +132,10 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertEqual((len(self.recorder.take()), len(own.take())), (0, 1))
         self.assertRaises(RecorderInstalledError, set_global_recorder, ListRecorder())
 
-    def test_madeWhileInstalling(self) -> None:
+    def test_handleCreatedWhileInstalling(self) -> None:
         """
-        A handle that is made while a recorder is installed, by a finalizer for example, is not
-        left behind.
+        A handle created during the installation of a recorder, by a finalizer for example, is
+        attached to it.
         """
         made: list[Counter] = []
 
@@ -152,8 +152,8 @@ class FacadeTests(GlobalRecorderTestCase):
         made[0].increment()
         self.assertEqual([name for name, _, _ in recorder.take()], ["early", "nested"])
 
-    def test_installedWhileMaking(self) -> None:
-        """A handle in the making gets to a recorder that is installed meanwhile."""
+    def test_installedWhileCreatingHandle(self) -> None:
+        """A recorder installed during the creation of a handle receives its events."""
         program = facade._program
         another = ListRecorder()
 
@@ -164,13 +164,13 @@ class FacadeTests(GlobalRecorderTestCase):
                     set_global_recorder(another)
                 return series
 
-        program._behind = program._nobody = Installing()
+        program._target = program._noop = Installing()
         made = counter("made")
         made.increment()
         self.assertEqual(another.take(), [("made", Operation.INCREMENT_COUNTER, 1)])
 
-    def test_layersFromBefore(self) -> None:
-        """Layers over what is current follow to who is installed later, and back again."""
+    def test_earlyLayers(self) -> None:
+        """Layers over the current recorder follow an installed recorder until it is uninstalled."""
         prefixed = PrefixRecorder(current_recorder(), "db_")
         both = FanoutRecorder(prefixed, current_recorder())
         early, twice = prefixed.counter("early"), both.counter("twice")
@@ -193,7 +193,7 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertEqual(self.recorder.take(), [])
 
     def test_labels(self) -> None:
-        """Refined handles follow as others do."""
+        """Handles from `labels` follow an installed recorder."""
         early = counter("c", a=1).labels(b=2)
         set_global_recorder(self.recorder)
         early.increment()
@@ -203,4 +203,4 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertIs(counter("c", a=1, b=2), early)
 
     def test_repr(self) -> None:
-        self.assertIn("none yet", repr(current_recorder()))
+        self.assertIn("none installed", repr(current_recorder()))

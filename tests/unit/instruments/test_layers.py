@@ -1,5 +1,5 @@
 """
-Recorders over recorders.
+Layers: recorders that wrap other recorders.
 """
 
 import re
@@ -30,7 +30,7 @@ from txmetrics_tcp.testing import FakeReactor
 
 
 def use(recorder: Recorder, *names: str) -> None:
-    """Record and describe something of every name."""
+    """Record one event and one description for each name."""
     for name in names:
         recorder.counter(name).increment()
         recorder.describe_counter(name)
@@ -41,7 +41,7 @@ class LayerTestCase(SynchronousTestCase):
         self.inner = ListRecorder()
 
     def names(self, recorder: ListRecorder) -> list[str]:
-        """What came through; descriptions must agree."""
+        """Return the names recorded since the last call, which must equal those described."""
         recorded = [name for name, _operation, _value in recorder.take()]
         described = [metadata.name for metadata in recorder.described]
         self.assertEqual(recorded, described)
@@ -61,18 +61,18 @@ class PrefixTests(LayerTestCase):
         )
 
     def test_sameSeries(self) -> None:
-        """The series of the inner recorder itself is recorded to, at no cost."""
+        """Handles record directly to a series of the inner recorder."""
         outer = PrefixRecorder(self.inner, "a_")
         self.assertIs(outer.counter("b")._series, self.inner.counter("a_b")._series)
 
-    def test_refused(self) -> None:
+    def test_invalidPrefix(self) -> None:
         with self.assertRaisesRegex(ValueError, "must not be empty"):
             PrefixRecorder(self.inner, "")
         with self.assertRaisesRegex(TypeError, "must be a str"):
             PrefixRecorder(self.inner, 1)  # type: ignore[arg-type]
 
     def test_tooLong(self) -> None:
-        """A name that is too long with its prefix is refused at the call."""
+        """Creating a handle raises if the prefixed name is too long."""
         outer = PrefixRecorder(self.inner, "x" * 60_000)
         outer.counter("y" * 5_000)
         with self.assertRaisesRegex(ValueError, "must not exceed"):
@@ -96,7 +96,7 @@ class LabelsTests(LayerTestCase):
         outer.describe_counter("c")
         self.assertEqual(self.inner.described, [Metadata(MetricKind.COUNTER, "c")])
 
-    def test_refused(self) -> None:
+    def test_invalidLabels(self) -> None:
         with self.assertRaisesRegex(ValueError, "label name '' must not be empty"):
             LabelsRecorder(self.inner, {"": "x"})
 
@@ -133,13 +133,14 @@ class FilterTests(LayerTestCase):
                 (allow, deny),
             )
 
-    def test_forgottenAtNoCost(self) -> None:
+    def test_discarded(self) -> None:
+        """Handles of excluded names discard events, but validate values."""
         outer = FilterRecorder(self.inner, deny="x")
         self.assertIs(outer.counter("x")._series.sink, NOWHERE)
         with self.assertRaisesRegex(ValueError, "counter 'x': increment by -1"):
             outer.counter("x").increment(-1)
 
-    def test_refused(self) -> None:
+    def test_invalidPatterns(self) -> None:
         for bad in (5, [5], re.compile(b"x")):
             self.assertRaises(TypeError, FilterRecorder, self.inner, allow=bad)
 
@@ -194,7 +195,7 @@ class FanoutTests(LayerTestCase):
             self.assertEqual(recorder.described, [Metadata(MetricKind.GAUGE, "g", "seconds")])
 
     def test_open(self) -> None:
-        """Whoever is open at the moment gets it, and the rest does not."""
+        """Only sinks that are open at the moment receive an event."""
         counter = self.both.counter("c")
         for first, second in ((True, False), (False, True), (False, False), (True, True)):
             self.inner.sink.open, self.other.sink.open = first, second
@@ -204,7 +205,7 @@ class FanoutTests(LayerTestCase):
             self.assertEqual(taken, (int(first), int(second)))
 
     def test_stamp(self) -> None:
-        """The time is the same for all, and is read only if one wants it."""
+        """All recorders receive the same time, which is read only if one of them needs it."""
         reads: list[int] = []
 
         def clock() -> int:
@@ -222,7 +223,7 @@ class FanoutTests(LayerTestCase):
         self.assertEqual(len(reads), 2)
 
     def test_notify(self) -> None:
-        """Each sink is notified by its own rules."""
+        """Each sink is notified by its own threshold."""
         notified: list[str] = []
 
         class Notified(Sink):
@@ -242,7 +243,7 @@ class FanoutTests(LayerTestCase):
         self.assertEqual(notified, ["a", "b"])
 
     def test_flat(self) -> None:
-        """A fan-out over fan-outs is one; where there is one recorder or none, none is needed."""
+        """Nested fan-outs are flattened, and one or no target needs no relay."""
         third = ListRecorder()
         deep = FanoutRecorder(PrefixRecorder(self.both, "x_"), third, NoopRecorder())
         deep.counter("c").increment()
@@ -251,14 +252,14 @@ class FanoutTests(LayerTestCase):
         series = deep.counter("c")._series
         assert isinstance(series, _FanoutSeries)
         self.assertEqual(
-            [one.sink for one in series.every], [self.inner.sink, self.other.sink, third.sink]
+            [one.sink for one in series.targets], [self.inner.sink, self.other.sink, third.sink]
         )
         one = FanoutRecorder(self.inner, NoopRecorder())
         self.assertIs(one.counter("c")._series, self.inner.counter("c")._series)
         self.assertIs(FanoutRecorder().counter("c")._series.sink, NOWHERE)
 
     def test_exporters(self) -> None:
-        """Two exporters, one that somebody listens to, keep their own totals and streams."""
+        """Two exporters, one with a client and one without, keep separate totals and streams."""
         reactor = FakeReactor()
         factories = [MetricsFactory(reactor), MetricsFactory(reactor)]
         both = FanoutRecorder(*[factory.recorder for factory in factories])
@@ -277,7 +278,7 @@ class FanoutTests(LayerTestCase):
 
 class ComposedTests(LayerTestCase):
     def test_composed(self) -> None:
-        """Layers are recorders, so they stack in every order."""
+        """Layers can be combined in any order."""
         debug = ListRecorder()
         recorder = FanoutRecorder(
             PrefixRecorder(LabelsRecorder(self.inner, region="eu"), "shop_"),

@@ -1,5 +1,5 @@
 """
-What measures blocks and functions.
+Timers, gauges of calls in progress, and exception counters.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [2.0])
 
     def test_nested(self) -> None:
-        """The same object may be entered again, as in a function that calls itself."""
+        """A timer can be entered again while in use, as in a recursive function."""
         with self.timed:
             self.clock.advance(1)
             with self.timed:
@@ -63,7 +63,7 @@ class TimeTests(MeasureTestCase):
         self.assertIsNone(_nested.get())
 
     def test_twoTimersCrossed(self) -> None:
-        """Different objects need not be left in the reverse order."""
+        """Different timers can be exited in any order."""
         other = self.histogram.time(self.clock.seconds)
         for timer in (self.timed, other, self.timed, other):
             timer.__enter__()
@@ -77,7 +77,7 @@ class TimeTests(MeasureTestCase):
         self.assertIsNone(_nested.get())
 
     def test_threads(self) -> None:
-        """Threads that share one object do not mix up their times."""
+        """Threads that share a timer measure independently."""
         inside, leave = threading.Event(), threading.Event()
 
         def other() -> None:
@@ -96,7 +96,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [2.0, 1.0])
 
     def test_tasks(self) -> None:
-        """Nor do tasks of asyncio, whose blocks overlap in one thread."""
+        """asyncio tasks that share a timer measure independently."""
 
         async def main() -> None:
             events = [asyncio.Event() for _ in range(3)]
@@ -119,12 +119,12 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [3.0, 12.0, 21.0])
 
     def test_inheritedContext(self) -> None:
-        """What an outer task has entered is not taken for one's own."""
+        """A task does not confuse its own block with one that it inherited in its context."""
         self.timed.__enter__()
         self.clock.advance(1)
         self.timed.__enter__()
         inner = contextvars.copy_context()
-        # Another context leaves the first one, whose place is free then.
+        # Another context exits the first block, which releases the timer.
         contextvars.Context().run(self.timed.__exit__, None, None, None)
         self.clock.advance(1)
 
@@ -137,7 +137,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [1.0, 5.0, 6.0])
 
     def test_anotherContext(self) -> None:
-        """A block of a generator may end in another context than it began in."""
+        """A generator's block can end in another context than it started in."""
 
         def generate() -> Iterator[None]:
             with self.timed:
@@ -181,13 +181,13 @@ class InProgressTests(MeasureTestCase):
 
 class CountExceptionsTests(MeasureTestCase):
     def raises(self, exception: type[BaseException], *which: Any) -> int:
-        """How many exceptions are counted of one that leaves a block."""
+        """Raise an exception in a block, and return the number of counted exceptions."""
         try:
             with self.counter.count_exceptions(*which):
                 raise exception
         except exception:
             return len(self.recorder.take())
-        self.fail("it did not go on")
+        self.fail("the exception did not propagate")
 
     def test_which(self) -> None:
         self.assertEqual(self.raises(Boom), 1)
@@ -204,8 +204,8 @@ class CountExceptionsTests(MeasureTestCase):
 
 class DecoratorTests(MeasureTestCase):
     """
-    Each of the three as a decorator: `latency` has the durations, `in_progress` the sum of the
-    gauge, `errors` the number of exceptions.
+    All three as decorators: `latency` has the durations, `in_progress` the value of the gauge,
+    `errors` the number of exceptions.
     """
 
     def measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,14 +231,14 @@ class DecoratorTests(MeasureTestCase):
     def test_function(self) -> None:
         @self.measured
         def work(a: int, *, b: int) -> int:
-            """Does it."""
+            """The docstring."""
             self.clock.advance(a)
             self.assertEqual(self.state(), ([], 1.0, 0))
             return a + b
 
         self.assertEqual(work(1, b=2), 3)
         self.assertEqual(self.state(), ([1.0], 0.0, 0))
-        self.assertEqual((work.__name__, work.__doc__), ("work", "Does it."))
+        self.assertEqual((work.__name__, work.__doc__), ("work", "The docstring."))
 
     def test_functionThatFails(self) -> None:
         @self.measured
@@ -294,7 +294,7 @@ class DecoratorTests(MeasureTestCase):
         self.failureResultOf(Deferred.fromCoroutine(work()), Boom)
         self.assertEqual(self.state(), ([1.0], 0.0, 1))
 
-    def test_coroutineThatIsClosed(self) -> None:
+    def test_closedCoroutine(self) -> None:
         @self.measured
         async def work() -> None:
             await Deferred()
@@ -306,7 +306,7 @@ class DecoratorTests(MeasureTestCase):
         self.assertEqual(self.state(), ([1.0], 0.0, 0))
 
     def test_coroutineNeverAwaited(self) -> None:
-        """Nothing has begun."""
+        """A coroutine that never ran is not measured."""
 
         @self.measured
         async def work() -> None: ...
@@ -315,7 +315,7 @@ class DecoratorTests(MeasureTestCase):
         self.assertEqual(self.state(), ([], 0.0, 0))
 
     def test_otherCoroutineFunctions(self) -> None:
-        """Partials, and objects that are called."""
+        """Partials of coroutine functions, and objects with an asynchronous `__call__`."""
 
         async def work(n: int) -> int:
             self.clock.advance(n)
@@ -332,7 +332,7 @@ class DecoratorTests(MeasureTestCase):
         self.assertEqual(self.state(), ([1.0, 2.0], 0.0, 0))
 
     def test_deferred(self) -> None:
-        """What returns a Deferred is under way until that fires."""
+        """A call that returns a Deferred ends when the Deferred fires."""
         step: Deferred[int] = Deferred()
         work = self.measured(lambda: step)
         self.assertIs(work(), step)
@@ -349,14 +349,14 @@ class DecoratorTests(MeasureTestCase):
             self.failureResultOf(work(), type(error))
             self.assertEqual(self.state(), ([0.0], 0.0, counted))
 
-    def test_deferredThatIsCancelled(self) -> None:
+    def test_cancelledDeferred(self) -> None:
         step: Deferred[int] = Deferred()
         work = self.measured(lambda: step)
         work().cancel()
         self.failureResultOf(step, CancelledError)
         self.assertEqual(self.state(), ([0.0], 0.0, 0))
 
-    def test_deferredThatHasFired(self) -> None:
+    def test_firedDeferred(self) -> None:
         self.assertEqual(self.successResultOf(self.measured(lambda: succeed(1))()), 1)
         self.assertEqual(self.state(), ([0.0], 0.0, 0))
 
@@ -389,7 +389,7 @@ class DecoratorTests(MeasureTestCase):
         self.assertEqual(self.state(), ([0.0] * 4, 0.0, 0))
 
     def test_generatorFunctions(self) -> None:
-        """A call of one is over before it begins: to time that is a mistake."""
+        """Generator functions are rejected: a call returns before the body runs."""
 
         def generator() -> Iterator[int]:
             yield 1
@@ -405,6 +405,6 @@ class DecoratorTests(MeasureTestCase):
             with self.assertRaisesRegex(TypeError, "generator function"):
                 self.timed(function)
 
-    def test_noFunction(self) -> None:
+    def test_notCallable(self) -> None:
         with self.assertRaisesRegex(TypeError, "5 is not a function"):
             self.timed(5)  # type: ignore[arg-type]

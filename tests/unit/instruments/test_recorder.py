@@ -1,5 +1,5 @@
 """
-Handles, and recorders that others write.
+Handles, and custom recorders.
 """
 
 import collections
@@ -79,7 +79,7 @@ class HandleTests(SynchronousTestCase):
         )
 
     def test_valuesArePlain(self) -> None:
-        """Whatever was given, plain ints and floats are recorded: nothing foreign runs later."""
+        """Values of subclasses are recorded as plain ints and floats."""
 
         class Int(int):
             pass
@@ -109,14 +109,14 @@ class HandleTests(SynchronousTestCase):
             self.recorder.counter("c").increment(numpy.float64(5))
 
     def test_clock(self) -> None:
-        """An entry has the time of its recording, where that is wanted."""
+        """An entry has the time of recording, if the sink needs it."""
         self.recorder.counter("c").increment()
         self.recorder.sink.stamped = False
         self.recorder.counter("c").increment()
         self.assertEqual([entry[3] for entry in self.recorder.entries], [42, 0])
 
     def test_notify(self) -> None:
-        """A sink is notified while it wants to be, and whenever its log is long."""
+        """A sink is notified when its log is longer than the threshold."""
         lengths: list[int] = []
 
         class Notified(Sink):
@@ -139,7 +139,7 @@ class HandleTests(SynchronousTestCase):
         self.assertEqual(repr(self.recorder.gauge("load")), "<Gauge load>")
 
     def test_labels(self) -> None:
-        """A handle is refined by labels, which win over those that it has."""
+        """`labels` returns a handle with additional labels, which override existing ones."""
         base = self.recorder.histogram("h", service="a", route="/")
         refined = base.labels({"user-agent": "x", "n": 1}, route="/y", n=2)
         self.assertEqual(str(refined.key), "h [n = 2, route = /y, service = a, user-agent = x]")
@@ -152,19 +152,19 @@ class HandleTests(SynchronousTestCase):
         with self.assertRaisesRegex(ValueError, "label name '' must not be empty"):
             base.labels({"": "x"})
 
-    def test_labelsOfRegistered(self) -> None:
+    def test_labelsOfRegisteredHandle(self) -> None:
         registered = self.recorder.register_counter(Key(MetricKind.COUNTER, "c"))
         self.assertEqual(str(registered.labels(a="b").key), "c [a = b]")
 
     def test_labelsWithoutRecorder(self) -> None:
         key = Key(MetricKind.COUNTER, "c")
-        with self.assertRaisesRegex(ValueError, "<Counter c> was made without a recorder"):
+        with self.assertRaisesRegex(ValueError, "<Counter c> has no recorder"):
             Counter(key, self.recorder.attach(key)).labels(a="b")
 
 
 class EveryMethodTests(SynchronousTestCase):
     """
-    Each method that records checks its value, whether or not anybody listens.
+    Every recording method validates its value, whether or not the value is recorded.
     """
 
     def cases(self, recorder: Recorder) -> list[tuple[str, Callable[[object], None], bool]]:
@@ -184,7 +184,7 @@ class EveryMethodTests(SynchronousTestCase):
             ),
         ]
 
-    def test_refused(self) -> None:
+    def test_invalidValues(self) -> None:
         for recorder in (ListRecorder(), NoopRecorder()):
             for start, act, whole in self.cases(recorder):
                 with self.assertRaisesRegex(TypeError, f"{start} 'x': must be a .*, not str"):
@@ -200,7 +200,7 @@ class EveryMethodTests(SynchronousTestCase):
                         act(10**400)
 
     def test_nothingRecorded(self) -> None:
-        """What is refused leaves nothing behind."""
+        """An invalid value is not recorded."""
         recorder = ListRecorder()
         for _start, act, _whole in self.cases(recorder):
             self.assertRaises(TypeError, act, "x")
@@ -212,7 +212,7 @@ class RecorderTests(SynchronousTestCase):
         self.recorder = ListRecorder()
 
     def test_sameSeries(self) -> None:
-        """The same name and labels are the same series, however they were written."""
+        """The same name and labels are the same series, however the labels are passed."""
         handles = [
             self.recorder.counter("c", {"a": "1", "b": "2"}),
             self.recorder.counter("c", {"b": "2", "a": "1"}),
@@ -225,14 +225,14 @@ class RecorderTests(SynchronousTestCase):
             self.recorder.counter("c", a="1", b="2"), self.recorder.counter("c", a="1", b="2")
         )
 
-    def test_kindsAreApart(self) -> None:
+    def test_kindsAreDistinct(self) -> None:
         self.recorder.counter("x")
         self.recorder.gauge("x")
         self.recorder.histogram("x")
         self.assertEqual({key.kind for key in self.recorder.series}, set(MetricKind))
 
     def test_equalValuesOfOtherTypes(self) -> None:
-        """1, 1.0 and True are equal, but are three labels."""
+        """1, 1.0 and True are equal, but are different label values."""
         keys = [self.recorder.counter("c", v=value).key for value in (1, True, 1.0, "1")]
         self.assertEqual([dict(key.labels)["v"] for key in keys], ["1", "True", "1.0", "1"])
 
@@ -248,12 +248,12 @@ class RecorderTests(SynchronousTestCase):
         self.assertEqual(self.recorder.series, {})
 
     def test_labelNamedLikeParameters(self) -> None:
-        """Every word can be the name of a label."""
+        """Labels can have the names of parameters."""
         counter = self.recorder.counter("c", name="n", labels="l", self="s")
         self.assertEqual(counter.key.labels, (("labels", "l"), ("name", "n"), ("self", "s")))
 
     def test_cacheIsBounded(self) -> None:
-        """Handles that nobody keeps do not pile up."""
+        """Unreferenced handles are evicted from the cache."""
         first = weakref.ref(self.recorder.counter("c", i="first"))
         self.assertIsNotNone(first())
         for i in range(HANDLE_CACHE_SIZE):

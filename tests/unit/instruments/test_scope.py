@@ -1,5 +1,5 @@
 """
-Recorders that are current in a scope only.
+Scopes: `local_recorder`.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class ScopeTests(GlobalRecorderTestCase):
         self.assertEqual((self.everywhere.take(), self.everywhere.described), ([], []))
 
     def test_handlesStay(self) -> None:
-        """Handles belong to where they were made, whenever they are used."""
+        """Handles belong to the recorder that was current when they were created."""
         outside = counter("c")
         with local_recorder(self.local):
             outside.increment()
@@ -83,13 +83,13 @@ class ScopeTests(GlobalRecorderTestCase):
             self.assertIs(current_recorder(), self.local)
         self.assertEqual((len(inner.take()), len(self.local.take())), (1, 0))
 
-    def test_leftByAnError(self) -> None:
+    def test_exception(self) -> None:
         with self.assertRaises(RuntimeError), local_recorder(self.local):
             raise RuntimeError
         self.assertIs(current_recorder(), self.everywhere)
 
-    def test_leftInAnotherContext(self) -> None:
-        """A generator's scope ends with the context that it was entered in."""
+    def test_exitedInAnotherContext(self) -> None:
+        """A generator can exit its scope in another context than it entered it in."""
 
         def generate() -> Generator[Recorder, None, None]:
             with local_recorder(self.local):
@@ -108,9 +108,9 @@ class ScopeTests(GlobalRecorderTestCase):
         self.assertEqual(len(self.local.take()), 1)
 
 
-class FollowingTests(TestCase):
+class InheritanceTests(TestCase):
     """
-    Where a scope follows, and where it does not: what docs/how-to/python-programs.md says.
+    Which code a scope includes, as documented in docs/how-to/python-programs.md.
     """
 
     def setUp(self) -> None:
@@ -120,7 +120,7 @@ class FollowingTests(TestCase):
         return current_recorder() is self.local
 
     def test_asyncio(self) -> None:
-        """Tasks follow, and so do callbacks of the loop; what a task sets stays in it."""
+        """Tasks and callbacks inherit the scope; a scope entered in a task stays in the task."""
 
         async def here() -> bool:
             await asyncio.sleep(0)
@@ -146,7 +146,7 @@ class FollowingTests(TestCase):
                 *await asyncio.gather(scoped(), here()),
             ]
 
-        # The coroutine of to_thread copies its context when it is first awaited: outside.
+        # The coroutine of to_thread copies its context when it is first awaited, after the scope.
         self.assertEqual(asyncio.run(main()), [True, True, False, True, True, False])
 
     def test_inlineCallbacks(self) -> None:
@@ -191,7 +191,7 @@ class FollowingTests(TestCase):
         self.assertTrue(self.successResultOf(done))
 
     def test_notCallbacks(self) -> None:
-        """A callback runs where the Deferred is fired."""
+        """A callback runs in the context that fires the Deferred."""
         step: Deferred[None] = Deferred()
         with local_recorder(self.local):
             step.addCallback(lambda result: self.inside())
@@ -206,11 +206,11 @@ class FollowingTests(TestCase):
         clock.advance(1)
         self.assertEqual(seen, [False])
 
-    def test_notDelayedCallsOfTheReactor(self) -> Deferred[None]:
+    def test_notReactorDelayedCalls(self) -> Deferred[None]:
         from twisted.internet import reactor
 
         if type(reactor).__name__ == "AsyncioSelectorReactor":
-            raise SkipTest("its delayed calls run in the context of who set its timer last")
+            raise SkipTest("its delayed calls run in the context that set its timer last")
         fired: Deferred[None] = Deferred()
         with local_recorder(self.local):
             reactor.callLater(0, lambda: fired.callback(None))  # type: ignore[attr-defined]
