@@ -1,9 +1,9 @@
 """
-Fakes for testing code that records metrics or consumes them: no sockets, no threads, no waiting.
+Helpers for testing code that records or consumes metrics, without sockets, threads or delays.
 
-`capture` shows what instrumented code records.  `FakeReactor` stands in for the reactor,
-`PausingTransport` for a connection.  With the two, what a client of an exporter receives is a
-value that a test can look at::
+`capture` collects the events that instrumented code records.  `FakeReactor` replaces the reactor,
+and `PausingTransport` replaces a connection.  With both, a test can examine the data that a client
+of an exporter receives::
 
     >>> from txmetrics_tcp import Metric, MetricsFactory, decode
     >>> reactor = FakeReactor()
@@ -66,10 +66,10 @@ __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]
 @implementer(IReactorFromThreads)
 class FakeReactor(Clock):
     """
-    A reactor in which time stands still, and threads wait, until the test says otherwise.
+    A reactor whose time and calls from threads are controlled by the test.
 
-    It provides `IReactorTime`, as `twisted.internet.task.Clock` does, and
-    `IReactorFromThreads`.  Only `callFromThread` may be called from other threads.
+    It provides `IReactorTime`, like `twisted.internet.task.Clock`, and `IReactorFromThreads`.  Only
+    `callFromThread` may be called from other threads.
 
         >>> reactor = FakeReactor()
         >>> reactor.callFromThread(print, "from a thread")
@@ -90,22 +90,22 @@ class FakeReactor(Clock):
         self._from_threads = deque()
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
-        """Keep a call until the test lets it happen.  May be called from any thread."""
+        """Queue a call until `drain` or `settle`.  May be called from any thread."""
         self._from_threads.append((callable, args, kwargs))
 
     @property
     def waiting(self) -> int:
-        """How many calls from threads wait to happen."""
+        """The number of queued calls from threads."""
         return len(self._from_threads)
 
     def drain(self) -> int:
         """
-        Let the calls from threads happen that wait now; what they call from threads waits for
-        the next time, as in a real reactor.
+        Run the queued calls from threads.
 
-        What one of them raises comes out here.  It is no longer among those that wait.
+        As in a real reactor, calls that they queue run in the next iteration.  An exception raised
+        by a call propagates; that call is removed from the queue, and later calls stay in it.
 
-        @return: how many calls that were.
+        @return: the number of calls that ran.
         """
         calls = len(self._from_threads)
         for _ in range(calls):
@@ -115,8 +115,8 @@ class FakeReactor(Clock):
 
     def settle(self) -> None:
         """
-        Take turns until nothing is left to do at this moment: calls from threads, then those
-        delayed ones that are due.  Time does not pass.
+        Run calls from threads, and delayed calls that are due, until none are left.  Time does not
+        advance.
         """
         while self.drain() or self._is_due():
             self.advance(0)
@@ -128,13 +128,13 @@ class FakeReactor(Clock):
 @implementer(ITransport, IConsumer, IPushProducer)
 class PausingTransport:
     """
-    A connection whose other end reads only when the test drains it.
+    A fake connection whose peer reads only when the test calls `drain`.
 
-    Unlike `twisted.internet.testing.StringTransport` it behaves under load as Twisted's own
-    transports do: it pauses its producer from within `write`, as soon as more than C{limit}
-    bytes wait, and resumes it when all have been sent.  All else that a transport calls, it
-    calls from `drain` and the other methods meant for tests, and never from within a method
-    that a protocol uses:
+    Unlike `twisted.internet.testing.StringTransport`, it applies back-pressure as Twisted's real
+    transports do: `write` pauses the producer when more than C{limit} bytes are pending, and
+    `drain` resumes it when none are.  It calls the protocol and the producer only from the methods
+    for tests (`connect`, `drain`, `receive`, `end_of_file` and `lose`), except that `write` pauses
+    a producer, and `registerProducer` resumes a pull producer or, without a connection, stops it:
 
         >>> class Counting:
         ...     def pauseProducing(self):
@@ -152,12 +152,12 @@ class PausingTransport:
         resumed
         b'56'
 
-    @ivar connected: whether there is a connection.
+    @ivar connected: whether the connection is established.
     @ivar disconnecting: whether `loseConnection` was called.
     @ivar aborted: whether `abortConnection` was called.
     @ivar producer: the registered producer, or None.
-    @ivar producer_paused: whether the producer was told to pause.
-    @ivar reading: whether what comes from the other end is read, see `receive`.
+    @ivar producer_paused: whether the producer is paused.
+    @ivar reading: whether the transport reads data from the peer; see `receive`.
     """
 
     def __init__(
@@ -168,15 +168,15 @@ class PausingTransport:
         peer: IAddress | None = None,
     ) -> None:
         """
-        @param limit: how many bytes may wait before the producer is paused.
-        @param host: the address of this end.
-        @param peer: the address of the other end.
+        @param limit: the number of pending bytes above which the producer is paused.
+        @param host: the local address.
+        @param peer: the address of the peer.
         """
         self.limit = limit
         self._host = host or IPv4Address("TCP", "127.0.0.1", 5000)
         self._peer = peer or IPv4Address("TCP", "127.0.0.1", 54321)
         self._protocol: IProtocol | None = None
-        self._waiting = bytearray()
+        self._pending = bytearray()
         self.connected = True
         self.disconnecting = False
         self.aborted = False
@@ -185,42 +185,43 @@ class PausingTransport:
         self._streaming = False
         self.reading = True
 
-    # For tests.
+    # Methods for tests
 
     def connect(self, protocol: IProtocol | None) -> None:
         """
-        Connect a protocol with this transport.
+        Connect a protocol to this transport.
 
-        @param protocol: what `buildProtocol` returned.
-        @raise AssertionError: that is None, which means that the factory refused.
+        @param protocol: the result of `buildProtocol`.
+        @raise AssertionError: the protocol is None: the factory rejected the connection.
         """
-        assert protocol is not None, "the factory built no protocol"
+        assert protocol is not None, "buildProtocol returned None: the connection was rejected"
         self._protocol = protocol
         protocol.makeConnection(self)
 
     @property
     def written(self) -> bytes:
-        """What was written and not drained yet."""
-        return bytes(self._waiting)
+        """The pending bytes: written, but not drained."""
+        return bytes(self._pending)
 
     def drain(self, size: int | None = None) -> bytes:
         """
-        Let the other end read; once nothing waits, resume the producer, or close the connection
-        if it is to be closed and no producer is registered.
+        Read pending bytes as the peer.
 
-        What a resumed producer writes waits for the next time.
+        If none remain, this resumes a paused producer.  Without a producer, it closes the
+        connection if `loseConnection` was called.  Bytes that a resumed producer writes stay
+        pending.
 
-        @param size: at most how many bytes; None for all that wait now.
-        @return: what was read.
+        @param size: the number of bytes to read at most; None for all that are pending.
+        @return: the bytes read.
         """
         if self.aborted:
             self.lose(ConnectionAborted())
             return b""
-        sent = bytes(self._waiting[:size])
-        del self._waiting[: len(sent)]
-        if self.connected and not self._waiting:
+        sent = bytes(self._pending[:size])
+        del self._pending[: len(sent)]
+        if self.connected and not self._pending:
             if self.producer is not None:
-                # One that does not stream is asked for each piece.
+                # A pull producer is resumed for each piece.
                 if self.producer_paused or not self._streaming:
                     self.producer_paused = False
                     cast(IPullProducer, self.producer).resumeProducing()
@@ -230,14 +231,14 @@ class PausingTransport:
 
     def receive(self, data: bytes) -> None:
         """
-        Something comes from the other end.  The protocol sees it if this end reads; if it does
-        not, it is gone.
+        Deliver data from the peer to the protocol.  While the transport is not reading, the data is
+        discarded.
         """
         if self.connected and self.reading and self._protocol is not None:
             self._protocol.dataReceived(data)
 
     def end_of_file(self) -> None:
-        """The other end has closed its sending side."""
+        """Close the peer's sending side.  Has no effect while the transport is not reading."""
         if not (self.connected and self.reading):
             return
         if IHalfCloseableProtocol.providedBy(self._protocol):
@@ -248,14 +249,14 @@ class PausingTransport:
 
     def lose(self, reason: BaseException | None = None) -> None:
         """
-        The connection is gone.  What waits is never sent.
+        Lose the connection, and discard pending bytes.
 
-        @param reason: why, for the protocol; `ConnectionLost` unless given.
+        @param reason: the reason for the protocol; by default, `ConnectionLost`.
         """
         if not self.connected:
             return
         self.connected = self.reading = False
-        self._waiting.clear()
+        self._pending.clear()
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -265,54 +266,57 @@ class PausingTransport:
     # ITransport
 
     def write(self, data: bytes) -> None:
-        """Keep bytes until they are drained, and pause the producer if too many wait."""
+        """
+        Append bytes to the pending bytes.  Pauses a streaming producer if they exceed the limit.
+
+        @raise TypeError: the data is not C{bytes}.
+        """
         if not isinstance(data, bytes):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
         if not self.connected or self.aborted:
             return
-        self._waiting += data
-        if data and self._streaming and len(self._waiting) > self.limit:
+        self._pending += data
+        if data and self._streaming and len(self._pending) > self.limit:
             self.producer_paused = True
             cast(IPushProducer, self.producer).pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
-        """Write several pieces as one."""
+        """Write several pieces of data."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
         """
-        Close the connection once a test has drained all that waits, and, as `ITransport` has
-        it, not before the producer is unregistered.
+        Close the connection when all pending bytes have been drained and no producer is registered.
         """
         if self.connected:
             self.disconnecting = True
             self.reading = False
 
     def abortConnection(self) -> None:
-        """Forget what waits, and close the connection when a test next drains it."""
+        """Discard pending bytes, and close the connection in the next `drain`."""
         if self.connected:
             self.aborted = True
             self.reading = False
-            self._waiting.clear()
+            self._pending.clear()
 
     def getPeer(self) -> IAddress:
-        """The address of the other end."""
+        """The address of the peer."""
         return self._peer
 
     def getHost(self) -> IAddress:
-        """The address of this end."""
+        """The local address."""
         return self._host
 
     # IConsumer
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
-        Register who writes.
+        Register a producer.  Without a connection, stop it instead.
 
-        @raise RuntimeError: somebody is registered already.
+        @raise RuntimeError: a producer is already registered.
         """
         if self.producer is not None:
-            raise RuntimeError(f"{self.producer!r} is registered already")
+            raise RuntimeError(f"a producer is already registered: {self.producer!r}")
         if not self.connected:
             producer.stopProducing()
             return
@@ -322,18 +326,18 @@ class PausingTransport:
             cast(IPullProducer, producer).resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Nobody is registered any more.  A connection that is to be closed may close now."""
+        """Unregister the producer.  A pending `loseConnection` can then complete."""
         self.producer = None
         self.producer_paused = self._streaming = False
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """Do not read what comes from the other end."""
+        """Stop reading from the peer."""
         self.reading = False
 
     def resumeProducing(self) -> None:
-        """Read on, unless the connection is being closed."""
+        """Continue reading, unless the connection is being closed."""
         self.reading = self.connected and not self.disconnecting and not self.aborted
 
     def stopProducing(self) -> None:
@@ -343,7 +347,8 @@ class PausingTransport:
 
 class Captured:
     """
-    What was recorded within `capture`; also after it.  May be read from any thread.
+    The events recorded in a `capture` block.  It can be read during and after the block, from any
+    thread.
     """
 
     def __init__(self, recorder: _ListRecorder) -> None:
@@ -352,8 +357,8 @@ class Captured:
     @property
     def events(self) -> list[Event]:
         """
-        What was recorded and described, in that order; a sample that was recorded many times is
-        so many events.
+        All events and descriptions, in the order in which they were recorded.  A sample recorded
+        with `Histogram.record_many` appears as that many events.
         """
         events: list[Event] = []
         for entry in list(self._recorder.log):
@@ -369,23 +374,22 @@ class Captured:
 
     @property
     def metrics(self) -> list[Metric]:
-        """What was recorded."""
+        """The events, without descriptions."""
         return [event for event in self.events if isinstance(event, Metric)]
 
     @property
     def metadata(self) -> list[Metadata]:
-        """What was described."""
+        """The descriptions."""
         return [event for event in self.events if isinstance(event, Metadata)]
 
     def total(
         self, name: str, labels: Mapping[str, object] | None = None, /, **more: object
     ) -> int | float | None:
         """
-        The value of a counter or a gauge, if it was 0 at the beginning; None if nothing was
-        recorded with it.
+        Return the total of a counter or gauge, starting from 0, or None if it recorded no events.
 
-        @param labels: all of its labels, in the same ways as for `txmetrics_tcp.counter`.
-        @raise ValueError: there are a counter and a gauge of that name and these labels.
+        @param labels: all labels of the series, given as for `txmetrics_tcp.counter`.
+        @raise ValueError: both a counter and a gauge have this name and these labels.
         """
         totals: dict[MetricKind, Number] = {}
         for metric in self._of(name, labels, more):
@@ -394,16 +398,16 @@ class Captured:
                 total = totals.get(kind, INITIAL_TOTAL[kind])
                 totals[kind] = APPLY[metric.operation](total, metric.value)
         if len(totals) > 1:
-            raise ValueError(f"there are a counter and a gauge {name!r}: look at the metrics")
+            raise ValueError(f"both a counter and a gauge are named {name!r}: use `metrics`")
         return next(iter(totals.values()), None)
 
     def samples(
         self, name: str, labels: Mapping[str, object] | None = None, /, **more: object
     ) -> list[float]:
         """
-        The samples of a histogram.
+        Return the samples of a histogram, in the order in which they were recorded.
 
-        @param labels: all of its labels, in the same ways as for `txmetrics_tcp.histogram`.
+        @param labels: all labels of the series, given as for `txmetrics_tcp.histogram`.
         """
         return [
             metric.value
@@ -412,13 +416,13 @@ class Captured:
         ]
 
     def clear(self) -> None:
-        """Forget what was recorded so far."""
+        """Discard the events and descriptions captured so far."""
         self._recorder.log.clear()
 
     def _of(
         self, name: str, labels: Mapping[str, object] | None, more: dict[str, object]
     ) -> list[Metric]:
-        # The kind does not matter.
+        # The kind is arbitrary: only name and labels are compared.
         wanted = Key.of(MetricKind.COUNTER, name, {**(labels or {}), **more})
         return [
             metric
@@ -430,7 +434,7 @@ class Captured:
 @contextmanager
 def capture(clock: Callable[[], int] = time.time_ns) -> Iterator[Captured]:
     """
-    Within this, what the program records is captured, and goes nowhere else::
+    Return a context manager that captures the metrics recorded in its block::
 
         >>> from txmetrics_tcp import counter
         >>> requests = counter("requests_total", route="/")
@@ -439,15 +443,18 @@ def capture(clock: Callable[[], int] = time.time_ns) -> Iterator[Captured]:
         >>> captured.total("requests_total", route="/")
         3
 
-    That is everything that is recorded with the functions of `txmetrics_tcp` itself, with handles
-    that exist already, too, and on every thread.  It does not matter whether there is a
-    global recorder.  What is recorded with a recorder that somebody was given is not captured, nor
-    with those of a `txmetrics_tcp.local_recorder` scope: give a test's own to such code.
+    The capture includes everything recorded with handles from `txmetrics_tcp.counter`,
+    `txmetrics_tcp.gauge` and `txmetrics_tcp.histogram`, in all threads, whether the handles were
+    created before or in the block.  The events do not reach the global recorder, which need not
+    exist.  Events recorded with an explicit recorder, or with handles created in a
+    `txmetrics_tcp.local_recorder` scope, are not captured; pass a test recorder to such code.
 
-    Captures may be nested; the innermost gets it.  At the end, handles are again what they were.
+    Captures can be nested: the innermost one receives the events.  After the block, handles record
+    to their previous recorder.
 
-    @param clock: the time of an event, in nanoseconds since the epoch.  With a fixed one, events
-        can be compared as a whole.
+    @param clock: returns the timestamp of an event, in nanoseconds since the epoch.  With a
+        constant clock, tests can compare whole events.
+    @return: a context manager whose target is a `Captured`.
     """
     recorder = _ListRecorder(clock)
     with capturing(recorder):
@@ -458,7 +465,7 @@ def capture(clock: Callable[[], int] = time.time_ns) -> Iterator[Captured]:
 
 
 class _ListRecorder(Recorder):
-    """Keeps everything, in the order of recording."""
+    """Appends all events and descriptions to a list."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         super().__init__()

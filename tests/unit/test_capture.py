@@ -1,5 +1,5 @@
 """
-What tests of instrumented code use.
+`capture` and `Captured`, for tests of instrumented code.
 """
 
 import contextvars
@@ -30,7 +30,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.program = ListRecorder()
 
     def test_values(self) -> None:
-        """What was recorded comes back as values, in its order."""
+        """Captured events and descriptions are available as values, in order."""
         with capture(clock=lambda: 42) as captured:
             describe_counter("c", "bytes", "x")
             counter("c", route="/").increment(2)
@@ -56,8 +56,8 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual(captured.metadata, [described])
         self.assertEqual(captured.metrics, captured.events[1:])
 
-    def test_handlesFromBefore(self) -> None:
-        """Handles of modules are redirected, whether or not there is a recorder, and come back."""
+    def test_earlyHandles(self) -> None:
+        """Existing handles are redirected during the block, with and without a global recorder."""
         early = counter("early")
         with capture() as first:
             early.increment(1)
@@ -75,8 +75,8 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual([value for _, _, value in self.program.take()], [2, 5, 6])
         self.assertIs(current_recorder(), self.program)
 
-    def test_handlesFromWithin(self) -> None:
-        """A handle that is made within, as by a module imported late, is the program's after."""
+    def test_handlesCreatedInBlock(self) -> None:
+        """A handle created in the block records to the global recorder afterwards."""
         set_global_recorder(self.program)
         with capture() as captured:
             made = counter("c")
@@ -87,7 +87,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual(len(self.program.take()), 1)
 
     def test_descriptions(self) -> None:
-        """Descriptions of before are not repeated; those from within are not the program's."""
+        """Earlier descriptions are not captured; captured ones do not reach the program."""
         describe_counter("before")
         with capture() as captured:
             describe_counter("within")
@@ -95,8 +95,8 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual(captured.metadata, [Metadata(MetricKind.COUNTER, "within")])
         self.assertEqual(self.program.described, [Metadata(MetricKind.COUNTER, "before")])
 
-    def test_installedWithin(self) -> None:
-        """What the tested code installs is there afterwards, and gets nothing until then."""
+    def test_installedInBlock(self) -> None:
+        """A recorder installed in the block receives events only after the block."""
         early = counter("early")
         with capture() as captured:
             set_global_recorder(self.program)
@@ -116,7 +116,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual([metric.value for metric in inner.metrics], [2])
 
     def test_overlapping(self) -> None:
-        """Two that do not end in reverse order, as in two tasks, restore everything."""
+        """Captures that overlap, in two tasks for example, restore all handles at the end."""
         set_global_recorder(self.program)
         handle = counter("c")
         first, second = capture(), capture()
@@ -140,7 +140,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual((captured.total("c"), len(self.program.take())), (1, 1))
 
     def test_threads(self) -> None:
-        """Every thread is captured, with old and new handles."""
+        """Events of all threads are captured, from existing and new handles."""
         handle = counter("c")
 
         def work() -> None:
@@ -154,7 +154,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual((captured.total("c"), captured.total("d")), (1, 1))
 
     def test_scopes(self) -> None:
-        """The innermost of captures and scopes counts; handles of a scope are never redirected."""
+        """The innermost capture or scope applies; handles of scopes are not redirected."""
         local = ListRecorder()
         with local_recorder(local):
             handle = counter("scoped")
@@ -168,7 +168,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual([name for name, _, _ in local.take()], ["scoped", "inner"])
 
     def test_fixture(self) -> None:
-        """As a generator, whose end may come in another context."""
+        """A generator can end its capture in another context."""
         handle = counter("c")
 
         def fixture() -> Iterator[Captured]:
@@ -182,8 +182,8 @@ class CaptureTests(GlobalRecorderTestCase):
         handle.increment()
         self.assertEqual(captured.total("c"), 1)
 
-    def test_longAfterwards(self) -> None:
-        """What reaches the captured recorder after the end, by a race for example, is dropped."""
+    def test_lateEvents(self) -> None:
+        """Events that reach the capture's recorder after the block are discarded."""
         with capture() as captured:
             late = current_recorder().counter("c")
         late.increment()
@@ -213,7 +213,7 @@ class CapturedTests(GlobalRecorderTestCase):
         self.assertEqual(self.captured.total("requests", route="/"), 2)
 
     def test_nothing(self) -> None:
-        """What was never recorded is not mistaken for what was recorded as 0."""
+        """A series without events has no total, unlike one with a total of 0."""
         counter("c").increment(0)
         histogram("h").record(1)
         self.assertEqual(self.captured.total("c"), 0)
@@ -225,7 +225,7 @@ class CapturedTests(GlobalRecorderTestCase):
     def test_ambiguous(self) -> None:
         counter("x").increment()
         gauge("x").set(1)
-        with self.assertRaisesRegex(ValueError, "a counter and a gauge 'x'"):
+        with self.assertRaisesRegex(ValueError, "both a counter and a gauge are named 'x'"):
             self.captured.total("x")
 
     def test_samples(self) -> None:

@@ -1,5 +1,5 @@
 """
-The public fakes behave as what they stand in for, and their examples are true.
+The public fakes, and the examples in docstrings.
 """
 
 from __future__ import annotations
@@ -23,44 +23,47 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txmetrics_tcp import ExporterSettings, Metric, MetricsFactory, decode, testing
+from txmetrics_tcp import ExporterSettings, Metric, MetricsFactory, _model, decode, testing
+from txmetrics_tcp._codec import decoder, encoder, framing
+from txmetrics_tcp._instruments import layers, recorder
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
 class ExampleTests(SynchronousTestCase):
     def test_examples(self) -> None:
-        """What the docstrings show happens."""
-        failed, attempted = doctest.testmod(testing)
-        self.assertEqual(failed, 0)
-        self.assertGreater(attempted, 10)
+        """The examples in the docstrings of recording, codec and testing work."""
+        for module in (_model, decoder, encoder, framing, layers, recorder, testing):
+            failed, attempted = doctest.testmod(module)
+            self.assertEqual(failed, 0, module)
+            self.assertGreater(attempted, 0, module)
 
 
 class FakeReactorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = FakeReactor()
-        self.happened: list[str] = []
+        self.calls: list[str] = []
 
-    def happens(self, what: str) -> None:
-        self.happened.append(what)
+    def call(self, name: str) -> None:
+        self.calls.append(name)
 
     def test_interfaces(self) -> None:
         verifyObject(IReactorTime, self.reactor)
         verifyObject(IReactorFromThreads, self.reactor)
 
-    def test_waits(self) -> None:
-        """Calls from threads happen when a test says so, in their order, once."""
-        self.reactor.callFromThread(self.happens, what="a")
-        self.reactor.callFromThread(self.happens, "b")
+    def test_drain(self) -> None:
+        """`drain` runs calls from threads in order, once."""
+        self.reactor.callFromThread(self.call, name="a")
+        self.reactor.callFromThread(self.call, "b")
         self.reactor.advance(1)
-        self.assertEqual(self.happened, [])
+        self.assertEqual(self.calls, [])
         self.assertEqual(self.reactor.waiting, 2)
         self.assertEqual(self.reactor.drain(), 2)
-        self.assertEqual(self.happened, ["a", "b"])
+        self.assertEqual(self.calls, ["a", "b"])
         self.assertEqual(self.reactor.drain(), 0)
-        self.assertEqual(self.happened, ["a", "b"])
+        self.assertEqual(self.calls, ["a", "b"])
 
     def test_fromAThread(self) -> None:
-        """A call from another thread happens in the one of the test."""
+        """A call from another thread runs in the thread of the test."""
         threads: list[threading.Thread] = []
         thread = threading.Thread(
             target=self.reactor.callFromThread,
@@ -72,109 +75,109 @@ class FakeReactorTests(SynchronousTestCase):
         self.assertEqual(threads, [threading.current_thread()])
 
     def test_callsWithinACall(self) -> None:
-        """What a call from a thread calls from a thread has its turn the next time."""
-        self.reactor.callFromThread(self.reactor.callFromThread, self.happens, "later")
+        """A call that is queued during `drain` runs in the next `drain`."""
+        self.reactor.callFromThread(self.reactor.callFromThread, self.call, "later")
         self.assertEqual(self.reactor.drain(), 1)
-        self.assertEqual(self.happened, [])
+        self.assertEqual(self.calls, [])
         self.assertEqual(self.reactor.drain(), 1)
-        self.assertEqual(self.happened, ["later"])
+        self.assertEqual(self.calls, ["later"])
 
-    def test_aCallThatRaises(self) -> None:
-        """It comes out, and does not take those behind it along."""
+    def test_callRaises(self) -> None:
+        """The exception of a call propagates, and later calls stay queued."""
         self.reactor.callFromThread(lambda: 1 // 0)
-        self.reactor.callFromThread(self.happens, "b")
+        self.reactor.callFromThread(self.call, "b")
         self.assertRaises(ZeroDivisionError, self.reactor.drain)
         self.assertEqual(self.reactor.waiting, 1)
         self.assertEqual(self.reactor.drain(), 1)
-        self.assertEqual(self.happened, ["b"])
+        self.assertEqual(self.calls, ["b"])
 
     def test_settle(self) -> None:
-        """All that is due now happens, whatever leads to what; time does not pass."""
+        """`settle` runs all due calls, including calls that they add; time does not advance."""
 
         def first() -> None:
             self.reactor.callLater(0, second)
 
         def second() -> None:
-            self.reactor.callFromThread(self.happens, "third")
+            self.reactor.callFromThread(self.call, "third")
 
         self.reactor.callFromThread(first)
-        self.reactor.callLater(0.1, self.happens, "too early")
+        self.reactor.callLater(0.1, self.call, "too early")
         self.reactor.settle()
-        self.assertEqual(self.happened, ["third"])
+        self.assertEqual(self.calls, ["third"])
         self.assertEqual(self.reactor.seconds(), 0)
         self.reactor.advance(0.1)
-        self.assertEqual(self.happened, ["third", "too early"])
+        self.assertEqual(self.calls, ["third", "too early"])
 
 
 @implementer(IPushProducer)
 class Producer:
     """
-    Writes down what it is told.
+    Records the calls of its methods.
 
-    @ivar when_resumed: called when it is.
+    @ivar when_resumed: called by `resumeProducing`.
     """
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.when_resumed: Callable[[], object] = lambda: None
 
     def pauseProducing(self) -> None:
-        self.told.append("pause")
+        self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        self.told.append("resume")
+        self.calls.append("resume")
         self.when_resumed()
 
     def stopProducing(self) -> None:
-        self.told.append("stop")
+        self.calls.append("stop")
 
 
-class Told(Protocol):
-    """Writes down what it is told."""
+class Recording(Protocol):
+    """Records the calls of its methods."""
 
-    def __init__(self, told: list[str]) -> None:
-        self.told = told
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
 
     def connectionMade(self) -> None:
-        self.told.append("made")
+        self.calls.append("made")
 
     def dataReceived(self, data: bytes) -> None:
-        self.told.append(data.decode())
+        self.calls.append(data.decode())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.told.append(type(reason.value).__name__)
+        self.calls.append(type(reason.value).__name__)
 
 
 @implementer(IHalfCloseableProtocol)
-class HalfCloseable(Told):
+class HalfCloseable(Recording):
     def readConnectionLost(self) -> None:
-        self.told.append("end of file")
+        self.calls.append("end of file")
 
     def writeConnectionLost(self) -> None:
-        raise AssertionError("nobody closed this side")
+        raise AssertionError("this side was not closed")
 
 
 class PausingTransportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.transport = PausingTransport(limit=10)
         self.producer = Producer()
-        self.told = self.producer.told
+        self.calls = self.producer.calls
 
-    def connect(self, protocol: type[Told] = Told) -> None:
-        self.transport.connect(protocol(self.told))
-        self.assertEqual(self.told, ["made"])
-        del self.told[:]
+    def connect(self, protocol: type[Recording] = Recording) -> None:
+        self.transport.connect(protocol(self.calls))
+        self.assertEqual(self.calls, ["made"])
+        del self.calls[:]
 
     def test_interfaces(self) -> None:
         for interface in ITransport, IConsumer, IPushProducer:
             verifyObject(interface, self.transport)
 
-    def test_refused(self) -> None:
-        """A factory that builds no protocol is an error of the test that expected one."""
+    def test_rejected(self) -> None:
+        """`connect` raises if the factory built no protocol."""
         self.assertRaises(AssertionError, self.transport.connect, None)
 
     def test_written(self) -> None:
-        """What was written waits until it is drained, piece by piece."""
+        """Written bytes are pending until they are drained."""
         self.transport.write(b"abc")
         self.transport.writeSequence([b"de", b"f"])
         self.assertEqual(self.transport.written, b"abcdef")
@@ -184,51 +187,51 @@ class PausingTransportTests(SynchronousTestCase):
         self.assertEqual(self.transport.drain(), b"")
 
     def test_bytesOnly(self) -> None:
-        """As with a real transport, what is not bytes is refused."""
+        """`write` rejects data other than bytes, as real transports do."""
         self.assertRaises(TypeError, self.transport.write, "text")
         self.assertRaises(TypeError, self.transport.write, bytearray(b"bytes"))
 
     def test_pausesWithinWrite(self) -> None:
-        """As soon as more than the limit waits, and again with each write after that."""
+        """Every write pauses the producer while the pending bytes exceed the limit."""
         self.transport.registerProducer(self.producer, True)
         self.transport.write(b"x" * 10)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.assertFalse(self.transport.producer_paused)
         self.transport.write(b"x")
-        self.assertEqual(self.told, ["pause"])
+        self.assertEqual(self.calls, ["pause"])
         self.assertTrue(self.transport.producer_paused)
         self.transport.write(b"x")
-        self.assertEqual(self.told, ["pause", "pause"])
+        self.assertEqual(self.calls, ["pause", "pause"])
 
     def test_resumesWhenAllIsSent(self) -> None:
-        """Not when there is room again: Twisted's own transports send all first."""
+        """The producer is resumed when no bytes are pending, as in Twisted's transports."""
         self.transport.registerProducer(self.producer, True)
         self.transport.write(b"x" * 20)
         self.transport.drain(19)
-        self.assertEqual(self.told, ["pause"])
+        self.assertEqual(self.calls, ["pause"])
         self.transport.drain(1)
-        self.assertEqual(self.told, ["pause", "resume"])
+        self.assertEqual(self.calls, ["pause", "resume"])
         self.assertFalse(self.transport.producer_paused)
         self.transport.drain()
-        self.assertEqual(self.told, ["pause", "resume"])
+        self.assertEqual(self.calls, ["pause", "resume"])
 
     def test_writesWhenResumed(self) -> None:
-        """What a resumed producer writes waits for the next time, and may pause it again."""
+        """Bytes that a resumed producer writes stay pending, and may pause it again."""
         self.producer.when_resumed = lambda: self.transport.write(b"y" * 11)
         self.transport.registerProducer(self.producer, True)
         self.transport.write(b"x" * 11)
         self.assertEqual(self.transport.drain(), b"x" * 11)
-        self.assertEqual(self.told, ["pause", "resume", "pause"])
+        self.assertEqual(self.calls, ["pause", "resume", "pause"])
         self.assertEqual(self.transport.written, b"y" * 11)
 
     def test_pullProducer(self) -> None:
-        """One that does not stream is never paused, and asked for each piece."""
+        """A pull producer is never paused, and is resumed for each piece."""
         self.producer.when_resumed = lambda: self.transport.write(b"y" * 11)
         self.transport.registerProducer(self.producer, False)
-        self.assertEqual(self.told, ["resume"])
+        self.assertEqual(self.calls, ["resume"])
         self.assertEqual(self.transport.drain(), b"y" * 11)
         self.assertEqual(self.transport.drain(), b"y" * 11)
-        self.assertEqual(self.told, ["resume"] * 3)
+        self.assertEqual(self.calls, ["resume"] * 3)
 
     def test_oneProducer(self) -> None:
         self.transport.registerProducer(self.producer, True)
@@ -236,87 +239,87 @@ class PausingTransportTests(SynchronousTestCase):
         self.transport.unregisterProducer()
         self.transport.registerProducer(self.producer, True)
 
-    def test_tooLateForAProducer(self) -> None:
-        """Who registers with a connection that is gone is told to stop."""
+    def test_registerAfterClose(self) -> None:
+        """A producer registered after the connection was lost is stopped."""
         self.transport.lose()
         self.transport.registerProducer(self.producer, True)
-        self.assertEqual(self.told, ["stop"])
+        self.assertEqual(self.calls, ["stop"])
         self.assertIsNone(self.transport.producer)
 
     def test_loseConnection(self) -> None:
-        """The connection closes when all has been sent, and never from within the call."""
+        """The connection closes when all bytes are drained, and never within the call."""
         self.connect()
         self.transport.write(b"abc")
         self.transport.loseConnection()
         self.transport.drain(2)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.assertEqual(self.transport.drain(), b"c")
-        self.assertEqual(self.told, ["ConnectionDone"])
+        self.assertEqual(self.calls, ["ConnectionDone"])
         self.assertFalse(self.transport.connected)
 
     def test_loseConnectionWithNothingToSend(self) -> None:
         self.connect()
         self.transport.loseConnection()
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.transport.drain()
-        self.assertEqual(self.told, ["ConnectionDone"])
+        self.assertEqual(self.calls, ["ConnectionDone"])
 
-    def test_aProducerKeepsItOpen(self) -> None:
-        """A registered producer, paused or not, keeps the connection from closing."""
+    def test_producerPreventsClose(self) -> None:
+        """The connection does not close while a producer is registered, paused or not."""
         self.connect()
         self.transport.registerProducer(self.producer, True)
         self.transport.write(b"x" * 11)
         self.transport.loseConnection()
         for _ in range(3):
             self.transport.drain()
-        self.assertEqual(self.told, ["pause", "resume"])
+        self.assertEqual(self.calls, ["pause", "resume"])
         self.transport.unregisterProducer()
-        self.assertEqual(self.told, ["pause", "resume"])
+        self.assertEqual(self.calls, ["pause", "resume"])
         self.transport.drain()
-        self.assertEqual(self.told, ["pause", "resume", "ConnectionDone"])
+        self.assertEqual(self.calls, ["pause", "resume", "ConnectionDone"])
 
     def test_stopProducing(self) -> None:
-        """As a producer, it stops by closing."""
+        """`stopProducing` closes the connection."""
         self.connect()
         self.transport.stopProducing()
         self.transport.drain()
-        self.assertEqual(self.told, ["ConnectionDone"])
+        self.assertEqual(self.calls, ["ConnectionDone"])
 
     def test_abortConnection(self) -> None:
-        """What waits is forgotten; the producer hears of the end before the protocol does."""
+        """Pending bytes are discarded; the producer is stopped before the protocol is notified."""
         self.connect()
         self.transport.registerProducer(self.producer, True)
         self.transport.write(b"abc")
         self.transport.abortConnection()
         self.transport.write(b"def")
         self.assertEqual(self.transport.written, b"")
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.assertEqual(self.transport.drain(), b"")
-        self.assertEqual(self.told, ["stop", "ConnectionAborted"])
+        self.assertEqual(self.calls, ["stop", "ConnectionAborted"])
         self.transport.drain()
         self.transport.lose()
-        self.assertEqual(self.told, ["stop", "ConnectionAborted"])
+        self.assertEqual(self.calls, ["stop", "ConnectionAborted"])
 
     def test_lose(self) -> None:
-        """The connection may break at any time, for any reason."""
+        """`lose` ends the connection, with any reason."""
         self.connect()
         self.transport.write(b"abc")
         self.transport.lose()
-        self.assertEqual(self.told, ["ConnectionLost"])
+        self.assertEqual(self.calls, ["ConnectionLost"])
         self.transport.write(b"def")
         self.assertEqual(self.transport.drain(), b"")
         for method in self.transport.loseConnection, self.transport.abortConnection:
             method()
             self.transport.drain()
-        self.assertEqual(self.told, ["ConnectionLost"])
+        self.assertEqual(self.calls, ["ConnectionLost"])
 
         other = PausingTransport()
-        other.connect(Told(self.told))
+        other.connect(Recording(self.calls))
         other.lose(ConnectionDone())
-        self.assertEqual(self.told, ["ConnectionLost", "made", "ConnectionDone"])
+        self.assertEqual(self.calls, ["ConnectionLost", "made", "ConnectionDone"])
 
     def test_receive(self) -> None:
-        """What comes is read until the connection is closed from either side, or paused."""
+        """Data is delivered unless reading is paused or the connection is closing or closed."""
         self.connect()
         self.transport.receive(b"a")
         self.transport.pauseProducing()
@@ -329,7 +332,7 @@ class PausingTransportTests(SynchronousTestCase):
         self.transport.receive(b"still closing")
         self.transport.drain()
         self.transport.receive(b"closed")
-        self.assertEqual(self.told, ["a", "b", "ConnectionDone"])
+        self.assertEqual(self.calls, ["a", "b", "ConnectionDone"])
 
     def test_receiveAfterAbort(self) -> None:
         self.connect()
@@ -338,24 +341,24 @@ class PausingTransportTests(SynchronousTestCase):
         self.transport.resumeProducing()
         self.transport.receive(b"b")
         self.transport.end_of_file()
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
 
     def test_endOfFile(self) -> None:
-        """To most protocols, the end of what comes is the end of the connection."""
+        """An end of file closes the connection of most protocols."""
         self.connect()
         self.transport.end_of_file()
         self.transport.end_of_file()
-        self.assertEqual(self.told, ["ConnectionDone"])
+        self.assertEqual(self.calls, ["ConnectionDone"])
         self.assertFalse(self.transport.connected)
 
     def test_endOfFileHalfCloseable(self) -> None:
-        """Those who know half a connection keep it."""
+        """A half-closeable protocol keeps its connection after an end of file."""
         self.connect(HalfCloseable)
         self.transport.end_of_file()
         self.transport.end_of_file()
         self.transport.write(b"abc")
         self.assertEqual(self.transport.drain(), b"abc")
-        self.assertEqual(self.told, ["end of file"])
+        self.assertEqual(self.calls, ["end of file"])
         self.assertTrue(self.transport.connected)
 
     def test_addresses(self) -> None:
@@ -366,7 +369,7 @@ class PausingTransportTests(SynchronousTestCase):
 
 
 class ExporterTests(SynchronousTestCase):
-    """The fakes do what they are for: what a slow client of an exporter gets can be tested."""
+    """The fakes, with an exporter and a slow client."""
 
     def test_slowClient(self) -> None:
         reactor = FakeReactor()
@@ -380,7 +383,7 @@ class ExporterTests(SynchronousTestCase):
             reactor.settle()
         received = client.drain() + client.drain()
         values = [event.value for event in decode(received) if isinstance(event, Metric)]
-        # The first was written and filled the transport; the oldest of the rest found no room.
+        # The first event filled the transport.  The oldest of the others were dropped.
         self.assertEqual(values, [0, 3, 4, 5])
 
     def test_stop(self) -> None:
