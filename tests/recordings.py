@@ -142,7 +142,7 @@ def _in_one_chunk(frames: bytes) -> bytes:
 
 
 CUT_OFF = "cut off; read up to the last complete event"
-FOREIGN_FRAME = "not a metrics stream: a frame of 2 bytes is no event"
+FOREIGN_FRAME = "not a metrics stream: a frame of 2 bytes is not a valid event"
 THREE = b"".join(map(increment, range(3)))
 DESCRIBED = Metadata(MetricKind.COUNTER, "requests_total", None, "x" * 2 * 1024 * 1024)
 LONG = encode_metadata(DESCRIBED) + THREE

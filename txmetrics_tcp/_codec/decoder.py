@@ -1,12 +1,12 @@
 """
-Bytes to events.  No I/O, no Twisted: the same code serves every consumer.
+Decodes a stream into events.  No I/O, no Twisted: all consumers share this code.
 
-A consumer of a busy program decodes most of the time, and protobuf's own way takes four
-microseconds an event: a parse, and an object for each message and a call for each field of it.  But
-most frames are like one that came before, but for a timestamp and a number.  So protobuf parses
-what is new, and what it made of it is remembered by the bytes of the frame (`frame_cache.py`); of a
-frame that has the same bytes in the same places, only timestamp and number are read, by hand.  All
-else, including all that is odd or wrong, goes to protobuf.
+A client of a busy program spends most of its time decoding, and protobuf alone takes four
+microseconds per event: it parses, creates an object per message, and needs a call per field.  Most
+frames differ from an earlier frame only in timestamp and value.  Protobuf therefore parses new
+frames, and `frame_cache.py` stores the result under the frame's constant bytes.  From a frame with
+the same constant bytes, this module reads timestamp and value itself.  All other frames, including
+unusual and invalid ones, are parsed by protobuf.
 """
 
 from __future__ import annotations
@@ -31,40 +31,41 @@ from txmetrics_tcp._codec.wire import KIND_NUMBER
 from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
 
 PIECE = 64 * 1024
-"""About how many bytes are decoded at a time."""
+"""The approximate number of bytes that are decoded at a time."""
 
+# Appended to the buffer, so that code that inspects the start of a frame needs no bounds checks.
 _PAD = bytes(16)
-# Behind what has come, so that what looks at a frame need not look whether there is one.
 
 
 class Decoder:
     """
-    Turns the bytes of a stream into events, however they are cut into pieces.
+    Decodes the bytes of a stream into events, incrementally.
 
-    It holds at most one unfinished frame, beside the piece that it was given last.  Once it has
-    raised `StreamError`, it stays useless: there is no way to find the next frame in a stream that
-    went wrong.
+    It does no I/O.  It buffers the last piece and at most one incomplete frame.  After a
+    `StreamError` the decoder cannot be used any further, because the start of the next frame is
+    unknown.  Not thread-safe.
 
+        >>> from txmetrics_tcp import Metadata, MetricKind, encode_metadata
         >>> decoder = Decoder()
         >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
         [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
 
-    @ivar refused: once it has raised, how many bytes it has not decoded: the frame that is wrong,
-        and what was received after it.
+    @ivar refused: after a `StreamError`, the number of received bytes from the start of the invalid
+        frame; otherwise 0.
     """
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         """
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        @param max_frame: the largest accepted frame, in bytes.
         """
         self._max_frame = max_frame
-        # What is being decoded, from the offset on; what came behind it; and how much of that it
-        # takes to go on: 0 while the buffer may have a whole frame.
+        # The buffer is being decoded, from the offset on.  Bytes received later are appended when
+        # `_needed` of them have arrived: 0 while the buffer may contain a complete frame.
         self._buffer = _PAD
         self._offset = 0
-        self._held = bytearray()
-        self._wanted = 1
-        # Decoded, and not asked for yet.
+        self._received = bytearray()
+        self._needed = 1
+        # Decoded events that the caller has not consumed.
         self._decoded: Iterator[Event] = iter(())
         self._failure: str | None = None
         self._begun = False
@@ -73,48 +74,49 @@ class Decoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """
-        Take the next piece of the stream, and return the events that it completes.
+        Add the next piece of the stream, and return an iterator over the events that are complete.
 
-        The piece is taken at once, also if the iterator is not used to its end.  What was not used
-        comes out of the next call's, and that iterator is of no use any more then.  Frames that
-        say nothing to this version (empty ones, and kinds of event that came later) are skipped.
+        Pieces of any size are accepted.  The decoder keeps the piece even if the iterator is not
+        exhausted; the next call's iterator then yields the remaining events, and the earlier
+        iterator must not be used again.  Empty frames, and events of kinds that this version does
+        not know, are skipped.
 
-        @raise StreamError: while iterating, at the first thing that is not a metrics stream.
+        @raise StreamError: while iterating, after the events before the invalid frame.
         """
         if self._failure is None:
-            self._held += data
-        # In C: a generator that all events pass through would cost as much as reading a number.
-        return chain.from_iterable(self._pieces())
+            self._received += data
+        # chain is implemented in C: a generator would add as much per event as reading a number.
+        return chain.from_iterable(self._batches())
 
     @property
     def unfinished(self) -> int:
-        """How many bytes have come of a frame that is not complete."""
-        return len(self._buffer) - len(_PAD) - self._offset + len(self._held)
+        """The number of bytes received of an incomplete frame; 0 between frames."""
+        return len(self._buffer) - len(_PAD) - self._offset + len(self._received)
 
-    def _pieces(self) -> Iterator[Iterator[Event]]:
+    def _batches(self) -> Iterator[Iterator[Event]]:
         while True:
-            # The rest of it stays here, if it is not used to its end.
+            # If the caller stops iterating, the remaining events stay in `_decoded`.
             yield self._decoded
             if self._failure is not None:
                 raise StreamError(self._failure)
-            if self._wanted:
-                # Byte by byte at the beginning, to see at once what is no stream of ours; later
-                # only when a frame is complete, or one that comes in small pieces would be copied
-                # with each.
+            if self._needed:
+                # The first bytes are examined as they arrive, to recognize other protocols early.
+                # After that, the buffer grows only when a frame is complete; otherwise a large
+                # frame in small pieces would be copied for each piece.
                 long = self._begun or self.unfinished > _MAX_BANNER
-                if not self._held or (len(self._held) < self._wanted and long):
+                if not self._received or (len(self._received) < self._needed and long):
                     return
                 rest = self._buffer[self._offset : -len(_PAD)]
-                self._buffer = b"".join((rest, self._held, _PAD))
-                self._held = bytearray()
+                self._buffer = b"".join((rest, self._received, _PAD))
+                self._received = bytearray()
                 self._offset = 0
             self._decoded = iter(self._decode())
 
     def _decode(self) -> list[Event]:
         """
-        Decode the next piece of the buffer, up to what is incomplete or wrong.
+        Decode about `PIECE` bytes of the buffer, up to an incomplete or invalid frame.
 
-        All in one loop, without a call for each event: this is where a consumer spends its time.
+        A single loop without a call per event, because clients spend most of their time here.
         """
         buffer = self._buffer
         at = self._offset
@@ -125,9 +127,9 @@ class Decoder:
         second_bytes, second_ns = memory.second
         events: list[Event] = []
         add = events.append
-        self._wanted = 0
+        self._needed = 0
         while at < piece:
-            # `read_varint`, for the lengths that remembered frames have.
+            # Inlined `read_varint`, for lengths of one or two bytes, as cached frames have.
             size = buffer[at]
             if size < 0x80:
                 end = at + 1 + size
@@ -137,21 +139,21 @@ class Decoder:
                 stamp = at + 9 + buffer[at + 6]
             layout = layouts.get(buffer[at:stamp]) if end <= stop else None
             while layout is not None:
-                # Behind this head, a frame of this size has room for what is unpacked here.
-                unpack, high_worth, top_worth, value_worth, tails, layout = layout
+                # The head determines the size of the frame, so the unpacked bytes exist.
+                unpack, high_values, top_values, number_values, tails, layout = layout
                 second, low, high, top, tail, value = unpack(buffer, stamp)
                 found = tails.get(tail)
                 if found is None:
                     continue
                 if second != second_bytes:
-                    if not memory.turn(second):
+                    if not memory.set_second(second):
                         continue
                     second_bytes, second_ns = memory.second
-                nanos = LOW[low] + high_worth[high] + top_worth[top]
+                nanos = LOW[low] + high_values[high] + top_values[top]
                 if nanos < 0:
                     continue
-                if value_worth is not None:
-                    value = value_worth[value]
+                if number_values is not None:
+                    value = number_values[value]
                     if value < 0:
                         continue
                 key, operation = found
@@ -160,9 +162,9 @@ class Decoder:
                 break
             else:
                 try:
-                    end, event = self._any(at, stop)
+                    end, event = self._decode_frame(at, stop)
                 except StreamError:
-                    # Said once those before it have been.
+                    # `_batches` raises it after the events before the frame.
                     self.refused = stop - at
                     return events
                 if end > stop:
@@ -172,31 +174,32 @@ class Decoder:
                 at = end
         self._offset = at
         if at == stop:
-            self._wanted = 1
+            self._needed = 1
         return events
 
-    def _any(self, at: int, stop: int) -> tuple[int, Event | None]:
+    def _decode_frame(self, at: int, stop: int) -> tuple[int, Event | None]:
         """
-        Decode any frame.
+        Decode the frame at an offset, without the cache.
 
-        @return: where it ends, behind C{stop} if it is not complete; and what it says to us.
+        @return: the offset after the frame, greater than C{stop} if the frame is incomplete; and
+            the event, or None.
         """
         buffer = self._buffer
         if not self._begun:
-            self._look_at_beginning()
+            self._reject_other_protocols()
         try:
             length, begin = read_varint(buffer, at)
         except StreamError as error:
             raise self._fail(str(error)) from None
         if begin > stop:
-            # It ends in the padding.
-            self._wanted = 1
+            # The length extends into the padding.
+            self._needed = 1
             return begin, None
         if length > self._max_frame:
             raise self._fail(too_long(length, self._max_frame))
         end = begin + length
         if end > stop:
-            self._wanted = end - stop
+            self._needed = end - stop
             return end, None
         event = self._parse(buffer[begin:end]) if length else None
         self._begun = True
@@ -215,35 +218,41 @@ class Decoder:
             if which == "status":
                 return _status(event.status)
         except (DecodeError, UnicodeDecodeError) as error:
-            # The second where protobuf is the one in pure Python.
-            raise self._fail(f"a frame of {len(message)} bytes is no event: {error}") from None
+            # UnicodeDecodeError comes from the pure Python implementation of protobuf.
+            raise self._fail(
+                f"a frame of {len(message)} bytes is not a valid event: {error}"
+            ) from None
         return None
 
-    def _look_at_beginning(self) -> None:
-        # Said at once, without waiting for the rest of what would be a frame: many a server sends
-        # one line, and then waits itself.
-        for beginning, name in _OTHERS:
+    def _reject_other_protocols(self) -> None:
+        # Does not wait for a complete frame: many servers send one line, and then wait.
+        for beginning, name in _OTHER_PROTOCOLS:
             if self._buffer.startswith(beginning):
                 raise self._fail(f"it looks like {name}")
 
     def _fail(self, reason: str) -> StreamError:
         if not self._begun:
-            for beginning, name in _PERHAPS:
+            for beginning, name in _POSSIBLE_PROTOCOLS:
                 if self._buffer.startswith(beginning):
                     reason += f" (it looks like {name})"
         self._failure = f"{NOT_A_STREAM}: {reason}"
         self._buffer = _PAD
         self._offset = 0
-        self._held = bytearray()
+        self._received = bytearray()
         self._memory = Memory()
         return StreamError(self._failure)
 
 
 def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
     """
-    Decode a whole stream that is in memory.
+    Decode a complete stream that is in memory.
 
-    @raise StreamError: it is none, or it ends within a frame.
+        >>> from txmetrics_tcp import Metadata, MetricKind, encode_metadata
+        >>> decode(encode_metadata(Metadata(MetricKind.GAUGE, "load")))
+        [Metadata(kind=<MetricKind.GAUGE: 'gauge'>, name='load', unit=None, description='')]
+
+    @param max_frame: the largest accepted frame, in bytes.
+    @raise StreamError: the data is not a valid stream, or ends with an incomplete frame.
     """
     decoder = Decoder(max_frame)
     events = list(decoder.feed(data))
@@ -294,10 +303,10 @@ def _nanoseconds(timestamp: Timestamp) -> int:
 _KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_NUMBER.items()}
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
-# What else tends to listen on a port, by the first bytes that it sends.  No stream of ours begins
-# like these: taken for a frame, the byte behind the length is no field that any message has.  That
-# is not wrong by itself: "220 …" of 51 bytes or more would be an event of a kind that came later.
-_OTHERS: Iterable[tuple[bytes, str]] = (
+# Other protocols, by the first bytes that their servers send.  A metrics stream never starts like
+# this: the byte after the length is not a field number of Event.  Protobuf alone would not reject
+# all of them: it would skip a "220 …" of 51 bytes or more as an unknown kind of event.
+_OTHER_PROTOCOLS: Iterable[tuple[bytes, str]] = (
     (b"HTTP/", "an HTTP server"),
     (b"SSH-", "an SSH server"),
     (b"220 ", "an FTP or mail server"),
@@ -307,8 +316,8 @@ _OTHERS: Iterable[tuple[bytes, str]] = (
     (b"<?", "HTML or XML"),
 )
 
-# A stream of ours could begin like these; but one that is wrong has probably not.
-_PERHAPS: Iterable[tuple[bytes, str]] = (
+# A metrics stream could start like this, but if the stream is invalid, the name is a likely reason.
+_POSSIBLE_PROTOCOLS: Iterable[tuple[bytes, str]] = (
     (b"<", "HTML or XML"),
     (b"{", "JSON"),
 )

@@ -1,17 +1,17 @@
 """
-Events to bytes.  No I/O, no Twisted.
+Encodes metric events.  No I/O, no Twisted.
 
-Encoding is what a busy exporter does most, so it is done by hand.  A frame of a metric looks like
-this, with what varies in brackets::
+A busy exporter spends most of its time encoding, so this module does it without protobuf.  A metric
+frame has the following layout, with optional parts and the value in brackets::
 
     length 12 length 0a name 12 length 08 second 10 [nanos] 1a label 1a label tag [value]
     '------------------- the head ----------------'         '------ the tail ----'
 
-Head and tail are the same for all events of a series in which the same happens, within a part of a
-second and as long as the value takes as many bytes.  So both are made once, with what protobuf
-serialized when the series was made, and one `struct.Struct` packs all of it at once.
+Head and tail are the same for all events of a series with the same operation, the same size of the
+value, and a timestamp in the same `Period`.  They are therefore built once, from the name and
+labels that protobuf serialized when the series was created.  One `struct.Struct` packs the frame.
 
-The result is byte for byte what protobuf's own ``SerializeToString(deterministic=True)`` gives.
+The result is identical to that of protobuf's ``SerializeToString(deterministic=True)``.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
 KEPT = 256 * 1024
-"""How many bytes of the buffer that it encodes into an encoder keeps at most for the next time."""
+"""The size in bytes above which an encoder does not reuse its buffer."""
 
 _SET_COUNTER = Operation.SET_COUNTER
 
-# The tag byte of each operation: its field number, and how its value is written (0: a varint,
-# 1: eight bytes).
+# The tag byte of each operation: its field number and wire type (0: varint, 1: eight bytes).
 _TAG = {
     operation: bytes([operation << 3 | (0 if operation.kind is MetricKind.COUNTER else 1)])
     for operation in Operation
 }
 
-# Bytes of a varint that are not its last, two by two and one by one: a timestamp's nanoseconds are
-# up to 30 bits that are new with every event, and looking them up is quicker than any loop.
+# The non-final bytes of varints, in pairs and single.  A timestamp's nanoseconds have up to 30 bits
+# that differ in every event, and a table look-up is faster than a loop.
 _TWO = [(bits & 0x7F | 0x80) | (bits >> 7 | 0x80) << 8 for bits in range(1 << 14)]
 _ONE = [bits | 0x80 for bits in range(1 << 7)]
 
 
 class Period(NamedTuple):
     """
-    A part of a second in which the nanoseconds take the same number of bytes; what is the same of
-    its timestamps, and how nanoseconds are packed: from C{low}, C{middle}, and the bits above.
+    A part of a second in which the nanoseconds are encoded in the same number of bytes.
 
-    @ivar second_ns: when its second began, in nanoseconds since the epoch.
-    @ivar since: its first nanosecond, in that second.
-    @ivar until: the first one that is not in it.
-    @ivar stamp: the beginning of its timestamps, with their tag and size.
-    @ivar nanos: how many bytes the nanoseconds take.
-    @ivar layout: the same for `struct`.
+    The nanoseconds are packed in three parts: with the tables C{low} and C{middle}, and the
+    remaining high bits.
+
+    @ivar second_ns: the start of the second, in nanoseconds since the epoch.
+    @ivar since: the first nanosecond of the period, within the second.
+    @ivar until: the first nanosecond after the period.
+    @ivar stamp: the constant start of its timestamps, with their tag and size.
+    @ivar nanos: the number of bytes of the nanoseconds.
+    @ivar layout: the `struct` format of the nanoseconds.
     """
 
     second_ns: int
@@ -73,19 +74,19 @@ class Period(NamedTuple):
     @classmethod
     def of(cls, timestamp_ns: int) -> Period:
         """
-        The period that a moment is in; `_NEVER` for the first 16 microseconds of a second, in which
-        nanoseconds take other numbers of bytes, none among them: that is not worth it.
+        Return the period of a timestamp; `_UNCACHED` for the first 16 microseconds of a second,
+        which are too rare to be worth a layout.
         """
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
         second_ns = timestamp_ns - nanos
-        for since, until, taken, layout, *how in _PERIODS:
+        for since, until, width, layout, *tables in _PERIODS:
             if since <= nanos < until:
-                # As protobuf has it, a number less than 0 is one of 64 bits in two's complement.
+                # Protobuf encodes a negative number as 64 bits in two's complement.
                 seconds = b"\x08" + varint(second % 2**64) if second else b""
-                size = len(seconds) + 1 + taken
+                size = len(seconds) + 1 + width
                 stamp = b"\x12" + bytes([size]) + seconds + b"\x10"
-                return cls(second_ns, since, until, stamp, taken, layout, *how)
-        return _NEVER
+                return cls(second_ns, since, until, stamp, width, layout, *tables)
+        return _UNCACHED
 
 
 _PERIODS: list[tuple[Any, ...]] = [
@@ -93,18 +94,18 @@ _PERIODS: list[tuple[Any, ...]] = [
     (1 << 21, 1 << 28, 4, "HBB", _TWO, 0x3FFF, 14, _ONE, 0x7F, 21),
     (1 << 14, 1 << 21, 3, "BBB", _ONE, 0x7F, 7, _ONE, 0x7F, 14),
 ]
-_NEVER = Period(0, 1, 0, b"", 0, "", [], 0, 0, [], 0, 0)
+_UNCACHED = Period(0, 1, 0, b"", 0, "", [], 0, 0, [], 0, 0)
 
 Layout = tuple[Period, Callable[..., None], bytes, bytes, int]
-"""How a frame is packed: in which period, the method of a `Struct`, head, tail, and the size."""
+"""How to pack a frame: its period, a `Struct.pack_into`, head, tail, and the frame's size."""
 
 
 class SeriesFrame:
     """
-    What is the same in the frames of one series.
+    The constant parts of the frames of one series.
 
-    @ivar layouts: by operation and, in the bits above it, how many bytes its number takes, where
-        that is more than one and varies.
+    @ivar layouts: the layout of each operation.  For a value of more than one varint byte, the size
+        of the value is in the bits above the operation.
     """
 
     __slots__ = ("_key", "_labels", "_name", "layouts")
@@ -117,27 +118,27 @@ class SeriesFrame:
 
     def lay_out(self, period: Period, operation: Operation, value: float | bytes) -> Layout:
         """
-        Make the layout of a frame, and keep it.
+        Create the layout of a frame, and store it.
 
-        @param value: of a counter, its varint, or itself if that is a single byte.
+        @param value: for a counter, the encoded varint, or the value itself if it fits in one byte.
         """
         if isinstance(value, bytes):
-            which, number, taken = operation | len(value) << 4, f"{len(value)}s", len(value)
+            which, number, width = operation | len(value) << 4, f"{len(value)}s", len(value)
         elif operation <= _SET_COUNTER:
-            which, number, taken = int(operation), "B", 1
+            which, number, width = int(operation), "B", 1
         else:
-            which, number, taken = int(operation), "d", 8
+            which, number, width = int(operation), "d", 8
         tail = self._labels + _TAG[operation]
-        size = len(self._name) + len(period.stamp) + period.nanos + len(tail) + taken
+        size = len(self._name) + len(period.stamp) + period.nanos + len(tail) + width
         metric = b"\x12" + varint(size) + self._name + period.stamp
-        rest = period.nanos + len(tail) + taken
+        rest = period.nanos + len(tail) + width
         head = varint(len(metric) + rest) + metric
         pack = _packer(f"<{len(head)}s{period.layout}{len(tail)}s{number}")
         layout = self.layouts[which] = (period, pack, head, tail, len(head) + rest)
         return layout
 
     def encode(self, operation: Operation, value: float, timestamp_ns: int) -> bytes:
-        """Encode one event by protobuf."""
+        """Encode one event with protobuf."""
         seconds, nanos = divmod(timestamp_ns, 1_000_000_000)
         metric = pb.Metric(name=self._key.name, labels=dict(self._key.labels))
         metric.timestamp.seconds = seconds
@@ -155,7 +156,7 @@ _varint = lru_cache(maxsize=1024)(varint)
 
 
 class Framed(Protocol):
-    """Anything that knows what is the same in all frames of a series."""
+    """A series with the constant parts of its frames."""
 
     @property
     def frame(self) -> SeriesFrame: ...
@@ -163,32 +164,32 @@ class Framed(Protocol):
 
 class Encoder:
     """
-    Encodes events, many at once.
+    Encodes events in batches.  Not thread-safe.
 
-    It remembers the last period, since nearly every event shares it with the one before.  Not
-    thread-safe.
+    It caches the last period, which consecutive events nearly always share.
     """
 
     __slots__ = ("_buffer", "_clock", "_period")
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         """
-        @param clock: the time of events that have none, in nanoseconds since the epoch.
+        @param clock: returns the time for events without one, in nanoseconds since the epoch.
         """
         self._clock = clock
-        self._period = _NEVER
+        self._period = _UNCACHED
         self._buffer = bytearray(256)
 
     def encode(self, entries: Iterable[tuple[Framed, Any, Any, int]]) -> tuple[bytes, list[int]]:
         """
-        Encode events as whole frames.
+        Encode events as complete frames.
 
-        All in one loop, without a call for each part: this is where an exporter spends its time,
-        and the calls would take as long again as the work.
+        A single loop without a call per part, because an exporter spends most of its time here, and
+        the calls would double it.
 
-        @param entries: series, operation, value, and nanoseconds since the epoch, less than 0 on
-            a clock that is set to before it; 0 for an event that has no time.
-        @return: the frames, joined, and where each of them ends.
+        @param entries: series, operation, value, and nanoseconds since the epoch.  The time may be
+            negative, if the clock is set to a time before the epoch; 0 means that the event has no
+            time.
+        @return: the joined frames, and the end offset of each.
         """
         buffer = self._buffer
         room = len(buffer)
@@ -200,7 +201,7 @@ class Encoder:
         low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
         for series, operation, value, timestamp_ns in entries:
             frame = series.frame
-            # Compared as the small numbers that they are within a second, which is quicker.
+            # Relative to the second, since small integers compare faster.
             nanos = timestamp_ns - second_ns
             if not since <= nanos < until:
                 timestamp_ns = timestamp_ns or self._clock()
@@ -247,8 +248,8 @@ class Encoder:
         return joined, ends
 
 
-class _Bare:
-    """The frame of a series that is known by its key alone."""
+class _SingleSeries:
+    """A series for a single event."""
 
     __slots__ = ("frame",)
 
@@ -257,7 +258,17 @@ class _Bare:
 
 
 def encode_metric(metric: Metric) -> bytes:
-    """Encode one event of a series, as a whole frame."""
-    # The clock is never asked: an event of the epoch itself has its time.
-    entry = (_Bare(metric.key), metric.operation, metric.value, metric.timestamp_ns)
+    """
+    Encode one metric event, as a complete frame.
+
+        >>> from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
+        >>> key = Key.of(MetricKind.COUNTER, "requests_total")
+        >>> metric = Metric(key, Operation.INCREMENT_COUNTER, 1, 1_700_000_000_000_000_000)
+        >>> decode(encode_metric(metric)) == [metric]
+        True
+
+    The event must be valid: see `Key.of`, and `Metric` for the type of the value.
+    """
+    # A timestamp of 0 is kept: the encoder takes it for a missing time, and the clock returns 0.
+    entry = (_SingleSeries(metric.key), metric.operation, metric.value, metric.timestamp_ns)
     return Encoder(lambda: 0).encode([entry])[0]

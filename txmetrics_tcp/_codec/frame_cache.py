@@ -1,16 +1,16 @@
 """
-What protobuf made of frames, remembered by their bytes.
+A cache of parsed frames, by their constant bytes.
 
-A frame of a metric looks like this, with what varies from event to event in brackets::
+A metric frame has the following layout, with the parts that vary between events in brackets::
 
     length 12 length 0a length name 12 length | 08 second 10 [nanos] | 1a label tag | [value]
     '--------------- the head --------------'                         '- the tail -'
 
-Once protobuf has parsed it, a frame with the same head and the same tail differs from it in
-timestamp and number alone, and these can be read by hand.  The head tells how long the frame is,
-so all the rest of it can be had with one `struct.Struct`, for which only one thing has to be
-guessed: where the tail ends and the value begins.  Whatever is guessed, it has been right if the
-tail is one that is remembered.
+After protobuf has parsed a frame, any frame with the same head and tail differs from it only in
+timestamp and value, which can be read without protobuf.  The head contains the size of the frame,
+so a single `struct.Struct` unpacks the rest, except that the boundary between tail and value is
+unknown.  The decoder tries each boundary seen so far.  A boundary is correct if the resulting tail
+is in the cache.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from txmetrics_tcp._codec.framing import read_varint, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
 MAX_REMEMBERED_FRAME = 512
-"""The size of a frame, in bytes, past which it is not remembered."""
+"""The size of the largest frame that is cached, in bytes."""
 
 MAX_REMEMBERED = 4 * 1024 * 1024
 """
-How many bytes of heads and tails are remembered, each with its overhead on top, until all are
-forgotten.  It bounds the memory that a peer can make us use: what is remembered of a tail of
-many short labels takes sixteen times its bytes.
+The size of all cached heads and tails, in bytes and including overhead, above which the cache is
+cleared.  It limits the memory that a peer can make a client use: a cached tail with many short
+labels takes sixteen times its size.
 """
 
 HEAD_OVERHEAD = 500
@@ -43,59 +43,60 @@ Tails = dict[bytes, tuple[Key, Operation]]
 
 Reading = tuple[Callable[..., Any], list[int], list[int], Any, Tails, Any]
 """
-How to read what stands behind a head: what unpacks it into the second, three parts of the
-nanoseconds, the tail and the value; what the second and the third of these parts are worth; the
-same for the value, or None if it is as it is; what tails there are; and the next `Reading` to try
-if the tail is not among them, or None.
+How to read the bytes after a head: a function that unpacks them into the second, three parts of the
+nanoseconds, the tail and the value; tables that decode the second and the third of these parts; a
+table that decodes the value, or None if no decoding is needed; the known tails; and the next
+`Reading` to try if the tail is unknown, or None.
 
-Worth less than nothing is what cannot be.
+The tables decode invalid bytes to `INVALID`, which makes the result negative.
 """
 
-WRONG = -1 << 60
+INVALID = -1 << 60
 
-# Two bytes of a varint, or one, by where they stand and whether its last is among them: tables in
-# place of `read_varint`, for what is read of every event.
+# Tables that decode two bytes of a varint, or one, by their position and whether the last byte is
+# among them.  They replace `read_varint` for the parts that are read for every event.
 _CONTINUED = range(0x80, 0x100)
 _ENDED = range(0x80)
 LOW = [
-    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x8080 else WRONG
+    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x8080 else INVALID
     for pair in range(1 << 16)
 ]
 _PAIR = [
-    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x0080 else WRONG
+    pair & 0x7F | pair >> 1 & 0x3F80 if pair & 0x8080 == 0x0080 else INVALID
     for pair in range(1 << 16)
 ]
-_BYTE = [byte if byte in _ENDED else WRONG for byte in range(1 << 8)]
-# Nanoseconds have five bytes, of which the last has three bits at most, but for the first 0.27
-# seconds of a second, when they have four, and hardly ever less.
+_BYTE = [byte if byte in _ENDED else INVALID for byte in range(1 << 8)]
+# Nanoseconds usually take five bytes, the last of which has at most three bits.  In the first 0.27
+# seconds of a second they take four, and very rarely fewer.
 _FIVE = (
     "HHB",
-    [pair if pair == WRONG else pair << 14 for pair in LOW],
-    [byte << 28 if byte < 8 else WRONG for byte in range(1 << 8)],
+    [pair if pair == INVALID else pair << 14 for pair in LOW],
+    [byte << 28 if byte < 8 else INVALID for byte in range(1 << 8)],
 )
 _FOUR = (
     "HBB",
-    [(byte & 0x7F) << 14 if byte in _CONTINUED else WRONG for byte in range(1 << 8)],
-    [byte << 21 if byte in _ENDED else WRONG for byte in range(1 << 8)],
+    [(byte & 0x7F) << 14 if byte in _CONTINUED else INVALID for byte in range(1 << 8)],
+    [byte << 21 if byte in _ENDED else INVALID for byte in range(1 << 8)],
 )
 
 
 class _Varints:
     """
-    What varints of more than two bytes are worth: `read_varint` in another form, since it is done
-    for most values of counters, and that one takes up to a fifth longer.
+    Decodes varints of more than two bytes, used like a table.
+
+    Most counter values need it, and `read_varint` takes up to a fifth longer.
     """
 
     def __getitem__(self, encoded: bytes) -> int:
         if encoded[-1] >= 0x80:
-            return WRONG
+            return INVALID
         value = 0
         for byte in reversed(encoded[:-1]):
             if byte < 0x80:
-                return WRONG
+                return INVALID
             value = value << 7 | byte & 0x7F
         value |= encoded[-1] << 7 * (len(encoded) - 1)
-        return value if value < 1 << 64 else WRONG
+        return value if value < 1 << 64 else INVALID
 
 
 _VARINTS = _Varints()
@@ -103,10 +104,12 @@ _VARINTS = _Varints()
 
 class Memory:
     """
-    @ivar layouts: by head, how to read the rest.
-    @ivar second: the bytes of timestamps within one second, up to the nanoseconds, and that second
-        in nanoseconds.
-    @ivar size: what they count, see `MAX_REMEMBERED`.
+    The cache of one decoder.
+
+    @ivar layouts: how to read the rest of a frame, by its head.
+    @ivar second: the last second seen: the bytes of its timestamps before the nanoseconds, and its
+        start in nanoseconds since the epoch.
+    @ivar size: the accounted size of the cache, limited by `MAX_REMEMBERED`.
     """
 
     __slots__ = ("_tails", "_unpackers", "layouts", "second", "size")
@@ -114,16 +117,17 @@ class Memory:
     def __init__(self) -> None:
         self.layouts: dict[bytes, Reading] = {}
         self.second = (b"", 0)
-        # By name; those of gauges and histograms, whose values take eight bytes, and of counters.
+        # By metric name: tails of gauges and histograms, whose values take eight bytes, and tails
+        # of counters.
         self._tails: dict[str, tuple[Tails, Tails]] = {}
         self._unpackers: dict[str, Callable[..., Any]] = {}
         self.size = 0
 
     def remember(self, frame: bytes, metric: Metric) -> None:
         """
-        Take a whole frame to memory, if all is in its usual place.
+        Cache a complete frame, if its fields are in the usual order.
 
-        @param metric: what protobuf says that it means.
+        @param metric: the frame as parsed by protobuf.
         """
         key, operation = metric.key, metric.operation
         counter = operation.kind is MetricKind.COUNTER
@@ -133,8 +137,8 @@ class Memory:
             return
         inner, named = lengths["inner"], lengths["name"]
         stamp = lengths.end() + len(name)
-        # As long as it claims to be, and no longer: nothing stands beside the metric.  And there is
-        # the timestamp that the decoder can read.
+        # The lengths must be exact, with no other fields next to the metric, and the timestamp must
+        # have the form that the decoder reads.
         if (
             lengths["outer"] != varint(len(frame) - len(lengths["outer"]))
             or inner != varint(len(frame) - lengths.end("inner"))
@@ -150,8 +154,8 @@ class Memory:
                 value -= 1
         else:
             value = len(frame) - 8
-        # What stands before the operation's tag must be labels and nothing else, or that would
-        # perhaps not be a tag.
+        # The bytes between the timestamp and the operation's tag must be labels only.  Otherwise,
+        # the supposed tag could be part of another field.
         if frame[value - 1] >> 3 != operation or value - 1 < labels:
             return
         try:
@@ -174,10 +178,10 @@ class Memory:
 
     def _lay_out(self, head: bytes, tail: int, tails: Tails, varint: int) -> None:
         """
-        Remember a head, and one more way to read what stands behind it.
+        Cache a head, and another layout of the bytes after it.
 
         @param tail: the size of the tail, in bytes.
-        @param varint: that of the value, if it is a varint, else 0.
+        @param varint: the size of the value in bytes, if it is a varint; 0 for a float.
         """
         nanos, high, top = _FIVE if head[-1] == 0x0C else _FOUR
         number, values = _NUMBERS.get(varint) or (f"{varint}s", _VARINTS)
@@ -189,16 +193,16 @@ class Memory:
             if layout[0] is unpack:
                 return
             layout = layout[-1]
-        # There are at most ten or so: all that stands behind a head is of one length.
+        # The list stays short, about ten layouts, since frames with the same head have one length.
         self.layouts[head] = (unpack, high, top, values, tails, first)
         self.size += len(head) + HEAD_OVERHEAD
 
-    def turn(self, second: bytes) -> bool:
+    def set_second(self, second: bytes) -> bool:
         """
-        Another second begins.
+        Set C{second} from the start of a timestamp.
 
-        @param second: the first seven bytes of a timestamp, behind its size.
-        @return: whether it is one as they all are, so that it is now in C{second}.
+        @param second: the first seven bytes of a timestamp, after its size.
+        @return: whether the bytes have the usual form; if not, C{second} is unchanged.
         """
         if _SECOND.fullmatch(second) is None:
             return False
@@ -206,20 +210,20 @@ class Memory:
         return True
 
 
-# How a value is unpacked, and what that is worth, by the size of its varint; 0 for eight bytes that
-# are a float.
+# The format of a value and the table that decodes it, by the size of its varint; 0 for a float of
+# eight bytes.
 _NUMBERS: dict[int, tuple[str, list[int] | None]] = {
     0: ("d", None),
     1: ("B", _BYTE),
     2: ("H", _PAIR),
 }
 
-# Sizes of frame, metric and name, as they are up to two bytes, and one for the name.
+# The sizes of frame and metric, in one or two bytes, and of the name, in one byte.
 _LENGTHS = re.compile(
     rb"(?P<outer>[\x80-\xff]?[\x00-\x7f])\x12(?P<inner>[\x80-\xff]?[\x00-\x7f])\x0a(?P<name>[\x00-\x7f])"
 )
 
-# The seconds of a timestamp in five bytes (from 1978 to 3058), and the nanoseconds' tag; and before
-# them, the timestamp's tag and size.
+# The seconds of a timestamp in five bytes (1978 to 3058), with the tag of the nanoseconds; and the
+# same after the timestamp's tag and size.
 _SECOND = re.compile(rb"\x08[\x80-\xff]{4}[\x00-\x7f]\x10", re.DOTALL)
 _STAMP = re.compile(rb"\x12[\x0b\x0c]" + _SECOND.pattern, re.DOTALL)

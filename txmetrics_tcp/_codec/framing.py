@@ -1,30 +1,35 @@
 """
-How a stream is cut into frames, whatever is in them.  No I/O, no Twisted, no protobuf.
+The framing of a stream, independent of the frames' content.  No I/O, no Twisted, no protobuf.
 
-A stream is a sequence of frames: an unsigned LEB128 varint, then that many bytes of one
-serialized ``Event`` of ``proto/event.proto``.  An ``Event`` without content is allowed and
-means nothing; its frame is one zero byte.
+A stream is a sequence of frames.  A frame is an unsigned LEB128 varint, followed by that many bytes
+of one serialized ``Event`` of ``proto/event.proto``.  An empty ``Event`` has no meaning; its frame
+is a single zero byte.
 """
 
 from __future__ import annotations
 
 MAX_FRAME = 1024 * 1024
-"""The default bound on the size of a frame that is received, in bytes."""
+"""The default limit on the size of a received frame, in bytes."""
 
 EMPTY_FRAME = b"\x00"
-"""An ``Event`` without content.  Every reader skips it."""
+"""The frame of an empty ``Event``.  Every reader skips it."""
 
 
 NOT_A_STREAM = "not a metrics stream"
-"""The beginning of what a `StreamError` says of a peer of another kind."""
+"""The start of the message of each `StreamError` that reports an invalid stream."""
 
 
 class StreamError(Exception):
-    """What was received is not a stream of metrics.  The text says why."""
+    """
+    The received data is not a valid metrics stream.
+
+    The message states the reason.  If the data looks like HTTP, TLS, SSH or another known protocol,
+    the message names it.
+    """
 
 
 def varint(value: int) -> bytes:
-    """Encode an unsigned integer as LEB128: seven bits a byte, lowest first."""
+    """Encode an unsigned integer as LEB128: seven bits per byte, least significant first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -35,11 +40,11 @@ def varint(value: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """
-    Decode an unsigned integer from LEB128.
+    Decode the LEB128 integer at an offset.
 
-    @return: the integer, and where its bytes end.
-    @raise IndexError: C{data} ends within it.
-    @raise StreamError: it is longer than an integer of 64 bits can be.
+    @return: the integer, and the offset of the byte after it.
+    @raise IndexError: the integer is incomplete.
+    @raise StreamError: the integer is longer than 10 bytes.
     """
     value = shift = 0
     while (byte := data[at]) > 0x7F:
@@ -52,26 +57,25 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def too_long(length: int, max_frame: int) -> str:
-    """Why a frame is refused."""
-    return f"a frame of {length} bytes is announced, the limit is {max_frame}"
+    """Return the error message for a frame that exceeds the limit."""
+    return f"a frame of {length} bytes exceeds the limit of {max_frame} bytes"
 
 
 def cut_off(unfinished: int) -> str:
-    """What is wrong with a stream that has ended."""
+    """Return the error message for a stream that ended with an incomplete frame."""
     return f"the stream ends within a frame, after {unfinished} bytes of it"
 
 
 def frame(message: bytes) -> bytes:
-    """Put the length of a serialized ``Event`` before it."""
+    """Prefix a serialized ``Event`` with its length."""
     return varint(len(message)) + message
 
 
 class Frames:
     """
-    Turns the bytes of a stream into pieces that begin and end with a frame, however they came.
+    Splits a stream at frame boundaries, without decoding the frames.
 
-    It holds at most one unfinished frame.  What is in the frames is not looked at: it may be
-    anything but a length past the limit.
+    It buffers at most one incomplete frame.
 
         >>> frames = Frames()
         >>> frames.feed(b"\\x00\\x02ab\\x03cd")
@@ -84,20 +88,20 @@ class Frames:
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         """
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
+        @param max_frame: the largest accepted frame, in bytes.
         """
         self._max_frame = max_frame
-        # Begins with a frame, of which it has less than `_needed` bytes unless it is empty.
+        # Empty, or the start of a frame, of which `_needed` bytes are needed to continue.
         self._rest = bytearray()
         self._needed = 0
         self._failure: str | None = None
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """
-        Take the next piece of the stream.
+        Process the next piece of the stream.
 
-        @return: the frames that it completes, as the bytes that came, and how many they are.
-        @raise StreamError: a frame is longer than allowed.  From then on nothing else comes.
+        @return: the bytes of the frames that are now complete, and the number of these frames.
+        @raise StreamError: a frame exceeds the limit.  All later calls raise the same error.
         """
         if self._failure is not None:
             raise StreamError(self._failure)
@@ -115,7 +119,7 @@ class Frames:
                 try:
                     length, head = read_varint(data, end)
                 except IndexError:
-                    # It ends within the length, which is a few bytes.
+                    # The length itself is incomplete.
                     self._needed = size - end + 1
                     break
                 except StreamError as error:
@@ -132,7 +136,7 @@ class Frames:
 
     @property
     def unfinished(self) -> int:
-        """How many bytes have come of a frame that is not complete."""
+        """The number of bytes received of an incomplete frame."""
         return len(self._rest)
 
     def _fail(self, reason: str) -> StreamError:

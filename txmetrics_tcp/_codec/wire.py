@@ -1,5 +1,5 @@
 """
-Descriptions and status as frames; `encoder` has the events of metrics.  No I/O, no Twisted.
+Encodes descriptions and stream status.  `encoder` encodes metric events.  No I/O, no Twisted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ KIND_NUMBER = {
 
 
 def encode_metadata(metadata: Metadata) -> bytes:
-    """Encode one description, as a whole frame."""
+    """
+    Encode one description, as a complete frame.
+
+    The description must be valid; see `Metadata.of`.
+    """
     message = pb.Metadata(name=metadata.name, metric_type=KIND_NUMBER[metadata.kind])
     if metadata.unit is not None:
-        # The plain string, because protobuf accepts no subclass of str in all its versions.
+        # Converted to a plain str, because some versions of protobuf reject subclasses.
         message.unit_value = str(metadata.unit)
     if metadata.description:
         message.description_value = metadata.description
@@ -28,8 +32,7 @@ def encode_metadata(metadata: Metadata) -> bytes:
 
 def encode_status(status: Status) -> bytes:
     """
-    Encode how the stream fares, as a whole frame.  A count past the largest number that there is
-    room for stays there.
+    Encode a stream status, as a complete frame.  Counts above 2**64-1 are sent as 2**64-1.
     """
     seconds, nanos = divmod(status.started_ns, 1_000_000_000)
     message = pb.Status(

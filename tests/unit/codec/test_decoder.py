@@ -1,6 +1,6 @@
 """
-What the decoder remembers of frames must never show: the same bytes mean the same, whatever came
-before them.
+The decoder's cache of frames does not change the result: the same bytes always decode to the same
+events, whatever was decoded before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from txmetrics_tcp._codec.frame_cache import HEAD_OVERHEAD, TAIL_OVERHEAD
 from txmetrics_tcp._codec.framing import frame, varint
 
 NOW = 1_700_000_000 * SECOND + SECOND // 2
-"""A time as programs have it, of which seconds and nanoseconds take five bytes each."""
+"""A realistic time, of which seconds and nanoseconds take five bytes each."""
 
 TEXT = st.sampled_from(["a", "b", "requests_handled", "\x12\x0b\x08", "\x1a", "é", "n" * 120])
 NUMBERS = st.sampled_from([0, 1, 127, 128, 16_384, 2**63 - 1, 2**63, 2**64 - 1])
@@ -41,7 +41,7 @@ SECONDS = st.sampled_from([0, 1, NOW // SECOND, NOW // SECOND + 1, 2**28 - 1, 2*
 
 @st.composite
 def metrics(draw: st.DrawFn) -> Metric:
-    """Metrics of few series, so that they meet again."""
+    """Metrics of a few series, which therefore repeat."""
     operation = draw(st.sampled_from(list(Operation)))
     labels = draw(st.dictionaries(TEXT, TEXT, max_size=2))
     key = Key(operation.kind, draw(TEXT), tuple(sorted(labels.items())))
@@ -51,7 +51,7 @@ def metrics(draw: st.DrawFn) -> Metric:
 
 
 def decoded(decoder: Decoder, data: bytes) -> list[Event | str]:
-    """What a decoder makes of a piece; last, why it failed."""
+    """Return the events decoded from a piece, followed by the error message, if any."""
     events: list[Event | str] = []
     try:
         events.extend(decoder.feed(data))
@@ -61,25 +61,25 @@ def decoded(decoder: Decoder, data: bytes) -> list[Event | str]:
 
 
 def increment(name: str, label: str = "") -> bytes:
-    """The frame of an increment by one."""
+    """Return the frame of an increment by one."""
     key = Key.of(MetricKind.COUNTER, name, {"label": label})
     return encode_metric(Metric(key, Operation.INCREMENT_COUNTER, 1, NOW))
 
 
 class MemoryTests(SynchronousTestCase):
-    """Frames like others before."""
+    """Frames that resemble earlier frames."""
 
     @given(st.lists(metrics(), max_size=20))
-    def test_again(self, events: list[Metric]) -> None:
-        """The second time they are read from memory, and mean the same."""
+    def test_repeated(self, events: list[Metric]) -> None:
+        """Repeated frames decode to the same events."""
         data = b"".join(map(encode_metric, events))
         decoder = Decoder()
         self.assertEqual(seen(decoder.feed(data)), seen(events))
         self.assertEqual(seen(decoder.feed(data)), seen(events))
 
     @given(st.lists(metrics(), min_size=1, max_size=5), st.data())
-    def test_almost(self, events: list[Metric], data: st.DataObject) -> None:
-        """What is like a frame that came before but for some bytes is what it is without that."""
+    def test_similar(self, events: list[Metric], data: st.DataObject) -> None:
+        """A frame that differs from cached frames in a few bytes decodes as without a cache."""
         frames = [encode_metric(event) for event in events]
         damaged = bytearray(data.draw(st.sampled_from(frames)))
         for _ in range(data.draw(st.integers(1, 3))):
@@ -88,20 +88,20 @@ class MemoryTests(SynchronousTestCase):
         warm = Decoder()
         list(warm.feed(b"".join(frames)))
         cold = Decoder()
-        # Not the first, where a stream of another kind would be recognized.
+        # Skip the recognition of other protocols at the start of a stream.
         list(cold.feed(b"\x00"))
         self.assertEqual(seen(decoded(warm, bytes(damaged))), seen(decoded(cold, bytes(damaged))))
         self.assertEqual(warm.unfinished, cold.unfinished)
 
     def test_allCases(self) -> None:
-        """The cases by hand, odd ones among them, mean the same when they come again."""
+        """All handwritten cases, including unusual ones, decode to the same events again."""
         stream = b"".join(case.frame for case in CASES)
         decoder = Decoder()
         first = seen(decoder.feed(stream))
         self.assertEqual(seen(decoder.feed(stream)), first)
 
     def test_notParsedAgain(self) -> None:
-        """Protobuf is asked once for events of one series and size, whatever time and value."""
+        """Protobuf parses only the first of several frames that differ in time and value."""
         for operation in Operation:
             value = 1 if operation.kind is MetricKind.COUNTER else 1.5
             key = Key(operation.kind, "requests", (("route", "/" * 120),))
@@ -112,8 +112,8 @@ class MemoryTests(SynchronousTestCase):
                 self.assertEqual(list(decoder.feed(encode_metric(later))), [later])
             self.assertEqual(protobuf.mock_calls, [])
 
-    def test_labelsOfAnotherOrder(self) -> None:
-        """Labels need not be sorted to be remembered."""
+    def test_unsortedLabels(self) -> None:
+        """Frames with unsorted labels are cached."""
         timestamp = pb.Metric()
         timestamp.timestamp.FromNanoseconds(NOW)
         parts = [
@@ -134,8 +134,8 @@ class MemoryTests(SynchronousTestCase):
 
     def test_sameHead(self) -> None:
         """
-        Frames that begin alike and are of one size, in which labels end and values begin at other
-        places: each is read as what it is, without protobuf.
+        Frames with the same head and size, but with the value at different offsets, are all decoded
+        from the cache.
         """
         counters = [("a" * (10 - len(varint(value))), value) for value in (1, 300, 20_000, 2**63)]
         events = [
@@ -157,7 +157,7 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(list(decoder.feed(b"".join(frames[::-1]))), events[::-1])
 
     def test_bounded(self) -> None:
-        """A peer that sends ever new series does not fill our memory."""
+        """A peer that keeps sending new series cannot make the cache grow without limit."""
         limit = 10 * (len(increment("m10")) + HEAD_OVERHEAD + TAIL_OVERHEAD)
         self.patch(frame_cache, "MAX_REMEMBERED", limit)
         decoder = Decoder()
@@ -167,14 +167,14 @@ class MemoryTests(SynchronousTestCase):
             self.assertLessEqual(decoder._memory.size, limit)
         self.assertEqual(len(list(decoder.feed(increment("m1") + increment("m99")))), 2)
 
-    def test_largeFramesAreNot(self) -> None:
-        """Nor are large frames kept."""
+    def test_largeFrames(self) -> None:
+        """Large frames are not cached."""
         decoder = Decoder()
         list(decoder.feed(increment("m", "x" * 1000)))
         self.assertEqual(decoder._memory.layouts, {})
 
-    def test_laterField(self) -> None:
-        """A field of a later version before the value changes nothing, also the second time."""
+    def test_unknownField(self) -> None:
+        """An unknown field before the value is ignored, in the first and in repeated frames."""
         timestamp = pb.Metric()
         timestamp.timestamp.FromNanoseconds(NOW)
         metric = b"".join(
@@ -192,7 +192,7 @@ class MemoryTests(SynchronousTestCase):
 
 class UnfinishedTests(SynchronousTestCase):
     def test_byteByByte(self) -> None:
-        """Every byte of an incomplete frame counts, in however many pieces it came."""
+        """`unfinished` counts every received byte of an incomplete frame."""
         sample = increment("c" * 1000)
         decoder = Decoder()
         self.assertEqual(len(list(decoder.feed(sample))), 1)

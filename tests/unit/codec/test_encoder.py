@@ -1,5 +1,5 @@
 """
-Events to bytes: as they were written by hand, and as protobuf writes them.
+The encoder, compared with handwritten frames and with protobuf.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import counter_key
 from tests.unit.codec.test_wire import (
+    ENCODER_CASES,
     LABELS,
     METADATA,
     METRICS,
     NAMES,
-    OURS,
     STATUSES,
     WHENS,
     by_protobuf,
@@ -42,42 +42,42 @@ BEFORE_1970 = (
 
 
 class Series:
-    """What an encoder has to know of a series."""
+    """A series for the encoder."""
 
     def __init__(self, key: Key) -> None:
         self.frame = SeriesFrame(key)
 
 
 def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
-    """What an encoder gave, frame by frame."""
+    """Split the result of an encoder into frames."""
     joined, ends = encoded
     assert len(joined) == (ends[-1] if ends else 0)
     return [joined[start:end] for start, end in pairwise([0, *ends])]
 
 
 class EncoderTests(SynchronousTestCase):
-    """What we write is what was written by hand, and what protobuf writes."""
-
     def test_byHand(self) -> None:
-        for name, expected, event in OURS:
+        for name, expected, event in ENCODER_CASES:
             self.assertEqual(encode(event).hex(" "), expected.hex(" "), name)
 
     def test_byProtobuf(self) -> None:
-        """Protobuf's own deterministic serialization gives the same."""
-        for name, expected, event in OURS:
+        """The handwritten frames are those of protobuf's deterministic serialization."""
+        for name, expected, event in ENCODER_CASES:
             self.assertEqual(by_protobuf(event).hex(" "), expected.hex(" "), name)
 
-    def test_keptParts(self) -> None:
+    def test_cachedParts(self) -> None:
         """
-        What is kept of a series, and of a second, is right for the next event of them, too:
-        whatever came before, and when time jumps.
+        The cached parts of a series and of a period are correct for later events, also when the
+        time jumps.
         """
         encoder = Encoder()
         series: dict[Key, Series] = {}
-        metrics = [(name, data, event) for name, data, event in OURS if isinstance(event, Metric)]
+        metrics = [
+            (name, data, event) for name, data, event in ENCODER_CASES if isinstance(event, Metric)
+        ]
         for name, expected, event in metrics + metrics[::-1]:
             if not event.timestamp_ns:
-                # For an encoder that is an event that has no time yet.
+                # To an encoder, 0 means that the event has no time.
                 continue
             parts = series.setdefault(event.key, Series(event.key))
             entry = (parts, event.operation, event.value, event.timestamp_ns)
@@ -101,7 +101,7 @@ class EncoderTests(SynchronousTestCase):
     def test_anySeries(
         self, name: str, labels: dict[str, str], events: list[tuple[int, int]]
     ) -> None:
-        """The parts that are kept of a series are right for all that can happen to it."""
+        """The cached parts of a series are correct for all values and times."""
         key = Key.of(MetricKind.COUNTER, name, labels)
         series, encoder = Series(key), Encoder(lambda: 0)
         entries = [(series, Operation.SET_COUNTER, value, when) for value, when in events]
@@ -111,10 +111,10 @@ class EncoderTests(SynchronousTestCase):
         self.assertEqual(frames(encoder.encode(entries)), expected)
         self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
 
-    def test_moments(self) -> None:
+    def test_periods(self) -> None:
         """
-        What is kept from an event to the next is right for whatever moment is close to it: where
-        nanoseconds begin to take a byte more, and where a second ends.
+        Timestamps are correct around the limits of periods, where the size of the nanoseconds
+        changes, and where a second ends.
         """
         key = Key.of(MetricKind.GAUGE, "g")
         moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
@@ -123,22 +123,22 @@ class EncoderTests(SynchronousTestCase):
             whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
             whens += [start - 1, start, start + 1]
             whens.sort(reverse=reverse)
-            # The same part of the next second, after the beginning of that.
+            # The same period of the next second, after the start of that second.
             whens += [start, (second + 1) * 10**9 + 1, start + 10**9]
             series = Series(key)
             entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
             expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
             self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
 
-    def test_manyTimesTheSame(self) -> None:
-        """An entry that stands there several times is as many frames."""
+    def test_repeatedEntry(self) -> None:
+        """An entry that occurs several times gives several frames."""
         key = Key.of(MetricKind.HISTOGRAM, "h")
         entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
         expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
         self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
 
     def test_noTime(self) -> None:
-        """An event without a time has that of its encoding."""
+        """An event without a time gets the time of its encoding."""
         key = Key.of(MetricKind.COUNTER, "c")
         times = iter([1_000_000_005, 3_000_000_007])
         entry = (Series(key), Operation.SET_COUNTER, 1, 0)
@@ -153,9 +153,9 @@ class EncoderTests(SynchronousTestCase):
 
 
 class BufferTests(SynchronousTestCase):
-    def test_kept(self) -> None:
+    def test_reused(self) -> None:
         """
-        A buffer of the usual size is kept for the next events; one that had to be huge is not.
+        A buffer of normal size is reused; an unusually large one is not.
         """
         encoder = Encoder()
         series = Series(counter_key("c"))
@@ -170,7 +170,7 @@ class BufferTests(SynchronousTestCase):
         self.assertLess(len(encoder._buffer), KEPT)
 
     def test_oneLayout(self) -> None:
-        """Events without a time share one layout of their series, as those with one do."""
+        """Events without a time share one layout of their series."""
         encoder = Encoder(lambda: 1_700_000_000_500_000_000)
         series = Series(counter_key("c"))
         lay_out = SeriesFrame.lay_out
@@ -187,15 +187,15 @@ class BufferTests(SynchronousTestCase):
 
 class Before1970Tests(SynchronousTestCase):
     def test_metric(self) -> None:
-        """As protobuf itself writes it, and it comes back as what it was."""
+        """Negative timestamps are encoded as by protobuf, and decoded correctly."""
         key = Key.of(MetricKind.COUNTER, "c", {"a": "b"})
         for when in BEFORE_1970:
             metric = Metric(key, Operation.INCREMENT_COUNTER, 1, when)
             self.assertEqual(encode_metric(metric), by_protobuf(metric), when)
             self.assertEqual(decode(encode_metric(metric)), [metric])
 
-    def test_first_of_all(self) -> None:
-        """An encoder has no second that it takes for the one before 1970."""
+    def test_firstEvent(self) -> None:
+        """A negative timestamp is correct as the first of an encoder."""
         for when in BEFORE_1970:
             metric = Metric(Key.of(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, when)
             entry = (Series(metric.key), metric.operation, metric.value, when)

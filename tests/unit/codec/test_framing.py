@@ -1,5 +1,5 @@
 """
-Cutting a stream between its frames.
+Splitting a stream at frame boundaries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FRAMES = st.lists(st.binary(max_size=300).map(frame), max_size=20)
 
 class FramesTests(SynchronousTestCase):
     def test_wireCases(self) -> None:
-        """Every frame that the wire knows is one, whole and byte by byte."""
+        """All handwritten cases are recognized as frames, as a whole and byte by byte."""
         for case in CASES:
             self.assertEqual(Frames().feed(case.frame), (case.frame, 1), case.name)
             frames = Frames()
@@ -27,7 +27,7 @@ class FramesTests(SynchronousTestCase):
 
     @given(FRAMES, st.data())
     def test_anyPieces(self, sent: list[bytes], data: st.DataObject) -> None:
-        """Whatever the pieces are, what comes out is whole frames, all of them, in their bytes."""
+        """For any pieces, the result is all complete frames, with their bytes unchanged."""
         stream = b"".join(sent) + b"\x05ab"
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
         ends = {sum(map(len, sent[:number])): number for number in range(len(sent) + 1)}
@@ -43,11 +43,13 @@ class FramesTests(SynchronousTestCase):
         self.assertEqual((got, count, frames.unfinished), (b"".join(sent), len(sent), 3))
 
     def test_tooLong(self) -> None:
-        """A frame past the limit is refused as soon as its length is known, and for good."""
+        """A frame above the limit raises when its length is known, and in all later calls."""
         frames = Frames(max_frame=300)
         self.assertEqual(frames.feed(frame(bytes(300)))[1], 1)
         for _ in range(2):
-            with self.assertRaisesRegex(StreamError, "frame of 301 bytes is announced"):
+            with self.assertRaisesRegex(
+                StreamError, "frame of 301 bytes exceeds the limit of 300 bytes"
+            ):
                 frames.feed(b"\xad\x02")
         self.assertEqual(frames.unfinished, 0)
 

@@ -1,7 +1,7 @@
 """
-The fuzzer itself: that it finds what is wrong, says how to have it again, and finds nothing else.
+The fuzzer itself: it finds defects, prints how to reproduce them, and reports nothing else.
 
-C{.ci/run} lets it run for longer.
+C{.ci/run} runs it for longer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from txmetrics_tcp import Decoder, Event, MetricsProtocol
 
 
 class Blind(Decoder):
-    """Does not see what is behind the third event of a piece."""
+    """Loses all events after the third of a piece."""
 
     def feed(self, data: bytes) -> Iterator[Event]:
         yield from list(super().feed(data))[:3]
 
 
 class Endless(Decoder):
-    """Comes to no end."""
+    """Never returns."""
 
     def feed(self, data: bytes) -> Iterator[Event]:
         while True:
@@ -44,7 +44,7 @@ class FuzzTests(SynchronousTestCase):
         return code, output.getvalue()
 
     def test_findsNothing(self) -> None:
-        """For the same seed, the same inputs come."""
+        """Without a defect it reports nothing, and the same seed gives the same inputs."""
         for target in fuzz.TARGETS:
             kept = []
             for _ in range(2):
@@ -55,7 +55,7 @@ class FuzzTests(SynchronousTestCase):
             self.assertGreater(kept[0], 0, target)
 
     def test_findsInTheDecoder(self) -> None:
-        """It says how to have it again, with little more than what it takes."""
+        """It prints how to reproduce the failure, with a small input."""
         self.patch(fuzz, "Decoder", Blind)
         code, output = self.run_command("--target", "decoder")
         self.assertEqual(code, 1)
@@ -73,7 +73,7 @@ class FuzzTests(SynchronousTestCase):
         self.assertIn("KeyError: 'unexpected'", output)
         self.assertIn("FAILED: check_server(b", output)
 
-    def test_findsWhatHangs(self) -> None:
+    def test_findsHangs(self) -> None:
         self.patch(fuzz, "Decoder", Endless)
         self.patch(fuzz, "PATIENCE", 0.05)
         self.patch(fuzz, "SMALLER", 0.1)
@@ -82,7 +82,7 @@ class FuzzTests(SynchronousTestCase):
         self.assertIn("it takes more than 0.05 seconds", output)
 
     def test_cases(self) -> None:
-        """The oracle and the table of cases, which was written by hand, agree."""
+        """The oracle agrees with the handwritten table of cases."""
         for case in CASES:
             events, wrong, unfinished = fuzz.meaning(case.frame, 5000)
             expected = [] if case.event is None else [fuzz.plain(case.event)]

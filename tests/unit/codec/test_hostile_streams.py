@@ -1,6 +1,6 @@
 """
-Whatever a server sends, a client gets events or an error that says what is wrong, and its memory is
-bounded.  `tests.fuzz` tries the same for longer.
+For any data that a server sends, a client gets events or an error with a reason, and its memory is
+bounded.  `tests.fuzz` runs the same checks for longer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CUTS = st.lists(st.integers(1, 50), max_size=4)
 
 
 def mutated(seed: int) -> bytes:
-    """A stream with messages that were changed, and have the right lengths again."""
+    """Return a stream with modified messages, whose lengths are correct."""
     random = Random(seed)
     messages = [
         *random.choices(MESSAGES, k=3),
@@ -53,7 +53,7 @@ def mutated(seed: int) -> bytes:
 
 
 def message(name: bytes, *fields: bytes) -> bytes:
-    """A frame of a counter with this name, one more, and other fields."""
+    """Return a frame that increments a counter with this name by one, and has other fields."""
     metric = b"\x0a" + frame(name) + b"".join(fields) + b"\x20\x01"
     return frame(b"\x12" + frame(metric))
 
@@ -63,7 +63,7 @@ def label(name: bytes, value: bytes) -> bytes:
 
 
 class DecoderTests(SynchronousTestCase):
-    """The decoder says what protobuf says, frame by frame, however the stream is cut."""
+    """The decoder agrees with protobuf on every frame, however the stream is split."""
 
     @given(st.binary(max_size=300), CUTS)
     def test_anyBytes(self, data: bytes, cuts: list[int]) -> None:
@@ -83,7 +83,7 @@ class DecoderTests(SynchronousTestCase):
 
     @given(FRAMES, FRAMES, st.data())
     def test_truncatedAndExtended(self, first: bytes, second: bytes, data: st.DataObject) -> None:
-        """With a length that was not changed with it, or was."""
+        """Frames are truncated and extended, with and without a corrected length."""
         cut = data.draw(st.integers(0, len(first)))
         more = data.draw(st.binary(max_size=20))
         check_decoder(first[:cut] + second, [7])
@@ -95,14 +95,14 @@ class DecoderTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """By way of the protocol, into a view."""
+    """Through the client protocol, into a view."""
 
     def serve(self, stream: Iterator[bytes]) -> tuple[list[Event], Failure | None]:
         """
-        Connect a client to a server that sends this, until the client has had enough or all of it.
+        Send a stream to a client, until the client disconnects or the stream ends.
 
-        @return: the events that the client handed on last, and why the connection ended, if not
-            for the stream's own end.
+        @return: the last events that the client passed on, and the reason for the disconnection;
+            None if the stream ended.
         """
         last: list[Event] = []
         lost: list[Failure] = []
@@ -127,10 +127,10 @@ class HostileTests(SynchronousTestCase):
         self.assertEqual(len(lost), 1)
         return last, None
 
-    def refused(self, stream: Iterator[bytes]) -> str:
-        """Why the client ended the connection."""
+    def rejected(self, stream: Iterator[bytes]) -> str:
+        """Return the reason for which the client rejected a stream."""
         _, reason = self.serve(stream)
-        assert reason is not None, "it was not refused"
+        assert reason is not None, "the stream was not rejected"
         self.assertIsInstance(reason.value, StreamError)
         self.assertNotIn("\n", reason.getErrorMessage())
         return reason.getErrorMessage()
@@ -142,8 +142,8 @@ class HostileTests(SynchronousTestCase):
             self.assertIsInstance(reason.value, StreamError)
 
     def test_otherServers(self) -> None:
-        """What is known is called by its name, as soon as it has said its first line."""
-        for data, what in [
+        """Known protocols are named after the first line that the server sends."""
+        for data, name in [
             (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "an HTTP server"),
             (b"<html><head><title>400</title></head>" + b" " * 40, "HTML or XML"),
             (b'<?xml version="1.0"?><stream>', "HTML or XML"),
@@ -155,10 +155,10 @@ class HostileTests(SynchronousTestCase):
             (b"220-Welcome to our archive\r\n220 ready\r\n", "an FTP or mail server"),
         ]:
             for sizes in ([], [1]):
-                self.assertIn(f"it looks like {what}", self.refused(pieces(data, sizes)))
+                self.assertIn(f"it looks like {name}", self.rejected(pieces(data, sizes)))
 
     def test_banners(self) -> None:
-        """What is not known is refused, too, when as much has come as its first byte promises."""
+        """Unknown protocols are rejected when as much data arrived as the first byte announces."""
         for data in [
             b"+OK POP3 server ready <1896.697170952@pop.example>\r\n",
             b"* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS] ready\r\n",
@@ -168,30 +168,31 @@ class HostileTests(SynchronousTestCase):
             b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00",
         ]:
             for sizes in ([], [1]):
-                self.assertIn("not a metrics stream", self.refused(pieces(data, sizes)), data)
+                self.assertIn("not a metrics stream", self.rejected(pieces(data, sizes)), data)
 
     def test_lengths(self) -> None:
-        """A length without an end, or beyond the limit, is refused before any of it comes."""
-        self.assertIn("longer than 10 bytes", self.refused(repeat(b"\x80")))
-        self.assertIn("longer than 10 bytes", self.refused(chain([ONE], repeat(b"\x80"))))
-        self.assertIn("is announced", self.refused(iter([varint(2**64 - 1)])))
-        self.assertIn("is announced", self.refused(iter([ONE, varint(1024 * 1024 + 1)])))
+        """An endless length, or one above the limit, is rejected before the frame arrives."""
+        self.assertIn("longer than 10 bytes", self.rejected(repeat(b"\x80")))
+        self.assertIn("longer than 10 bytes", self.rejected(chain([ONE], repeat(b"\x80"))))
+        self.assertIn("exceeds the limit", self.rejected(iter([varint(2**64 - 1)])))
+        self.assertIn("exceeds the limit", self.rejected(iter([ONE, varint(1024 * 1024 + 1)])))
 
-    def test_wrongTexts(self) -> None:
+    def test_invalidText(self) -> None:
         for stream in [
             message(b"\xff"),
             message(b"\xed\xa0\x80"),  # half of a pair of surrogates
-            message(b"\xc0\x80"),  # more bytes than it takes
+            message(b"\xc0\x80"),  # not the shortest encoding
             message(b"m", label(b"\x80", b"")),
             message(b"m", label(b"k", b"\xf5")),
             frame(b"\x0a" + frame(b"\x0a" + frame(b"\xff"))),
             frame(b"\x1a" + frame(b"\x12" + frame(b"\xff"))),
         ]:
-            # Also behind one of its kind that was right.
-            self.assertIn("is no event", self.refused(iter([message(b"m"), ONE, stream])))
+            # After a valid frame of the same kind.
+            reason = self.rejected(iter([message(b"m"), ONE, stream]))
+            self.assertIn("is not a valid event", reason)
 
     def test_deep(self) -> None:
-        """Groups within groups, as deep as a frame can be, do not overflow anything."""
+        """Nested groups of any depth do not cause an overflow."""
         for depth in (10, 99, 100, 1000, 100_000):
             opened, closed = b"\x7b" * depth, b"\x7c" * depth
             for inner in (opened + closed, opened):
@@ -203,8 +204,8 @@ class HostileTests(SynchronousTestCase):
                 self.assertEqual(reason is None, fine, depth)
                 self.assertEqual(seen(events), seen([increment(1)]))
 
-    def test_giant(self) -> None:
-        """What is very large, but not too large, is an event like any other."""
+    def test_large(self) -> None:
+        """Very large frames below the limit are decoded."""
         name = b"n" * 1_000_000
         many = [label(b"%d" % number, b"") for number in range(50_000)]
         (event,), reason = self.serve(pieces(message(name), [65536]))
@@ -218,10 +219,10 @@ class HostileTests(SynchronousTestCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """However long a stream goes on, a client holds no more than a bounded part of it."""
+    """The memory of a client is bounded, for any length of the stream."""
 
     def peak(self, stream: Iterator[bytes]) -> int:
-        """How much memory, in bytes, it took to read a stream and forget it."""
+        """Return the peak of memory, in bytes, while a client reads a stream."""
         transport = PausingTransport()
         protocol = MetricsClientFactory(
             received_many=lambda events: None, lost=lambda protocol, reason: None
@@ -237,7 +238,7 @@ class MemoryTests(SynchronousTestCase):
             transport.lose()
 
     def test_unfinished(self) -> None:
-        """A frame that comes in small pieces takes a few times its size, and not more each time."""
+        """A frame that arrives in small pieces takes a constant multiple of its size."""
         stream = chain([varint(1_000_000)], repeat(b"x" * 100, 9_999))
         self.assertLess(self.peak(stream), 8_000_000)
 
@@ -248,12 +249,12 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(self.peak(repeat(frame(b"\x7a" + frame(bytes(1000))), 2000)), 1_000_000)
 
     def test_newSeries(self) -> None:
-        """Ever new series, each of many labels: what is remembered of them takes most."""
+        """Endless new series with many labels, which take the most memory in the cache."""
         most = frame_cache.MAX_REMEMBERED
-        # Quicker with less of it.
+        # A smaller cache makes the test faster.
         self.patch(frame_cache, "MAX_REMEMBERED", most // 8)
         labels = tuple((str(number), "") for number in range(40))
-        nanos = 999_999_999  # as almost all are: of five bytes
+        nanos = 999_999_999  # five bytes, as in nearly all timestamps
 
         def stream(of: Iterable[int]) -> Iterator[bytes]:
             for number in of:
@@ -263,6 +264,6 @@ class MemoryTests(SynchronousTestCase):
         self.assertGreater(self.peak(stream(range(500))), most // 8)
         self.assertLess(self.peak(stream(range(1500))), most)
 
-    def test_garbageWithoutEnd(self) -> None:
-        """Who goes on sending after it was refused is not listened to."""
+    def test_endlessGarbage(self) -> None:
+        """Data that arrives after the rejection is discarded."""
         self.assertLess(self.peak(repeat(b"HTTP/1.1 200 OK\r\n" * 100, 1000)), 1_000_000)

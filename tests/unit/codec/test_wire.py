@@ -1,6 +1,5 @@
 """
-Bytes to events and back: against frames written by hand, against protobuf, and against a stream
-of the genuine Rust server.
+Encoding and decoding, compared with handwritten frames, protobuf, and a stream of the Rust server.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import U64_MAX, Status
 
-OURS = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
+ENCODER_CASES = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
 
 STREAM = b"".join(case.frame for case in CASES)
-"""All cases behind one another."""
+"""All cases, concatenated."""
 
 EVENTS = [case.event for case in CASES if case.event is not None]
-"""What they mean."""
+"""The events of `STREAM`."""
 
 DATA = ROOT / "tests" / "data"
 
 ONE = wire("0d 12 0b 0a 01 6d 12 04 08 01 10 02 20 01")
-"""A frame of an event, `increment(1)`, for when it does not matter which."""
+"""The frame of `increment(1)`, for tests that need any frame."""
 
 
 def encode(event: Event) -> bytes:
-    """What we make of an event."""
+    """Encode an event with this package."""
     if isinstance(event, Metric):
         return encode_metric(event)
     if isinstance(event, Metadata):
@@ -61,7 +60,7 @@ def encode(event: Event) -> bytes:
 
 
 def by_protobuf(event: Event) -> bytes:
-    """What protobuf itself makes of an event, and a length before it."""
+    """Encode an event with protobuf, and prefix its length."""
     if isinstance(event, Status):
         second, nanos = divmod(event.started_ns, SECOND)
         status = pb.Status(
@@ -91,7 +90,7 @@ def by_protobuf(event: Event) -> bytes:
 
 
 def leb128(number: int) -> bytes:
-    """A varint, done in another way than in what is tested."""
+    """Encode a varint, with another algorithm than the tested one."""
     digits = []
     while True:
         number, digit = divmod(number, 128)
@@ -112,7 +111,7 @@ def fed(pieces: Iterable[bytes]) -> list[Event]:
 TEXTS = st.text(max_size=40)
 NAMES = st.text(min_size=1, max_size=40) | st.text(min_size=100, max_size=300)
 LABELS = st.dictionaries(NAMES, TEXTS, max_size=5)
-# Where the nanoseconds of a second begin to take another number of bytes.
+# Timestamps around which the size of the encoded nanoseconds changes.
 EDGES = st.builds(
     lambda second, edge, off: max(0, second * SECOND + edge + off),
     st.sampled_from([0, 1, 1_700_000_000, 1_700_000_001]),
@@ -159,8 +158,8 @@ class VarintTests(SynchronousTestCase):
             self.assertEqual(varint(number), data)
             self.assertEqual(read_varint(b"\xff" + data + b"\xff", 1), (number, 1 + len(data)))
 
-    def test_noVarint(self) -> None:
-        """A varint that is cut off and one that is too long raise different errors."""
+    def test_invalidVarint(self) -> None:
+        """Truncated varints and overlong varints raise different errors."""
         for size in range(10):
             self.assertRaises(IndexError, read_varint, b"\xff" * size, 0)
         for tail in (b"", b"\x01"):
@@ -168,28 +167,28 @@ class VarintTests(SynchronousTestCase):
                 read_varint(b"\x80" * 10 + tail, 0)
 
     def test_frame(self) -> None:
-        """A frame is a length, and so many bytes."""
+        """A frame is a length, followed by that many bytes."""
         self.assertEqual(frame(b"abc"), b"\x03abc")
         self.assertEqual(frame(b"x" * 300), b"\xac\x02" + b"x" * 300)
         self.assertEqual(frame(b""), EMPTY_FRAME)
 
 
 class DecoderTests(SynchronousTestCase):
-    """What was written by hand is read, however it is cut into pieces."""
+    """Handwritten frames are decoded, however the stream is split."""
 
     def test_byHand(self) -> None:
         for case in CASES:
             expected = [] if case.event is None else [case.event]
             self.assertEqual(seen(decode(case.frame)), seen(expected), case.name)
 
-    def test_atOnce(self) -> None:
+    def test_onePiece(self) -> None:
         self.assertEqual(seen(fed([STREAM])), seen(EVENTS))
 
     def test_byteByByte(self) -> None:
         self.assertEqual(seen(fed(in_pieces(STREAM, 1))), seen(EVENTS))
 
     def test_everySplit(self) -> None:
-        """Each frame may be cut anywhere, between the one before and the one after it."""
+        """Each frame can be split at any byte, including its boundaries."""
         around = [CASES[-1], *CASES, CASES[0]]
         for before, case, after in zip(around, CASES, around[2:], strict=False):
             three = (before, case, after)
@@ -207,12 +206,12 @@ class DecoderTests(SynchronousTestCase):
 
     @given(st.lists(METRICS | METADATA | STATUSES, max_size=20), st.integers(1, 100))
     def test_anyEvents(self, events: list[Event], size: int) -> None:
-        """What we encode, we decode."""
+        """Encoded events decode to the same events."""
         stream = b"".join(map(encode, events))
         self.assertEqual(seen(fed(in_pieces(stream, size))), seen(events))
 
-    def test_asSoonAsComplete(self) -> None:
-        """An event does not wait for what comes behind it."""
+    def test_immediate(self) -> None:
+        """An event is available as soon as its last byte has arrived."""
         decoder = Decoder()
         self.assertEqual(list(decoder.feed(ONE[:-1])), [])
         self.assertEqual(decoder.unfinished, len(ONE) - 1)
@@ -220,14 +219,14 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(decoder.unfinished, 3)
 
     def test_notIterated(self) -> None:
-        """What one call did not use comes out of the next."""
+        """Events that were not consumed are yielded by the next call."""
         decoder = Decoder()
         decoder.feed(ONE)
         self.assertEqual(next(decoder.feed(ONE)), increment(1))
         self.assertEqual(list(decoder.feed(ONE)), [increment(1)] * 2)
 
     def test_labelsAreSorted(self) -> None:
-        """A key is the same one in whatever order a peer sends labels."""
+        """The key does not depend on the order in which a peer sends labels."""
         swapped = wire("""
             1d 12 1b 0a 01 6d 12 04 08 01 10 02
             1a 06 0a 01 62 12 01 32  1a 06 0a 01 61 12 01 31  20 01
@@ -237,7 +236,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(event.key, Key.of(MetricKind.COUNTER, "m", {"a": "1", "b": "2"}))
 
     def test_idle(self) -> None:
-        """A stream of nothing but empty frames leaves nothing behind."""
+        """A stream of empty frames leaves no data in the decoder."""
         decoder = Decoder()
         self.assertEqual(list(decoder.feed(EMPTY_FRAME * 1000)), [])
         self.assertEqual(decoder.unfinished, 0)
@@ -255,31 +254,33 @@ HTML = (
 
 
 class BadStreamTests(SynchronousTestCase):
-    """What is no stream of metrics gives an error that says so, and is not kept."""
+    """Invalid data raises an error with a reason, and is not kept."""
 
-    def test_whatIsWrong(self) -> None:
+    def test_reasons(self) -> None:
         for data, reason in [
             (
                 leb128(MAX_FRAME + 1),
-                "a frame of 1048577 bytes is announced, the limit is 1048576",
+                "a frame of 1048577 bytes exceeds the limit of 1048576 bytes",
             ),
-            (b"\xff" * 9 + b"\1", "a frame of 18446744073709551615 bytes is announced"),
+            (b"\xff" * 9 + b"\1", "a frame of 18446744073709551615 bytes exceeds the limit"),
             (b"\xff" * 20, "a varint is longer than 10 bytes"),
             (b"\x80" * 20, "a varint is longer than 10 bytes"),
-            (HTML, r"no event.*\(it looks like HTML or XML\)"),
-            (b"\x05hello", "a frame of 5 bytes is no event"),
-            (wire("05 12 03 0a 01 ff"), "a frame of 5 bytes is no event"),  # not UTF-8
-            (wire("05 0a 03 0a 01 ff"), "a frame of 5 bytes is no event"),
-            (wire("0a 12 08 1a 06 0a 01 ff 12 01 76"), "a frame of 10 bytes is no event"),
-            (wire("04 12 02 0a 05"), "a frame of 4 bytes is no event"),  # a length beyond the end
-            (wire("02 12 81"), "a frame of 2 bytes is no event"),  # a varint without end
+            (HTML, r"not a valid event.*\(it looks like HTML or XML\)"),
+            (b"\x05hello", "a frame of 5 bytes is not a valid event"),
+            # Not UTF-8.
+            (wire("05 12 03 0a 01 ff"), "a frame of 5 bytes is not a valid event"),
+            (wire("05 0a 03 0a 01 ff"), "a frame of 5 bytes is not a valid event"),
+            (wire("0a 12 08 1a 06 0a 01 ff 12 01 76"), "a frame of 10 bytes is not a valid event"),
+            # A length beyond the end of the frame, and a truncated varint.
+            (wire("04 12 02 0a 05"), "a frame of 4 bytes is not a valid event"),
+            (wire("02 12 81"), "a frame of 2 bytes is not a valid event"),
         ]:
             for pieces in [data], in_pieces(data, 1):
                 with self.assertRaisesRegex(StreamError, f"^not a metrics stream: .*{reason}"):
                     fed(pieces)
 
-    def test_bannerIsEnough(self) -> None:
-        """Many a server sends one line, shorter than the frame that it would be, and then waits."""
+    def test_shortBanner(self) -> None:
+        """Other protocols are recognized by one line that is too short for a complete frame."""
         for banner, name in (
             (b"HTTP/", "an HTTP server"),
             (b"HTTP/1.1 400 Bad Request", "an HTTP server"),
@@ -293,15 +294,15 @@ class BadStreamTests(SynchronousTestCase):
             with self.assertRaisesRegex(StreamError, rf"it looks like {name}\)?$"):
                 list(Decoder().feed(banner))
 
-    def test_looksOnlyAtTheBeginning(self) -> None:
-        """In the middle of a stream, a length that happens to be a letter means nothing."""
+    def test_otherProtocolOnlyAtStart(self) -> None:
+        """After the first frame, invalid data is not attributed to other protocols."""
         for wrong in (HTTP, HTML):
             with self.assertRaises(StreamError) as raised:
                 list(Decoder().feed(ONE + wrong))
             self.assertNotIn("looks like", str(raised.exception))
 
     def test_eventsBefore(self) -> None:
-        """What came before it went wrong is not lost."""
+        """Events before the invalid frame are yielded."""
         events = []
         with self.assertRaises(StreamError):
             for event in Decoder().feed(ONE + ONE + b"\x05hello" + ONE):
@@ -309,7 +310,7 @@ class BadStreamTests(SynchronousTestCase):
         self.assertEqual(events, [increment(1)] * 2)
 
     def test_staysFailed(self) -> None:
-        """Nothing is taken for an event behind an error; the error is said again."""
+        """After an error no events are decoded, and each call raises the same error."""
         decoder = Decoder()
         with self.assertRaises(StreamError) as first:
             list(decoder.feed(b"\x05hello" + ONE))
@@ -319,7 +320,7 @@ class BadStreamTests(SynchronousTestCase):
             self.assertEqual(str(again.exception), str(first.exception))
 
     def test_refused(self) -> None:
-        """Where the frame begins that is wrong is known, however it came."""
+        """`refused` locates the start of the invalid frame, however the stream is split."""
         stream = ONE * 3 + b"\x05hello" + ONE * 3
         for size in 1, 5, len(stream):
             decoder = Decoder()
@@ -332,7 +333,7 @@ class BadStreamTests(SynchronousTestCase):
             self.assertEqual(received - decoder.refused, len(ONE * 3))
 
     def test_failedHoldsNothing(self) -> None:
-        """Who goes on feeding a decoder that failed does not fill the memory."""
+        """A failed decoder does not keep the data that it is fed."""
         decoder = Decoder()
         with self.assertRaises(StreamError):
             list(decoder.feed(b"\x05hello"))
@@ -341,9 +342,9 @@ class BadStreamTests(SynchronousTestCase):
         self.assertEqual(decoder.unfinished, 0)
 
     def test_limit(self) -> None:
-        """A frame may be as long as the limit; one that is longer is refused at its length."""
+        """A frame can be as long as the limit; a longer one is rejected at its length."""
         self.assertEqual(list(Decoder(max_frame=len(ONE) - 1).feed(ONE)), [increment(1)])
-        with self.assertRaisesRegex(StreamError, "frame of 13 bytes is announced, the limit is 12"):
+        with self.assertRaisesRegex(StreamError, "frame of 13 bytes exceeds the limit of 12 bytes"):
             list(Decoder(max_frame=len(ONE) - 2).feed(ONE[:1]))
 
     def test_defaultLimit(self) -> None:
@@ -352,7 +353,7 @@ class BadStreamTests(SynchronousTestCase):
         self.assertEqual(fed(in_pieces(encode_metric(longest), 65536)), [longest])
 
     def test_memory(self) -> None:
-        """No stream makes a decoder hold more than a frame of the largest size."""
+        """A decoder buffers at most one frame of the largest size."""
         limit = 10_000
         decoder = Decoder(max_frame=limit)
         list(decoder.feed(ONE * 10))
@@ -377,7 +378,7 @@ class BadStreamTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300), st.integers(1, 50))
     def test_garbage(self, data: bytes, size: int) -> None:
-        """Whatever comes is events or an error of ours, and the same however it is cut."""
+        """Any data gives events or a `StreamError`, the same for any split."""
 
         def read(pieces: list[bytes]) -> tuple[list[str], str, int]:
             decoder = Decoder(max_frame=100)
@@ -396,7 +397,7 @@ class BadStreamTests(SynchronousTestCase):
 
     @given(st.data())
     def test_damaged(self, data: st.DataObject) -> None:
-        """Nor does a genuine stream with a few wrong bytes in it give any other error."""
+        """A stream with a few damaged bytes gives events or a `StreamError`."""
         damaged = bytearray(STREAM)
         for place in data.draw(st.lists(st.integers(0, len(STREAM) - 1), max_size=5)):
             damaged[place] = data.draw(st.integers(0, 255))
@@ -409,16 +410,16 @@ class BadStreamTests(SynchronousTestCase):
 
 class ReferenceTests(SynchronousTestCase):
     """
-    A stream as the genuine Rust server (metrics-exporter-tcp) sent it.
+    A recorded stream of the Rust server (metrics-exporter-tcp).
 
-    C{data/reference-stream.json} says what is in it, frame by frame.
+    C{data/reference-stream.json} lists its events, frame by frame.
     """
 
     stream = (DATA / "reference-stream.bin").read_bytes()
-    said = json.loads((DATA / "reference-stream.json").read_text(encoding="utf-8"))
+    listed = json.loads((DATA / "reference-stream.json").read_text(encoding="utf-8"))
 
     def expected(self) -> list[Event]:
-        return [self.event(**one) for one in self.said]
+        return [self.event(**one) for one in self.listed]
 
     def event(self, what: str, name: str, **fields: Any) -> Event:
         if what == "metadata":
@@ -432,8 +433,8 @@ class ReferenceTests(SynchronousTestCase):
         key = Key(operation.kind, name, tuple(sorted(fields["labels"].items())))
         return Metric(key, operation, value, second * SECOND + nanos)
 
-    def test_whatIsInIt(self) -> None:
-        """It has what it is there for; otherwise the tests below would prove little."""
+    def test_coverage(self) -> None:
+        """The stream contains all operations and units, so that the other tests are meaningful."""
         expected = self.expected()
         metrics = [event for event in expected if isinstance(event, Metric)]
         described = [event for event in expected if isinstance(event, Metadata)]
@@ -452,30 +453,29 @@ class ReferenceTests(SynchronousTestCase):
 
     def test_everySplit(self) -> None:
         expected = seen(self.expected())
-        # Every place would take a minute; these are all places within a frame, in all frames.
+        # Splits at every byte would take a minute.  This covers all positions within a frame.
         for cut in range(0, len(self.stream), 17):
             pieces = [self.stream[:cut], self.stream[cut:]]
             self.assertEqual(seen(fed(pieces)), expected, f"cut at {cut}")
 
     def test_encodesAlike(self) -> None:
         """
-        Its events, encoded by us, give the same bytes.
-
-        But for an empty label value, which the Rust side leaves out and protobuf writes.
+        The encoder produces the same bytes as the Rust server, except for an empty label value,
+        which the Rust server omits and protobuf writes.
         """
         frames = self.frames()
         expected = self.expected()
         self.assertEqual(len(frames), len(expected))
         different = []
-        for theirs, event in zip(frames, expected, strict=True):
-            if encode(event) != theirs:
+        for rust, event in zip(frames, expected, strict=True):
+            if encode(event) != rust:
                 different.append(event)
         (exception,) = different
         assert isinstance(exception, Metric)
         self.assertIn("", dict(exception.key.labels).values())
 
     def frames(self) -> list[bytes]:
-        """The stream, cut between frames, by another way than the decoder's."""
+        """Split the stream into frames, with another algorithm than the decoder's."""
         frames = []
         start = 0
         while start < len(self.stream):
