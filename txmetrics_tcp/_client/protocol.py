@@ -1,5 +1,5 @@
 """
-One connection to a server of metrics: a protocol that hands on the events of its stream.
+The client protocol: decodes the stream of one connection, and passes events to callbacks.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _log = Logger(namespace="txmetrics_tcp")
 @implementer(IHandshakeListener)
 class MetricsClientProtocol(Protocol):
     """
-    One connection to a server: hands on its events as they come, one by one or, at a fraction of
-    the cost, together as they were read.
+    One connection to a metrics server.  It passes events to a callback: one at a time, or, at a
+    fraction of the cost, in the batches in which they were read.
 
-    What is not a stream of metrics ends the connection, and is the reason that C{lost} is
-    given; the events that came before it are handed on.  An exception from C{received} or
-    C{received_many} ends it, too, as with any Twisted protocol.
+    Invalid data closes the connection, after the events before it were passed on; C{lost} is then
+    called with a `StreamError`.  As in any Twisted protocol, an exception raised by C{received} or
+    C{received_many} closes the connection as well.
 
-    All of it belongs to the reactor thread.
+    Must be used on the reactor thread.
 
-    @ivar events: how many events have come.
-    @ivar closed_early: whether the other end has closed the connection before anything came.
-    @ivar secured: called with this protocol when the handshake of TLS is done, if there is one.
-    @cvar keepalive: when a connection over TCP counts as dead though nothing comes over it.
+    @ivar events: the number of events passed on.
+    @ivar closed_early: whether the server closed the connection before it sent any data.
+    @ivar secured: called with this protocol when the TLS handshake is complete; None for no call.
+    @cvar keepalive: the TCP keepalive settings, which detect a dead connection.
     """
 
     transport: ITransport
@@ -63,14 +63,14 @@ class MetricsClientProtocol(Protocol):
     ) -> None:
         """
         @param received: called with each event.
-        @param received_many: instead of it, called with the events of each read: a list, never
-            empty, of up to some thousands, that it may keep.
-        @param connected: called with this protocol when there is a connection.
-        @param lost: called with this protocol, and the reason, when there is none any more:
-            a `StreamError` when what came was not a stream of metrics.  Without it, that is
-            logged.
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
-        @raise TypeError: there is not exactly one of C{received} and C{received_many}.
+        @param received_many: called with the events of each read: a list of one to several thousand
+            events, which the callback may keep.
+        @param connected: called with this protocol when the connection is established.
+        @param lost: called with this protocol and the reason when the connection has ended.  The
+            reason is a `StreamError` if the server sent invalid data.  Without this callback, such
+            an error is logged.
+        @param max_frame: the largest accepted frame, in bytes.
+        @raise TypeError: not exactly one of C{received} and C{received_many} was given.
         """
         _check_callbacks(received, received_many)
         self._received = received
@@ -86,25 +86,25 @@ class MetricsClientProtocol(Protocol):
 
     def close(self) -> None:
         """
-        Close the connection.  No more events are handed on, not even those that have come.
+        Close the connection.  Events already received, but not passed on yet, are discarded.
 
-        To be called on the reactor thread.
+        Must be called on the reactor thread.  Further calls have no effect.
         """
-        # A reset rather than an end of file, which would leave the server to find out whether
-        # only our sending side was closed.  There is nothing of ours to be sent.
+        # A reset, since after an end of file the server could not tell whether the client closed
+        # only its sending side.  No outgoing data is lost: a client sends none.
         if not self._closed:
             self._closed = True
             abort(self.transport)
 
     def connectionMade(self) -> None:
         if is_over_tcp(self.transport):
-            # Who only reads would otherwise never notice that the other machine is gone.
+            # A client that only reads would otherwise not detect that the server's host is gone.
             probe_when_idle(self.transport, self.keepalive)
         if self._made is not None:
             self._made(self)
 
     def handshakeCompleted(self) -> None:
-        """TLS is established: the server is the one that was asked for."""
+        """Verify the server's certificate; close the connection if it is not valid."""
         try:
             check_server(self.transport)
         except TLSError:
@@ -120,11 +120,11 @@ class MetricsClientProtocol(Protocol):
         events: list[Event] = []
         failure = None
         try:
-            # What comes out before it raises is in the list.
+            # If this raises, the list contains the events before the invalid frame.
             events.extend(self._decoder.feed(data))
         except StreamError:
             failure = Failure()
-        self._hand_on(events)
+        self._pass_on(events)
         if failure is not None and not self._closed:
             self._failure = failure
             self.close()
@@ -147,7 +147,7 @@ class MetricsClientProtocol(Protocol):
                 reason=reason.getErrorMessage(),
             )
 
-    def _hand_on(self, events: list[Event]) -> None:
+    def _pass_on(self, events: list[Event]) -> None:
         if self._received_many is not None:
             if events:
                 self.events += len(events)
@@ -162,12 +162,12 @@ class MetricsClientProtocol(Protocol):
 
 def _check_callbacks(received: object, received_many: object) -> None:
     if (received is None) == (received_many is None):
-        raise TypeError("give either received or received_many")
+        raise TypeError("pass exactly one of received and received_many")
 
 
 class MetricsClientFactory(ClientFactory):
     """
-    Connects to a server of metrics, with any endpoint::
+    Builds `MetricsClientProtocol` instances, for use with any client endpoint::
 
         endpoint = clientFromString(reactor, "tcp:localhost:5000")
         endpoint.connect(MetricsClientFactory(print))

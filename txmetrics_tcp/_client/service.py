@@ -1,5 +1,5 @@
 """
-A service that stays connected to where a stream comes from, and the states of its connection.
+A service that keeps a connection to a metrics server, and the states of the connection.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from txmetrics_tcp._net.tls import explain, is_tls
 _log = Logger(namespace="txmetrics_tcp")
 
 INITIAL_DELAY = 0.5
-"""How many seconds to wait before the next attempt, but for a growth by half with each failure."""
+"""The base of the delay between attempts, in seconds.  Each failure increases the delay by half."""
 
 SILENCE = 2.0
-"""After how many seconds of a connection without a single event viewers report that."""
+"""The seconds without any event after which viewers report that a connection is silent."""
 
 MAX_DELAY = 15.0
 """
-How many seconds it may grow to.  Up to one second comes on top by chance, so that many clients
-of one server do not all come back at the same moment.
+The largest delay, in seconds.  A random time of up to one second is added, so that the clients of a
+restarted server do not all reconnect at the same moment.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """An attempt to connect has begun."""
+    """An attempt to connect has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
     """
-    There is a connection; with TLS, its handshake is done.  Whether it is to a server of metrics,
-    the first event will tell.
+    The connection is established, including the TLS handshake if the endpoint uses TLS.
 
-    @ivar address: of the server.
+    Only the first event shows that the peer is a metrics server.
+
+    @ivar address: the address of the server.
     """
 
     address: IAddress
@@ -64,22 +65,22 @@ class Disconnected:
     """
     An attempt to connect has failed, or a connection has ended.
 
-    @ivar reason: why.  `StreamError` means that the server is of another kind.
-    @ivar closed_early: whether the other end closed a connection before anything came over it.
+    @ivar reason: the cause.  A `StreamError` means that the peer is not a metrics server.
+    @ivar closed_early: whether the server closed the connection before it sent any data.
     """
 
     reason: Failure
     closed_early: bool = False
 
     def __str__(self) -> str:
-        """The reason, as one says it, without a full stop."""
+        """The reason as human-readable text, without a full stop."""
         tls = explain(self.reason.value)
         if tls is not None:
-            return f"no TLS with it: {tls}"
+            return f"TLS failed: {tls}"
         if self.closed_early:
             return (
-                "it hung up before anything came: perhaps it does not allow this address, is full,"
-                " or wants TLS"
+                "the server closed the connection before it sent data: it may reject this address,"
+                " have too many clients, or require TLS"
             )
         text = self.reason.getErrorMessage().rstrip(".")
         return text or type(self.reason.value).__name__
@@ -88,29 +89,35 @@ class Disconnected:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """
-    Time passes before the next attempt.
+    The service is waiting before the next attempt.
 
-    @ivar seconds: how much, from now.
+    @ivar seconds: the delay until the next attempt, in seconds from now.
     """
 
     seconds: float
 
 
 ConnectionState = Connecting | Connected | Disconnected | Waiting
-"""What an observer of `MetricsClientService` is told, in this order and over again."""
+"""A state that `MetricsClientService` reports to its observer, in this order, repeatedly."""
 
 
 class MetricsClientService(ClientService):
     """
-    Stays connected to a server of metrics: whenever a connection ends, or none comes about, be it
-    because the server's name does not resolve, it tries again after a while.
+    A Twisted service that connects to a metrics server, and reconnects when the connection fails or
+    ends.
 
-    That while grows with each failure in a row, and begins anew only after a connection on which
-    events came.  A server of another kind, and one that closes connections at once, are failures.
+    The delay before each attempt grows with consecutive failures.  It is reset by a connection that
+    delivered events.  Connections to other kinds of servers, and connections that the server closes
+    before it sends events, count as failures.
 
-    A name is looked up anew for each attempt.  If it has several addresses, all are tried, of IPv4
-    and IPv6, the next one as soon as one has failed or a moment has passed; that is what
-    `twisted.internet.endpoints.HostnameEndpoint` does, which C{"HOST:PORT"} stands for.
+    A host name is resolved again for each attempt, and a failed look-up is retried like a failed
+    connection.  With C{"HOST:PORT"}, all IPv4 and IPv6 addresses of the name are tried, as
+    `twisted.internet.endpoints.HostnameEndpoint` does.
+
+    Must be used on the reactor thread::
+
+        service = MetricsClientService(reactor, "localhost:5000", print)
+        service.startService()
     """
 
     def __init__(
@@ -125,29 +132,33 @@ class MetricsClientService(ClientService):
         retry_policy: Callable[[int], float] | None = None,
     ) -> None:
         """
-        @param endpoint: where the server is: a port on the loopback interface, C{"HOST:PORT"},
-            C{"[IPV6]:PORT"}, a string of Twisted's, or an endpoint.
-        @param received: called with each event, on the reactor thread.
-        @param received_many: instead of it, called with the events of each read; see
-            `MetricsClientProtocol`.
-        @param observer: called with each `ConnectionState`, on the reactor thread.
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
-        @param retry_policy: for a number of failures in a row, from 1 up, how many seconds to wait
-            before the next attempt; see `twisted.application.internet.backoffPolicy`.
-        @raise EndpointError: the endpoint cannot be understood.
-        @raise TypeError: there is not exactly one of C{received} and C{received_many}.
+        @param reactor: the reactor to connect with.
+        @param endpoint: the server: a port on the loopback interface, C{"HOST:PORT"},
+            C{"[IPV6]:PORT"}, a Twisted client endpoint string, or an endpoint.  By default,
+            C{"127.0.0.1:5000"}.
+        @param received: called with each event.
+        @param received_many: called with the events of each read; see `MetricsClientProtocol`.
+        @param observer: called with each `ConnectionState`.  Its exceptions are logged.
+        @param max_frame: the largest accepted frame, in bytes.
+        @param retry_policy: returns the delay before the next attempt, in seconds, for a number of
+            consecutive failures, starting from 1; see
+            `twisted.application.internet.backoffPolicy`.  By default, from 0.75 to 15 seconds, plus
+            up to one random second.
+        @raise EndpointError: the endpoint string is not valid.
+        @raise TypeError: not exactly one of C{received} and C{received_many} was given.
         """
         factory = MetricsClientFactory(
             received,
             received_many=received_many,
-            connected=self._made,
-            lost=self._ended,
+            connected=self._connection_made,
+            lost=self._connection_lost,
             max_frame=max_frame,
         )
         super().__init__(
-            _ObservedEndpoint(as_endpoint(reactor, endpoint), self._begin, self._failed),
+            _ObservedEndpoint(as_endpoint(reactor, endpoint), self._attempt_started, self._failed),
             factory,
-            # ClientService counts failures to connect; ours are also those that come later.
+            # ClientService counts only failed attempts.  This class also counts connections that
+            # ended without events.
             retryPolicy=lambda attempt: self._next_delay(),
             clock=reactor,
         )
@@ -158,54 +169,54 @@ class MetricsClientService(ClientService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Close the connection and connect no more.
+        Close the connection, and stop reconnecting.
 
-        @return: fires when that is done.
+        @return: a Deferred that fires when the connection is closed.
         """
         protocol = self._protocol
         stopped = super().stopService()
         if protocol is not None:
-            # It would otherwise wait for TLS to be closed in both directions.
+            # Without this, the service would wait for the peer's TLS shutdown.
             protocol.close()
         return stopped
 
-    def _begin(self) -> None:
-        self._tell(Connecting())
+    def _attempt_started(self) -> None:
+        self._notify(Connecting())
 
     def _failed(self, reason: Failure) -> Failure:
-        self._tell(Disconnected(reason))
+        self._notify(Disconnected(reason))
         return reason
 
-    def _made(self, protocol: MetricsClientProtocol) -> None:
+    def _connection_made(self, protocol: MetricsClientProtocol) -> None:
         self._protocol = protocol
         if is_tls(protocol.transport):
-            # Until then it may turn out to be another server, or none that knows TLS.
-            protocol.secured = self._there
+            # Before the handshake, the peer is unverified, and may not support TLS.
+            protocol.secured = self._established
         else:
-            self._there(protocol)
+            self._established(protocol)
 
-    def _there(self, protocol: MetricsClientProtocol) -> None:
-        self._tell(Connected(protocol.transport.getPeer()))
+    def _established(self, protocol: MetricsClientProtocol) -> None:
+        self._notify(Connected(protocol.transport.getPeer()))
 
-    def _ended(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
+    def _connection_lost(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
         self._protocol = None
         if protocol.events and not isinstance(reason.value, StreamError):
             self._failures = 0
-        self._tell(Disconnected(reason, protocol.closed_early))
+        self._notify(Disconnected(reason, protocol.closed_early))
 
     def _next_delay(self) -> float:
         self._failures += 1
         delay = self._policy(self._failures)
-        self._tell(Waiting(delay))
+        self._notify(Waiting(delay))
         return delay
 
-    def _tell(self, state: ConnectionState) -> None:
+    def _notify(self, state: ConnectionState) -> None:
         if self._observer is None:
             return
         try:
             self._observer(state)
         except Exception:
-            # An observer that fails must not be what keeps us from trying again.
+            # An exception from the observer must not prevent the next attempt.
             _log.failure("An observer of {service} failed", service=self)
 
 
@@ -213,9 +224,9 @@ def as_endpoint(
     reactor: object, endpoint: IStreamClientEndpoint | str | int
 ) -> IStreamClientEndpoint:
     """
-    An endpoint as it is, or what is written for one.
+    Return the endpoint of a port or string; an endpoint is returned unchanged.
 
-    @raise EndpointError: it cannot be understood.
+    @raise EndpointError: the endpoint string is not valid.
     """
     if isinstance(endpoint, str | int):
         return client_endpoint(reactor, endpoint)
@@ -224,21 +235,21 @@ def as_endpoint(
 
 @implementer(IStreamClientEndpoint)
 class _ObservedEndpoint:
-    """An endpoint, with two functions that learn of each attempt and each failure."""
+    """Wraps an endpoint, and reports each attempt and each failure."""
 
     def __init__(
         self,
         endpoint: IStreamClientEndpoint,
-        begin: Callable[[], None],
+        started: Callable[[], None],
         failed: Callable[[Failure], Failure],
     ) -> None:
         self._endpoint = endpoint
-        self._begin = begin
+        self._started = started
         self._failed = failed
 
     def __repr__(self) -> str:
         return repr(self._endpoint)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        self._begin()
+        self._started()
         return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(self._failed)

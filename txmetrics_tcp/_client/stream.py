@@ -1,5 +1,5 @@
 """
-The consuming side, for coroutines: ``async for event in EventStream(reactor, endpoint)``.
+The client as an asynchronous iterator: ``async for event in EventStream(reactor, endpoint)``.
 """
 
 from __future__ import annotations
@@ -26,35 +26,38 @@ from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import LossReport
 
 BUFFER_SIZE = 10_000
-"""How many events wait for a consumer, unless told otherwise."""
+"""The default number of events that an `EventStream` buffers."""
 
 
 class EventStream:
     """
-    The events of one connection, for one consumer::
+    An asynchronous iterator over the events of one connection::
 
         async with EventStream(reactor, "localhost:5000") as stream:
             async for event in stream:
                 ...
 
-    It may be used in coroutines of Twisted, on any reactor, and in tasks of asyncio, on the reactor
-    for asyncio; always on the reactor's thread.
+    It works in Twisted coroutines, on any reactor, and in asyncio tasks, on the asyncio reactor.  A
+    stream must be used on the reactor thread, by one consumer at a time.
 
-    The loop ends when the server closes the connection, when the reactor stops, and after
-    `close`.  It raises what went wrong otherwise, behind the events that came before that: what
-    the endpoint says where there is no connection, `StreamError` where the server is of
-    another kind, `twisted.internet.error.ConnectionLost` and the like where the connection broke.
+    The loop ends when the server closes the connection, when the reactor stops, and after `close`.
+    On errors, the loop first yields the events received before, and then raises: the error of the
+    endpoint if the connection attempt failed, `StreamError` if the peer is not a metrics server, or
+    `twisted.internet.error.ConnectionLost` or a similar error if the connection broke.
 
-    Without ``async with``, it connects when the first event is asked for, and closes when nobody
-    refers to it any more: after a ``break``, for example.
+    Without ``async with``, the stream connects when the first event is requested, and closes when
+    it is garbage-collected, after a ``break`` for example.
 
-    Events wait for a slow consumer in a buffer.  When that is full, the connection is not read
-    until half of it is free again.  So it is the server that loses events then, counts them, sends
-    the true totals anew, and says so with a `Status`, which is an event like any other.
-    Servers of the Rust family say nothing, and may send a broken stream to a client that was slow
-    for long: for those there is C{when_full="drop"}, with which the connection is always read and
-    the oldest events in the buffer are dropped, so that totals are wrong thereafter.  Either way,
-    losses are counted in `dropped`, and logged once when they begin and once when they end.
+    The stream buffers events for a slow consumer.  When the buffer is full, the stream stops
+    reading from the connection until half of the buffer is free.  The server then drops and counts
+    events, resends the exact totals, and reports the number of dropped events in a `Status`.
+
+    Rust servers report no drops, and may send an invalid stream after a client was slow for a long
+    time.  For these servers, use C{when_full="drop"}: the stream then always reads, and drops the
+    oldest events in its buffer.  The totals that the consumer computes are wrong after that.
+
+    In both modes, `dropped` counts the drops, and the log has one line when they start and one when
+    they end.
     """
 
     def __init__(
@@ -67,16 +70,18 @@ class EventStream:
         max_frame: int = MAX_FRAME,
     ) -> None:
         """
-        @param endpoint: where the server is: a port on the loopback interface, C{"HOST:PORT"},
-            C{"[IPV6]:PORT"}, a string of Twisted's, or an endpoint.
-        @param buffer_size: how many events may wait for the consumer.  With C{"pause"}, those of
-            one read (64 KiB) may come on top.
-        @param when_full: whether the server (C{"pause"}) or this end (C{"drop"}) loses events
-            for which there is no room.
-        @param max_frame: the size of a frame, in bytes, past which the stream is refused.
-        @raise EndpointError: the endpoint cannot be understood.
-        @raise TypeError: the buffer size is no whole number.
-        @raise ValueError: the buffer size is less than 1, or C{when_full} is none of the two.
+        @param reactor: the reactor to connect with.
+        @param endpoint: the server: a port on the loopback interface, C{"HOST:PORT"},
+            C{"[IPV6]:PORT"}, a Twisted client endpoint string, or an endpoint.  By default,
+            C{"127.0.0.1:5000"}.
+        @param buffer_size: the number of events to buffer; 1 or more, by default 10,000.  With
+            C{"pause"}, the events of one read (64 KiB) may exceed it.
+        @param when_full: the action when the buffer is full: C{"pause"} stops reading, so that the
+            server drops events; C{"drop"} drops the oldest events in the buffer.
+        @param max_frame: the largest accepted frame, in bytes.
+        @raise EndpointError: the endpoint string is not valid.
+        @raise TypeError: the buffer size is not a whole number.
+        @raise ValueError: the buffer size is less than 1, or C{when_full} is another value.
         """
         buffer_size = at_least(1, "buffer_size", buffer_size)
         if when_full not in ("pause", "drop"):
@@ -86,38 +91,42 @@ class EventStream:
         )
         self._intake = intake
         self._asked = False
-        # In whatever thread the last reference goes.
+        # May run in any thread.
         weakref.finalize(self, intake.close_from_thread).atexit = False
 
     @property
     def dropped(self) -> int:
         """
-        How many events are missing from those that the consumer has had: those that the server
-        said that it dropped, and, with C{when_full="drop"}, those dropped here.
+        The number of events that the consumer did not receive: events that the server reported as
+        dropped and, with C{when_full="drop"}, events that this stream dropped.
         """
         return self._intake.dropped
 
     def close(self) -> None:
         """
-        Close the connection.  No more events come, not even those that wait: the loop ends.
+        Close the connection, and discard buffered events: the loop ends.
 
-        It may be called at any time and again.
+        Must be called on the reactor thread.  Further calls have no effect.
         """
         self._intake.close()
 
     async def aclose(self) -> None:
-        """Close the connection, and wait until it is closed."""
+        """Close the stream as `close` does, and wait until the connection is closed."""
         self._intake.close()
-        await self._intake.until_over()
+        await self._intake.wait_ended()
 
     async def __aenter__(self) -> EventStream:
-        """Connect, and wait for that."""
+        """
+        Connect, and wait until the connection is established.
+
+        @raise Exception: the error of the endpoint, if the connection attempt failed.
+        """
         intake = self._intake
         intake.start()
         try:
-            await intake.until(lambda: intake.connected or intake.over)
+            await intake.wait_until(lambda: intake.connected or intake.ended)
         except BaseException:
-            # Cancelled, and so __aexit__ will not be called.
+            # Cancelled: __aexit__ will not be called.
             intake.close()
             raise
         if not intake.waiting:
@@ -126,9 +135,9 @@ class EventStream:
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         self._intake.close()
+        # A coroutine that is being closed cannot await.
         if kind is not GeneratorExit:
-            # A coroutine that is thrown away must not wait any more.
-            await self._intake.until_over()
+            await self._intake.wait_ended()
 
     def __aiter__(self) -> EventStream:
         return self
@@ -138,13 +147,13 @@ class EventStream:
         if not intake.waiting:
             if self._asked:
                 raise RuntimeError(
-                    "another coroutine waits for the next event of this stream: an EventStream is"
-                    " for one consumer"
+                    "another coroutine is already waiting for the next event: an EventStream"
+                    " supports only one consumer"
                 )
             self._asked = True
             try:
                 intake.start()
-                await intake.until(lambda: bool(intake.waiting) or intake.over)
+                await intake.wait_until(lambda: bool(intake.waiting) or intake.ended)
             finally:
                 self._asked = False
             if not intake.waiting:
@@ -155,14 +164,14 @@ class EventStream:
 
 class _Intake:
     """
-    What a connection feeds and a stream takes from: the buffer, and how the connection is.
+    The connection of a stream, and the buffer between the two.
 
-    It does not refer to the stream, so that one which nobody has any more can be noticed.
+    It has no reference to the stream, so that an abandoned stream is garbage-collected.
 
-    @ivar waiting: the events that have come.
-    @ivar connected: whether there is, or was, a connection.
-    @ivar over: whether there is none any more, and no attempt to connect either.
-    @ivar dropped: how many events were lost, as far as the consumer can know.
+    @ivar waiting: the buffered events.
+    @ivar connected: whether the connection was ever established.
+    @ivar ended: whether the connection has ended, or the attempt to connect has failed.
+    @ivar dropped: see `EventStream.dropped`.
     """
 
     def __init__(
@@ -179,16 +188,16 @@ class _Intake:
         self._drop = drop
         self._factory: IProtocolFactory = MetricsClientFactory(
             received_many=self._received,
-            connected=self._made,
-            lost=self._lost,
+            connected=self._connection_made,
+            lost=self._connection_lost,
             max_frame=max_frame,
         )
         self.waiting: deque[Event] = deque()
         self.connected = False
-        self.over = False
+        self.ended = False
         self.dropped = 0
-        # What the server has said of its losses.
-        self._missed = 0
+        # The number of dropped events that the server reported last.
+        self._reported = 0
         self._losses: LossReport | None = None
         self._attempt: Deferred[Any] | None = None
         self._protocol: MetricsClientProtocol | None = None
@@ -199,7 +208,7 @@ class _Intake:
         self._waits: list[_Wait] = []
 
     def start(self) -> None:
-        """Connect, unless that was begun before."""
+        """Connect, unless `start` or `close` was called before."""
         if self._attempt is not None or self._closed:
             return
         if IReactorCore.providedBy(self._reactor):
@@ -208,7 +217,7 @@ class _Intake:
         self._attempt.addErrback(self._failed)
 
     def close(self) -> None:
-        """Hand out nothing more, and close the connection."""
+        """Discard buffered events, and close the connection."""
         self._closed = True
         self.waiting.clear()
         self._error = None
@@ -217,21 +226,21 @@ class _Intake:
         elif self._attempt is not None:
             self._attempt.cancel()
         else:
-            self.over = True
+            self.ended = True
         self._wake()
 
     def close_from_thread(self) -> None:
-        """`close`, if there is, or may be, a connection; in any thread."""
-        if self._attempt is not None and not self.over:
-            # The loop of the reactor for asyncio may be closed already.
+        """Call `close` on the reactor thread, unless no connection exists.  For any thread."""
+        if self._attempt is not None and not self.ended:
+            # The event loop of the asyncio reactor may already be closed.
             with suppress(RuntimeError):
                 self._reactor.callFromThread(self.close)
 
     def take(self) -> Event:
-        """The next of the events that wait, of which there has to be one."""
+        """Remove and return the oldest event.  The buffer must not be empty."""
         event = self.waiting.popleft()
         if type(event) is Status:
-            self._note(event)
+            self._count_reported(event)
         if self._paused and len(self.waiting) <= self._size // 2:
             self._paused = False
             if self._protocol is not None:
@@ -239,25 +248,25 @@ class _Intake:
         return event
 
     def raise_error(self) -> None:
-        """Raise what went wrong, if it was not raised before."""
+        """Raise the error that ended the connection, the first time that this is called."""
         error, self._error = self._error, None
         if error is not None:
             error.raiseException()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds that depends on what has come, or how the connection is."""
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition on the buffer or the connection is true."""
         while not condition():
             wait = _Wait()
             self._waits.append(wait)
             try:
                 await wait
             finally:
-                # It is still there if it was cancelled.
+                # If cancelled, it is still in the list.
                 with suppress(ValueError):
                     self._waits.remove(wait)
 
-    async def until_over(self) -> None:
-        await self.until(lambda: self.over)
+    async def wait_ended(self) -> None:
+        await self.wait_until(lambda: self.ended)
 
     def _received(self, events: list[Event]) -> None:
         waiting = self.waiting
@@ -272,29 +281,29 @@ class _Intake:
         self._wake()
 
     def _drop_oldest(self, number: int) -> None:
-        lost = 0
+        dropped = 0
         for _ in range(number):
             event = self.waiting.popleft()
             if type(event) is Status:
-                self._note(event)
+                self._count_reported(event)
             else:
-                lost += 1
-        self._count(lost)
+                dropped += 1
+        self._count(dropped)
 
-    def _note(self, status: Status) -> None:
-        missed = status.dropped_incoming + status.dropped_client
-        # A server may say anything.
-        self._count(max(missed - self._missed, 0))
-        self._missed = missed
+    def _count_reported(self, status: Status) -> None:
+        reported = status.dropped_incoming + status.dropped_client
+        # A faulty server may report fewer than before.
+        self._count(max(reported - self._reported, 0))
+        self._reported = reported
 
-    def _count(self, lost: int) -> None:
-        if lost and self._losses is not None:
-            self.dropped += lost
-            self._losses.lost(lost)
-            if self.over:
+    def _count(self, dropped: int) -> None:
+        if dropped and self._losses is not None:
+            self.dropped += dropped
+            self._losses.lost(dropped)
+            if self.ended:
                 self._losses.close()
 
-    def _made(self, protocol: MetricsClientProtocol) -> None:
+    def _connection_made(self, protocol: MetricsClientProtocol) -> None:
         if self._closed:
             protocol.close()
             return
@@ -304,19 +313,19 @@ class _Intake:
         self._losses = LossReport(self._reactor, f"on their way from {address}")
         self._wake()
 
-    def _lost(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
+    def _connection_lost(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
         self._protocol = None
         self._end(None if reason.check(ConnectionDone) else reason)
 
     def _failed(self, reason: Failure) -> None:
-        # A connection that there was has said for itself why it ended.
+        # If the connection was established, `_connection_lost` handles its end.
         if not self.connected:
             self._end(reason)
 
     def _end(self, error: Failure | None) -> None:
         if not self._closed:
             self._error = error
-        self.over = True
+        self.ended = True
         if self._trigger is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
@@ -325,10 +334,10 @@ class _Intake:
         self._wake()
 
     def _stop(self) -> Deferred[None]:
-        # The trigger that has fired is not there any more.
+        # A trigger that has fired cannot be removed.
         self._trigger = None
         self.close()
-        return Deferred.fromCoroutine(self.until_over())
+        return Deferred.fromCoroutine(self.wait_ended())
 
     def _wake(self) -> None:
         waits, self._waits = self._waits, []
@@ -338,12 +347,12 @@ class _Intake:
 
 class _Wait:
     """
-    Can be awaited once, in a coroutine of Twisted as well as in a task of asyncio.
+    An object that can be awaited once, in a Twisted coroutine or in an asyncio task.
 
-    What runs a coroutine cannot be asked who it is: a coroutine of Twisted may be running within a
-    task, whenever a task made it go on.  But it can be seen from how it answers.  A task waits
-    for a future that is handed to it, and goes on with None; Twisted waits for a Deferred, and
-    hands back at once whatever else it is handed.
+    A running event loop does not show which of the two runs the coroutine: a Twisted coroutine runs
+    inside a task whenever the task resumed it.  The response to a yielded asyncio future does.  A
+    task waits for the future, and then sends None.  Twisted waits only for Deferreds, and sends any
+    other object back immediately.
     """
 
     def __init__(self) -> None:
@@ -351,7 +360,7 @@ class _Wait:
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """To be called once."""
+        """Resume the coroutine.  Must be called at most once."""
         if self._future is None:
             self._deferred.callback(None)
         elif not self._future.done():
@@ -371,5 +380,5 @@ class _Wait:
 
 
 def _once(future: asyncio.Future[None]) -> Generator[Any, Any, object]:
-    """Hand a future to whatever runs this coroutine, as awaiting it does; return the answer."""
+    """Yield a future to the runner of the coroutine, as awaiting it does; return the response."""
     return (yield next(future.__await__()))

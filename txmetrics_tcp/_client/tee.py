@@ -1,5 +1,5 @@
 """
-The bytes of a connection beside the events that are made of them.
+Access to the raw bytes of a client connection, next to its decoded events.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from txmetrics_tcp._net.writers import abort
 @implementer(IStreamClientEndpoint)
 class TappedEndpoint:
     """
-    An endpoint, with a function that is given each piece of data behind the protocol.
+    Wraps an endpoint, and passes each piece of received data to a function, after the protocol.
 
-    A piece with which the protocol gives the connection up, because it is no stream of metrics, is
-    not handed on.
+    If the protocol closes the connection while it processes a piece, because of invalid data for
+    example, that piece is not passed on.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, tap: Callable[[bytes], object]) -> None:
         """
-        @param tap: called with each piece, when the protocol has made of it what it can.
+        @param tap: called with each piece, after the protocol has processed it.
         """
         self._endpoint = endpoint
         self._tap = tap
@@ -43,14 +43,14 @@ class TappedEndpoint:
         connecting: Deferred[Any] = self._endpoint.connect(
             _TappedFactory(protocolFactory, self._tap)
         )
-        # Who connects is to see the protocol that it made.
+        # The caller expects the protocol that its factory built.
         connecting.addCallback(lambda tapped: tapped.wrappedProtocol)
         return connecting
 
 
 @implementer(IHandshakeListener)
 class _Tapped(ProtocolWrapper):
-    """A transport to the protocol, which the protocol may close, and a protocol to a transport."""
+    """The transport of the wrapped protocol, and the protocol of the real transport."""
 
     factory: _TappedFactory
     transport: Any
@@ -59,7 +59,7 @@ class _Tapped(ProtocolWrapper):
 
     @property
     def untapped(self) -> Any:
-        """The transport below."""
+        """The real transport."""
         return self.transport
 
     def handshakeCompleted(self) -> None:

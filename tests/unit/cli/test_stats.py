@@ -122,8 +122,8 @@ class WatchTests(WatchCase):
         self.assertEqual(
             self.messages,
             [
-                "disconnected from there: it hung up before anything came: perhaps it does not"
-                " allow this address, is full, or wants TLS",
+                "disconnected from there: the server closed the connection before it sent data: it"
+                " may reject this address, have too many clients, or require TLS",
                 "received nothing from there",
             ],
         )

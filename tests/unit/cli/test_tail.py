@@ -268,7 +268,7 @@ class CommandTests(SynchronousTestCase):
         """If no event is received, the exit code is 1, even after a connection."""
         for served, says in [
             (None, "cannot connect to 127.0.0.1:1: Connection was refused"),
-            (PausingTransport.lose, "it hung up before anything came: perhaps it does not allow"),
+            (PausingTransport.lose, "the server closed the connection before it sent data"),
             (
                 lambda transport: None,
                 "no data received yet; does the server require TLS (--tls-ca)?",
@@ -291,7 +291,7 @@ class CommandTests(SynchronousTestCase):
         """C{--max-frame} limits the frames of live streams only."""
         options = ["--max-frame", "5"]
         _, _, said = run("tail", "1", "--duration", "1", *options, on=serving(STATUS))
-        self.assertIn("the limit is 5", said)
+        self.assertIn("the limit of 5 bytes", said)
         self.assertEqual(self.tail(record(STATUS), *options).code, 0)
 
     def test_notARecording(self) -> None:

@@ -1,5 +1,5 @@
 """
-The consuming protocol hands on what comes, and the service stays connected.
+The client protocol and the reconnecting client service.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ProtocolTests(SynchronousTestCase):
         return reason.getErrorMessage()
 
     def test_everyCase(self) -> None:
-        """Every kind of event is handed on, byte by byte as it may come."""
+        """Events of every kind are passed on, also if the stream arrives byte by byte."""
         self.connect()
         for case in CASES:
             for byte in case.frame:
@@ -88,8 +88,8 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(seen(self.received), seen(expected))
         self.assertEqual(self.lost, [])
 
-    def test_atOnce(self) -> None:
-        """An event is handed on with its last byte, and counted."""
+    def test_immediate(self) -> None:
+        """An event is passed on and counted when its last byte arrives."""
         protocol = self.connect()
         self.transport.receive(frame(1)[:-1])
         self.assertEqual(self.received, [])
@@ -98,8 +98,8 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.received, [increment(1), increment(2)])
         self.assertEqual(protocol.events, 2)
 
-    def test_together(self) -> None:
-        """On request events are handed on together, as they were read."""
+    def test_batches(self) -> None:
+        """`received_many` is called with the events of each read."""
         batches: list[list[Event]] = []
         factory = MetricsClientFactory(received_many=batches.append)
         protocol = factory.buildProtocol(None)
@@ -112,45 +112,45 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(batches[1:], [[increment(3)]])
         self.assertEqual(protocol.events, 3)
 
-    def test_togetherAndWrong(self) -> None:
-        """What came before it went wrong is handed on, before the reason is."""
-        came: list[object] = []
+    def test_batchBeforeError(self) -> None:
+        """Events before invalid data are passed on before `lost` is called."""
+        calls: list[object] = []
         factory = MetricsClientFactory(
-            received_many=came.append, lost=lambda protocol, reason: came.append(reason.type)
+            received_many=calls.append, lost=lambda protocol, reason: calls.append(reason.type)
         )
         self.transport.connect(factory.buildProtocol(None))
         self.transport.receive(frame(1) + frame(2) + GARBAGE + frame(3))
         self.transport.drain()
-        self.assertEqual(came, [[increment(1), increment(2)], StreamError])
+        self.assertEqual(calls, [[increment(1), increment(2)], StreamError])
 
-    def test_closeAndWrong(self) -> None:
-        """Who closes while it went wrong already does not learn of that any more."""
+    def test_closeBeforeError(self) -> None:
+        """After `close`, invalid data received earlier is not reported."""
         protocol = self.connect(lambda event: protocol.close())
         self.transport.receive(frame(1) + GARBAGE)
         self.transport.drain()
         self.assertIn("aborted", self.reason().lower())
 
     def test_oneCallback(self) -> None:
-        """There is exactly one way that events go."""
+        """Exactly one of the two callbacks is required."""
         for make in (
             MetricsClientProtocol,
             MetricsClientFactory,
             partial(MetricsClientService, FakeReactor(), 5000),
         ):
-            with self.assertRaisesRegex(TypeError, "either received or received_many"):
+            with self.assertRaisesRegex(TypeError, "exactly one of received and received_many"):
                 make()
-            with self.assertRaisesRegex(TypeError, "either received or received_many"):
+            with self.assertRaisesRegex(TypeError, "exactly one of received and received_many"):
                 make(self.received.append, received_many=self.received.extend)
 
     def test_idleFrames(self) -> None:
-        """With an empty frame the server only sees whether we still read: it is no event."""
+        """Empty frames, with which a server tests the connection, are not events."""
         protocol = self.connect()
         self.transport.receive(b"\0\0\0")
         self.assertEqual(protocol.events, 0)
         self.assertEqual(self.lost, [])
 
     def test_closed(self) -> None:
-        """The reason of a connection that ends is the transport's."""
+        """When the connection ends, `lost` receives the transport's reason."""
         self.connect()
         self.transport.receive(frame(1))
         self.transport.lose(ConnectionDone())
@@ -158,7 +158,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIsInstance(reason.value, ConnectionDone)
 
     def test_endsWithinAFrame(self) -> None:
-        """A stream that is cut off in a frame did not end well."""
+        """A clean close inside a frame is reported as a lost connection."""
         self.connect()
         self.transport.receive(frame(1) + frame(2)[:5])
         self.transport.end_of_file()
@@ -167,7 +167,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("the stream ends within a frame, after 5 bytes of it", self.reason())
 
     def test_lostWithinAFrame(self) -> None:
-        """But a better reason is not replaced."""
+        """If the connection was lost with an error inside a frame, the error is kept."""
         self.connect()
         self.transport.receive(frame(1)[:5])
         self.transport.lose(ConnectionRefusedError())
@@ -175,7 +175,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIsInstance(reason.value, ConnectionRefusedError)
 
     def test_notAStream(self) -> None:
-        """What is no stream of metrics ends the connection, and is the reason for that."""
+        """Invalid data closes the connection, with a `StreamError` as the reason."""
         self.connect()
         self.transport.receive(frame(1) + GARBAGE + frame(2))
         self.assertTrue(self.transport.aborted)
@@ -183,11 +183,13 @@ class ProtocolTests(SynchronousTestCase):
         self.transport.drain()
         (reason,) = self.lost
         self.assertIsInstance(reason.value, StreamError)
-        self.assertIn("not a metrics stream: a frame of 5 bytes is no event", self.reason())
+        self.assertIn(
+            "not a metrics stream: a frame of 5 bytes is not a valid event", self.reason()
+        )
         self.assertEqual(self.received, [increment(1)])
 
-    def test_afterNotAStream(self) -> None:
-        """What a transport still delivers after that is not looked at."""
+    def test_dataAfterError(self) -> None:
+        """Data delivered after invalid data is ignored."""
         protocol = self.connect()
         self.transport.receive(GARBAGE)
         protocol.dataReceived(frame(1))
@@ -197,16 +199,16 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(len(self.lost), 1)
 
     def test_maxFrame(self) -> None:
-        """A frame that is too long is refused when it is announced."""
+        """A frame above the limit is rejected at its length."""
         self.connect(max_frame=12)
         self.transport.receive(frame(1)[:1])
         self.transport.drain()
-        self.assertIn("13 bytes is announced, the limit is 12", self.reason())
+        self.assertIn("13 bytes exceeds the limit of 12 bytes", self.reason())
 
     def test_close(self) -> None:
         """
-        Who closes gets no more events, and the server learns of it at once: by a reset, since an
-        end of file could mean that we still read.
+        `close` discards further events, and resets the connection, because after an end of file the
+        server would assume that the client still reads.
         """
         received: list[Event] = []
 
@@ -226,7 +228,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(len(self.lost), 1)
 
     def test_closeWithoutAbort(self) -> None:
-        """Transports that have no `abortConnection` are closed as they can be."""
+        """Transports without `abortConnection` are closed with `loseConnection`."""
 
         class Plain:
             lost = False
@@ -243,20 +245,20 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("not a metrics stream", self.reason())
 
     def test_closeWithFramesLeft(self) -> None:
-        """Frames that came, but were not wanted any more, are no sign of a stream cut off."""
+        """Frames left after `close` do not count as a truncated stream."""
         protocol = self.connect(lambda event: protocol.close())
         self.transport.receive(frame(1) + frame(2))
         self.transport.lose(ConnectionDone())
         (reason,) = self.lost
         self.assertIsInstance(reason.value, ConnectionDone)
 
-    def test_aCallbackThatFails(self) -> None:
-        """Its error is the transport's, which closes, as with every protocol."""
+    def test_callbackFails(self) -> None:
+        """An exception from the callback propagates to the transport."""
         protocol = self.connect(lambda event: 1 // 0)
         self.assertRaises(ZeroDivisionError, protocol.dataReceived, frame(1))
 
     def test_keepAlive(self) -> None:
-        """Over TCP, a server that vanished is noticed in the end, though we never write."""
+        """TCP keepalive detects a dead server, although the client never writes."""
         kept = []
         self.transport.setTcpKeepAlive = kept.append  # type: ignore[attr-defined]
         directlyProvides(self.transport, ITCPTransport)
@@ -273,36 +275,36 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIs(protocol.factory, factory)
 
     def test_logged(self) -> None:
-        """Where nobody asks why a connection ended, a stream that is none is logged."""
-        for data, said in [(GARBAGE, ["Disconnected from 127.0.0.1:54321:"]), (frame(1), [])]:
+        """Without a `lost` callback, invalid data is logged."""
+        for data, lines in [(GARBAGE, ["Disconnected from 127.0.0.1:54321:"]), (frame(1), [])]:
             transport = PausingTransport()
             transport.connect(MetricsClientFactory(self.received.append).buildProtocol(None))
             with capturedLogs() as logs:
                 transport.receive(data)
                 transport.drain()
                 transport.lose()
-            self.assertEqual([formatEvent(event)[:34] for event in logs], said)
+            self.assertEqual([formatEvent(event)[:34] for event in logs], lines)
             self.assertEqual({event["log_level"] for event in logs} - {LogLevel.error}, set())
 
     def test_quiet(self) -> None:
-        """The factory does not log that it starts and stops."""
+        """The factory does not log its start and stop."""
         factory = MetricsClientFactory(self.received.append)
         with capturedLogs() as logs:
             factory.doStart()
             factory.doStop()
         self.assertEqual(logs, [])
 
-    def test_fromOurServer(self) -> None:
-        """What our server sends is what was recorded."""
+    def test_exporter(self) -> None:
+        """The client receives the events recorded in an exporter."""
         reactor = FakeReactor()
         server = MetricsFactory(reactor)
-        other_end = PausingTransport()
+        peer = PausingTransport()
         self.connect()
-        other_end.connect(server.buildProtocol(other_end.getPeer()))
+        peer.connect(server.buildProtocol(peer.getPeer()))
         server.recorder.describe_counter("requests_total", "count", "how many")
         server.recorder.counter("requests_total", route="/").increment(3)
         reactor.settle()
-        self.transport.receive(other_end.drain())
+        self.transport.receive(peer.drain())
         self.assertIn(
             Metadata(MetricKind.COUNTER, "requests_total", "count", "how many"), self.received
         )
@@ -313,9 +315,9 @@ class ProtocolTests(SynchronousTestCase):
         )
 
 
-HUNG_UP = (
-    "disconnected it hung up before anything came: perhaps it does not allow this address, is full,"
-    " or wants TLS"
+CLOSED_EARLY = (
+    "disconnected the server closed the connection before it sent data: it may reject this address,"
+    " have too many clients, or require TLS"
 )
 
 
@@ -330,7 +332,7 @@ class ServiceTests(SynchronousTestCase):
     def start(
         self, observer: Callable[[ConnectionState], object] | None = None
     ) -> MetricsClientService:
-        """Start a service that waits ten seconds after the first failure, twenty after two …"""
+        """Start a service that waits 10 seconds after the first failure, 20 after the second, …"""
 
         def wait(failures: int) -> float:
             self.failures.append(failures)
@@ -346,49 +348,49 @@ class ServiceTests(SynchronousTestCase):
         service.startService()
         return service
 
-    def said(self) -> list[str]:
-        """What the observer was told since the last time, in words."""
-        said = []
+    def reported(self) -> list[str]:
+        """Return the states reported since the last call, as text."""
+        reported = []
         for state in self.states:
             match state:
                 case Connecting():
-                    said.append("connecting")
+                    reported.append("connecting")
                 case Connected(address):
-                    said.append(f"connected {address.host}:{address.port}")  # type: ignore[attr-defined]
+                    reported.append(f"connected {address.host}:{address.port}")  # type: ignore[attr-defined]
                 case Disconnected():
-                    said.append(f"disconnected {state}")
+                    reported.append(f"disconnected {state}")
                 case Waiting(seconds):
-                    said.append(f"waiting {seconds}")
+                    reported.append(f"waiting {seconds}")
         self.states.clear()
-        return said
+        return reported
 
     def test_connects(self) -> None:
         self.start()
-        self.assertEqual(self.said(), ["connecting"])
+        self.assertEqual(self.reported(), ["connecting"])
         transport = self.endpoint.succeed()
-        self.assertEqual(self.said(), ["connected 127.0.0.1:54321"])
+        self.assertEqual(self.reported(), ["connected 127.0.0.1:54321"])
         transport.receive(frame(1))
         self.assertEqual(self.received, [increment(1)])
-        self.assertEqual(self.said(), [])
+        self.assertEqual(self.reported(), [])
 
     def test_reconnects(self) -> None:
-        """When a connection ends, it makes another one, after a while."""
+        """After a connection ends, the service waits and connects again."""
         self.start()
         transport = self.endpoint.succeed()
         transport.receive(frame(1))
         transport.lose(ConnectionDone())
         self.assertEqual(
-            self.said()[2:], ["disconnected Connection was closed cleanly", "waiting 10.0"]
+            self.reported()[2:], ["disconnected Connection was closed cleanly", "waiting 10.0"]
         )
         self.reactor.advance(9.9)
-        self.assertEqual(self.said(), [])
+        self.assertEqual(self.reported(), [])
         self.reactor.advance(0.1)
-        self.assertEqual(self.said(), ["connecting"])
+        self.assertEqual(self.reported(), ["connecting"])
         self.endpoint.succeed().receive(frame(2))
         self.assertEqual(self.received, [increment(1), increment(2)])
 
-    def test_waitsLonger(self) -> None:
-        """With each failure in a row, of whatever sort; nothing is forgotten by connecting."""
+    def test_consecutiveFailures(self) -> None:
+        """All failures count; a connection without events does not reset the number."""
         self.start()
         self.endpoint.fail(ConnectionRefusedError())
         self.reactor.advance(10)
@@ -399,23 +401,23 @@ class ServiceTests(SynchronousTestCase):
         self.endpoint.succeed().lose(ConnectionLost())
         self.assertEqual(self.failures, [1, 2, 3, 4])
         self.assertEqual(
-            [line for line in self.said() if line.startswith("disconnected")],
+            [line for line in self.reported() if line.startswith("disconnected")],
             [
                 "disconnected Connection was refused by other side",
                 "disconnected [Errno 24] Too many open files",
-                HUNG_UP,
-                HUNG_UP,
+                CLOSED_EARLY,
+                CLOSED_EARLY,
             ],
         )
 
     def test_systemError(self) -> None:
-        """What the system says about a socket that is not there."""
+        """The message contains the operating system's error text."""
         self.start()
         self.endpoint.fail(getConnectError(OSError(2, "No such file or directory")))
-        self.assertRegex(self.said()[1], "^disconnected .*No such file or directory$")
+        self.assertRegex(self.reported()[1], "^disconnected .*No such file or directory$")
 
-    def test_beginsAnew(self) -> None:
-        """Once an event came, the next failure counts as the first."""
+    def test_failuresReset(self) -> None:
+        """A connection that delivered an event resets the number of failures."""
         self.start()
         self.endpoint.fail(ConnectionRefusedError())
         self.reactor.advance(10)
@@ -426,8 +428,8 @@ class ServiceTests(SynchronousTestCase):
         transport.lose()
         self.assertEqual(self.failures, [1, 2, 1])
 
-    def test_idleFramesAreNoData(self) -> None:
-        """Empty frames do not tell that a server works."""
+    def test_idleFramesDoNotReset(self) -> None:
+        """Empty frames do not reset the number of failures."""
         self.start()
         self.endpoint.fail(ConnectionRefusedError())
         self.reactor.advance(10)
@@ -437,15 +439,16 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.failures, [1, 2])
 
     def test_anotherKindOfServer(self) -> None:
-        """It is said clearly, and is a failure, even if some of it looked like events."""
+        """Invalid data is reported, and counts as a failure even after valid events."""
         self.start()
         for attempt in 1, 2:
             transport = self.endpoint.succeed()
             transport.receive(frame(1) + GARBAGE)
             transport.drain()
-            _, _, disconnected, waiting = self.said()
+            _, _, disconnected, waiting = self.reported()
             self.assertIn(
-                "disconnected not a metrics stream: a frame of 5 bytes is no event", disconnected
+                "disconnected not a metrics stream: a frame of 5 bytes is not a valid event",
+                disconnected,
             )
             self.assertEqual(waiting, f"waiting {attempt * 10.0}")
             self.reactor.advance(attempt * 10.0)
@@ -462,46 +465,46 @@ class ServiceTests(SynchronousTestCase):
         transport = self.endpoint.succeed()
         transport.receive(frame(1))
         transport.drain()
-        self.assertIn("the limit is 12", self.said()[2])
+        self.assertIn("the limit of 12 bytes", self.reported()[2])
 
-    def test_endpointThatRaises(self) -> None:
-        """An endpoint that raises, which it should not, is survived, too."""
+    def test_endpointRaises(self) -> None:
+        """An endpoint that raises counts as a failed attempt."""
         self.endpoint.connect = lambda factory: 1 // 0  # type: ignore[method-assign]
         self.start()
         self.assertEqual(
-            self.said(),
+            self.reported(),
             ["connecting", "disconnected integer division or modulo by zero", "waiting 10.0"],
         )
 
-    def test_silentError(self) -> None:
-        """An error without a text is named."""
+    def test_errorWithoutText(self) -> None:
+        """An error without a text is shown by its class name."""
         self.start()
         self.endpoint.fail(ValueError())
-        self.assertEqual(self.said()[1], "disconnected ValueError")
+        self.assertEqual(self.reported()[1], "disconnected ValueError")
 
     def test_stopWhileConnected(self) -> None:
-        """The connection is closed, and no other is made."""
+        """The service closes the connection, and does not reconnect."""
         service = self.start()
         transport = self.endpoint.succeed()
-        self.said()
+        self.reported()
         stopped = service.stopService()
         self.assertNoResult(stopped)
         self.assertTrue(transport.aborted)
         transport.drain()
         self.successResultOf(stopped)
-        self.assertEqual(len(self.said()), 1)
+        self.assertEqual(len(self.reported()), 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.failures, [])
 
     def test_stopWhileConnecting(self) -> None:
-        """The attempt is given up."""
+        """The service cancels the attempt."""
         service = self.start()
         self.successResultOf(service.stopService())
         self.assertEqual(self.endpoint.cancelled, 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stopWhileWaiting(self) -> None:
-        """The next attempt does not take place."""
+        """The service cancels the next attempt."""
         service = self.start()
         self.endpoint.fail(ConnectionRefusedError())
         self.successResultOf(service.stopService())
@@ -517,8 +520,8 @@ class ServiceTests(SynchronousTestCase):
         self.endpoint.succeed().receive(frame(1))
         self.assertEqual(self.received, [increment(1)])
 
-    def test_observerThatFails(self) -> None:
-        """It is logged, and does not keep the service from trying again."""
+    def test_observerFails(self) -> None:
+        """Exceptions from the observer are logged, and the service continues."""
 
         def fail(state: ConnectionState) -> None:
             raise RuntimeError(f"no use for {state}")
@@ -538,7 +541,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.received, [increment(1)])
 
     def test_defaultPolicy(self) -> None:
-        """Longer with each failure, up to a limit, and not always the same."""
+        """The delay grows with each failure, up to a limit, and has a random part."""
         delays: list[list[float]] = []
         for _ in range(2):
             endpoint = self.endpoint = FakeEndpoint()
@@ -561,10 +564,10 @@ class ServiceTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """With names as they are in the world: they do not always resolve."""
+    """Host names that resolve late, or to several addresses."""
 
     def test_laterName(self) -> None:
-        """A name that does not resolve is looked up again, until it does."""
+        """A name that does not resolve is looked up again for each attempt."""
         reactor = NamesReactor()
         states: list[ConnectionState] = []
         service = MetricsClientService(
@@ -591,7 +594,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(states[-1], Connected(transport.getPeer()))
 
     def test_severalAddresses(self) -> None:
-        """All addresses of a name are tried, of either kind, until one of them answers."""
+        """All IPv4 and IPv6 addresses of a name are tried until one answers."""
         reactor = NamesReactor()
         reactor.nameResolver.addresses = [
             IPv6Address("TCP", "2001:db8::1", 5000),
@@ -605,7 +608,7 @@ class NameTests(SynchronousTestCase):
         )
         service.startService()
         _, _, factory = reactor.connecting[0]
-        # The first one refuses, the second one does not answer.
+        # The first address refuses the connection, the second does not answer.
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))  # type: ignore[attr-defined]
         reactor.pump([0.3] * 3)
         self.assertEqual(

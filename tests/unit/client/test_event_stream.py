@@ -1,5 +1,5 @@
 """
-Events for ``async for``: in coroutines of Twisted, and in tasks of asyncio.
+`EventStream`, in Twisted coroutines and in asyncio tasks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StreamTestCase(SynchronousTestCase):
     """
     A stream over fakes.
 
-    @ivar seen: the events that `consume` has had.
+    @ivar seen: the events that `consume` has received.
     """
 
     def setUp(self) -> None:
@@ -70,15 +70,15 @@ class StreamTestCase(SynchronousTestCase):
     def start(self, stream: EventStream) -> Deferred[str]:
         return Deferred.fromCoroutine(self.consume(stream))
 
-    def waiting(self) -> list[object]:
+    def delayed_calls(self) -> list[object]:
         return list(self.reactor.getDelayedCalls())
 
 
 class TwistedTests(StreamTestCase):
-    """In a coroutine of Twisted."""
+    """In a Twisted coroutine."""
 
     def test_events(self) -> None:
-        """What comes is there at once, and the end of the stream is the end of the loop."""
+        """Events are yielded immediately, and the loop ends with the connection."""
         done = self.start(self.stream())
         transport = self.endpoint.succeed()
         self.assertEqual(self.seen, [])
@@ -90,8 +90,8 @@ class TwistedTests(StreamTestCase):
         transport.lose(ConnectionDone())
         self.assertEqual(self.successResultOf(done), "ended")
 
-    def test_connectsWhenAsked(self) -> None:
-        """Once, and not before an event is asked for."""
+    def test_connectsOnDemand(self) -> None:
+        """The stream connects once, when the first event is requested."""
         stream = self.stream()
         self.assertEqual(self.endpoint.attempts, [])
         self.start(stream)
@@ -101,19 +101,19 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(len(self.endpoint.attempts), 1)
 
     def test_noConnection(self) -> None:
-        """Why there is no connection is raised, and only once."""
+        """The error of a failed attempt is raised once."""
         stream = self.stream()
         done = self.start(stream)
         self.endpoint.fail(ConnectionRefusedError())
         self.failureResultOf(done, ConnectionRefusedError)
         self.assertEqual(self.successResultOf(self.start(stream)), "ended")
 
-    def test_endpointThatRaises(self) -> None:
+    def test_endpointRaises(self) -> None:
         self.endpoint.connect = lambda factory: 1 // 0  # type: ignore[method-assign]
         self.failureResultOf(self.start(self.stream()), ZeroDivisionError)
 
     def test_failsAfterwards(self) -> None:
-        """An endpoint that fails although there is a connection does not end that."""
+        """An endpoint that fails after the connection was established does not end the loop."""
         done = self.start(self.stream())
         factory, attempt = self.endpoint.attempts[0]
         transport = PausingTransport()
@@ -125,7 +125,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.successResultOf(done), "ended")
 
     def test_notAStream(self) -> None:
-        """It is raised behind the events that came before."""
+        """`StreamError` is raised after the events before the invalid data."""
         done = self.start(self.stream())
         transport = self.endpoint.succeed()
         transport.receive(frame(1) + GARBAGE)
@@ -142,40 +142,40 @@ class TwistedTests(StreamTestCase):
         self.assertIn("ends within a frame, after 5 bytes", str(failure.value))
 
     def test_context(self) -> None:
-        """With ``async with`` it is connected at the beginning, and closed at the end."""
-        said = []
+        """``async with`` connects at the start, and closes the connection at the end."""
+        steps = []
 
         async def main() -> None:
             async with self.stream() as stream:
-                said.append("connected")
+                steps.append("connected")
                 async for event in stream:
-                    said.append(repr(event))
+                    steps.append(repr(event))
                     break
-            said.append("closed")
+            steps.append("closed")
 
         done = Deferred.fromCoroutine(main())
-        self.assertEqual(said, [])
+        self.assertEqual(steps, [])
         transport = self.endpoint.succeed()
-        self.assertEqual(said, ["connected"])
+        self.assertEqual(steps, ["connected"])
         transport.receive(frame(1) + frame(2))
-        self.assertEqual(said, ["connected", repr(increment(1))])
+        self.assertEqual(steps, ["connected", repr(increment(1))])
         self.assertTrue(transport.aborted)
         self.assertNoResult(done)
         transport.drain()
         self.successResultOf(done)
-        self.assertEqual(said[2:], ["closed"])
+        self.assertEqual(steps[2:], ["closed"])
 
     def test_contextNotConnected(self) -> None:
         async def main() -> None:
             async with self.stream():
-                raise AssertionError("there is no connection")
+                raise AssertionError("not connected")
 
         done = Deferred.fromCoroutine(main())
         self.endpoint.fail(ConnectionRefusedError())
         self.failureResultOf(done, ConnectionRefusedError)
 
-    def test_contextEndsWithAnError(self) -> None:
-        """What the block raises goes on; the connection is closed first."""
+    def test_contextRaises(self) -> None:
+        """An exception from the block propagates after the connection is closed."""
 
         async def main() -> None:
             async with self.stream():
@@ -186,8 +186,8 @@ class TwistedTests(StreamTestCase):
         transport.drain()
         self.failureResultOf(done, KeyError)
 
-    def test_thrownAway(self) -> None:
-        """A coroutine that is closed in the middle leaves no connection, and need not wait."""
+    def test_coroutineClosed(self) -> None:
+        """Closing a suspended coroutine closes the connection without waiting."""
 
         async def main() -> None:
             async with self.stream() as stream:
@@ -197,13 +197,13 @@ class TwistedTests(StreamTestCase):
         coroutine = main()
         coroutine.send(None)
         transport = self.endpoint.succeed()
-        # It goes on, and waits for an event.
+        # Resume it: it then waits for an event.
         coroutine.send(None)
         coroutine.close()
         self.assertTrue(transport.aborted)
 
     def test_closedInTheLoop(self) -> None:
-        """The loop ends, without the events that wait."""
+        """`close` in the loop ends the loop, and discards buffered events."""
         stream = self.stream()
 
         async def main() -> None:
@@ -221,7 +221,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.seen, [increment(1)])
 
     def test_closedElsewhere(self) -> None:
-        """Who waits for an event waits no more."""
+        """`aclose` ends a loop that is waiting for an event."""
         stream = self.stream()
         done = self.start(stream)
         transport = self.endpoint.succeed()
@@ -239,7 +239,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.successResultOf(done), "ended")
 
     def test_closedBefore(self) -> None:
-        """It never connects then."""
+        """A stream closed before its first use never connects."""
         stream = self.stream()
         stream.close()
         self.assertEqual(self.successResultOf(self.start(stream)), "ended")
@@ -247,7 +247,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.endpoint.attempts, [])
 
     def test_closedAfterAnError(self) -> None:
-        """An error that nobody asked for is nobody's."""
+        """`close` discards an error that was not raised yet."""
         stream = self.stream()
 
         async def main() -> None:
@@ -264,8 +264,8 @@ class TwistedTests(StreamTestCase):
         later.callback(None)
         self.successResultOf(done)
 
-    def test_connectedTooLate(self) -> None:
-        """A connection that comes about although it is not wanted any more is closed."""
+    def test_connectedAfterClose(self) -> None:
+        """A connection that is established after `close` is closed."""
         stream = self.stream()
         self.start(stream)
         factory = self.endpoint.attempts[0][0]
@@ -276,7 +276,7 @@ class TwistedTests(StreamTestCase):
         transport.drain()
 
     def test_cancelled(self) -> None:
-        """Who does not want to wait any more can come again; no event is lost."""
+        """Cancelling a wait loses no event, and the next call works."""
         stream = self.stream()
         first = Deferred.fromCoroutine(stream.__anext__())
         transport = self.endpoint.succeed()
@@ -292,7 +292,7 @@ class TwistedTests(StreamTestCase):
     def test_cancelledWhileConnecting(self) -> None:
         async def main() -> None:
             async with self.stream():
-                raise AssertionError("there is no connection")
+                raise AssertionError("not connected")
 
         done = Deferred.fromCoroutine(main())
         done.cancel()
@@ -312,17 +312,17 @@ class TwistedTests(StreamTestCase):
         self.assertTrue(transport.aborted)
 
     def test_oneConsumer(self) -> None:
-        """A second one is refused, and does not disturb the first."""
+        """A second consumer gets an error, and the first continues."""
         stream = self.stream()
         self.start(stream)
         transport = self.endpoint.succeed()
         failure = self.failureResultOf(self.start(stream), RuntimeError)
-        self.assertIn("is for one consumer", str(failure.value))
+        self.assertIn("supports only one consumer", str(failure.value))
         transport.receive(frame(1))
         self.assertEqual(self.seen, [increment(1)])
 
-    def test_leftBehind(self) -> None:
-        """After a ``break`` nobody has it any more, and the connection is closed."""
+    def test_abandoned(self) -> None:
+        """A stream without references, after a ``break`` for example, closes its connection."""
 
         async def main() -> None:
             async for _ in self.stream():
@@ -337,8 +337,8 @@ class TwistedTests(StreamTestCase):
         self.reactor.drain()
         self.assertTrue(transport.aborted)
 
-    def test_leftBehindOtherwise(self) -> None:
-        """What never connected, or has ended, is simply gone."""
+    def test_abandonedWithoutConnection(self) -> None:
+        """A stream without references that never connected, or has ended, needs no close."""
         self.stream()
         done = self.start(self.stream())
         self.endpoint.succeed().lose(ConnectionDone())
@@ -347,7 +347,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.reactor.waiting, 0)
 
     def test_keptWhileWaiting(self) -> None:
-        """Who waits for an event need not keep the stream."""
+        """A stream is not garbage-collected while a loop waits for an event."""
         done = self.start(self.stream())
         transport = self.endpoint.succeed()
         gc.collect()
@@ -356,7 +356,7 @@ class TwistedTests(StreamTestCase):
         self.assertEqual(self.seen, [increment(1)])
         self.assertNoResult(done)
 
-    def test_refused(self) -> None:
+    def test_invalidArguments(self) -> None:
         self.assertRaises(EndpointError, EventStream, self.reactor, "nowhere")
         self.assertRaisesRegex(ValueError, "at least 1, not 0", self.stream, buffer_size=0)
         self.assertRaisesRegex(ValueError, "not 'block'", self.stream, when_full="block")
@@ -366,11 +366,11 @@ class TwistedTests(StreamTestCase):
         transport = self.endpoint.succeed()
         transport.receive(frame(1))
         transport.drain()
-        self.assertIn("the limit is 12", str(self.failureResultOf(done, StreamError).value))
+        self.assertIn("the limit of 12 bytes", str(self.failureResultOf(done, StreamError).value))
 
 
 class SlowConsumerTests(StreamTestCase):
-    """A buffer of four, and a consumer that takes an event when a test says so."""
+    """A buffer of four events, and a consumer that the test controls."""
 
     def connect(self, **options: Any) -> PausingTransport:
         self.slow = self.stream(buffer_size=4, **options)
@@ -384,7 +384,7 @@ class SlowConsumerTests(StreamTestCase):
         ]
 
     def test_paused(self) -> None:
-        """The connection is not read while the buffer is full, until half of it is free."""
+        """A full buffer stops reading from the connection until half of it is free."""
         transport = self.connect()
         for number in range(4):
             self.assertTrue(transport.reading)
@@ -400,7 +400,7 @@ class SlowConsumerTests(StreamTestCase):
         self.assertTrue(transport.reading)
 
     def test_oneRead(self) -> None:
-        """What one read brings is kept, however much it is: nothing is lost here."""
+        """All events of one read are buffered, even above the limit."""
         transport = self.connect()
         transport.receive(b"".join(map(frame, range(100))))
         self.assertFalse(transport.reading)
@@ -411,7 +411,7 @@ class SlowConsumerTests(StreamTestCase):
         self.assertEqual(self.slow.dropped, 0)
 
     def test_endsWhilePaused(self) -> None:
-        """All that came is handed out before the end."""
+        """All buffered events are yielded before the loop ends."""
         transport = self.connect()
         transport.receive(b"".join(map(frame, range(5))))
         transport.lose(ConnectionDone())
@@ -426,7 +426,7 @@ class SlowConsumerTests(StreamTestCase):
         self.failureResultOf(Deferred.fromCoroutine(self.slow.__anext__()), StopAsyncIteration)
 
     def test_serverDrops(self) -> None:
-        """What the server says that it dropped is counted when the consumer comes to that."""
+        """Drops reported by the server are counted when the consumer receives the status."""
         transport = self.connect()
         with capturedLogs() as logs:
             transport.receive(status(0, 0) + frame(1) + status(3, 4) + frame(2))
@@ -445,10 +445,10 @@ class SlowConsumerTests(StreamTestCase):
                 "Events were lost on their way from 127.0.0.1:54321: 8 in 0.0 seconds",
             ],
         )
-        self.assertEqual(self.waiting(), [])
+        self.assertEqual(self.delayed_calls(), [])
 
-    def test_learnsOfLossesAfterTheEnd(self) -> None:
-        """They are said, and nothing is left behind for later."""
+    def test_dropsReportedAfterTheEnd(self) -> None:
+        """Drops reported after the connection ended are logged at once, without a delayed call."""
         transport = self.connect()
         transport.receive(status(0, 0) + status(0, 4))
         transport.lose(ConnectionDone())
@@ -456,10 +456,10 @@ class SlowConsumerTests(StreamTestCase):
             self.take(2)
         self.assertEqual(len(logs), 2)
         self.assertEqual(self.slow.dropped, 4)
-        self.assertEqual(self.waiting(), [])
+        self.assertEqual(self.delayed_calls(), [])
 
-    def test_dropsHere(self) -> None:
-        """On request it is read all the time, and the oldest are dropped and counted."""
+    def test_clientDrops(self) -> None:
+        """With `when_full="drop"`, the oldest events are dropped and counted."""
         transport = self.connect(when_full="drop")
         with capturedLogs() as logs:
             transport.receive(b"".join(map(frame, range(6))))
@@ -471,10 +471,10 @@ class SlowConsumerTests(StreamTestCase):
             transport.drain()
         self.assertEqual(len(logs), 2)
         self.assertIn(": 3 in", logs[1]["log_format"].format(**logs[1]))
-        self.assertEqual(self.waiting(), [])
+        self.assertEqual(self.delayed_calls(), [])
 
     def test_dropsStatus(self) -> None:
-        """What a status that is dropped itself says of losses is not lost."""
+        """Drops reported by a status are counted even if the status itself is dropped."""
         transport = self.connect(when_full="drop")
         transport.receive(status(10, 0) + b"".join(map(frame, range(5))))
         self.assertEqual(self.slow.dropped, 11)
@@ -483,7 +483,7 @@ class SlowConsumerTests(StreamTestCase):
 
 
 class AsyncioTests(StreamTestCase):
-    """In a task of asyncio.  A loop runs here beside the fakes, and no reactor is needed."""
+    """In an asyncio task, with an event loop and fakes instead of a reactor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -493,17 +493,17 @@ class AsyncioTests(StreamTestCase):
     def run_task(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
-    async def turn(self) -> None:
+    async def iterate(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
     def test_events(self) -> None:
         async def main() -> str:
             task = asyncio.create_task(self.consume(self.stream()))
-            await self.turn()
+            await self.iterate()
             transport = self.endpoint.succeed()
             transport.receive(frame(1))
-            await self.turn()
+            await self.iterate()
             self.assertEqual(self.seen, [increment(1)])
             transport.receive(frame(2) + frame(3))
             transport.lose(ConnectionDone())
@@ -515,7 +515,7 @@ class AsyncioTests(StreamTestCase):
     def test_fails(self) -> None:
         async def main() -> None:
             task = asyncio.create_task(self.consume(self.stream()))
-            await self.turn()
+            await self.iterate()
             transport = self.endpoint.succeed()
             transport.receive(frame(1) + GARBAGE)
             transport.drain()
@@ -532,10 +532,10 @@ class AsyncioTests(StreamTestCase):
 
         async def main() -> None:
             task = asyncio.create_task(consumer())
-            await self.turn()
+            await self.iterate()
             transport = self.endpoint.succeed()
             transport.receive(frame(1) + frame(2))
-            await self.turn()
+            await self.iterate()
             self.assertTrue(transport.aborted)
             self.assertFalse(task.done())
             transport.drain()
@@ -545,14 +545,14 @@ class AsyncioTests(StreamTestCase):
         self.assertEqual(self.seen, [increment(1)])
 
     def test_cancelled(self) -> None:
-        """A time limit is kept, and no event is lost by it, whenever it comes."""
+        """Cancellation loses no event, at whatever time it happens."""
 
         async def main() -> None:
             stream = self.stream()
             transports = []
             for when in ("alone", "after an event", "before an event"):
                 task = asyncio.create_task(stream.__anext__())
-                await self.turn()
+                await self.iterate()
                 if not transports:
                     transports.append(self.endpoint.succeed())
                 if when == "after an event":
@@ -577,11 +577,11 @@ class AsyncioTests(StreamTestCase):
 
         async def main() -> None:
             task = asyncio.create_task(consumer())
-            await self.turn()
+            await self.iterate()
             transport = self.endpoint.succeed()
-            await self.turn()
+            await self.iterate()
             task.cancel()
-            await self.turn()
+            await self.iterate()
             self.assertTrue(transport.aborted)
             transport.drain()
             with self.assertRaises(asyncio.CancelledError):
@@ -593,8 +593,8 @@ class AsyncioTests(StreamTestCase):
         async def main() -> None:
             stream = self.stream()
             first = asyncio.create_task(self.consume(stream))
-            await self.turn()
-            with self.assertRaisesRegex(RuntimeError, "is for one consumer"):
+            await self.iterate()
+            with self.assertRaisesRegex(RuntimeError, "supports only one consumer"):
                 await self.consume(stream)
             stream.close()
             await first
@@ -602,7 +602,7 @@ class AsyncioTests(StreamTestCase):
         self.run_task(main())
 
     def test_twistedWithinATask(self) -> None:
-        """A coroutine of Twisted is one, also while a task of asyncio makes it go on."""
+        """A Twisted coroutine is recognized while an asyncio task runs it."""
 
         async def main() -> str:
             done = self.start(self.stream())
@@ -616,14 +616,14 @@ class AsyncioTests(StreamTestCase):
         self.assertEqual(self.run_task(main()), "ended")
         self.assertEqual(self.seen, [increment(1), increment(2)])
 
-    def test_leftBehind(self) -> None:
+    def test_abandoned(self) -> None:
         async def consumer() -> None:
             async for _ in self.stream():
                 break
 
         async def main() -> None:
             task = asyncio.create_task(consumer())
-            await self.turn()
+            await self.iterate()
             transport = self.endpoint.succeed()
             transport.receive(frame(1))
             await task
@@ -633,13 +633,13 @@ class AsyncioTests(StreamTestCase):
 
         self.run_task(main())
 
-    def test_leftBehindByAClosedLoop(self) -> None:
-        """The reactor for asyncio raises then; there is nothing to be closed any more."""
+    def test_abandonedAfterLoopClosed(self) -> None:
+        """Garbage collection of a stream after its event loop was closed raises no error."""
 
         async def main() -> EventStream:
             stream = self.stream()
             task = asyncio.create_task(stream.__anext__())
-            await self.turn()
+            await self.iterate()
             task.cancel()
             return stream
 
@@ -656,7 +656,7 @@ class AsyncioTests(StreamTestCase):
 
 class StoppingReactor(FakeReactor):
     """
-    @ivar triggers: what happens before the reactor stops.
+    @ivar triggers: the functions to call before the reactor stops.
     """
 
     def __init__(self) -> None:
@@ -681,7 +681,7 @@ class StopTests(StreamTestCase):
         self.reactor: StoppingReactor = StoppingReactor()
 
     def test_stops(self) -> None:
-        """When the reactor stops, the loop ends, and the reactor waits until it is closed."""
+        """When the reactor stops, the loop ends, and the reactor waits for the connection."""
         done = self.start(self.stream())
         transport = self.endpoint.succeed()
         transport.receive(frame(1))
@@ -695,7 +695,7 @@ class StopTests(StreamTestCase):
         self.assertEqual(self.successResultOf(done), "ended")
 
     def test_endedBefore(self) -> None:
-        """A stream that has ended has nothing to do with how the reactor stops."""
+        """A stream that has ended removes its shutdown trigger."""
         for lose in (True, False):
             done = self.start(self.stream())
             if lose:
@@ -708,14 +708,14 @@ class StopTests(StreamTestCase):
 
 
 class LoopbackTests(TestCase):
-    """From our own server, over a real connection."""
+    """With an exporter, over a real connection."""
 
     timeout = 60
 
     async def test_slowConsumer(self) -> None:
         """
-        What is too much for a consumer is lost at the server, which counts it and sends the true
-        total; and so the consumer ends up with what is true.
+        If a consumer is too slow, the server drops and counts events, and resends the exact total,
+        so that the consumer computes the exact total.
         """
         factory = MetricsFactory(reactor, ExporterSettings(own_metrics=False, buffer_size=100))
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
@@ -727,9 +727,9 @@ class LoopbackTests(TestCase):
             while not sum(client.dropped for client in factory.stats().clients):
                 counter.increment()
                 recorded += 1
-                turn: Deferred[None] = Deferred()
-                reactor.callLater(0, turn.callback, None)
-                await turn
+                iteration: Deferred[None] = Deferred()
+                reactor.callLater(0, iteration.callback, None)
+                await iteration
             async for event in stream:
                 if isinstance(event, Metric):
                     increments = event.operation.name == "INCREMENT_COUNTER"
@@ -745,7 +745,7 @@ class LoopbackTests(TestCase):
 class HostileStreamTests(SynchronousTestCase):
     @given(st.integers(), CUTS)
     def test_mutated(self, seed: int, cuts: list[int]) -> None:
-        """A loop over a stream ends, or raises what is wrong with it."""
+        """A loop over an invalid stream ends or raises `StreamError`."""
         endpoint = FakeEndpoint()
         stream = EventStream(FakeReactor(), endpoint, buffer_size=2)
         received = []

@@ -1,5 +1,5 @@
 """
-An endpoint whose bytes are seen by another as well.
+An endpoint that passes the received bytes to a function.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ reactor: Any = global_reactor
 
 
 class TapTests(TestCase):
-    """The bytes beside the events, from a real connection."""
+    """The raw bytes of a real connection, next to its events."""
 
     timeout = 30
 
     async def test_otherServer(self) -> None:
-        """What comes is handed on, but not the piece that is no stream of metrics."""
+        """Received pieces are passed on, except the piece with invalid data."""
         serving = Factory.forProtocol(Talking)
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(serving)
         self.addCleanup(listening.stopListening)
         pieces: list[bytes] = []
         log: list[object] = []
-        gone: Deferred[None] = Deferred()
+        done: Deferred[None] = Deferred()
 
         def changed(state: object) -> None:
             if isinstance(state, Disconnected):
                 log.append(type(state.reason.value))
             if isinstance(state, Waiting) and len(log) == 2:
-                # Not from within the service.
-                reactor.callLater(0, gone.callback, None)
+                # Not re-entrantly, from within the service.
+                reactor.callLater(0, done.callback, None)
 
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)
         service = MetricsClientService(
@@ -50,9 +50,9 @@ class TapTests(TestCase):
             observer=changed,
             retry_policy=lambda failures: 0.0 if len(log) < 2 else 60.0,
         )
-        Talking.says = [STREAM, b"\x02\xff\xff"]
+        Talking.data = [STREAM, b"\x02\xff\xff"]
         service.startService()
-        await gone
+        await done
         await service.stopService()
         self.assertEqual(b"".join(pieces[:1]), STREAM)
         self.assertEqual(b"".join(pieces), STREAM)
@@ -60,12 +60,12 @@ class TapTests(TestCase):
 
 
 class Talking(Protocol):
-    """Says one thing to each client, and closes."""
+    """Sends the next piece of data to each client, and closes the connection."""
 
-    says: list[bytes]
+    data: list[bytes]
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        if self.says:
-            self.transport.write(self.says.pop(0))
+        if self.data:
+            self.transport.write(self.data.pop(0))
         self.transport.loseConnection()

@@ -581,7 +581,7 @@ class ClientTests(TLSTestCase):
     async def test_wrongName(self) -> None:
         await self.serve()
         why = await self.begin("--tls-ca", self.authority.file, "--tls-name", "metrics.example")
-        self.assertEqual(why, "no TLS with it: the server's certificate is for another name")
+        self.assertEqual(why, "TLS failed: the server's certificate is for another name")
         await self.service.stop()
 
     async def test_names(self) -> None:
@@ -633,7 +633,7 @@ class ClientTests(TLSTestCase):
             got = await self.begin("--tls-ca", self.authority.file, "--tls-name", wanted)
             if reason:
                 self.assertIsInstance(got, str, (hosts, names, wanted))
-                self.assertIn(f"no TLS with it: {reason}", str(got), (hosts, names, wanted))
+                self.assertIn(f"TLS failed: {reason}", str(got), (hosts, names, wanted))
             else:
                 self.assertFalse(isinstance(got, str), (hosts, names, wanted, got))
             await self.service.stop()
@@ -711,7 +711,7 @@ class ClientTests(TLSTestCase):
         """A self-signed certificate is accepted only if it is given as an authority."""
         own = self.authority.issue_self_signed()
         await self.exporter(tls=ServerTLS(own.key, own.cert))
-        untrusted = "no TLS with it: certificate verify failed"
+        untrusted = "TLS failed: certificate verify failed"
         self.assertEqual(await self.begin("--tls-ca", self.authority.file), untrusted)
         self.assertEqual(await self.begin("--tls"), untrusted)
         self.assertNotIsInstance(await self.begin("--tls-ca", own.cert), str)
@@ -720,7 +720,7 @@ class ClientTests(TLSTestCase):
     async def test_rightName(self) -> None:
         await self.serve(hosts=("metrics.example",))
         why = await self.begin("--tls-ca", self.authority.file)
-        self.assertEqual(why, "no TLS with it: the server's certificate is for another name")
+        self.assertEqual(why, "TLS failed: the server's certificate is for another name")
         event = await self.begin("--tls-ca", self.authority.file, "--tls-name", "metrics.example")
         self.assertNotIsInstance(event, str)
         await self.service.stop()
@@ -733,7 +733,7 @@ class ClientTests(TLSTestCase):
         other = Authority(self)
         for arguments in (["--tls-ca", other.file], ["--tls"]):
             why = await self.begin(*arguments)
-            self.assertEqual(why, "no TLS with it: certificate verify failed")
+            self.assertEqual(why, "TLS failed: certificate verify failed")
         await self.service.stop()
 
     async def test_mutual(self) -> None:
@@ -743,7 +743,7 @@ class ClientTests(TLSTestCase):
         event = await self.begin(*trust, "--tls-cert", own.cert, "--tls-key", own.key)
         self.assertNotIsInstance(event, str)
         why = str(await self.begin(*trust))
-        self.assertRegex(why, "^no TLS with it: .*alert certificate required$")
+        self.assertRegex(why, "^TLS failed: .*alert certificate required$")
         await self.service.stop()
 
     async def test_connectedWhenTrusted(self) -> None:
@@ -784,6 +784,6 @@ class ClientTests(TLSTestCase):
         await self.exporter()
         line = self.line()
         why = await self.begin("--tls-ca", self.authority.file)
-        self.assertRegex(str(why), r"^no TLS with it: \w")
+        self.assertRegex(str(why), r"^TLS failed: \w")
         self.assertIn("sent a TLS handshake, but TLS is not enabled", await line)
         await self.service.stop()
