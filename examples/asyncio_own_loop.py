@@ -1,11 +1,12 @@
 """
-A program on asyncio, or on uvloop, that streams its metrics from its own event loop: Twisted's
-reactor for asyncio runs on it, and there is one thread for everything.
+An asyncio program, optionally on uvloop, that streams its metrics from its own event loop.
+
+Twisted's asyncio reactor runs on the program's loop, so everything happens in one thread.
 
     python examples/asyncio_own_loop.py [--uvloop] [ENDPOINT]
 
-Watch with C{metrics-tcp tail}; end it with Ctrl-C.  Where somebody else runs the loop, a web server
-for example, it is easier to stream from a thread beside it: see asyncio_thread.py.
+Watch with C{metrics-tcp tail}, and stop with Ctrl-C.  If a framework runs the loop, a web server
+for example, stream from a separate thread instead: see asyncio_thread.py.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ async def handle(route: str) -> None:
 async def serve(reactor: Any, endpoint: str) -> None:
     started = TcpBuilder(reactor).listen_address(endpoint).install()
     recorder = await started.asFuture(asyncio.get_running_loop())
-    # At the end, after Ctrl-C as well, what was recorded is sent before the loop stops.
+    # Send pending events before the loop stops, also after Ctrl-C.
     reactor.addSystemEventTrigger("before", "shutdown", recorder.stop)
     print(f"Streaming metrics on {recorder.addresses[0]}", flush=True)
     while True:
@@ -49,10 +50,10 @@ def main() -> None:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
-    # Before anything imports twisted.internet.reactor, which would install another one.
+    # Must precede any import of twisted.internet.reactor, which would install another reactor.
     asyncioreactor.install(loop)
     endpoint = arguments[0] if arguments else "127.0.0.1:5000"
-    # Runs the reactor, and with it the loop, until `serve` is done, which is never, or Ctrl-C.
+    # Runs the reactor, and with it the loop, until Ctrl-C.
     task.react(lambda reactor: Deferred.fromFuture(loop.create_task(serve(reactor, endpoint))))
 
 

@@ -1,9 +1,9 @@
 """
-A program on asyncio that streams its metrics from a thread beside its event loop.
+An asyncio program that streams its metrics from a separate thread.
 
     python examples/asyncio_thread.py [ENDPOINT]
 
-This works with every loop, whoever runs it.  Watch with C{metrics-tcp tail}; end it with Ctrl-C.
+This works with any event loop.  Watch with C{metrics-tcp tail}, and stop with Ctrl-C.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ async def handle(route: str) -> None:
 async def serve() -> None:
     task = asyncio.current_task()
     assert task is not None
-    # Python 3.10 would raise KeyboardInterrupt in the middle of whatever runs.
+    # Without this, Python 3.10 would raise KeyboardInterrupt in arbitrary code.
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     while True:
         await asyncio.gather(*[handle(route) for route in ("/", "/cart", "/checkout")])
@@ -37,7 +37,7 @@ async def serve() -> None:
 
 def main() -> None:
     endpoint = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:5000"
-    # Starting and stopping wait for the other thread: that belongs outside of the loop.
+    # Starting and stopping block until the other thread is ready, so do both outside the loop.
     with TcpBuilder().listen_address(endpoint).install_in_thread() as metrics:
         print(f"Streaming metrics on {metrics.addresses[0]}", flush=True)
         asyncio.run(serve())

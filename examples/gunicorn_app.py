@@ -1,11 +1,11 @@
 """
-A WSGI application, to run under gunicorn, whose workers stream their metrics.
+A WSGI application for gunicorn, whose workers stream their metrics.
 
     gunicorn -c examples/gunicorn_conf.py --chdir examples gunicorn_app:app
 
-Each worker has a stream of its own: watch the first with C{metrics-tcp tail
-unix:/tmp/metrics-0.sock}, and make requests to http://127.0.0.1:8000/.  The application knows
-nothing of that: it records, and gunicorn_conf.py does the rest.
+Send requests to http://127.0.0.1:8000/, and watch the first worker with C{metrics-tcp tail
+unix:/tmp/metrics-0.sock}.  Each worker has its own stream.  The application only records metrics;
+gunicorn_conf.py exports them.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ latency = histogram("http_request_seconds")
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
     found = environ["PATH_INFO"] == "/"
     status = "200 OK" if found else "404 Not Found"
-    # Not the path as it comes, of which there may be any number: labels are for few values.
+    # The path is not a label: labels are for small sets of values.
     requests.labels(method=environ["REQUEST_METHOD"], status=status[:3]).increment()
     start_response(status, [("Content-Type", "text/plain")])
     return [b"hello\n" if found else b"nothing here\n"]

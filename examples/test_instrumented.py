@@ -3,7 +3,7 @@ Tests of instrumented code with pytest.
 
     pytest examples/test_instrumented.py
 
-The code under test stands here, too; elsewhere it would be imported.
+The code under test is in the same file to keep the example short.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ import pytest
 from txmetrics_tcp import MetricKind, Operation, counter, gauge, histogram
 from txmetrics_tcp.testing import Captured, capture
 
-# The code under test: handles at the level of its module, as they mostly are.
+# The code under test, with module-level handles.
 orders = counter("orders_total", shop="main")
-refused = counter("orders_refused_total")
+rejected = counter("orders_rejected_total")
 stock = gauge("stock", shop="main")
 sizes = histogram("order_items")
 
 
-@refused.count_exceptions(ValueError)
+@rejected.count_exceptions(ValueError)
 def order(items: int) -> None:
     if items < 1:
         raise ValueError("nothing to order")
@@ -41,18 +41,18 @@ def test_order(metrics: Captured) -> None:
     assert metrics.total("orders_total", shop="main") == 2
     assert metrics.total("stock", shop="main") == -4
     assert metrics.samples("order_items") == [3, 1]
-    assert metrics.total("orders_refused_total") is None
+    assert metrics.total("orders_rejected_total") is None
 
 
-def test_refused(metrics: Captured) -> None:
+def test_rejected(metrics: Captured) -> None:
     with pytest.raises(ValueError):
         order(0)
-    assert metrics.total("orders_refused_total") == 1
+    assert metrics.total("orders_rejected_total") == 1
     assert metrics.total("orders_total", shop="main") is None
 
 
 def test_in_detail(metrics: Captured) -> None:
-    """Everything comes back as values, in the order in which it was recorded."""
+    """The events are available as values, in the order in which they were recorded."""
     order(2)
     first = metrics.metrics[0]
     assert (first.key.kind, first.key.name) == (MetricKind.COUNTER, "orders_total")

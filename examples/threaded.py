@@ -3,7 +3,7 @@ A threaded program without an event loop that streams its metrics.
 
     python examples/threaded.py [ENDPOINT]
 
-Watch with C{metrics-tcp tail}; end it with Ctrl-C.
+Watch with C{metrics-tcp tail}, and stop with Ctrl-C.
 """
 
 import queue
@@ -32,7 +32,7 @@ jobs: queue.Queue[float] = queue.Queue()
 def do(job: float) -> None:
     time.sleep(job)
     if job > 0.09:
-        raise ValueError("that was too much")
+        raise ValueError("the job took too long")
 
 
 def work() -> None:
@@ -48,7 +48,7 @@ def work() -> None:
 
 def main() -> None:
     endpoint = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:5000"
-    # At the end of the block, what was recorded is sent; so it is at the end of the program.
+    # Pending events are sent at the end of the block, and when the program exits.
     with TcpBuilder().listen_address(endpoint).install_in_thread() as metrics:
         print(f"Streaming metrics on {metrics.addresses[0]}", flush=True)
         for _ in range(4):

@@ -3,9 +3,9 @@ A Twisted application, an echo server, that streams its metrics.
 
     twistd -ny examples/twisted_app.py
 
-Connect to it with C{nc 127.0.0.1 7000} and type, and watch with C{metrics-tcp tail}.  Where each of
-them listens is in the environment: ECHO is one of Twisted's endpoint strings, METRICS is that or
-a port or HOST:PORT.
+Connect with C{nc 127.0.0.1 7000} and type, and watch with C{metrics-tcp tail}.  Environment
+variables set the endpoints: ECHO is a Twisted endpoint string; METRICS is an endpoint string, a
+port, or HOST:PORT.
 """
 
 import os
@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp import TcpBuilder, counter, describe_counter, gauge, set_global_recorder
 
-# Before there is anybody to record to: they get to whoever is set below.
-describe_counter("echo_bytes_total", "bytes", "What was sent back.")
+# Created before a recorder is installed: they use the recorder that is installed below.
+describe_counter("echo_bytes_total", "bytes", "Bytes sent back to clients.")
 echoed = counter("echo_bytes_total")
 connections = gauge("echo_connections")
 
@@ -38,14 +38,14 @@ class Echo(Protocol):
         connections.decrement()
 
 
-# A service like any other: it listens when the application starts (as root, if twistd is to give
-# that up later), and when the application stops it sends what was recorded, and then closes.
+# A Twisted service: it listens when the application starts, before twistd drops root privileges.
+# When the application stops, it sends pending events and closes all connections.
 metrics = TcpBuilder().listen_address(os.environ.get("METRICS", "127.0.0.1:5000")).service()
 set_global_recorder(metrics.recorder)
 
 endpoint = serverFromString(reactor, os.environ.get("ECHO", "tcp:7000:interface=127.0.0.1"))
 echo = StreamServerEndpointService(endpoint, Factory.forProtocol(Echo))
 
-application = Application("echo")  # what twistd looks for
+application = Application("echo")  # twistd looks for this name
 metrics.setServiceParent(application)
 echo.setServiceParent(application)
