@@ -1,9 +1,9 @@
 """
-Runs the commands and scripts of a document, as its reader does.
+Runs the commands and scripts of a document as a reader would.
 
-Each page says what its blocks are by their language: ``sh`` are commands, ``console`` a transcript
-whose commands follow a prompt, ``python`` a file if its first line is a comment with a file name,
-and otherwise a script.  Blocks of other languages are not run.
+The language of a block decides how it is run.  ``sh``: commands.  ``console``: a transcript with
+commands after the prompt C{$ }.  ``python``: a file if the first line is a comment with its name,
+otherwise a script.  Blocks of other languages are not run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("[!c]*/*.md"))]
 """The documents for users."""
 
-NEEDS_A_HOST = ("systemctl", "journalctl", "systemd-cgls", "podman", "docker", "useradd", "install")
-"""Commands that are not run: they need root, a service manager or a container engine."""
+NOT_RUN = ("systemctl", "podman")
+"""Commands that need a service manager or a container engine."""
 
 _BLOCK = re.compile(r"^( *)```(sh|console|python)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
@@ -43,19 +43,19 @@ _PATH = re.compile(r"(?<![\w.])/(run|etc|opt|var|tmp)/")
 _ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|(tail|stats) \S+\.rec)\b")
 _SERVED = re.compile(rb"connected to|waiting for a client|Factory starting|\x1b\[\?1049h")
 
-# Runs in every process of a page: the default endpoint is the page's.
+# Every Python process of a page runs this, so that the default endpoint is the page's own.
 _DEFAULT_ENDPOINT = """
 import txmetrics_tcp._net.endpoint_syntax as syntax
 syntax.DEFAULT_ENDPOINT = "127.0.0.1:{port}"
 """
 
 _PIP = r"""
-import re, sys, tomllib
-extras = tomllib.load(open({pyproject!r}, "rb"))["project"]["optional-dependencies"]
+import importlib.metadata, re, sys
+extras = importlib.metadata.metadata("txmetrics-tcp").get_all("Provides-Extra")
 for argument in sys.argv:
     for wanted in re.findall(r"\[([\w,]+)\]", argument):
         for extra in wanted.split(","):
-            assert extra in extras, f"no extra {{extra}}"
+            assert extra in extras, f"no extra {extra}"
 """
 
 _PYTHON = """
@@ -74,13 +74,13 @@ class Block(NamedTuple):
 
     @property
     def file(self) -> str | None:
-        """The name of the file that the block is, if it is one."""
+        """The name of the file to write, or None."""
         found = _FILE.match(self.text) if self.language == "python" else None
         return found and found[1]
 
     @property
     def code(self) -> str:
-        """What is run: the text, and of a transcript the commands."""
+        """The text to run; of a transcript, the commands."""
         if self.language != "console":
             return self.text
         return "".join(line[2:] for line in self.text.splitlines(True) if line.startswith("$ "))
@@ -110,14 +110,14 @@ class Run:
         os.close(terminal)
 
     def read(self) -> None:
-        """Read the output that is there."""
+        """Read all available output."""
         try:
             while data := os.read(self._terminal, 65536):
                 self.output += data
         except BlockingIOError:
             pass
         except OSError as error:
-            # Linux's end of a terminal that no process has open any longer.
+            # Linux raises this when no process has the terminal open.
             if error.errno != errno.EIO:
                 raise
 
@@ -127,7 +127,7 @@ class Run:
         return ended
 
     def stop(self) -> None:
-        """Stop the run's processes, and wait for the end."""
+        """Terminate the processes of the run, and wait for the end."""
         if not self.has_ended():
             os.killpg(self.process.pid, signal.SIGTERM)
             until(self.has_ended, lambda: f"the end of {self.process.args}: {self.output.decode()}")
@@ -141,14 +141,14 @@ class Run:
 
 class Reader:
     """
-    Does what a page says, in a new directory, with ports and paths of its own.
+    Runs the blocks of one page in a new directory, with free ports instead of those on the page.
 
-    Commands that run until they are interrupted go on while the rest of the page is run.
+    A command that runs until it is interrupted keeps running in the background.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self._case = case
-        # A path of UNIX sockets must be short.
+        # The paths of UNIX sockets must be short.
         root = Path(mkdtemp(prefix="docs")).resolve()
         case.addCleanup(shutil.rmtree, root)
         self._bin, modules = root / "bin", root / "modules"
@@ -170,11 +170,11 @@ class Reader:
         self._make_commands()
 
     def start_daemon(self) -> None:
-        """Start the daemon on the default port, for a page that takes it for granted."""
+        """Start the daemon on the default endpoint, for a page that does not start a server."""
         self._start("twistd -n metrics-tcp")
 
     def do(self, block: Block) -> None:
-        """Run a block; write it, if it is a file."""
+        """Run a block, or write it to its file."""
         text = self._substitute(block.code)
         if block.file is not None:
             file = self.directory / block.file
@@ -188,7 +188,7 @@ class Reader:
             self._start(text)
 
     def finish(self) -> None:
-        """Stop what still runs, the last first; check that nothing failed in the meantime."""
+        """Stop all commands that still run, in reverse order, and check that none has failed."""
         for run in reversed(self._runs):
             run.stop()
         for run in self._runs:
@@ -198,7 +198,7 @@ class Reader:
             self._case.assertIn(status, (0, 143, -signal.SIGTERM), f"{run.process.args}: {output}")
 
     def _start(self, commands: str, ends: bool = False) -> None:
-        """Run commands until they end, or until the last of them serves or is connected."""
+        """Run commands until they end, or until the last one listens or is connected."""
         last = commands.strip().splitlines()[-1]
         ends = ends or bool(_ENDS.search(last))
         listening = self._listening()
@@ -230,9 +230,10 @@ class Reader:
         return path
 
     def _port(self, written: str) -> int:
-        """A free port that stands for one of the page; no other program gets it."""
+        """Return the free port that replaces a port of the page."""
         if written not in self._ports:
-            # Bound and not listening: only who names the port can use it, as Twisted does.
+            # A bound socket that does not listen reserves the port: the system assigns it to no
+            # other program, and a server that sets SO_REUSEADDR can still listen on it.
             holder = socket.socket()
             self._case.addCleanup(holder.close)
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -241,7 +242,7 @@ class Reader:
         return self._ports[written]
 
     def _listening(self) -> set[int]:
-        """The ports of the page on which something listens."""
+        """Return the ports of the page on which a server listens."""
         found = set()
         for port in self._ports.values():
             with socket.socket() as probe:
@@ -252,9 +253,8 @@ class Reader:
 
     def _make_commands(self) -> None:
         python = _PYTHON.format(bin=self._bin, python=sys.executable)
-        pip = _PIP.format(pyproject=str(ROOT / "pyproject.toml"))
         programs = {
-            "pip": [sys.executable, "-c", pip],
+            "pip": [sys.executable, "-c", _PIP],
             "metrics-tcp": [sys.executable, "-m", "txmetrics_tcp"],
             "twistd": TWISTD,
             "trial": [sys.executable, "-m", "twisted.trial"],
@@ -264,7 +264,7 @@ class Reader:
         commands = {
             **dict.fromkeys(("python", "python3"), python),
             **{name: f'exec {shlex.join(words)} "$@"\n' for name, words in programs.items()},
-            **dict.fromkeys(NEEDS_A_HOST, ""),
+            **dict.fromkeys(NOT_RUN, ""),
         }
         for name, script in commands.items():
             command = self._bin / name
