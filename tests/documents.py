@@ -92,14 +92,15 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 class Run:
-    """A process of a page, in a terminal of its own."""
+    """Commands that run in a terminal of their own."""
 
-    def __init__(self, command: list[str], directory: Path, env: dict[str, str]) -> None:
+    def __init__(self, commands: str, directory: Path, env: dict[str, str]) -> None:
+        self.commands = commands
         self._terminal, terminal = pty.openpty()
         os.set_blocking(self._terminal, False)
         self.output = b""
         self.process = subprocess.Popen(
-            command,
+            ["bash", "-ec", commands],
             cwd=directory,
             env=env,
             stdin=terminal,
@@ -130,7 +131,7 @@ class Run:
         """Terminate the processes of the run, and wait for the end."""
         if not self.has_ended():
             os.killpg(self.process.pid, signal.SIGTERM)
-            until(self.has_ended, lambda: f"the end of {self.process.args}: {self.output.decode()}")
+            until(self.has_ended, lambda: f"the end of {self.commands}: {self.output.decode()}")
 
     def clean_up(self) -> None:
         with self.process:
@@ -195,14 +196,14 @@ class Reader:
             output = run.output.decode(errors="replace")
             self._case.assertNotIn("Traceback", output)
             status = run.process.returncode
-            self._case.assertIn(status, (0, 143, -signal.SIGTERM), f"{run.process.args}: {output}")
+            self._case.assertIn(status, (0, 143, -signal.SIGTERM), f"{run.commands}: {output}")
 
     def _start(self, commands: str, ends: bool = False) -> None:
         """Run commands until they end, or until the last one listens or is connected."""
         last = commands.strip().splitlines()[-1]
         ends = ends or bool(_ENDS.search(last))
         listening = self._listening()
-        run = Run(["bash", "-ec", commands], self.directory, self._environment)
+        run = Run(commands, self.directory, self._environment)
         self._case.addCleanup(run.clean_up)
         self._runs.append(run)
 

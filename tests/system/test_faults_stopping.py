@@ -141,7 +141,7 @@ class StoppingTests(SynchronousTestCase):
                 pass
             daemon.process.send_signal(second)
             output = self.assert_ends_by(daemon, first)
-            self.assertEqual(output.count(f"Received {second.name} as well"), 1, output)
+            self.assertEqual(output.count(f"Received {second.name} while stopping"), 1, output)
 
     def test_many_signals(self) -> None:
         """Many signals in quick succession stop the daemon cleanly."""

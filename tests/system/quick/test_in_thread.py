@@ -218,5 +218,5 @@ class ErrorTests(ProgramTestCase):
             """,
         )
         self.assertIn("has run and stopped", program.said("ReactorThreadError"))
-        self.assertIn("none yet", program.said("global"))
+        self.assertIn("none installed", program.said("global"))
         self.ends(program)
