@@ -24,7 +24,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Runs in the worker, after the fork: start its reactor here."""
-    endpoint = f"unix:{DIRECTORY}/metrics-{worker.metrics_number}.sock"
+    endpoint = f"unix:{DIRECTORY}/metrics-{worker.metrics_number}.sock:mode=600"
     # No explicit stop is needed: pending events are sent when the worker exits.
     TcpBuilder().listen_address(endpoint).install_in_thread()
     server.log.info("Worker %s streams metrics on %s", worker.pid, endpoint)

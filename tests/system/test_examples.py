@@ -72,7 +72,7 @@ class GunicornTests(ExampleTestCase):
     def worker(self, number: int, nth: int = 1) -> tuple[int, Stream]:
         """Wait for the nth worker with this number, and return its process id and stream."""
         path = f"{self.directory}/metrics-{number}.sock"
-        line = rf"Worker (\d+) streams metrics on unix:{re.escape(path)}\n"
+        line = rf"Worker (\d+) streams metrics on unix:{re.escape(path)}:mode=600\n"
         process = self.gunicorn.wait_for(rf"(?s)(?:{line}.*?){{{nth - 1}}}{line}")[2]
         stream = Stream(self, path)
         # The worker has loaded the application, and has set its signal handlers before that.
