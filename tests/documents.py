@@ -265,7 +265,7 @@ class Reader:
         commands = {
             **dict.fromkeys(("python", "python3"), python),
             **{name: f'exec {shlex.join(words)} "$@"\n' for name, words in programs.items()},
-            **dict.fromkeys(NOT_RUN, ""),
+            **dict.fromkeys((*NOT_RUN, "activate"), ""),
         }
         for name, script in commands.items():
             command = self._bin / name
