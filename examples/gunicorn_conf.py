@@ -17,13 +17,13 @@ DIRECTORY = os.environ.get("METRICS_DIRECTORY", "/tmp")
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Runs in the master: assign the lowest free number, so that a replacement reuses it."""
+    """Runs in the master.  Assign the lowest free number, so that a new worker reuses it."""
     taken = {other.metrics_number for other in server.WORKERS.values()}
     worker.metrics_number = min(set(range(len(taken) + 1)) - taken)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Runs in the worker, after the fork: start its reactor here."""
+    """Runs in the worker.  Start its reactor here, after the fork."""
     endpoint = f"unix:{DIRECTORY}/metrics-{worker.metrics_number}.sock:mode=600"
     # No explicit stop is needed: pending events are sent when the worker exits.
     TcpBuilder().listen_address(endpoint).install_in_thread()

@@ -33,11 +33,11 @@ _log = Logger(namespace="txmetrics_tcp")
 @implementer(IHandshakeListener)
 class MetricsClientProtocol(Protocol):
     """
-    One connection to a metrics server.  It passes events to a callback: one at a time, or, at a
-    fraction of the cost, in the batches in which they were read.
+    One connection to a metrics server.  It passes events to a callback, either one at a time or, at
+    a fraction of the cost, in the batches in which they were read.
 
-    Invalid data closes the connection, after the events before it were passed on; C{lost} is then
-    called with a `StreamError`.  As in any Twisted protocol, an exception raised by C{received} or
+    Invalid data closes the connection: the protocol passes on the preceding events, and then calls
+    C{lost} with a `StreamError`.  As in any Twisted protocol, an exception raised by C{received} or
     C{received_many} closes the connection as well.
 
     Must be used on the reactor thread.
@@ -70,12 +70,12 @@ class MetricsClientProtocol(Protocol):
             reason is a `StreamError` if the server sent invalid data.  Without this callback, such
             an error is logged.
         @param max_frame: the largest accepted frame, in bytes.
-        @raise TypeError: not exactly one of C{received} and C{received_many} was given.
+        @raise TypeError: both or neither of C{received} and C{received_many} were given.
         """
         _check_callbacks(received, received_many)
         self._received = received
         self._received_many = received_many
-        self._made = connected
+        self._connected = connected
         self._lost = lost
         self._decoder = Decoder(max_frame)
         self._closed = False
@@ -90,8 +90,8 @@ class MetricsClientProtocol(Protocol):
 
         Must be called on the reactor thread.  Further calls have no effect.
         """
-        # A reset, since after an end of file the server could not tell whether the client closed
-        # only its sending side.  No outgoing data is lost: a client sends none.
+        # Reset the connection: after an end of file, the server could not tell whether the client
+        # closed only its sending side.  No outgoing data is lost, since a client sends none.
         if not self._closed:
             self._closed = True
             abort(self.transport)
@@ -100,8 +100,8 @@ class MetricsClientProtocol(Protocol):
         if is_over_tcp(self.transport):
             # A client that only reads would otherwise not detect that the server's host is gone.
             probe_when_idle(self.transport, self.keepalive)
-        if self._made is not None:
-            self._made(self)
+        if self._connected is not None:
+            self._connected(self)
 
     def handshakeCompleted(self) -> None:
         """Verify the server's certificate; close the connection if it is not valid."""

@@ -33,7 +33,7 @@ INITIAL_DELAY = 0.5
 """The base of the delay between attempts, in seconds.  Each failure increases the delay by half."""
 
 SILENCE = 2.0
-"""The seconds without any event after which viewers report that a connection is silent."""
+"""The number of seconds without events after which viewers report that a connection is silent."""
 
 MAX_DELAY = 15.0
 """
@@ -98,7 +98,8 @@ class Waiting:
 
 
 ConnectionState = Connecting | Connected | Disconnected | Waiting
-"""A state that `MetricsClientService` reports to its observer, in this order, repeatedly."""
+"""A state that `MetricsClientService` reports to its observer.  The states repeat in this order.  A
+failed attempt skips `Connected`."""
 
 
 class MetricsClientService(ClientService):
@@ -145,7 +146,7 @@ class MetricsClientService(ClientService):
             `twisted.application.internet.backoffPolicy`.  By default, from 0.75 to 15 seconds, plus
             up to one random second.
         @raise EndpointError: the endpoint string is not valid.
-        @raise TypeError: not exactly one of C{received} and C{received_many} was given.
+        @raise TypeError: both or neither of C{received} and C{received_many} were given.
         """
         factory = MetricsClientFactory(
             received,

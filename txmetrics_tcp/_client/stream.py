@@ -41,12 +41,12 @@ class EventStream:
     stream must be used on the reactor thread, by one consumer at a time.
 
     The loop ends when the server closes the connection, when the reactor stops, and after `close`.
-    On errors, the loop first yields the events received before, and then raises: the error of the
-    endpoint if the connection attempt failed, `StreamError` if the peer is not a metrics server, or
-    `twisted.internet.error.ConnectionLost` or a similar error if the connection broke.
+    On an error, the loop yields all events received before the error, and then raises it: the error
+    of the endpoint if the connection attempt failed, `StreamError` if the peer is not a metrics
+    server, or `twisted.internet.error.ConnectionLost` or a similar error if the connection broke.
 
     Without ``async with``, the stream connects when the first event is requested, and closes when
-    it is garbage-collected, after a ``break`` for example.
+    it is garbage-collected, for example after a ``break``.
 
     The stream buffers events for a slow consumer.  When the buffer is full, the stream stops
     reading from the connection until half of the buffer is free.  The server then drops and counts
@@ -90,7 +90,7 @@ class EventStream:
             reactor, as_endpoint(reactor, endpoint), buffer_size, when_full == "drop", max_frame
         )
         self._intake = intake
-        self._asked = False
+        self._next_pending = False
         # May run in any thread.
         weakref.finalize(self, intake.close_from_thread).atexit = False
 
@@ -145,17 +145,17 @@ class EventStream:
     async def __anext__(self) -> Event:
         intake = self._intake
         if not intake.waiting:
-            if self._asked:
+            if self._next_pending:
                 raise RuntimeError(
                     "another coroutine is already waiting for the next event: an EventStream"
                     " supports only one consumer"
                 )
-            self._asked = True
+            self._next_pending = True
             try:
                 intake.start()
                 await intake.wait_until(lambda: bool(intake.waiting) or intake.ended)
             finally:
-                self._asked = False
+                self._next_pending = False
             if not intake.waiting:
                 intake.raise_error()
                 raise StopAsyncIteration
@@ -164,7 +164,7 @@ class EventStream:
 
 class _Intake:
     """
-    The connection of a stream, and the buffer between the two.
+    The connection of a stream, and the buffer between connection and consumer.
 
     It has no reference to the stream, so that an abandoned stream is garbage-collected.
 
@@ -230,7 +230,7 @@ class _Intake:
         self._wake()
 
     def close_from_thread(self) -> None:
-        """Call `close` on the reactor thread, unless no connection exists.  For any thread."""
+        """Call `close` on the reactor thread, if started.  May be called in any thread."""
         if self._attempt is not None and not self.ended:
             # The event loop of the asyncio reactor may already be closed.
             with suppress(RuntimeError):
@@ -261,7 +261,7 @@ class _Intake:
             try:
                 await wait
             finally:
-                # If cancelled, it is still in the list.
+                # A cancelled wait is still in the list.
                 with suppress(ValueError):
                     self._waits.remove(wait)
 
@@ -349,10 +349,10 @@ class _Wait:
     """
     An object that can be awaited once, in a Twisted coroutine or in an asyncio task.
 
-    A running event loop does not show which of the two runs the coroutine: a Twisted coroutine runs
-    inside a task whenever the task resumed it.  The response to a yielded asyncio future does.  A
-    task waits for the future, and then sends None.  Twisted waits only for Deferreds, and sends any
-    other object back immediately.
+    A running event loop does not prove that a task runs the coroutine, because a task may also
+    resume a Twisted coroutine.  This object therefore yields an asyncio future, and examines the
+    response.  A task waits for the future, and then sends None.  Twisted waits only for Deferreds,
+    and immediately sends back any other object.
     """
 
     def __init__(self) -> None:

@@ -23,10 +23,10 @@ from txmetrics_tcp._net.writers import abort
 @implementer(IStreamClientEndpoint)
 class TappedEndpoint:
     """
-    Wraps an endpoint, and passes each piece of received data to a function, after the protocol.
+    Wraps an endpoint.  A function receives each piece of data after the protocol has processed it.
 
-    If the protocol closes the connection while it processes a piece, because of invalid data for
-    example, that piece is not passed on.
+    If the protocol closes the connection while it processes a piece, for example because of invalid
+    data, the function does not receive that piece.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, tap: Callable[[bytes], object]) -> None:
@@ -50,7 +50,7 @@ class TappedEndpoint:
 
 @implementer(IHandshakeListener)
 class _Tapped(ProtocolWrapper):
-    """The transport of the wrapped protocol, and the protocol of the real transport."""
+    """Connects the real transport and the wrapped protocol, and copies received data to the tap."""
 
     factory: _TappedFactory
     transport: Any

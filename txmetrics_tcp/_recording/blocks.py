@@ -1,7 +1,7 @@
 """
 Encode and decode the blocks of a recording, with bounded memory and tolerance of truncated files.
 
-docs/reference/recording-format.md describes them.  No Twisted.
+docs/reference/recording-format.md describes them.  Does not import Twisted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ MAGIC = b"txmetrics-tcp recording 1\n"
 """The first line of every recording.  The number is the format version."""
 
 BLOCK = 64 * 1024
-"""The maximum size, in bytes, of the frames that are buffered to be written as one block."""
+"""
+The approximate maximum size, in bytes, of the payload of a written block.  A larger frame gets a
+larger block.
+"""
 
 MAX_BLOCK = 16 * 1024 * 1024
-"""The largest block, in bytes, stored or decompressed."""
+"""The maximum size of a block, in bytes, both stored and decompressed."""
 
 MAX_RECORDED_FRAME = MAX_BLOCK - 2 * BLOCK
 """The largest frame that can be recorded, in bytes."""
@@ -118,7 +121,7 @@ class Blocks:
                 self.position += HEADER_SIZE + header.stored
 
     def damage_message(self, error: Damaged) -> str:
-        """Return the place of the damage, which is after the blocks read so far, and the reason."""
+        """Describe the damage: its position, after the blocks read so far, and the reason."""
         return f"damaged after the first {self.position} bytes: {error}"
 
 

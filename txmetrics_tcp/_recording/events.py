@@ -1,5 +1,5 @@
 """
-Read the events of a recording, for all commands, and report damage.  No Twisted.
+Read the events of a recording, for all commands, and report damage.  Does not import Twisted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PIECE = 16 * 1024
 """The approximate number of bytes that are decoded in one step."""
 
 TURN = 0.02
-"""The time, in seconds, for reading a recording within one reactor iteration."""
+"""The number of seconds after which `Turns` lets the reactor iterate."""
 
 
 class Piece(NamedTuple):
@@ -120,7 +120,7 @@ class Recording:
     def __iter__(self) -> Iterator[Piece]:
         self.verdict = Verdict()
         try:
-            # Only for later iterations, since a pipe cannot be rewound.
+            # Do not rewind for the first iteration: a pipe cannot be rewound.
             if self._iterated:
                 self._file.seek(0)
                 self._reader = RecordingReader(self._file)
@@ -159,9 +159,9 @@ class Recording:
 
 class Turns:
     """
-    Take the steps of an iterator in the reactor thread.
+    Advance an iterator in the reactor thread, without blocking the reactor for long.
 
-    The steps of one reactor iteration end with the first step that exceeds `TURN` seconds.
+    Each reactor iteration takes steps until `TURN` seconds have passed.
     """
 
     def __init__(self, clock: IReactorTime, steps: Iterator[object]) -> None:

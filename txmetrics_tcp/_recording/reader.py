@@ -1,5 +1,5 @@
 """
-Read recordings: files that hold the bytes of a stream and their timing.  No Twisted.
+Read recordings: files with the bytes of a stream and their timing.  Does not import Twisted.
 
 docs/reference/recording-format.md describes the format.  A recording begins with a line that
 identifies it.  Blocks of about 64 KiB follow, with the frames of the stream, compressed or not.
@@ -37,8 +37,8 @@ class Chunk(NamedTuple):
     """
     Frames that were received at one moment.
 
-    @ivar seconds: the time of reception, in seconds since the beginning of the recording.  An
-        appended session begins when the session before it ended.
+    @ivar seconds: the time of reception, in seconds since the beginning of the recording.  The time
+        between two sessions does not count.
     @ivar frames: whole frames, as the bytes that were received.
     @ivar number: the number of frames.
     @ivar begins: whether this is the first chunk of a connection.  Each connection describes its
@@ -86,7 +86,7 @@ class RecordingReader:
         Data after this place is not read.
     @ivar position: the number of bytes of the file that have been read as whole blocks.
     @ivar frames: the number of frames that have been read.
-    @ivar seconds: the duration of the part that has been read.
+    @ivar seconds: the duration, in seconds, of the part that has been read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -151,7 +151,7 @@ class RecordingReader:
         self._advance(self._session_ns + header.offset_ns)
 
     def _advance(self, now_ns: int) -> None:
-        # The header of a block may be wrong: time never goes backward.
+        # Times in block headers may be wrong.  The current time never decreases.
         self._now_ns = max(self._now_ns, min(now_ns, _MAX_NS))
         self.seconds = self._now_ns / 1e9
 

@@ -1,5 +1,5 @@
 """
-Serve a recording as a live server would, paced by its timing and by the slowest client.
+Serve a recording as a live server would, paced by the recorded times and by the slowest client.
 
 Everything here belongs to the reactor thread.
 """
@@ -23,8 +23,8 @@ from txmetrics_tcp._recording.stream_state import StreamState
 
 CATCH_UP = 1.0
 """
-The longest delay, in seconds, that the replay catches up.  After a longer delay, caused by a slow
-client or by the lack of clients, the rest of the replay is shifted by that delay.
+The maximum delay, in seconds, after which the replay sends faster to catch up.  A longer delay,
+caused by a slow client or by the lack of clients, shifts the rest of the replay.
 """
 
 # Reactors limit the time of a delayed call; the times in a file have no limit.
@@ -44,13 +44,15 @@ class ReplayProtocol(ServedProtocol):
 
     def start(self, state: Iterable[bytes]) -> None:
         """
+        Start sending.
+
         @param state: the frames to send first, in pieces of whole frames.
         """
         self._initial = iter(state)
         self.flush()
 
     def send(self, frames: bytes) -> None:
-        """Send frames, to a client that is not paused."""
+        """Send frames.  The client must not be paused."""
         self._outlet.send(frames)
 
     def probe(self) -> None:
@@ -60,7 +62,7 @@ class ReplayProtocol(ServedProtocol):
         send = self._outlet.send
         while not self.paused and (frames := next(self._initial, None)) is not None:
             send(frames)
-            # Lets the reactor iterate between pieces, even if the socket takes more.
+            # Let the reactor iterate between pieces, even if the socket accepts more.
             send = self._outlet.send_later
         if not self.paused:
             if self._finishing:
@@ -96,10 +98,11 @@ class ReplayFactory(ServerFactory):
     ) -> None:
         """
         @param reactor: provides `IReactorTime`.
-        @param pieces: called to read the recording, once, or after each end if C{loop} is true.
+        @param pieces: returns the pieces of the recording.  Called once or, if C{loop} is true,
+            again after each end.
         @param finished: called once, when everything was sent and all clients have disconnected.
-        @param speed: the number of seconds of the recording to play in one second; infinity for as
-            fast as the clients read.
+        @param speed: the number of seconds of the recording to play in one second; infinity to play
+            as fast as the clients read.
         @param loop: whether to begin again after the end.
         @param say: called with human-readable messages of one line.
         """
@@ -214,7 +217,7 @@ class ReplayFactory(ServerFactory):
             pieces.append(piece.frames)
             size += len(piece.frames)
             self._next = None
-        # Shows whether this was the last piece.
+        # Load the next piece, so that the caller sees whether this was the last one.
         self._peek()
         return b"".join(pieces)
 

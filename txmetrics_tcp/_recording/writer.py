@@ -1,5 +1,5 @@
 """
-Write recordings: files that hold the bytes of a stream and their timing.  No Twisted.
+Write recordings: files with the bytes of a stream and their timing.  Does not import Twisted.
 
 `txmetrics_tcp._recording.reader` reads them, and outlines the format.
 """
@@ -65,7 +65,7 @@ class RecordingWriter:
     ) -> None:
         """
         @param file: an unbuffered binary file, opened for writing and positioned at its end.
-        @param source: the origin of the stream, human-readable.
+        @param source: the origin of the stream, human-readable; up to 1000 characters are stored.
         @param compress: whether to compress frames with zlib.
         @param begin: whether the file is empty.
         @param clock: returns nanoseconds since the epoch.
@@ -208,7 +208,7 @@ class RecordingWriter:
 @contextmanager
 def _open_locked(path: str, flags: int) -> Iterator[FileIO]:
     """
-    Open a file for writing and lock it.  It is closed only if an exception is raised.
+    Open a file for writing and lock it.  If the block raises an exception, the file is closed.
 
     @raise RecordingError: another recorder holds the lock.
     """
@@ -229,8 +229,8 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
     """
     Find the position for appending to a recording.
 
-    @return: the blocks, all read; a block with the whole frames of an incomplete last block; and
-        the number of these frames.
+    @return: the blocks, read to the end; a new block with the whole frames of an incomplete last
+        block, or no bytes; and the number of these frames.
     @raise RecordingError: the file is not a recording, or is damaged.
     """
     blocks = Blocks(file)

@@ -1,5 +1,6 @@
 """
-The filter syntax, as shown in help texts. Help texts do not import the parser.
+The description of the filter syntax.  In a separate module, so that help texts do not import the
+parser.
 """
 
 SYNTAX = """\
@@ -14,4 +15,4 @@ Terms are separated by spaces. A series must match all of them:
 Quotes allow spaces ("two words", label="a b"). A fully quoted term is a
 plain word. Case is ignored, except in a regex.
 """
-"""The description of the filter syntax in help texts."""
+"""The filter syntax, as shown in help texts."""

@@ -12,7 +12,7 @@ from txmetrics_tcp._model import Key, MetricKind
 
 
 class FilterError(ValueError):
-    """The filter is invalid.  The message explains why to the user."""
+    """The filter is invalid.  The message is the reason, for the user."""
 
 
 @dataclass(frozen=True)

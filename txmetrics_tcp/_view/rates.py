@@ -27,7 +27,8 @@ class Increases:
     """
     The increase of a growing total in each second.
 
-    The caller reports increases once per second with events, not for each event.
+    The caller reports the sum of a second when the next event occurs in a later second, not the
+    increase of each event.
     """
 
     __slots__ = ("_ring", "second")
@@ -44,8 +45,9 @@ class Increases:
         """
         Start another second.
 
-        @param second: the new current second.  A second before the last one clears the history.
-        @param risen: the increase in the previous current second.
+        @param second: the new current second.  An earlier second than the last one clears the
+            history.
+        @param risen: the increase in the last current second, without amounts from `spread`.
         """
         ring = self._ring
         passed = second - self.second
@@ -68,7 +70,8 @@ class Increases:
 
     def between(self, first: int, end: int) -> list[float]:
         """
-        Return the increases of complete seconds; the current second only has amounts of `spread`.
+        Return the increase in each second.  For the current second, this is incomplete: it includes
+        only amounts from `spread`.
 
         @param first: the first second.
         @param end: the second after the last one.
@@ -96,8 +99,9 @@ class Values:
         """
         Start another second.
 
-        @param second: the new current second.  A second before the last one clears the history.
-        @param value: the value until now.
+        @param second: the new current second.  An earlier second than the last one clears the
+            history.
+        @param value: the value at the end of the last current second.
         """
         ring = self._ring
         passed = second - self.second

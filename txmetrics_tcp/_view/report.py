@@ -21,7 +21,7 @@ SHORTEST = 0.1
 
 _HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "MIN", "P50", "P90", "P99", "MAX")
 _RIGHT = 3
-"""The first column of numbers; columns from here on are right-aligned."""
+"""The index of the first column of numbers.  This and all later columns are right-aligned."""
 
 _KINDS = list(MetricKind)
 
@@ -33,7 +33,7 @@ class Report:
 
     @ivar view: the ingested events.
     @ivar endpoint: the server's endpoint, as the user wrote it.
-    @ivar seconds: how long the stream was watched.  Rates cover all of that time.
+    @ivar seconds: the number of seconds for which the stream was watched.  Rates cover all of them.
     @ivar connections: the number of connections made.
     @ivar wanted: selects the series to report.
     @ivar sort: the sort order, one of `SORTS`.
@@ -57,7 +57,7 @@ class Report:
     def rate(self, series: SeriesView) -> float:
         """
         Return the change per second of a counter's total, a histogram's sample count or a gauge's
-        value; NaN if the stream was watched for less than `SHORTEST`.
+        value; NaN if the stream was watched for less than `SHORTEST` seconds.
         """
         return series.change / self.seconds if self.seconds >= SHORTEST else math.nan
 

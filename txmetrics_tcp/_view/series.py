@@ -74,20 +74,21 @@ class SeriesView:
         self.value = INITIAL_TOTAL[key.kind]
         self._view = view
         self._watched: deque[RecentEvent] | None = None
-        # The second of the last event.  Its increase goes into the history when the next begins.
+        # The second of the last event.  The history receives the increase in this second when an
+        # event arrives in a later second.
         self._second = second
         self._history: Increases | Values
         if key.kind is MetricKind.GAUGE:
             self._history = Values(second)
         else:
             self._history = Increases(second)
-        # The increase of a total is `value - _base`, and was `_increase_before` at the start of the
-        # current second; `_spread`, already in the history, comes on top.  The base of a gauge is
-        # its first value.
+        # `value - _base` is the increase of a total.  `_increase_before` is the same at the start
+        # of the current second.  `_spread` is a further increase, which the history already
+        # includes.  For a gauge, `_base` is the first value.
         self._base: int | float = 0
         self._increase_before: int | float = 0
         self._spread = 0
-        # The connection and the second in which the total was last exact.
+        # The connection and the second of the last exact total.
         self._connection = -1
         self._set_at = second
         self._pending: list[float] = []
@@ -117,8 +118,8 @@ class SeriesView:
 
     def rate(self, now: float) -> float:
         """
-        Return the change per second over the last ten seconds, or since watching began if that is
-        more recent.
+        Return the change per second over the last ten seconds, or since `SourceView.since` if that
+        is more recent.
 
         This is the change of a counter's total, a histogram's sample count or a gauge's value.  The
         first known total of a counter, the first total after a reconnect and a lower total do not
@@ -174,7 +175,7 @@ class SeriesView:
         """
         Return statistics of a histogram's samples.
 
-        @param window: the length of the window in seconds, up to 300; up to a fifth more is
+        @param window: the length of the window in seconds: 10, 60 or 300.  Up to a fifth more is
             included.  None for all time.
         @param now: the time, by the view's clock; by default, the time of the last event.
         @return: the statistics; None for counters and gauges.
@@ -190,7 +191,7 @@ class SeriesView:
     # Called by the view
 
     def _advance(self, second: int) -> None:
-        """Start another second: the next event is not in the second of the last one."""
+        """Start a new second.  Called before an event in a later second than the last event."""
         history = self._history
         windows = self._windows
         if isinstance(history, Values):
@@ -246,8 +247,8 @@ class SourceView:
     """
     The state of one stream.  Pass it all events of each connection, in order.
 
-    With this library's exporter, totals equal the program's once all sent events are ingested.  An
-    exporter of the Rust family sends no totals, so totals only include the received events.
+    With this library's exporter, totals equal the program's once all sent events are ingested.  A
+    Rust server sends no totals, so totals only include the received events.
 
     Not thread-safe: use it from one thread.
 
@@ -263,14 +264,14 @@ class SourceView:
     @ivar series: the series by key, in the order of their first events.
     @ivar status: the last stream status; None if the server has sent none.
     @ivar restarts: the number of detected restarts of the server.  A restart removes all series.
-    @ivar restarted_at: when the last restart was detected, by the clock.
+    @ivar restarted_at: when the last restart was detected, by the clock; None without restarts.
     @ivar missed_incoming: the number of events that the server dropped on its incoming side, over
         all connections.
     @ivar missed_client: the number of events that the server dropped because this client was too
         slow, over all connections.
     @ivar events: the number of received metric events.
     @ivar refused: the number of events and descriptions ignored because of too many series.
-    @ivar since: when watching began, by the clock.
+    @ivar since: when the view was created or last cleared, by the clock.
     """
 
     def __init__(
@@ -309,7 +310,7 @@ class SourceView:
         """
         Apply the next events.
 
-        @raise Exception: any exception from iterating over the events; earlier events are applied.
+        @raise Exception: the iteration over the events raised it.  Earlier events are applied.
         """
         now = self._clock()
         second = math.floor(now)
@@ -373,7 +374,7 @@ class SourceView:
 
     def clear(self) -> None:
         """
-        Remove all series and reset the counts of events and dropped events.
+        Remove all series and reset the counts of events, dropped events and restarts.
 
         Totals continue: a counter appears again with its next event and its full total.
         """
@@ -437,8 +438,8 @@ class SourceView:
         if before is not None and before.started_ns != event.started_ns:
             self._restarted(now)
         elif not (event.dropped_incoming or event.dropped_client):
-            # Only the first status of a connection has no drops.  The caller may not have called
-            # `connected`.
+            # A status without drops is the first one of a connection.  The caller may not have
+            # called `connected`.
             self.connected()
         incoming, client = self._missed_before
         self.missed_incoming = incoming + event.dropped_incoming

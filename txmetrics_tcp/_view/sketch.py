@@ -25,8 +25,8 @@ ACCURACY = 0.01
 
 MAX_BINS = 1024
 """
-The maximum number of bins of a sketch, each for positive and for negative samples.  This suffices
-for samples that differ by a factor of 10**8; beyond that, low percentiles lose accuracy.
+The maximum number of bins of a sketch for positive samples, and also for negative samples.  This
+suffices for samples that differ by a factor of 10**8; beyond that, low percentiles lose accuracy.
 """
 
 MAX_EXACT = 512
@@ -105,7 +105,7 @@ class Distribution:
         self._sum = 0.0
         self._min = math.inf
         self._max = -math.inf
-        # Exact samples until the sketch replaces them; both are None without the library.
+        # The samples, until the sketch replaces them.  Without the library, both are None.
         self.exact: array[float] | None = array("d") if has_percentiles() else None
         self._sketch: BaseDDSketch | None = None
 
@@ -246,6 +246,7 @@ class Windows:
         Return the statistics of a window.
 
         @param window: the length in seconds; None for all time.
+        @param now: the end of the window.
         @param start: the first second of the open interval.
         """
         whole = Distribution()

@@ -14,9 +14,9 @@ def visible(text: str) -> str:
     """
     Escape every character that a terminal would act on or not show.
 
-    Letters, marks, numbers, punctuation, symbols and the plain space stay.  Escaped are control
-    characters (C0 and C1, including escape sequences), characters that change the text direction,
-    line and paragraph separators, and characters without width.
+    Letters, marks, numbers, punctuation, symbols and the plain space are unchanged.  Control
+    characters (C0 and C1, and with them escape sequences), characters that change the text
+    direction, line and paragraph separators, and characters without width are escaped.
 
         >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
         a\\x1b[2Jb\\u202e\\n

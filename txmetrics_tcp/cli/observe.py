@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 GARBAGE = 50_000
 """
-The number of new objects after which Python collects cyclic garbage.  Events arrive by the ten
-thousand and contain no cycles.
+The number of new objects after which Python collects cyclic garbage.  Tens of thousands of events
+may arrive at once, and they contain no cycles.
 """
 
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
 
 def run_app(reactor: Any, app: ObserveApp) -> int:
     """
-    Run the app until the user leaves it.
+    Run the app until it exits.
 
     @param reactor: an asyncio reactor that is not running yet.
     @return: the exit code.

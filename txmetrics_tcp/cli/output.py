@@ -32,7 +32,7 @@ class Output:
     A write blocks the reactor while the reader is slow.  The server then drops the events that it
     cannot send, and counts them.
 
-    @ivar cancelled: whether writing has ended.  Also ends a write that is blocked.
+    @ivar cancelled: whether `cancel` was called.
     """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
@@ -41,7 +41,10 @@ class Output:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """End the current write and ignore later ones.  May be called by a signal handler."""
+        """
+        End the current write, even if it is blocked, and ignore later ones.  May be called by a
+        signal handler.
+        """
         self.cancelled = True
 
     def write(self, text: str) -> None:
@@ -53,8 +56,8 @@ class Output:
         """
         pending = memoryview(text.encode(self._encoding, "backslashreplace"))
         while pending and not self.cancelled:
-            # A write of PIPE_BUF bytes does not block.  Python resumes a blocked write after a
-            # signal, so that `cancel` would have no effect.
+            # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
+            # write could not be cancelled, since Python resumes it after a signal.
             if select.select([], [self._descriptor], [], 0.1)[1]:
                 written = os.write(self._descriptor, pending[: select.PIPE_BUF])
                 pending = pending[written:]
@@ -80,9 +83,9 @@ def standard_output() -> Output:
 @implementer(IReadDescriptor)
 class ReaderGone:
     """
-    Detect that the reader of a pipe has closed it, before the next write.
+    Detect that the reader of a pipe has closed it, without having to write.
 
-    The reactor then reports the writing end of the pipe as readable.
+    When the reader closes the pipe, the reactor reports the writing end as readable.
     """
 
     def __init__(self, descriptor: int, gone: Callable[[], object]) -> None:

@@ -29,7 +29,7 @@ from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
 FLUSH_INTERVAL = 1.0
-"""The time, in seconds, between writes to the file: at most this much of the stream is lost."""
+"""The time, in seconds, between writes to the file.  A killed process loses at most this much."""
 
 
 class Record:
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def missed(self) -> int:
-        """The number of dropped events, as the server reports it."""
+        """The number of events that the server reported as dropped, over all connections."""
         return self._missed_before + self._missed_now
 
     def begin(self) -> None:
@@ -183,7 +183,7 @@ class _Command:
         self._flushing.clock = self._clock
         code = self._running.run(self._start)
         if not (self._record.received_any or existed or options.file == "-"):
-            # An empty file would make the next attempt fail.
+            # The next run would fail because the file exists.
             with suppress(OSError):
                 os.unlink(options.file)
         return 1 if self._failed else code or (0 if self._record.received_any else 1)

@@ -17,8 +17,9 @@ class Selection:
     """
     Select the metric events whose series matches at least one filter.
 
-    A description is selected just before the first selected event of its metric.  A status, which
-    reports dropped events, is always selected.
+    A description is selected just before the first selected event of its metric.  After that event,
+    new descriptions of the metric are selected at once.  A status, which reports dropped events, is
+    always selected.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:

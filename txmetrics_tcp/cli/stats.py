@@ -57,8 +57,8 @@ class Watch:
         tls: bool = False,
     ) -> None:
         """
-        @param seconds: the time to wait for the first connection, and the time to watch after
-            that.
+        @param seconds: the maximum time to wait for the first connection, and the time to watch
+            after it, in seconds.
         @param say: called with human-readable messages of one line.
         @param finished: called with an exit code at the end.
         @param tls: whether the client uses TLS.
@@ -85,7 +85,7 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """The time since the first connection or, before that, since the start."""
+        """The number of seconds since the first connection or, before that, since the start."""
         return float(self._clock.seconds()) - self._began
 
     def start(self) -> None:
@@ -145,7 +145,7 @@ class Watch:
         if not self.connections:
             self._say(f"no connection to {self.name} within {show_seconds(self._limit)}")
         elif not self.received_any:
-            # The question is pointless if the reason for a disconnection was reported.
+            # Ask only if no reason for a disconnection was reported.
             question = "" if self._last_message else "; is it a metrics server?"
             self._say(f"received nothing from {self.name}{question}")
         self._finished(0 if self.received_any else 1)
@@ -169,7 +169,7 @@ class WatchRecording:
         finished: Callable[[int], object],
     ) -> None:
         """
-        @param seconds: the time of the recording to stop at; None to read all of it.
+        @param seconds: the time in the recording to stop at, in seconds; None to read all of it.
         """
         self._recording = recording
         self._limit = seconds

@@ -72,7 +72,7 @@ class Tail:
         self._flushing: IDelayedCall | None = None
 
     def begin(self) -> None:
-        """Begin a stream.  The server may be another one, and describes its metrics again."""
+        """Begin a new stream, whose server sends its descriptions again."""
         self._format = self._make_lines()
         self._select = Selection(self._filters)
 

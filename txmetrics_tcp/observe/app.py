@@ -43,7 +43,7 @@ MAX_FRAME_DELAY = 2.0
 """The maximum number of seconds between two frames, even if drawing is slow."""
 
 WIDE = 150
-"""The minimum width in cells for a detail pane at the right instead of below."""
+"""The minimum width, in cells, for showing the detail pane beside the table instead of below it."""
 
 
 class ObserveApp(App[int]):
@@ -145,7 +145,7 @@ class ObserveApp(App[int]):
     # Frames
 
     def _frame(self) -> None:
-        """Draw the current state and measure the time that takes."""
+        """Draw the current state, and measure the time that this takes."""
         if not self.screen_stack:
             # The app is exiting.
             return
@@ -379,6 +379,6 @@ class ObserveApp(App[int]):
 
 
 def _neighbour(choices: Sequence[_T], chosen: _T, by: int) -> _T:
-    """Return the choice that many places after the chosen one, wrapping around."""
+    """Return the choice C{by} places after the chosen one, wrapping around."""
     at = choices.index(chosen) if chosen in choices else 0
     return choices[(at + by) % len(choices)]

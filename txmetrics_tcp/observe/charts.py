@@ -1,6 +1,6 @@
 """
-Charts of numbers over time, drawn with block characters: one line for the table, larger for the
-detail pane.
+Charts of numbers over time, drawn with block characters: sparklines of one line for the table, and
+larger charts for the detail pane.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def chart(
     """
     Draw an area chart, the newest value at the right.
 
-    If there are fewer values than columns, a value takes several columns.
+    If the chart has more columns than values, a value takes several columns.
 
     @return: the lines from top to bottom, and the values at the bottom and at the top.
     """

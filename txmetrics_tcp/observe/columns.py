@@ -1,5 +1,5 @@
 """
-The columns of the table, and the layout of those that fit.  Does not use Textual.
+The columns of the table and their layout.  Does not use Textual.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MARK = 1
 """The number of cells before the first column, for the mark of the chosen row."""
 
 LEAST_NAME = 22
-"""The number of cells for names below which trend and rate are hidden."""
+"""If fewer cells than this remain for names, trend and rate are hidden."""
 
 LEAST_LABELS = 11
-"""The same for labels: the space left for them in 80 columns with a scrollbar."""
+"""The same for labels.  This is the space for labels on a screen of 80 cells with a scrollbar."""
 
 
 class Column(NamedTuple):
@@ -113,7 +113,8 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
     """
     Lay out the columns.
 
-    Name and labels share the space that the other columns leave; the trend gets the rest.
+    Name and labels share the space that the other columns leave.  The trend gets the space that
+    they do not need.
 
     @param hidden: the number of columns after the name to hide at the left.
     """
@@ -160,7 +161,7 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
 
 
 def _least(columns: Sequence[Column]) -> int:
-    """Return the number of columns to show by default: up to the trend, or five numbers."""
+    """Return the number of columns to show by default: up to the trend or, without it, five."""
     for number, column in enumerate(columns):
         if column.id == "trend":
             return number + 1

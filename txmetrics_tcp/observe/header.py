@@ -167,8 +167,8 @@ def _is_silent(source: Source) -> bool:
     """
     Whether a connection has received no data for a while.
 
-    This library's exporter sends a status at once.  A silent peer may be an exporter of the Rust
-    family without events, but also a server that waits for a request or for TLS.
+    This library's exporter sends a status at once.  A silent peer may be a Rust server without
+    events, but also a server that waits for a request or for a TLS handshake.
     """
     return source.state is State.CONNECTED and not source.has_received and source.seconds >= SILENCE
 
@@ -212,7 +212,7 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
 
 
 def loss_parts(source: Source) -> list[Part]:
-    """Return the number of missed events by reason; unknown if the server sends no status."""
+    """Return the number of dropped events by reason; unknown if the server sends no status."""
     view = source.view
     if view.missed_incoming or view.missed_client:
         return _missed(view.missed_incoming, view.missed_client)

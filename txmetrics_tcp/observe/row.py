@@ -19,12 +19,17 @@ HISTORY = 60
 
 
 def by_text(text: str) -> tuple[str, str]:
-    """Return a sort key for text that ignores case first."""
+    """Return a sort key that ignores case, unless two texts differ only in case."""
     return text.casefold(), text
 
 
 class RowValues(NamedTuple):
-    """The displayed values of a series at one moment."""
+    """
+    The displayed values of a series at one moment.
+
+    @ivar lifetime: see `Row.lifetime`; set only while the display is paused.
+    @ivar age: the number of seconds since the last event.
+    """
 
     value: int | float
     rate: float
@@ -143,8 +148,8 @@ class Group:
     The line above a group of series.
 
     @ivar title: the name or label value that the series share, safe for the screen.
-    @ivar rate: the sum of the rates; None unless all series are of one counter or histogram and in
-        one unit.
+    @ivar rate: the sum of the rates; None unless all series have the same name and unit, and are
+        counters or histograms.
     @ivar value: the sum of the values, or None as for C{rate}.
     @ivar unit: the unit of both sums.
     @ivar folded: whether the series are hidden.

@@ -69,7 +69,7 @@ class Rows:
     """
     The contents of the table, from all sources.
 
-    @ivar brief: the short name of each source, by name.
+    @ivar brief: the short name of each source, by its full name.
     @ivar lines: the listed lines, from the top.
     @ivar matching: the series that match the filter, sorted, including those of folded groups.
     @ivar all: all series.
@@ -182,7 +182,7 @@ class Rows:
     # User actions
 
     def clear(self) -> None:
-        """Remove all series and resume.  A series returns with its next event and its total."""
+        """Remove all series and resume.  A series appears again with its next event and its total."""
         for source in self.sources:
             source.view.clear()
         self.resume()
@@ -201,7 +201,7 @@ class Rows:
         self._dirty = True
 
     def sort_by(self, column: str) -> None:
-        """Sort by a column, numbers in descending order; reverse the order of the current one."""
+        """Sort by a column, numbers in descending order; for the current column, reverse the order."""
         if column == self.sort:
             self.descending = not self.descending
         else:

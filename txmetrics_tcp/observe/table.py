@@ -164,7 +164,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     # User actions
 
     def move(self, by: int) -> None:
-        """Choose the line that many places further down; negative numbers move up."""
+        """Choose the line C{by} places further down; a negative number moves up."""
         lines = self.rows.lines
         if lines:
             position = self.position
@@ -182,7 +182,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.refresh()
 
     def shift(self, by: int) -> None:
-        """Hide this many more columns at the left; a negative number shows columns again."""
+        """Hide C{by} more columns at the left; a negative number shows columns again."""
         if by < 0 or self.placement.after:
             self._hidden = max(0, self._hidden + by)
             self.refresh()
