@@ -1,5 +1,5 @@
 """
-Run an exporter for an hour with clients that connect, leave, stall and die, then check the accounts
+Run an exporter for an hour with clients that connect, leave, stall and die; then check the accounts
 of events: ``python benchmarks/soak.py [--minutes N]``; see docs/contributing/soak.md.
 """
 
@@ -21,7 +21,7 @@ from suite.commands import allow_many_files, output_file  # noqa: E402
 from suite.peers import PeerError  # noqa: E402
 
 SHOWN = 20
-"""The most violations of one kind that are printed."""
+"""The maximum number of violations of one kind that are printed."""
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -61,7 +61,9 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=minutes, default=60.0, help="duration (default: 60)")
     parser.add_argument("--seed", type=int, help="repeat the decisions of an earlier run")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the evidence to it")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write the evidence to FILE"
+    )
     options = parser.parse_args()
     if sys.platform != "linux":  # for /proc and all of 127.0.0.0/8
         print("benchmarks/soak.py: needs Linux", file=sys.stderr)

@@ -40,8 +40,8 @@ warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
 with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # The same few examples in each run, with or without `CI` in the environment, and without
-    # deadlines, since the machine may be busy. `tests/fuzz.py` searches for new examples.
+    # Each run uses the same few examples, with or without `CI` in the environment. Deadlines are
+    # off, since the machine may be busy. `tests/fuzz.py` searches for new examples.
     settings.register_profile(
         "suite",
         max_examples=25,

@@ -1,5 +1,5 @@
 """
-Makes the packages and programs in benchmarks/ importable, as a side effect of its import.
+Importing this module makes the packages and programs in benchmarks/ importable.
 """
 
 import sys

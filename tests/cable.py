@@ -2,8 +2,8 @@
 Two network namespaces, joined by a virtual cable that a test can pull. The machine's network is not
 changed.
 
-A socket stays in the namespace in which it was made, whichever process or thread uses it later. So
-both ends are in the test process: a thread enters a namespace only to make a socket there.
+A socket stays in the namespace in which it was made, even if another thread uses it. Therefore both
+ends can be in the test process: a thread enters a namespace only to make a socket there.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class CommandReactor(NamesReactor):
             sent = b"".join([transport.drain() for transport in self._transports])
             self.received += sent
             due = [call.getTime() for call in self.getDelayedCalls()]
-            # A few idle iterations are normal: a drained transport closes.
+            # A few idle iterations are normal, for example while a drained transport closes.
             idle = 0 if called or sent or due else idle + 1
             assert idle < 5, "the command hangs: no call is pending"
             self.advance(max(0.0, min(due, default=0.0) - self.seconds()))

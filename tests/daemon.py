@@ -50,7 +50,7 @@ LEFT_TO_THE_SYSTEM = {
     "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"
 }
 """
-For the environment of a process whose standard error is asserted. In Python's development mode,
+Used in the environment of a process whose standard error is checked. In Python's development mode,
 it suppresses warnings about a reactor's sockets that are open when the process ends.
 """
 
@@ -154,8 +154,8 @@ class Daemon:
         messages = _BUSY.sub("", errors.decode())
         return self.process.returncode, (self._output + output).decode(), messages
 
-    def has_gone(self, timeout: float = LIMIT) -> bool:
-        """Wait until every process of the run has ended."""
+    def wait_until_gone(self, timeout: float = LIMIT) -> bool:
+        """Wait until every process of the run has ended, and return whether they have."""
         ready, _, _ = select.select([self._leash], [], [], timeout)
         return bool(ready)
 
@@ -164,11 +164,11 @@ class Daemon:
             self.process.kill()
             assert self.process.stdout is not None
             assert self.process.stderr is not None
-            # A daemon that is still daemonizing may hold them open.
+            # Closed explicitly, since a daemon that is still daemonizing may hold them open.
             self.process.stdout.close()
             self.process.stderr.close()
         deadline = time.monotonic() + LIMIT
-        while not self.has_gone(0.1):
+        while not self.wait_until_gone(0.1):
             # Retries, since a daemon that is still daemonizing has no pid file yet.
             with suppress(OSError, ValueError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -217,8 +217,10 @@ def occupied_port(case: SynchronousTestCase) -> int:
 class DaemonTestCase(SynchronousTestCase):
     def see(self, port: int, names: set[str]) -> dict[str, Metric]:
         """
-        Read a stream until it had an event of each of these metrics. Each metric must be described
-        before its first event.
+        Read a stream until it has had an event of each of these metrics. Check that each metric is
+        described before its first event.
+
+        @return: the last event of each metric, by name.
         """
         described: set[tuple[MetricKind, str]] = set()
         seen: dict[str, Metric] = {}
@@ -250,5 +252,5 @@ class DaemonTestCase(SynchronousTestCase):
             self.assertIn(word, errors)
             self.assertNotIn(word, output)
         self.assertNotIn("Traceback", output)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
         self.assertFalse(daemon.pid_file.exists())

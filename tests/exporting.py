@@ -1,5 +1,5 @@
 """
-An exporter without sockets: a factory, or its incoming side, on a fake reactor.
+Exporters without sockets: a factory, or its incoming side, on a fake reactor.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def in_child(act: Callable[[], object]) -> str:
     if child == 0:
         try:
             os.close(reading)
-            # Ends a child that deadlocks, and so the parent's wait.
+            # Ends a child that deadlocks, so that the parent does not wait for it.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(int(LIMIT))
             try:

@@ -3,8 +3,8 @@ Feeds damaged streams to the decoder, and damaged requests to the server::
 
     python tests/fuzz.py --seconds 30 [--seed N] [--target decoder|server]
 
-However a stream is split, the decoder must return the same events as the oracle, equal to the last
-bit, and must fail at the same place.  A view ingests the decoded events.  Streams that reach new
+However a stream is split, the decoder must return exactly the same events as the oracle, and must
+fail at the same place.  A view ingests the decoded events.  Streams that reach new
 code paths of the decoder are kept, and damaged further.  The server must work correctly whatever a
 client sends, and its other clients must receive every event.
 
@@ -45,13 +45,13 @@ MAX_FRAME = 5000
 """The frame limit of the decoders: small, so that inputs exceed it."""
 
 PATIENCE = 20.0
-"""The time limit of an input, in seconds: a thousand times the normal time, to find hangs."""
+"""The time limit of an input in seconds, a thousand times the normal time."""
 
 SMALLER = 20.0
 """The time limit for minimizing a failing input, in seconds."""
 
 MAX_KEPT = 2000
-"""How many inputs are kept to be damaged further."""
+"""The maximum number of inputs that are kept to be damaged further."""
 
 
 class Failed(AssertionError):

@@ -137,7 +137,7 @@ class SocketClient:
         Read in this thread until a condition holds, or until the stream ends; then disconnect.
 
         @param before: called before each read.
-        @param size: the most bytes for one read.
+        @param size: the maximum number of bytes of one read.
         """
         while not until():
             before()
@@ -227,7 +227,7 @@ class Numbers:
     """
     Checks that no event of `record_numbers` is lost or out of order.
 
-    Keeps no events, since a million of them use much memory.
+    It stores no events, since a million events use much memory.
     """
 
     def __init__(self, threads: int, pace: Pace | None = None) -> None:
@@ -282,7 +282,7 @@ class LoopbackTestCase(TestCase):
         self._services: list[MetricsService] = []
         self.addCleanup(self._finish)
 
-    def log_refusals(self) -> list[str]:
+    def log_rejections(self) -> list[str]:
         """
         Capture log lines about rejected clients for the rest of a test. Each kind of line is logged
         only once before the end of the test.
@@ -369,7 +369,7 @@ class LoopbackTestCase(TestCase):
         )
 
     def while_blocked(self, function: Callable[[int], object], number: int = 1) -> None:
-        """Call a function in several threads, while this call blocks the reactor."""
+        """Call a function in several threads.  This call blocks the reactor until they end."""
         threads = [threading.Thread(target=function, args=(n,)) for n in range(number)]
         for thread in threads:
             thread.start()

@@ -1,8 +1,8 @@
 """
 Random damage to bytes, and to protobuf messages with their lengths corrected.
 
-A decoder rejects most blind damage early. Damage with correct lengths reaches the code that decodes
-frames.
+A decoder rejects most damaged bytes early. Damaged messages with correct lengths reach the code
+that decodes frames.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def damaged(random: Random, data: bytes) -> bytes:
 
 
 def flipped(random: Random, data: bytes) -> bytes:
-    """Return the same number of bytes, with one or two of them changed."""
+    """Return the bytes with one or two of them changed."""
     changed = bytearray(data)
     for _ in range(random.choice((1, 1, 2))):
         at = random.randrange(len(changed))

@@ -148,7 +148,7 @@ DESCRIBED = Metadata(MetricKind.COUNTER, "requests_total", None, "x" * 2 * 1024 
 LONG = encode_metadata(DESCRIBED) + THREE
 WIDE = Metric(Key(MetricKind.COUNTER, "x" * 1000), Operation.INCREMENT_COUNTER, 1, NOON)
 MANY = encode_metric(WIDE) * 400
-# As long as its first byte says, if that is taken for the length of a frame.
+# As long as its first byte says, if the byte is read as the length of a frame.
 HTTP_FRAME = HTTP.ljust(1 + HTTP[0])
 
 NO_RECORDINGS = {
@@ -194,7 +194,7 @@ class BadDisk(io.FileIO):
     """
     A file that cannot be read to its end.
 
-    @ivar room: how many bytes can be read, about.
+    @ivar room: the approximate number of bytes that can be read.
     """
 
     room = 500

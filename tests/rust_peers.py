@@ -46,7 +46,7 @@ VARIABLE = "TXMETRICS_RUST_PEERS"
 COLUMNS, ROWS = 120, 40
 
 ATTEMPTS = 5
-"""How often to try a free port; another program may take it before it is used."""
+"""The number of attempts to use a free port, which another program may take first."""
 
 Line = dict[str, Any]
 """The output of `receive` and ``metrics-tcp tail --json`` for one event."""

@@ -49,7 +49,7 @@ def wire(text: str) -> bytes:
 
 def seen(events: Iterable[Event]) -> list[str]:
     """
-    Convert events for comparison: NaN equals itself; 1 and 1.0 differ, 0.0 and -0.0 too.
+    Convert events for comparison: NaN equals itself; 1 differs from 1.0, and 0.0 from -0.0.
 
     Units become text, as they are after decoding.
     """

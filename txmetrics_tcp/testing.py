@@ -392,7 +392,7 @@ class Captured:
         @raise ValueError: both a counter and a gauge have this name and these labels.
         """
         totals: dict[MetricKind, Number] = {}
-        for metric in self._of(name, labels, more):
+        for metric in self._metrics_of(name, labels, more):
             kind = metric.key.kind
             if kind is not MetricKind.HISTOGRAM:
                 total = totals.get(kind, INITIAL_TOTAL[kind])
@@ -411,7 +411,7 @@ class Captured:
         """
         return [
             metric.value
-            for metric in self._of(name, labels, more)
+            for metric in self._metrics_of(name, labels, more)
             if metric.key.kind is MetricKind.HISTOGRAM
         ]
 
@@ -419,7 +419,7 @@ class Captured:
         """Discard the events and descriptions captured so far."""
         self._recorder.log.clear()
 
-    def _of(
+    def _metrics_of(
         self, name: str, labels: Mapping[str, object] | None, more: dict[str, object]
     ) -> list[Metric]:
         # The kind is arbitrary: only name and labels are compared.

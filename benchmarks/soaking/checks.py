@@ -18,19 +18,19 @@ Report = Mapping[str, Any]
 """The report of one client when it leaves; see `soaking.crowd`."""
 
 ALLOWED_GROWTH = 2_000_000
-"""By how many bytes the server may grow: an allocator's memory always varies a little."""
+"""The number of bytes by which the server may grow, since an allocator's memory always varies."""
 
 BLOCKS = 24
 """
-The most blocks into which memory samples are averaged before a line is fitted. Neighbouring samples
-are nearly equal; if they counted as independent, the error would be too small.
+The maximum number of blocks into which memory samples are averaged before a line is fitted. Without
+blocks, the standard error would be too small, because neighbouring samples are nearly equal.
 """
 
 FEWEST = 3
-"""The fewest samples through which a line is fitted."""
+"""The minimum number of samples through which a line is fitted."""
 
 CERTAIN = 3.0
-"""The number of standard errors from which growth counts as certain."""
+"""Growth of more than this number of standard errors counts as certain."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Evidence:
     """
     The evidence of a run.
 
-    @ivar warm_up: for how many seconds at the beginning memory is not judged.
-    @ivar samples: ordered by time; the last one was taken after the server stopped.
-    @ivar accounts: of all clients that have disconnected; at the end, of all clients.
-    @ivar reports: of the clients that were not killed.
+    @ivar warm_up: the number of seconds at the beginning in which memory is not checked.
+    @ivar samples: the samples, ordered by time; the last one was taken after the server stopped.
+    @ivar accounts: the accounts of all clients that have disconnected; at the end, of all clients.
+    @ivar reports: the reports of the clients that were not killed.
     @ivar recorded: the number of events of each recorder.
     @ivar exact_totals: the program's totals.
     @ivar descriptions: the last description of each name.
@@ -151,7 +151,7 @@ def accounts(evidence: Evidence) -> Finding:
 
 
 def gaps(evidence: Evidence) -> Finding:
-    """No event arrives twice or out of order; reported losses equal the events missed."""
+    """No event arrives twice or out of order; reported losses equal the missing events."""
     wrong: list[str] = []
     missed = exact = 0
     for report, account in _pairs(evidence, []):
@@ -180,7 +180,7 @@ def gaps(evidence: Evidence) -> Finding:
                 f"{name}: {report['events']} of {account['recorded']} recorded events were"
                 f" received, but losses of {lost} reported"
             )
-        # From the client's own numbers: a late client cannot know its losses before the first one.
+        # A late client cannot know its losses before its first number.
         own = sum(
             missing + evidence.recorded.get(by, 0) - following
             for by, (_first, following, missing, _disorder) in numbers.items()

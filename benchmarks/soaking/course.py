@@ -22,7 +22,7 @@ SHOW_INTERVAL = 60.0
 """The seconds between two printed states."""
 
 END = 120.0
-"""How many seconds the server, and then each crowd, may take to finish."""
+"""The maximum number of seconds for the server, and then for each crowd, to finish."""
 
 BLOCK_BITS = 8
 """The size of a block of addresses, in bits: enough for a crowd that is killed."""
@@ -40,7 +40,7 @@ class Course:
 
     def __init__(self, seed: int, seconds: float) -> None:
         """
-        @param seconds: for how long events are recorded.
+        @param seconds: the number of seconds for which events are recorded.
         """
         self._seed = seed
         self._seconds = seconds

@@ -4,7 +4,7 @@ WITNESSES PLACES``.
 
 WITNESSES clients stay to the end, each with a different manner of reading. At each of PLACES,
 clients connect and leave, one after another. Every client binds a different address of 127.0.0.0/8,
-counted from FIRST, which pairs its report with the server's account. Commands:
+counted from FIRST.  The address identifies the server's account of the client. Commands:
 
   - C{come}: start the clients of the places;
   - C{finish}: stop connecting, let connected clients read to the end of the stream at full speed,
@@ -35,7 +35,7 @@ from soaking.tally import Tally
 from txmetrics_tcp import StreamError
 
 SILENCE = 120.0
-"""After how many seconds without data a client gives up at the end."""
+"""The number of seconds without data after which a client gives up at the end."""
 
 
 class Crowd:
@@ -43,7 +43,7 @@ class Crowd:
     All clients of this process.
 
     @ivar over: set when the crowd finishes.
-    @ivar reports: of the clients that have left.
+    @ivar reports: the reports of the clients that have left.
     """
 
     def __init__(self, port: int, first: int) -> None:

@@ -13,11 +13,11 @@ from random import Random
 from typing import Any
 
 MANNERS = ("reads", "drips", "stalls", "half-closes")
-"""How a client reads: at full speed, in small pieces, with long pauses, or at full speed after it
-has half-closed its connection."""
+"""The manners of reading: at full speed, in small pieces, with long pauses, or at full speed after
+half-closing the connection."""
 
 DEPARTURES = ("close", "reset", "shutdown")
-"""How a client leaves."""
+"""The ways of leaving."""
 
 RECORDERS = ("a", "b", "c", "d", "reactor")
 """The recorders: four threads, and the reactor thread."""
@@ -28,10 +28,10 @@ class Life:
     """
     The behaviour of one client.
 
-    @ivar pause: how many seconds its place is empty before it connects.
-    @ivar seconds: how long it stays; None for until the end.
+    @ivar pause: the number of seconds before it connects, in which its place is empty.
+    @ivar seconds: the number of seconds for which it stays; None to stay until the end.
     @ivar receive_buffer: the size of its kernel receive buffer; None for the default.
-    @ivar read_size: the most bytes for one read.
+    @ivar read_size: the maximum number of bytes of one read.
     @ivar rest: the pause between reads (a client that drips), or the length of each stall and of
         the reading between stalls (a client that stalls), in seconds.
     """
@@ -102,7 +102,7 @@ def phases(seed: int, recorder: str) -> Iterator[Phase]:
 
 
 def strikes(seed: int, kind: str) -> Iterator[tuple[float, float]]:
-    """Yield pairs of seconds: until a process is stopped or killed, and how long it is stopped."""
+    """Yield pairs of seconds: until a process is stopped or killed, and for which it is stopped."""
     random = source(seed, "strikes", kind)
     while True:
         yield random.uniform(1.0, 12.0), random.uniform(0.2, 6.0)

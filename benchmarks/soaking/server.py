@@ -44,10 +44,10 @@ TICK = 0.005
 """The seconds between two slices of a recorder with a rate."""
 
 SLICE = 500
-"""The most events in one slice."""
+"""The maximum number of events in one slice."""
 
 BATCH = 7
-"""How many samples C{record_many} records at once, after every hundred events."""
+"""The number of samples that C{record_many} records at once, after every hundred events."""
 
 
 class Recording:
@@ -86,8 +86,8 @@ class Recording:
             name = f"soak_phase_{self.by}"
             self.described[name] = f"phase {number}"
             self._recorder.describe_gauge(name, "count", self.described[name])
-            # Uses every permanent series in each phase. An idle series would be left out of
-            # snapshots, and would reappear with an event that no recorder recorded.
+            # Uses every permanent series in each phase. An idle series would be released, and
+            # would return with an extra event that no recorder has counted.
             for record in self._stays:
                 self._record(record)
             begun = [self._begin(number, index) for index in range(phase.new_series)]

@@ -1,5 +1,5 @@
 """
-One client's account of its stream: the tests' reader, and counts of missing events.
+One client's account of its stream: the reader of the tests, extended by counts of missing events.
 
 The value of every event in a soak is its number, counted by its recorder from 0; the values of
 totals are not numbers. The lowest bit of the timestamp distinguishes a `set` event from a total: it
@@ -34,8 +34,8 @@ class Numbers:
 
     @ivar first: the first number received.
     @ivar next: the next number expected.
-    @ivar missing: how many numbers between C{first} and C{next} were not received.
-    @ivar disorder: how many numbers were received after a higher one, or twice.
+    @ivar missing: the number of event numbers between C{first} and C{next} not received.
+    @ivar disorder: the number of event numbers received after a higher one, or twice.
     """
 
     def __init__(self, first: int) -> None:
@@ -61,7 +61,7 @@ class Tally:
 
     @ivar received: the number of bytes received.
     @ivar events: the number of events received, without totals.
-    @ivar fewer: how often a `Status` reported fewer losses than the previous one.
+    @ivar fewer: the number of times that a `Status` reported fewer losses than the previous one.
     """
 
     def __init__(self) -> None:

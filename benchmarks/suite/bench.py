@@ -16,13 +16,13 @@ EVENTS = 8_000_000
 
 
 ATTEMPTS = 5
-"""The most attempts at a measurement that a pause of the machine may spoil."""
+"""The maximum number of attempts at a measurement that a pause of the machine may spoil."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """
-    A server that is measured.
+    A server to measure.
 
     @ivar name: the column of its figures.
     @ivar ours: whether it is this library's server, not the reference.

@@ -37,8 +37,9 @@ def allow_many_files() -> None:
 
 def output_file(text: str) -> Path:
     """
-    Parse an option that names an output file.  The file is written at the very end, but an attempt
-    to open it now reports at once if it cannot be written.
+    Parse an option that names an output file.
+
+    This opens the file, so that an error is reported now instead of at the end of the run.
     """
     path = Path(text)
     new = not path.exists()

@@ -14,7 +14,7 @@ REACTOR = "ours, recorded on the reactor thread"
 REFERENCE = "reference"
 
 HEADROOM = 1.5
-"""A figure is marked as limited by the reader if the reader alone is not this many times faster."""
+"""A figure is marked if the reader alone is less than this many times as fast."""
 
 
 @dataclass(frozen=True)

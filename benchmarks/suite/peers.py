@@ -26,13 +26,13 @@ from suite.figures import ReaderSpeed
 HERE = Path(__file__).resolve().parent.parent
 
 TIMEOUT = 120.0
-"""After how many seconds without an answer a process counts as failed."""
+"""The number of seconds without an answer after which a process counts as failed."""
 
 QUIET = 0.4
-"""After how many seconds without data missing events count as lost."""
+"""The number of seconds without data after which missing events count as lost."""
 
 PATIENCE = 30.0
-"""How many seconds to wait for events that cannot be lost."""
+"""The maximum number of seconds to wait for events that cannot be lost."""
 
 WRITER_WAITS = 0.05
 """The share of time that the writer must spend waiting; otherwise it may limit the reader."""
@@ -271,7 +271,7 @@ class Session:
         return list(self.server.ask("stats")["clients"])
 
     def _reached(self) -> bool:
-        """Whether an event reaches every client: the reference does not list its clients."""
+        """Whether an event reaches every client.  (The reference does not list its clients.)"""
         self.reader.ask("reset")
         self.server.record(count=1)
         # Waits so long that none of these events can be received later.
@@ -316,7 +316,7 @@ class Peers:
     def session(
         self, ours: bool, clients: int, buffer_size: int, mode: str = "count"
     ) -> Iterator[Session]:
-        """Start a server and its clients, and wait until all are connected."""
+        """Start a server and its clients, and wait until all clients are connected."""
         with (
             self.server(ours, buffer_size) as server,
             self.reader(server.port, clients, mode) as reader,

@@ -22,7 +22,7 @@ def send(clients: dict[int, socket.socket], block: bytes, size: int) -> int:
     """
     Write C{size} bytes of the repeated block to each client.
 
-    @return: for how many nanoseconds no client was writable.
+    @return: the number of nanoseconds in which no client was writable.
     """
     view = memoryview(block)
     sent = dict.fromkeys(clients, 0)

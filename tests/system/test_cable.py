@@ -1,5 +1,5 @@
 """
-The network cable between a client and the exporter is pulled, which notifies neither.
+The network cable between a client and the exporter is pulled.  Neither is notified.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CableTests(LoopbackTestCase):
         return client
 
     async def test_idle(self) -> None:
-        """Without traffic, the exporter detects the dead client; others receive events."""
+        """Without traffic, the exporter detects an unreachable client; others receive events."""
         self.patch(MetricsProtocol, "keepalive", SOON)
         factory = await self.cable_exporter()
         await self.cable_client()

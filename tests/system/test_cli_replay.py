@@ -21,7 +21,7 @@ BATCHES = 100
 
 class ProcessTests(SynchronousTestCase):
     def test_twoClients(self) -> None:
-        """Two clients receive a large recording completely, whichever is faster."""
+        """Two clients receive a large recording completely, although one may read faster."""
         path = str(Path(self.mktemp()).resolve())
         batch = b"".join(map(increment, range(1000)))
         with RecordingWriter.create(path, "") as writer:

@@ -15,7 +15,7 @@ class BackgroundTests(DaemonTestCase):
         port = str(occupied_port(self))
         daemon = Daemon(self, "metrics-tcp", "--listen", port)
         self.assertEqual(daemon.end()[0], 1)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
         self.assertFalse(daemon.pid_file.exists())
         [line] = [line for line in daemon.log.splitlines() if IN_USE in line]
         self.assertIn(port, line)

@@ -127,7 +127,7 @@ class GunicornTests(ExampleTestCase):
         self.assertEqual((code, errors), (0, ""))
         self.assertNotIn("Traceback", output)
         self.assertEqual([name for name in os.listdir(self.directory) if "metrics" in name], [])
-        self.assertTrue(gunicorn.has_gone())
+        self.assertTrue(gunicorn.wait_until_gone())
 
     def test_workers(self) -> None:
         self.check()

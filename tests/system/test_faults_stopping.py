@@ -14,7 +14,7 @@ from tests.daemon import LIMIT, Daemon, Viewer, preamble
 from tests.programs import Stream
 
 LOAD = ("--interval=0.001", "--buffer-size=100")
-"""The load, under which a client that does not read is stuck within a second or two."""
+"""The load.  A client that does not read is stuck within a second or two."""
 
 MORE = 100_000
 """
@@ -24,7 +24,7 @@ transport buffers, so a client that is not stuck would receive data meanwhile.
 
 SOCKET = "s"
 
-PATIENT = """
+LONG_FLUSH_TIMEOUT = """
 from txmetrics_tcp import MetricsFactory
 stop = MetricsFactory.stop
 MetricsFactory.stop = lambda self: stop(self, 1000.0)
@@ -67,7 +67,7 @@ class StoppingTests(SynchronousTestCase):
 
         @param patient: whether the flush timeout is far longer than a test takes.
         """
-        modules = preamble(self, PATIENT) if patient else None
+        modules = preamble(self, LONG_FLUSH_TIMEOUT) if patient else None
         daemon = Daemon(
             self,
             "-n",
@@ -83,7 +83,7 @@ class StoppingTests(SynchronousTestCase):
         stuck = Stream(self, str(daemon.directory / SOCKET))
         with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as reading:
             before = -1
-            # Dropped events are no proof, since a short delay also drops some.
+            # Dropped events do not prove that the client is stuck: a short delay also drops events.
             while before != (unread := stuck.unread):
                 before = unread
                 left = MORE
@@ -117,7 +117,7 @@ class StoppingTests(SynchronousTestCase):
         return output
 
     def test_stuck_client(self) -> None:
-        """A client that does not read does not keep the daemon from ending."""
+        """A client that does not read does not prevent the daemon from ending."""
         daemon = self.daemon()
         daemon.process.send_signal(signal.SIGTERM)
         self.assert_ends_by(daemon, signal.SIGTERM)

@@ -305,7 +305,7 @@ class ExitTests(ProgramTestCase):
             blocked, never = threading.Event(), threading.Event()
             reactor.callFromThread(lambda: (blocked.set(), never.wait()))
             blocked.wait()
-            hurry()
+            accelerate_clock()
             """,
         )
         self.ends(program)
@@ -351,8 +351,8 @@ class ForkTests(ProgramTestCase):
 
     def test_multiprocessing(self) -> None:
         """
-        Children of every start method may install an exporter. If a child starts a new interpreter,
-        the parent may have installed one too.
+        Children of every start method may install an exporter. If a child runs a new interpreter,
+        this also works after the parent has installed an exporter.
         """
         self.ends(self.check_children("fork"))
         for method in ("spawn", "forkserver"):

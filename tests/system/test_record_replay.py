@@ -59,7 +59,7 @@ class ManyEventsTests(SynchronousTestCase):
             self.fail(f"{error}: {server.end()}")
 
     def assert_same(self, one: bytes, other: bytes, message: str) -> None:
-        """Compare streams, and show a difference as events, not as megabytes."""
+        """Compare streams, and show the first different events instead of megabytes."""
         if one != other:
             events, others = list(Decoder().feed(one)), list(Decoder().feed(other))
             same = sum(1 for _ in takewhile(bool, map(eq, events, others)))

@@ -229,7 +229,7 @@ class ReceiveTests(PeersTestCase):
         self.assertEqual(receiver.bits(), exact_totals(factory))
 
     async def test_halfClosed(self) -> None:
-        """A client that half-closes its connection receives empty events as probes, and goes on."""
+        """A half-closed client receives empty events as probes, and further events."""
         self.patch(connection, "PROBE_INTERVAL", 0.01)
         factory = self.factory()
         factory.recorder.counter("c").increment()
@@ -316,7 +316,7 @@ class ObserverTests(PeersTestCase):
         recorder.counter("largest").absolute(1)
         recorder.gauge("gauge_bytes").increment(512)
         sizes = recorder.histogram("answer_bytes", route="/")
-        # The range is below 700; of a larger one, the viewer's sketch forgets the lowest values.
+        # The ratio of the values is below 700: otherwise, the viewer's sketch loses low values.
         for size, count in ((1536, 1), (2048, 599), (4096, 380), (6144, 15), (32768, 5)):
             sizes.record_many(size, count)
         recorder.histogram("answer_seconds").record(timedelta(milliseconds=250))
@@ -378,22 +378,22 @@ SHOWN_IN_UNITS = {
 
 
 class LossTests(PeersTestCase):
-    """Clients that have lost events receive the exact totals in the end."""
+    """Clients that have lost events receive the exact totals when they read again."""
 
     SEND_BUFFER = 16 * 1024
 
     async def test_stoppedClient(self) -> None:
-        """A client that stops reading, until all buffers overflow, is resynchronized later."""
+        """A client that stopped until all buffers overflowed is resynced when it reads again."""
         factory, port = await self.exporter()
         receiver = self.receive(port)
         await receiver.until_lines(1)
         receiver.signal(signal.SIGSTOP)
         await self.record_until(factory, lambda: lost(factory) > 5000)
         receiver.signal(signal.SIGCONT)
-        await self.assert_repaired(factory, receiver)
+        await self.assert_resynced(factory, receiver)
 
     async def test_stoppedForLong(self) -> None:
-        """Totals are queued several times for a client that is stopped longer."""
+        """If a client is stopped for longer, totals are queued several times."""
         factory, port = await self.exporter(repair_interval=0.1)
         receiver = self.receive(port)
         await receiver.until_lines(1)
@@ -402,11 +402,11 @@ class LossTests(PeersTestCase):
         factory.recorder.counter("after").increment(7)
         await self.record_until(factory, lambda: True)
         receiver.signal(signal.SIGCONT)
-        await self.assert_repaired(factory, receiver)
+        await self.assert_resynced(factory, receiver)
         self.assertEqual(receiver.bits()[counter_key("after")], 7)
 
     async def test_busyReactor(self) -> None:
-        """A fast client is resynchronized too, after the incoming side has dropped events."""
+        """A fast client is resynced after the incoming side has dropped events."""
         factory, port = await self.exporter()
         receiver = self.receive(port)
         await receiver.until_lines(1)
@@ -414,7 +414,7 @@ class LossTests(PeersTestCase):
         thread.start()
         thread.join()  # blocks the reactor
         self.assertGreater(factory.stats().dropped, 5000)
-        await self.assert_repaired(factory, receiver)
+        await self.assert_resynced(factory, receiver)
 
     async def test_stoppedObserver(self) -> None:
         """The Rust viewer shows the exact totals after it was stopped."""
@@ -451,7 +451,7 @@ class LossTests(PeersTestCase):
             if enough():
                 break
 
-    async def assert_repaired(self, factory: MetricsFactory, receiver: Receiver) -> None:
+    async def assert_resynced(self, factory: MetricsFactory, receiver: Receiver) -> None:
         """Check that the client lost events, receives the exact totals, and decodes every frame."""
         totals = exact_totals(factory)
         await receiver.until(lambda: receiver.bits() == totals, f"the totals\n{totals}\n")
@@ -534,7 +534,7 @@ class ServeTests(PeersTestCase):
     """This library's clients read the Rust server (tests/rust/src/bin/serve.rs)."""
 
     async def test_decoder(self) -> None:
-        """The decoder decodes the server's stream, also byte by byte."""
+        """The decoder decodes the server's stream, even byte by byte."""
         before_ns = time.time_ns()
         port, server = await self.serve()
         reading = Reading(ENOUGH)

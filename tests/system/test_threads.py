@@ -21,7 +21,7 @@ from txmetrics_tcp._instruments import facade
 
 class RecorderTests(GlobalRecorderTestCase):
     def test_handlesWhileInstalling(self) -> None:
-        """Every handle records to the recorder installed last, whenever the handle was made."""
+        """Every handle, made at any time, records to the last installed recorder."""
         stop = threading.Event()
         made: list[list[Counter]] = [[], []]
 
@@ -66,7 +66,7 @@ class RecorderTests(GlobalRecorderTestCase):
 class AdmissionTests(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.logged = self.log_refusals()
+        self.logged = self.log_rejections()
 
     @skipIf(no_descriptors, no_descriptors)
     async def test_manyConnections(self) -> None:

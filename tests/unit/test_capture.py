@@ -168,7 +168,7 @@ class CaptureTests(GlobalRecorderTestCase):
         self.assertEqual([name for name, _, _ in local.take()], ["scoped", "inner"])
 
     def test_fixture(self) -> None:
-        """A generator can end its capture in another context."""
+        """A generator can end its capture in a different context."""
         handle = counter("c")
 
         def fixture() -> Iterator[Captured]:

@@ -83,7 +83,7 @@ class KeyTests(SynchronousTestCase):
 
 class MetadataTests(SynchronousTestCase):
     def test_unitsOfTheReference(self) -> None:
-        """All seventeen units, with their symbols."""
+        """The seventeen units have the names and symbols of the Rust crate."""
         self.assertEqual(
             {unit.value: unit.label for unit in Unit},
             {

@@ -1,5 +1,5 @@
 """
-The lists in docs/reference/ are complete: metrics, settings, options and filters.
+The lists of metrics, settings, options and filters in docs/reference/ are complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def page(name: str) -> str:
 
 
 def rows(text: str) -> list[tuple[list[str], list[str]]]:
-    """The code in the first cell of each row of all tables, and the text of the other cells."""
+    """Return, for each row of all tables, the code in the first cell and the text of the others."""
     found = []
     for line in text.splitlines():
         if line.startswith("| `"):
@@ -43,7 +43,7 @@ def daemon_options() -> set[str]:
 class MetricsTests(SynchronousTestCase):
     @skipIf(needs("psutil"), needs("psutil"))
     def test_metrics(self) -> None:
-        """All that the daemon describes, with kind and unit, and nothing else."""
+        """The page lists exactly the metrics that the daemon describes, with kind and unit."""
         options = Options()
         options.parseOptions([])
         service = makeService(options).getServiceNamed("metrics-tcp")
@@ -62,7 +62,7 @@ class MetricsTests(SynchronousTestCase):
 
 class SettingsTests(SynchronousTestCase):
     def test_settings(self) -> None:
-        """Each setting, in order, with its default; those that the daemon has as options, too."""
+        """The page lists all settings in order, with their defaults and the daemon's options."""
         documented = rows(page("settings"))
         settings = [(one.name, f"`{one.default!r}`") for one in fields(ExporterSettings)]
         self.assertEqual([(names[0], cells[0]) for names, cells in documented], settings)
@@ -85,7 +85,7 @@ class CommandsTests(SynchronousTestCase):
         self.assert_documented(daemon_options(), self.sections["twistd metrics-tcp"])
 
     def test_commands(self) -> None:
-        """Each option stands in the section of its command, or is one of a connection."""
+        """Each option is in the section of its command, or in the section on connection options."""
         [commands] = [
             action for action in make_parser()._actions if isinstance(action, _SubParsersAction)
         ]
@@ -103,7 +103,7 @@ class CommandsTests(SynchronousTestCase):
             self.assert_documented(options, text)
 
     def test_filters(self) -> None:
-        """Each kind of term that help texts name."""
+        """The page lists the same kinds of terms as the help texts."""
         terms = re.findall("^  ([^ ,]+)", SYNTAX, re.MULTILINE)
         documented = {term for names, _ in rows(self.sections["Filters"]) for term in names}
         self.assertEqual(documented, {*terms, "!term"})

@@ -79,7 +79,7 @@ class Report:
             + "\n"
             for line in lines
         )
-        return f"{text}\n{self._about()}\n"
+        return f"{text}\n{self._summary_line()}\n"
 
     def to_json(self) -> str:
         """Return one line with an ASCII object, as described in docs/reference/commands.md."""
@@ -126,7 +126,7 @@ class Report:
         rate = self.rate(series)
         return "-" if math.isnan(rate) else show_rate(rate, unit)
 
-    def _about(self) -> str:
+    def _summary_line(self) -> str:
         view = self.view
         status = view.status
         name = f" ({status.source})" if status is not None and status.source else ""
@@ -177,7 +177,7 @@ class Report:
             "last": utc(series.timestamp_ns),
             "last_ns": series.timestamp_ns,
             "value": json_number(series.value),
-            "rate": _known(self.rate(series)),
+            "rate": _number_or_null(self.rate(series)),
             "samples": None if summary is None else _summary(summary),
         }
 
@@ -197,10 +197,10 @@ def _descending(value: float) -> tuple[bool, float]:
 
 
 def _summary(summary: Summary) -> dict[str, object]:
-    numbers = {one.name: _known(getattr(summary, one.name)) for one in fields(summary)}
-    return {**numbers, "mean": _known(summary.mean)}
+    numbers = {one.name: _number_or_null(getattr(summary, one.name)) for one in fields(summary)}
+    return {**numbers, "mean": _number_or_null(summary.mean)}
 
 
-def _known(value: float) -> object:
+def _number_or_null(value: float) -> object:
     """Convert a number for JSON; NaN means that the number is unknown."""
     return None if math.isnan(value) else json_number(value)

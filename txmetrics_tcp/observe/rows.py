@@ -182,7 +182,7 @@ class Rows:
     # User actions
 
     def clear(self) -> None:
-        """Remove all series and resume.  A series appears again with its next event and its total."""
+        """Remove all series and resume.  Its next event shows a series again, with its total."""
         for source in self.sources:
             source.view.clear()
         self.resume()
@@ -201,7 +201,7 @@ class Rows:
         self._dirty = True
 
     def sort_by(self, column: str) -> None:
-        """Sort by a column, numbers in descending order; for the current column, reverse the order."""
+        """Sort by a column, numbers in descending order; if it is current, reverse the order."""
         if column == self.sort:
             self.descending = not self.descending
         else:

@@ -1,5 +1,5 @@
 """
-Timeouts in a program that blocks its reactor for longer than the timeout.
+A program blocks its reactor for longer than a timeout.
 """
 
 from __future__ import annotations

@@ -65,5 +65,5 @@ class BackgroundTests(DaemonTestCase):
         self.assertEqual(seen["process_threads"].value, 1)
         self.assertNotIn("Traceback", daemon.log)
         os.kill(daemon.pid, signal.SIGTERM)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
         self.assertFalse(daemon.pid_file.exists())

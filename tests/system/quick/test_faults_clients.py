@@ -1,6 +1,6 @@
 """
-Clients that read slowly or not at all, and thousands of clients that connect and disconnect, on
-real sockets, some of them in another process.
+Slow and stuck clients, and thousands of clients that connect and disconnect.  All clients use real
+sockets; some are separate processes.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class StallTests(LoopbackTestCase):
 
 
 class DeadTests(LoopbackTestCase):
-    """Clients that look dead to the exporter; test_cable.py has dead ones."""
+    """Clients that do not read.  test_cable.py tests clients that cannot be reached."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -197,7 +197,7 @@ class DeadTests(LoopbackTestCase):
         await factory.clients(1)
         self.assertEqual(factory.present, [present])
         self.check_account(stuck)
-        # Only the exporter logs that it disconnects the client; the kernel may do it first.
+        # If the kernel disconnects the client first, the exporter does not log it.
         self.assertLessEqual(len(self.logged), 1, self.logged)
         reading = self.in_thread(idle.read)
         await self.service.stop()
@@ -226,7 +226,7 @@ class DeadTests(LoopbackTestCase):
         self.check_account(self.factory.protocols[0])
 
     async def test_busyReactor(self) -> None:
-        """Data that a client reads while the reactor is blocked counts."""
+        """A client that reads its data while the reactor is blocked is not disconnected."""
         # The limit does not expire before the test calls `expire`.
         client = await self.connect_stuck(dead_after=1000)
         client.socket.setblocking(False)
@@ -296,7 +296,7 @@ class LeakTests(LoopbackTestCase):
         before = await measure(CONNECTS)
         after = await measure(CONNECTS)
         self.assertEqual(after[:2], before[:2])
-        # A leaked client with its transport has some hundred blocks; a few others come and go.
+        # A leaked client would have hundreds of memory blocks.  A few other blocks vary.
         self.assertLess(after[2] - before[2], 4 * CONNECTS)
 
 

@@ -39,8 +39,8 @@ reactor.run()
 class RealReactorTests(SynchronousTestCase):
     def test_set_back_all_the_time(self) -> None:
         """
-        If the clock always goes back, so that no timer of Twisted ever fires, a stream of several
-        batches still arrives completely.
+        If the clock always goes back, none of Twisted's timers fires.  A stream of several batches
+        still arrives completely.
         """
         program = Program(self, BACKWARDS, preamble="")
         last: Metric | None = None

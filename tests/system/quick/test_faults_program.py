@@ -1,5 +1,5 @@
 """
-Programs that disturb their exporter: they block the reactor, raise in recorders and log observers,
+Programs that disturb their exporter.  They block the reactor, raise in recorders and log observers,
 and record from finalizers, signal handlers and log observers at the same time.
 """
 
@@ -35,7 +35,7 @@ from txmetrics_tcp._instruments.sink import Series, Sink
 from txmetrics_tcp._net.endpoints import server_endpoint
 
 BLOCKED = 0.2
-"""For how many seconds the program blocks the reactor."""
+"""The number of seconds for which the program blocks the reactor."""
 
 THREADS = 4
 EACH = 5_000
@@ -165,8 +165,8 @@ class ReentrancyTests(FaultTestCase):
         def signalled(number: int, frame: FrameType | None) -> None:
             began = time.monotonic()
             signals.record()
-            # If handling a signal took longer than the next one needs to arrive, no other code
-            # would run. The maximum guarantees more signals after a pause of the machine.
+            # If the next signal arrived before this one is handled, no other code would run. The
+            # maximum guarantees more signals after a pause of the machine.
             arm(min(max(0.001, 2 * (time.monotonic() - began)), 0.1))
 
         def arm(seconds: float) -> None:

@@ -84,7 +84,7 @@ class ForkTests(LoopbackTestCase):
         self.assertTrue(os.path.exists(path))
 
     async def test_whichAreSilenced(self) -> None:
-        """A factory is silenced in a child only if it listens or has clients."""
+        """A child silences a factory only if it listens or has clients."""
         reactor = FakeReactor()
         idle, stopped, listening, connected = (MetricsFactory(reactor) for _ in range(4))
         self.assertFalse(idle.silenced)

@@ -80,7 +80,7 @@ class UseTests(ProgramTestCase):
             reactor.callFromThread(blocked.wait)
             refused(metrics.stop, 0.05)
             clock = time.monotonic
-            hurry()
+            accelerate_clock()
             refused(metrics.stop)
             time.monotonic = clock
             blocked.set()
@@ -180,7 +180,10 @@ class ErrorTests(ProgramTestCase):
         self.ends(program)
 
     def test_alreadyRunning(self) -> None:
-        """A second exporter is an error, and calls on the reactor thread, which would hang."""
+        """
+        Starting a second exporter raises an error.  Calls on the reactor thread, which would hang,
+        raise errors.
+        """
         program = Program(
             self,
             """

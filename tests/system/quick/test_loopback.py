@@ -125,11 +125,11 @@ class LossTests(LoopbackTestCase):
             if not over.is_set():
                 permits.acquire(timeout=LIMIT)
 
-        def is_repaired() -> bool:
+        def is_resynced() -> bool:
             return bool(slow.reader.statuses) and slow.reader.statuses[-1].dropped_client > 0
 
         readings = [self.in_thread(quick.read)]
-        repaired = self.in_thread(slow.read, until=is_repaired, before=wait_for_permit, size=SMALL)
+        repaired = self.in_thread(slow.read, until=is_resynced, before=wait_for_permit, size=SMALL)
         left = self.in_thread(leave)
         recording = self.all_in_threads(record, THREADS)
         await left
@@ -145,8 +145,8 @@ class LossTests(LoopbackTestCase):
             first = 2 * events + rounds * ROUND
             record_numbers(recorder, thread, ROUND, padding=padding, first=first)
 
-        # The accounts below shall include drops of the slow client, which occur while it has no
-        # permit, and a resync when it reads again.
+        # Without a permit, the slow client drops events.  When it reads again, it is resynced.  The
+        # accounts below include both.
         while not factory.protocols[2].stats().dropped:
             await self.all_in_threads(record_round, THREADS)
             rounds += 1
@@ -216,7 +216,7 @@ class LossTests(LoopbackTestCase):
 
     async def test_hundredStuckClients(self) -> None:
         """
-        Clients that never read use only their buffers and a chunk or two each, and do not affect a
+        Each client that never reads uses its buffer and one or two chunks, and does not affect a
         client that reads.
         """
         events, stuck, buffer_size = 8_000, 100, 200
@@ -330,7 +330,7 @@ class DepartureTests(LoopbackTestCase):
 
     async def test_sends(self) -> None:
         """A client that sends more than the limit is disconnected, with one log line."""
-        logged = self.log_refusals()
+        logged = self.log_rejections()
         factory = await self.exporter()
         little, client = await self.connect(), await self.connect()
 
@@ -359,7 +359,7 @@ class DepartureTests(LoopbackTestCase):
 
     @skipIf(no_descriptors, no_descriptors)
     async def test_descriptors(self) -> None:
-        """No descriptors leak, however clients disconnect."""
+        """No descriptors leak, for any way in which clients disconnect."""
         factory = await self.exporter()
         counter = factory.recorder.counter("c")
         departures = [
@@ -475,7 +475,7 @@ class StopTests(LoopbackTestCase):
             socket.create_connection(("127.0.0.1", port))
 
     async def test_stuckClient(self) -> None:
-        """A client that does not read does not delay others, and is disconnected in the end."""
+        """A client that does not read does not delay others, and is aborted at the time limit."""
         factory = await self.exporter(buffer_size=None)
         port = self.address.port  # type: ignore[attr-defined]
         factory.send_buffer = SMALL
@@ -510,7 +510,7 @@ class StopTests(LoopbackTestCase):
     async def test_busyReactor(self) -> None:
         """
         If the reactor is blocked until the time limit expires, a client that has read everything is
-        not cut off.
+        not aborted.
         """
         factory = await self.exporter()
         factory.recorder.counter("c").increment(5)

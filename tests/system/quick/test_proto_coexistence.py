@@ -1,5 +1,5 @@
 """
-This library's messages beside other packages with an `event.proto`.
+This library works together with other packages that have an `event.proto`.
 
 protobuf has one pool of descriptors in a process, and rejects a second file or symbol with the same
 name. The order of imports matters, and an import cannot be undone, so every case runs in a separate

@@ -17,7 +17,7 @@ from txmetrics_tcp._net.tls import ServerTLS
 @skipIf(no_tls, no_tls)
 class ForkTests(TLSTestCase):
     async def test_child(self) -> None:
-        """A forked child has none of the sockets, not even those in a handshake."""
+        """A forked child has no sockets of the parent, not even of clients in a handshake."""
         own = self.authority.issue()
         await self.exporter(tls=ServerTLS(own.key, own.cert))
         self.connected()

@@ -28,7 +28,7 @@ CELLS = {OURS: [1.0e6, 1.2e6], REFERENCE: [5e5, 8e5]}
 
 class TableTests(SynchronousTestCase):
     def test_ratio(self) -> None:
-        """The ratio is the median of the pairs' ratios (2 and 1.5), not the medians' ratio."""
+        """The ratio is the median of the ratios of pairs (2 and 1.5), not the ratio of medians."""
         table = to_table([Row.of("what", "unit", CELLS, REFERENCE)])
         self.assertIn("1,100,000 [1,000,000 to 1,200,000], **1.75 x**", table)
 
@@ -50,7 +50,7 @@ class TableTests(SynchronousTestCase):
             self.assertTrue(table.endswith("|  |\n"), table)
 
     def test_limited_by_the_reader(self) -> None:
-        """A figure within 1.5 times of the reader's speed is marked."""
+        """A figure is marked if the reader's speed is less than 1.5 times as high."""
         for alone, mark in ((1.6e6, True), (1.7e6, False)):
             table = to_table([Row.of("what", "unit", CELLS, reader=ReaderSpeed(alone))])
             self.assertEqual("1,200,000] †" in table, mark, table)
@@ -63,7 +63,7 @@ class TableTests(SynchronousTestCase):
         self.assertTrue(table.endswith("| at least 2,000,000 |\n"), table)
 
     def test_calls(self) -> None:
-        """Costs are shown in empty method calls too."""
+        """A cost is also shown as a number of empty method calls."""
         self.assertIn(
             "| 100 = 4 calls |", to_table([Row.of("what", "ns", {OURS: [100.0]}, call=25)])
         )
@@ -87,7 +87,7 @@ class TableTests(SynchronousTestCase):
 
 
 class FakeServer:
-    """Has the given statistics of its clients."""
+    """A server that reports the given statistics of its clients."""
 
     name = "fake"
 
@@ -104,7 +104,7 @@ class FakeServer:
 
 
 class FakeReader:
-    """Reports the given events, after one event for each client."""
+    """A reader that reports one event for each client, and then the given events."""
 
     mode = "count"
 
@@ -157,7 +157,7 @@ class SessionTests(SynchronousTestCase):
         self.assertRaises(PeerError, seconds_from, 1, {"last_ns": 1})
 
     def test_left_out(self) -> None:
-        """Only `NoFigure` leaves out a row; other errors are raised."""
+        """`NoFigure` leaves out the row; other errors are raised."""
         with left_out("what"):
             raise NoFigure("why")
         with self.assertRaises(PeerError), left_out("what"):
@@ -190,7 +190,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertEqual((client.events, received), (3, len(data)))
 
     def test_pause(self) -> None:
-        """After a pause, the reader reads pending data before it reports silence."""
+        """After a pause of the process, the reader reads pending data before it reports silence."""
         polls = iter([[(0, 1)], [(5, 1)], [], [(0, 1)]])
         poller = SimpleNamespace(poll=lambda timeout: next(polls), register=lambda *which: None)
         lines = iter([b"wait total=3 quiet=0.4\n", b""])

@@ -1,5 +1,5 @@
 """
-The soak in benchmarks/: each of its checks detects its violations.
+The soak in benchmarks/: each check detects violations.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def account(address: str, **more: int) -> dict[str, object]:
 
 
 def report(address: str, **more: object) -> dict[str, object]:
-    """Return the report of that client, which was connected from the beginning to the end."""
+    """Return the report of the same client, which was connected from the beginning to the end."""
     return {
         "address": address,
         "manner": "reads",
@@ -245,7 +245,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.violations(found)["descriptors"], [])
 
     def test_violations(self) -> None:
-        """Each check finds its violations."""
+        """Each check reports the violation in tampered evidence, with a message."""
         for what, text, tamper in WRONG:
             found = evidence()
             tamper(found)
@@ -253,7 +253,7 @@ class CheckTests(SynchronousTestCase):
             self.assertTrue(any(text in one for one in violations), (what, text, violations))
 
     def test_noSamples(self) -> None:
-        """If the server did not start, only that is reported."""
+        """If the server did not start, no other violation is reported."""
         found = Evidence(warm_up=20, troubles=["suite.server: exit status 1"])
         self.assertEqual(self.violations(found), {"processes": ["suite.server: exit status 1"]})
 
@@ -317,7 +317,7 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual(self.numbers(map(self.event, (0, 2, 1)))[3], 1)
 
     def test_many(self) -> None:
-        """Each sample of C{record_many} counts as a number, and some may be missing."""
+        """Each sample of C{record_many} counts as a number.  Missing samples are counted."""
 
         def many(number: int) -> bytes:
             return self.event(number, name=MANY)
@@ -383,7 +383,7 @@ class PlanTests(SynchronousTestCase):
         self.assertNotEqual(first, list(islice(plan.lives(1, "guests", 2), 5)))
 
     def test_variety(self) -> None:
-        """All manners, departures and kinds of phases occur."""
+        """The plan includes all ways of reading and leaving, and all kinds of phases."""
         lives = list(islice(plan.lives(1, "guests", 1), 100))
         self.assertEqual({life.manner for life in lives}, set(plan.MANNERS))
         self.assertEqual({life.departure for life in lives}, set(plan.DEPARTURES))

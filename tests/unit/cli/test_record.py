@@ -53,7 +53,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((self.stopped, self.errors), ([], []))
 
     def test_count(self) -> None:
-        """Recording stops after the last requested event, independent of the size of reads."""
+        """Recording stops after the last requested event, for any size of reads."""
         for size in (1, 50, len(STREAM)):
             for count in (1, 2, len(METRICS) - 1, len(METRICS)):
                 self.file = Unclosed()
@@ -91,7 +91,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(joined(read(self.file.getvalue())[1]), STREAM)
 
     def test_fullDisk(self) -> None:
-        """After a write error, nothing more is written and the file stays readable."""
+        """After a write error, no further data is written, and the file stays readable."""
         record = self.record(FullDisk())
         record.begin()
         self.receive(record, STREAM)

@@ -69,7 +69,7 @@ class WatchTests(WatchCase):
         self.stop()
 
     def test_noConnection(self) -> None:
-        """Without a connection, it stops after the duration, and reports each reason once."""
+        """Without a connection, watching ends after the duration; each reason is reported once."""
         for _ in range(3):
             self.endpoint.fail(ConnectionRefusedError())
             self.reactor.advance(3)

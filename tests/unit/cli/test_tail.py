@@ -295,7 +295,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(self.tail(record(STATUS), *options).code, 0)
 
     def test_notARecording(self) -> None:
-        """An argument that looks like a path is reported as one."""
+        """An argument that looks like a path is reported with its kind of file."""
         folder = self.mktemp()
         os.mkdir(folder)
         # The path of a socket must be short.
@@ -339,7 +339,7 @@ class SilenceTests(SynchronousTestCase):
         self.said: list[str] = []
 
     def test_once(self) -> None:
-        """The message is printed once, for the first silent connection that lasts."""
+        """The message is printed once, for the first connection that stays silent long enough."""
         silence = SilenceMessage(self.clock, self.said.append, tls=False)
         silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE / 2)
@@ -355,7 +355,7 @@ class SilenceTests(SynchronousTestCase):
         )
 
     def test_withTLS(self) -> None:
-        """With TLS, the message does not suggest TLS."""
+        """If the client uses TLS, the message does not suggest to use TLS."""
         silence = SilenceMessage(self.clock, self.said.append, tls=True)
         silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE)

@@ -79,7 +79,7 @@ class ProtocolTests(SynchronousTestCase):
         return reason.getErrorMessage()
 
     def test_everyCase(self) -> None:
-        """Events of every kind are passed on, also if the stream arrives byte by byte."""
+        """Events of every kind are passed on, even if the stream arrives byte by byte."""
         self.connect()
         for case in CASES:
             for byte in case.frame:
@@ -158,7 +158,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIsInstance(reason.value, ConnectionDone)
 
     def test_endsWithinAFrame(self) -> None:
-        """A clean close inside a frame is reported as a lost connection."""
+        """A clean close within a frame is reported as a lost connection."""
         self.connect()
         self.transport.receive(frame(1) + frame(2)[:5])
         self.transport.end_of_file()
@@ -167,7 +167,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("the stream ends within a frame, after 5 bytes of it", self.reason())
 
     def test_lostWithinAFrame(self) -> None:
-        """If the connection was lost with an error inside a frame, the error is kept."""
+        """If the connection is lost within a frame because of an error, the error is reported."""
         self.connect()
         self.transport.receive(frame(1)[:5])
         self.transport.lose(ConnectionRefusedError())
@@ -199,7 +199,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(len(self.lost), 1)
 
     def test_maxFrame(self) -> None:
-        """A frame above the limit is rejected at its length."""
+        """A frame above the limit is rejected when its length is received."""
         self.connect(max_frame=12)
         self.transport.receive(frame(1)[:1])
         self.transport.drain()
@@ -258,7 +258,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, protocol.dataReceived, frame(1))
 
     def test_keepAlive(self) -> None:
-        """TCP keepalive detects a dead server, although the client never writes."""
+        """The client enables TCP keepalive, since it never writes."""
         kept = []
         self.transport.setTcpKeepAlive = kept.append  # type: ignore[attr-defined]
         directlyProvides(self.transport, ITCPTransport)
@@ -390,7 +390,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.received, [increment(1), increment(2)])
 
     def test_consecutiveFailures(self) -> None:
-        """All failures count; a connection without events does not reset the number."""
+        """Each failed attempt and each connection without events counts as a failure."""
         self.start()
         self.endpoint.fail(ConnectionRefusedError())
         self.reactor.advance(10)

@@ -49,7 +49,7 @@ def status(incoming: int, client: int) -> bytes:
 
 class StreamTestCase(SynchronousTestCase):
     """
-    A stream over fakes.
+    A test case for a stream, with a fake reactor and a fake endpoint.
 
     @ivar seen: the events that `consume` has received.
     """
@@ -75,7 +75,7 @@ class StreamTestCase(SynchronousTestCase):
 
 
 class TwistedTests(StreamTestCase):
-    """In a Twisted coroutine."""
+    """An `EventStream` in a Twisted coroutine."""
 
     def test_events(self) -> None:
         """Events are yielded immediately, and the loop ends with the connection."""
@@ -197,7 +197,7 @@ class TwistedTests(StreamTestCase):
         coroutine = main()
         coroutine.send(None)
         transport = self.endpoint.succeed()
-        # Resume it: it then waits for an event.
+        # The coroutine resumes, and then waits for an event.
         coroutine.send(None)
         coroutine.close()
         self.assertTrue(transport.aborted)
@@ -483,7 +483,7 @@ class SlowConsumerTests(StreamTestCase):
 
 
 class AsyncioTests(StreamTestCase):
-    """In an asyncio task, with an event loop and fakes instead of a reactor."""
+    """An `EventStream` in an asyncio task, with an event loop and fakes instead of a reactor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -545,7 +545,7 @@ class AsyncioTests(StreamTestCase):
         self.assertEqual(self.seen, [increment(1)])
 
     def test_cancelled(self) -> None:
-        """Cancellation loses no event, at whatever time it happens."""
+        """Cancelling a wait loses no event, at any time."""
 
         async def main() -> None:
             stream = self.stream()
@@ -708,7 +708,7 @@ class StopTests(StreamTestCase):
 
 
 class LoopbackTests(TestCase):
-    """With an exporter, over a real connection."""
+    """An `EventStream` with an exporter, over a real connection."""
 
     timeout = 60
 

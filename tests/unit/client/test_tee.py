@@ -22,7 +22,7 @@ reactor: Any = global_reactor
 
 
 class TapTests(TestCase):
-    """The raw bytes of a real connection, next to its events."""
+    """The raw bytes and the events of a real connection."""
 
     timeout = 30
 
@@ -39,7 +39,7 @@ class TapTests(TestCase):
             if isinstance(state, Disconnected):
                 log.append(type(state.reason.value))
             if isinstance(state, Waiting) and len(log) == 2:
-                # Not re-entrantly, from within the service.
+                # Called later, since the service is calling this function.
                 reactor.callLater(0, done.callback, None)
 
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)

@@ -67,7 +67,7 @@ class EncoderTests(SynchronousTestCase):
 
     def test_cachedParts(self) -> None:
         """
-        The cached parts of a series and of a period are correct for later events, also when the
+        The cached parts of a series and of a period are correct for later events, even when the
         time jumps.
         """
         encoder = Encoder()
@@ -195,7 +195,7 @@ class Before1970Tests(SynchronousTestCase):
             self.assertEqual(decode(encode_metric(metric)), [metric])
 
     def test_firstEvent(self) -> None:
-        """A negative timestamp is correct as the first of an encoder."""
+        """A negative timestamp is encoded correctly if it is the encoder's first one."""
         for when in BEFORE_1970:
             metric = Metric(Key.of(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, when)
             entry = (Series(metric.key), metric.operation, metric.value, when)

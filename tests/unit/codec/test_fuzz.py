@@ -1,5 +1,5 @@
 """
-The fuzzer itself: it finds defects, prints how to reproduce them, and reports nothing else.
+The fuzzer finds defects, prints how to reproduce them, and reports nothing else.
 
 C{.ci/run} runs it for longer.
 """
@@ -18,7 +18,7 @@ from txmetrics_tcp import Decoder, Event, MetricsProtocol
 
 
 class Blind(Decoder):
-    """Loses all events after the third of a piece."""
+    """A decoder that loses all events after the third one of a piece."""
 
     def feed(self, data: bytes) -> Iterator[Event]:
         yield from list(super().feed(data))[:3]
@@ -44,7 +44,7 @@ class FuzzTests(SynchronousTestCase):
         return code, output.getvalue()
 
     def test_findsNothing(self) -> None:
-        """Without a defect it reports nothing, and the same seed gives the same inputs."""
+        """Without a defect, the fuzzer reports nothing.  The same seed gives the same inputs."""
         for target in fuzz.TARGETS:
             kept = []
             for _ in range(2):
@@ -55,7 +55,7 @@ class FuzzTests(SynchronousTestCase):
             self.assertGreater(kept[0], 0, target)
 
     def test_findsInTheDecoder(self) -> None:
-        """It prints how to reproduce the failure, with a small input."""
+        """The fuzzer prints how to reproduce a failure, with a small input."""
         self.patch(fuzz, "Decoder", Blind)
         code, output = self.run_command("--target", "decoder")
         self.assertEqual(code, 1)

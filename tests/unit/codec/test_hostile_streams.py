@@ -83,7 +83,7 @@ class DecoderTests(SynchronousTestCase):
 
     @given(FRAMES, FRAMES, st.data())
     def test_truncatedAndExtended(self, first: bytes, second: bytes, data: st.DataObject) -> None:
-        """Frames are truncated and extended, with and without a corrected length."""
+        """The decoder agrees on truncated and extended frames, with and without correct lengths."""
         cut = data.draw(st.integers(0, len(first)))
         more = data.draw(st.binary(max_size=20))
         check_decoder(first[:cut] + second, [7])
@@ -95,7 +95,7 @@ class DecoderTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """Through the client protocol, into a view."""
+    """Streams that pass through the client protocol into a view."""
 
     def serve(self, stream: Iterator[bytes]) -> tuple[list[Event], Failure | None]:
         """
@@ -128,7 +128,7 @@ class HostileTests(SynchronousTestCase):
         return last, None
 
     def rejected(self, stream: Iterator[bytes]) -> str:
-        """Return the reason for which the client rejected a stream."""
+        """Return the client's reason for rejecting a stream."""
         _, reason = self.serve(stream)
         assert reason is not None, "the stream was not rejected"
         self.assertIsInstance(reason.value, StreamError)
@@ -158,7 +158,9 @@ class HostileTests(SynchronousTestCase):
                 self.assertIn(f"it looks like {name}", self.rejected(pieces(data, sizes)))
 
     def test_banners(self) -> None:
-        """Unknown protocols are rejected when as much data arrived as the first byte announces."""
+        """
+        An unknown protocol is rejected when the data has the length that its first byte announces.
+        """
         for data in [
             b"+OK POP3 server ready <1896.697170952@pop.example>\r\n",
             b"* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS] ready\r\n",
@@ -249,7 +251,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(self.peak(repeat(frame(b"\x7a" + frame(bytes(1000))), 2000)), 1_000_000)
 
     def test_newSeries(self) -> None:
-        """Endless new series with many labels, which take the most memory in the cache."""
+        """The cache is bounded for endless new series with many labels, its worst case."""
         most = frame_cache.MAX_REMEMBERED
         # A smaller cache makes the test faster.
         self.patch(frame_cache, "MAX_REMEMBERED", most // 8)

@@ -90,7 +90,7 @@ def by_protobuf(event: Event) -> bytes:
 
 
 def leb128(number: int) -> bytes:
-    """Encode a varint, with another algorithm than the tested one."""
+    """Encode a varint, with a different algorithm than the tested one."""
     digits = []
     while True:
         number, digit = divmod(number, 128)
@@ -342,7 +342,7 @@ class BadStreamTests(SynchronousTestCase):
         self.assertEqual(decoder.unfinished, 0)
 
     def test_limit(self) -> None:
-        """A frame can be as long as the limit; a longer one is rejected at its length."""
+        """A frame can be as long as the limit; a longer one is rejected when its length arrives."""
         self.assertEqual(list(Decoder(max_frame=len(ONE) - 1).feed(ONE)), [increment(1)])
         with self.assertRaisesRegex(StreamError, "frame of 13 bytes exceeds the limit of 12 bytes"):
             list(Decoder(max_frame=len(ONE) - 2).feed(ONE[:1]))
@@ -434,7 +434,7 @@ class ReferenceTests(SynchronousTestCase):
         return Metric(key, operation, value, second * SECOND + nanos)
 
     def test_coverage(self) -> None:
-        """The stream contains all operations and units, so that the other tests are meaningful."""
+        """The stream contains all operations and units."""
         expected = self.expected()
         metrics = [event for event in expected if isinstance(event, Metric)]
         described = [event for event in expected if isinstance(event, Metadata)]
@@ -475,7 +475,7 @@ class ReferenceTests(SynchronousTestCase):
         self.assertIn("", dict(exception.key.labels).values())
 
     def frames(self) -> list[bytes]:
-        """Split the stream into frames, with another algorithm than the decoder's."""
+        """Split the stream into frames, with a different algorithm than the decoder's."""
         frames = []
         start = 0
         while start < len(self.stream):

@@ -16,12 +16,12 @@ from txmetrics_tcp._net.writers import CHUNK
 
 
 def frames(*sizes: int) -> list[bytes]:
-    """Frames of the given sizes; adjacent frames differ."""
+    """Return frames of the given sizes; adjacent frames differ."""
     return [bytes([65 + number % 50]) * size for number, size in enumerate(sizes)]
 
 
 def batch(frames: list[bytes], since: int = 0) -> Batch:
-    """A batch of the given frames."""
+    """Return a batch of the given frames."""
     return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
 

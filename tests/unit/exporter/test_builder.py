@@ -49,7 +49,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:5000"])
 
     def test_addresses(self) -> None:
-        """Further calls add addresses, which replace the default."""
+        """The first call replaces the default address; further calls add addresses."""
         self.builder.listen_address(1).listen_address("0.0.0.0:2").listen_address("[::1]:3")
         recorder = self.successResultOf(self.builder.build())
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1", "0.0.0.0:2", "::1:3"])
@@ -75,7 +75,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(recorder.stats().dropped, 0)
 
     def test_deadAfter(self) -> None:
-        """A client that takes no data for that long is aborted."""
+        """A client that takes no data for C{dead_after} seconds is aborted."""
         recorder = self.successResultOf(self.builder.dead_after(5.0).build())
         client = self.connect()
         self.record(recorder, 1000)
@@ -115,7 +115,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(recorder.stats().waiting, 3)
 
     def connect(self) -> PausingTransport:
-        """A client that takes almost no data until it drains."""
+        """Return a client that takes almost no data until it drains."""
         [port] = self.reactor.listening
         client = PausingTransport(limit=100)
         client.connect(port.factory.buildProtocol(client.getPeer()))
@@ -147,7 +147,7 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
 
     def test_usedTwice(self) -> None:
-        """Each use makes another exporter."""
+        """Each use of a builder makes another exporter."""
         self.builder.listen_address(0)
         first = self.successResultOf(self.builder.build())
         second = self.successResultOf(self.builder.build())
@@ -157,7 +157,7 @@ class SettingsTests(BuilderTestCase):
 
 class BuildTests(BuilderTestCase):
     def test_listens(self) -> None:
-        """The Deferred fires when it listens; the global recorder does not change."""
+        """The Deferred fires when the exporter listens; the global recorder does not change."""
         endpoint = self.late()
         before = current_recorder()
         building = self.builder.build()
@@ -200,7 +200,7 @@ class InstallTests(BuilderTestCase):
         self.assertEqual(reader.metadata[0].name, "early")
 
     def test_globalBeforeListening(self) -> None:
-        """Events recorded before it listens are counted."""
+        """Events recorded before the exporter listens are counted."""
         endpoint = self.late()
         early = counter("early")
         installing = self.builder.install()

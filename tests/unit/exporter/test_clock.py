@@ -1,5 +1,5 @@
 """
-The system clock is set back or forward, also to before 1970.
+Tests of an exporter while the system clock is set back, forward, or to before 1970.
 """
 
 from __future__ import annotations

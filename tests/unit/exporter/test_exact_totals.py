@@ -1,5 +1,5 @@
 """
-Clients have exact totals at connect and after losses, whatever happens before.
+Tests of totals: clients have exact totals when they connect and after losses.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class SnapshotTests(FactoryTestCase):
         self.assertEqual(old.protocol.stats().written, 3001)
 
     def test_sentAsTheClientReads(self) -> None:
-        """Totals do not use the client's bounded buffer, and are sent in chunks."""
+        """Totals do not take space in the client's bounded buffer, and are sent in chunks."""
         factory = self.factory(buffer_size=1, max_series=10_000)
         for i in range(3000):
             factory.recorder.counter("c", i=i).increment(i)
@@ -129,7 +129,7 @@ class SnapshotTests(FactoryTestCase):
 
         def taken() -> Taken:
             if not asked:
-                # As another thread might do while the client connects.
+                # Another thread might record while the client connects.
                 asked.append(factory.stats().clients)
                 counter.increment(100)
             return take()
@@ -149,7 +149,7 @@ class SnapshotTests(FactoryTestCase):
         )
 
 
-class RepairTests(FactoryTestCase):
+class ResyncTests(FactoryTestCase):
     def test_afterOverflow(self) -> None:
         """A client that lost events receives exact totals as soon as it has caught up."""
         factory = self.factory()
@@ -204,8 +204,8 @@ class RepairTests(FactoryTestCase):
             self.reactor.advance(0.5)
             reader = client.read(100)
             lags.append(counter_total(factory) - reader.totals.get(counter_key("c"), 0))
-        # Twenty events per half second for five seconds are 200 events.  Others are in the
-        # transport and the network.
+        # Up to 200 events are recorded within `repair_interval`.  The transport and the network
+        # hold further events.
         self.assertLess(max(lags), 450)
         stats = client.protocol.stats()
         self.assertGreater(stats.repairs, 5)
@@ -228,8 +228,8 @@ class RepairTests(FactoryTestCase):
         counter.increment()
         self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 31)
 
-    def test_repairWhileStopping(self) -> None:
-        """When the factory stops, a client that lost events receives totals last."""
+    def test_resyncWhileStopping(self) -> None:
+        """When the factory stops, a client that lost events receives totals before the end."""
         factory = self.factory()
         client = FakeClient(factory, limit=100)
         for _ in range(500):
@@ -274,7 +274,7 @@ class IdleTests(FactoryTestCase):
     """Series that have not changed for C{idle_after} seconds."""
 
     def let_expire(self, factory: MetricsFactory, *clients: FakeClient) -> None:
-        """Advance time without events until all series are released, and drop the handles."""
+        """Advance time without events until all series are released, and delete the handles."""
         for _ in range(3):
             self.reactor.settle()
             for client in clients:
@@ -284,7 +284,7 @@ class IdleTests(FactoryTestCase):
         self.assertEqual(factory.recorder.snapshot(), {})
 
     def test_returnWithNewHandle(self) -> None:
-        """An expired series without handles begins at 0, and earlier clients are sent that."""
+        """An expired series without handles begins at 0, and earlier clients receive this total."""
         factory = self.factory(idle_after=1)
         early = FakeClient(factory)
         factory.recorder.counter("c").increment(7)
@@ -300,7 +300,7 @@ class IdleTests(FactoryTestCase):
             self.assertEqual(sorted(reader.totals.values()), [1, 1])
 
     def test_newSeries(self) -> None:
-        """A series that no client can know is streamed without an extra event."""
+        """A series that no connected client has received is streamed without an extra event."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
         for name in "ab":
@@ -309,7 +309,7 @@ class IdleTests(FactoryTestCase):
             self.assertEqual((metric.operation, metric.value), (Operation.INCREMENT_COUNTER, 5))
             self.let_expire(factory, client)
         self.assertEqual(len(client.reader.metrics), 2)
-        # The only client that knows the series disconnects; another series expires meanwhile.
+        # The only client that has received the series disconnects, and another series expires.
         client.transport.lose()
         factory.recorder.counter("c").increment()
         factory.doStart()
@@ -321,7 +321,7 @@ class IdleTests(FactoryTestCase):
         factory.recorder.counter("a").increment(5)
         self.assertEqual(client.read_all(self.reactor).values("a"), [5])
 
-    def test_expireAfterRepair(self) -> None:
+    def test_expireAfterResync(self) -> None:
         """A series expires only after clients that lost its events have received its total."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory, limit=1)
@@ -338,7 +338,7 @@ class IdleTests(FactoryTestCase):
         self.assertEqual(factory.recorder.snapshot(), {})
 
     def test_returnWithoutRoom(self) -> None:
-        """A returning series that is no longer retained is also preceded by its total."""
+        """Beyond the limit of series, a returning series is also preceded by its total."""
         factory = self.factory(idle_after=1, max_series=1)
         client = FakeClient(factory)
         factory.recorder.counter("a").increment(5)
@@ -355,7 +355,7 @@ class IdleTests(FactoryTestCase):
         self.assertLess(len(totals._history), 1001)
 
     def test_tooManyReleased(self) -> None:
-        """After too many series were released, every new series may be one that clients know."""
+        """After too many series were released, every new series begins with its total."""
         self.patch(totals_module, "MAX_FORGOTTEN", 2)
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
@@ -446,7 +446,7 @@ class StatusTests(FactoryTestCase):
         TcpBuilder(self.reactor).source("x" * MAX_TEXT).source(None)
 
     def test_losses(self) -> None:
-        """After a client has caught up, a status reports how many events were dropped where."""
+        """After a client has caught up, a status reports the dropped events of each side."""
         for totals in (True, False):
             factory = MetricsFactory(
                 self.reactor,
@@ -519,8 +519,8 @@ class FloatTests(SynchronousTestCase):
 
 class Machine(RuleBasedStateMachine):
     """
-    Performs actions in any order: recording bursts of any size, on the reactor thread and on
-    others; drains and delayed calls; clients that connect, disconnect, and read any amount; time.
+    Performs actions in any order: bursts of records of any size, on the reactor thread and on
+    others; drains and delayed calls; clients that connect, disconnect, and read any amount; delays.
     """
 
     clients = Bundle("clients")
@@ -592,7 +592,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget_handles(self) -> None:
-        """Drop all handles; later ones may be of series that have expired meanwhile."""
+        """Delete all handles.  Later handles may belong to series that have expired."""
         self.factory.recorder._handle.cache_clear()
 
     @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))

@@ -43,7 +43,7 @@ class ServerTestCase(FactoryTestCase):
         self.logged = log_lines(self, log_throttle)
 
     def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
-        """A factory; by default, also without totals."""
+        """Return a factory; by default, without own metrics and totals."""
         defaults = {"totals": False, "clock": lambda: 1_000_000_000}
         return super().factory(buffer_size, **{**defaults, **settings})
 
@@ -84,8 +84,8 @@ class FanOutTests(ServerTestCase):
 
     def test_oneOfTwoClientsLeaves(self) -> None:
         """
-        After a client disconnects, others still receive events.  In the reference, a client that
-        dies is counted twice, and others then receive nothing.
+        After a client disconnects, others still receive events.  (The reference counts a dead
+        client twice, and sends nothing to the others.)
         """
         factory = self.factory()
         dying, staying = FakeClient(factory), FakeClient(factory)
@@ -105,7 +105,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(len(writes), 1)
 
     def test_unbounded(self) -> None:
-        """C{buffer_size} may be None, which makes the reference panic."""
+        """C{buffer_size} may be None.  (The reference panics.)"""
         factory = self.factory(buffer_size=None)
         client = FakeClient(factory)
         counter = factory.recorder.counter("c")
@@ -262,7 +262,7 @@ class BackpressureTests(ServerTestCase):
         self.assertEqual(client.protocol.stats().high_water, 10)
 
     def test_othersLoseNothing(self) -> None:
-        """A stuck client costs its buffer and about one chunk, and other clients lose nothing."""
+        """A stuck client holds its buffer and about one chunk, and other clients lose no events."""
         factory = self.factory(buffer_size=10)
         stuck = [FakeClient(factory) for _ in range(5)]
         reading = FakeClient(factory)
@@ -309,8 +309,8 @@ class BackpressureTests(ServerTestCase):
 
     def test_wholeFrames(self) -> None:
         """
-        However a client reads, it receives whole frames.  In the reference, the stream of a client
-        that stalls is corrupt afterwards.
+        A client receives whole frames, however it reads.  (The reference corrupts the stream of a
+        client that stalls.)
         """
         factory = self.factory(buffer_size=20)
         client = FakeClient(factory, limit=300)
@@ -395,7 +395,7 @@ class AccountTests(ServerTestCase):
             self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
 
     def test_newClient(self) -> None:
-        """The account of a new client has the bytes that were sent to it, and no events."""
+        """The account of a new client counts the bytes of its snapshot, and no events."""
         factory = self.factory(totals=True)
         transport = PausingTransport()
         protocol = factory.buildProtocol(transport.getPeer())
@@ -461,7 +461,7 @@ class LossLogTests(ServerTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_lossesAddUp(self) -> None:
-        """The line at the end of losses counts all bursts."""
+        """The log line at the end of losses has the sum of all bursts."""
         factory = self.factory()
         client = FakeClient(factory)
         for _ in range(3):
@@ -748,7 +748,7 @@ class ReentrancyTests(ServerTestCase):
     def test_interrupted(self) -> None:
         """
         If a signal handler raises while the next iteration is scheduled, the next tick continues
-        the stream, also while stopping.
+        the stream, even while stopping.
         """
         for stopping in (False, True):
             self.interrupt(stopping)

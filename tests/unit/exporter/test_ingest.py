@@ -31,7 +31,7 @@ COUNTS = (1, FREE_REPEATS, FREE_REPEATS + 1, BATCH, BATCH + 1, 2000 + FREE_REPEA
 
 class WakeTests(IncomingTestCase):
     def test_onceForMany(self) -> None:
-        """The first event wakes the reactor; later ones do not while that is pending."""
+        """The first event wakes the reactor; later ones do not while the wake-up is pending."""
         incoming = self.incoming()
         counter = self.counter(incoming)
         for _ in range(5):
@@ -104,7 +104,7 @@ class WakeTests(IncomingTestCase):
         self.assertEqual(self.reactor.waiting, 1)
 
     def test_interruptedStart(self) -> None:
-        """If starting to stream is interrupted, the next client starts it."""
+        """If `start_streaming` is interrupted, the next client starts the stream."""
         incoming = self.incoming(streaming=False)
         start_streaming = ledger.Ledger.start_streaming
 
@@ -157,7 +157,7 @@ class TakeTests(IncomingTestCase):
         self.assertEqual(self.take(incoming), list(range(10)))
 
     def test_latestDescription(self) -> None:
-        """Of several descriptions with the same kind and name, only the latest is taken, once."""
+        """`take` returns only the latest of several descriptions of a kind and name, once."""
         incoming = self.incoming()
         first = Metadata(MetricKind.COUNTER, "a", None, "first")
         second = Metadata(MetricKind.COUNTER, "a", None, "second")
@@ -180,7 +180,7 @@ class TakeTests(IncomingTestCase):
 
 class BoundTests(IncomingTestCase):
     def test_newestAreDropped(self) -> None:
-        """If nothing takes events, the oldest are kept, and the rest are dropped and counted."""
+        """If no events are taken, the oldest are kept, and newer ones are dropped and counted."""
         incoming = self.incoming(buffer_size=10)
         counter = self.counter(incoming)
         for i in range(1000):
@@ -191,7 +191,7 @@ class BoundTests(IncomingTestCase):
         self.assertEqual(counts.recorded + len(incoming.log), 1000)
         self.assertLessEqual(len(incoming.log), 11)
         taken = self.take_all(incoming)
-        # The oldest ten, and the events that were still in the log.
+        # The oldest ten events, and the events that were still in the log.
         self.assertEqual(taken, [*range(10), *range(counts.recorded, 1000)])
 
     def test_unbounded(self) -> None:
@@ -232,8 +232,7 @@ class BoundTests(IncomingTestCase):
 
     def test_lockHeld(self) -> None:
         """
-        While another thread holds the lock, recording does not wait, unless the log is far too
-        long.
+        While another thread holds the lock, recording waits only if the log is far too long.
         """
         held, release, waits, ended = (threading.Event() for _ in range(4))
         self.addCleanup(release.set)
@@ -311,7 +310,7 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(incoming.counts(), (11 * 2**60, 11 * 2**60 - 10, 10))
 
     def test_hugeCount(self) -> None:
-        """Of a huge count, a limited number of samples is streamed, and the rest are dropped."""
+        """A limited number of samples of a huge count is streamed, and the rest are dropped."""
         self.assertLessEqual(ledger.REPEATS, 50 * BATCH)
         repeats = self.limit_repeats(2 * BATCH + 7)
         for buffer_size in (10, 2000, None):
@@ -530,10 +529,10 @@ class ReentrancyTests(IncomingTestCase):
         self.patch(Ledger, "_first_in_epoch", interrupted)
         self.assertEqual(self.take_all(incoming), [float(number) for number in range(50)])
 
-    def test_recordManyWhileApplying(self) -> None:
+    def test_manyRecordsWhileApplying(self) -> None:
         """
-        Whichever call applies events, each is taken once and in order, even if a finalizer records
-        enough meanwhile to apply events itself.
+        Every streamed event is taken once, even if a finalizer records so many events that its own
+        record would apply them.  C{take}, a record or C{start_streaming} applies the events.
         """
         for applying in ("take", "record", "start"):
             totals = Totals()
@@ -564,7 +563,7 @@ class ReentrancyTests(IncomingTestCase):
         gauge = self.gauge(incoming)
         for value in range(5):
             gauge.set(value)
-        # Enough events to exceed the limit, and fewer than remain to be applied.
+        # More events than the limit, and fewer than the events that remain to be applied.
         more = range(5, 5 + LOG_LIMIT - 3)
         self.interrupt_epoch(lambda: [gauge.set(value) for value in more])
         incoming.start_streaming()
@@ -596,7 +595,7 @@ class SeriesTests(IncomingTestCase):
         self.assertEqual(incoming.snapshot(), {Key(MetricKind.COUNTER, "c"): 7})
 
     def test_sameSeriesMeanwhile(self) -> None:
-        """A finalizer that asks for a series while it is being made gets the same series."""
+        """A finalizer that requests a series while it is being made gets the same series."""
         incoming = self.incoming()
         key = Key(MetricKind.COUNTER, "c")
         meanwhile: list[StreamedSeries] = []
@@ -612,7 +611,7 @@ class SeriesTests(IncomingTestCase):
 
 
 class StreamingTests(IncomingTestCase):
-    """Starting and stopping to stream, and the pending events."""
+    """Starting and stopping the stream, and pending events."""
 
     def test_discardedAtStop(self) -> None:
         """Pending events, drops and markers are discarded when streaming stops."""
@@ -719,7 +718,7 @@ class MarkTests(IncomingTestCase):
         self.assertEqual([series.key.name for series, _, _ in marker.totals], ["new"])
 
     def test_droppedSince(self) -> None:
-        """`take` reports once the first epoch in which events were dropped."""
+        """`take` reports the first epoch in which events were dropped, once."""
         incoming = self.incoming(buffer_size=1, totals=Totals())
         counter = self.counter(incoming)
         self.assertIsNone(incoming.take().dropped_since)

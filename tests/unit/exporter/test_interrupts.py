@@ -1,5 +1,5 @@
 """
-A KeyboardInterrupt at any line of the exporter does not stop the stream.
+Tests of interrupts: a KeyboardInterrupt at any line of the exporter does not stop the stream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_exporter(file: str) -> bool:
 
 
 class World:
-    """An exporter with a client that keeps up, one that does not, and one that connects later."""
+    """An exporter with a fast client, a slow client, and a client that connects later."""
 
     def __init__(self, factory: MetricsFactory, reactor: FakeReactor) -> None:
         self.factory = factory

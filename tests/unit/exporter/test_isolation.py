@@ -1,6 +1,6 @@
 """
-One failure disconnects at most one client: each call to outside code raises once, at each place,
-and the other clients then have exact totals and exact accounts.
+Tests of failures in code outside the library: each call raises once, at each place.  A failure
+disconnects at most one client, and the other clients then have exact totals and exact accounts.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class TrappedTransport(PausingTransport):
 
 
 class Client(FakeClient):
-    """A client whose transport is trapped, and treats exceptions as Twisted's reactors do."""
+    """A client with a trapped transport, which handles exceptions as Twisted's reactors do."""
 
     def __init__(self, name: str, world: World, limit: int = 64 * 1024) -> None:
         self.name = name
@@ -201,7 +201,7 @@ class World:
             try:
                 counter.increment()
             except RuntimeError:
-                # As from a signal handler; the library must not swallow it.
+                # The exception stands for one of a signal handler; the library must not swallow it.
                 assert self.trap.sprung == "encoder"
             self.counted[counter.key] = self.counted.get(counter.key, 0) + 1
 
@@ -311,7 +311,7 @@ class EachCallTests(SynchronousTestCase):
         failed = {one.name for one in world.clients if one.disconnected} - {"late"}
         sprung = world.trap.sprung
         if world.trap.error is MemoryError:
-            # A client that does not read is disconnected to free memory.
+            # A client that does not read may be disconnected to free memory.
             failed.discard("slow")
         self.assertLessEqual(len(failed), 1, case)
         if sprung in {"fast", "slow", "half-closed", "late"}:
@@ -366,7 +366,7 @@ class FailingTransport(PausingTransport):
 
 
 class ClientTests(SynchronousTestCase):
-    """A client whose transport always fails, beside one whose transport works."""
+    """Two clients: the transport of one always fails."""
 
     def setUp(self) -> None:
         self.logged: list[str] = []

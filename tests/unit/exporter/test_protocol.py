@@ -92,7 +92,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def joined(self, transport: PausingTransport, **more: int | None) -> MetricsProtocol:
-        """A client that has received its first totals and has read everything."""
+        """Return a client that has received its first totals and has read everything."""
         protocol = self.protocol(transport, **more)
         self.assertEqual(protocol.prepare_marker(), 0)
         protocol.reach_marker(self.marker())
@@ -103,7 +103,7 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol
 
     def stuck(self, **more: int | None) -> tuple[MetricsProtocol, PausingTransport]:
-        """A client that no longer reads; event 0 fills its transport."""
+        """Return a client that no longer reads; event 0 fills its transport."""
         transport = PausingTransport(1)
         protocol = self.joined(transport, **more)
         protocol.deliver(self.batch([0], 1))
@@ -111,13 +111,13 @@ class ProtocolTestCase(SynchronousTestCase):
         return protocol, transport
 
     def batch(self, values: list[int], since: int, name: str = "a") -> Batch:
-        """A batch of events that set a counter."""
+        """Return a batch of events that set a counter."""
         key = counter_key(name)
         frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
         return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
     def marker(self, *totals: tuple[str, int, int], dropped: int = 0) -> Marker:
-        """A marker with totals, each with the name of its series, its value and its epoch."""
+        """Return a marker with totals, each given as the series' name, the value and the epoch."""
         incoming = Incoming(self.reactor, None, lambda: None, at_once=lambda: False)
         listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
         incoming.mark(0)
@@ -192,7 +192,7 @@ class DisconnectedTests(ProtocolTestCase):
         self.assertEqual([len(one) for one in waiting], [0, 0, 0])
 
     def test_abortDuringHandshake(self) -> None:
-        """During the TLS handshake, `abort` finds no producer."""
+        """`abort` works during the TLS handshake, when no producer is registered."""
         self.patch(MetricsProtocol, "_begin", lambda this: None)
         protocol = self.protocol(transport := PausingTransport())
         self.patch(transport, "unregisterProducer", lambda: self.fail("no producer"))
@@ -344,11 +344,11 @@ class WriteTests(ProtocolTestCase):
         self.assertEqual(protocol.prepare_marker(), 1)
 
 
-class RepairTests(ProtocolTestCase):
+class ResyncTests(ProtocolTestCase):
     """Totals for a client that lost events."""
 
     def test_readyForTotals(self) -> None:
-        """Totals wait until no events are pending, but at most C{repair_interval} seconds."""
+        """Totals are sent when no events are pending, or after C{repair_interval} seconds."""
         protocol = self.joined(PausingTransport())
         protocol.lost(3)
         self.assertFalse(protocol.ready_for_totals(False))
@@ -378,7 +378,7 @@ class RepairTests(ProtocolTestCase):
         protocol.transport.lose()
 
     def test_status(self) -> None:
-        """With its totals, a client receives how many events it has lost on each side."""
+        """With its totals, a client receives a status with its dropped events of each side."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport, buffer_size=2)
         protocol.prepare_marker()
@@ -415,8 +415,8 @@ class RepairTests(ProtocolTestCase):
         protocol.lost(7)
         self.assertFalse(protocol.ready_for_totals(False))
 
-    def test_fallenBehindAgain(self) -> None:
-        """A client that has fallen behind since its request receives the next totals instead."""
+    def test_pendingSinceRequest(self) -> None:
+        """A client with new pending events since its request receives the next totals instead."""
         protocol, transport = self.stuck()
         protocol.lost(5)
         protocol.prepare_marker()
@@ -448,7 +448,7 @@ class RepairTests(ProtocolTestCase):
         self.assertIn("because client the client is too slow", lines)
 
     def test_lostAfterMarker(self) -> None:
-        """A loss after the marker is repaired by the next one, within C{repair_interval}."""
+        """After a loss that follows a marker, the next one resyncs, within C{repair_interval}."""
         protocol, _ = self.stuck()
         protocol.lost(5)
         self.reactor.advance(5)

@@ -1,5 +1,5 @@
 """
-Finalizers and signal handlers that record, or raise, while the library does something else.
+Tests of finalizers and signal handlers that record, or raise, while library code runs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class InterruptedIncomingTests(IncomingTestCase):
         return incoming
 
     def record(self) -> None:
-        """Record enough to exceed the log's limit, also of new series."""
+        """Record enough events to exceed the log's limit, some of them of new series."""
         for _ in range(20):
             for counter in self.counters:
                 counter.increment()
@@ -174,7 +174,7 @@ class InterruptedIncomingTests(IncomingTestCase):
 
 
 class OtherThreadTests(IncomingTestCase):
-    """While another thread holds the lock, which may wait for this thread, no call deadlocks."""
+    """No call deadlocks while another thread, which may wait for this one, holds the lock."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -243,8 +243,8 @@ class OtherThreadTests(IncomingTestCase):
 
     def test_signalsWhileLocked(self) -> None:
         """
-        A signal handler that records while its thread waits for the lock does not nest, however
-        many signals arrive.
+        A signal handler that records while its thread waits for the lock does not nest, for any
+        number of signals.
         """
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
@@ -267,7 +267,10 @@ class OtherThreadTests(IncomingTestCase):
         self.assertEqual(incoming.counts().recorded, BATCH)
 
     def test_signalsWhileWaiting(self) -> None:
-        """Likewise while a thread waits too long for another thread's epoch."""
+        """
+        A signal handler that records while its thread waits for another thread's epoch does not
+        nest.
+        """
         incoming = self.incoming(None, Totals())
         counter = self.counter(incoming)
         self.patch(ingest, "WAITS", 5)
@@ -376,7 +379,7 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * LOG_LIMIT, 0, 0))
 
     def test_order(self) -> None:
-        """Later events follow the queued ones."""
+        """Events recorded after queued events are sent after them."""
         factory = self.factory(None)
         client = FakeClient(factory)
         self.reactor.settle()
@@ -506,7 +509,7 @@ class InterruptedTransportTests(FactoryTestCase):
             self.assertEqual(client.read_all(self.reactor).values("c")[-1], 10)
 
 
-class RepairTests(FactoryTestCase):
+class ResyncTests(FactoryTestCase):
     def test_stallBeforeMarker(self) -> None:
         """
         A client that stalls after a marker was requested, so that pending events are dropped,

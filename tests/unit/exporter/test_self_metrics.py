@@ -21,11 +21,11 @@ class OwnMetricsTests(FactoryTestCase):
         self.exporter = self.factory()
 
     def factory(self, buffer_size: int | None = 10, **settings: Any) -> MetricsFactory:
-        """A factory; by default, with own metrics."""
+        """Return a factory; by default, with own metrics."""
         return super().factory(buffer_size, **{"own_metrics": True, **settings})
 
     def latest(self, client: FakeClient) -> dict[str, float]:
-        """The exporter's own counters and gauges, as a client sees them."""
+        """Return the exporter's own counters and gauges, as received by a client."""
         reader = client.read_all(self.reactor)
         return {
             str(key).removeprefix("txmetrics_"): total
@@ -34,7 +34,7 @@ class OwnMetricsTests(FactoryTestCase):
         }
 
     def test_longest(self) -> None:
-        """The longest latency is published, however many samples there are."""
+        """The longest latency is published, for any number of samples."""
         recorded: list[float] = []
         own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))

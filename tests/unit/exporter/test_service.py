@@ -50,7 +50,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(service.name, "metrics-tcp")
 
     def test_nothingBeforeStart(self) -> None:
-        """Nothing is open before the start, because twistd makes services before it forks."""
+        """A service opens no port before it is started: twistd makes services before it forks."""
         service = self.service("1")
         self.assertEqual(self.reactor.ports, [])
         self.assertEqual(service.addresses, ())
@@ -117,7 +117,7 @@ class StartTests(ServiceTestCase):
 
 class FailureTests(ServiceTestCase):
     def test_raisedByPrivilegedStartService(self) -> None:
-        """Unlike Twisted's endpoint service, which logs it, the service raises a failure."""
+        """The service raises the endpoint's error.  (Twisted's endpoint service only logs it.)"""
         self.reactor.taken.add("127.0.0.1:1")
         service = self.service("1")
         error = self.assertRaises(ListenError, service.privilegedStartService)
@@ -229,7 +229,7 @@ class LateTests(ServiceTestCase):
         )
 
     def test_stoppedMeanwhile(self) -> None:
-        """A service that is stopped before it listens never listens, and logs nothing."""
+        """A service that is stopped before it listens never listens, and writes no log line."""
         endpoint = LateEndpoint(self.reactor)
         service = self.service("2", endpoint)
         service.startService()
@@ -271,7 +271,7 @@ class StopTests(ServiceTestCase):
         self.successResultOf(self.stopping(self.service("1")))
 
     def test_waitsForClients(self) -> None:
-        """The stop ends when all clients have received pending events and are disconnected."""
+        """The Deferred fires when all clients have received pending events and are disconnected."""
         service = self.service("1")
         service.startService()
         clients = [FakeClient(self.factory) for _ in range(2)]
@@ -341,7 +341,7 @@ class RestartTests(ServiceTestCase):
             self.assertFalse(client.transport.connected)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_tooSoon(self) -> None:
+    def test_startWhileStopping(self) -> None:
         """A service that has not finished stopping cannot be started."""
         service = self.service("1")
         service.startService()

@@ -103,7 +103,7 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(options.settings, ExporterSettings())
 
     def test_others(self) -> None:
-        """A value that is not `ExporterSettings` is rejected by factory and builder."""
+        """Factory and builder reject settings that are not an `ExporterSettings`."""
         for given in ({"buffer_size": 5}, ExporterSettings):
             for user in (MetricsFactory, TcpBuilder):
                 error = self.assertRaises(TypeError, user, FakeReactor(), given)
@@ -136,7 +136,7 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(same, [])
 
     def test_builderWithSettings(self) -> None:
-        """A builder starts from the settings that it is given."""
+        """A builder begins with the settings that it is given, and can change them."""
         builder = TcpBuilder(None, ExporterSettings(buffer_size=5, source="shop")).dead_after(1)
         expected = ExporterSettings(buffer_size=5, source="shop", dead_after=1)
         self.assertEqual(builder._settings, expected)

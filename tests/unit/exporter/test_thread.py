@@ -1,5 +1,5 @@
 """
-Tests of the choice of a reactor for an exporter in a thread, in a forked process.
+Tests of the reactor that an exporter in a thread uses in a forked process.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class FactoryTotalsTests(FactoryTestCase):
             client.read_all(self.reactor)
             self.assertEqual(list(factory.recorder.snapshot().values()), [value])
 
-    def test_kindsAreApart(self) -> None:
+    def test_kindsAreDistinct(self) -> None:
         """Series of different kinds may have the same name."""
         factory = self.factory()
         factory.recorder.counter("x").increment(2)
@@ -182,7 +182,7 @@ class FactoryTotalsTests(FactoryTestCase):
         )
 
     def test_refusedLater(self) -> None:
-        """A series beyond the limit is refused whenever it is first recorded."""
+        """A series beyond the limit counts as refused once, even if it is recorded repeatedly."""
         factory = self.factory(max_series=1)
         client = FakeClient(factory)
         for _ in range(5):
@@ -234,7 +234,7 @@ class FactoryTotalsTests(FactoryTestCase):
 
 
 class ReturnTests(FactoryTestCase):
-    """A released series returns with an extra event that sets its total, and that is counted."""
+    """When a released series changes again, an extra event sets its total, and is counted."""
 
     def resting(self) -> tuple[MetricsFactory, FakeClient]:
         factory = self.factory(idle_after=2)
@@ -264,7 +264,7 @@ class ReturnTests(FactoryTestCase):
         self.assertEqual(client.reader.values("resting"), [5, 5, 1])
 
     def test_noRoom(self) -> None:
-        """The buffer has room for both events, for one, or for none."""
+        """Totals and accounts are exact with room for both events, for one, or for none."""
         for ahead in range(25):
             factory, client = self.resting()
             for _ in range(ahead):

@@ -1,5 +1,5 @@
 """
-A viewer of this library's server has exact totals once it has read all data, and no jumps before.
+Tests of a viewer: it has exact totals when it has read all data, and its rates do not jump before.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ExactTotalsTests(SynchronousTestCase):
         )
 
     def test_losses(self) -> None:
-        """If most of a hundred events per second are dropped, the rate is still a hundred."""
+        """If most of 100 events per second are dropped, the rate is still 100."""
         recorder = self.factory.recorder
         counter = recorder.counter("c")
         counter.increment(1_000_000)
@@ -90,7 +90,7 @@ class ExactTotalsTests(SynchronousTestCase):
         self.assertLess(abs(series.rate(now) - 100), 30)
 
     def protocol_repairs(self) -> int:
-        """The number of received events that were totals."""
+        """Return the number of received events that were totals."""
         return self.viewer.protocol.stats().repairs
 
     def test_disconnected(self) -> None:
@@ -131,7 +131,7 @@ class ExactTotalsTests(SynchronousTestCase):
         )
     )
     def test_anything(self, steps: list[tuple[str, float | None]]) -> None:
-        """After any sequence of steps, totals are exact once all data is read."""
+        """After any sequence of steps, totals are exact when all data has been read."""
         self.setUp()
         self.viewer.connect(self.factory)
         for step, number in steps:

@@ -85,7 +85,7 @@ class FacadeTests(GlobalRecorderTestCase):
         counter("c").increment()
         self.assertEqual(len(self.recorder.take()), 1)
 
-    def test_unset(self) -> None:
+    def test_uninstall(self) -> None:
         """After a recorder is uninstalled, another one can be installed."""
         early = counter("early")
         set_global_recorder(self.recorder)
@@ -97,7 +97,7 @@ class FacadeTests(GlobalRecorderTestCase):
         early.increment()
         self.assertEqual(len(another.take()), 1)
 
-    def test_unsetAnother(self) -> None:
+    def test_uninstallAnother(self) -> None:
         set_global_recorder(self.recorder)
         facade.unset_global_recorder(ListRecorder())
         self.assertIs(current_recorder(), self.recorder)
@@ -122,7 +122,7 @@ class FacadeTests(GlobalRecorderTestCase):
         self.assertEqual(len(self.recorder.take()), 1)
 
     def test_childInstallsItsOwn(self) -> None:
-        """A forked process can install another recorder than its parent."""
+        """A forked process can install a different recorder from its parent's."""
         set_global_recorder(self.recorder)
         early = counter("early")
         self.patch(os, "getpid", lambda: -1)

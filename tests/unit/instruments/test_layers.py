@@ -1,5 +1,5 @@
 """
-Layers: recorders that wrap other recorders.
+Layers, which are recorders that wrap other recorders.
 """
 
 import re
@@ -41,7 +41,7 @@ class LayerTestCase(SynchronousTestCase):
         self.inner = ListRecorder()
 
     def names(self, recorder: ListRecorder) -> list[str]:
-        """Return the names recorded since the last call, which must equal those described."""
+        """Return the names recorded since the last call.  Check that the same were described."""
         recorded = [name for name, _operation, _value in recorder.take()]
         described = [metadata.name for metadata in recorder.described]
         self.assertEqual(recorded, described)
@@ -195,7 +195,7 @@ class FanoutTests(LayerTestCase):
             self.assertEqual(recorder.described, [Metadata(MetricKind.GAUGE, "g", "seconds")])
 
     def test_open(self) -> None:
-        """Only sinks that are open at the moment receive an event."""
+        """Only sinks that are open when an event is recorded receive it."""
         counter = self.both.counter("c")
         for first, second in ((True, False), (False, True), (False, False), (True, True)):
             self.inner.sink.open, self.other.sink.open = first, second
@@ -243,7 +243,7 @@ class FanoutTests(LayerTestCase):
         self.assertEqual(notified, ["a", "b"])
 
     def test_flat(self) -> None:
-        """Nested fan-outs are flattened, and one or no target needs no relay."""
+        """Nested fan-outs are flattened.  With one target or none, no relay is used."""
         third = ListRecorder()
         deep = FanoutRecorder(PrefixRecorder(self.both, "x_"), third, NoopRecorder())
         deep.counter("c").increment()

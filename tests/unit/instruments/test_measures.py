@@ -62,7 +62,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [4.0, 6.0, 15.0])
         self.assertIsNone(_nested.get())
 
-    def test_twoTimersCrossed(self) -> None:
+    def test_timersOverlap(self) -> None:
         """Different timers can be exited in any order."""
         other = self.histogram.time(self.clock.seconds)
         for timer in (self.timed, other, self.timed, other):
@@ -119,7 +119,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [3.0, 12.0, 21.0])
 
     def test_inheritedContext(self) -> None:
-        """A task does not confuse its own block with one that it inherited in its context."""
+        """A task distinguishes its own block from a block that it inherited in its context."""
         self.timed.__enter__()
         self.clock.advance(1)
         self.timed.__enter__()
@@ -137,7 +137,7 @@ class TimeTests(MeasureTestCase):
         self.assertEqual(self.values(), [1.0, 5.0, 6.0])
 
     def test_anotherContext(self) -> None:
-        """A generator's block can end in another context than it started in."""
+        """A generator's block can end in a different context from the one in which it began."""
 
         def generate() -> Iterator[None]:
             with self.timed:
@@ -189,7 +189,7 @@ class CountExceptionsTests(MeasureTestCase):
             return len(self.recorder.take())
         self.fail("the exception did not propagate")
 
-    def test_which(self) -> None:
+    def test_selectedExceptions(self) -> None:
         self.assertEqual(self.raises(Boom), 1)
         self.assertEqual(self.raises(KeyboardInterrupt), 0)
         self.assertEqual(self.raises(KeyboardInterrupt, BaseException), 1)
@@ -204,8 +204,7 @@ class CountExceptionsTests(MeasureTestCase):
 
 class DecoratorTests(MeasureTestCase):
     """
-    All three as decorators: `latency` has the durations, `in_progress` the value of the gauge,
-    `errors` the number of exceptions.
+    All three measures as decorators of one function.
     """
 
     def measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -315,7 +314,7 @@ class DecoratorTests(MeasureTestCase):
         self.assertEqual(self.state(), ([], 0.0, 0))
 
     def test_otherCoroutineFunctions(self) -> None:
-        """Partials of coroutine functions, and objects with an asynchronous `__call__`."""
+        """Partials of coroutine functions and objects with an async `__call__` are measured."""
 
         async def work(n: int) -> int:
             self.clock.advance(n)

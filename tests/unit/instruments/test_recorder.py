@@ -212,7 +212,7 @@ class RecorderTests(SynchronousTestCase):
         self.recorder = ListRecorder()
 
     def test_sameSeries(self) -> None:
-        """The same name and labels are the same series, however the labels are passed."""
+        """The same name and labels give the same series, in any way of passing the labels."""
         handles = [
             self.recorder.counter("c", {"a": "1", "b": "2"}),
             self.recorder.counter("c", {"b": "2", "a": "1"}),

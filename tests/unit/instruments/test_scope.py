@@ -89,7 +89,7 @@ class ScopeTests(GlobalRecorderTestCase):
         self.assertIs(current_recorder(), self.everywhere)
 
     def test_exitedInAnotherContext(self) -> None:
-        """A generator can exit its scope in another context than it entered it in."""
+        """A generator can exit its scope in a different context from the one it entered in."""
 
         def generate() -> Generator[Recorder, None, None]:
             with local_recorder(self.local):
@@ -110,7 +110,7 @@ class ScopeTests(GlobalRecorderTestCase):
 
 class InheritanceTests(TestCase):
     """
-    Which code a scope includes, as documented in docs/how-to/python-programs.md.
+    A scope includes the code that docs/how-to/python-programs.md documents.
     """
 
     def setUp(self) -> None:

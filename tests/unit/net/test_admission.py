@@ -152,7 +152,7 @@ class LoopbackTests(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged = self.log_refusals()
+        self.logged = self.log_rejections()
 
     def connected(self, source: str = "127.0.0.1") -> socket.socket:
         """Return a connection that the kernel has accepted."""
@@ -228,8 +228,8 @@ class LoopbackTests(LoopbackTestCase):
 
     async def test_otherProtocols(self) -> None:
         """
-        Clients of other protocols are disconnected when recognized, and other clients that send
-        data at the limit.
+        Clients of known protocols are disconnected when recognized, and other clients when they
+        have sent more data than the limit.
         """
         await self.exporter()
         client = await self.connect()

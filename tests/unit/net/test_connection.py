@@ -128,7 +128,7 @@ class ServedCases(FactoryTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_handshakeLimit(self) -> None:
-        """A client receives no data before its handshake, which has a timeout."""
+        """A client receives no data before its handshake.  The handshake has a timeout."""
         protocol, transport = self.with_tls()
         self.send()
         self.reactor.advance(HANDSHAKE_LIMIT - self.reactor.seconds() - 0.01)
@@ -278,7 +278,7 @@ class ServedCases(FactoryTestCase):
         protocol.abort()
 
     def test_lost(self) -> None:
-        """After the connection is lost, further calls have no effect."""
+        """When the connection is lost, calls have no effect."""
         for connect, stops in ((self.stuck, True), (self.connected, True), (self.connected, False)):
             self.calls.clear()
             protocol, transport = connect()

@@ -30,7 +30,7 @@ class ServerEndpointTests(SynchronousTestCase):
         return interface, port
 
     def test_port(self) -> None:
-        """A port alone means the loopback interface."""
+        """A port without a host is on the loopback interface."""
         for text in (5000, "5000", " 5000 ", "05000"):
             self.assertEqual(self.listened(text), ("127.0.0.1", 5000))
 

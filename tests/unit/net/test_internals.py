@@ -97,7 +97,7 @@ class ReplaceReactorTests(SynchronousTestCase):
         self.assertEqual(self.installed, [made])
 
     def test_cannotReplace(self) -> None:
-        """A reactor of which no other can be created stays installed."""
+        """A reactor whose type cannot be created again stays installed."""
         inherited = NamedReactor("x")
         self.assertIsNone(self.replace(inherited))
         self.assertEqual(self.installed, [])
@@ -120,7 +120,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertTrue(call.getTime() - time.monotonic() <= 100)
 
     def test_pendingCalls(self) -> None:
-        """A reactor with pending calls keeps the clock that they are scheduled by."""
+        """A reactor with pending calls keeps the clock that they were scheduled with."""
         reactor = UntouchedReactor()
         reactor.callLater(100, lambda: None)
         use_monotonic_clock(reactor)
@@ -141,7 +141,7 @@ class ReactorTests(SynchronousTestCase):
             self.assertIs(reactor_thread_exists(), exists)
 
     def test_threadUnknown(self) -> None:
-        """If Twisted does not know the reactor thread, the thread is assumed to exist."""
+        """If Twisted does not know the reactor thread, `reactor_thread_exists` returns True."""
         self.addCleanup(setattr, threadable, "ioThread", threadable.ioThread)
         del threadable.ioThread
         self.assertTrue(reactor_thread_exists())
@@ -163,7 +163,7 @@ class StopHandlerTests(SynchronousTestCase):
         for handler in (*others, signal.SIG_IGN, signal.SIG_DFL, None):
             self.assertIsNone(self.found(UntouchedReactor(), handler))
 
-    def test_otherShape(self) -> None:
+    def test_unknownInterface(self) -> None:
         """For a reactor without these methods, no handler is returned."""
         for handler in (UntouchedReactor().sigTerm, None):
             self.assertIsNone(self.found(SimpleNamespace(), handler))
@@ -260,7 +260,7 @@ class LimitAcceptsTests(PortTestCase):
         port = self.listen(("192.0.2.1", number) for number in range(1000))
         self.assertGreater(self.accepted(port)[0], MAX_ACCEPTS)
 
-    def test_otherShape(self) -> None:
+    def test_unknownInterface(self) -> None:
         """A port without the expected attribute, or of another type, is not changed."""
         for port in (Port(0, self.factory), SimpleNamespace(numberAccepts=100)):
             before = dict(vars(port))
@@ -318,7 +318,7 @@ class ReportRejectedTests(PortTestCase):
         port._logger.warn("Something else")
         self.assertEqual((self.logged, self.rejected), (["Something else"], []))
 
-    def test_otherShape(self) -> None:
+    def test_unknownInterface(self) -> None:
         """A port without a logger, or of another type, is not changed."""
         self.patch(Port, "_logger", None)
         for port in (Port(0, self.factory), SimpleNamespace(_logger=Logger())):
@@ -360,7 +360,7 @@ class LoseConnectionTests(SynchronousTestCase):
         """For other transports, the transport below is not closed."""
         self.assertEqual(self.closed(Layer), ["above"])
 
-    def test_otherShape(self) -> None:
+    def test_unknownInterface(self) -> None:
         self.assertEqual(self.closed(TLSLayer, transport=None), ["above"])
         closed: list[str] = []
         lose_connection(TLSLayer("above", closed))

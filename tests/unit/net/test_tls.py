@@ -146,7 +146,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.error(self.good.key, pipe), reason)
 
     def test_rejectedByOpenSSL(self) -> None:
-        """OpenSSL's own errors are reported in one line as well."""
+        """OpenSSL's errors are reported in one line."""
         from OpenSSL import SSL
 
         def refuse(context: object, certificate: object) -> None:
@@ -370,7 +370,7 @@ class ServerTests(TLSTestCase):
         self.assertIn("TLS handshake failed: unsupported protocol", await line)
 
     async def test_otherName(self) -> None:
-        """The alert of a client that expects another server is logged."""
+        """The TLS alert of a client that expects another name is logged."""
         await self.listen()
         line = self.line()
         with self.assertRaises(ssl.SSLError):
@@ -498,7 +498,7 @@ class ServerTests(TLSTestCase):
         self.assertEqual(self.logged, [])
 
     async def test_stopInHandshake(self) -> None:
-        """Stopping disconnects clients that have not completed their handshake."""
+        """When the exporter stops, it disconnects clients in an unfinished handshake."""
         await self.listen()
         silent = self.connected()
         client = await self.connect_tls()
@@ -512,7 +512,7 @@ class ServerTests(TLSTestCase):
         await self.assert_closed(silent)
 
     async def test_stopWithIdleClient(self) -> None:
-        """Stopping sends all data, but does not wait for the client's close alert."""
+        """The exporter stops when all data is sent, without waiting for close alerts of clients."""
         await self.listen(flush_timeout=1000)
         client = await self.connect_tls()
         self.factory.recorder.counter("c").increment(5)
@@ -522,7 +522,7 @@ class ServerTests(TLSTestCase):
         self.assertEqual(client.reader.values("c"), [5])
 
     async def test_reload(self) -> None:
-        """New connections use the new certificate, and open connections continue."""
+        """After a reload, new connections use the new certificate; open connections continue."""
         await self.listen()
         before = await self.connect_tls()
         new = self.authority.issue()
@@ -726,9 +726,7 @@ class ClientTests(TLSTestCase):
         await self.service.stop()
 
     async def test_wrongAuthority(self) -> None:
-        """
-        The certificate must be from the given authority, or from one that this machine trusts.
-        """
+        """With C{--tls-ca} and with C{--tls}, a certificate of another authority is rejected."""
         await self.serve()
         other = Authority(self)
         for arguments in (["--tls-ca", other.file], ["--tls"]):

@@ -137,7 +137,7 @@ class OutletTests(SocketTestCase):
         self.assertEqual(self.read(), b"firstsecond")
 
     def test_rest(self) -> None:
-        """The rest is sent in order by the transport, and the producer is paused until then."""
+        """The transport sends remaining data in order, and the producer is paused until then."""
         first, second = b"1" * ENDLESS, b"2" * 100
         self.outlet.send(first)
         self.assertTrue(self.producer.paused)
@@ -169,7 +169,7 @@ class OutletTests(SocketTestCase):
         self.assertEqual(self.read(), b"later")
 
     def test_lost(self) -> None:
-        """A send to a lost connection raises nothing; the transport reports the loss."""
+        """A send to a lost connection raises no exception; the transport reports the loss."""
         self.theirs.close()
         self.outlet.send(b"x")
         self.assertTrue(self.producer.paused)
@@ -345,8 +345,8 @@ class ClientTests(SocketTestCase):
 
     def interrupt(self) -> None:
         """
-        During the next send, record events as a signal handler may.  The events are so many that
-        they would be sent immediately, but here they would end up within a frame.
+        During the next send, record events as a signal handler may.  There are enough events for an
+        immediate send, which would put them into the middle of a frame.
         """
         histogram = self.factory.recorder.histogram("h")
 
@@ -456,7 +456,7 @@ class Streamed:
         self.finish()
 
     def record(self) -> None:
-        """Record, once, so many events that they are sent immediately."""
+        """Record, once, enough events for an immediate send."""
         if not self.recorded:
             self.recorded = True
             for _ in range(2 * LOG_LIMIT):

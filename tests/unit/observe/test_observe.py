@@ -1,5 +1,5 @@
 """
-The viewer: each key, the mouse, and the display of normal and hostile input.
+The viewer's keys, its mouse support, and the display of normal and hostile input.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ class KeyTests(SynchronousTestCase):
         watch(scenario)
 
     def test_sort(self) -> None:
-        """The keys step through the columns; the table is sorted by the chosen one."""
+        """The keys step through the columns, and sort the table by the chosen column."""
         (following,), (before,) = self.each("sort(1)"), self.each("sort(-1)")
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
@@ -518,7 +518,7 @@ class KeyTests(SynchronousTestCase):
             await pilot.press("enter", *self.each("clear"))
             self.assertEqual(listed(app), [])
             self.assertIn("no series yet", "\n".join(drawn(app.table)))
-            # As many series appear as before; totals continue.
+            # The same number of series appears again, and totals continue.
             source.feed([count("bytes_sent"), *(count(f"n{number}") for number in range(4))])
             await draw(pilot, app)
             self.assertEqual(listed(app), ["bytes_sent", "n0", "n1", "n2", "n3"])
@@ -582,7 +582,7 @@ class KeyTests(SynchronousTestCase):
         text = path.read_text()
         self.assertTrue(text.startswith("<svg"))
         self.assertIn("bytes_sent", text)
-        # It has no references to the web.
+        # The picture has no references to the web.
         self.assertNotRegex(text, r"url\([\"']?http")
         self.assertIn(f"Saved to {path.resolve()}", messages(app))
 

@@ -34,7 +34,7 @@ class RowsTests(SynchronousTestCase):
         return [row.key.name for row in self.rows.lines if isinstance(row, Row)]
 
     def test_resortInterval(self) -> None:
-        """Rows sorted by a number move at most once per second."""
+        """Rows sorted by a number are rearranged at most once per second."""
         self.source.feed([gauge("a", 1.0), gauge("b", 2.0)])
         self.rows.sort_by("value")
         self.assertTrue(self.rows.update())
@@ -86,7 +86,7 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(self.names(), ["b", "c", "a"])
 
     def test_units(self) -> None:
-        """Sorting compares displayed values, not sent values."""
+        """Sorting takes units into account: 7 milliseconds are more than 6000 microseconds."""
         units = {"a": "nanoseconds", "b": "seconds", "c": "milliseconds"}
         numbers = {"a": 5e6, "b": 0.007, "c": 6.0}
         for kind in (MetricKind.GAUGE, MetricKind.HISTOGRAM):

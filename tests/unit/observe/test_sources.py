@@ -93,7 +93,7 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual(self.source.note, "it looks like an HTTP server")
         self.assertIsNotNone(self.source.retry_in)
 
-    def test_reasonIsHarmless(self) -> None:
+    def test_reasonIsEscaped(self) -> None:
         self.endpoint.fail(ValueError("\x1b[2J"))
         self.assertEqual(self.source.note, r"\x1b[2J")
 

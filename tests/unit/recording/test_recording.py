@@ -278,7 +278,7 @@ class AppendTests(SynchronousTestCase):
         self.assertEqual(times, sorted(times))
 
     def test_time(self) -> None:
-        """An appended session begins when the session before it ended."""
+        """The times of an appended session continue at the end of the previous session."""
         file = Unclosed()
         for begin in (True, False):
             clock = Clock()
@@ -375,7 +375,7 @@ class HostileTests(SynchronousTestCase):
             read(b"txmetrics-tcp recording 2\n")
 
     def test_everyByteWrong(self) -> None:
-        """A wrong byte anywhere is detected, and the reading ends before it."""
+        """A wrong byte is detected at any position, and reading ends before it."""
         for compress in [False, True]:
             whole = record(STREAM[:200], STREAM[200:], compress=compress)
             for at in range(len(MAGIC), len(whole)):
@@ -426,7 +426,7 @@ class HostileTests(SynchronousTestCase):
             for chunk in chunks:
                 self.assertEqual(whole_frames(chunk.frames), chunk.number)
 
-    def test_bombs(self) -> None:
+    def test_decompressionBombs(self) -> None:
         """The memory for a block is bounded, for any decompressed or announced size."""
         bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)
         for size in [0, 100, MAX_BLOCK, MAX_BLOCK + 1, 2**32 - 1]:

@@ -1,5 +1,5 @@
 """
-Replay: all clients receive the whole recording, paced by its timing and by the slowest client.
+Replays: all clients receive the whole recording, paced by its times and by the slowest client.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(client.read(), b"".join(map(increment, range(50))))
 
     def test_longWait(self) -> None:
-        """A delayed call waits for an hour at most."""
+        """No delayed call is scheduled more than an hour ahead."""
         client = Client(self.replay([(0, increment(1)), (10**8, increment(2))]))
         self.reactor.settle()
         self.assertLessEqual(max(c.getTime() for c in self.reactor.getDelayedCalls()), 3600)

@@ -321,7 +321,7 @@ class CannotStartTests(SynchronousTestCase):
         self.assert_reported(errors=0, logged=1)
 
     def test_other_runner(self) -> None:
-        """In a service made by a .tac file, for example, the error is only logged."""
+        """Without the command of twistd, for example in a .tac file, the error is only logged."""
         self.start(parsed(f"--listen={self.port}", "--no-host"))
         self.assert_reported(errors=0, logged=1)
 

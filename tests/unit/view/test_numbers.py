@@ -47,7 +47,7 @@ class ValueTests(SynchronousTestCase):
             self.assertEqual(show_value(value, unit), text)
 
     def test_bytes(self) -> None:
-        """Bytes are shown in powers of 1024, in whatever unit they are sent."""
+        """Bytes of any unit are shown in powers of 1024."""
         self.check(
             "bytes",
             {

@@ -104,7 +104,7 @@ class TableTests(ReportCase):
         )
 
     def test_sortUnits(self) -> None:
-        """Sorting compares displayed values, not sent values."""
+        """Sorting takes units into account."""
         self.view.ingest(
             [
                 Metadata(MetricKind.GAUGE, "more", "kibibytes"),
@@ -123,7 +123,7 @@ class TableTests(ReportCase):
         self.assertEqual(self.report(sort="rate").series[-1].key.name, "a")
 
     def test_shortTime(self) -> None:
-        """A report of a very short time has no rates."""
+        """A report that covers less than `SHORTEST` seconds has no rates."""
         report = Report(self.view, "h:1", 0.05)
         self.assertTrue(math.isnan(report.rate(report.series[0])))
         self.assertRegex(report.to_table(), r"\ncounter .* 5 B +-\n")

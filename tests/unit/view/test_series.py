@@ -198,7 +198,7 @@ class RateTests(ViewCase):
         history = self.only().history(self.now + 1)
         self.assertEqual([round(one, 6) for one in history], [0.0] * 40 + [2.0] * 20)
 
-    def test_setAfterLong(self) -> None:
+    def test_setAfterLongTime(self) -> None:
         """The increase of a SET is spread over a minute at most."""
         self.ingest(event(SET, 0))
         self.now += 100_000
@@ -241,7 +241,7 @@ class RateTests(ViewCase):
         self.assertEqual(self.rate(), 0)
 
     def test_change(self) -> None:
-        """C{change} covers all of the time watched."""
+        """C{change} covers the whole time since the first event."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000), event(SET_GAUGE, 5.0), event(RECORD, 1.0))
         self.ingest(event(UP, 2.0, name="new"), event(INCREMENT, 3, name="new"))
@@ -256,7 +256,7 @@ class RateTests(ViewCase):
         counter, gauge = self.view.series.values()
         self.assertEqual((counter.change, gauge.change), (101, 0))
 
-    def test_falls(self) -> None:
+    def test_lowerTotal(self) -> None:
         """A lower total is a new base and does not count as a change."""
         self.ingest(event(INCREMENT, 100))
         self.now += 20
@@ -328,7 +328,7 @@ class RateTests(ViewCase):
 
 class StatusTests(ViewCase):
     def test_none(self) -> None:
-        """Without a status (Rust family), totals only include received events."""
+        """Without a status, as from a Rust server, totals only include received events."""
         self.view.connected()
         self.ingest(event(INCREMENT, 1))
         self.view.connected()
@@ -353,7 +353,7 @@ class StatusTests(ViewCase):
         self.assertEqual(self.view.status, Status("s", 2, 1, 0))
 
     def test_restart(self) -> None:
-        """A restarted server has only its new series, which start at zero."""
+        """After a restart of the server, the view has only new series, which start at zero."""
         self.view.connected()
         self.ingest(Status("s", 1), event(SET, 1000), event(UP, 5.0), event(RECORD, 5.0))
         self.ingest(event(INCREMENT, 1, name="gone"))
@@ -381,7 +381,7 @@ class StatusTests(ViewCase):
         self.assertEqual(counter.history(self.now + 1, 3), [7, 0, 1])
         self.assertEqual(gauge.history(self.now + 1, 3)[::2], [3.0, 4.0])
 
-    def test_restartAtOnce(self) -> None:
+    def test_restartWithinSecond(self) -> None:
         """A restart discards the previous run's values, even within the same second."""
         self.ingest(Status("s", 1), event(RECORD, 5.0), event(SET, 9), event(UP, 4.0))
         self.view.clear()
@@ -598,7 +598,7 @@ def state_of(view: SourceView, now: float) -> str:
 class ChunkTests(SynchronousTestCase):
     @given(st.lists(st.tuples(ANY_EVENT, st.integers(0, 3)), max_size=40), st.data())
     def test_anyChunks(self, steps: list[tuple[Event, int]], data: st.DataObject) -> None:
-        """The state does not depend on how events of one moment are split into calls."""
+        """The state does not depend on how the events of one moment are divided among calls."""
         now = 100.0
         one = SourceView(lambda: now)
         other = SourceView(lambda: now)

@@ -74,7 +74,7 @@ class FullDiskTests(SurroundingsTestCase):
         self.assertEqual(daemon.end(), (0, "", ""))
         self.assert_streams(daemon)
         os.kill(daemon.pid, signal.SIGTERM)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
 
     def test_cannot_start(self) -> None:
         """The daemon exits with status 1 even if it cannot write the reason."""
@@ -83,7 +83,7 @@ class FullDiskTests(SurroundingsTestCase):
         status, output, errors = daemon.end()
         self.assertEqual((status, errors), (1, ""))
         self.assertNotIn("Traceback", output)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
         self.assertFalse(daemon.pid_file.exists())
 
     def test_tail(self) -> None:
@@ -137,7 +137,7 @@ class ClosedTests(SurroundingsTestCase):
             self.assertEqual(daemon.end(), (0, "", ""), closed)
             self.assert_streams(daemon)
             os.kill(daemon.pid, signal.SIGTERM)
-            self.assertTrue(daemon.has_gone())
+            self.assertTrue(daemon.wait_until_gone())
             self.assertNotIn("Traceback", daemon.log)
 
 

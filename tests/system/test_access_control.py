@@ -16,11 +16,11 @@ from tests.authority import Authority, no_tls
 from tests.daemon import TWIST, TWISTD, Daemon, DaemonTestCase, Viewer, connect, preamble
 from txmetrics_tcp import Status
 
-PATIENT = """
+LONG_HANDSHAKE_LIMIT = """
 from txmetrics_tcp._net import connection
 connection.HANDSHAKE_LIMIT = 1000.0
 """
-"""Gives a client far longer for its handshake than a test takes."""
+"""Makes the handshake timeout far longer than a test."""
 
 
 class AccessTestCase(DaemonTestCase):
@@ -69,7 +69,7 @@ class HangUpTests(AccessTestCase):
             "--listen=0",
             f"--tls-key={own.key}",
             f"--tls-cert={own.cert}",
-            modules=preamble(self, PATIENT),
+            modules=preamble(self, LONG_HANDSHAKE_LIMIT),
         )
         context = ssl.create_default_context(cafile=authority.file)
 
@@ -98,7 +98,7 @@ class HangUpTests(AccessTestCase):
 
     @skipIf(no_tls, no_tls)
     def test_reloads_in_background(self) -> None:
-        """Relative paths are found again, although a daemon changes its directory."""
+        """Relative paths are reloaded, although a daemon changes its directory."""
         own = Authority(self).issue()
         # Starts in the directory of the files, and changes the directory after reading them.
         start = (
@@ -113,7 +113,7 @@ class HangUpTests(AccessTestCase):
             f"--tls-key={os.path.basename(own.key)}",
             f"--tls-cert={os.path.basename(own.cert)}",
             runner=[sys.executable, "-c", f"{start}; {TWISTD[-1]}"],
-            modules=preamble(self, PATIENT),
+            modules=preamble(self, LONG_HANDSHAKE_LIMIT),
         )
         self.assertEqual(daemon.end(), (0, "", ""))
         # An answer shows that the reactor runs.
@@ -123,7 +123,7 @@ class HangUpTests(AccessTestCase):
         pid = daemon.pid
         os.kill(pid, signal.SIGHUP)
         os.kill(pid, signal.SIGTERM)
-        self.assertTrue(daemon.has_gone())
+        self.assertTrue(daemon.wait_until_gone())
         self.assertIn("Reloaded key and certificates", daemon.log)
         self.assertNotIn("Traceback", daemon.log)
 
