@@ -185,7 +185,7 @@ class Child(ProcessProtocol):
     """
     A command that runs as a process.
 
-    @ivar out: its standard output so far; with C{usePTY}, its standard error too.
+    @ivar out: its standard output so far; with C{usePTY}, this includes its standard error.
     @ivar err: its standard error so far.
     @ivar ended: fires with its exit code.
     """

@@ -5,8 +5,8 @@ Feeds damaged streams to the decoder, and damaged requests to the server::
 
 However a stream is split, the decoder must return exactly the same events as the oracle, and must
 fail at the same place.  A view ingests the decoded events.  Streams that reach new
-code paths of the decoder are kept, and damaged further.  The server must work correctly whatever a
-client sends, and its other clients must receive every event.
+code paths of the decoder are kept, and damaged further.  The server must work correctly for any
+data that a client sends, and other clients must receive every event.
 
 The seed is printed; it repeats the same inputs.  A failure is printed as a Python call that
 reproduces it, with a minimized input.

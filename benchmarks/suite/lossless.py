@@ -38,7 +38,7 @@ def highest(bench: Bench, subject: Subject, clients: int) -> float:
             grown = reached > best * 1.1
             low, best = rate, max(best, reached)
             if rate == HIGHEST or (high is None and not grown):
-                # The program cannot record faster, whatever the requested rate.
+                # The program cannot record faster, even if a higher rate is requested.
                 break
         if not low:
             rate /= 3

@@ -38,7 +38,7 @@ class MetricsClientProtocol(Protocol):
 
     Invalid data closes the connection: the protocol passes on the preceding events, and then calls
     C{lost} with a `StreamError`.  As in any Twisted protocol, an exception raised by C{received} or
-    C{received_many} closes the connection as well.
+    C{received_many} closes the connection.
 
     Must be used on the reactor thread.
 

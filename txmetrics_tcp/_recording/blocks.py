@@ -73,7 +73,7 @@ class Damaged(Exception):
 
 class Blocks:
     """
-    Iterate over the blocks of a file.  A truncated last block is yielded as well.
+    Iterate over the blocks of a file, including a truncated last block.
 
     @ivar position: see `RecordingReader`.
     @ivar truncated: see `RecordingReader`.

@@ -229,7 +229,7 @@ class ReplayFactory(ServerFactory):
             self._reading = iter(self._pieces())
             self._next = next(self._reading, None)
             if self._next is not None:
-                # The first event is due now, whatever its time in the recording.
+                # The first event is due now, regardless of its time in the recording.
                 self._origin = self._clock.seconds() - self._next.seconds / self._speed
         return self._next
 

@@ -152,7 +152,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh(*changed)
 
     def _line_state(self, line: Line) -> object:
-        """Return a value that differs whenever the line looks different."""
+        """Return a value that changes when the appearance of the line changes."""
         chosen = line is self.chosen
         if isinstance(line, Group):
             return line.title, line.folded, line.rate, line.value, len(line.rows), chosen

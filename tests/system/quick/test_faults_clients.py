@@ -192,7 +192,7 @@ class DeadTests(LoopbackTestCase):
                 record_numbers, factory.recorder, 0, few, padding="x" * 500, first=recorded
             )
             recorded += few
-            # These few fit into the kernel's buffers, however late the client reads them.
+            # These events fit into the kernel's buffers, even if the client reads them late.
             await self.in_thread(idle.read, until=lambda: idle.events == recorded)  # noqa: B023
         await factory.clients(1)
         self.assertEqual(factory.present, [present])

@@ -156,6 +156,7 @@ class UseTests(ProgramTestCase):
 
 class ErrorTests(ProgramTestCase):
     def test_anotherIsGlobal(self) -> None:
+        """If another global recorder is installed, the error names it."""
         program = Program(self, "set_global_recorder(NoopRecorder()); refused(start)")
         self.assertIn("NoopRecorder", program.said("RecorderInstalledError"))
         self.ends(program)

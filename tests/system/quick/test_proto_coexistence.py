@@ -35,14 +35,14 @@ class CoexistenceTests(SynchronousTestCase):
             )
             self.assertEqual((ended.returncode, ended.stdout), (0, "checked\n"), ended.stderr)
 
-    def test_ours_then_the_reference(self) -> None:
+    def test_library_then_reference(self) -> None:
         self.check(OURS, REFERENCE, "same_bytes")
 
-    def test_the_reference_then_ours(self) -> None:
+    def test_reference_then_library(self) -> None:
         self.check(REFERENCE, OURS, "same_bytes")
 
-    def test_ours_then_an_unrelated(self) -> None:
+    def test_library_then_unrelated(self) -> None:
         self.check(OURS, UNRELATED, "both_usable")
 
-    def test_an_unrelated_then_ours(self) -> None:
+    def test_unrelated_then_library(self) -> None:
         self.check(UNRELATED, OURS, "both_usable")

@@ -226,7 +226,7 @@ class RunTests(SynchronousTestCase):
         self.assertRaises(argparse.ArgumentTypeError, output_file, str(path / "figures"))
 
     def test_page_of_partial_run(self) -> None:
-        """A partial run cannot replace the page of a whole run, however the path is written."""
+        """A partial run cannot replace the page of a whole run, for any form of its path."""
         for option in (["--quick"], ["--only", "paced"]):
             for page in ([], [os.path.relpath(run.PAGE)]):
                 self.patch(sys, "argv", ["run.py", *option, "--page", *page])

@@ -1,6 +1,6 @@
 """
 The decoder's cache of frames does not change the result: the same bytes always decode to the same
-events, whatever was decoded before.
+events, regardless of earlier frames.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ class DecoderTests(SynchronousTestCase):
         check_decoder(data, cuts)
 
     @given(FRAMES, st.binary(max_size=100), FRAMES, CUTS)
-    def test_anyBytesWithin(self, first: bytes, data: bytes, last: bytes, cuts: list[int]) -> None:
+    def test_anyBytesWithinStream(
+        self, first: bytes, data: bytes, last: bytes, cuts: list[int]
+    ) -> None:
         check_decoder(first + data + last, cuts)
 
     @given(st.integers(), CUTS)

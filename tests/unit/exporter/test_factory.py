@@ -610,6 +610,7 @@ class StopTests(ServerTestCase):
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_rejectsClients(self) -> None:
+        """A client that connects while the factory stops is aborted without data."""
         factory = self.factory()
         FakeClient(factory)
         factory.stop()

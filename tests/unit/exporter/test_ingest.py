@@ -57,7 +57,8 @@ class WakeTests(IncomingTestCase):
             self.counter(incoming).increment()
             self.assertEqual(self.reactor.waiting, 0)
 
-    def test_describing(self) -> None:
+    def test_describe(self) -> None:
+        """A description wakes the reactor."""
         incoming = self.incoming()
         incoming.describe(Metadata(MetricKind.COUNTER, "c"))
         self.assertEqual(self.reactor.waiting, 1)
@@ -139,7 +140,7 @@ class TakeTests(IncomingTestCase):
         self.assertEqual([event.timestamp_ns for event in events(incoming.take())], [1000, 1005])
 
     def test_oneBatchAtATime(self) -> None:
-        """`take` returns at most one batch, however many events are pending."""
+        """`take` returns at most one batch, for any number of pending events."""
         incoming = self.incoming(buffer_size=None)
         counter = self.counter(incoming)
         for i in range(BATCH * 2 + 5):
@@ -277,7 +278,8 @@ class RecordManyTests(IncomingTestCase):
         self.patch(ledger, "REPEATS", repeats)
         return repeats
 
-    def test_becomesMany(self) -> None:
+    def test_repeatedSamples(self) -> None:
+        """Each sample of a C{record_many} call is one event."""
         incoming = self.incoming()
         self.histogram(incoming).record_many(0.5, 3)
         self.assertEqual(
@@ -348,7 +350,7 @@ class RecordManyTests(IncomingTestCase):
         self.assertEqual(recorded - dropped, len(taken))
 
     def test_manySmallCounts(self) -> None:
-        """All samples of calls with small counts are streamed, however many calls there are."""
+        """All samples of calls with small counts are streamed, for any number of calls."""
         self.limit_repeats(1000)
         incoming = self.incoming(buffer_size=10)
         histogram = self.histogram(incoming)
@@ -573,7 +575,8 @@ class ReentrancyTests(IncomingTestCase):
 
 
 class SeriesTests(IncomingTestCase):
-    def test_oneForAKey(self) -> None:
+    def test_sameKey(self) -> None:
+        """Equal keys have the same series."""
         incoming = self.incoming()
         key = Key(MetricKind.COUNTER, "c", (("a", "b"),))
         same = Key(MetricKind.COUNTER, "c", (("a", "b"),))
@@ -657,7 +660,8 @@ class StreamingTests(IncomingTestCase):
         self.assertIsNotNone(incoming.take().marker)
         self.assertEqual(len(incoming.log), 1)
 
-    def test_takenWithoutClients(self) -> None:
+    def test_takeWithoutClients(self) -> None:
+        """Without clients, `take` leaves events in the log."""
         incoming = self.incoming(totals=Totals(), streaming=False)
         self.counter(incoming).increment()
         self.assertEqual(incoming.take(), Taken(None, None, None))

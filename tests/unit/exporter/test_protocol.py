@@ -370,7 +370,7 @@ class ResyncTests(ProtocolTestCase):
         self.assertEqual(protocol.prepare_marker(), 6)
 
     def test_lostBeforeBegin(self) -> None:
-        """A client without totals receives all of them, whatever was lost before."""
+        """A client without totals receives all totals, even if it has already lost events."""
         protocol = self.protocol(PausingTransport())
         protocol.lost(7)
         self.assertEqual(protocol.prepare_marker(), 0)
@@ -482,7 +482,8 @@ class FinishTests(ProtocolTestCase):
             )
             self.assertFalse(transport.connected)
 
-    def test_finishWithTotalsAlone(self) -> None:
+    def test_finishWithPendingTotals(self) -> None:
+        """A finished client stays connected until it has received pending totals."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.prepare_marker()

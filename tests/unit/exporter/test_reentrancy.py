@@ -304,7 +304,7 @@ class OtherThreadTests(IncomingTestCase):
 
 class RepeatedTests(IncomingTestCase):
     def test_manyRepeats(self) -> None:
-        """An epoch returns at most one batch, whatever the repeat count and the buffer size."""
+        """An epoch returns at most one batch, for any repeat count and buffer size."""
         for buffer_size in (100_000, 10_000, None):
             incoming = self.incoming(buffer_size)
             histogram = self.histogram(incoming)
@@ -323,7 +323,7 @@ class RepeatedTests(IncomingTestCase):
 
 class SnapshotTests(IncomingTestCase):
     def test_noRoom(self) -> None:
-        """A snapshot has no more series than are retained, even with series in the log."""
+        """A snapshot has at most C{max_series} series, even if the log has more."""
         for streaming in (False, True):
             totals = Totals(max_series=2)
             incoming = self.incoming(None, totals, streaming=streaming)

@@ -214,7 +214,8 @@ class OwnMetricsTests(FactoryTestCase):
         reader = client.read_all(self.reactor)
         self.assertEqual(reader.values("txmetrics_record_to_write_seconds"), [0.25])
 
-    def test_off(self) -> None:
+    def test_disabled(self) -> None:
+        """Without own metrics, a client receives only the program's events."""
         factory = self.factory(own_metrics=False)
         client = FakeClient(factory)
         factory.recorder.counter("c").increment()

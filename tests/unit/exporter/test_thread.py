@@ -32,7 +32,8 @@ class OwnReactorTests(SynchronousTestCase):
         self.patch(forked, "inherited_reactor", None)
         self.assertIs(own_reactor(), self.inherited)
 
-    def test_replaced(self) -> None:
+    def test_inherited(self) -> None:
+        """An inherited reactor is replaced by a new one."""
         self.assertIs(own_reactor(), self.new)
 
     def test_cannotBeReplaced(self) -> None:
@@ -41,6 +42,6 @@ class OwnReactorTests(SynchronousTestCase):
         self.new = None
         self.assertIn("shares descriptors", self.refused())
 
-    def test_ran(self) -> None:
+    def test_alreadyRunning(self) -> None:
         self.inherited.running = True
         self.assertIn("the reactor was already running", self.refused())

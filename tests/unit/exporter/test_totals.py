@@ -220,6 +220,7 @@ class FactoryTotalsTests(FactoryTestCase):
         self.assertEqual(seen, [both, both, both, ["busy"], ["busy"]])
 
     def test_idleAtOnce(self) -> None:
+        """With an C{idle_after} of 0, a series is released at the next tick."""
         factory = self.factory(idle_after=0)
         client = FakeClient(factory)
         for _ in range(2):

@@ -196,7 +196,7 @@ class CountExceptionsTests(MeasureTestCase):
         self.assertEqual(self.raises(Boom, OSError), 0)
         self.assertEqual(self.raises(ConnectionError, (ValueError, OSError)), 1)
 
-    def test_none(self) -> None:
+    def test_noException(self) -> None:
         with self.counter.count_exceptions():
             pass
         self.assertEqual(self.recorder.take(), [])

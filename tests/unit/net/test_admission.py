@@ -40,7 +40,7 @@ def admission_of(
 
 
 class NetworkTests(SynchronousTestCase):
-    def test_good(self) -> None:
+    def test_validNetworks(self) -> None:
         for text, same in (
             ("192.0.2.0/24", "192.0.2.0/24"),
             ("192.0.2.7", "192.0.2.7/32"),
@@ -126,7 +126,7 @@ class AdmissionTests(SynchronousTestCase):
         admission.enter(UNIXAddress("/run/x"))
         self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
 
-    def test_bad(self) -> None:
+    def test_invalidSettings(self) -> None:
         for limit in (0, -1):
             self.assertRaises(ValueError, ExporterSettings, max_clients=limit)
             self.assertRaises(ValueError, ExporterSettings, max_clients_per_address=limit)

@@ -641,8 +641,8 @@ class ClientTests(TLSTestCase):
 
     async def test_optionsForClientTLS(self) -> None:
         """
-        For endpoints made with Twisted's C{optionsForClientTLS}, certificates without a name or
-        with an invalid name are rejected as well.
+        Endpoints made with Twisted's C{optionsForClientTLS} also reject certificates without a name
+        or with an invalid name.
         """
         from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
         from twisted.internet.ssl import Certificate, optionsForClientTLS
@@ -717,7 +717,8 @@ class ClientTests(TLSTestCase):
         self.assertNotIsInstance(await self.begin("--tls-ca", own.cert), str)
         await self.service.stop()
 
-    async def test_rightName(self) -> None:
+    async def test_nameOption(self) -> None:
+        """C{--tls-name} sets the name that the certificate must contain."""
         await self.serve(hosts=("metrics.example",))
         why = await self.begin("--tls-ca", self.authority.file)
         self.assertEqual(why, "TLS failed: the server's certificate is for another name")

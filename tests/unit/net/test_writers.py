@@ -321,6 +321,7 @@ class ClientTests(SocketTestCase):
         self.assertEqual(self.reader.bits(), exact_totals(self.factory))
 
     def test_interruptedDelivery(self) -> None:
+        """Events recorded during the send of a delivery follow the delivered events."""
         self.client()
         self.interrupt()
         self.factory.recorder.counter("c").increment()
@@ -328,6 +329,7 @@ class ClientTests(SocketTestCase):
         self.check_interrupted()
 
     def test_interruptedResumption(self) -> None:
+        """Events recorded during the send of pending events follow the pending events."""
         self.client()
         self.protocol.pauseProducing()
         self.factory.recorder.counter("c").increment()
@@ -337,6 +339,7 @@ class ClientTests(SocketTestCase):
         self.check_interrupted()
 
     def test_interruptedProbe(self) -> None:
+        """Events recorded during the send of a probe follow the probe."""
         self.client()
         self.protocol.readConnectionLost()
         self.interrupt()
@@ -346,7 +349,7 @@ class ClientTests(SocketTestCase):
     def interrupt(self) -> None:
         """
         During the next send, record events as a signal handler may.  There are enough events for an
-        immediate send, which would put them into the middle of a frame.
+        immediate send, which would split the frame that is being sent.
         """
         histogram = self.factory.recorder.histogram("h")
 

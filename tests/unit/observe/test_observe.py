@@ -372,7 +372,7 @@ class KeyTests(SynchronousTestCase):
             titles = ["answers", "bytes_sent", "latency", "memory"]
             self.assertEqual(listed(app), titles)
             self.assertEqual(chosen(app), "latency")
-            # If one group is unfolded, the key folds it as well.
+            # If one group is unfolded, the key folds all groups.
             await pilot.press("enter", key)
             self.assertEqual(listed(app), titles)
             await pilot.press(key)

@@ -201,7 +201,7 @@ class ServiceTests(SynchronousTestCase):
         (collecting,) = [one for one in service if isinstance(one, CollectorService)]
         return set(collecting._collectors)
 
-    def test_all(self) -> None:
+    def test_order(self) -> None:
         service = makeService(parsed())
         self.assertTrue(IService.providedBy(service))
         # Collectors start after the exporter, and stop before it.

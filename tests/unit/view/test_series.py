@@ -162,7 +162,8 @@ class RateTests(ViewCase):
                 self.near(rates[1], 10, 0.2)
                 self.near(rates[2], -20, 0.5)
 
-    def test_ends(self) -> None:
+    def test_rateAfterLastEvent(self) -> None:
+        """The rate falls to zero ten seconds after the last event."""
         self.ingest(event(INCREMENT, 30))
         self.now += 9.5
         self.assertAlmostEqual(self.rate(), 30 / 9.5)
