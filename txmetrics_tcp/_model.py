@@ -19,7 +19,8 @@ U64_MAX = 2**64 - 1
 
 MAX_TEXT = 64 * 1024
 """
-The largest size, in bytes of UTF-8, of a name together with its labels, and of a description.
+The maximum size, in bytes of UTF-8, of a name together with its labels, of a description, and of a
+source.
 
 The limit keeps every frame below `txmetrics_tcp.MAX_FRAME`, beyond which receivers reject a stream.
 """
@@ -32,7 +33,8 @@ class MetricKind(Enum):
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
-    # Enum.__hash__ is a Python function and would dominate the cost of a dictionary look-up.
+    # Enum.__hash__ is implemented in Python, and would take most of the time of a dictionary
+    # look-up.
     __hash__ = object.__hash__
 
 
@@ -72,7 +74,7 @@ def _set(total: Number, value: Number) -> Number:
 
 
 def _wrap(total: int, value: int) -> int:
-    # Counters wrap at 2**64, as in a client that adds in 64 bits.
+    # Counters wrap at 2**64, as in clients that use 64-bit integers.
     return (total + value) & U64_MAX
 
 
@@ -86,8 +88,8 @@ APPLY: dict[Operation, Callable[..., Number]] = {
 """
 The function that applies each operation to a total.
 
-Floats are added one at a time, in the order of the log.  A client that received every event
-therefore computes the identical value, to the last bit.
+Floats are added one at a time, in the order of the events.  Therefore a client that receives every
+event computes the same value, to the last bit.
 """
 
 INITIAL_TOTAL: dict[MetricKind, Number] = {
@@ -98,8 +100,8 @@ INITIAL_TOTAL: dict[MetricKind, Number] = {
 """
 The total before the first event, by kind.
 
-The total of a histogram is its number of samples, which views count themselves: `APPLY` has no
-operation for it.
+A histogram has no total, and no operation in `APPLY`.  Its entry is the initial number of samples,
+which views count.
 """
 
 SET_OPERATION = {
@@ -113,8 +115,8 @@ class Unit(str, Enum):
     """
     The unit of a metric's values.
 
-    Each member is also a `str`: the name sent on the wire, as in the Rust ``metrics`` crate's
-    ``Unit::as_str``.
+    Each member is also a `str`: the name of the unit on the wire, which is the result of
+    ``Unit::as_str`` in the Rust crate ``metrics``.
 
         >>> str(Unit.MILLISECONDS), Unit.MILLISECONDS.label
         ('milliseconds', 'ms')
@@ -176,7 +178,7 @@ class Key:
     """
     The identity of a series: kind, name and labels.
 
-    The constructor does not validate its arguments.  Use `Key.of` for input from users.
+    The constructor does not validate its arguments, unlike `Key.of`.
 
         >>> key = Key.of(MetricKind.COUNTER, "requests_total", {"route": "/", "method": "GET"})
         >>> key.labels
@@ -228,7 +230,8 @@ class Key:
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """
-    The description of a metric: it applies to all series of one kind and name.
+    The description of a metric, which applies to all series of one kind and name.  The constructor
+    does not validate its arguments, unlike `Metadata.of`.
 
     @ivar unit: a `Unit`, or None.  In decoded events, the string that the peer sent.
     @ivar description: human-readable text, possibly empty.
@@ -248,8 +251,8 @@ class Metadata:
 
         @param unit: a `Unit` or its string.
         @raise TypeError: name or description is not a `str`.
-        @raise ValueError: the name is empty; the unit is not a `Unit`; or a string exceeds 64 KiB
-            of UTF-8 or cannot be encoded as UTF-8.
+        @raise ValueError: the name is empty; the unit is neither a `Unit` nor the string of one; or
+            a string exceeds 64 KiB of UTF-8 or cannot be encoded as UTF-8.
         """
         checked_name = _text(f"{kind.value} {name!r}: the name", name)
         if unit is not None:
@@ -280,8 +283,8 @@ class Metric(NamedTuple):
     @ivar timestamp_ns: when the event was recorded, in nanoseconds since the epoch.
     """
 
-    # A tuple, since a client of a busy program creates about a million per second, and a tuple
-    # is created four times as fast as a dataclass.
+    # A client of a busy program creates about a million instances per second.  A tuple is created
+    # four times as fast as a dataclass.
 
     key: Key
     operation: Operation
@@ -294,12 +297,12 @@ class Status:
     """
     The stream status of one client: the source, and the number of dropped events.
 
-    A server sends it as the first event, and again after events were dropped.  Rust servers do not
-    send it.
+    A server sends it as the first event, and again when it resyncs the client after drops.  Rust
+    servers do not send it.
 
     @ivar source: the name that the server gives itself.
-    @ivar started_ns: when the server started, in nanoseconds since the epoch.  If it changes after
-        a reconnection, the server was restarted.
+    @ivar started_ns: when the server started, in nanoseconds since the epoch.  A change after a
+        reconnection shows that the server was restarted.
     @ivar dropped_incoming: events dropped since this client connected, because events were
         recorded faster than the server could process them.
     @ivar dropped_client: events dropped since this client connected, because the client did not
@@ -328,8 +331,8 @@ def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{rule}, not a bool")
     try:
-        # int.__index__ converts an instance of a subclass of int to a plain int: methods of
-        # user-defined subclasses must not run where events are applied.
+        # int.__index__ converts an instance of a subclass of int to a plain int.  Methods of such
+        # subclasses must not be called later, when the event is applied.
         number = int.__index__(operator.index(value))
     except TypeError:
         raise TypeError(f"{rule}, not {type(value).__name__}") from None
@@ -340,8 +343,10 @@ def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
 
 def real_number(key: Key, act: str, value: SupportsFloat | datetime.timedelta) -> float:
     """
-    Convert the operand of a gauge or histogram to an exact `float`; timedeltas become seconds.
+    Convert the operand of a gauge or histogram to an exact `float`.  A timedelta is converted to
+    seconds.
 
+    @param act: the attempted operation, for the error message.
     @raise TypeError: the value is a string, or is not accepted by `float`.
     @raise ValueError: the value is an integer too large for a float.
     """

@@ -4,9 +4,9 @@ Decodes a stream into events.  No I/O, no Twisted: all consumers share this code
 A client of a busy program spends most of its time decoding, and protobuf alone takes four
 microseconds per event: it parses, creates an object per message, and needs a call per field.  Most
 frames differ from an earlier frame only in timestamp and value.  Protobuf therefore parses new
-frames, and `frame_cache.py` stores the result under the frame's constant bytes.  From a frame with
-the same constant bytes, this module reads timestamp and value itself.  All other frames, including
-unusual and invalid ones, are parsed by protobuf.
+frames, and `frame_cache.py` stores the result under the frame's constant bytes.  If a later frame
+has the same constant bytes, this module itself reads the timestamp and the value.  Protobuf parses
+all other frames, including unusual and invalid ones.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Decoder:
         >>> list(decoder.feed(encode_metadata(Metadata(MetricKind.COUNTER, "requests"))))
         [Metadata(kind=<MetricKind.COUNTER: 'counter'>, name='requests', unit=None, description='')]
 
-    @ivar refused: after a `StreamError`, the number of received bytes from the start of the invalid
-        frame; otherwise 0.
+    @ivar refused: after a `StreamError`, the number of bytes that were received and not decoded,
+        from the start of the invalid frame on; otherwise 0.
     """
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
@@ -59,8 +59,9 @@ class Decoder:
         @param max_frame: the largest accepted frame, in bytes.
         """
         self._max_frame = max_frame
-        # The buffer is being decoded, from the offset on.  Bytes received later are appended when
-        # `_needed` of them have arrived: 0 while the buffer may contain a complete frame.
+        # `_buffer` is decoded from `_offset` on.  Bytes that arrive later are collected in
+        # `_received` until their number is `_needed`, which is 0 while `_buffer` may contain a
+        # complete frame.
         self._buffer = _PAD
         self._offset = 0
         self._received = bytearray()
@@ -85,12 +86,15 @@ class Decoder:
         """
         if self._failure is None:
             self._received += data
-        # chain is implemented in C: a generator would add as much per event as reading a number.
+        # chain is implemented in C.  A generator would cost as much per event as decoding a number.
         return chain.from_iterable(self._batches())
 
     @property
     def unfinished(self) -> int:
-        """The number of bytes received of an incomplete frame; 0 between frames."""
+        """
+        The number of bytes received of an incomplete frame; 0 between frames.  Includes complete
+        frames while the last iterator is not exhausted.
+        """
         return len(self._buffer) - len(_PAD) - self._offset + len(self._received)
 
     def _batches(self) -> Iterator[Iterator[Event]]:
@@ -101,8 +105,8 @@ class Decoder:
                 raise StreamError(self._failure)
             if self._needed:
                 # The first bytes are examined as they arrive, to recognize other protocols early.
-                # After that, the buffer grows only when a frame is complete; otherwise a large
-                # frame in small pieces would be copied for each piece.
+                # After that, bytes are appended only once a frame is complete.  Otherwise, a large
+                # frame that arrives in small pieces would be copied for each piece.
                 long = self._begun or self.unfinished > _MAX_BANNER
                 if not self._received or (len(self._received) < self._needed and long):
                     return
@@ -139,7 +143,7 @@ class Decoder:
                 stamp = at + 9 + buffer[at + 6]
             layout = layouts.get(buffer[at:stamp]) if end <= stop else None
             while layout is not None:
-                # The head determines the size of the frame, so the unpacked bytes exist.
+                # The head determines the size of the frame, so unpack cannot read past its end.
                 unpack, high_values, top_values, number_values, tails, layout = layout
                 second, low, high, top, tail, value = unpack(buffer, stamp)
                 found = tails.get(tail)
@@ -225,7 +229,7 @@ class Decoder:
         return None
 
     def _reject_other_protocols(self) -> None:
-        # Does not wait for a complete frame: many servers send one line, and then wait.
+        # Not delayed until a frame is complete: many servers send one line, and then wait.
         for beginning, name in _OTHER_PROTOCOLS:
             if self._buffer.startswith(beginning):
                 raise self._fail(f"it looks like {name}")
@@ -303,9 +307,9 @@ def _nanoseconds(timestamp: Timestamp) -> int:
 _KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_NUMBER.items()}
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
-# Other protocols, by the first bytes that their servers send.  A metrics stream never starts like
-# this: the byte after the length is not a field number of Event.  Protobuf alone would not reject
-# all of them: it would skip a "220 …" of 51 bytes or more as an unknown kind of event.
+# Other protocols, by the first bytes that their servers send.  A metrics stream never starts with
+# these bytes: the byte after the length is not the tag of a field of Event.  Protobuf alone would
+# not reject all of them: it would skip a "220 …" of 51 bytes or more as an unknown kind of event.
 _OTHER_PROTOCOLS: Iterable[tuple[bytes, str]] = (
     (b"HTTP/", "an HTTP server"),
     (b"SSH-", "an SSH server"),
@@ -316,7 +320,7 @@ _OTHER_PROTOCOLS: Iterable[tuple[bytes, str]] = (
     (b"<?", "HTML or XML"),
 )
 
-# A metrics stream could start like this, but if the stream is invalid, the name is a likely reason.
+# A metrics stream may start with these bytes.  If it is invalid, this protocol is a likely reason.
 _POSSIBLE_PROTOCOLS: Iterable[tuple[bytes, str]] = (
     (b"<", "HTML or XML"),
     (b"{", "JSON"),

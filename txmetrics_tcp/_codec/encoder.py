@@ -1,15 +1,16 @@
 """
 Encodes metric events.  No I/O, no Twisted.
 
-A busy exporter spends most of its time encoding, so this module does it without protobuf.  A metric
+A busy exporter spends most of its time encoding, so this module encodes without protobuf.  A metric
 frame has the following layout, with optional parts and the value in brackets::
 
     length 12 length 0a name 12 length 08 second 10 [nanos] 1a label 1a label tag [value]
     '------------------- the head ----------------'         '------ the tail ----'
 
 Head and tail are the same for all events of a series with the same operation, the same size of the
-value, and a timestamp in the same `Period`.  They are therefore built once, from the name and
-labels that protobuf serialized when the series was created.  One `struct.Struct` packs the frame.
+value, and a timestamp in the same `Period`.  They are therefore built once per period, from the
+name and labels that protobuf serialized when the series was created.  One `struct.Struct` packs the
+frame.
 
 The result is identical to that of protobuf's ``SerializeToString(deterministic=True)``.
 """
@@ -27,7 +28,7 @@ from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
 KEPT = 256 * 1024
-"""The size in bytes above which an encoder does not reuse its buffer."""
+"""The size of an encoder's buffer, in bytes, above which the encoder does not keep it."""
 
 _SET_COUNTER = Operation.SET_COUNTER
 
@@ -37,8 +38,9 @@ _TAG = {
     for operation in Operation
 }
 
-# The non-final bytes of varints, in pairs and single.  A timestamp's nanoseconds have up to 30 bits
-# that differ in every event, and a table look-up is faster than a loop.
+# Tables of varint bytes other than the last: two bytes for 14 bits of a number, and one byte for 7.
+# A timestamp's nanoseconds have up to 30 bits that differ in every event, and a table look-up is
+# faster than a loop.
 _TWO = [(bits & 0x7F | 0x80) | (bits >> 7 | 0x80) << 8 for bits in range(1 << 14)]
 _ONE = [bits | 0x80 for bits in range(1 << 7)]
 
@@ -104,8 +106,8 @@ class SeriesFrame:
     """
     The constant parts of the frames of one series.
 
-    @ivar layouts: the layout of each operation.  For a value of more than one varint byte, the size
-        of the value is in the bits above the operation.
+    @ivar layouts: layouts by operation.  If the value is a varint of more than one byte, the key is
+        C{operation | size << 4}.
     """
 
     __slots__ = ("_key", "_labels", "_name", "layouts")
@@ -183,13 +185,13 @@ class Encoder:
         """
         Encode events as complete frames.
 
-        A single loop without a call per part, because an exporter spends most of its time here, and
-        the calls would double it.
+        A single loop without a call for each part of a frame: an exporter spends most of its time
+        here, and calls would double it.
 
-        @param entries: series, operation, value, and nanoseconds since the epoch.  The time may be
-            negative, if the clock is set to a time before the epoch; 0 means that the event has no
-            time.
-        @return: the joined frames, and the end offset of each.
+        @param entries: series, operation, value, and nanoseconds since the epoch.  The time is
+            negative if the clock is set to a time before the epoch.  An event with a time of 0 gets
+            the current time of C{clock}.
+        @return: the concatenated frames, and the end offset of each.
         """
         buffer = self._buffer
         room = len(buffer)
@@ -201,7 +203,7 @@ class Encoder:
         low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
         for series, operation, value, timestamp_ns in entries:
             frame = series.frame
-            # Relative to the second, since small integers compare faster.
+            # Relative to the second, because small integers are compared faster.
             nanos = timestamp_ns - second_ns
             if not since <= nanos < until:
                 timestamp_ns = timestamp_ns or self._clock()
@@ -269,6 +271,6 @@ def encode_metric(metric: Metric) -> bytes:
 
     The event must be valid: see `Key.of`, and `Metric` for the type of the value.
     """
-    # A timestamp of 0 is kept: the encoder takes it for a missing time, and the clock returns 0.
+    # The encoder replaces a timestamp of 0 by the clock's time, which is 0 here.
     entry = (_SingleSeries(metric.key), metric.operation, metric.value, metric.timestamp_ns)
     return Encoder(lambda: 0).encode([entry])[0]

@@ -8,9 +8,9 @@ A metric frame has the following layout, with the parts that vary between events
 
 After protobuf has parsed a frame, any frame with the same head and tail differs from it only in
 timestamp and value, which can be read without protobuf.  The head contains the size of the frame,
-so a single `struct.Struct` unpacks the rest, except that the boundary between tail and value is
-unknown.  The decoder tries each boundary seen so far.  A boundary is correct if the resulting tail
-is in the cache.
+so a single `struct.Struct` can unpack the rest, once the boundary between tail and value is known.
+The decoder tries each boundary that was seen after this head.  A boundary is correct if the
+resulting tail is in the cache.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MAX_REMEMBERED_FRAME = 512
 
 MAX_REMEMBERED = 4 * 1024 * 1024
 """
-The size of all cached heads and tails, in bytes and including overhead, above which the cache is
-cleared.  It limits the memory that a peer can make a client use: a cached tail with many short
-labels takes sixteen times its size.
+The total size of all cached heads and tails, in bytes and including overhead, above which the cache
+is cleared.  This limits the memory that a peer can make a client use.  The limit is low, because a
+cached tail with many short labels takes sixteen times its size.
 """
 
 HEAD_OVERHEAD = 500
@@ -53,8 +53,9 @@ The tables decode invalid bytes to `INVALID`, which makes the result negative.
 
 INVALID = -1 << 60
 
-# Tables that decode two bytes of a varint, or one, by their position and whether the last byte is
-# among them.  They replace `read_varint` for the parts that are read for every event.
+# Tables that decode one or two bytes of a varint.  Each table is for certain positions in the
+# varint, which include or exclude its last byte.  The tables replace `read_varint` for the parts
+# that are read for every event.
 _CONTINUED = range(0x80, 0x100)
 _ENDED = range(0x80)
 LOW = [
@@ -82,9 +83,9 @@ _FOUR = (
 
 class _Varints:
     """
-    Decodes varints of more than two bytes, used like a table.
+    Decodes varints of more than two bytes.  Used like a table.
 
-    Most counter values need it, and `read_varint` takes up to a fifth longer.
+    Many counters have such large values, and `read_varint` would take up to a fifth longer.
     """
 
     def __getitem__(self, encoded: bytes) -> int:
@@ -107,8 +108,8 @@ class Memory:
     The cache of one decoder.
 
     @ivar layouts: how to read the rest of a frame, by its head.
-    @ivar second: the last second seen: the bytes of its timestamps before the nanoseconds, and its
-        start in nanoseconds since the epoch.
+    @ivar second: the second of the last timestamp, as a pair: its encoding, up to the tag of the
+        nanoseconds, and its start in nanoseconds since the epoch.
     @ivar size: the accounted size of the cache, limited by `MAX_REMEMBERED`.
     """
 
@@ -178,7 +179,7 @@ class Memory:
 
     def _lay_out(self, head: bytes, tail: int, tails: Tails, varint: int) -> None:
         """
-        Cache a head, and another layout of the bytes after it.
+        Cache a head, and one more layout of the bytes after it.
 
         @param tail: the size of the tail, in bytes.
         @param varint: the size of the value in bytes, if it is a varint; 0 for a float.
@@ -193,7 +194,8 @@ class Memory:
             if layout[0] is unpack:
                 return
             layout = layout[-1]
-        # The list stays short, about ten layouts, since frames with the same head have one length.
+        # The list has at most about ten layouts, since frames with the same head have the same
+        # size.
         self.layouts[head] = (unpack, high, top, values, tails, first)
         self.size += len(head) + HEAD_OVERHEAD
 

@@ -91,7 +91,7 @@ class Frames:
         @param max_frame: the largest accepted frame, in bytes.
         """
         self._max_frame = max_frame
-        # Empty, or the start of a frame, of which `_needed` bytes are needed to continue.
+        # Empty, or the start of a frame.  Splitting continues when this has `_needed` bytes.
         self._rest = bytearray()
         self._needed = 0
         self._failure: str | None = None

@@ -1,13 +1,12 @@
 """
 Metrics of the machine: processors, memory, disks, network, load.
 
-Names follow Prometheus' node exporter, with ``host`` as prefix instead of ``node``.  Totals of
-seconds are gauges that only increase, for the reason given in
-`txmetrics_tcp._collectors.process`.
+Names follow Prometheus' node exporter, with the prefix ``host`` instead of ``node``.  As in
+`txmetrics_tcp._collectors.process`, totals of seconds are gauges, although they only increase.
 
-All readings come from kernel statistics, take microseconds, and never wait for a device.
-Therefore only the root file system is read: a request for the size of another file system may
-block the reactor indefinitely, if its server is down or its disk is failing.
+All readings come from kernel statistics, take microseconds, and never wait for a device.  Therefore
+only the root file system is read: reading the size of another file system may block the reactor
+indefinitely, if the server of that file system is down or its disk is failing.
 """
 
 from __future__ import annotations
@@ -156,11 +155,11 @@ class HostCollectors:
 
     def __init__(self, recorder: Recorder, psutil: Any) -> None:
         """
-        @param psutil: the module, passed as an argument since it is an optional dependency.
+        @param psutil: the module psutil, an optional dependency.
         """
         self._recorder = recorder
         self._psutil = psutil
-        # Total and busy processor time at the last call.
+        # Total and busy processor time at the last call, in seconds.
         self._spent: tuple[float, float] | None = None
         for metadata in METADATA:
             recorder.describe(metadata)

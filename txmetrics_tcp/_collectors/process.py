@@ -2,9 +2,9 @@
 Metrics of this process: processor time, memory, files, threads, garbage collections.
 
 Names and meanings are those of Prometheus' client libraries, with one exception:
-``process_cpu_seconds_total`` is a counter there, but a gauge that only increases here.  Counters
-are whole numbers on the wire, so a counter of a process that uses a few hundredths of a second
-each second would change only about once a minute.  A gauge has fractions.
+``process_cpu_seconds_total``, a counter there, is here a gauge that only increases.  On the wire,
+counters are whole numbers, so the counter of a process with a load of two percent would change only
+once a minute.  Gauges have fractions.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def read_process() -> ProcessReading:
     """
     Read the available values of this process.  Never raises.
 
-    The source is ``/proc`` on Linux, psutil on other systems if it is installed, and otherwise the
-    standard library, which has only a few of the values.
+    The values come from ``/proc`` on Linux; elsewhere from psutil, if it is installed; otherwise
+    from the standard library, which provides only a few of them.
     """
     return (
         _read_proc()
@@ -156,8 +156,8 @@ _GC_TOTALS = {
 def _read_proc() -> ProcessReading | None:
     try:
         with open("/proc/self/stat", "rb") as file:
-            # The second field is the command in parentheses, which may contain spaces and
-            # parentheses.  It is followed by field 3 and the rest of proc_pid_stat(5).
+            # See proc_pid_stat(5).  Field 2 is the command in parentheses, which may itself contain
+            # spaces and parentheses.  This list begins with field 3.
             fields = file.read().rpartition(b")")[2].split()
         threads, started, virtual, resident = (int(fields[n - 3]) for n in (20, 22, 23, 24))
         boot_time = _boot_time()
@@ -201,7 +201,7 @@ def _read_psutil() -> ProcessReading | None:
 @cache
 def _boot_time() -> float | None:
     """Return the boot time of the machine, in seconds since the epoch."""
-    # Cached, since this file is long on a machine with many processors.
+    # Cached, because reading this file is slow on a machine with many processors.
     with suppress(OSError, ValueError), open("/proc/stat", "rb") as file:
         for line in file:
             if line.startswith(b"btime "):

@@ -1,5 +1,5 @@
 """
-Measure the lag of the reactor: the time from when a delayed call is due to when it is made.
+Measure the lag of the reactor: how late it runs delayed calls.
 
 While other code blocks the reactor thread, all timers and all I/O of the program are delayed by
 this time.
@@ -32,7 +32,7 @@ _METADATA = Metadata(
     MetricKind.HISTOGRAM,
     "reactor_lag_seconds",
     Unit.SECONDS,
-    "Delay between the due time of a call and the time the reactor made it.",
+    "How late the reactor runs delayed calls.",
 )
 
 
@@ -40,9 +40,10 @@ class LagService(Service):
     """
     Records the lag of the reactor as the histogram ``reactor_lag_seconds``.
 
-    Calls are due at regular intervals, and each call is a sample.  If the reactor is blocked for
-    several intervals, it makes only one call.  Then a sample is also recorded for each missed call,
-    with the lag that the call would have had.  Otherwise long delays would be underrepresented.
+    Calls are due at regular intervals, and the lag of each call is a sample.  If the reactor is
+    blocked for several intervals, it makes only one call.  A sample is then also recorded for each
+    missed call, with the lag that the call would have had.  Otherwise, long delays would be
+    underrepresented.
     """
 
     def __init__(
@@ -53,11 +54,11 @@ class LagService(Service):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        @param interval: the time, in seconds, in which `SAMPLES` samples are taken, within the
-            bounds of `MIN_PERIOD` and `MAX_PERIOD`.
+        @param interval: the time, in seconds, in which `SAMPLES` samples are taken.  The time
+            between two samples is at least `MIN_PERIOD` and at most `MAX_PERIOD`.
         @param clock: the reactor to measure.
-        @param monotonic: returns the seconds of a monotonic clock.  C{clock.seconds} is not
-            suitable: for most reactors it is the time of day, which may be set.
+        @param monotonic: returns seconds, on a monotonic clock.  C{clock.seconds} is not suitable:
+            most reactors use the system clock for it, which may be set.
         """
         recorder.describe(_METADATA)
         self._lag = recorder.histogram(_METADATA.name)
@@ -80,7 +81,7 @@ class LagService(Service):
 
     def _sample(self) -> None:
         now = self._monotonic()
-        # A call may be early, since timers have a limited resolution and the time may be set.
+        # A call may be early: timers have a limited resolution, and the system clock may be set.
         lag = max(0.0, now - self._due)
         missed = int(lag / self._period)
         for sample in range(min(missed, MAX_MISSED - 1) + 1):

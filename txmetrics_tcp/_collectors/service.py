@@ -32,7 +32,7 @@ class CollectorService(TimerService):
         self, collectors: Mapping[str, Collector], interval: float, clock: IReactorTime
     ) -> None:
         """
-        @param collectors: collectors by the names of their readings, which log lines contain.
+        @param collectors: collectors by the names of their readings, which appear in log lines.
         @param interval: seconds between two calls; more than 0.
         """
         super().__init__(interval, self._collect)

@@ -1,8 +1,8 @@
 """
 Encoded events: batches that all clients share, and the events pending for one client.
 
-Clients share the bytes of an event, including while it is pending.  Any thread may make a batch;
-after that, the reactor thread owns it.
+All clients share the bytes of a batch, including while its events are pending.  Any thread may make
+a batch; after that, the reactor thread owns it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ class Batch:
     """
     The events of one epoch, encoded once for all clients.
 
-    @ivar joined: the frames, joined.
+    @ivar joined: the concatenated frames.
     @ivar size: the number of frames.
-    @ivar since: the epoch.
+    @ivar since: the epoch; see `Ledger`.
     """
 
     __slots__ = ("_chunks", "_ends", "joined", "since", "size")
 
     def __init__(self, joined: bytes, ends: list[int], since: int) -> None:
         """
-        @param joined: the joined frames of one or more events.
+        @param joined: the concatenated frames of one or more events.
         @param ends: the end offset of each frame in C{joined}.
         """
         self.since = since
@@ -37,7 +37,8 @@ class Batch:
 
     def chunks(self) -> list[tuple[bytes, int]]:
         """
-        Return all frames, in chunks made by `chunk`, each with the index of the frame after it.
+        Return all frames in chunks of at most `CHUNK` bytes, each with the index of the frame after
+        it.  A frame larger than that is one chunk.
         """
         if self._chunks is None:
             chunks: list[tuple[bytes, int]] = []
@@ -57,7 +58,7 @@ class Batch:
         Return as many whole frames as fit into C{room} bytes, and at least one.
 
         @param first: the index of the first frame.
-        @return: the joined frames, and the index of the frame after them.
+        @return: the concatenated frames, and the index of the frame after them.
         """
         joined = self.joined
         if first == 0 and len(joined) <= room:
@@ -72,10 +73,10 @@ class Backlog:
     """
     The pending events of one client.  When the limit is exceeded, the oldest are dropped.
 
-    Holds whole batches, and the index of the first pending event in the first batch.  So queueing
-    an event for a client costs almost nothing, and many stuck clients do not slow the others down.
+    It refers to whole batches, and to the first pending event in the first batch.  Queueing a batch
+    is therefore a single append, and many stalled clients do not slow down the others.
 
-    @ivar high_water: the largest number of events that have been pending.
+    @ivar high_water: the largest number of events that have been pending at once.
     """
 
     __slots__ = ("_batches", "_first", "_limit", "_size", "high_water")
@@ -86,26 +87,25 @@ class Backlog:
         """
         self._limit = limit
         self._batches: deque[Batch] = deque()
-        # The index of the first pending event in the first batch.
+        # The index in the first batch.
         self._first = 0
         self._size = 0
         self.high_water = 0
 
     def __len__(self) -> int:
-        """The number of pending events."""
+        """Return the number of pending events."""
         return self._size
 
     @property
     def since(self) -> int:
-        """The epoch of the oldest pending event."""
+        """The epoch of the oldest pending event.  Raises IndexError if no events are pending."""
         return self._batches[0].since
 
     def add(self, batch: Batch, first: int = 0) -> int:
         """
         Append events.
 
-        @param first: the index of the first event of the batch to append; 0 unless the backlog is
-            empty.
+        @param first: the index of the first event to append; must be 0 unless the backlog is empty.
         @return: the number of events dropped to make room.
         """
         if not self._batches:
@@ -123,8 +123,8 @@ class Backlog:
         Remove and return the oldest events.
 
         @param room: the maximum number of bytes.
-        @param at_least_one: whether to take one event even if it does not fit.
-        @return: whole frames, and the number of events.
+        @param at_least_one: whether to take the first event even if it exceeds C{room}.
+        @return: the concatenated frames, and their number.
         """
         pieces: list[bytes] = []
         taken = 0

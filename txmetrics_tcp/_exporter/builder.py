@@ -29,7 +29,8 @@ class TcpBuilder:
         recorder = await TcpBuilder().listen_address("127.0.0.1:5000").install()
 
     Each setter returns the builder.  `ExporterSettings` describes the settings and the errors that
-    the setters raise.  Use the builder on the reactor thread, or before the reactor runs.
+    the setters raise.  Call `service`, `build` and `install` on the reactor thread, or before the
+    reactor runs; call `install_in_thread` on any other thread.
     """
 
     def __init__(self, reactor: Any = None, settings: ExporterSettings | None = None) -> None:
@@ -45,6 +46,8 @@ class TcpBuilder:
     def listen_address(self, endpoint: str | int) -> TcpBuilder:
         """
         Add an address to listen on.  By default, the exporter listens on 127.0.0.1:5000.
+
+        An invalid address is reported by the method that starts the exporter.
 
         @param endpoint: a port on the loopback interface, ``HOST:PORT``, ``[IPV6]:PORT``, or
             one of Twisted's endpoint strings (``unix:/run/metrics.sock``).
@@ -68,22 +71,22 @@ class TcpBuilder:
         return self
 
     def idle_after(self, seconds: float | None) -> TcpBuilder:
-        """Set the seconds without a change after which a series is omitted from snapshots."""
+        """Set the seconds without a change after which snapshots omit a series."""
         self._settings = replace(self._settings, idle_after=seconds)
         return self
 
     def repair_interval(self, seconds: float) -> TcpBuilder:
-        """Set the maximum time that the totals of a client that does not catch up may be wrong."""
+        """Set the seconds after which a client that lost events is resynced at the latest."""
         self._settings = replace(self._settings, repair_interval=seconds)
         return self
 
     def dead_after(self, seconds: float | None) -> TcpBuilder:
-        """Set the seconds after which a client that takes none of its data is disconnected."""
+        """Set the seconds after which a client that reads no pending data is disconnected."""
         self._settings = replace(self._settings, dead_after=seconds)
         return self
 
     def flush_timeout(self, seconds: float) -> TcpBuilder:
-        """Set how long clients have to take their pending data when the exporter stops."""
+        """Set the seconds that clients have to read pending data when the exporter stops."""
         self._settings = replace(self._settings, flush_timeout=seconds)
         return self
 
@@ -126,13 +129,15 @@ class TcpBuilder:
         """
         Make a service for `twisted.application`.  It is not started.
 
-        @raise EndpointError: an address is invalid.
+        @raise EndpointError: an address is invalid, or includes TLS in addition to `tls`.
         """
         reactor = self._given_reactor or global_reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
         for address in addresses:
             if self._tls is not None and has_own_tls(address):
-                raise EndpointError(f"{address!r} has TLS already; with tls(), leave out ssl:")
+                raise EndpointError(
+                    f"{address!r} already includes TLS; with tls(), give the endpoint without ssl:"
+                )
         endpoints = [server_endpoint(reactor, address) for address in addresses]
         return MetricsService(MetricsFactory(reactor, self._settings), endpoints, self._tls)
 
@@ -140,8 +145,9 @@ class TcpBuilder:
         """
         Listen, without making the recorder the global one.
 
-        @return: fires with the recorder once it listens, or fails with `ListenError`.
-        @raise EndpointError: an address is invalid.
+        @return: a Deferred that fires with the recorder once the exporter listens, or fails with
+            `ListenError`.
+        @raise EndpointError: see `service`.
         """
         service = self.service()
         return service.listen().addCallback(lambda result: service.recorder)
@@ -150,10 +156,12 @@ class TcpBuilder:
         """
         Make the recorder the global one, and listen.
 
-        The recorder is the global one when this returns.  If listening fails, it is removed again.
+        The recorder is already installed when this method returns.  It is uninstalled if listening
+        fails.
 
-        @return: fires with the recorder once it listens, or fails with `ListenError`.
-        @raise EndpointError: an address is invalid.
+        @return: a Deferred that fires with the recorder once the exporter listens, or fails with
+            `ListenError`.
+        @raise EndpointError: see `service`.
         @raise RecorderInstalledError: a global recorder is already installed.
         """
         service = self.service()
@@ -171,23 +179,24 @@ class TcpBuilder:
 
     def install_in_thread(self) -> ThreadedExporter:
         """
-        Do what `install` does, in a program that runs no reactor, and wait until it listens::
+        Start an exporter in a program that runs no reactor, and block until it listens::
 
             metrics = TcpBuilder().listen_address(5000).install_in_thread()
 
-        The reactor runs in a daemon thread, and installs no signal handlers.  A reactor that
-        already runs in another thread is used.  At program exit, pending events are sent, for at
-        most one second longer than `flush_timeout`, by default two seconds.
+        Like `install`, this makes the recorder the global one.  The reactor runs in a daemon
+        thread, and installs no signal handlers.  If the reactor already runs in another thread,
+        that thread is used.  At program exit, pending events are sent for at most `flush_timeout`
+        plus one second; by default, two seconds.
 
         Call this on any thread but the reactor's.  A program that forks has to call it in each
         process, after the fork.
 
-        @return: has the recorder, the addresses, and a `stop` that blocks.
+        @return: an object with the recorder, the addresses, and a blocking `stop` method.
         @raise ListenError: listening failed.
-        @raise EndpointError: an address is invalid.
+        @raise EndpointError: see `service`.
         @raise RecorderInstalledError: a global recorder is already installed.
-        @raise ReactorThreadError: called on the reactor thread; or the reactor has run and stopped;
-            or it was running when this process was forked.  The message suggests a remedy.
+        @raise ReactorThreadError: called on the reactor thread; or the reactor has already stopped,
+            or was running when this process was forked.  The message suggests a remedy.
         """
         return install_in_thread(
             own_reactor(self._given_reactor), self.install, self._settings.flush_timeout

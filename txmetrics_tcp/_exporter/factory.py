@@ -61,13 +61,14 @@ class MetricsFactory(ServerFactory):
         set_global_recorder(factory.recorder)
 
     A client receives all descriptions, then the totals of all counters and gauges, then events.  A
-    slow client loses its oldest events, and slows down neither the program nor other clients.  Once
-    it has caught up, it receives all totals that may be wrong for it.
+    slow client loses its oldest pending events, but slows down neither the program nor other
+    clients.  Once it has caught up, it is resynced: it receives the totals of all series that
+    changed since its first lost event.
 
     @ivar recorder: records from any thread.
     @ivar reactor: see `__init__`.
-    @ivar settings: the settings that it was made with.
-    @ivar silenced: whether this process was forked from the one in which the factory was listening.
+    @ivar settings: the settings of the exporter.
+    @ivar silenced: whether this process is a fork of the process in which the factory listened.
         The recorder of a silenced factory takes no events.
     """
 
@@ -135,7 +136,7 @@ class MetricsFactory(ServerFactory):
         return ()
 
     def stats(self) -> Stats:
-        """Return statistics so far.  Thread-safe; see `Stats`."""
+        """Return current statistics.  Thread-safe; see `Stats`."""
         return self._fanout.stats()
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
@@ -143,11 +144,13 @@ class MetricsFactory(ServerFactory):
         Send pending events, then close all connections.  The factory records no events and accepts
         no clients until a port starts it again.
 
-        Call this on the reactor thread.
+        Call this on the reactor thread.  While the factory is stopping, further calls wait for the
+        first one, and their timeout is ignored.
 
-        @param timeout: the seconds that clients have to take their pending data; by default,
-            C{flush_timeout} of the settings.  After that they are disconnected.
-        @return: fires when all clients are gone, at most half a second after the timeout.
+        @param timeout: the number of seconds that clients have to read their pending data; by
+            default, C{flush_timeout} of the settings.  After that, they are disconnected.
+        @return: a Deferred that fires when all clients are disconnected, at most half a second
+            after the timeout.
         @raise TypeError: the timeout is not a number.
         @raise ValueError: the timeout is negative or not finite.
         """
@@ -165,7 +168,7 @@ class MetricsFactory(ServerFactory):
         return gone
 
     def stop_now(self) -> None:
-        """If stopping, disconnect all clients now.  Call this on the reactor thread."""
+        """If `stop` is waiting, disconnect all clients now.  Call this on the reactor thread."""
         if self._deadline is not None:
             self._deadline.expire()
 
@@ -236,8 +239,8 @@ class MetricsFactory(ServerFactory):
         self._fanout.drain_from_reactor()
 
     def _drain_at_once(self) -> bool:
-        # In a child process, code may record before `_after_fork` runs.  The sockets are the
-        # parent's.
+        # In a child process, code may record before `_after_fork` runs.  It must not write to the
+        # sockets, which belong to the parent.
         return os.getpid() == self._pid and self._fanout.drain_at_once()
 
     def _drained(self) -> None:
@@ -245,7 +248,10 @@ class MetricsFactory(ServerFactory):
         self._finish()
 
     def _keep_ticking(self) -> None:
-        """Tick while clients are connected, or while series may expire and a port listens."""
+        """
+        Run the tick while clients are connected, or while a port listens and idle series have to be
+        released.
+        """
         expire = self.settings.totals and self.settings.idle_after is not None
         wanted = bool(self._fanout.clients) or (self._started and expire)
         if not wanted:
@@ -257,7 +263,7 @@ class MetricsFactory(ServerFactory):
         self._keep_ticking()
         self._fanout.tick()
         if self.settings.idle_after is not None and self._fanout.settled:
-            self.incoming.forget_idle(self.incoming.monotonic(), self._fanout.needed_since)
+            self.incoming.release_idle(self.incoming.monotonic(), self._fanout.needed_since)
         if self.incoming.ledger.refused and not self._logged_refused:
             self._logged_refused = True
             _log.warn(
@@ -269,7 +275,10 @@ class MetricsFactory(ServerFactory):
             self._own_metrics.publish()
 
     def _finish(self) -> None:
-        """When stopping, disconnect clients once they have received all pending events."""
+        """
+        If stopping, disconnect each client once all of its pending data is sent.  After the last
+        one, fire the Deferreds of `stop`.
+        """
         if not self._stopping:
             return
         if self._fanout.clients:
@@ -291,7 +300,7 @@ class MetricsFactory(ServerFactory):
         for_each(self._present, MetricsProtocol.abort)
 
     def _release_clients(self) -> None:
-        # The transports of these clients do not report the end of the connection.
+        # The transports of these clients have not reported the end of the connection.
         self._deadline = None
         for client in list(self._present):
             with suppress(Exception):
@@ -302,8 +311,8 @@ class MetricsFactory(ServerFactory):
 
     def _after_fork(self) -> None:
         """
-        In a child process, release connections and ports without affecting the peers, because the
-        parent owns them, and take no events.
+        In a child process of the process that used the factory, take no further events, and release
+        connections and ports.  These belong to the parent, so the peers must not notice.
         """
         self._pid = os.getpid()
         self.silenced = self._started or bool(self._present)

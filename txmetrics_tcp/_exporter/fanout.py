@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import Counts, Marker, earliest
-from txmetrics_tcp._exporter.outbox import Name
+from txmetrics_tcp._exporter.outbox import Subject
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._exporter.stats import Accounts, Stats
 from txmetrics_tcp._model import Status
@@ -34,11 +34,10 @@ FAILURE_INTERVAL = 10.0
 
 class Fanout:
     """
-    Delivers the events of an `Incoming` to all clients, and descriptions, totals and the stream
-    status.
+    Sends the events and descriptions of an `Incoming`, totals, and stream status to all clients.
 
     @ivar clients: the connected clients, in order of connection.
-    @ivar interrupting: whether a drain runs within a record on the reactor thread, which may have
+    @ivar interrupting: whether a recording call on the reactor thread is draining, and may have
         interrupted a method of a transport; see `drain_at_once`.
     """
 
@@ -53,7 +52,7 @@ class Fanout:
         """
         @param source: the name of this program in viewers; by default, the program's name, process
             number and host.
-        @param drained: called when all pending events are delivered.
+        @param drained: called after a drain that leaves no events pending.
         @param sample: called with the latency of each batch, in seconds.
         """
         self._incoming = incoming
@@ -63,32 +62,32 @@ class Fanout:
         self._started_ns = incoming.clock()
         self.clients: dict[MetricsProtocol, None] = {}
         self._accounts = Accounts()
-        self._metadata: dict[Name, bytes] = {}
-        # The clients that need totals; the clients that the pending marker is for; that marker.
+        self._metadata: dict[Subject, bytes] = {}
+        # The clients that need totals, but for which no marker is pending.
         self._need_totals: dict[MetricsProtocol, None] = {}
-        self._marked: list[MetricsProtocol] = []
+        # The pending marker, and the clients that it is for.
         self._marker: Marker | None = None
+        self._awaiting_marker: list[MetricsProtocol] = []
         self._draining = False
         self.interrupting = False
         # Whether clients may have queued data because of `interrupting`.
         self._deferred = False
-        # Whether a drain is in progress or was aborted by an exception; whether pending data of
-        # clients was released because memory was exhausted; and when either was last logged.
+        # Whether a drain is in progress or was aborted by an exception.
         self._unfinished = False
-        self._released = False
+        # Whether pending data of clients was discarded because memory was exhausted.
+        self._memory_exhausted = False
+        # When a failure was last logged.
         self._failed_at: float | None = None
-        self._losses = LossReport(
-            clock, "because events are recorded faster than the reactor handles them"
-        )
+        self._losses = LossReport(clock, "because the reactor cannot keep up with recording")
         self._dropped = 0
 
     @property
     def settled(self) -> bool:
-        """Whether no drain is in progress or was aborted, by an exception or for lack of memory."""
-        return not (self._unfinished or self._released)
+        """Whether the last drain has completed, without an exception or exhausted memory."""
+        return not (self._unfinished or self._memory_exhausted)
 
     def stats(self) -> Stats:
-        """Return statistics so far.  Thread-safe."""
+        """Return current statistics.  Thread-safe."""
         counts, ledger = self._incoming.counts(), self._incoming.ledger
         present = [(client.following, client.stats()) for client in list(self.clients)]
         return self._accounts.stats(counts, ledger.retained, ledger.refused, present)
@@ -112,14 +111,14 @@ class Fanout:
         self._accounts.add(client.stats())
         if not self.clients:
             self._incoming.stop_streaming()
-            self._marked.clear()
-            self._unfinished = self._released = False
+            self._awaiting_marker.clear()
+            self._unfinished = self._memory_exhausted = False
             self._marker = None
             self._losses.close()
 
     @property
     def needed_since(self) -> int | None:
-        """The first epoch from which a client may still need totals; None for none."""
+        """The earliest epoch of a change that clients may still need totals for, or None."""
         return earliest(client.needed_since for client in self.clients)
 
     # Called by clients.
@@ -128,7 +127,7 @@ class Fanout:
         return self._incoming.counts()
 
     def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
-        # Determined late, because the process may have forked meanwhile.
+        # Determined here, because the process may fork after `__init__`.
         source = self._source or _own_name()
         return encode_status(Status(source, self._started_ns, dropped_incoming, dropped_client))
 
@@ -138,14 +137,15 @@ class Fanout:
 
     def out_of_memory(self, failure: Failure) -> None:
         # Slow clients hold most of the memory, so they are disconnected.  The other clients receive
-        # totals with the next tick.
-        self._released = True
+        # totals at the next tick.
+        self._memory_exhausted = True
         for client in self.clients:
             client.release_pending()
         for client in [client for client in self.clients if client.paused]:
             client.fail(failure)
         self._log_failure(
-            "Out of memory: pending events were dropped, and slow clients disconnected", failure
+            "Out of memory: pending events were dropped, and slow clients were disconnected",
+            failure,
         )
 
     # Draining.
@@ -154,7 +154,7 @@ class Fanout:
         """
         Call `drain` from the reactor.
 
-        No drain can be on the stack then, so C{_draining} is reset: an exception may have left it
+        No drain is on the stack then, so this resets C{_draining}, which an exception may have left
         set.
         """
         self._draining = self.interrupting = False
@@ -162,19 +162,19 @@ class Fanout:
 
     def tick(self) -> None:
         """
-        Once a second, finish drains that were aborted, and send totals after memory was exhausted.
+        Finish an aborted drain, and send totals after memory was exhausted.  Called once a second.
         """
-        if self._released:
-            self._unfinished, self._released = True, False
+        if self._memory_exhausted:
+            self._unfinished, self._memory_exhausted = True, False
         if self.clients:
             self.drain_from_reactor()
 
     def drain(self) -> None:
         """
-        Deliver one batch.  If more events are pending, the reactor iterates before the next one.
+        Deliver one batch.  If more events are pending, the next reactor iteration continues.
 
-        Not re-entrant: returns at once if a drain is on the stack, because a log observer that a
-        drain calls may record events.
+        Do nothing if a drain is already on the stack: a log observer that is called by a drain may
+        record events.
         """
         if self._draining:
             return
@@ -195,15 +195,16 @@ class Fanout:
             self._drain_later()
             if pending_since is not None:
                 self._incoming.wake_requested_at = pending_since
-        # Otherwise the next event or the tick drains again.
+        # If not settled, the next event or the tick drains again.
 
     def drain_at_once(self) -> bool:
         """
-        Call `drain` within a record on the reactor thread.
+        Call `drain` from a recording call on the reactor thread.
 
-        The caller may be a finalizer or a signal handler that interrupts a method of a transport.
-        Data written to that transport would be lost.  So only clients that can bypass their
-        transport are sent events now; other clients queue them until the next reactor iteration.
+        The recording call may come from a finalizer or a signal handler that interrupts a method of
+        a transport.  Data written to that transport would be lost.  Therefore this sends events
+        only to clients that can bypass their transport.  For other clients, events are queued until
+        the next reactor iteration.
 
         @return: whether it drained.
         """
@@ -229,12 +230,12 @@ class Fanout:
         """
         Take a batch and the marker after it, and deliver both.
 
-        @return: since when the remaining events have been pending, on the clock
-            C{incoming.monotonic}.  None if that is unknown, and after a batch: the remaining events
-            then count as pending from now on.
+        @return: the time from which to measure the latency of the remaining events, on the clock
+            C{incoming.monotonic}.  None to measure it from the next wake-up request, which is
+            always the case after a batch.
         """
         incoming = self._incoming
-        # With a threshold of -1, no wake-up is pending, and the time belongs to an earlier one.
+        # With a threshold of -1, no wake-up is pending, and this is the time of an earlier one.
         wake_requested_at = incoming.wake_requested_at if incoming.wake_threshold >= 0 else None
         incoming.rearm()
         if self._unfinished:
@@ -257,7 +258,7 @@ class Fanout:
             if self._sample is not None and wake_requested_at is not None:
                 self._sample(incoming.monotonic() - wake_requested_at)
         if marker is not None and marker is self._marker:
-            marked, self._marked = self._marked, []
+            marked, self._awaiting_marker = self._awaiting_marker, []
             self._marker = None
             for_each(marked, lambda client: client.reach_marker(marker))
         if self.clients:
@@ -274,32 +275,34 @@ class Fanout:
         """
         self._need_totals.update(self.clients)
         # The pending marker may be lost, so a new one has to be requested.
-        self._marked.clear()
+        self._awaiting_marker.clear()
         for_each(self.clients, lambda client: client.resync(self._metadata))
 
     def _send_descriptions(self) -> None:
-        described: dict[Name, bytes] = {**self._incoming.take_described()}  # type: ignore[dict-item]
+        described: dict[Subject, bytes] = {**self._incoming.take_described()}  # type: ignore[dict-item]
         if described:
             self._metadata.update(described)
             for_each(self.clients, lambda client: client.send_control(described))
 
     def _request_marker(self) -> None:
         """Request a marker if any client needs totals and can take them."""
-        if self._marked or not self._need_totals:
-            # Only one marker is pending at a time; other clients get the next one.
+        if self._awaiting_marker or not self._need_totals:
+            # Only one marker is pending at a time.  Other clients get the next one.
             return
         quiet = not self._incoming.more()
-        self._marked = [client for client in self._need_totals if client.ready_for_totals(quiet)]
-        if self._marked:
-            for client in self._marked:
+        self._awaiting_marker = [
+            client for client in self._need_totals if client.ready_for_totals(quiet)
+        ]
+        if self._awaiting_marker:
+            for client in self._awaiting_marker:
                 del self._need_totals[client]
             self._marker = self._incoming.mark(
-                min([client.prepare_marker() for client in self._marked])
+                min([client.prepare_marker() for client in self._awaiting_marker])
             )
 
     def _report_drops(self) -> None:
         dropped = self._incoming.counts().dropped
-        # Zero if an exception aborted the epoch.
+        # The number is unchanged if `Taken.dropped_since` is due to an aborted epoch.
         if dropped > self._dropped:
             self._losses.lost(dropped - self._dropped)
             self._dropped = dropped

@@ -1,27 +1,28 @@
 """
 The incoming side of an exporter: everything that recording threads share with the reactor thread.
 
-An event passes through it in three steps::
+An event passes through it in three steps:
 
-    a handle appends it to `log`        any thread; deque.append is atomic and takes no lock
-    the ledger applies it to its total  under the lock; on the reactor thread, or on a recording
-      and encodes or drops it             thread that finds the log too long
-    `take` returns it in a batch        reactor thread
+1. A handle appends it to `log`, on any thread.  ``deque.append`` is atomic and takes no lock.
+2. The ledger applies it to its total, and encodes or drops it.  This happens under the lock, on
+   the reactor thread or on a recording thread that finds the log too long.
+3. `take` returns it in a batch, on the reactor thread.
 
 The log defines the order of events.  Only the ledger counts events, under the lock, so threads
 cannot lose counts.  Totals are exact even if events are dropped.
 
-Any thread may append to `log`, read the flags, and call `notify`, `wake` and `describe` at any
-time.  These calls are re-entrant: a signal handler or a finalizer may record while the same thread
-records or applies events.  All other ledger methods require the lock.  A thread holds it for one
-epoch of at most `BATCH` events, or for one copy of the totals, and runs no foreign code meanwhile:
-entries hold plain ints and floats.
+Any thread may append to `log`, read the attributes of `Sink`, and call `notify`, `wake` and
+`describe` at any time.  These calls are re-entrant: a signal handler or a finalizer may record
+while the same thread records or applies events.  The ledger's methods require the lock, except
+`Ledger.more`.  The ledger's attributes and properties may be read without the lock.  A thread holds
+the lock for one epoch of at most `BATCH` events, or for one pass over the log or the totals.  Under
+the lock, no methods of the program's values are called, because entries hold plain ints and floats.
 
 An exception at any line (Ctrl-C in a notebook, a signal handler that raises) must not stop the
-stream.  So no latch alone decides whether the reactor drains: if `wake_threshold` indicates a
-pending wake-up and there is none, the exporter's tick drains a second later.
+stream.  Afterwards, `wake_threshold` may indicate a wake-up that is not pending.  The exporter's
+tick then drains within a second.
 
-During interpreter shutdown, other threads no longer run, and may never release a lock.  So
+During interpreter shutdown, other threads no longer run, and may never release a lock.  Therefore,
 finalizers that record or read totals then take no lock and apply no events.
 """
 
@@ -63,10 +64,10 @@ class Incoming(Sink):
     Takes events from any thread, and holds them until the reactor thread takes them.
 
     With a bounded buffer, at most C{buffer_size} events are pending, in addition to the log.  The
-    log normally holds up to C{buffer_size} events, at most `LOG_LIMIT`; up to four times as many
-    while another thread holds the lock.
+    limit of the log is C{buffer_size} or `LOG_LIMIT`, whichever is less.  While another thread
+    holds the lock, the log may grow to about four times its limit.
 
-    @ivar ledger: applies events; requires the lock.
+    @ivar ledger: applies events; see the module about the lock.
     @ivar wake_requested_at: the time of the last request to wake the reactor, on the clock
         C{monotonic}.
     """
@@ -75,6 +76,7 @@ class Incoming(Sink):
         "_applying",
         "_at_once",
         "_described",
+        "_drain",
         "_holder",
         "_in_reactor_thread",
         "_limit",
@@ -83,7 +85,6 @@ class Incoming(Sink):
         "_registry",
         "_stopped",
         "_wake_up",
-        "_wanted",
         "ledger",
         "monotonic",
         "wake_requested_at",
@@ -95,7 +96,7 @@ class Incoming(Sink):
         self,
         reactor: IReactorFromThreads,
         buffer_size: int | None,
-        wanted: Callable[[], object],
+        drain: Callable[[], object],
         totals: Totals | None = None,
         *,
         at_once: Callable[[], bool],
@@ -105,21 +106,22 @@ class Incoming(Sink):
     ) -> None:
         """
         @param buffer_size: the maximum number of pending events; None for no limit.
-        @param wanted: called on the reactor thread when events are pending.
-        @param at_once: called within a record on the reactor thread, when events must be taken now
-            or dropped; returns whether they were taken.
+        @param drain: called on the reactor thread when events are pending.
+        @param at_once: called during a recording call on the reactor thread, when events must be
+            taken immediately or dropped; returns whether they were taken.
         @param totals: the retained series.  If None, no series are retained, and nothing is
             recorded while no clients are connected.
-        @param clock: nanoseconds since the epoch.
-        @param monotonic: seconds, on a monotonic clock.
+        @param clock: returns nanoseconds since the epoch.
+        @param monotonic: returns seconds, on a monotonic clock.
+        @param in_reactor_thread: returns whether the calling thread is the reactor thread.
         """
         # The maximum length of the log.  `wake_threshold` has this value while a wake-up is pending
-        # or none is needed, and -1 while the next event must wake the reactor.  So a handle makes
-        # one comparison for both.
+        # or none is needed, and -1 while the next event must wake the reactor.  A handle therefore
+        # needs only one comparison.
         self._limit = LOG_LIMIT if buffer_size is None else min(buffer_size, LOG_LIMIT)
         super().__init__(deque(), self._limit, clock)
         self._reactor = reactor
-        self._wanted = wanted
+        self._drain = drain
         self._at_once = at_once
         self._in_reactor_thread = in_reactor_thread
         self.monotonic = monotonic
@@ -139,7 +141,7 @@ class Incoming(Sink):
     # Any thread.
 
     def series(self, key: Key) -> StreamedSeries:
-        """Return the only series of a key.  It lives while it is referenced or retained."""
+        """Return the one series of a key, which exists while it is referenced or retained."""
         return self._registry.find_or_make(key)
 
     def describe(self, metadata: Metadata) -> None:
@@ -152,10 +154,10 @@ class Incoming(Sink):
         """Wake the reactor if no wake-up is pending, and apply events if the log is too long."""
         self.wake()
         if len(self.log) <= self._limit or self._holder == threading.get_ident():
-            # If this thread holds the lock, the epoch that this call interrupts continues first.
+            # If this thread holds the lock, this call interrupts an epoch, which has to end first.
             return
         if self.ledger.streaming and self._in_reactor_thread() and self._at_once():
-            # The caller keeps the reactor busy, so it could not have drained the log.
+            # The caller blocks the reactor, which therefore could not drain the log.
             return
         self._apply_in_this_thread()
 
@@ -182,7 +184,7 @@ class Incoming(Sink):
             raise
 
     def counts(self) -> Counts:
-        """Return the event counts of this moment."""
+        """Return the current event counts."""
         return self._call_locked(self.ledger.counts)
 
     def snapshot(self) -> dict[Key, Number]:
@@ -192,7 +194,7 @@ class Incoming(Sink):
     # Reactor thread.
 
     def start_streaming(self) -> None:
-        """Stamp and buffer events, and let them wake the reactor: a client has connected."""
+        """Begin to stamp and buffer events, and to wake the reactor; a client has connected."""
         if self._stopped:
             return
         if not self.ledger.streaming:
@@ -202,7 +204,7 @@ class Incoming(Sink):
         self.rearm()
 
     def stop_streaming(self) -> None:
-        """Discard pending events, which remain in the totals: no clients are connected."""
+        """Stop buffering, and discard pending events but not their totals; no clients are left."""
         self._call_locked(self.ledger.stop_streaming)
         self.open = self.ledger.keeps_totals and not self._stopped
         self.stamped = False
@@ -247,28 +249,30 @@ class Incoming(Sink):
         """See `Ledger.mark`."""
         return self._call_locked(self.ledger.mark, since)
 
-    def forget_idle(self, now: float, needed: int | None = None) -> None:
-        """See `Ledger.forget_idle`."""
-        self._call_locked(self.ledger.forget_idle, now, needed)
+    def release_idle(self, now: float, needed: int | None = None) -> None:
+        """See `Ledger.release_idle`."""
+        self._call_locked(self.ledger.release_idle, now, needed)
 
     def more(self) -> bool:
         """Return whether `take` would return a batch or a marker."""
         return self.ledger.more()
 
     def rearm(self) -> None:
-        """Let the next event wake the reactor.  Call this before `take`, so that none is missed."""
+        """
+        Let the next event wake the reactor.  Call this before `take`, so that no event is missed.
+        """
         self.wake_threshold = -1 if self.ledger.streaming else self._limit
 
     # Private.
 
     def _on_wake_up(self, wake_up: object) -> None:
         if wake_up is self._wake_up:
-            self._wanted()
+            self._drain()
 
     def _apply_in_this_thread(self) -> None:
         this = threading.get_ident()
         holder = self._holder
-        # If the log is only slightly too long, another thread that applies events suffices.
+        # Another thread is applying events, which suffices unless the log is much too long.
         if holder is not None and len(self.log) <= 4 * self._limit:
             return
         # A signal handler that records while its thread waits here must not wait again: frequent
@@ -308,7 +312,7 @@ class Incoming(Sink):
 
 class SeriesRegistry:
     """
-    The only series of each key, held weakly.
+    Maps each key to its only series, with weak references.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -317,9 +321,9 @@ class SeriesRegistry:
         self.renew_lock()
 
     def renew_lock(self) -> None:
-        """Replace the lock; in a child process, no thread may exist that could release it."""
-        # Not the lock of `Incoming`: a finalizer that runs under that one may wait for the thread
-        # that asks for a series.
+        """Replace the lock.  After a fork, the thread that holds it may not exist in the child."""
+        # Not the lock of `Incoming`: a finalizer that runs under the latter may wait for the thread
+        # that calls `find_or_make`.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -353,5 +357,5 @@ class SeriesRegistry:
 
 
 def unless_finalizing(lock: AbstractContextManager[object]) -> AbstractContextManager[object]:
-    """Return the lock, or a no-op during interpreter shutdown, when no thread may release it."""
+    """Return the lock, or a no-op during shutdown, when the lock may never be released."""
     return nullcontext() if sys.is_finalizing() else lock

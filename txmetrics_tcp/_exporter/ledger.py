@@ -22,8 +22,8 @@ from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Number, Operation
 
 BATCH = 1024
 """
-The maximum number of events that the ledger applies or returns at once, so that it holds neither
-the lock nor the reactor for long.
+The maximum number of events that the ledger applies or returns at once, so that threads hold the
+lock only briefly, and drains block the reactor only briefly.
 """
 
 FREE_REPEATS = 100
@@ -36,7 +36,7 @@ delay the events after it by an hour.
 """
 
 _REMAINDER: Any = object()
-"""The operation of an `Entry` that is the part of a `RECORD_MANY` left for later batches."""
+"""The operation of an `Entry` with the samples of a `RECORD_MANY` left for later epochs."""
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
@@ -81,10 +81,11 @@ class Taken(NamedTuple):
     The result of `Ledger.take`.
 
     @ivar batch: the next events, or None.
-    @ivar dropped_since: the first epoch in which events were dropped since the last call, or None.
+    @ivar dropped_since: the first epoch since the last call in which events were dropped, or may
+        have been lost because of an exception; or None.
     @ivar marker: the marker directly after the batch, or None.
-    @ivar failure: the error raised since the last call because memory was exhausted, or None.  The
-        events that could not be handled count as dropped.
+    @ivar failure: the error raised since the last call because memory was exhausted, or None.
+        Events that could not be encoded count as dropped.
     """
 
     batch: Batch | None
@@ -97,8 +98,8 @@ class Ledger:
     """
     Applies events, and buffers encoded events until the reactor takes them.
 
-    Each application of a part of the log is an epoch; epochs are numbered from 1.  Not thread-safe:
-    `Incoming` calls all methods under its lock.
+    An epoch is one call that applies a part of the log.  Epochs are numbered from 1.  Not
+    thread-safe: `Incoming` calls all methods except `more` under its lock.
 
     @ivar streaming: whether any client is connected, so that events are buffered.
     @ivar keeps_totals: whether series are retained.
@@ -133,7 +134,7 @@ class Ledger:
         """
         @param log: the source of events; other threads append to it at any time.
         @param totals: the retained series; None for none.
-        @param clock: nanoseconds since the epoch.
+        @param clock: returns nanoseconds since the epoch.
         """
         self._log = log
         self._buffer_size = buffer_size
@@ -167,7 +168,7 @@ class Ledger:
         return 0 if self._totals is None else self._totals.refused
 
     def counts(self) -> Counts:
-        """Return the event counts of this moment."""
+        """Return the current event counts."""
         return Counts(self._recorded, self._dropped, self._waiting)
 
     def snapshot(self) -> dict[Key, Number]:
@@ -181,16 +182,16 @@ class Ledger:
         return {series.key: total for series, total in totals.items()}
 
     def start_streaming(self) -> None:
-        """Buffer events from now on: the first client has connected."""
+        """Begin to buffer events; the first client has connected."""
         # Events recorded without clients change only the totals.
         self._apply_all_without_clients()
         self._repeats = REPEATS
         if self._totals is not None:
-            self._totals.first_client()
+            self._totals.forget_released()
         self.streaming = True
 
     def stop_streaming(self) -> None:
-        """Discard pending events: the last client has disconnected."""
+        """Stop buffering, and discard pending events; no clients are left."""
         self.streaming = False
         self._ready.clear()
         self._waiting = 0
@@ -198,7 +199,7 @@ class Ledger:
         self._failure = None
 
     def more(self) -> bool:
-        """Return whether `take` would return a batch or a marker."""
+        """Return whether `take` would return a batch or a marker.  Needs no lock."""
         return self.streaming and bool(self._ready or self._log)
 
     def take(self) -> Taken:
@@ -244,23 +245,23 @@ class Ledger:
         self._ready.append(marker)
         return marker
 
-    def forget_idle(self, now: float, needed: int | None) -> None:
+    def release_idle(self, now: float, needed: int | None) -> None:
         """
-        Release series that have not changed for a long time.
+        Release idle series; see `Totals.release_idle`.
 
         @param now: seconds, on a monotonic clock.
-        @param needed: the first epoch from which a client may still need totals.
+        @param needed: the earliest epoch of a change that a client may still need totals for.
         """
         if self._totals is not None:
             if not self.streaming:
-                # Without clients, no drain applies these events.
+                # Without clients, no drain applies the log.
                 self._apply_all_without_clients()
             pending = self._first_pending()
             needed = earliest([needed, pending, self._dropped_since, self._unfinished])
-            self._totals.forget_idle(now, self._epoch, needed)
+            self._totals.release_idle(now, self._epoch, needed)
 
     def apply(self) -> None:
-        """Apply a batch of the log.  Drop and count the newest events that exceed the buffer."""
+        """Apply a part of the log.  Drop and count the newest events if the buffer is full."""
         if not self.streaming:
             self._apply_without_clients()
         elif self._buffer_size is None:
@@ -273,8 +274,8 @@ class Ledger:
         Take at most `BATCH` entries from the log, apply them to the totals, and encode those that
         fit into the buffer.
 
-        @param room: how many events fit.  Events beyond it are dropped and counted; those beyond
-            `BATCH` remain in the log.  None for no limit.
+        @param room: the number of events that fit into the buffer; None for no limit.  Events that
+            are taken and do not fit are dropped and counted.
         """
         log = self._log
         if self._dropped_since is None:
@@ -286,14 +287,14 @@ class Ledger:
         left = room if room is not None and drops else BATCH
         kept: list[Entry] = []
         keep = kept.append
-        # The number of entries applied, and how many more events than entries these are.
+        # `applied` counts entries.  An entry may hold several events: `more` counts all but one.
         applied = more = 0
         try:
             # Every step of this loop is performance-critical: see
             # docs/contributing/performance.md.
             for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
-                # Each epoch is a distinct int object, so the faster identity test is sufficient.
+                # `_first_in_epoch` stores this int object, so the faster identity test suffices.
                 if series.epoch is not epoch:
                     total = self._first_in_epoch(series, epoch, stamp)
                     if total is not None:
@@ -328,8 +329,8 @@ class Ledger:
             if not log:
                 self._repeats = REPEATS
         except MemoryError as error:
-            # The entry that failed is applied in the next epoch.  The traceback would keep all
-            # local variables alive.
+            # The entry that failed is applied in the next epoch.  A traceback would keep all local
+            # variables alive.
             self._failure = error.with_traceback(None)
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
@@ -346,7 +347,7 @@ class Ledger:
         """
         Apply events to the totals only, while no clients are connected.
 
-        Separate from `_apply`, because this is the whole cost of recording without clients.
+        Separate from `_apply` for speed: without clients, recording costs little else.
         """
         log = self._log
         epoch = self._epoch = self._epoch + 1
@@ -401,8 +402,8 @@ class Ledger:
         Prepare a series for its first change in an epoch, and retain it if possible.
 
         @return: an event that sets the total of the series, if it has to be sent before the change.
-            Clients that connected while the series was not retained do not know its total; earlier
-            clients may know another one.
+            Clients that connected while the series was not retained do not know its total; other
+            clients may know an outdated one.
         """
         entry = None
         # Within an epoch, totals of counters may exceed 64 bits; this wraps them.

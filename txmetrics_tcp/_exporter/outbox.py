@@ -19,13 +19,13 @@ from txmetrics_tcp._net.writers import CHUNK
 
 TOTALS = CHUNK // 2
 """
-The maximum number of bytes of totals in one chunk: encoding them is slow, and other clients have to
-be served meanwhile.
+The size of a chunk, in bytes, beyond which no totals are added to it.  Encoding totals takes ten
+times as long as sending them, and delays other clients.
 """
 
 PROBE: Final = "probe"
 
-Name = tuple[MetricKind, str] | Literal["probe"] | None
+Subject = tuple[MetricKind, str] | Literal["probe"] | None
 """
 The subject of a control frame: a description's kind and name, a half-close probe, or None for the
 stream status.
@@ -34,9 +34,11 @@ stream status.
 
 class Outbox:
     """
-    Holds three kinds of pending frames, sent in this order: control frames (descriptions,
-    stream status, probes), which are never dropped; the totals of a marker; and events, of which
-    the oldest are dropped when the limit is exceeded.
+    Holds three kinds of pending frames, sent in this order:
+
+    - control frames (descriptions, stream status, probes), which are never dropped;
+    - the totals of a marker;
+    - events, of which the oldest are dropped when the limit is exceeded.
 
     @ivar control: frames by subject; a later frame replaces an earlier one with the same subject.
     @ivar events: the pending events.
@@ -48,7 +50,7 @@ class Outbox:
         """
         @param buffer_size: the maximum number of pending events; None for no limit.
         """
-        self.control: OrderedDict[Name, bytes] = OrderedDict()
+        self.control: OrderedDict[Subject, bytes] = OrderedDict()
         self.events = Backlog(buffer_size)
         self._totals: OrderedDict[StreamedSeries, Number] = OrderedDict()
         self._totals_at = 0
@@ -57,7 +59,7 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self.control or self._totals or self.events)
 
-    def add_control(self, frames: Mapping[Name, bytes]) -> None:
+    def add_control(self, frames: Mapping[Subject, bytes]) -> None:
         self.control.update(frames)
 
     def add_totals(self, marker: Marker, since: int) -> None:
@@ -89,7 +91,6 @@ class Outbox:
         while room > 0 and self.control:
             frames.append(self.control.popitem(last=False)[1])
             room -= len(frames[-1])
-        # Encoding totals takes ten times as long as sending them.
         while room > CHUNK - TOTALS and self._totals:
             series, total = self._totals.popitem(last=False)
             operation = SET_OPERATION[series.key.kind]

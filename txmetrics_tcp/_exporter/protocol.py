@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ledger import Counts, Marker, earliest
-from txmetrics_tcp._exporter.outbox import PROBE, Name, Outbox
+from txmetrics_tcp._exporter.outbox import PROBE, Outbox, Subject
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._exporter.stats import ClientStats
 from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
@@ -33,12 +33,12 @@ class StreamHooks(Interface):
     interrupting: bool
 
     def out_of_memory(self, failure: Failure) -> None:
-        """Memory was exhausted while sending to a client; see `MetricsProtocol.release_pending`."""
+        """Called if sending to a client exhausts memory; see `MetricsProtocol.release_pending`."""
 
     def client_wants_totals(self, client: MetricsProtocol) -> None:
         """
-        The client lost events and needs totals.  `MetricsProtocol.ready_for_totals` returns whether
-        it can take them.
+        Request totals for a client that lost events.  It receives them once
+        `MetricsProtocol.ready_for_totals` returns True.
         """
 
     def counts(self) -> Counts: ...
@@ -59,8 +59,8 @@ class MetricsProtocol(ServedProtocol):
     - the transport has received whole frames only.
 
     The stream of a client begins at a `Marker`, which holds the totals at one position of the
-    stream.  A client that lost events resyncs at another marker.  After a marker, the client
-    receives its totals and all later events.
+    stream.  A client that lost events resyncs at a later marker.  At each marker, the client
+    receives the totals, followed by all later events.
     """
 
     def __init__(
@@ -80,11 +80,12 @@ class MetricsProtocol(ServedProtocol):
         # The event counts at the beginning and the end of this client's stream.
         self._joined: Counts | None = None
         self._left: Counts | None = None
-        # The epoch of the oldest lost event for which no marker is pending; and of the oldest lost
-        # event that the pending marker covers.
+        # The epoch of the oldest lost event that needs a marker, and has none yet.
         self._lost_since: int | None = None
+        # The epoch of the oldest lost event that the pending marker is for.
         self._marker_since: int | None = None
         self._repair_timer: IDelayedCall | None = None
+        # Whether to resync at the next marker even if the client has not caught up.
         self._force = False
         self._dropped = 0
         self._written = 0
@@ -94,7 +95,7 @@ class MetricsProtocol(ServedProtocol):
 
     # Called by the fanout.
 
-    def send_control(self, frames: Mapping[Name, bytes]) -> None:
+    def send_control(self, frames: Mapping[Subject, bytes]) -> None:
         """
         Send frames that must not be dropped, before any later event.
 
@@ -127,7 +128,7 @@ class MetricsProtocol(ServedProtocol):
 
     def lost(self, since: int) -> None:
         """
-        Request totals, because events for this client were lost.
+        Record that events of this client were lost, and request totals.
 
         @param since: the epoch of the first lost event.
         """
@@ -155,7 +156,7 @@ class MetricsProtocol(ServedProtocol):
         """
         Prepare for a marker that is about to be made for this client.
 
-        @return: the first epoch whose changes this client needs.
+        @return: the first epoch whose changes the marker must include.
         """
         since = self._lost_since
         if self._joined is None or since is None:
@@ -167,7 +168,7 @@ class MetricsProtocol(ServedProtocol):
         return since
 
     def reach_marker(self, marker: Marker) -> None:
-        """Begin the stream, or resync, at a marker that the stream has reached."""
+        """Begin the stream, or resync, at a marker.  Called after all events before the marker."""
         since, self._marker_since = self._marker_since or 0, None
         if not self._connected:
             return
@@ -176,13 +177,13 @@ class MetricsProtocol(ServedProtocol):
         else:
             events = self._outbox.events
             if (self.paused or self.flushing or events) and not self._force:
-                # The client has fallen behind again.  The totals would overtake pending events that
-                # precede them.
+                # The client has fallen behind again.  The totals would be sent before pending
+                # events that they already include.
                 self.lost(since)
                 return
             if self._settings.totals:
                 if events:
-                    # Events delivered since `prepare_marker` may be of earlier epochs.
+                    # Events queued since `prepare_marker` may be of earlier epochs.
                     since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
@@ -199,15 +200,16 @@ class MetricsProtocol(ServedProtocol):
 
     def release_pending(self) -> None:
         """
-        Release pending data to free memory.  Later, `resync` requests totals.
+        Discard pending data to free memory.  The fanout later calls `resync`, which counts the
+        discarded events as dropped.
         """
         if self._joined is not None:
             self._lost_since = 0
             self._outbox.clear()
 
-    def resync(self, frames: Mapping[Name, bytes]) -> None:
+    def resync(self, frames: Mapping[Subject, bytes]) -> None:
         """
-        Count events that are missing in the account as dropped, and request totals.
+        Count events that the account lacks as dropped, and request totals.
 
         @param frames: all descriptions, some of which may not have been sent.
         """
@@ -222,7 +224,7 @@ class MetricsProtocol(ServedProtocol):
 
     @property
     def needed_since(self) -> int | None:
-        """The first epoch from which this client may still need totals; None for none."""
+        """The earliest epoch of a change that this client may still need totals for, or None."""
         events = self._outbox.events
         pending = events.since if events else None
         return earliest([self._lost_since, self._marker_since, pending])
@@ -242,7 +244,7 @@ class MetricsProtocol(ServedProtocol):
         return self._joined is not None
 
     def stats(self) -> ClientStats:
-        """Return this client's account; also after it has disconnected."""
+        """Return this client's account.  After the client has disconnected, it is final."""
         now = self._left or self._stream.counts()
         joined = self._joined or now
         return ClientStats(
@@ -268,7 +270,7 @@ class MetricsProtocol(ServedProtocol):
 
     def end(self) -> None:
         cancel(self._repair_timer)
-        # Read first, and only once, because other threads continue to record.
+        # Read only once, because other threads continue to record.
         self._left = self._stream.counts()
         account = self.stats()
         # All events that were neither written nor dropped, including events that were not queued
@@ -287,8 +289,8 @@ class MetricsProtocol(ServedProtocol):
     def flush(self) -> None:
         """Send pending data until the transport is full."""
         if self.flushing or self._must_wait():
-            # If flushing, this is a call from within a write, and the loop below continues.
-            # Otherwise the fanout flushes later.
+            # If `flushing`, this is a call from a write of the loop below, which continues.
+            # Otherwise, the fanout flushes later.
             return
         try:
             self.flushing = True
@@ -310,7 +312,7 @@ class MetricsProtocol(ServedProtocol):
     # Private.
 
     def _must_wait(self) -> bool:
-        """Return whether a method of the transport may be interrupted, so that data must wait."""
+        """Return whether this call may have interrupted the transport, so that data must wait."""
         return self._stream.interrupting and not self._outlet.bypasses
 
     def _wants_totals(self) -> bool:

@@ -35,8 +35,8 @@ class TcpRecorder(Recorder):
     Records from any thread to all connected clients.
 
     `txmetrics_tcp.MetricsFactory`, `txmetrics_tcp.MetricsService` and `txmetrics_tcp.TcpBuilder`
-    make instances.  Recording works before the reactor runs and after it has stopped.  Without
-    totals, recording while no clients are connected only checks the value and a flag.
+    make instances.  Recording works before the reactor runs and after it has stopped.  If totals
+    are not kept, events recorded while no clients are connected are discarded.
     """
 
     def __init__(self, incoming: Incoming, exporter: Exporter) -> None:
@@ -52,19 +52,19 @@ class TcpRecorder(Recorder):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses it listens on; empty for the recorder of a bare `MetricsFactory`."""
+        """The addresses that the exporter listens on; empty if it is a bare `MetricsFactory`."""
         return self._exporter.addresses
 
     @property
     def silenced(self) -> bool:
         """
-        Whether this process was forked from the one that was listening.  A silenced recorder takes
-        no events: a child process has to install its own.
+        Whether this process is a fork of the process in which the exporter listened.  A silenced
+        recorder takes no events: the child process has to install its own.
         """
         return self._exporter.silenced
 
     def stats(self) -> Stats:
-        """Return event counts so far.  Thread-safe; see `Stats`."""
+        """Return current statistics.  Thread-safe; see `Stats`."""
         return self._exporter.stats()
 
     def snapshot(self) -> dict[Key, int | float]:
@@ -82,6 +82,7 @@ class TcpRecorder(Recorder):
 
         Call this on the reactor thread.
 
-        @return: fires when all clients are gone, at most half a second after C{flush_timeout}.
+        @return: a Deferred that fires when all clients are disconnected, at most half a second
+            after C{flush_timeout}.
         """
         return self._exporter.stop()

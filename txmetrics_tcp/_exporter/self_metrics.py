@@ -19,8 +19,8 @@ MAX_SAMPLES = 1000
 
 LATE = 0.1
 """
-A latency of at least this many seconds is published even if nothing else has changed.  Publishing
-causes shorter latencies, which would otherwise be published indefinitely.
+A latency of at least this many seconds is published even if nothing else has changed.  Shorter
+latencies are not: publishing causes such latencies itself, and would never end.
 """
 
 _COUNTERS = {
@@ -46,8 +46,9 @@ class OwnMetrics:
     """
     Publishes the exporter's statistics in its own stream.
 
-    Publishes absolute values, and only if something other than publishing has changed them, so
-    publishing does not cause itself.  The reactor thread owns all of it.
+    It publishes only if something other than publishing has changed the statistics; otherwise,
+    publishing would never end.  Counters are published as absolute values.  The reactor thread owns
+    everything here.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class OwnMetrics:
         self._stats = stats
         self._described = False
         self._published: dict[object, float] = {}
+        # The number of events recorded by publishing.
         self._events = 0
         self._seen: object = None
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
@@ -66,7 +68,7 @@ class OwnMetrics:
         self._longest = 0.0
 
     def sample(self, seconds: float) -> None:
-        """Add the latency of a batch: from its first record until it was handed to clients."""
+        """Add the latency of a batch, in seconds: from its first event to its delivery."""
         self._samples.append(seconds)
         self._longest = max(self._longest, seconds)
 
@@ -146,6 +148,6 @@ class OwnMetrics:
         self._recorder.describe_histogram(
             f"{PREFIX}_{_LATENCY}",
             Unit.SECONDS,
-            "Time from the first record of a batch until the batch is handed to clients.",
+            "Time from the first recorded event of a batch until the batch is handed to clients.",
         )
         self._described = True

@@ -45,9 +45,9 @@ class MetricsService(Service):
     """
     Streams metrics while it runs.
 
-    Add it to an application like any other service.  If listening fails at once,
-    `privilegedStartService` raises `ListenError`, or `startService` if that is called alone, so
-    that the failure is not only logged.
+    Add it to an application like any other service.  If listening fails immediately,
+    `privilegedStartService` raises `ListenError`, or `startService` if it is called alone.  A later
+    failure is only logged.
 
     @ivar recorder: records from any thread, including before the service starts.
     """
@@ -76,7 +76,7 @@ class MetricsService(Service):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses it listens on; empty while it does not listen."""
+        """The addresses that the service listens on; empty while it does not listen."""
         return tuple(port.getHost() for port in self._ports)
 
     @property
@@ -85,15 +85,15 @@ class MetricsService(Service):
         return self._factory.silenced
 
     def stats(self) -> Stats:
-        """Return event counts so far.  Thread-safe; see `Stats`."""
+        """Return current statistics.  Thread-safe; see `Stats`."""
         return self._factory.stats()
 
     def listen(self) -> Deferred[None]:
         """
         Listen on all endpoints.
 
-        @return: fires when all endpoints listen.  If any of them fails, none listens, and the
-            Deferred fails with `ListenError`.
+        @return: a Deferred that fires when all endpoints listen.  If any of them fails, the others
+            stop listening, and the Deferred fails with `ListenError`.
         """
 
         def failed(reason: Failure) -> Deferred[None]:
@@ -107,16 +107,17 @@ class MetricsService(Service):
 
         Call this on the reactor thread.  Further calls wait for the first one.
 
-        @return: fires when all clients are gone.
+        @return: a Deferred that fires when all ports are closed and all clients are disconnected.
         """
         self._stopping += 1
-        # First the factory, so that it rejects new clients while the ports are closed.
+        # First the factory, so that it rejects new clients until the ports are closed.
         gone = self._factory.stop()
         return gatherResults([self._stop_listening(), gone]).addCallback(self._stopped)
 
     def reload_tls(self) -> None:
         """
         Reload the key and the certificates for new connections.  Existing connections continue.
+        Does nothing if the service was made without C{tls}.
 
         @raise TLSError: a file cannot be used; the previous key and certificates remain in use.
         """
@@ -124,7 +125,7 @@ class MetricsService(Service):
             self._tls.reload()
 
     def stop_now(self) -> None:
-        """If stopping, disconnect all clients now.  Call this on the reactor thread."""
+        """If `stop` is waiting, disconnect all clients now.  Call this on the reactor thread."""
         self._factory.stop_now()
 
     # IService
@@ -163,7 +164,7 @@ class MetricsService(Service):
             errors[0].raiseException()
 
     def _listen(self) -> Deferred[None]:
-        """Listen as `listen` does; but after a failure, some endpoints may still listen."""
+        """Listen on all endpoints.  Unlike `listen`, does not close the others if one fails."""
         if self._stopping:
             return fail(ListenError("Couldn't listen: the service has not finished stopping"))
         self._listening = True
@@ -208,7 +209,7 @@ class MetricsService(Service):
 
 
 def _explain(error: BaseException) -> str:
-    """Return the address that could not be listened on, and the cause."""
+    """Return an error message with the address and the cause."""
     match error:
         case CannotListenError(interface=None, port=bytes() | str() as path):
             return f"Couldn't listen on {show_address(path)}: {error.socketError}"

@@ -1,5 +1,5 @@
 """
-Settings of an exporter: one frozen value that holds all defaults and checks.
+Settings of an exporter: an immutable value, with defaults and validation.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ class ExporterSettings:
     @ivar totals: whether to keep the totals of counters and gauges, for new clients and for clients
         that lost events.  Without totals, recording costs less while no clients are connected.
     @ivar max_series: the maximum number of series whose totals are kept; 0 or more.
-    @ivar idle_after: the seconds without a change after which a series is omitted from the totals
-        that a new client receives, and makes room for others; None for never.
-    @ivar repair_interval: the maximum time, in seconds, that the totals of a client that does not
-        catch up may be wrong; 0.1 or more.
-    @ivar dead_after: the seconds after which a client that takes none of its pending data is
-        disconnected; 0.1 or more.  None waits until the kernel gives up on the peer, usually after
-        a quarter of an hour.  Data is taken in chunks of about 64 KiB: while more is pending, a
-        client has to take one chunk within this time.
-    @ivar flush_timeout: the seconds that clients have to take their pending data when the exporter
-        stops; 0 or more.  After that, they are disconnected.
+    @ivar idle_after: the number of seconds without a change after which the total of a series is
+        released; 0 or more, or None for never.  New clients do not receive released totals, and
+        C{max_series} does not count them.
+    @ivar repair_interval: the number of seconds after which a client that lost events is resynced
+        even if it has not caught up; 0.1 or more.  Its pending events are dropped then.
+    @ivar dead_after: the number of seconds after which a client that reads none of its pending data
+        is disconnected; 0.1 or more, or None for never.  The kernel detects the loss of a peer in
+        any case, usually within a quarter of an hour, but not a client that has stopped reading.
+        Progress is measured in chunks of about 64 KiB: while more is pending, a client has to read
+        one chunk within this time.
+    @ivar flush_timeout: the number of seconds that clients have to read their pending data when the
+        exporter stops; 0 or more.  After that, they are disconnected.
     @ivar own_metrics: whether the stream contains the exporter's own metrics: how much it records,
         delivers and drops.
     @ivar source: the name of this program in viewers, up to 64 KiB of UTF-8; by default, the

@@ -21,14 +21,14 @@ class ClientStats:
         recorded == dropped_incoming + dropped + written + discarded + waiting
 
     @ivar address: the client's address, human-readable.
-    @ivar recorded: recorded events that have left the log.
+    @ivar recorded: recorded events that the exporter has processed.
     @ivar dropped_incoming: events dropped on the incoming side, before they reached any client.
     @ivar dropped: events dropped because this client's buffer was full, the oldest first.
     @ivar written: events handed to the client's transport.
     @ivar discarded: events that were pending when the client disconnected.
     @ivar waiting: events pending for the client, on the incoming side and in its own buffer.
-    @ivar repairs: how many times the client received totals because it had lost events.
-    @ivar high_water: the largest number of events that its buffer has held.
+    @ivar repairs: the number of resyncs after lost events.
+    @ivar high_water: the largest number of events that the client's buffer has held.
     @ivar bytes_written: bytes handed to the client's transport.
     """
 
@@ -52,20 +52,20 @@ class Stats:
     On the reactor thread, all figures are of the same moment.  On another thread, the figures of
     clients may be slightly older than the rest.
 
-    @ivar recorded: recorded events that have left the log.  Without totals, events recorded while
-        no clients are connected are not counted.
+    @ivar recorded: recorded events that the exporter has processed.  If totals are not kept, events
+        recorded while no clients are connected are not counted.
     @ivar dropped: events dropped on the incoming side because its buffer was full.
     @ivar waiting: events pending on the incoming side.
     @ivar series: the number of retained series, whose totals are in snapshots.
     @ivar series_refused: the number of series not retained because C{max_series} was reached.
-    @ivar clients: the clients whose stream has begun.  An event recorded after a client has been
-        seen here is sent to it as an event, or counted as dropped.  A client that has just
-        connected appears here when its first totals are queued.
-    @ivar connected: the number of clients that have ever connected.
+    @ivar clients: the connected clients whose stream has begun; a new client appears here when its
+        first totals are queued.  While a client is connected, every event recorded after it has
+        appeared here is sent to it or counted as dropped.
+    @ivar connected: the number of connections since the exporter was made, including closed ones.
     @ivar written: events handed to all clients, present and past; once for each client.
     @ivar dropped_by_clients: events dropped because a client's buffer was full; once for each
         client.
-    @ivar repairs: how many times a client received totals because it had lost events.
+    @ivar repairs: the number of resyncs of all clients after lost events.
     @ivar bytes_written: bytes handed to all clients, present and past.
     """
 
@@ -86,7 +86,7 @@ class Accounts:
     """
     The summed accounts of all clients, present and past.
 
-    @ivar connected: the number of clients that have ever connected.
+    @ivar connected: see `Stats`.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Accounts:
         present: Sequence[tuple[bool, ClientStats]],
     ) -> Stats:
         """
-        Return the statistics of this moment.
+        Return the current statistics.
 
         @param present: for each connected client, whether its stream has begun, and its account.
         """

@@ -37,8 +37,7 @@ from txmetrics_tcp._net.internals import (
 
 STOP_MARGIN = 4.0
 """
-By default, `ThreadedExporter.stop` waits this many seconds longer than clients have to take their
-pending data.
+By default, `ThreadedExporter.stop` waits for C{flush_timeout} plus this number of seconds.
 """
 
 EXIT_MARGIN = 1.0
@@ -66,7 +65,7 @@ class ThreadedExporter:
 
     def __init__(self, reactor: Any, recorder: TcpRecorder, flush_timeout: float) -> None:
         """
-        @param flush_timeout: the seconds that clients have to take their pending data at the end.
+        @param flush_timeout: see `ExporterSettings`.
         """
         self.recorder = recorder
         self._flush_timeout = flush_timeout
@@ -80,19 +79,19 @@ class ThreadedExporter:
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses it listens on; empty after `stop`."""
+        """The addresses that the exporter listens on; empty after `stop`."""
         return self.recorder.addresses
 
     def stop(self, timeout: float | None = None) -> None:
         """
         Stop listening, send pending events, and close all connections.  Blocks until that is done.
 
-        Clients have C{flush_timeout} seconds (see `ExporterSettings`) to take their pending data.
-        After this, another global recorder may be installed.  Does nothing if the exporter or the
-        reactor has already stopped, and in a child process.
+        Clients have C{flush_timeout} seconds (see `ExporterSettings`) to read their pending data.
+        The recorder is uninstalled, so another global recorder may be installed.  If the reactor
+        has already stopped, or in a child process, nothing else happens.
 
-        An orderly program exit does the same: the end of the main thread, an exception, or
-        `sys.exit`; not a signal.
+        The exporter stops by itself when the program ends: after the main thread has returned,
+        after an unhandled exception, and after `sys.exit`, but not if a signal kills the process.
 
         @param timeout: the maximum number of seconds to wait; by default, C{flush_timeout} plus
             four seconds.
@@ -135,8 +134,7 @@ def install_in_thread(
     See `TcpBuilder.install_in_thread`.
 
     @param reactor: a result of `own_reactor`.
-    @param flush_timeout: the seconds that clients have to take their pending data when the exporter
-        stops.
+    @param flush_timeout: see `ExporterSettings`.
     """
     with _lock:
         _ensure_running(reactor)
@@ -199,8 +197,8 @@ _exit_registered = False
 def _after_fork_in_child() -> None:
     global _lock, _exit_registered
     _lock = threading.RLock()
-    # The threads and exporters are the parent's.  Its exit functions may be unregistered here:
-    # multiprocessing clears them.
+    # The threads and exporters belong to the parent.  The exit function has to be registered again:
+    # multiprocessing may have unregistered it.
     _threads.clear()
     _exporters.clear()
     _exit_registered = False
@@ -215,7 +213,8 @@ def own_reactor(given: Any = None) -> Any:
     and has never run is replaced by a new one.
 
     @param given: the reactor to use; by default, the global one.
-    @raise ReactorThreadError: the inherited reactor ran in the parent, or was passed as C{given}.
+    @raise ReactorThreadError: the inherited reactor ran in the parent, was passed as C{given}, or
+        cannot be replaced.
     """
     reactor = given or global_reactor()
     if reactor is not forked.inherited_reactor:
@@ -276,6 +275,7 @@ def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | N
 
     Unlike `blockingCallFromThread`, it can time out, and notices that the reactor has stopped.
 
+    @param timeout: seconds; None for no limit.
     @raise TimeoutError: the timeout has passed.
     @raise ReactorStoppedError: the reactor has stopped.
     """
@@ -324,7 +324,8 @@ def _forward_log() -> None:
     """
     Forward log events of txmetrics_tcp to the standard library's logging.
 
-    A program without a reactor rarely observes Twisted's log, where losses are reported.
+    Programs without a reactor rarely observe Twisted's log, and would not see reports of lost
+    events.
     """
     to_logging = STDLibLogObserver(name="txmetrics_tcp")
 

@@ -1,7 +1,7 @@
 """
-The totals of counters and gauges, from which new clients begin and clients that lost events resync.
+The totals of counters and gauges, which are sent to new clients and in resyncs.
 
-The lock of the owning `Incoming` guards everything here.
+The lock of the owning `Incoming` guards all changes here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from txmetrics_tcp._codec.encoder import SeriesFrame
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
 from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind, Number
 
-MAX_FORGOTTEN = 50_000
+MAX_RELEASED = 50_000
 """
-The maximum number of released series that are remembered by their keys.  Beyond that, connected
-clients are assumed to know every new series.
+The maximum number of released series whose keys are remembered.  Beyond that, connected clients are
+assumed to know a total of every series.
 """
 
 
@@ -53,7 +53,7 @@ class Totals:
     The retained series, whose totals are in snapshots.
 
     @ivar refused: the number of series not retained because the maximum was reached.
-    @ivar idle_after: see `__init__`.
+    @ivar idle_after: see the constructor.
     """
 
     def __init__(self, max_series: int = sys.maxsize, idle_after: float | None = None):
@@ -68,9 +68,9 @@ class Totals:
         self._retained: dict[StreamedSeries, None] = {}
         self.refused = 0
         # The hashes of the keys of released series that connected clients may know; None if they
-        # exceed `MAX_FORGOTTEN`.
-        self._forgotten: set[int] | None = set()
-        # (time, last epoch at that time), so that no event needs a second clock reading.
+        # exceed `MAX_RELEASED`.
+        self._released: set[int] | None = set()
+        # (monotonic time, last epoch at that time), so that series need no monotonic timestamps.
         self._history: deque[tuple[float, int]] = deque()
         # The last epoch that is older than `idle_after`.
         self._idle = 0
@@ -101,13 +101,14 @@ class Totals:
             if series.epoch >= epoch
         ]
 
-    def forget_idle(self, now: float, epoch: int, needed: int | None = None) -> None:
+    def release_idle(self, now: float, epoch: int, needed: int | None = None) -> None:
         """
         Release series that have not changed for C{idle_after} seconds.
 
         @param now: seconds, on a monotonic clock.
         @param epoch: the last epoch.
-        @param needed: the first epoch from which totals may still be requested.
+        @param needed: the earliest epoch of a change that a client may still need totals for.
+            Series that changed in this epoch or later are not released.
         """
         if self.idle_after is None:
             return
@@ -122,10 +123,10 @@ class Totals:
         for series in [one for one in self._retained if one.epoch <= idle]:
             del self._retained[series]
             series.retained = False
-            if self._forgotten is not None:
-                self._forgotten.add(hash(series.key))
-        if self._forgotten is not None and len(self._forgotten) > MAX_FORGOTTEN:
-            self._forgotten = None
+            if self._released is not None:
+                self._released.add(hash(series.key))
+        if self._released is not None and len(self._released) > MAX_RELEASED:
+            self._released = None
 
     def may_be_known(self, series: StreamedSeries) -> bool:
         """
@@ -133,11 +134,11 @@ class Totals:
         """
         if series.key.kind is MetricKind.HISTOGRAM:
             return False
-        return self._forgotten is None or hash(series.key) in self._forgotten
+        return self._released is None or hash(series.key) in self._released
 
-    def first_client(self) -> None:
+    def forget_released(self) -> None:
         """Forget the released series: a first client knows none of them."""
-        self._forgotten = set()
+        self._released = set()
 
 
 def overlay(
@@ -146,7 +147,7 @@ def overlay(
     """
     Apply entries that are still in the log to a copy of the totals.
 
-    @param room: how many series may be added.
+    @param room: the maximum number of series to add.
     """
     for series, operation, value, _stamp in entries:
         if operation in APPLY:

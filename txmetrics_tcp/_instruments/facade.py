@@ -1,10 +1,10 @@
 """
 The module-level functions that instrumented code uses, and the current recorder.
 
-The current recorder is that of the innermost scope (see `local_recorder`) or capture (see
-`txmetrics_tcp.testing.capture`), or else that of the program (see `set_global_recorder`).  Handles
-created in a scope always belong to the scope's recorder.  All other handles belong to `_Program`
-and follow its current target.
+The current recorder is the recorder of the innermost scope (see `local_recorder`) or capture (see
+`txmetrics_tcp.testing.capture`); outside of these, the global recorder (see `set_global_recorder`).
+Handles created in a scope always belong to the scope's recorder.  All other handles belong to
+`_Program` and follow its current target.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class RecorderInstalledError(Exception):
 
 class _Program(Recorder):
     """
-    The recorder of all code outside scopes.  It records to its current target: the innermost
-    capture, else the installed recorder, else none.
+    The recorder of all code outside scopes.  It records to its current target: the recorder of the
+    innermost capture, or the installed recorder, or none.
 
     It tracks its handles, and the series that layers attach to, and moves them when the target
     changes.  A handle created at import time therefore records to a recorder installed later.
 
-    Creating a handle takes no lock, because a finalizer may do so at any point, while a recorder
-    holds its locks.  Instead, the creating thread registers the handle and attaches it repeatedly
-    until the target no longer changes.  A thread that changes the target later finds the handle
-    registered.
+    Creating a handle takes no lock, because a finalizer may create one at any point, even while a
+    recorder holds its locks.  Instead, the creating thread registers the handle and attaches it
+    repeatedly until the target no longer changes.  A thread that changes the target later finds the
+    handle registered.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class _Program(Recorder):
         # Written with the lock held, read without.
         self._target: Recorder = self._noop
         self._installed: Recorder | None = None
-        self._installed_in = 0
+        self._installed_pid = 0
         self._captures: list[Recorder] = []
         self.renew_lock()
 
@@ -102,7 +102,7 @@ class _Program(Recorder):
         """See `set_global_recorder`."""
         with self._lock:
             # A forked process may replace the recorder that it inherited.
-            if self._installed is not None and self._installed_in == os.getpid():
+            if self._installed is not None and self._installed_pid == os.getpid():
                 raise RecorderInstalledError(
                     f"a global recorder is installed already: {self._installed!r}"
                 )
@@ -117,7 +117,7 @@ class _Program(Recorder):
                 self._installed = before
                 self._follow()
                 raise
-            self._installed_in = os.getpid()
+            self._installed_pid = os.getpid()
 
     def uninstall(self, recorder: Recorder) -> None:
         """See `unset_global_recorder`."""
@@ -179,18 +179,21 @@ def set_global_recorder(recorder: Recorder) -> None:
     """
     Install the recorder that the whole program records to.
 
-    Handles and descriptions created earlier, at import time for example, use it from now on.  Can
-    be called once per process, from any thread.  A forked process can install its own recorder.
+    Handles and descriptions created earlier, at import time for example, use it from now on.  May
+    be called from any thread.  A process has at most one global recorder at a time; a forked
+    process can replace the one that it inherited.
 
     @raise RecorderInstalledError: a global recorder is already installed.
+    @raise Exception: raised by the recorder for an earlier handle or description; the recorder is
+        then not installed.
     """
     _program.install(recorder)
 
 
 def unset_global_recorder(recorder: Recorder) -> None:
     """
-    Undo `set_global_recorder`, when an exporter failed to start or has stopped.  Does nothing if
-    another recorder is installed.
+    Undo `set_global_recorder`, for example after an exporter has stopped.  Does nothing if another
+    recorder is installed.  May be called from any thread.
     """
     _program.uninstall(recorder)
 
@@ -212,16 +215,16 @@ def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
     try:
         yield recorder
     finally:
-        _leave(token)
+        _reset_scope(token)
 
 
 def current_recorder() -> Recorder:
     """
-    Return the recorder that `counter`, `gauge` and `histogram` create handles of.
+    Return the recorder that `counter`, `gauge` and `histogram` use.
 
-    That is the recorder of the innermost scope or capture, or the global recorder.  If no recorder
-    is installed, the result is a recorder whose handles discard events until
-    `set_global_recorder` is called, and then follow the installed recorder.
+    It is the recorder of the innermost scope or capture, or the global recorder.  If no recorder is
+    installed, handles of the returned recorder discard events until `set_global_recorder` is
+    called, and then record to the installed recorder.
     """
     recorder = _scope.get(_program)
     return _program.current() if recorder is _program else recorder
@@ -317,12 +320,12 @@ def capturing(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(token)
+        _reset_scope(token)
         _program.end_capture(recorder)
 
 
-def _leave(token: Token[Recorder]) -> None:
-    # A generator, such as a pytest fixture, may finish in another context than it started in.  Its
-    # variable was discarded with the first context.
+def _reset_scope(token: Token[Recorder]) -> None:
+    # A generator, such as a pytest fixture, may start and finish in different contexts.  The
+    # variable was set in the first one only, so it needs no reset.
     with suppress(ValueError):
         _scope.reset(token)

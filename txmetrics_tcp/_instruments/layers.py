@@ -6,9 +6,9 @@ Layers: recorders that wrap other recorders.  A layer is a recorder itself, so l
         FilterRecorder(debug, allow="db_*"),
     )
 
-Layers work when a handle is created.  The handle then records directly to a series of the innermost
-recorder, so recording through layers has no extra cost, except for fan-out, which records to each
-of its recorders.
+Layers are applied when a handle is created.  The handle then records directly to a series of the
+innermost recorder, so recording through layers has no extra cost.  The exception is
+`FanoutRecorder`, which records to each of its recorders.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PrefixRecorder(Recorder):
         """
         super().__init__()
         self._recorder = recorder
-        # Validated once: a valid prefix and a valid name can only become too long.
+        # Validated here: a valid prefix together with a valid name can only be too long.
         self._prefix = Key.of(MetricKind.COUNTER, prefix).name
 
     def __repr__(self) -> str:
@@ -218,16 +218,17 @@ class RouterRecorder(Recorder):
 
 class FanoutRecorder(Recorder):
     """
-    Sends every event and description to several recorders.  An event has the same timestamp in all.
+    Sends every event and description to several recorders.  All of them receive an event with the
+    same timestamp.
 
     The recorders are independent: drops of one exporter do not affect the others.  If a recorder
-    raises an exception while recording, the other recorders still receive the event.  The caller
-    then sees the first exception.
+    raises an exception while recording, the other recorders still receive the event, and then the
+    first exception is raised.
     """
 
     def __init__(self, *recorders: Recorder) -> None:
         """
-        @param recorders: the recorders to record to.
+        @param recorders: the recorders to record to; if there are none, everything is discarded.
         """
         super().__init__()
         self._recorders = recorders
@@ -240,7 +241,7 @@ class FanoutRecorder(Recorder):
         for recorder in self._recorders:
             series = recorder.attach(key)
             if type(series) is _FanoutSeries:
-                # Flatten nested fan-outs, to record through one relay only.
+                # Flatten nested fan-outs, so that events pass through one relay only.
                 targets += series.targets
             elif series.sink is not NOWHERE:
                 targets.append(series)

@@ -97,7 +97,7 @@ class Measure(Generic[_Begun]):
             except BaseException as error:
                 self._end(begun, error)
                 raise
-            # The result cannot be a Deferred unless the program has imported the module.
+            # The result cannot be a Deferred unless the program has imported Deferred.
             defer = sys.modules.get("twisted.internet.defer")
             if defer is None or not isinstance(result, getattr(defer, "Deferred", ())):
                 self._end(begun, None)
@@ -171,9 +171,9 @@ class ExceptionCount(Measure[None]):
         self._end(None, error)
 
 
-# A linked list of the timers that were entered while already in use: the timer, its start time, and
-# the rest of the list.  A context belongs to one thread, and to one asyncio task or inlineCallbacks
-# function.
+# A linked list of the timers that were entered while already in use.  An entry consists of the
+# timer, the start time, and the rest of the list.  A context belongs to one thread, and to one
+# asyncio task or inlineCallbacks function.
 _Nested = tuple["Timer", float, Any]
 _nested: ContextVar[_Nested | None] = ContextVar("txmetrics_tcp nested timers", default=None)
 
@@ -185,17 +185,16 @@ class Timer(Measure[float]):
     Use it in a C{with} statement, or as a decorator.
     """
 
-    # The first C{with} block that enters the timer keeps its start time in the timer.  A block that
-    # enters the timer while it is in use keeps its start time in its own context.  Not all blocks
-    # use the context, because a generator may leave its C{with} block in another context than it
-    # entered it in.
+    # The start time of a C{with} block is kept in the timer, unless the timer is already in use by
+    # another block.  Then it is kept in the block's context.  The context alone would not suffice:
+    # a generator may enter and leave its C{with} block in different contexts.
     __slots__ = ("_begun", "_clock", "_histogram", "_in_use")
 
     def __init__(self, histogram: _Histogram, clock: Callable[[], float]) -> None:
         self._histogram = histogram
         self._clock = clock
         self._begun = 0.0
-        # Only acquired without waiting, as an atomic test-and-set.
+        # Used as an atomic test-and-set flag, and never waited for.
         self._in_use = threading.Lock()
 
     def __repr__(self) -> str:

@@ -1,5 +1,5 @@
 """
-Handles, which a program records metrics with, and the recorder interface.
+Handles, which record events, and the interface of recorders.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from txmetrics_tcp._model import (
 )
 
 HANDLE_CACHE_SIZE = 4096
-"""The number of handles that a recorder caches, to make repeated look-ups cheap."""
+"""The maximum number of handles that a recorder caches, so that repeated look-ups are cheap."""
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _SET_COUNTER = Operation.SET_COUNTER
@@ -119,8 +119,8 @@ class Counter(Handle):
         # The identity check is the fast path: CPython has a single object for 1.
         if n is not _ONE and (type(n) is not int or not 0 <= n <= U64_MAX):
             n = whole_number(self.key, "increment by", n)
-        # The following lines are repeated in every recording method, because a function call would
-        # add a quarter to their cost.
+        # Every recording method repeats the following lines, because calling a function for them
+        # would add a quarter to their cost.
         series = self._series
         sink = series.sink
         if sink.open:
@@ -321,8 +321,9 @@ class Histogram(Handle):
         Record the same sample C{n} times, at the cost of recording it once.
 
         The sample is streamed as C{n} events, up to a limit.  An exporter streams the first 100
-        samples of each call, and 50,000 more samples for all calls together, until it has processed
-        everything that was recorded.  It drops and counts the rest; see `Stats.dropped`.
+        samples of each call, and 50,000 more samples of all calls together.  The latter number
+        starts again when the exporter has processed all recorded events.  The remaining samples are
+        dropped and counted; see `Stats.dropped`.
 
         @param value: as for `record`.
         @param n: the number of samples; a whole number from 0 to 2**64-1.
@@ -355,9 +356,9 @@ class Recorder(ABC):
     """
 
     def __init__(self) -> None:
-        # Keyed by the arguments as written: the same labels in another order are another entry,
-        # with a handle of the same series.  lru_cache is thread-safe, and holds no lock while it
-        # calls the function.
+        # The order of labels matters to the cache: the same labels in another order have a second
+        # handle, of the same series.  lru_cache is thread-safe, and holds no lock while it calls
+        # the function.
         self._handle = lru_cache(HANDLE_CACHE_SIZE)(self._make_handle)
 
     @abstractmethod
@@ -370,7 +371,7 @@ class Recorder(ABC):
 
     @abstractmethod
     def describe(self, metadata: Metadata) -> None:
-        """Store a description.  A later one of the same kind and name replaces it."""
+        """Store a description, which replaces an earlier one of the same kind and name."""
 
     def register_counter(self, key: Key) -> Counter:
         """

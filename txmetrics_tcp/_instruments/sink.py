@@ -41,8 +41,8 @@ class Sink:
     """
     The destination of the events of all series of one recorder.
 
-    Handles read these attributes for each event, without locking, and append an `Entry` to the
-    log.  A recorder may change them at any time, from any thread.
+    Handles read these attributes for each event, without a lock, and append an `Entry` to the log.
+    A recorder may change the attributes at any time, from any thread.
 
     @ivar open: whether handles record events.  If False, they only validate the value.
     @ivar stamped: whether entries need a time.  If False, their time is 0.
@@ -67,7 +67,7 @@ class Sink:
         self.wake_threshold = wake_threshold
 
     def notify(self) -> None:
-        """Process the log, or arrange for that.  Called from any thread; must be re-entrant."""
+        """Process the log, now or later.  Called from any thread; must be re-entrant."""
 
 
 class Series:
@@ -87,15 +87,16 @@ class Series:
 
 class RelaySink(Sink):
     """
-    Forwards entries to other series, by the same rules as handles.
+    Forwards entries to other series, which receive them as from handles.
 
-    It checks for each entry which targets are open, since sinks do not announce changes.
+    For each entry, it checks which targets are open, since sinks do not announce changes.
     """
 
     __slots__ = ("_sinks",)
 
     def __init__(self, targets: tuple[Series, ...]) -> None:
-        # The relay log reads the time once, from the first target that needs it.
+        # The relay log reads the time once per entry, from the clock of the first target that needs
+        # it.
         self.stamped = False
         self.clock = time.time_ns
         # The relay log is always empty, so handles never call notify.
@@ -104,8 +105,8 @@ class RelaySink(Sink):
 
     def relay_to(self, targets: tuple[Series, ...]) -> None:
         """
-        Replace the targets.  An event that another thread is recording at this moment may still go
-        to the previous ones.
+        Replace the targets.  An event that another thread is recording may still be forwarded to
+        the previous targets.
         """
         self.log = _RelayLog(targets)
         self._sinks = tuple(series.sink for series in targets)

@@ -38,7 +38,7 @@ def network(text: str | Network) -> Network:
     except ValueError:
         raise ValueError(f"{text!r} is not a network; {_suggestion(str(text))}") from None
     if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
-        # A dual-stack socket shows IPv4 clients with such addresses.
+        # Dual-stack sockets report IPv4 clients with such addresses.
         mapped = found.network_address.ipv4_mapped
         return ip_network(f"{mapped}/{found.prefixlen - _MAPPED.prefixlen}")
     return found
@@ -53,10 +53,10 @@ def _suggestion(text: str) -> str:
 
 class Admission:
     """
-    Decide whether to accept a client, and count connected clients.
+    Decides whether to accept clients, and counts connected clients.
 
-    Clients of UNIX sockets count toward the limit of all clients.  Networks and the limit per
-    address do not apply to them: access is controlled by the mode of the socket file.
+    Clients of UNIX sockets count toward C{max_clients}.  The networks and the limit per address do
+    not apply to them: the mode of the socket file controls access.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Admission:
         """
         @param networks: the networks that clients may connect from; empty for any network.
         @param max_clients: the maximum number of connected clients; None for no limit.
-        @param max_per_address: the maximum per IPv4 address or per IPv6 /64, since one machine
-            usually has a whole /64; None for no limit.
+        @param max_per_address: the maximum number of connected clients per IPv4 address or IPv6 /64
+            network; None for no limit.  One machine usually has a whole /64 network.
         """
         self.networks = tuple(networks)
         self._max_clients = max_clients
@@ -81,7 +81,7 @@ class Admission:
         """
         Return the reason for rejecting a client from this address, or None to accept it.
 
-        The reason completes both "Rejected client X: …" and "Rejected 5 more clients: …".
+        The reason completes the log lines "Rejected client X: …" and "Rejected 5 more clients: …".
         """
         host = None
         if not isinstance(address, internet.UNIXAddress):
@@ -91,7 +91,7 @@ class Admission:
         if self._max_clients is not None and self._clients >= self._max_clients:
             return f"client limit reached ({self._max_clients})"
         limit = self._max_per_address
-        if limit is not None and host is not None and self._per_address[_counted_as(host)] >= limit:
+        if limit is not None and host is not None and self._per_address[_limit_key(host)] >= limit:
             return f"client limit per address reached ({limit})"
         return None
 
@@ -99,13 +99,13 @@ class Admission:
         """Count a client that has connected."""
         self._clients += 1
         if (host := ip_of(address)) is not None:
-            self._per_address[_counted_as(host)] += 1
+            self._per_address[_limit_key(host)] += 1
 
     def leave(self, address: IAddress | None) -> None:
         """Stop counting a client that has disconnected."""
         self._clients -= 1
         if (host := ip_of(address)) is not None:
-            key = _counted_as(host)
+            key = _limit_key(host)
             self._per_address[key] -= 1
             if not self._per_address[key]:
                 # Keeps memory bounded when clients connect from many addresses.
@@ -114,8 +114,8 @@ class Admission:
 
 def ip_of(address: IAddress | None) -> IPv4Address | IPv6Address | None:
     """
-    Return the IP address, or None for addresses of other kinds.  An IPv4-mapped IPv6 address, as
-    dual-stack sockets have it, becomes the IPv4 address.
+    Return the IP address, or None for an address of another kind.  An IPv4-mapped IPv6 address,
+    which dual-stack sockets report, is converted to the IPv4 address.
     """
     if not isinstance(address, internet.IPv4Address | internet.IPv6Address):
         return None
@@ -125,7 +125,7 @@ def ip_of(address: IAddress | None) -> IPv4Address | IPv6Address | None:
     return host
 
 
-def _counted_as(host: IPv4Address | IPv6Address) -> object:
+def _limit_key(host: IPv4Address | IPv6Address) -> object:
     """Return the key under which the clients of an address are counted."""
     if isinstance(host, IPv4Address) or host.is_link_local:
         # All machines on a link share the upper half of a link-local address.

@@ -94,7 +94,7 @@ class _ClientTLS:
         self._context = context
         self._server_name: bytes | None = None
         self._wanted: hazmat.DNS_ID | hazmat.IPAddress_ID
-        # Certificates contain neither zones of addresses nor trailing dots of names.
+        # Addresses in certificates have no zone, and names have no trailing dot.
         address = name.partition("%")[0]
         if isIPAddress(address) or isIPv6Address(address):
             self._wanted = hazmat.IPAddress_ID(address)
@@ -191,7 +191,11 @@ def _context(**options: Any) -> SSL.Context:
 
 
 def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
-    """Load a key and its certificates as arguments of `CertificateOptions`."""
+    """
+    Load and check a key and its certificates, and return them as arguments of `CertificateOptions`.
+
+    @raise TLSError: a file cannot be used.
+    """
     pem = _read(key_file)
     try:
         key = load_pem_private_key(pem, None)
@@ -227,12 +231,12 @@ def _identity(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     except TypeError:
         raise TLSError(f"the private key in {key_file} is of a type that TLS cannot use") from None
     if own.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
-        # OpenSSL would not recognize the key as the one of its certificate.
+        # OpenSSL would not match the key with its certificate.
         raise TLSError(
             f"the private key in {key_file} is restricted to RSA-PSS, which is not supported; use"
             " an ordinary RSA key, which also makes RSA-PSS signatures"
         )
-    # Twisted passes these to pyOpenSSL, whose own key and certificate types are deprecated there.
+    # Twisted passes these objects to pyOpenSSL, which has deprecated its own types for them.
     identity = {"privateKey": key, "certificate": own, "extraCertChain": chain}
     if not _is_usable(identity):
         curve = getattr(key, "curve", None)

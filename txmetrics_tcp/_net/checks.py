@@ -18,12 +18,12 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
 
 _MAX_DURATION = 1e9
-"""In seconds.  Reactors cannot schedule calls as far ahead as a float can express."""
+"""The limit of durations, in seconds.  Reactors cannot schedule calls arbitrarily far ahead."""
 
 
 def at_least(least: int, name: str, value: Any) -> int:
     """
-    Check a setting that is a whole number.
+    Check a setting that is a whole number, and return it as an `int`.
 
     @param least: the minimum.
     @param name: the name of the setting, for error messages.
@@ -39,7 +39,7 @@ def at_least(least: int, name: str, value: Any) -> int:
 
 def seconds_from(least: float, name: str, value: Any) -> float:
     """
-    Check a setting that is a number of seconds.
+    Check a setting that is a number of seconds, and return it as a `float`.
 
     @param least: the minimum.
     @param name: the name of the setting, for error messages.
@@ -59,7 +59,7 @@ def parse_count(text: str) -> int:
     """
     Parse a whole number, 1 or more.
 
-    @raise ValueError: C{text} is anything else.  The message is the expected form.
+    @raise ValueError: C{text} is not such a number.  The message is the expected form.
     """
     try:
         count = int(text)
@@ -76,7 +76,7 @@ def parse_duration(text: str, least: float = 0) -> float:
 
     @param least: the minimum, in seconds.
     @return: seconds.
-    @raise ValueError: C{text} is anything else.  The message is the expected form.
+    @raise ValueError: C{text} is not such a duration.  The message is the expected form.
     """
     match = _DURATION.fullmatch(text)
     seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
@@ -88,8 +88,9 @@ def parse_duration(text: str, least: float = 0) -> float:
 
 def parse_unless(word: str, parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
     """
-    Return a parser that accepts everything that C{parse} accepts, and returns None for a word such
-    as C{"none"} or C{"never"}.
+    Return a parser that returns None for C{word}, ignoring case, and otherwise calls C{parse}.
+
+    @param word: a lower-case word such as C{"none"} or C{"never"}.
     """
 
     def parse_or_none(text: str) -> _T | None:

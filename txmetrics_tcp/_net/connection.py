@@ -46,7 +46,7 @@ PROBE_INTERVAL = 0.5
 """Seconds between two probes of a client that has closed its sending side."""
 
 MAX_RECEIVED = 64 * 1024
-"""Maximum number of bytes received from a client before it is disconnected.  They are ignored."""
+"""Number of received bytes above which a client is disconnected.  Received bytes are ignored."""
 
 _HEAD = 16
 """Number of initial bytes that are enough to recognize a protocol."""
@@ -72,9 +72,10 @@ def looks_like(head: bytes) -> str | None:
 
 class ServerHooks(Interface):
     """
-    The methods of a server that its connections call: first `client_arrived` and last
-    `client_left`; between them, unless the handshake fails, `client_connected` and
-    `client_disconnected`.
+    The methods of a server that its connections call.
+
+    Each connection calls `client_arrived` first and `client_left` last.  Unless the handshake
+    fails, it calls `client_connected` and `client_disconnected` in between.
     """
 
     def client_arrived(self, client: Any) -> None: ...
@@ -91,7 +92,7 @@ class ServerHooks(Interface):
     def client_rejected(
         self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
-        """Log the reason for disconnecting a client; `RejectionLog.say` has the parameters."""
+        """Log the reason for disconnecting a client.  See `RejectionLog.say` for the parameters."""
 
 
 _C = TypeVar("_C", bound="ServedProtocol")
@@ -100,17 +101,18 @@ _C = TypeVar("_C", bound="ServedProtocol")
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
 class ServedProtocol(Protocol):
     """
-    A client.  Subclasses send data by implementing `begin`, `flush`, `probe` and `end`.
+    The server's connection to a client.  Subclasses implement `begin`, `flush`, `probe` and `end`.
 
     This protocol is the producer of its transport.  The transport pauses it when its buffer is
     full, often re-entrantly during a send, and resumes it later.
 
     An exception raised for one client disconnects only that client; see `for_each`.
 
-    @cvar keepalive: when an idle TCP connection counts as dead.
+    @cvar keepalive: the times after which an idle TCP connection counts as dead.
     @ivar address: the client's address, human-readable.
-    @ivar peer: the client's address as Twisted has it; set by the server.
-    @ivar paused: whether the transport's buffer is full.
+    @ivar peer: the client's address as Twisted's transport reports it; set by the server.
+    @ivar paused: whether the transport has paused this producer, usually because its buffer is
+        full; also True once sending has ended.
     """
 
     transport: Any
@@ -135,9 +137,9 @@ class ServedProtocol(Protocol):
         self.address = address
         self._dead_after = dead_after
         self._outlet: Outlet | SocketOutlet
-        # From connectionMade to connectionLost.
+        # True from connectionMade to connectionLost.
         self._present = False
-        # The same, but only after the TLS handshake, if any.
+        # True from the end of the TLS handshake, if any, to connectionLost.
         self._connected = False
         self.paused = False
         self._finishing = False
@@ -216,7 +218,7 @@ class ServedProtocol(Protocol):
         self._present = True
         self._server.client_arrived(self)
         if is_tls(self.transport):
-            # No data is queued for a client before its handshake is complete.
+            # `_begin` waits for the handshake, so that no data is queued before it is complete.
             self._handshake = Deadline(self._clock, HANDSHAKE_LIMIT, self._handshake_too_slow)
         else:
             for_each([self], lambda client: client._begin())
@@ -245,14 +247,14 @@ class ServedProtocol(Protocol):
     def pauseProducing(self) -> None:
         self.paused = True
         if self._connected and self._dead_after is not None and self._stall is None:
-            # The kernel's timeout may end the connection first, but only for TCP on Linux.
+            # `limit_unacknowledged` may end the connection first, but only for TCP on Linux.
             self._stall = Deadline(self._clock, self._dead_after, self._stalled_too_long)
 
     def resumeProducing(self) -> None:
         if not self._connected:
             return
         if getattr(self.transport, "disconnecting", False):
-            # Other code is closing the connection, which stays open while a producer is registered.
+            # Other code has called loseConnection, which waits while a producer is registered.
             self._stop_producing()
             return
         self.paused = False
@@ -267,14 +269,14 @@ class ServedProtocol(Protocol):
 
     def readConnectionLost(self) -> None:
         """
-        Probe the client: it has closed either its sending side or the whole connection, which look
-        the same in TCP.  If it has closed the connection, it answers the probe with a reset.
+        Begin to probe the client.  It has closed either its sending side or the whole connection,
+        which look the same in TCP.  In the latter case, it answers a probe with a reset.
         """
         if self._connected:
             self._probe_later()
 
     def writeConnectionLost(self) -> None:
-        """Do nothing: this library closes its sending side only together with the connection."""
+        """Do nothing: this class closes its sending side only together with the connection."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._present:

@@ -14,8 +14,8 @@ def is_pending(call: IDelayedCall | None) -> TypeGuard[IDelayedCall]:
     """
     Whether a delayed call is pending.
 
-    A stored call is not necessarily pending: if a KeyboardInterrupt is raised before the first line
-    of the called function, that function cannot clear the reference to the call.
+    A stored call is not necessarily pending.  If a KeyboardInterrupt is raised before the first
+    line of the called function, the function cannot clear the stored reference.
     """
     return call is not None and bool(call.active())
 
@@ -28,16 +28,15 @@ def cancel(call: IDelayedCall | None) -> None:
 
 class Deadline:
     """
-    A timeout that takes into account all data that the peer sent in time.
+    A timeout that takes effect only after the reactor has read all data that arrived in time.
 
-    After the program has blocked its reactor, the reactor makes delayed calls before it reads from
-    connections.  Therefore, when the time is over, the reactor iterates once more before the
-    timeout takes effect.
+    If the program blocks the reactor, the reactor then runs delayed calls before it reads from
+    connections.  Therefore this class waits for one more reactor iteration when the time is over.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float, passed: Callable[[], object]) -> None:
         """
-        @param passed: called when the time is over, unless the deadline was cancelled.
+        @param passed: called after the timeout, unless the deadline is cancelled.
         """
         self._clock = clock
         self._passed = passed
@@ -48,7 +47,7 @@ class Deadline:
         cancel(self._call)
 
     def expire(self) -> None:
-        """End the time now, if the deadline is pending."""
+        """If the deadline is pending, reduce its remaining time to zero."""
         if is_pending(self._call):
             self._call.reset(0)
 

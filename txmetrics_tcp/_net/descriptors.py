@@ -19,8 +19,8 @@ def occupy_standard_descriptors() -> None:
     """
     Open the null device as standard input, output or error if these are closed.
 
-    Otherwise the next opened files would get these numbers.  The reactor's own descriptors could
-    get them, and twistd closes the standard descriptors when it daemonizes.
+    Otherwise, files that are opened later would get these numbers, including the reactor's own
+    descriptors.  twistd would then close these when it daemonizes.
     """
     # Opening a file takes the lowest free number.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
@@ -33,17 +33,17 @@ def release_sockets(reactor: Any, factory: object, transports: Iterable[Any]) ->
     In a forked child, release the sockets that it shares with its parent, without any effect on the
     peers.
 
-    @param factory: ports that listen with this factory are released.
-    @param transports: connections that are released.
+    @param factory: the factory of the ports to release.
+    @param transports: the connections to release.
     """
     held = list(transports)
     if IReactorFDSet.providedBy(reactor):
         held += [reader for reader in reactor.getReaders() if _listens_with(reader, factory)]
     # Some transports have no socket.
     descriptors = [one.fileno() for one in held if hasattr(one, "fileno")]
-    # `socket.close` is not safe: some socket objects would close the number a second time, when it
-    # may belong to another file.  `shutdown` would end the parent's connection.  Replacing the
-    # descriptor leaves the socket open in the parent only.
+    # `socket.close` is not safe: some socket objects would close the descriptor twice, and its
+    # number may then belong to another file.  `shutdown` would end the parent's connection.
+    # Replacing the descriptor leaves the socket open in the parent only.
     null = os.open(os.devnull, os.O_RDWR)
     try:
         for descriptor in descriptors:

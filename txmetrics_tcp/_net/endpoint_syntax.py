@@ -36,7 +36,7 @@ _PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 
 
 class EndpointError(ValueError):
-    """An endpoint is invalid.  The message says why, and shows the valid forms."""
+    """An endpoint is invalid.  The message names the endpoint and the reason."""
 
 
 def host_of(text: str | int) -> str | None:
@@ -56,7 +56,7 @@ def host_of(text: str | int) -> str | None:
 
 
 def reads_as_endpoint(text: str) -> bool:
-    """Whether an argument is taken for an endpoint rather than for the name of a file."""
+    """Whether an argument is interpreted as an endpoint rather than as the name of a file."""
     return (
         PORT.fullmatch(text) is not None
         or HOST_PORT.fullmatch(text) is not None
@@ -84,7 +84,7 @@ def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int
         if match is None or (match["v6"] is None and is_prefix(match["host"])):
             return None
         host, port = match["v6"] or match["host"], match["port"]
-    # `int` raises for thousands of digits.
+    # `int` raises ValueError for thousands of digits.
     if len(port) > 100 or int(port) > 65535:
         raise EndpointError(f"{text!r} is not an endpoint: the maximum port is 65535")
     return host, int(port)

@@ -18,12 +18,13 @@ from txmetrics_tcp._net.admission import ip_of
 
 def audience(address: IAddress, networks: Sequence[object] = (), certified: bool = False) -> str:
     """
-    Describe the clients that can connect to an address, apart from clients on the loopback
-    interface and the owner of a socket file.
+    Describe the clients that can connect to an address, except clients on the loopback interface
+    and the owner of a socket file.
 
     @param networks: the allowed networks; empty for any.
     @param certified: whether clients need a certificate.
-    @return: the subject of a sentence; empty if no such clients can connect.
+    @return: the subject of "… can read the metrics", such as "Any user in group adm"; empty if no
+        such clients can connect.
     """
     certificate = "a certificate from the client CA" if certified else ""
     if isinstance(address, UNIXAddress):

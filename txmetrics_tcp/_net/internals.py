@@ -38,8 +38,8 @@ def global_reactor() -> Any:
     """
     Return the global reactor.
 
-    This installs the default reactor if none is installed.  Do not call it before the program has
-    had the chance to install another.
+    If none is installed, this installs the default reactor.  Do not call it while the program may
+    still install another one.
     """
     from twisted.internet import reactor
 
@@ -48,16 +48,16 @@ def global_reactor() -> Any:
 
 def replace_reactor(inherited: Any) -> Any:
     """
-    In a forked process, replace the inherited reactor by a new one of the same type.
+    In a forked process, replace the inherited reactor with a new one of the same type.
 
     A reactor opens its descriptors when it is created
     (https://github.com/twisted/twisted/issues/7105), so an inherited reactor shares them with the
-    parent and its other children, and Twisted does not install a second reactor.  Without this
+    parent and its other children.  Twisted refuses to install a second reactor.  Without this
     function, workers of a pre-fork server could not stream if the application imported the reactor
     before the fork.
 
-    @return: the new reactor; None if a reactor of this type cannot be created, and then the
-        inherited reactor stays installed.
+    @return: the new reactor.  None if a reactor of this type cannot be created; the inherited
+        reactor then stays installed.
     """
     from asyncio import new_event_loop
 

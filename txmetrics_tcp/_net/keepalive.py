@@ -15,7 +15,7 @@ from twisted.protocols.policies import ProtocolWrapper
 
 class Keepalive(NamedTuple):
     """
-    When an idle connection counts as dead.
+    The times after which an idle connection counts as dead.
 
     @ivar idle: seconds without received data before the first probe.
     @ivar interval: seconds between probes.
@@ -50,7 +50,7 @@ def probe_when_idle(transport: Any, keepalive: Keepalive = KEEPALIVE) -> None:
     """
     Detect a dead peer while the connection is idle.
 
-    Platforms without options for the times use their own.
+    Platforms without socket options for the times use their own times.
 
     @param transport: a TCP connection; see `is_over_tcp`.
     """

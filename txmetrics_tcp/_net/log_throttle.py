@@ -18,7 +18,7 @@ INTERVAL = 10.0
 """Seconds between two log lines about clients rejected for the same reason."""
 
 QUIET = 5.0
-"""Seconds without a loss after which losses count as over."""
+"""Seconds without a loss after which a series of losses is considered over."""
 
 
 @dataclass(slots=True)
@@ -53,10 +53,10 @@ class RejectionLog:
         """
         Log or count a rejected client.
 
-        @param reason: one of a small set of reasons, which is kept in memory.  Completes both
-            "Rejected client …: " and "Rejected 5 more clients: ".
-        @param detail: appended to the reason if this client gets its own line.
-        @param failure: its traceback is logged if this client gets its own line.
+        @param reason: completes "Rejected client X: …" and "Rejected 5 more clients: …".  Reasons
+            are kept in memory, so they must form a small set.
+        @param detail: appended to the reason if the client is logged in a separate line.
+        @param failure: its traceback is logged if the client is logged in a separate line.
         """
         if not is_pending(self._check):
             self._check = self._clock.callLater(INTERVAL, self._interval_passed)
@@ -107,13 +107,13 @@ class LossReport:
     """
     Logs a series of losses as two lines: one when the losses begin, and one when they end.
 
-    Losses come in bursts, since a client that is too slow catches up and falls behind again.
-    Therefore they count as over only after `QUIET` seconds without a loss.
+    A slow client repeatedly catches up and falls behind again.  Therefore, losses are considered
+    over only after `QUIET` seconds without a loss.
     """
 
     def __init__(self, clock: IReactorTime, where: str) -> None:
         """
-        @param where: completes "Events are being lost …".
+        @param where: completes "Events are being lost …": the place or the cause.
         """
         self._clock = clock
         self._where = where
@@ -149,7 +149,7 @@ class LossReport:
     def _end(self) -> None:
         self._check = None
         _log.warn(
-            "Events were lost {where}: {lost} in {seconds:.1f} seconds",
+            "Events were lost {where}: {lost} events within {seconds:.1f} seconds",
             where=self._where,
             lost=self._lost,
             seconds=self._last - self._began,

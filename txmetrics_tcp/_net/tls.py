@@ -31,8 +31,8 @@ StrPath = str | os.PathLike[str]
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """
-    The server's side of TLS 1.2 or newer: its key and certificate, and the authorities of its
-    clients.
+    The server's side of TLS 1.2 or newer, with its key and certificate, and the authorities that it
+    accepts for client certificates.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ def tls_endpoint(
 
 def is_tls(transport: object) -> bool:
     """
-    Whether a transport is TLS, directly or tapped, and thus reports the end of its handshake.
+    Whether a transport is TLS, and thus reports the end of its handshake.  A transport wrapped by
+    this library's client is recognized by its attribute C{untapped}.
     """
     if not INegotiated.providedBy(transport):
         return False
@@ -125,7 +126,7 @@ def is_tls(transport: object) -> bool:
 
 def check_server(transport: Any) -> None:
     """
-    Check that the certificate of a server contains a name, and no invalid name.
+    Check that the certificate of a server contains at least one name, and no invalid name.
 
     Endpoints from `tls_endpoint` verify the name.  Endpoints made with Twisted's
     C{optionsForClientTLS} verify it as well, except that since Twisted 26.4 they accept a
@@ -143,7 +144,8 @@ def check_server(transport: Any) -> None:
 
 def explain(error: BaseException | None) -> str | None:
     """
-    Return the reason for a TLS failure, in OpenSSL's words; None if the error is not about TLS.
+    Return the reason for a TLS failure, usually in OpenSSL's words; None if the error is not about
+    TLS.
     """
     if isinstance(error, TLSError):
         return str(error)

@@ -20,9 +20,10 @@ class UnixReactor:
     """
     A wrapper of a reactor that removes a stale socket file before listening.
 
-    Twisted detects stale sockets with a lock file that contains a process number.  That number may
-    belong to another process by now, and in containers it is often 1, this process's own number.
-    This class uses no lock file, but connects to the socket to find out whether it is in use.
+    Twisted detects stale sockets with a lock file that contains a process number.  The number may
+    have been reused for another process; in containers, it is often 1, which is also the number of
+    this process.  Instead of using a lock file, this class connects to the socket to find out
+    whether it is in use.
     """
 
     def __init__(self, reactor: Any) -> None:

@@ -25,8 +25,8 @@ class Outlet:
     The transport pauses its producer, usually during a write.
 
     @cvar streaming: the argument for C{registerProducer}.
-    @cvar bypasses: whether a signal handler or finalizer that interrupted a method of the transport
-        may send, while the producer is not paused.
+    @cvar bypasses: whether a signal handler or finalizer may send after interrupting a method of
+        the transport, provided that the producer is not paused.
     """
 
     __slots__ = ("_producer", "_transport")
@@ -60,12 +60,12 @@ class SocketOutlet:
 
     A transport's ``write`` does not send.  It buffers the bytes, registers the socket with the
     poller, and sends in the next reactor iteration.  A socket nearly always accepts all bytes
-    immediately, and then this detour costs as much as sending.
+    immediately, so buffering them first would cost as much as sending them.
 
     The producer is registered as a pull producer.  This class pauses it whenever the transport has
     buffered bytes, and the transport resumes it when its buffer is empty.  Directly sent bytes must
     not overtake buffered bytes, so C{send} may be called only while the producer is not paused.
-    Then the transport's buffer is empty, and an interrupted method of the transport is not sending.
+    The transport's buffer is then empty, so no method of the transport can be sending.
     """
 
     __slots__ = ("_producer", "_send", "_transport")

@@ -32,9 +32,10 @@ class CannotStart(SystemExit, Exception):
     """
     Ends the process with status 1 and without a traceback.
 
-    It is a `SystemExit`, since the interpreter prints no traceback for that.  It is also an
-    `Exception`, since twistd cleans up only after that: it removes its pid file, and notifies the
-    parent process, which would otherwise wait indefinitely for the daemon to start.
+    It is a `SystemExit`, because the interpreter prints no traceback for a `SystemExit`.  It is
+    also an `Exception`, because twistd cleans up only after an `Exception`: it removes its pid
+    file, and notifies the parent process, which would otherwise wait indefinitely for the daemon to
+    start.
     """
 
     def __init__(self, reason: str) -> None:
@@ -77,7 +78,8 @@ class Daemon(MultiService):
 
 def makeService(options: Options) -> Daemon:
     """
-    Make the daemon's services.  They open no files before they start, since twistd may fork first.
+    Make the daemon's services.  They open no files before they are started, since twistd may fork
+    before that.
     """
     reactor = global_reactor()
     if options.parent is not None:
@@ -88,8 +90,8 @@ def makeService(options: Options) -> Daemon:
     metrics = MetricsService(factory, endpoints, tls=options.tls)
     interval = options["interval"]
     daemon = Daemon(lambda reason: _report(options.parent, reason))
-    # First, so that the handler is installed before other processes can see that the daemon
-    # listens, and send SIGHUP.
+    # Added first, so that the handler is installed before the daemon listens: other processes may
+    # send SIGHUP from then on.
     reload = None if options.tls is None else options.tls.reload
     HangUpService(reactor, reload).setServiceParent(daemon)
     metrics.setServiceParent(daemon)
@@ -118,8 +120,8 @@ def _host_collectors(recorder: Recorder) -> Mapping[str, Collector]:
 
 def _report(runner: Mapping[str, Any] | None, reason: str) -> None:
     """
-    Report why the daemon cannot start: on standard error if it runs in the foreground, and in the
-    log unless the log goes to the same terminal.
+    Report why the daemon cannot start.  In the foreground, print the reason to standard error, and
+    log it only if the log goes elsewhere.  In the background, log it.
 
     @param runner: the options of twistd or twist; None if another program made the service.
     """

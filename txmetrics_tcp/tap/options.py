@@ -218,9 +218,9 @@ class Options(UsageOptions):
 
     def parseOptions(self, options: Any = None) -> None:
         """
-        @raise UsageError: the options are invalid.  As a command of twistd, the process exits
-            instead, since twistd would print the help of all options to standard output, and the
-            error last.
+        @raise UsageError: the options are invalid.
+        @raise SystemExit: the options are invalid, and twistd has called this method.  For a
+            UsageError, twistd would print the help of all options first, and the error last.
         """
         try:
             super().parseOptions(options)

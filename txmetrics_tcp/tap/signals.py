@@ -43,9 +43,9 @@ class HangUpService(Service):
         self._install()
 
     def _install(self) -> None:
-        # nohup ignores SIGHUP, so that the daemon survives the end of the terminal.
+        # If SIGHUP is ignored, as with nohup, the daemon has to survive the end of its terminal.
         if self._reload is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # The handler stays installed after the service has stopped, but then does nothing.
+            # The handler remains installed after the service has stopped, and then does nothing.
             signal.signal(signal.SIGHUP, self._received_sighup)
 
     def _received_sighup(self, number: int, frame: FrameType | None) -> None:
@@ -63,7 +63,7 @@ class HangUpService(Service):
             self._reload()
         except TLSError as error:
             _log.error(
-                "Cannot reload key and certificates, keeping the previous ones: {reason}",
+                "Cannot reload key and certificates; keeping the previous ones: {reason}",
                 reason=str(error),
             )
         else:
@@ -72,9 +72,9 @@ class HangUpService(Service):
 
 class StopSignals(Service):
     """
-    Passes the first SIGTERM or SIGINT to Twisted, which stops the reactor.  Further signals stop
-    the daemon immediately, without waiting for clients.  Twisted alone would log an error for them
-    and keep waiting.
+    Passes the first SIGTERM or SIGINT to Twisted, which stops the reactor.  After a further signal,
+    the daemon no longer waits for clients.  Without this service, Twisted would log an error for a
+    further signal, and the daemon would keep waiting.
 
     All of these signals are handled on the reactor thread, when the reactor iterates; see
     `stop_handler`.
@@ -86,7 +86,7 @@ class StopSignals(Service):
         """
         self._reactor = reactor
         self._stop_now = stop_now
-        # Whether a first signal, and a further one, have been received.
+        # Whether a first signal has been received, and whether a further one has been handled.
         self._signaled = False
         self._signaled_again = False
 
@@ -97,16 +97,16 @@ class StopSignals(Service):
 
     def stopService(self) -> Any:
         if self._signaled_again:
-            # The further signal was handled before the services began to stop, so `_stop_now` had
-            # no effect.  In the next reactor iteration, all services will be stopping.
+            # When the further signal was handled, `_stop_now` had no effect, because no service was
+            # stopping.  In the next reactor iteration, all services are stopping.
             self._reactor.callFromThread(self._stop_now)
         return super().stopService()
 
     def _install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            # If Twisted has installed no handler, this service does not either.  Examples are
-            # `run(installSignalHandlers=False)`, and a SIGINT that a shell ignores for background
-            # jobs.
+            # If Twisted has installed no handler, this service installs none either: for example,
+            # with `run(installSignalHandlers=False)`, or if a shell ignores SIGINT in a background
+            # job.
             if (first := stop_handler(self._reactor, number)) is not None:
                 signal.signal(number, self._handler(first))
 

@@ -442,7 +442,7 @@ class SlowConsumerTests(StreamTestCase):
             [event["log_format"].format(**event) for event in logs],
             [
                 "Events are being lost on their way from 127.0.0.1:54321",
-                "Events were lost on their way from 127.0.0.1:54321: 8 in 0.0 seconds",
+                "Events were lost on their way from 127.0.0.1:54321: 8 events within 0.0 seconds",
             ],
         )
         self.assertEqual(self.delayed_calls(), [])
@@ -470,7 +470,7 @@ class SlowConsumerTests(StreamTestCase):
             self.slow.close()
             transport.drain()
         self.assertEqual(len(logs), 2)
-        self.assertIn(": 3 in", logs[1]["log_format"].format(**logs[1]))
+        self.assertIn(": 3 events within", logs[1]["log_format"].format(**logs[1]))
         self.assertEqual(self.delayed_calls(), [])
 
     def test_dropsStatus(self) -> None:

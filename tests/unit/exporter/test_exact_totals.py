@@ -351,12 +351,12 @@ class IdleTests(FactoryTestCase):
         """The history of epochs does not grow with time."""
         totals = Totals(idle_after=100_000.0)
         for second in range(20_000):
-            totals.forget_idle(second, second)
+            totals.release_idle(second, second)
         self.assertLess(len(totals._history), 1001)
 
     def test_tooManyReleased(self) -> None:
         """After too many series were released, every new series begins with its total."""
-        self.patch(totals_module, "MAX_FORGOTTEN", 2)
+        self.patch(totals_module, "MAX_RELEASED", 2)
         factory = self.factory(idle_after=1)
         client = FakeClient(factory)
         for name in "abc":

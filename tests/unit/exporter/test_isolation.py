@@ -568,7 +568,7 @@ class AbortedDrainTests(SynchronousTestCase):
             counter.increment(5)
             old.read_all(self.reactor)
             new = FakeClient(self.factory)
-            self.assertEqual(len(self.factory._fanout._marked), 1)
+            self.assertEqual(len(self.factory._fanout._awaiting_marker), 1)
             self.once(Incoming, "take", error)
             with contextlib.suppress(KeyboardInterrupt):
                 self.reactor.settle()

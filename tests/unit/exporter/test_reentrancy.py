@@ -96,8 +96,8 @@ class InterruptedIncomingTests(IncomingTestCase):
     def test_releaseIdle(self) -> None:
         """A series that changes while it is released is retained again."""
         incoming = self.prepare(idle_after=2)
-        incoming.forget_idle(0)
-        incoming.forget_idle(10)
+        incoming.release_idle(0)
+        incoming.release_idle(10)
         self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)
         self.take_all(incoming)
         self.assertEqual(sorted(incoming.snapshot().values()), [20] * 3 + [21] * 2)

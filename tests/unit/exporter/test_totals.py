@@ -97,7 +97,7 @@ class IncomingTotalsTests(IncomingTestCase):
         for now in range(0, 30, 5):
             busy.increment()
             incoming.take()
-            incoming.forget_idle(now)
+            incoming.release_idle(now)
         self.assertEqual([key.name for key in incoming.snapshot()], ["busy"])
         resting.increment(2)
         resting.increment(2)
@@ -125,7 +125,7 @@ class IncomingTotalsTests(IncomingTestCase):
             counter = self.counter(incoming)
             counter.increment(5)
             self.take_all(incoming)
-            incoming.forget_idle(1)
+            incoming.release_idle(1)
             self.assertEqual(incoming.ledger.retained, 0)
             other = self.counter(incoming, "other")
             for _ in range(before):
@@ -149,7 +149,7 @@ class IncomingTotalsTests(IncomingTestCase):
         counter.increment(2**64 - 1)
         counter.increment(6)
         self.take_all(incoming)
-        incoming.forget_idle(1)
+        incoming.release_idle(1)
         counter.increment()
         self.assertEqual(self.take_all(incoming), [5, 1])
 

@@ -178,7 +178,9 @@ class FileTests(SynchronousTestCase):
         builder = TcpBuilder(reactor).listen_address(text)
         builder.service()
         builder.tls(self.good.key, self.good.cert)
-        self.assertIn("has TLS already", str(self.assertRaises(EndpointError, builder.service)))
+        self.assertIn(
+            "already includes TLS", str(self.assertRaises(EndpointError, builder.service))
+        )
 
 
 class WithoutExtraTests(SynchronousTestCase):
