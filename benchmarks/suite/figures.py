@@ -163,7 +163,7 @@ def _cell(row: Row, name: str) -> str:
 
 
 def _verdict(row: Row) -> str:
-    """Return the verdict for each column of this library."""
+    """Return the outcome for each column of this library."""
     goal = row.goal
     if goal is None:
         return ""

@@ -32,7 +32,7 @@ from txmetrics_tcp import (
     encode_metric,
     gauge,
 )
-from txmetrics_tcp._recording.events import Piece, Recording, Verdict
+from txmetrics_tcp._recording.events import Outcome, Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import capture
 
@@ -52,7 +52,7 @@ class RustReplayTests(PeersTestCase):
         self.assertIn(f"recorded {EVENTS} events", recorder.errors)
         with closing(Recording(path)) as recording:
             pieces = list(recording)
-        self.assertEqual(recording.verdict, Verdict())
+        self.assertEqual(recording.outcome, Outcome())
         return pieces
 
     async def replay(self, pieces: list[Piece]) -> tuple[int, Deferred[None]]:

@@ -32,7 +32,7 @@ from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._net.admission import Admission, network
 from txmetrics_tcp._net.checks import seconds_from
-from txmetrics_tcp._net.connection import Refused, for_each
+from txmetrics_tcp._net.connection import Rejected, for_each
 from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
 from txmetrics_tcp._net.descriptors import release_sockets
 from txmetrics_tcp._net.endpoints import show_address
@@ -186,13 +186,13 @@ class MetricsFactory(ServerFactory):
         self._rejections.close()
         self._keep_ticking()
 
-    def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Refused:
+    def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Rejected:
         if self._stopping:
-            return Refused()
-        reason = self._admission.refuses(addr)
+            return Rejected()
+        reason = self._admission.rejection_reason(addr)
         if reason is not None:
-            self._rejections.say(show_address(addr), reason)
-            return Refused()
+            self._rejections.report(show_address(addr), reason)
+            return Rejected()
         protocol = MetricsProtocol(
             self, self._fanout, self.reactor, self.settings, show_address(addr)
         )
@@ -227,11 +227,11 @@ class MetricsFactory(ServerFactory):
         detail: str = "",
         failure: Failure | None = None,
     ) -> None:
-        self._rejections.say(client.address, reason, detail, failure)
+        self._rejections.report(client.address, reason, detail, failure)
 
     def connection_rejected(self, address: str, reason: str) -> None:
         """Log a connection that was closed before it reached `buildProtocol`."""
-        self._rejections.say(address, reason)
+        self._rejections.report(address, reason)
 
     # Private.
 

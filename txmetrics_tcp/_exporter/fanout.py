@@ -180,7 +180,7 @@ class Fanout:
             return
         try:
             self._draining = True
-            pending_since = self._hand_on()
+            pending_since = self._deliver_next()
         except MemoryError:
             self.out_of_memory(Failure())
             pending_since = None
@@ -226,7 +226,7 @@ class Fanout:
             # by an hour would delay the stream by an hour.
             self._incoming.wake()
 
-    def _hand_on(self) -> float | None:
+    def _deliver_next(self) -> float | None:
         """
         Take a batch and the marker after it, and deliver both.
 

@@ -77,7 +77,7 @@ class Admission:
         self._clients = 0
         self._per_address: Counter[object] = Counter()
 
-    def refuses(self, address: IAddress | None) -> str | None:
+    def rejection_reason(self, address: IAddress | None) -> str | None:
         """
         Return the reason for rejecting a client from this address, or None to accept it.
 

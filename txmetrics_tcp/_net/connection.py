@@ -92,7 +92,7 @@ class ServerHooks(Interface):
     def client_rejected(
         self, client: Any, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
-        """Log the reason for disconnecting a client.  See `RejectionLog.say` for the parameters."""
+        """Log the reason for disconnecting a client; see `RejectionLog.report`."""
 
 
 _C = TypeVar("_C", bound="ServedProtocol")
@@ -365,7 +365,7 @@ def for_each(clients: Iterable[_C], act: Callable[[_C], object]) -> None:
                 raise
 
 
-class Refused(Protocol):
+class Rejected(Protocol):
     """
     A connection that is closed immediately.
 

@@ -47,7 +47,7 @@ class RejectionLog:
         self._repeats: dict[str, _Repeats] = {}
         self._check: IDelayedCall | None = None
 
-    def say(
+    def report(
         self, address: str, reason: str, detail: str = "", failure: Failure | None = None
     ) -> None:
         """

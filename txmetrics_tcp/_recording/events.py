@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PIECE = 16 * 1024
 """The approximate number of bytes that are decoded in one step."""
 
-TURN = 0.02
-"""The number of seconds after which `Turns` lets the reactor iterate."""
+TIME_SLICE = 0.02
+"""The number of seconds after which `Stepper` lets the reactor iterate."""
 
 
 class Piece(NamedTuple):
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     begins: bool = False
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """
     The result of reading a recording.
 
@@ -60,10 +60,10 @@ class Recording:
     """
     An open recording.  Each iteration reads the file from its beginning.
 
-    Iteration raises no exceptions.  It stops at damage, and `verdict` has the reason.
+    Iteration raises no exceptions.  It stops at damage, and `outcome` has the reason.
 
     @ivar path: the path of the file, as the user wrote it.
-    @ivar verdict: the result; final when an iteration has ended.
+    @ivar outcome: the result; final when an iteration has ended.
     """
 
     def __init__(self, path: str) -> None:
@@ -72,7 +72,7 @@ class Recording:
             the file.
         """
         self.path = path
-        self.verdict = Verdict()
+        self.outcome = Outcome()
         self._reported = False
         self._iterated = False
         try:
@@ -107,18 +107,18 @@ class Recording:
 
     def report(self, say: Callable[[str], object]) -> int:
         """
-        Report the text of the verdict, if any, once.
+        Report the text of the outcome, if any, once.
 
         @param say: called with a message of one line.
-        @return: the exit code of the verdict.
+        @return: the exit code of the outcome.
         """
-        if self.verdict.text and not self._reported:
+        if self.outcome.text and not self._reported:
             self._reported = True
-            say(f"{self.path}: {self.verdict.text}")
-        return self.verdict.exit_code
+            say(f"{self.path}: {self.outcome.text}")
+        return self.outcome.exit_code
 
     def __iter__(self) -> Iterator[Piece]:
-        self.verdict = Verdict()
+        self.outcome = Outcome()
         try:
             # Do not rewind for the first iteration: a pipe cannot be rewound.
             if self._iterated:
@@ -130,15 +130,15 @@ class Recording:
                 if chunk.begins:
                     decoder = Decoder(MAX_RECORDED_FRAME)
                 yield from self._decode(decoder, chunk)
-                if self.verdict.text:
+                if self.outcome.text:
                     return
         except (OSError, RecordingError) as error:
-            self.verdict = Verdict(_reason(error), 1)
+            self.outcome = Outcome(_reason(error), 1)
             return
         if self._reader.damage:
-            self.verdict = Verdict(self._reader.damage, 1)
+            self.outcome = Outcome(self._reader.damage, 1)
         elif self._reader.cut_off:
-            self.verdict = Verdict("cut off; read up to the last complete event")
+            self.outcome = Outcome("cut off; read up to the last complete event")
 
     def _decode(self, decoder: Decoder, chunk: Chunk) -> Iterator[Piece]:
         begin, begins = 0, chunk.begins
@@ -149,19 +149,19 @@ class Recording:
                 # The list keeps the events that are yielded before an exception.
                 events.extend(decoder.feed(data))
             except StreamError as error:
-                self.verdict = Verdict(str(error), 1)
+                self.outcome = Outcome(str(error), 1)
             end = at + len(data) - decoder.unfinished - decoder.refused
             yield Piece(chunk.seconds, chunk.frames[begin:end], events, begins)
-            if self.verdict.text:
+            if self.outcome.text:
                 return
             begin, begins = end, False
 
 
-class Turns:
+class Stepper:
     """
     Advance an iterator in the reactor thread, without blocking the reactor for long.
 
-    Each reactor iteration takes steps until `TURN` seconds have passed.
+    Each reactor iteration takes steps until `TIME_SLICE` seconds have passed.
     """
 
     def __init__(self, clock: IReactorTime, steps: Iterator[object]) -> None:
@@ -181,7 +181,7 @@ class Turns:
 
     def _take_steps(self) -> None:
         self._call = None
-        end = self._clock.seconds() + TURN
+        end = self._clock.seconds() + TIME_SLICE
         for _ in self._steps:
             if self._clock.seconds() >= end:
                 self.start()

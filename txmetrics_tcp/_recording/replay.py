@@ -135,7 +135,7 @@ class ReplayFactory(ServerFactory):
         for_each(self.clients, ReplayProtocol.abort)
 
     @property
-    def waits_for(self) -> list[ReplayProtocol]:
+    def slow_clients(self) -> list[ReplayProtocol]:
         """The clients that have not taken all data that was sent."""
         return [client for client in self.clients if client.paused]
 
@@ -187,7 +187,7 @@ class ReplayFactory(ServerFactory):
     def _play(self) -> None:
         """Send the frames that are due, and schedule the next call."""
         self._play_call = None
-        if self._ending or not self.clients or self.waits_for:
+        if self._ending or not self.clients or self.slow_clients:
             # `client_ready` schedules the next call.
             return
         frames = self._due()

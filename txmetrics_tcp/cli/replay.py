@@ -99,7 +99,7 @@ class _Command:
                 return f"{text}, waiting for a client"
             case 1:
                 return f"{text}, 1 client"
-        slow = [client.address for client in factory.waits_for]
+        slow = [client.address for client in factory.slow_clients]
         delay = f", waiting for {slow[0]}" if slow else ""
         return f"{text}, {len(factory.clients)} clients{delay}"
 

@@ -21,7 +21,7 @@ from txmetrics_tcp._client.service import (
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event, MetricKind
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._recording.events import Recording, Turns
+from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
@@ -179,8 +179,8 @@ class WatchRecording:
         self.seconds = 0.0
         self.view = SourceView(lambda: self.seconds)
         self.connections = 0
-        turns = Turns(reactor, self._read())
-        self.start, self.stop = turns.start, turns.stop
+        stepper = Stepper(reactor, self._read())
+        self.start, self.stop = stepper.start, stepper.stop
 
     def progress_text(self) -> str:
         """Return the text of the progress line."""

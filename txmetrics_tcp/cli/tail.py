@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._model import Event, Metric
 from txmetrics_tcp._net.deadline import Deadline
-from txmetrics_tcp._recording.events import Recording, Turns
+from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import JsonLines, Lines, TextLines
 from txmetrics_tcp._view.numbers import show_seconds
@@ -154,8 +154,8 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     recorded = is_recording(options.endpoint)
     if recorded:
         recording = stack.enter_context(closing(Recording(options.endpoint)))
-        turns = Turns(reactor, _print(recording, tail, running))
-        start, stop = turns.start, turns.stop
+        stepper = Stepper(reactor, _print(recording, tail, running))
+        start, stop = stepper.start, stepper.stop
     else:
         service = MetricsClientService(
             reactor,

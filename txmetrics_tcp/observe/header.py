@@ -32,7 +32,7 @@ from txmetrics_tcp.observe.theme import (
     ink,
 )
 
-MAX_SHARE = 4
+SCREEN_DIVISOR = 4
 """Sources get at most a quarter of the screen; one line summarizes the others."""
 
 RESTART_SHOWN = 60.0
@@ -93,7 +93,7 @@ class Header(Widget):
 
         @param screen: the height of the screen.
         """
-        height = 1 + min(len(self.rows.sources), max(1, screen // MAX_SHARE - 1))
+        height = 1 + min(len(self.rows.sources), max(1, screen // SCREEN_DIVISOR - 1))
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 

@@ -22,7 +22,7 @@ from txmetrics_tcp._client.service import (
 )
 from txmetrics_tcp._codec.framing import MAX_FRAME, NOT_A_STREAM, StreamError
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._recording.events import Recording, Turns
+from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp.observe.text import shown
 
@@ -184,14 +184,14 @@ class RecordingSource(Source):
         """
         self._recording = Recording(path)
         super().__init__(Path(path).name, SourceView(self.view_now))
-        self._turns = Turns(reactor, self._read())
+        self._stepper = Stepper(reactor, self._read())
         self._set_state(State.READING)
 
     def start(self) -> None:
-        self._turns.start()
+        self._stepper.start()
 
     def stop(self) -> None:
-        self._turns.stop()
+        self._stepper.stop()
         self._recording.close()
 
     def view_now(self) -> float:
@@ -211,4 +211,4 @@ class RecordingSource(Source):
         origin = f"from {sessions[0].source}" if sessions else ""
         if len(sessions) > 1:
             origin += f" and {len(sessions) - 1} more"
-        self._set_state(State.ENDED, "; ".join(filter(None, (origin, recording.verdict.text))))
+        self._set_state(State.ENDED, "; ".join(filter(None, (origin, recording.outcome.text))))

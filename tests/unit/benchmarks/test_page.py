@@ -33,17 +33,17 @@ class TableTests(SynchronousTestCase):
         self.assertIn("1,100,000 [1,000,000 to 1,200,000], **1.75 x**", table)
 
     def test_verdicts(self) -> None:
-        for goal, verdict in (
+        for goal, outcome in (
             (Goal(1.75), "≥ 1.75 x | yes"),
             (Goal(1.76), "≥ 1.76 x | no"),
             (Goal(1.75, at_least=False), "≤ 1.75 x | yes"),
             (Goal(1.74, at_least=False), "≤ 1.74 x | no"),
         ):
             table = to_table([Row.of("what", "unit", CELLS, REFERENCE, goal)])
-            self.assertTrue(table.endswith(f"| {verdict} |\n"), table)
+            self.assertTrue(table.endswith(f"| {outcome} |\n"), table)
 
     def test_no_ratio(self) -> None:
-        """A row has no ratio and no verdict if the reference is missing or 0."""
+        """A row has no ratio and no outcome if the reference is missing or 0."""
         for cells in ({OURS: [1.0]}, {OURS: [1.0], REFERENCE: [0.0]}):
             table = to_table([Row.of("what", "unit", cells, REFERENCE, Goal(1))])
             self.assertNotIn(" x**", table)

@@ -128,7 +128,7 @@ class RecordingsTests(SynchronousTestCase):
     def test_interrupted(self) -> None:
         """Ctrl-C stops the command before the recording is read completely."""
         Path(self.path).write_bytes(RECORDINGS["a foreign frame in a large chunk"].data)
-        with mock.patch.object(events, "TURN", 0):
+        with mock.patch.object(events, "TIME_SLICE", 0):
             for command in self.tail, self.stats:
                 code, said, shown = command(InterruptedReactor())
                 self.assertEqual((code, said), (130, ""))

@@ -56,16 +56,16 @@ class AdmissionTests(SynchronousTestCase):
     def test_anyNetwork(self) -> None:
         admission = admission_of()
         for host in ("192.0.2.1", "2001:db8::1", "127.0.0.1"):
-            self.assertIsNone(admission.refuses(at(host)))
-        self.assertIsNone(admission.refuses(None))
+            self.assertIsNone(admission.rejection_reason(at(host)))
+        self.assertIsNone(admission.rejection_reason(None))
 
     def test_networks(self) -> None:
         """Clients outside the allowed networks are rejected, even on the loopback interface."""
         admission = admission_of([network("192.0.2.0/24"), network("2001:db8::/32")])
         for host in ("192.0.2.255", "2001:db8::1", "2001:db8::1%eth0", "::ffff:192.0.2.1"):
-            self.assertIsNone(admission.refuses(at(host)), host)
+            self.assertIsNone(admission.rejection_reason(at(host)), host)
         for host in ("192.0.3.1", "127.0.0.1", "::1", "2001:db9::1", "::ffff:192.0.3.1"):
-            self.assertEqual(admission.refuses(at(host)), "address not allowed", host)
+            self.assertEqual(admission.rejection_reason(at(host)), "address not allowed", host)
 
     def test_unknownAddress(self) -> None:
         """
@@ -73,18 +73,18 @@ class AdmissionTests(SynchronousTestCase):
         accepted.
         """
         admission = admission_of([network("192.0.2.0/24")])
-        self.assertIsNotNone(admission.refuses(None))
-        self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
+        self.assertIsNotNone(admission.rejection_reason(None))
+        self.assertIsNone(admission.rejection_reason(UNIXAddress("/run/x")))
 
     def test_maxClients(self) -> None:
         admission = admission_of(max_clients=2)
         for address in (at("192.0.2.1"), UNIXAddress("/run/x")):
-            self.assertIsNone(admission.refuses(address))
+            self.assertIsNone(admission.rejection_reason(address))
             admission.enter(address)
         for address in (at("192.0.2.2"), UNIXAddress("/run/x"), None):
-            self.assertEqual(admission.refuses(address), "client limit reached (2)")
+            self.assertEqual(admission.rejection_reason(address), "client limit reached (2)")
         admission.leave(at("192.0.2.1"))
-        self.assertIsNone(admission.refuses(at("192.0.2.2")))
+        self.assertIsNone(admission.rejection_reason(at("192.0.2.2")))
 
     def test_maxPerAddress(self) -> None:
         """IPv6 clients are limited per /64 network."""
@@ -94,24 +94,26 @@ class AdmissionTests(SynchronousTestCase):
         ):
             admission = admission_of(max_per_address=2)
             admission.enter(at(one))
-            self.assertIsNone(admission.refuses(at(same)))
+            self.assertIsNone(admission.rejection_reason(at(same)))
             admission.enter(at(same))
-            self.assertEqual(admission.refuses(at(one)), "client limit per address reached (2)")
-            self.assertIsNone(admission.refuses(at(other)))
+            self.assertEqual(
+                admission.rejection_reason(at(one)), "client limit per address reached (2)"
+            )
+            self.assertIsNone(admission.rejection_reason(at(other)))
             admission.leave(at(one))
-            self.assertIsNone(admission.refuses(at(same)))
+            self.assertIsNone(admission.rejection_reason(at(same)))
             admission.leave(at(same))
 
     def test_linkLocal(self) -> None:
         """Link-local addresses, which share a /64 network, are counted individually."""
         admission = admission_of(max_per_address=1)
         for host in ("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1"):
-            self.assertIsNone(admission.refuses(at(host)), host)
+            self.assertIsNone(admission.rejection_reason(at(host)), host)
             admission.enter(at(host))
-            self.assertIsNotNone(admission.refuses(at(host)), host)
+            self.assertIsNotNone(admission.rejection_reason(at(host)), host)
         admission.leave(at("fe80::2%eth0"))
-        self.assertIsNone(admission.refuses(at("fe80::2%eth0")))
-        self.assertIsNotNone(admission.refuses(at("fe80::1%eth0")))
+        self.assertIsNone(admission.rejection_reason(at("fe80::2%eth0")))
+        self.assertIsNotNone(admission.rejection_reason(at("fe80::1%eth0")))
 
     def test_releasesMemory(self) -> None:
         """No memory is kept for the addresses of disconnected clients."""
@@ -124,7 +126,7 @@ class AdmissionTests(SynchronousTestCase):
     def test_unixHasNoAddress(self) -> None:
         admission = admission_of(max_per_address=1)
         admission.enter(UNIXAddress("/run/x"))
-        self.assertIsNone(admission.refuses(UNIXAddress("/run/x")))
+        self.assertIsNone(admission.rejection_reason(UNIXAddress("/run/x")))
 
     def test_invalidSettings(self) -> None:
         for limit in (0, -1):
@@ -137,7 +139,7 @@ class OtherProtocolTests(SynchronousTestCase):
     def test_bytewise(self) -> None:
         """A request that arrives byte by byte is recognized, and logged once."""
         logged = []
-        self.patch(RejectionLog, "say", lambda log, *arguments: logged.append(arguments))
+        self.patch(RejectionLog, "report", lambda log, *arguments: logged.append(arguments))
         client = FakeClient(MetricsFactory(FakeReactor()))
         for byte in b"GET / HTTP/1.1\r\n":
             client.transport.receive(bytes([byte]))

@@ -343,7 +343,7 @@ class ExporterTests(ServedCases):
     protocol_class = MetricsProtocol
 
     def serve(self) -> MetricsFactory:
-        self.patch(RejectionLog, "say", self._say)
+        self.patch(RejectionLog, "report", self._say)
         return self.factory(dead_after=60)
 
     def _say(self, address: str, reason: str, detail: str = "", failure: object = None) -> None:

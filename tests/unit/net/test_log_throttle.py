@@ -23,7 +23,7 @@ class RejectionLogTests(SynchronousTestCase):
         return logged
 
     def test_one(self) -> None:
-        self.log.say("x:1", "arrived late")
+        self.log.report("x:1", "arrived late")
         self.assertEqual(self.taken(), ["Rejected client x:1: arrived late"])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
@@ -33,27 +33,27 @@ class RejectionLogTests(SynchronousTestCase):
         The first rejection is logged immediately, and further ones as a count after each interval.
         """
         for number in range(1000):
-            self.log.say(f"x:{number}", "arrived late")
+            self.log.report(f"x:{number}", "arrived late")
         self.assertEqual(len(self.taken()), 1)
         self.clock.advance(INTERVAL)
         self.assertEqual(
             self.taken(),
             ["Rejected 999 more clients: arrived late; the last was x:999"],
         )
-        self.log.say("x:1000", "arrived late")
+        self.log.report("x:1000", "arrived late")
         self.assertEqual(self.taken(), [])
         self.clock.advance(INTERVAL)
         self.assertIn("Rejected 1 more client: ", self.taken()[0])
         self.clock.advance(INTERVAL)
         self.assertEqual((self.taken(), self.clock.getDelayedCalls()), ([], []))
-        self.log.say("x:1001", "arrived late")
+        self.log.report("x:1001", "arrived late")
         self.assertIn("Rejected client x:1001: ", self.taken()[0])
 
     def test_reasons(self) -> None:
         """Each reason gets its own line."""
-        self.log.say("x:1", "arrived late", ": by a year")
-        self.log.say("x:2", "arrived early")
-        self.log.say("x:3", "arrived late", ": by a day")
+        self.log.report("x:1", "arrived late", ": by a year")
+        self.log.report("x:2", "arrived early")
+        self.log.report("x:3", "arrived late", ": by a day")
         self.assertEqual(
             self.taken(),
             [
@@ -65,7 +65,7 @@ class RejectionLogTests(SynchronousTestCase):
     def test_close(self) -> None:
         self.log.close()
         for _ in range(3):
-            self.log.say("x:1", "arrived late")
+            self.log.report("x:1", "arrived late")
         self.log.close()
         self.assertIn("2 more clients", self.taken()[-1])
         self.assertEqual(self.clock.getDelayedCalls(), [])

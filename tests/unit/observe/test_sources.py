@@ -207,7 +207,7 @@ class RecordingTests(SynchronousTestCase):
         """C{stop} stops reading and closes the file."""
         Path(self.path).write_bytes(RECORDINGS["one large chunk"].data)
         source = RecordingSource(self.reactor, self.path)
-        with mock.patch.object(events, "TURN", 0):
+        with mock.patch.object(events, "TIME_SLICE", 0):
             source.start()
             self.reactor.callLater(0, source.stop)
             self.reactor.settle()

@@ -29,7 +29,7 @@ from tests.recordings import (
 from txmetrics_tcp import Decoder, RecordingError
 from txmetrics_tcp._recording import events
 from txmetrics_tcp._recording.blocks import HEADER_SIZE, MAGIC
-from txmetrics_tcp._recording.events import PIECE, TURN, Recording, Turns, Verdict
+from txmetrics_tcp._recording.events import PIECE, TIME_SLICE, Outcome, Recording, Stepper
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -55,7 +55,7 @@ class RecordingTests(SynchronousTestCase):
                 self.assertEqual(str(list(decoder.feed(piece.frames))), str(piece.events), name)
                 self.assertEqual(decoder.unfinished, 0)
             self.assertEqual(stream, case.stream, name)
-            text, code = recording.verdict
+            text, code = recording.outcome
             self.assertEqual((text[: len(case.says) or None], code), (case.says, case.code), name)
 
     def test_largeChunk(self) -> None:
@@ -82,7 +82,7 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(session.source, "127.0.0.1:5000")
 
     def test_repeated(self) -> None:
-        """Each iteration reads from the beginning; a verdict is reported once."""
+        """Each iteration reads from the beginning; a outcome is reported once."""
         recording = self.recording(record(THREE)[:-1])
         said: list[str] = []
         self.assertEqual(recording.report(said.append), 0)
@@ -91,7 +91,7 @@ class RecordingTests(SynchronousTestCase):
             (piece,) = recording
             self.assertEqual((piece.frames, len(recording.sessions)), (THREE, 1))
             self.assertEqual(recording.report(said.append), 0)
-        self.assertEqual(said, [f"{self.path}: {recording.verdict.text}"])
+        self.assertEqual(said, [f"{self.path}: {recording.outcome.text}"])
 
     def test_replaced(self) -> None:
         """A file that was replaced since the last iteration is reported."""
@@ -99,17 +99,17 @@ class RecordingTests(SynchronousTestCase):
         list(recording)
         Path(self.path).write_text("hello")
         self.assertEqual(list(recording), [])
-        self.assertEqual(recording.verdict, Verdict("not a metrics recording", 1))
+        self.assertEqual(recording.outcome, Outcome("not a metrics recording", 1))
 
     def test_completed(self) -> None:
-        """A recording that was completed since the last iteration has no verdict."""
+        """A recording that was completed since the last iteration has no outcome."""
         whole = record(THREE)
         recording = self.recording(whole[:-HEADER_SIZE])
         list(recording)
-        self.assertIn("cut off", recording.verdict.text)
+        self.assertIn("cut off", recording.outcome.text)
         Path(self.path).write_bytes(whole)
         list(recording)
-        self.assertEqual(recording.verdict, Verdict())
+        self.assertEqual(recording.outcome, Outcome())
 
     def test_growing(self) -> None:
         """The progress of a file that grows while it is read is at most 1."""
@@ -144,9 +144,9 @@ class RecordingTests(SynchronousTestCase):
             file.write(record(STREAM))
         with closing(Recording(f"/dev/fd/{reading}")) as recording:
             self.assertEqual(b"".join(piece.frames for piece in recording), STREAM)
-            self.assertEqual((recording.verdict, recording.progress), (Verdict(), 1))
+            self.assertEqual((recording.outcome, recording.progress), (Outcome(), 1))
             self.assertEqual(list(recording), [])
-        text, code = recording.verdict
+        text, code = recording.outcome
         self.assertRegex(text, "^cannot read the file: .*seek")
         self.assertEqual(code, 1)
 
@@ -154,7 +154,7 @@ class RecordingTests(SynchronousTestCase):
         with mock.patch.object(events, "open", BadDisk, create=True):
             recording = self.recording(record(*[THREE] * 10))
             self.assertEqual(len(list(recording)), 3)
-        self.assertEqual(recording.verdict, Verdict("cannot read the file: Input/output error", 1))
+        self.assertEqual(recording.outcome, Outcome("cannot read the file: Input/output error", 1))
 
 
 class TurnsTests(SynchronousTestCase):
@@ -165,26 +165,26 @@ class TurnsTests(SynchronousTestCase):
     def steps(self) -> Iterator[None]:
         for _ in range(4):
             self.log.append("step")
-            self.reactor.rightNow += TURN / 2
+            self.reactor.rightNow += TIME_SLICE / 2
             yield
         self.log.append("end")
 
     def test_elapsedTime(self) -> None:
-        """Steps continue in one reactor iteration until C{TURN} has passed."""
-        turns = Turns(self.reactor, self.steps())
-        turns.start()
+        """Steps continue in one reactor iteration until C{TIME_SLICE} has passed."""
+        stepper = Stepper(self.reactor, self.steps())
+        stepper.start()
         self.reactor.callLater(0, self.log.append, "iteration")
         self.assertEqual(self.log, [])
         self.reactor.settle()
         self.assertEqual(self.log, ["step", "step", "iteration", "step", "step", "end"])
-        turns.stop()
+        stepper.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
-        turns = Turns(self.reactor, self.steps())
-        turns.start()
-        self.reactor.callLater(0, turns.stop)
+        stepper = Stepper(self.reactor, self.steps())
+        stepper.start()
+        self.reactor.callLater(0, stepper.stop)
         self.reactor.settle()
         self.assertEqual(self.log, ["step", "step"])
-        turns.stop()
+        stepper.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -140,7 +140,7 @@ class ReplayTests(SynchronousTestCase):
             self.reactor.settle()
             # The fast client receives nothing while the slow one still has pending data.
             self.assertEqual(len(fast.read()), before)
-            self.assertEqual(factory.waits_for, [slow.protocol])
+            self.assertEqual(factory.slow_clients, [slow.protocol])
             self.assertLess(len(slow.transport.written), 200_000)
             while slow.transport.producer_paused:
                 slow.read(10_000)
@@ -357,10 +357,10 @@ class SocketTests(SocketTestCase):
         transport = self.server(protocol)
         protocol.makeConnection(transport)
         self.assertEqual(self.ours.sent, 1)
-        self.assertEqual(factory.waits_for, [protocol])
+        self.assertEqual(factory.slow_clients, [protocol])
         received = self.read_all(transport)
         self.assertEqual(received, b"".join(factory.stream_state.frames()))
-        self.assertEqual(factory.waits_for, [])
+        self.assertEqual(factory.slow_clients, [])
         clock.advance(10)
         clock.settle()
         self.assertEqual(self.read_all(transport), increment(2))
