@@ -115,8 +115,8 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     tls = parser.add_argument_group(
         "TLS",
         # `argparse.RawDescriptionHelpFormatter` keeps the lines.
-        description="""Any of these options encrypts the connection and verifies the certificate
-of the server.""",
+        description="""With any of these options, the connection uses TLS, and the server must
+present a valid certificate.""",
     )
     tls.add_argument(
         "--tls",

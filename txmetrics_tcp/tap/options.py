@@ -70,8 +70,9 @@ class Options(UsageOptions):
         _parameter(
             "buffer-size",
             _DEFAULTS.buffer_size,
-            "Maximum number of events pending for each client; when it is exceeded, the oldest"
-            ' events are dropped. "none" means no limit, which can exhaust the memory',
+            "Maximum number of events pending for each client, and separately before they reach"
+            ' any client. Events that exceed it are dropped. "none" means no limit, which can'
+            " exhaust the memory",
             parse_unless("none", parse_count),
         ),
         _parameter(

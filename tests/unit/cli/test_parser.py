@@ -4,10 +4,13 @@ The help and the usage errors of all commands.
 
 from __future__ import annotations
 
+import os
+from unittest import mock
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.commands import run
-from txmetrics_tcp import __version__
+from txmetrics_tcp import DOCS, __version__
 
 
 class ParserTests(SynchronousTestCase):
@@ -29,6 +32,15 @@ class ParserTests(SynchronousTestCase):
             self.assertEqual((code, said), (0, ""))
             for word in words:
                 self.assertIn(word, " ".join(out.split()))
+
+    def test_helpWidth(self) -> None:
+        """Help fits into 80 columns, and names the published documentation, not files."""
+        with mock.patch.dict(os.environ, COLUMNS="80"):
+            for command in ("tail", "stats", "record", "replay", "observe"):
+                _, out, _ = run(command, "--help")
+                self.assertLessEqual(max(map(len, out.splitlines())), 80, command)
+                self.assertIn(DOCS, out)
+                self.assertNotIn(".md", out)
 
     def test_noCommand(self) -> None:
         code, _, said = run()
