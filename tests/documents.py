@@ -41,8 +41,9 @@ _FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
 _PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d)\b(?![.\d])")
 _PATH = re.compile(r"(?<![\w.])/(run|etc|opt|var|tmp)/")
 _ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|(tail|stats) \S+\.rec)\b")
-_SERVED = re.compile(rb"connected to|waiting for a client|Factory starting|\x1b\[\?1049h")
-
+_SERVED = re.compile(
+    rb"connected to|waiting for a client|Factory starting|Streaming metrics on|\x1b\[\?1049h"
+)
 # Every Python process of a page runs this, so that the default endpoint is the page's own.
 _DEFAULT_ENDPOINT = """
 import txmetrics_tcp._net.endpoint_syntax as syntax

@@ -132,9 +132,9 @@ class PausingTransport:
 
     Unlike `twisted.internet.testing.StringTransport`, it applies back-pressure as Twisted's real
     transports do: `write` pauses the producer when more than C{limit} bytes are pending, and
-    `drain` resumes it when none are.  It calls the protocol and the producer only from the methods
-    for tests (`connect`, `drain`, `receive`, `end_of_file` and `lose`), except that `write` pauses
-    a producer, and `registerProducer` resumes a pull producer or, without a connection, stops it:
+    `drain` resumes it when none are.  Apart from that, only the methods for tests (`connect`,
+    `drain`, `receive`, `end_of_file` and `lose`) call the protocol and the producer, and
+    `registerProducer`, which resumes a pull producer.  For example:
 
         >>> class Counting:
         ...     def pauseProducing(self):
@@ -207,9 +207,9 @@ class PausingTransport:
         """
         Read pending bytes as the peer.
 
-        If none remain, this resumes a paused producer.  Without a producer, it closes the
-        connection if `loseConnection` was called.  Bytes that a resumed producer writes stay
-        pending.
+        If none remain, this resumes a paused producer.  If no producer is registered and
+        `loseConnection` was called, the connection then closes.  Bytes that a resumed producer
+        writes stay pending.
 
         @param size: the number of bytes to read at most; None for all that are pending.
         @return: the bytes read.
@@ -446,8 +446,8 @@ def capture(clock: Callable[[], int] = time.time_ns) -> Iterator[Captured]:
     The capture includes everything recorded with handles from `txmetrics_tcp.counter`,
     `txmetrics_tcp.gauge` and `txmetrics_tcp.histogram`, in all threads, whether the handles were
     created before or in the block.  The events do not reach the global recorder, which need not
-    exist.  Events recorded with an explicit recorder, or with handles created in a
-    `txmetrics_tcp.local_recorder` scope, are not captured; pass a test recorder to such code.
+    exist.  Events recorded with another recorder, such as C{service.recorder}, are not captured.
+    Give code that takes a recorder `txmetrics_tcp.current_recorder`, called in the block.
 
     Captures can be nested: the innermost one receives the events.  After the block, handles record
     to their previous recorder.

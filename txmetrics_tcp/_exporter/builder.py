@@ -71,7 +71,7 @@ class TcpBuilder:
         return self
 
     def idle_after(self, seconds: float | None) -> TcpBuilder:
-        """Set the seconds without a change after which snapshots omit a series."""
+        """Set the seconds without a change after which the total of a series is released."""
         self._settings = replace(self._settings, idle_after=seconds)
         return self
 

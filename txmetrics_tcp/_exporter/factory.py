@@ -141,8 +141,8 @@ class MetricsFactory(ServerFactory):
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
         """
-        Send pending events, then close all connections.  The factory records no events and accepts
-        no clients until a port starts it again.
+        Send pending events, then close all connections.  Until a port listens with the factory
+        again, events are discarded and clients are rejected.  Ports that listen already stay open.
 
         Call this on the reactor thread.  While the factory is stopping, further calls wait for the
         first one, and their timeout is ignored.

@@ -33,11 +33,10 @@ class ExporterSettings:
         C{max_series} does not count them.
     @ivar repair_interval: the number of seconds after which a client that lost events is resynced
         even if it has not caught up; 0.1 or more.  Its pending events are dropped then.
-    @ivar dead_after: the number of seconds after which a client that reads none of its pending data
-        is disconnected; 0.1 or more, or None for never.  The kernel detects the loss of a peer in
-        any case, usually within a quarter of an hour, but not a client that has stopped reading.
-        Progress is measured in chunks of about 64 KiB: while more is pending, a client has to read
-        one chunk within this time.
+    @ivar dead_after: the number of seconds in which a client has to read about 64 KiB of its
+        pending data, or all if less is pending, or else it is disconnected; 0.1 or more, or None
+        for no limit.  The kernel detects the loss of a peer in any case, usually within a quarter
+        of an hour, but not a client that has stopped reading.
     @ivar flush_timeout: the number of seconds that clients have to read their pending data when the
         exporter stops; 0 or more.  After that, they are disconnected.
     @ivar own_metrics: whether the stream contains the exporter's own metrics: how much it records,

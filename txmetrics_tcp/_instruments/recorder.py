@@ -144,7 +144,8 @@ class Counter(Handle):
         object is reusable and re-entrant, and can be shared between threads and tasks.
 
         @param exception: the exception class to count, or a tuple of classes.  The default,
-            `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`.
+            `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`, but
+            not the `CancelledError` of Twisted.
         """
         return ExceptionCount(self, exception)
 
@@ -318,12 +319,11 @@ class Histogram(Handle):
 
     def record_many(self, value: SupportsFloat | datetime.timedelta, n: SupportsIndex) -> None:
         """
-        Record the same sample C{n} times, at the cost of recording it once.
+        Record the same sample C{n} times, for the caller at the cost of recording it once.
 
         The sample is streamed as C{n} events, up to a limit.  An exporter streams the first 100
-        samples of each call, and 50,000 more samples of all calls together.  The latter number
-        starts again when the exporter has processed all recorded events.  The remaining samples are
-        dropped and counted; see `Stats.dropped`.
+        samples of each call, and 50,000 more samples of all calls together until it has processed
+        all recorded events.  Further samples are dropped and counted; see `Stats.dropped`.
 
         @param value: as for `record`.
         @param n: the number of samples; a whole number from 0 to 2**64-1.
