@@ -49,19 +49,19 @@ class StreamHooks(Interface):
 
 class MetricsProtocol(ServedProtocol):
     """
-    Streams to one client, as fast as the client reads.
-
-    While the transport is full, data is queued in an `Outbox`.  While no method of this class is on
-    the stack:
-
-    - if the transport is not full, the outbox is empty, except for data that was queued while the
-      fanout was interrupting;
-    - the transport has received whole frames only.
-
-    The stream of a client begins at a `Marker`, which holds the totals at one position of the
-    stream.  A client that lost events resyncs at a later marker.  At each marker, the client
-    receives the totals, followed by all later events.
+    Streams to one client, as fast as the client reads.  `MetricsFactory` builds it.
     """
+
+    # While the transport is full, data is queued in an `Outbox`.  While no method of this class is
+    # on the stack:
+    #
+    # - if the transport is not full, the outbox is empty, except for data that was queued while the
+    #   fanout was interrupting;
+    # - the transport has received whole frames only.
+    #
+    # The stream of a client begins at a `Marker`, which holds the totals at one position of the
+    # stream.  A client that lost events resyncs at a later marker.  At each marker, the client
+    # receives the totals, followed by all later events.
 
     def __init__(
         self,

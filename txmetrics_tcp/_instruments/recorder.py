@@ -144,8 +144,8 @@ class Counter(Handle):
         object is reusable and re-entrant, and can be shared between threads and tasks.
 
         @param exception: the exception class to count, or a tuple of classes.  The default,
-            `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`, but
-            not the `CancelledError` of Twisted.
+            `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`,
+            but not Twisted's `CancelledError`.
         """
         return ExceptionCount(self, exception)
 
