@@ -9,9 +9,9 @@ from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests import ROOT
+from tests import ROOT, needs
 from tests.documents import DOCS, PAGES, Reader, blocks
 from txmetrics_tcp.cli.parser import DOCS as URL
 
@@ -23,6 +23,9 @@ class PageTests(SynchronousTestCase):
     def check(self, path: Path) -> None:
         """Run all commands and scripts of a page, in order."""
         page = list(blocks(path))
+        missing = needs("openssl")
+        if missing and any("openssl" in block.code for block in page):
+            raise SkipTest(missing)
         if path.name == "README.md":
             # The gate runs this block: it is the test command.
             del page[[block.language for block in page].index("sh") + 1]
