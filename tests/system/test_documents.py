@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests import ROOT, needs
 from tests.documents import DOCS, PAGES, Reader, blocks
-from txmetrics_tcp.cli.parser import DOCS as URL
+from txmetrics_tcp import DOCS as URL
 
 _STARTS_A_SERVER = re.compile(r"\btwistd\b|listen_address|MetricsFactory\(|metrics-tcp replay")
 _LINK = re.compile(rf"(?:{re.escape(URL)}|{{DOCS}})/([\w/-]+)\.html(?:#([\w-]+))?")
