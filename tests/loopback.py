@@ -383,7 +383,7 @@ class LoopbackTestCase(TestCase):
         self.assertEqual(
             stats.recorded,
             stats.dropped_incoming
-            + stats.dropped
+            + stats.dropped_client
             + stats.written
             + stats.discarded
             + stats.waiting,

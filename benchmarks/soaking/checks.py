@@ -122,13 +122,8 @@ def accounts(evidence: Evidence) -> Finding:
         ("recorded", sum(evidence.recorded.values()), "the recorders counted"),
         ("connected", len(evidence.accounts), "the number of closed accounts is"),
     ]
-    for figure, column in (
-        ("written", "written"),
-        ("dropped_by_clients", "dropped"),
-        ("repairs", "repairs"),
-        ("bytes_written", "bytes_written"),
-    ):
-        total = sum(account[column] for account in evidence.accounts)
+    for figure in ("written", "dropped_client", "repairs", "bytes_written"):
+        total = sum(account[figure] for account in evidence.accounts)
         pairs.append((figure, total, "the clients' accounts add up to"))
     wrong += [
         f"the server's {figure} is {final[figure]}, but {whose} {total}"
@@ -162,7 +157,7 @@ def gaps(evidence: Evidence) -> Finding:
                 wrong.append(f"{name}: {disorder} events of {by} arrived twice or out of order")
         if report["fewer"]:
             wrong.append(f"{name}: fewer losses were reported than before, {report['fewer']} times")
-        dropped = (account["dropped_incoming"], account["dropped"])
+        dropped = (account["dropped_incoming"], account["dropped_client"])
         losses = tuple(report["reported"][0]) if report["reported"] else (0, 0)
         lost = sum(losses)
         if not report["ended"]:
@@ -302,7 +297,7 @@ def judge(evidence: Evidence) -> list[Finding]:
 
 
 def _unbalanced(account: Account, when: str) -> list[str]:
-    where = ("dropped_incoming", "dropped", "written", "discarded", "waiting")
+    where = ("dropped_incoming", "dropped_client", "written", "discarded", "waiting")
     if account["recorded"] == sum(account[one] for one in where):
         return []
     figures = " + ".join(f"{account[one]} {one}" for one in where)

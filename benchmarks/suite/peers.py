@@ -279,7 +279,7 @@ class Session:
 
 
 def _dropped(account: dict[str, Any]) -> int:
-    return int(account["dropped"] + account["dropped_incoming"])
+    return int(account["dropped_client"] + account["dropped_incoming"])
 
 
 class Peers:

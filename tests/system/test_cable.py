@@ -81,7 +81,7 @@ class CableTests(LoopbackTestCase):
         await self.in_thread(near.read, until=lambda: near.reader.bits() == exact_totals(factory))
         self.cable.plug_in()
         await self.in_thread(far.read, until=lambda: far.reader.bits() == exact_totals(factory))
-        self.assertEqual((far.events, factory.stats().dropped_by_clients), (500, 0))
+        self.assertEqual((far.events, factory.stats().dropped_client), (500, 0))
 
     async def test_viewer(self) -> None:
         """A viewer detects that the exporter is unreachable."""

@@ -265,7 +265,7 @@ class ExitTests(ProgramTestCase):
                         counter("c").increment()
                     counter("made and forgotten")
                     [total] = recorder.snapshot().values()
-                    say("late", (sys.is_finalizing(), total, recorder.stats().dropped))
+                    say("late", (sys.is_finalizing(), total, recorder.stats().dropped_incoming))
 
             counter("c").increment()
             threading.Thread(target=hold, daemon=True).start()

@@ -413,7 +413,7 @@ class LossTests(PeersTestCase):
         thread = threading.Thread(target=record, args=(factory.recorder, 10_000))
         thread.start()
         thread.join()  # blocks the reactor
-        self.assertGreater(factory.stats().dropped, 5000)
+        self.assertGreater(factory.stats().dropped_incoming, 5000)
         await self.assert_resynced(factory, receiver)
 
     async def test_stoppedObserver(self) -> None:
@@ -456,7 +456,7 @@ class LossTests(PeersTestCase):
         totals = exact_totals(factory)
         await receiver.until(lambda: receiver.bits() == totals, f"the totals\n{totals}\n")
         [client] = factory.stats().clients
-        self.assertGreater(client.dropped + client.dropped_incoming, 5000)
+        self.assertGreater(client.dropped_client + client.dropped_incoming, 5000)
         self.assertGreaterEqual(client.repairs, 1)
         received = sum(line["operation"] == "increment_counter" for line in receiver.only("metric"))
         self.assertLess(received, receiver.bits()[counter_key("events_total")])
@@ -476,7 +476,7 @@ def record(recorder: Recorder, rounds: int) -> None:
 
 def lost(factory: MetricsFactory) -> int:
     """Return the number of events that were dropped because the client did not read."""
-    return sum(client.dropped for client in factory.stats().clients)
+    return sum(client.dropped_client for client in factory.stats().clients)
 
 
 def repairs(factory: MetricsFactory) -> int:

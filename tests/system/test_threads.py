@@ -106,7 +106,7 @@ class AdmissionTests(LoopbackTestCase):
         # Transports are closed in the following reactor iterations.
         while len(os.listdir(DESCRIPTORS)) > before:
             await deferLater(reactor, 0.01, lambda: None)
-        self.assertEqual((numbers.total, factory.stats().dropped), (events, 0))
+        self.assertEqual((numbers.total, factory.stats().dropped_incoming), (events, 0))
         self.assertEqual(len(factory._present), 1)
         # Short-lived clients may also lose events, which is logged.
         rejections = [line for line in self.logged if line.startswith("Rejected")]

@@ -216,7 +216,9 @@ class MetricsProtocol(ServedProtocol):
         if not self._connected:
             return
         account = self.stats()
-        handled = account.dropped_incoming + account.dropped + account.written + account.waiting
+        handled = (
+            account.dropped_incoming + account.dropped_client + account.written + account.waiting
+        )
         self._count_dropped(account.recorded - handled)
         if self._joined is not None:
             self.lost(0)
@@ -251,7 +253,7 @@ class MetricsProtocol(ServedProtocol):
             address=self.address,
             recorded=now.recorded - joined.recorded,
             dropped_incoming=now.dropped - joined.dropped,
-            dropped=self._dropped,
+            dropped_client=self._dropped,
             written=self._written,
             discarded=self._discarded,
             waiting=0 if self._left or not self._joined else len(self._outbox.events) + now.waiting,
@@ -276,7 +278,7 @@ class MetricsProtocol(ServedProtocol):
         # All events that were neither written nor dropped, including events that were not queued
         # because of an exception.
         self._discarded = account.recorded - (
-            account.dropped_incoming + account.dropped + account.written
+            account.dropped_incoming + account.dropped_client + account.written
         )
         self._outbox.clear()
         self._losses.close()

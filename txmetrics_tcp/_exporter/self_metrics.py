@@ -77,8 +77,8 @@ class OwnMetrics:
         stats = self._stats()
         seen = (
             stats.recorded - self._events,
-            stats.dropped,
-            stats.dropped_by_clients,
+            stats.dropped_incoming,
+            stats.dropped_client,
             stats.repairs,
             stats.connected,
             len(stats.clients),
@@ -98,7 +98,10 @@ class OwnMetrics:
         for name, value in counters.items():
             if self._has_changed(name, value):
                 self._recorder.counter(f"{PREFIX}_{name}").absolute(min(value, U64_MAX))
-        for stage, value in (("incoming", stats.dropped), ("client", stats.dropped_by_clients)):
+        for stage, value in (
+            ("incoming", stats.dropped_incoming),
+            ("client", stats.dropped_client),
+        ):
             if self._has_changed(stage, value):
                 counter = self._recorder.counter(f"{PREFIX}_{_DROPPED}", stage=stage)
                 counter.absolute(min(value, U64_MAX))

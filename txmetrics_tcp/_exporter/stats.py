@@ -18,12 +18,12 @@ class ClientStats:
 
     On the reactor thread, while nothing is being delivered::
 
-        recorded == dropped_incoming + dropped + written + discarded + waiting
+        recorded == dropped_incoming + dropped_client + written + discarded + waiting
 
     @ivar address: the client's address, human-readable.
     @ivar recorded: recorded events that the exporter has processed.
     @ivar dropped_incoming: events dropped on the incoming side, before they reached any client.
-    @ivar dropped: events dropped because this client's buffer was full, the oldest first.
+    @ivar dropped_client: events dropped because this client's buffer was full, the oldest first.
     @ivar written: events handed to the client's transport.
     @ivar discarded: events that were pending when the client disconnected.
     @ivar waiting: events pending for the client, on the incoming side and in its own buffer.
@@ -35,7 +35,7 @@ class ClientStats:
     address: str
     recorded: int
     dropped_incoming: int
-    dropped: int
+    dropped_client: int
     written: int
     discarded: int
     waiting: int
@@ -54,7 +54,7 @@ class Stats:
 
     @ivar recorded: recorded events that the exporter has processed.  If totals are not kept, events
         recorded while no clients are connected are not counted.
-    @ivar dropped: events dropped on the incoming side because its buffer was full.
+    @ivar dropped_incoming: events dropped on the incoming side because its buffer was full.
     @ivar waiting: events pending on the incoming side.
     @ivar series: the number of retained series, whose totals are in snapshots.
     @ivar series_refused: the number of series not retained because C{max_series} was reached.
@@ -63,21 +63,20 @@ class Stats:
         appeared here is sent to it or counted as dropped.
     @ivar connected: the number of connections since the exporter was made, including closed ones.
     @ivar written: events handed to all clients, present and past; once for each client.
-    @ivar dropped_by_clients: events dropped because a client's buffer was full; once for each
-        client.
+    @ivar dropped_client: events dropped because a client's buffer was full; once for each client.
     @ivar repairs: the number of resyncs of all clients after lost events.
     @ivar bytes_written: bytes handed to all clients, present and past.
     """
 
     recorded: int
-    dropped: int
+    dropped_incoming: int
     waiting: int
     series: int
     series_refused: int
     clients: tuple[ClientStats, ...]
     connected: int
     written: int
-    dropped_by_clients: int
+    dropped_client: int
     repairs: int
     bytes_written: int
 
@@ -95,7 +94,7 @@ class Accounts:
 
     def add(self, account: ClientStats) -> None:
         """Add the final account of a client that has disconnected."""
-        for name in ("written", "dropped", "repairs", "bytes_written"):
+        for name in ("written", "dropped_client", "repairs", "bytes_written"):
             self._disconnected[name] += getattr(account, name)
 
     def stats(
@@ -118,14 +117,14 @@ class Accounts:
 
         return Stats(
             recorded=counts.recorded,
-            dropped=counts.dropped,
+            dropped_incoming=counts.dropped,
             waiting=counts.waiting,
             series=series,
             series_refused=series_refused,
             clients=clients,
             connected=self.connected,
             written=total("written"),
-            dropped_by_clients=total("dropped"),
+            dropped_client=total("dropped_client"),
             repairs=total("repairs"),
             # Includes clients whose stream has not begun: they may have received descriptions.
             bytes_written=total("bytes_written", (account for _, account in present)),

@@ -323,7 +323,7 @@ class Histogram(Handle):
 
         The sample is streamed as C{n} events, up to a limit.  An exporter streams the first 100
         samples of each call, and 50,000 more samples of all calls together until it has processed
-        all recorded events.  Further samples are dropped and counted; see `Stats.dropped`.
+        all recorded events.  Further samples are dropped and counted; see `Stats.dropped_incoming`.
 
         @param value: as for `record`.
         @param n: the number of samples; a whole number from 0 to 2**64-1.

@@ -77,7 +77,7 @@ class StallTests(LoopbackTestCase):
         numbers = Numbers(2, pace)
         reading = self.in_thread(numbers.read, client.socket, 2 * events)
         for number in range(2):
-            dropped = stopping.stats().dropped
+            dropped = stopping.stats().dropped_client
             process.send_signal(signal.SIGSTOP)
             os.waitpid(process.pid, os.WUNTRACED)
             await self.all_in_threads(
@@ -88,7 +88,7 @@ class StallTests(LoopbackTestCase):
                 number * events // 2,
             )
             # It loses many events, and its pending events are bounded.
-            self.assertGreater(stopping.stats().dropped - dropped, events // 2)
+            self.assertGreater(stopping.stats().dropped_client - dropped, events // 2)
             self.assertLessEqual(stopping.stats().waiting, 1000 + 2 * 1024)
             process.send_signal(signal.SIGCONT)
         await reading
@@ -142,7 +142,7 @@ class StallTests(LoopbackTestCase):
         )
         await reading_all
         stats = protocol.stats()
-        self.assertGreater(stats.dropped, events)
+        self.assertGreater(stats.dropped_client, events)
         self.assertLessEqual(stats.bytes_written, client.received + 2 * CHUNK + 8 * SMALL)
         self.assertTrue(await self.in_thread(enough.wait, LIMIT))
         over.set()
@@ -187,7 +187,7 @@ class DeadTests(LoopbackTestCase):
         await self.connect(receive_buffer=SMALL)
         present, stuck = factory.protocols
         recorded, few = 0, 60
-        while not stuck.stats().dropped and stuck in factory.present:
+        while not stuck.stats().dropped_client and stuck in factory.present:
             await self.in_thread(
                 record_numbers, factory.recorder, 0, few, padding="x" * 500, first=recorded
             )
@@ -257,7 +257,7 @@ class DeadTests(LoopbackTestCase):
     async def record_until_stuck(self) -> None:
         """Record until the only client loses events or is disconnected."""
         [protocol] = self.factory.protocols
-        while not protocol.stats().dropped and self.factory.present:
+        while not protocol.stats().dropped_client and self.factory.present:
             await self.in_thread(record_numbers, self.factory.recorder, 0, 500, padding="x" * 500)
 
 

@@ -59,9 +59,11 @@ class PaceTests(LoopbackTestCase):
         )
         await reading
         stats = factory.stats()
-        self.assertEqual((numbers.total, stats.recorded, stats.dropped), (events, events, 0))
+        self.assertEqual(
+            (numbers.total, stats.recorded, stats.dropped_incoming), (events, events, 0)
+        )
         [account] = stats.clients
-        self.assertEqual((account.written, account.dropped, account.waiting), (events, 0, 0))
+        self.assertEqual((account.written, account.dropped_client, account.waiting), (events, 0, 0))
 
     async def test_severalClients(self) -> None:
         """Each client receives all events, at the pace of the slowest client."""
@@ -83,7 +85,7 @@ class PaceTests(LoopbackTestCase):
         ]
         await self.all_in_threads(record, 4)
         await gatherResults(readings)
-        self.assertEqual(factory.stats().dropped_by_clients, 0)
+        self.assertEqual(factory.stats().dropped_client, 0)
 
 
 class LossTests(LoopbackTestCase):
@@ -147,7 +149,7 @@ class LossTests(LoopbackTestCase):
 
         # Without a permit, the slow client drops events.  When it reads again, it is resynced.  The
         # accounts below include both.
-        while not factory.protocols[2].stats().dropped:
+        while not factory.protocols[2].stats().dropped_client:
             await self.all_in_threads(record_round, THREADS)
             rounds += 1
         over.set()
@@ -177,7 +179,7 @@ class LossTests(LoopbackTestCase):
             status = client.reader.statuses[-1]
             self.assertEqual(
                 (status.dropped_incoming, status.dropped_client),
-                (account.dropped_incoming, account.dropped),
+                (account.dropped_incoming, account.dropped_client),
             )
         self.assertLessEqual(leaving.events, accounts[1].written)
 
@@ -196,7 +198,7 @@ class LossTests(LoopbackTestCase):
 
         for number in range(3):
             # While the client does not read at all …
-            while protocol.stats().dropped <= 1000 * number:
+            while protocol.stats().dropped_client <= 1000 * number:
                 await self.all_in_threads(record, 2, f"{number} stalled")
             # … and while it does.
             read_on = threading.Event()

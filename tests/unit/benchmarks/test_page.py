@@ -97,7 +97,7 @@ class FakeServer:
 
     def ask(self, word: str) -> dict[str, Any]:
         none = {"dropped_incoming": 0, "waiting": 0, "discarded": 0}
-        return {"clients": [{"dropped": dropped, **none} for dropped in self._dropped]}
+        return {"clients": [{"dropped_client": dropped, **none} for dropped in self._dropped]}
 
     def record(self, count: int, **how: float) -> dict[str, Any]:
         return {"recorded": count}

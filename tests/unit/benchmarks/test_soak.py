@@ -29,7 +29,7 @@ def account(address: str, **more: int) -> dict[str, object]:
     figures = {
         "recorded": 100,
         "dropped_incoming": 6,
-        "dropped": 4,
+        "dropped_client": 4,
         "written": 90,
         "discarded": 0,
         "waiting": 0,
@@ -69,11 +69,11 @@ def stats(seconds: float, resident: float, **more: object) -> Sample:
         "connections": 2,
         "clients": [account("127.0.1.0:1"), account("127.0.1.1:1")],
         "recorded": 100,
-        "dropped": 6,
+        "dropped_incoming": 6,
         "waiting": 0,
         "connected": 3,
         "written": 220,
-        "dropped_by_clients": 10,
+        "dropped_client": 10,
         "repairs": 6,
         "bytes_written": 15_000,
     }
@@ -93,7 +93,7 @@ def evidence() -> Evidence:
         accounts=[
             account("127.0.1.0:1"),
             account("127.0.1.1:1"),
-            account("127.0.1.2:1", written=40, dropped=2, discarded=52),
+            account("127.0.1.2:1", written=40, dropped_client=2, discarded=52),
         ],
         reports=[
             report("127.0.1.0:1"),
@@ -160,7 +160,11 @@ WRONG: list[tuple[str, str, Tamper]] = [
     ("processes", "died", lambda found: found.troubles.append("a process died")),
     ("frames", "StreamError: no event", reported(0, error="StreamError: no event")),
     ("frames", "within a frame, after 3 bytes", reported(0, unfinished=3)),
-    ("accounts", "100 recorded, but 6 dropped_incoming + 3 dropped", booked(2, dropped=3)),
+    (
+        "accounts",
+        "100 recorded, but 6 dropped_incoming + 3 dropped_client",
+        booked(2, dropped_client=3),
+    ),
     (
         "accounts",
         "127.0.9.9:1 after 80 s: 101 recorded",

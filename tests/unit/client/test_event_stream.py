@@ -724,7 +724,7 @@ class LoopbackTests(TestCase):
         async with EventStream(reactor, port.getHost().port, buffer_size=10) as stream:
             assert isinstance(await stream.__anext__(), Status)
             recorded = 0
-            while not sum(client.dropped for client in factory.stats().clients):
+            while not sum(client.dropped_client for client in factory.stats().clients):
                 counter.increment()
                 recorded += 1
                 iteration: Deferred[None] = Deferred()

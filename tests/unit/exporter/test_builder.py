@@ -72,7 +72,7 @@ class SettingsTests(BuilderTestCase):
     def test_unbounded(self) -> None:
         recorder = self.successResultOf(self.builder.buffer_size(None).build())
         self.record(recorder, 50_000)
-        self.assertEqual(recorder.stats().dropped, 0)
+        self.assertEqual(recorder.stats().dropped_incoming, 0)
 
     def test_deadAfter(self) -> None:
         """A client that takes no data for C{dead_after} seconds is aborted."""

@@ -158,7 +158,7 @@ class ResyncTests(FactoryTestCase):
             factory.recorder.counter("c").increment()
             factory.recorder.gauge("g").set(i)
             self.reactor.settle()
-        self.assertGreater(client.protocol.stats().dropped, 900)
+        self.assertGreater(client.protocol.stats().dropped_client, 900)
         reader = client.read_all(self.reactor)
         self.assertEqual(reader.bits(), exact_totals(factory))
         self.assertEqual(reader.totals[counter_key("c")], 500)
@@ -169,7 +169,7 @@ class ResyncTests(FactoryTestCase):
         client = FakeClient(factory)
         for _ in range(500):
             factory.recorder.counter("c").increment()
-        self.assertGreater(factory.stats().dropped, 400)
+        self.assertGreater(factory.stats().dropped_incoming, 400)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
 
     def test_changedSeriesOnly(self) -> None:
@@ -210,7 +210,8 @@ class ResyncTests(FactoryTestCase):
         stats = client.protocol.stats()
         self.assertGreater(stats.repairs, 5)
         self.assertEqual(
-            stats.recorded, stats.written + stats.dropped + stats.dropped_incoming + stats.waiting
+            stats.recorded,
+            stats.written + stats.dropped_client + stats.dropped_incoming + stats.waiting,
         )
 
     def test_moreThanFits(self) -> None:
@@ -461,10 +462,10 @@ class StatusTests(FactoryTestCase):
             [_, *later] = client.read_all(self.reactor).statuses
             stats = client.protocol.stats()
             self.assertGreater(stats.dropped_incoming, 0)
-            self.assertGreater(stats.dropped, 0)
+            self.assertGreater(stats.dropped_client, 0)
             self.assertEqual(
                 (later[-1].dropped_incoming, later[-1].dropped_client),
-                (stats.dropped_incoming, stats.dropped),
+                (stats.dropped_incoming, stats.dropped_client),
             )
 
     def test_sinceItConnected(self) -> None:
@@ -479,7 +480,7 @@ class StatusTests(FactoryTestCase):
             factory.recorder.counter("c").increment()
         status = client.read_all(self.reactor).statuses[-1]
         self.assertEqual(status.dropped_incoming, client.protocol.stats().dropped_incoming)
-        self.assertLess(status.dropped_incoming, factory.stats().dropped)
+        self.assertLess(status.dropped_incoming, factory.stats().dropped_incoming)
 
     def test_continuousLosses(self) -> None:
         """Under continuous losses, a client receives a status every few seconds."""
@@ -630,7 +631,7 @@ class Machine(RuleBasedStateMachine):
         for client in self.alive:
             stats = client.protocol.stats()
             assert stats.recorded == (
-                stats.dropped_incoming + stats.dropped + stats.written + stats.waiting
+                stats.dropped_incoming + stats.dropped_client + stats.written + stats.waiting
             ), stats
             queueing = client.transport.producer_paused or self.factory._fanout._deferred
             assert queueing or not client.protocol._outbox

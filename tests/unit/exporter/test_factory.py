@@ -139,7 +139,7 @@ class FanOutTests(ServerTestCase):
         values = client.read_all(self.reactor).values("c")
         self.assertEqual(values[-10:], list(range(4990, 5000)))
         stats = client.protocol.stats()
-        self.assertEqual((stats.dropped_incoming, stats.dropped), (0, 5000 - len(values)))
+        self.assertEqual((stats.dropped_incoming, stats.dropped_client), (0, 5000 - len(values)))
 
     def test_oneWakeUp(self) -> None:
         """An iteration delivers one batch.  If more is pending, it schedules one wake-up."""
@@ -177,7 +177,7 @@ class FanOutTests(ServerTestCase):
         for _ in range(5000):
             counter.increment()
         self.assertEqual(self.reactor.waiting, 0)
-        self.assertEqual((factory.stats().waiting, factory.stats().dropped), (0, 0))
+        self.assertEqual((factory.stats().waiting, factory.stats().dropped_incoming), (0, 0))
         self.assertEqual(readings, [])
         self.assertEqual(list(factory.recorder.snapshot().values()), [5001])
 
@@ -257,7 +257,7 @@ class BackpressureTests(ServerTestCase):
             counter.increment(i)
             self.reactor.settle()
         stats = client.protocol.stats()
-        self.assertEqual((stats.written, stats.waiting, stats.dropped), (1, 10, 89))
+        self.assertEqual((stats.written, stats.waiting, stats.dropped_client), (1, 10, 89))
         self.assertEqual(client.read_all(self.reactor).values("c"), [0, *range(90, 100)])
         self.assertEqual(client.protocol.stats().high_water, 10)
 
@@ -332,7 +332,7 @@ class AccountTests(ServerTestCase):
         self.assertEqual(
             stats.recorded,
             stats.dropped_incoming
-            + stats.dropped
+            + stats.dropped_client
             + stats.written
             + stats.discarded
             + stats.waiting,
@@ -356,7 +356,7 @@ class AccountTests(ServerTestCase):
             for client in (slow, *late):
                 self.check(client)
         self.assertGreater(slow.protocol.stats().dropped_incoming, 0)
-        self.assertGreater(slow.protocol.stats().dropped, 0)
+        self.assertGreater(slow.protocol.stats().dropped_client, 0)
         slow.transport.lose()
         self.check(slow)
         self.assertGreater(slow.protocol.stats().discarded, 0)
@@ -388,10 +388,10 @@ class AccountTests(ServerTestCase):
             self.reactor.settle()
         client.read_all(self.reactor)
         before = factory.stats()
-        self.assertGreater(min(before.dropped_by_clients, before.repairs, before.written), 0)
+        self.assertGreater(min(before.dropped_client, before.repairs, before.written), 0)
         client.transport.lose()
         after = factory.stats()
-        for figure in ("dropped_by_clients", "repairs", "written", "bytes_written", "connected"):
+        for figure in ("dropped_client", "repairs", "written", "bytes_written", "connected"):
             self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
 
     def test_newClient(self) -> None:
@@ -442,7 +442,7 @@ class LossLogTests(ServerTestCase):
             self.logged,
             ["Events are being lost because the reactor cannot keep up with recording"],
         )
-        dropped = factory.stats().dropped
+        dropped = factory.stats().dropped_incoming
         self.reactor.pump([1] * 10)
         self.assertIn(f": {dropped} events within 0.0 seconds", self.logged[1])
 
@@ -467,7 +467,7 @@ class LossLogTests(ServerTestCase):
             client.read_all(self.reactor)
             self.reactor.advance(1)
         self.reactor.pump([1] * 10)
-        dropped = factory.stats().dropped
+        dropped = factory.stats().dropped_incoming
         self.assertGreater(dropped, 200)
         self.assertEqual(re.findall(r": (\d+) events within", self.logged[-1]), [str(dropped)])
 
@@ -501,7 +501,7 @@ class DisconnectionTests(ServerTestCase):
         for _ in range(50):
             factory.recorder.counter("c").increment()
             other.read_all(self.reactor)
-        self.assertGreater(client.protocol.stats().dropped, 0)
+        self.assertGreater(client.protocol.stats().dropped_client, 0)
         client.transport.lose()
         left = weakref.ref(client.protocol)
         del client

@@ -286,8 +286,8 @@ class EachCallTests(SynchronousTestCase):
             | {"fast", "slow", "half-closed", "late"},
         )
         stats = world.factory.stats()
-        self.assertGreater(stats.dropped, 0)
-        self.assertGreater(stats.dropped_by_clients, 0)
+        self.assertGreater(stats.dropped_incoming, 0)
+        self.assertGreater(stats.dropped_client, 0)
         self.assertGreater(stats.repairs, 1)
         self.check(world, "nothing")
 
@@ -325,7 +325,7 @@ class EachCallTests(SynchronousTestCase):
             stats = client.protocol.stats()
             self.assertEqual(
                 stats.recorded,
-                stats.dropped_incoming + stats.dropped + stats.written + stats.waiting,
+                stats.dropped_incoming + stats.dropped_client + stats.written + stats.waiting,
                 (case, stats),
             )
             self.assertEqual(client.reader.unfinished, 0)
@@ -637,7 +637,7 @@ class AbortedDrainTests(SynchronousTestCase):
         before = stuck.protocol.stats()
         stuck.protocol.resync({})
         self.assertEqual(stuck.protocol.stats(), before)
-        self.assertEqual(before.recorded, before.dropped + before.written + before.discarded)
+        self.assertEqual(before.recorded, before.dropped_client + before.written + before.discarded)
 
     def test_releasedWhileStopping(self) -> None:
         """A client whose pending events were released receives totals before the exporter stops."""

@@ -340,7 +340,7 @@ class WriteTests(ProtocolTestCase):
         self.patch(transport, "write", interrupted)
         protocol.resumeProducing()
         self.assertEqual(self.values(transport), [(LONG, value) for value in range(900)])
-        self.assertEqual(protocol.stats().dropped, 0)
+        self.assertEqual(protocol.stats().dropped_client, 0)
         self.assertEqual(protocol.prepare_marker(), 1)
 
 
@@ -442,7 +442,7 @@ class ResyncTests(ProtocolTestCase):
             self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
             transport.lose()
         stats = protocol.stats()
-        self.assertEqual((stats.dropped, stats.repairs), (3, 1))
+        self.assertEqual((stats.dropped_client, stats.repairs), (3, 1))
         lines = " ".join(event["log_format"].format(**event) for event in logged)
         self.assertIn("3", lines)
         self.assertIn("because client the client is too slow", lines)

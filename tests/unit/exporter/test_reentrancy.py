@@ -376,7 +376,9 @@ class InterruptedTransportTests(FactoryTestCase):
         client.read_all(self.reactor)
         self.assertEqual(client.reader.values("h"), list(range(2 * LOG_LIMIT)))
         stats = client.protocol.stats()
-        self.assertEqual((stats.written, stats.waiting, stats.dropped), (2 * LOG_LIMIT, 0, 0))
+        self.assertEqual(
+            (stats.written, stats.waiting, stats.dropped_client), (2 * LOG_LIMIT, 0, 0)
+        )
 
     def test_order(self) -> None:
         """Events recorded after queued events are sent after them."""
@@ -446,7 +448,7 @@ class InterruptedTransportTests(FactoryTestCase):
         self.assertEqual(len(client.protocol._outbox.events), 10)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         stats = client.protocol.stats()
-        self.assertEqual((stats.recorded, stats.written, stats.dropped), (220, 10, 210))
+        self.assertEqual((stats.recorded, stats.written, stats.dropped_client), (220, 10, 210))
         self.assertEqual(len(markers), 1)
 
     def test_bypasses(self) -> None:
@@ -502,7 +504,7 @@ class InterruptedTransportTests(FactoryTestCase):
             reader = client.read_all(self.reactor)
             stats = client.protocol.stats()
             self.assertEqual(stats.recorded, 9)
-            self.assertEqual((stats.dropped, stats.dropped_incoming), (0, 1))
+            self.assertEqual((stats.dropped_client, stats.dropped_incoming), (0, 1))
             self.assertEqual((stats.written, stats.waiting), (8, 0))
             self.assertEqual(reader.values("c"), [1, 2, 3, 4, 5, 6, 7, 8] + ([9] if totals else []))
             record(1)
@@ -535,7 +537,7 @@ class ResyncTests(FactoryTestCase):
         client.transport.limit = 0
         while client.protocol._marker_since is not None:
             self.reactor.drain()
-        self.assertGreater(client.protocol.stats().dropped, 0)
+        self.assertGreater(client.protocol.stats().dropped_client, 0)
         self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
         self.assertEqual(client.reader.totals[single.key], 7)
 

@@ -122,7 +122,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latest["events_recorded_total"], U64_MAX)
         self.assertEqual(latest["events_dropped_total [stage = incoming]"], U64_MAX)
         self.assertEqual(latest["clients"], 1)
-        self.assertGreater(self.exporter.stats().dropped, 2 * U64_MAX)
+        self.assertGreater(self.exporter.stats().dropped_incoming, 2 * U64_MAX)
 
     def test_values(self) -> None:
         """The published values equal those of `stats`."""
@@ -141,8 +141,8 @@ class OwnMetricsTests(FactoryTestCase):
             {
                 "events_recorded_total": 500,
                 "events_delivered_total": stats.written,
-                "events_dropped_total [stage = incoming]": stats.dropped,
-                "events_dropped_total [stage = client]": stats.dropped_by_clients,
+                "events_dropped_total [stage = incoming]": stats.dropped_incoming,
+                "events_dropped_total [stage = client]": stats.dropped_client,
                 "bytes_sent_total": stats.bytes_written,
                 "repairs_total": 2,
                 "clients_connected_total": 2,
@@ -152,8 +152,8 @@ class OwnMetricsTests(FactoryTestCase):
                 "series_refused_total": 0,
             },
         )
-        self.assertGreater(stats.dropped, 0)
-        self.assertGreater(stats.dropped_by_clients, 0)
+        self.assertGreater(stats.dropped_incoming, 0)
+        self.assertGreater(stats.dropped_client, 0)
 
     def test_described(self) -> None:
         """Each own metric has a unit and a description, which precedes its first value."""

@@ -256,7 +256,9 @@ class ReturnTests(FactoryTestCase):
         stats = client.protocol.stats()
         self.assertGreaterEqual(stats.recorded, before.recorded)
         self.assertEqual(stats.recorded, recorded)
-        self.assertEqual(stats.recorded, stats.dropped_incoming + stats.dropped + stats.written)
+        self.assertEqual(
+            stats.recorded, stats.dropped_incoming + stats.dropped_client + stats.written
+        )
 
     def test_counts(self) -> None:
         factory, client = self.resting()

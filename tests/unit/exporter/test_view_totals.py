@@ -175,5 +175,5 @@ class ExactTotalsTests(SynchronousTestCase):
         if not any(step in ("lose", "restart", "clear") for step, _ in steps):
             self.assertEqual(
                 (view.missed_incoming, view.missed_client),
-                (stats.dropped_incoming, stats.dropped),
+                (stats.dropped_incoming, stats.dropped_client),
             )
