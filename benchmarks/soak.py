@@ -39,9 +39,9 @@ def print_load(evidence: Evidence) -> None:
     last = evidence.samples[-1]
     figures = {name: f"{value:,}" for name, value in last.stats.items() if isinstance(value, int)}
     print(
-        "{at:,.0f} s; {recorded} events recorded, {dropped_incoming} of them dropped on the incoming side;"
-        " {connected} clients, {killed} killed with their process; {written} events written,"
-        " {dropped_client} dropped because a client was too slow, {repairs} repairs".format(
+        "{at:,.0f} s; {recorded} events recorded, {dropped_incoming} of them dropped on the"
+        " incoming side; {connected} clients, {killed} killed with their process; {written} events"
+        " written, {dropped_client} dropped because a client was too slow, {repairs} repairs".format(
             at=last.at, killed=evidence.killed, **figures
         )
     )

@@ -113,7 +113,7 @@ class LossReport:
 
     def __init__(self, clock: IReactorTime, where: str) -> None:
         """
-        @param where: completes "Events are being lost …": the place or the cause.
+        @param where: completes "Events are being dropped …": the place or the cause.
         """
         self._clock = clock
         self._where = where
@@ -129,7 +129,7 @@ class LossReport:
             self._began = self._last
             self._lost = 0
             self._check = self._clock.callLater(QUIET, self._end_if_quiet)
-            _log.warn("Events are being lost {where}", where=self._where)
+            _log.warn("Events are being dropped {where}", where=self._where)
         self._lost += events
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class LossReport:
     def _end(self) -> None:
         self._check = None
         _log.warn(
-            "Events were lost {where}: {lost} events within {seconds:.1f} seconds",
+            "Events were dropped {where}: {lost} events within {seconds:.1f} seconds",
             where=self._where,
             lost=self._lost,
             seconds=self._last - self._began,

@@ -441,8 +441,9 @@ class SlowConsumerTests(StreamTestCase):
         self.assertEqual(
             [event["log_format"].format(**event) for event in logs],
             [
-                "Events are being lost on their way from 127.0.0.1:54321",
-                "Events were lost on their way from 127.0.0.1:54321: 8 events within 0.0 seconds",
+                "Events are being dropped on their way from 127.0.0.1:54321",
+                "Events were dropped on their way from 127.0.0.1:54321:"
+                " 8 events within 0.0 seconds",
             ],
         )
         self.assertEqual(self.delayed_calls(), [])

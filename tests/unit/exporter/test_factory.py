@@ -418,7 +418,7 @@ class LossLogTests(ServerTestCase):
             self.reactor.advance(0.01)
         self.assertEqual(
             self.logged,
-            ["Events are being lost because client 127.0.0.1:54321 is too slow"],
+            ["Events are being dropped because client 127.0.0.1:54321 is too slow"],
         )
         client.read_all(self.reactor)
         self.reactor.pump([1] * 10)
@@ -426,7 +426,7 @@ class LossLogTests(ServerTestCase):
         self.assertEqual(len(self.logged), 2)
         self.assertRegex(
             self.logged[1],
-            r"Events were lost because client 127.0.0.1:54321 is too slow:"
+            r"Events were dropped because client 127.0.0.1:54321 is too slow:"
             r" 89 events within 0\.\d seconds",
         )
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -440,7 +440,7 @@ class LossLogTests(ServerTestCase):
         self.reactor.settle()
         self.assertEqual(
             self.logged,
-            ["Events are being lost because the reactor cannot keep up with recording"],
+            ["Events are being dropped because the reactor cannot keep up with recording"],
         )
         dropped = factory.stats().dropped_incoming
         self.reactor.pump([1] * 10)
