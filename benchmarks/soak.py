@@ -40,8 +40,8 @@ def print_load(evidence: Evidence) -> None:
     figures = {name: f"{value:,}" for name, value in last.stats.items() if isinstance(value, int)}
     print(
         "{at:,.0f} s; {recorded} events recorded, {dropped_incoming} of them dropped on the"
-        " incoming side; {connected} clients, {killed} killed with their process; {written} events"
-        " written, {dropped_client} dropped because a client was too slow, {repairs} repairs".format(
+        " incoming side; {connected} clients, {killed} killed with their process; {written}"
+        " events written, {dropped_client} dropped because a client was slow, {repairs} repairs".format(
             at=last.at, killed=evidence.killed, **figures
         )
     )
