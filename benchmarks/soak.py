@@ -38,13 +38,12 @@ def print_load(evidence: Evidence) -> None:
     """Print the load: a soak without dropped events would prove little."""
     last = evidence.samples[-1]
     figures = {name: f"{value:,}" for name, value in last.stats.items() if isinstance(value, int)}
-    print(
+    load = (
         "{at:,.0f} s; {recorded} events recorded, {dropped_incoming} of them dropped on the"
         " incoming side; {connected} clients, {killed} killed with their process; {written}"
-        " events written, {dropped_client} dropped because a client was slow, {repairs} repairs".format(
-            at=last.at, killed=evidence.killed, **figures
-        )
+        " events written, {dropped_client} dropped because a client was slow, {repairs} repairs"
     )
+    print(load.format(at=last.at, killed=evidence.killed, **figures))
 
 
 def minutes(text: str) -> float:
