@@ -159,7 +159,7 @@ class FanOutTests(ServerTestCase):
         self.assertEqual(client.read_all(self.reactor).totals[counter_key("c")], 3 * BATCH + 2)
 
     def test_withoutClients(self) -> None:
-        """Without clients, the reactor is not woken, no events are pending, no clock is read."""
+        """Without clients, no wake-up is requested, no events are pending, no clock is read."""
         readings = []
 
         def clock() -> int:
@@ -767,7 +767,7 @@ class ReentrancyTests(ServerTestCase):
         if stopping:
             # No later event wakes the reactor.
             factory.stop(1000)
-        # One batch is taken, and the reactor is woken for the next one.
+        # One batch is taken, and a wake-up is requested for the next one.
         self.patch(self.reactor, "callFromThread", interrupted)
         self.assertRaises(KeyboardInterrupt, self.reactor.settle)
         self.reactor.advance(1)

@@ -46,8 +46,8 @@ class OwnMetricsTests(FactoryTestCase):
 
     def test_blocked(self) -> None:
         """
-        The latency of events recorded while the reactor is blocked is published, even if the
-        reactor had already been woken by a new client.
+        The latency of events recorded while the reactor is blocked is published, even if a new
+        client had already requested a wake-up.
         """
         now = 100.0
         self.exporter = self.factory(monotonic=lambda: now)
