@@ -164,6 +164,14 @@ async def settle(pilot: Pilot[int]) -> None:
         await pilot.pause(0)
 
 
+async def resize(pilot: Pilot[int], width: int, height: int) -> None:
+    """Resize the terminal, and wait until the screen has its new size, which Textual delays."""
+    await pilot.resize_terminal(width, height)
+    while pilot.app.screen.size != (width, height):
+        await settle(pilot)
+    await settle(pilot)
+
+
 def type_fast(app: ObserveApp, *keys: str) -> None:
     """Queue all keys before any of them is handled."""
     for key in keys:

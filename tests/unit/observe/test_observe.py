@@ -25,6 +25,7 @@ from tests.observing import (
     gauge,
     listed,
     messages,
+    resize,
     sample,
     settle,
     some_events,
@@ -1032,7 +1033,7 @@ class HeaderTests(SynchronousTestCase):
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             for width in (80, 90, 100, 120, 160):
-                await pilot.resize_terminal(width, 24)
+                await resize(pilot, width, 24)
                 await draw(pilot, app)
                 line = self.lines(app)[1]
                 self.assertIn(shown, line)
