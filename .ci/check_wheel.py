@@ -42,7 +42,13 @@ def check_sdist_names(sdist: Path) -> None:
     """Check that the sdist can be built, tested and documented, and has no leftovers of a run."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    required = {PLUGIN, "proto/event.proto", "tests/__init__.py", "docs/conf.py", "LICENSE"}
+    required = {
+        PLUGIN,
+        "proto/txmetrics_tcp/event.proto",
+        "tests/__init__.py",
+        "docs/conf.py",
+        "LICENSE",
+    }
     if missing := required - names:
         sys.exit(f"{sdist.name}: missing {missing}")
     if leftovers := [name for name in names if any(word in f"/{name}" for word in LEFTOVERS)]:

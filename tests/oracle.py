@@ -10,8 +10,8 @@ import struct
 
 from google.protobuf.message import DecodeError
 
-from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Status
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Snapshot, Status, Unknown
+from txmetrics_tcp import event_pb2 as pb
 
 Plain = tuple[object, ...]
 """An event in a form for exact comparison, in which NaN equals itself."""
@@ -32,10 +32,14 @@ def plain(event: Event) -> Plain:
         )
     if isinstance(event, Metadata):
         return ("metadata", event.kind, event.name, event.unit, event.description)
+    if isinstance(event, Snapshot):
+        return ("snapshot", event.value)
+    if isinstance(event, Unknown):
+        return ("unknown",)
     assert isinstance(event, Status), event
     return (
         *("status", event.source, event.started_ns),
-        *(event.dropped_incoming, event.dropped_client),
+        *(event.dropped_incoming, event.dropped_client, event.protocol_version),
     )
 
 
@@ -87,22 +91,24 @@ def _event(message: bytes) -> Plain | None:
         # Decoded even without an operation, since invalid text is always an error.
         name, labels = metric.name, tuple(sorted(metric.labels.items()))
         if operation is None:
-            return None
+            return ("unknown",)
         value = getattr(metric, operation)
-        return ("metric", name, labels, operation, *_value(value), _time(metric.timestamp))
+        return ("metric", name, labels, operation, *_value(value), _time(metric, "timestamp"))
     if event.HasField("metadata"):
         metadata = event.metadata
         unit = metadata.unit_value if metadata.HasField("unit_value") else None
         if metadata.metric_type not in (0, 1, 2):
-            return None
+            return ("unknown",)
         kind = (MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM)[metadata.metric_type]
         return ("metadata", kind, metadata.name, unit, metadata.description_value)
     if event.HasField("status"):
         status = event.status
         return (
-            *("status", status.source, _time(status.started)),
-            *(status.dropped_incoming, status.dropped_client),
+            *("status", status.source, _time(status, "started")),
+            *(status.dropped_incoming, status.dropped_client, status.protocol_version),
         )
+    if event.snapshot.boundary in (1, 2):
+        return ("snapshot", ("begin", "end")[event.snapshot.boundary - 1])
     return None
 
 
@@ -112,5 +118,8 @@ def _value(value: float) -> Plain:
     return (float, b"NaN" if value != value else struct.pack("<d", value))
 
 
-def _time(timestamp: pb.Metric.timestamp) -> int:  # type: ignore[name-defined]
-    return int(timestamp.seconds) * 10**9 + int(timestamp.nanos)
+def _time(message: pb.Metric | pb.Status, field: str) -> int | None:
+    if not message.HasField(field):
+        return None
+    time = getattr(message, field)
+    return int(time.seconds) * 10**9 + int(time.nanos)

@@ -15,8 +15,10 @@ from txmetrics_tcp import (
     MetricKind,
     MetricsFactory,
     Operation,
+    Snapshot,
+    Status,
 )
-from txmetrics_tcp._model import Status
+from txmetrics_tcp._model import SET_OPERATION
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 Bits = int | bytes
@@ -33,25 +35,43 @@ class Reader:
     """
     Decodes a stream, and keeps its events and totals.
 
+    It fails if an event other than a total occurs between the boundaries of a snapshot.
+
+    @ivar all: all events, in order.
     @ivar events: all metadata and metric events, in order.
     @ivar statuses: all `Status` events, in order.
+    @ivar snapshots: the totals of each complete snapshot.
     @ivar totals: the value of each counter and gauge.
     """
 
     def __init__(self) -> None:
         self._decoder = Decoder()
+        self.all: list[Event] = []
         self.events: list[Event] = []
         self.statuses: list[Status] = []
+        self.snapshots: list[dict[Key, float]] = []
+        self._snapshot: dict[Key, float] | None = None
         self.totals: dict[Key, float] = {}
 
     def feed(self, data: bytes) -> None:
         for event in self._decoder.feed(data):
+            self.all.append(event)
             if isinstance(event, Status):
                 self.statuses.append(event)
+                continue
+            if isinstance(event, Snapshot):
+                self._reach(event)
                 continue
             self.events.append(event)
             if isinstance(event, Metric):
                 self._apply(event)
+
+    def _reach(self, boundary: Snapshot) -> None:
+        begun = self._snapshot is not None
+        assert begun is (boundary is Snapshot.END), f"{boundary} after {'no ' * (not begun)}BEGIN"
+        if self._snapshot is not None:
+            self.snapshots.append(self._snapshot)
+        self._snapshot = None if begun else {}
 
     @property
     def metrics(self) -> list[Metric]:
@@ -60,6 +80,11 @@ class Reader:
     @property
     def metadata(self) -> list[Metadata]:
         return [event for event in self.events if isinstance(event, Metadata)]
+
+    @property
+    def in_snapshot(self) -> bool:
+        """Whether a snapshot has begun and not ended."""
+        return self._snapshot is not None
 
     @property
     def unfinished(self) -> int:
@@ -73,6 +98,9 @@ class Reader:
         return {key: bits(value) for key, value in self.totals.items()}
 
     def _apply(self, event: Metric) -> None:
+        if self._snapshot is not None:
+            assert event.operation in SET_OPERATION.values(), event
+            self._snapshot[event.key] = event.value
         total = self.totals.get(event.key, 0)
         match event.operation:
             case Operation.INCREMENT_COUNTER:

@@ -16,8 +16,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, nan
 
-from txmetrics_tcp import Event, Key, Metadata, Metric, MetricKind, Operation, Unit
-from txmetrics_tcp._model import Status
+from txmetrics_tcp import (
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+    Unit,
+    Unknown,
+)
 
 COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 
@@ -66,7 +76,7 @@ def metric(
     operation: Operation,
     value: int | float,
     labels: dict[str, str] | None = None,
-    when: int = WHEN,
+    when: int | None = WHEN,
     name: str = "m",
 ) -> Metric:
     return Metric(Key.of(operation.kind, name, labels), operation, value, when)
@@ -492,8 +502,7 @@ CASES = [
     Case(
         "no timestamp",
         wire("07 12 05 0a 01 6d  20 01"),
-        at(0),
-        ours=False,
+        at(None),
     ),
     Case(
         "a second before the epoch",
@@ -571,41 +580,59 @@ CASES = [
     Case(
         "the first status of a stream: counts of 0 are omitted",
         wire("""
-            0e
-            1a 0c                     # status, 12 bytes
+            11
+            c2 3e 0e                  # status, 14 bytes
               0a 04 08 01 10 02       # started: 1 second, 2 nanoseconds
               12 04 64 65 6d 6f       # source: "demo"
+              28 01                   # protocol_version: 1
         """),
         Status("demo", WHEN),
     ),
     Case(
         "events were lost",
         wire("""
-            1c
-            1a 1a
+            1f
+            c2 3e 1c
               0a 04 08 01 10 02
               12 04 64 65 6d 6f
               18 ac 02                # dropped_incoming: 300
               20 ff ff ff ff ff ff ff ff ff 01  # dropped_client: 2**64 - 1
+              28 01
         """),
         Status("demo", WHEN, 300, 2**64 - 1),
     ),
     Case(
         "a server without a name, started at the epoch",
-        wire("04 1a 02 0a 00"),
+        wire("07 c2 3e 04 0a 00 28 01"),
         Status("", 0),
     ),
     Case(
         "an empty status",
-        wire("02 1a 00"),
-        Status("", 0),
+        wire("03 c2 3e 00"),
+        Status("", None, protocol_version=0),
+    ),
+    Case(
+        "a status of a later version",
+        wire("09 c2 3e 06 0a 00 28 02 30 07"),
+        Status("", 0, protocol_version=2),
         ours=False,
     ),
+    # Snapshots
+    Case("the beginning of a snapshot", wire("05 ca 3e 02 08 01"), Snapshot.BEGIN),
+    Case("the end of a snapshot", wire("05 ca 3e 02 08 02"), Snapshot.END),
+    Case("a snapshot without a boundary", wire("03 ca 3e 00"), None, ours=False),
+    Case("a future boundary of a snapshot", wire("05 ca 3e 02 08 03"), None, ours=False),
     # Events of other or future encoders
     Case("the empty frame", wire("00"), None, ours=False),
     Case(
         "a future kind of event: field 15",
         wire("05  7a 03 01 02 03"),
+        None,
+        ours=False,
+    ),
+    Case(
+        "field 3, the status before version 1",
+        wire("0e 1a 0c 0a 04 08 01 10 02 12 04 64 65 6d 6f"),
         None,
         ours=False,
     ),
@@ -630,19 +657,19 @@ CASES = [
     Case(
         "a future kind of metric",
         wire("07 0a 05 0a 01 6d  10 03"),
-        None,
+        Unknown("a description of an unknown kind of metric"),
         ours=False,
     ),
     Case(
         "a metric without an operation",
         wire("0b 12 09 0a 01 6d 12 04 08 01 10 02"),
-        None,
+        Unknown("a metric without a known operation"),
         ours=False,
     ),
     Case(
         "an empty metric",
         wire("02 12 00"),
-        None,
+        Unknown("a metric without a known operation"),
         ours=False,
     ),
     Case(

@@ -75,8 +75,10 @@ if TYPE_CHECKING:
         Metric,
         MetricKind,
         Operation,
+        Snapshot,
         Status,
         Unit,
+        Unknown,
     )
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
     from txmetrics_tcp._net.tls import ServerTLS, tls_endpoint
@@ -134,6 +136,7 @@ __all__ = [
     "SeriesView",
     "ServerTLS",
     "Sink",
+    "Snapshot",
     "SourceView",
     "Stats",
     "Status",
@@ -144,6 +147,7 @@ __all__ = [
     "TcpRecorder",
     "ThreadedExporter",
     "Unit",
+    "Unknown",
     "Waiting",
     "counter",
     "current_recorder",
@@ -194,7 +198,7 @@ _MODULE_OF = {
         " Route RouterRecorder",
         "_instruments.recorder": "Counter Gauge Histogram NoopRecorder Recorder",
         "_instruments.sink": "Series Sink",
-        "_model": "Event Key Metadata Metric MetricKind Operation Status Unit",
+        "_model": "Event Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown",
         "_net.endpoint_syntax": "EndpointError",
         "_net.tls": "ServerTLS tls_endpoint",
         "_net.tls_errors": "TLSError",

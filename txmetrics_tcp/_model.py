@@ -17,6 +17,11 @@ from typing import NamedTuple, SupportsFloat, SupportsIndex
 U64_MAX = 2**64 - 1
 """The largest counter value.  On the wire, a counter is a ``uint64``."""
 
+PROTOCOL_VERSION = 1
+"""
+The version of the protocol, in each `Status`.  ``event.proto`` lists what each version has added.
+"""
+
 MAX_TEXT = 64 * 1024
 """
 The maximum size, in bytes of UTF-8, of a name together with its labels, of a description, and of a
@@ -39,7 +44,7 @@ class MetricKind(Enum):
 
 
 class Operation(IntEnum):
-    """How an event changes a metric.  The values are the field numbers in ``proto/event.proto``."""
+    """How an event changes a metric.  The values are the field numbers in ``event.proto``."""
 
     INCREMENT_COUNTER = 4
     SET_COUNTER = 5
@@ -280,7 +285,8 @@ class Metric(NamedTuple):
     @ivar key: the series.
     @ivar operation: how the event changes the series.
     @ivar value: the operand: an `int` for counters, a `float` for gauges and histograms.
-    @ivar timestamp_ns: when the event was recorded, in nanoseconds since the epoch.
+    @ivar timestamp_ns: when the event was recorded, in nanoseconds since the epoch; None if the
+        peer sent no time.
     """
 
     # A client of a busy program creates about a million instances per second.  A tuple is created
@@ -289,7 +295,7 @@ class Metric(NamedTuple):
     key: Key
     operation: Operation
     value: int | float
-    timestamp_ns: int
+    timestamp_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,26 +303,54 @@ class Status:
     """
     The stream status of one client: the source, and the number of dropped events.
 
-    A server sends it as the first event, and again when it resyncs the client after drops.  Rust
-    servers do not send it.
+    A server sends it as the first event, and again before the snapshot with which it resyncs the
+    client after drops.  Rust servers do not send it.
 
     @ivar source: the name that the server gives itself.
-    @ivar started_ns: when the server started, in nanoseconds since the epoch.  A change after a
-        reconnection shows that the server was restarted.
+    @ivar started_ns: when the server started, in nanoseconds since the epoch; None if the server
+        did not say.  A change after a reconnection shows that the server was restarted.
     @ivar dropped_incoming: events dropped since this client connected, because events were
         recorded faster than the server could process them.
     @ivar dropped_client: events dropped since this client connected, because the client did not
         read fast enough.
+    @ivar protocol_version: the version of the protocol that the server speaks; see
+        `PROTOCOL_VERSION`.  0 if the server did not say.
     """
 
     source: str
-    started_ns: int
+    started_ns: int | None
     dropped_incoming: int = 0
     dropped_client: int = 0
+    protocol_version: int = PROTOCOL_VERSION
 
 
-Event = Metadata | Metric | Status
-"""Any decoded event of a stream."""
+class Snapshot(Enum):
+    """
+    The beginning or the end of a snapshot: the exact totals that a server sends to a client when it
+    connects, and when it resyncs the client after drops.
+
+    Between `BEGIN` and `END`, every metric event sets a total.  Rust servers send no snapshots.
+    """
+
+    BEGIN = "begin"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """
+    A metric event or a description that this version cannot interpret, and skips.
+
+    Decoders return it, so that clients can tell that they do not show everything.
+
+    @ivar reason: what is unknown, human-readable, such as C{"a metric without a known operation"}.
+    """
+
+    reason: str
+
+
+Event = Metadata | Metric | Status | Snapshot | Unknown
+"""Any decoded event of a stream.  Ignore events of other types, which a later version may add."""
 
 
 def whole_number(key: Key, act: str, value: SupportsIndex) -> int:

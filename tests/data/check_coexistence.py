@@ -10,9 +10,9 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-OURS = "txmetrics_tcp._codec.event_pb2"
-REFERENCE = "reference_event_pb2"
-UNRELATED = "unrelated_event_pb2"
+OURS = "txmetrics_tcp.event_pb2"
+REFERENCE = "reference.event_pb2"
+UNRELATED = "unrelated.event_pb2"
 
 
 def same_bytes() -> None:

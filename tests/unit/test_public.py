@@ -19,8 +19,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
-from txmetrics_tcp import cli, tap, testing
-from txmetrics_tcp._codec import event_pb2
+from txmetrics_tcp import cli, event_pb2, tap, testing
 from txmetrics_tcp._view import report
 from txmetrics_tcp.cli import arguments
 from txmetrics_tcp.cli.parser import make_parser
@@ -32,9 +31,9 @@ PUBLIC = """
     MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol MetricsService
     NoopRecorder Operation
     PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
-    Sink Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Waiting counter
-    current_recorder decode describe_counter describe_gauge describe_histogram encode_metadata
-    encode_metric gauge histogram local_recorder set_global_recorder
+    Sink Snapshot Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Unknown
+    Waiting counter current_recorder decode describe_counter describe_gauge describe_histogram
+    encode_metadata encode_metric gauge histogram local_recorder set_global_recorder
     RecordingError RecordingReader RecordingWriter
     Filter FilterError SeriesView ServerTLS SourceView Summary TLSError parse_filter
     tls_endpoint
@@ -92,7 +91,7 @@ class NamesTests(SynchronousTestCase):
         """All modules can be imported, and modules that are not public start with an underscore."""
         tops = {name.split(".")[1] for name in modules()}
         public = {name for name in tops if not name.startswith("_")}
-        self.assertEqual(public, {"cli", "observe", "tap", "testing"})
+        self.assertEqual(public, {"cli", "event_pb2", "observe", "tap", "testing"})
         for name in modules():
             import_module(name)
 

@@ -376,7 +376,8 @@ class ExporterTests(SynchronousTestCase):
         factory = MetricsFactory(reactor, ExporterSettings(buffer_size=3))
         client = PausingTransport(limit=1)
         client.connect(factory.buildProtocol(client.getPeer()))
-        client.drain()
+        while client.drain():
+            reactor.settle()
         histogram = factory.recorder.histogram("size")
         for n in range(6):
             histogram.record(n)

@@ -17,7 +17,7 @@ from itertools import chain
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
 from txmetrics_tcp._codec.framing import (
     MAX_FRAME,
@@ -27,8 +27,18 @@ from txmetrics_tcp._codec.framing import (
     read_varint,
     too_long,
 )
-from txmetrics_tcp._codec.wire import KIND_NUMBER
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp._codec.wire import BOUNDARY_NUMBER, KIND_NUMBER
+from txmetrics_tcp._model import (
+    Event,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+    Unknown,
+)
 
 PIECE = 64 * 1024
 """The approximate number of bytes that are decoded at a time."""
@@ -79,8 +89,8 @@ class Decoder:
 
         Pieces of any size are accepted.  The decoder keeps the piece even if the iterator is not
         exhausted; the next call's iterator then yields the remaining events, and the earlier
-        iterator must not be used again.  Empty frames, and events of kinds that this version does
-        not know, are skipped.
+        iterator must not be used again.  Empty frames, and frames whose variant of ``Event`` this
+        version does not know, are skipped.
 
         @raise StreamError: while iterating, after the events before the invalid frame.
         """
@@ -221,6 +231,8 @@ class Decoder:
                 return _metadata(event.metadata)
             if which == "status":
                 return _status(event.status)
+            if which == "snapshot":
+                return _SNAPSHOT_OF_NUMBER.get(event.snapshot.boundary)
         except (DecodeError, UnicodeDecodeError) as error:
             # UnicodeDecodeError comes from the pure Python implementation of protobuf.
             raise self._fail(
@@ -270,23 +282,23 @@ _MAX_BANNER = 16
 _new = tuple.__new__
 
 
-def _metric(message: pb.Metric) -> Metric | None:
+def _metric(message: pb.Metric) -> Metric | Unknown:
     which = message.WhichOneof("operation")
     if which is None:
-        return None
+        return _UNKNOWN_OPERATION
     operation = _OPERATION_OF_FIELD[which]
     return Metric(
         Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
         operation,
         getattr(message, which),
-        _nanoseconds(message.timestamp),
+        _nanoseconds(message.timestamp) if message.HasField("timestamp") else None,
     )
 
 
-def _metadata(message: pb.Metadata) -> Metadata | None:
+def _metadata(message: pb.Metadata) -> Metadata | Unknown:
     kind = _KIND_OF_NUMBER.get(message.metric_type)
     if kind is None:
-        return None
+        return _UNKNOWN_KIND
     unit = message.unit_value if message.HasField("unit_value") else None
     return Metadata(kind, message.name, unit, message.description_value)
 
@@ -294,9 +306,10 @@ def _metadata(message: pb.Metadata) -> Metadata | None:
 def _status(message: pb.Status) -> Status:
     return Status(
         message.source,
-        _nanoseconds(message.started),
+        _nanoseconds(message.started) if message.HasField("started") else None,
         message.dropped_incoming,
         message.dropped_client,
+        message.protocol_version,
     )
 
 
@@ -305,6 +318,11 @@ def _nanoseconds(timestamp: Timestamp) -> int:
 
 
 _KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_NUMBER.items()}
+_SNAPSHOT_OF_NUMBER: dict[int, Snapshot] = {
+    number: boundary for boundary, number in BOUNDARY_NUMBER.items()
+}
+_UNKNOWN_OPERATION = Unknown("a metric without a known operation")
+_UNKNOWN_KIND = Unknown("a description of an unknown kind of metric")
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
 # Other protocols, by the first bytes that their servers send.  A metrics stream never starts with

@@ -23,7 +23,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
 
@@ -139,12 +139,11 @@ class SeriesFrame:
         layout = self.layouts[which] = (period, pack, head, tail, len(head) + rest)
         return layout
 
-    def encode(self, operation: Operation, value: float, timestamp_ns: int) -> bytes:
+    def encode(self, operation: Operation, value: float, timestamp_ns: int | None) -> bytes:
         """Encode one event with protobuf."""
-        seconds, nanos = divmod(timestamp_ns, 1_000_000_000)
         metric = pb.Metric(name=self._key.name, labels=dict(self._key.labels))
-        metric.timestamp.seconds = seconds
-        metric.timestamp.nanos = nanos
+        if timestamp_ns is not None:
+            metric.timestamp.seconds, metric.timestamp.nanos = divmod(timestamp_ns, 1_000_000_000)
         setattr(metric, operation.name.lower(), value)
         return frame(pb.Event(metric=metric).SerializeToString(deterministic=True))
 
@@ -271,6 +270,9 @@ def encode_metric(metric: Metric) -> bytes:
 
     The event must be valid: see `Key.of`, and `Metric` for the type of the value.
     """
+    series = _SingleSeries(metric.key)
+    if metric.timestamp_ns is None:
+        return series.frame.encode(metric.operation, metric.value, None)
     # The encoder replaces a timestamp of 0 by the clock's time, which is 0 here.
-    entry = (_SingleSeries(metric.key), metric.operation, metric.value, metric.timestamp_ns)
+    entry = (series, metric.operation, metric.value, metric.timestamp_ns)
     return Encoder(lambda: 0).encode([entry])[0]

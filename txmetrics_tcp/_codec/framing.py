@@ -2,7 +2,7 @@
 The framing of a stream, independent of the frames' content.  No I/O, no Twisted, no protobuf.
 
 A stream is a sequence of frames.  A frame is an unsigned LEB128 varint, followed by that many bytes
-of one serialized ``Event`` of ``proto/event.proto``.  An empty ``Event`` has no meaning; its frame
+of one serialized ``Event`` of ``event.proto``.  An empty ``Event`` has no meaning; its frame
 is a single zero byte.
 """
 

@@ -1,17 +1,24 @@
 """
-Encodes descriptions and stream status.  `encoder` encodes metric events.  No I/O, no Twisted.
+Encodes descriptions, stream status and snapshot boundaries.  `encoder` encodes metric events.
+
+No I/O, no Twisted.
 """
 
 from __future__ import annotations
 
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame
-from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Status
+from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Snapshot, Status
 
 KIND_NUMBER = {
     MetricKind.COUNTER: pb.Metadata.MetricType.COUNTER,
     MetricKind.GAUGE: pb.Metadata.MetricType.GAUGE,
     MetricKind.HISTOGRAM: pb.Metadata.MetricType.HISTOGRAM,
+}
+
+BOUNDARY_NUMBER = {
+    Snapshot.BEGIN: pb.Snapshot.Boundary.BOUNDARY_BEGIN,
+    Snapshot.END: pb.Snapshot.Boundary.BOUNDARY_END,
 }
 
 
@@ -34,12 +41,18 @@ def encode_status(status: Status) -> bytes:
     """
     Encode a stream status, as a complete frame.  Counts above 2**64-1 are sent as 2**64-1.
     """
-    seconds, nanos = divmod(status.started_ns, 1_000_000_000)
     message = pb.Status(
         source=status.source,
         dropped_incoming=min(status.dropped_incoming, U64_MAX),
         dropped_client=min(status.dropped_client, U64_MAX),
+        protocol_version=status.protocol_version,
     )
-    message.started.seconds = seconds
-    message.started.nanos = nanos
+    if status.started_ns is not None:
+        message.started.seconds, message.started.nanos = divmod(status.started_ns, 1_000_000_000)
     return frame(pb.Event(status=message).SerializeToString(deterministic=True))
+
+
+def encode_snapshot(boundary: Snapshot) -> bytes:
+    """Encode the beginning or the end of a snapshot, as a complete frame."""
+    snapshot = pb.Snapshot(boundary=BOUNDARY_NUMBER[boundary])
+    return frame(pb.Event(snapshot=snapshot).SerializeToString(deterministic=True))

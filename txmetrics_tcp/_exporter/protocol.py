@@ -195,7 +195,8 @@ class MetricsProtocol(ServedProtocol):
         if self._lost_since is not None:
             # Events after the marker were lost.
             self.lost(self._lost_since)
-        self._outbox.add_totals(marker, since)
+        if self._settings.totals:
+            self._outbox.add_totals(marker, since)
         self.flush()
 
     def release_pending(self) -> None:

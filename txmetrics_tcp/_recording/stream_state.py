@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from txmetrics_tcp._codec.encoder import encode_metric
-from txmetrics_tcp._codec.wire import encode_metadata, encode_status
+from txmetrics_tcp._codec.wire import encode_metadata, encode_snapshot, encode_status
 from txmetrics_tcp._model import (
     APPLY,
     INITIAL_TOTAL,
@@ -18,6 +18,7 @@ from txmetrics_tcp._model import (
     Metric,
     MetricKind,
     Number,
+    Snapshot,
     Status,
 )
 from txmetrics_tcp._view.series import MAX_SERIES
@@ -25,7 +26,7 @@ from txmetrics_tcp._view.series import MAX_SERIES
 
 class StreamState:
     """
-    Track the state of a stream: the last status, the descriptions, and the totals of counters and
+    Track the state of a stream: the last status, the descriptions, and a snapshot of counters and
     gauges.  Histogram samples are not part of the state, as with a live server.
 
     The state has at most `MAX_SERIES` series, and as many descriptions.
@@ -38,7 +39,8 @@ class StreamState:
         self._status: Status | None = None
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         # Totals, with the time of the last event.
-        self._totals: dict[Key, tuple[Number, int]] = {}
+        self._totals: dict[Key, tuple[Number, int | None]] = {}
+        self._boundary: Snapshot | None = None
 
     def follow(self, events: Iterable[Event]) -> None:
         """Apply the next events of the stream."""
@@ -50,8 +52,10 @@ class StreamState:
                 name = event.kind, event.name
                 if name in self._descriptions or len(self._descriptions) < MAX_SERIES:
                     self._descriptions[name] = event
-            else:
+            elif isinstance(event, Status):
                 self._status = event
+            elif isinstance(event, Snapshot):
+                self._boundary = event
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
@@ -59,8 +63,14 @@ class StreamState:
             yield encode_status(self._status)
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
+        if not (self.metrics or self._boundary):
+            return
+        yield encode_snapshot(Snapshot.BEGIN)
         for key, (total, timestamp_ns) in self._totals.items():
             yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
+        # Within a snapshot, the stream itself has the end.
+        if self._boundary is not Snapshot.BEGIN:
+            yield encode_snapshot(Snapshot.END)
 
     def _add(self, metric: Metric) -> None:
         apply = APPLY.get(metric.operation)

@@ -8,10 +8,13 @@ import json
 import time
 from collections.abc import Callable
 
-from txmetrics_tcp._model import Event, Metadata, Metric, MetricKind, Operation, Status, Unit
-from txmetrics_tcp._view.text import json_number, local_time, utc, visible
+from txmetrics_tcp._model import Metadata, Metric, MetricKind, Operation, Snapshot, Status, Unit
+from txmetrics_tcp._view.text import NO_TIME, json_value, local_time, utc, visible
 
-Lines = Callable[[Event], str]
+Printable = Metadata | Metric | Status | Snapshot
+"""The events that have a line."""
+
+Lines = Callable[[Printable], str]
 """Formats the events of one connection as lines, without the line terminator."""
 
 _ACTION = {operation: operation.name.lower().partition("_")[0] for operation in Operation}
@@ -42,15 +45,20 @@ class TextLines:
         self._clock = ""
         self._units: dict[tuple[MetricKind, str], str] = {}
 
-    def __call__(self, event: Event) -> str:
+    def __call__(self, event: Printable) -> str:
         if not isinstance(event, Metric):
-            return self._metadata(event) if isinstance(event, Metadata) else self._status(event)
+            return self._other(event)
         key = event.key
         unit = self._units.get((key.kind, key.name), "") if self._units else ""
         return (
             f"{self._time(event.timestamp_ns)} {_OPERATION[event.operation]}"
             f" {visible(str(key))} {event.value!r}{unit}"
         )
+
+    def _other(self, event: Metadata | Status | Snapshot) -> str:
+        if isinstance(event, Snapshot):
+            return f"snapshot     {event.value}"
+        return self._metadata(event) if isinstance(event, Metadata) else self._status(event)
 
     def _metadata(self, metadata: Metadata) -> str:
         self._remember(metadata)
@@ -59,8 +67,10 @@ class TextLines:
         return f"metadata     {metadata.kind.value:17} {visible(metadata.name)}{unit}{description}"
 
     def _status(self, status: Status) -> str:
-        second = status.started_ns // 1_000_000_000
-        started = local_time(second, "%Y-%m-%d %H:%M:%S", self._localtime)
+        started = "at an unknown time"
+        if status.started_ns is not None:
+            second = status.started_ns // 1_000_000_000
+            started = local_time(second, "%Y-%m-%d %H:%M:%S", self._localtime)
         missed = status.dropped_incoming + status.dropped_client
         where = f" (incoming {status.dropped_incoming}, client {status.dropped_client})"
         return (
@@ -81,7 +91,9 @@ class TextLines:
             if len(units) > MAX_UNITS:
                 del units[next(iter(units))]
 
-    def _time(self, timestamp_ns: int) -> str:
+    def _time(self, timestamp_ns: int | None) -> str:
+        if timestamp_ns is None:
+            return NO_TIME
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
         if second != self._second:
             self._second = second
@@ -97,11 +109,13 @@ class JsonLines:
     def __init__(self) -> None:
         self._encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
-    def __call__(self, event: Event) -> str:
+    def __call__(self, event: Printable) -> str:
         if isinstance(event, Metric):
             return self._encode(self._metric(event))
         if isinstance(event, Metadata):
             return self._encode(self._metadata(event))
+        if isinstance(event, Snapshot):
+            return self._encode({"event": "snapshot", "boundary": event.value})
         return self._encode(self._status(event))
 
     def _metric(self, metric: Metric) -> dict[str, object]:
@@ -114,7 +128,7 @@ class JsonLines:
             "operation": _ACTION[metric.operation],
             "name": key.name,
             "labels": dict(key.labels),
-            "value": json_number(metric.value),
+            **json_value(metric.value),
         }
 
     def _metadata(self, metadata: Metadata) -> dict[str, object]:
@@ -134,4 +148,5 @@ class JsonLines:
             "started_ns": status.started_ns,
             "dropped_incoming": status.dropped_incoming,
             "dropped_client": status.dropped_client,
+            "protocol_version": status.protocol_version,
         }

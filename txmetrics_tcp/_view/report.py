@@ -14,7 +14,7 @@ from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
 from txmetrics_tcp._view.sketch import Summary, has_percentiles
-from txmetrics_tcp._view.text import json_number, utc, visible
+from txmetrics_tcp._view.text import json_number, json_value, utc, visible
 
 SHORTEST = 0.1
 """The minimum number of seconds for a rate."""
@@ -99,6 +99,7 @@ class Report:
             if status is None
             else {"incoming": view.missed_incoming, "client": view.missed_client},
             "left_out": view.refused,
+            "unknown": view.unknown,
             "percentiles": has_percentiles(),
             "series": [self._json(one) for one in self.series],
         }
@@ -151,6 +152,8 @@ class Report:
             parts.append(f"restarted {times}")
         if view.refused:
             parts.append(f"{view.refused:,} events left out because of too many series")
+        if view.unknown:
+            parts.append(f"{view.unknown:,} events skipped because their kind is unknown")
         return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
 
     def scale(self, series: SeriesView) -> float:
@@ -176,7 +179,7 @@ class Report:
             "events": series.events,
             "last": utc(series.timestamp_ns),
             "last_ns": series.timestamp_ns,
-            "value": json_number(series.value),
+            **json_value(series.value),
             "rate": _number_or_null(self.rate(series)),
             "samples": None if summary is None else _summary(summary),
         }

@@ -19,6 +19,7 @@ from txmetrics_tcp._model import (
     MetricKind,
     Operation,
     Status,
+    Unknown,
 )
 from txmetrics_tcp._view.rates import MIN_WATCHED, RATE_WINDOW, SECONDS, Increases, Values
 from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
@@ -32,8 +33,8 @@ RECENT = 20
 CHUNK = 1024
 """The maximum number of pending samples of a histogram."""
 
-RecentEvent = tuple[int, Operation, int | float]
-"""The time of an event (nanoseconds since the epoch), its operation and its value."""
+RecentEvent = tuple[int | None, Operation, int | float]
+"""The time of an event (nanoseconds since the epoch, or None), its operation and its value."""
 
 
 class SeriesView:
@@ -43,7 +44,8 @@ class SeriesView:
     @ivar key: the series.
     @ivar events: the number of events received.
     @ivar updated: when the last event was received, by the view's clock.
-    @ivar timestamp_ns: when the last event was recorded, in nanoseconds since the epoch.
+    @ivar timestamp_ns: when the last event was recorded, in nanoseconds since the epoch; None if
+        unknown.
     @ivar value: the total of a counter, the value of a gauge, the number of samples of a histogram.
     """
 
@@ -70,7 +72,7 @@ class SeriesView:
         self.key = key
         self.events = 0
         self.updated = -math.inf
-        self.timestamp_ns = 0
+        self.timestamp_ns: int | None = None
         self.value = INITIAL_TOTAL[key.kind]
         self._view = view
         self._watched: deque[RecentEvent] | None = None
@@ -271,6 +273,7 @@ class SourceView:
         slow, over all connections.
     @ivar events: the number of received metric events.
     @ivar refused: the number of events and descriptions ignored because of too many series.
+    @ivar unknown: the number of `Unknown` events.
     @ivar since: when the view was created or last cleared, by the clock.
     """
 
@@ -292,6 +295,7 @@ class SourceView:
         self.missed_client = 0
         self.events = 0
         self.refused = 0
+        self.unknown = 0
         self.since = clock()
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._connection = 0
@@ -319,7 +323,7 @@ class SourceView:
         try:
             for event in events:
                 if type(event) is not Metric:
-                    self._ingest_other(event, now)  # type: ignore[arg-type]
+                    self._ingest_other(event, now)
                     continue
                 ingested += 1
                 key, operation, value, timestamp_ns = event
@@ -390,7 +394,7 @@ class SourceView:
             self._missed_before[1] - self.missed_client,
         )
         self.missed_incoming = self.missed_client = 0
-        self.events = self.refused = 0
+        self.events = self.refused = self.unknown = 0
         self.since = self._clock()
 
     def _forget_series(self) -> None:
@@ -426,14 +430,19 @@ class SourceView:
         self._identified.append(key)
         return series
 
-    def _ingest_other(self, event: Metadata | Status, now: float) -> None:
-        if isinstance(event, Metadata):
+    def _ingest_other(self, event: Event, now: float) -> None:
+        if isinstance(event, Status):
+            self._ingest_status(event, now)
+        elif isinstance(event, Unknown):
+            self.unknown += 1
+        elif isinstance(event, Metadata):
             name = event.kind, event.name
             if name in self._descriptions or len(self._descriptions) < self._max_series:
                 self._descriptions[name] = event
             else:
                 self.refused += 1
-            return
+
+    def _ingest_status(self, event: Status, now: float) -> None:
         before, self.status = self.status, event
         if before is not None and before.started_ns != event.started_ns:
             self._restarted(now)

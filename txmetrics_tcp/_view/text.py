@@ -41,6 +41,20 @@ def json_number(value: float) -> float | str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
+def json_value(value: float) -> dict[str, float | str]:
+    """
+    Return the JSON field of a value.  A counter above 2**53, which readers with doubles as numbers
+    round, also gets a field with its digits as text.
+    """
+    fields = {"value": json_number(value)}
+    if type(value) is int and value > _EXACT:
+        fields["value_text"] = str(value)
+    return fields
+
+
+_EXACT = 1 << 53
+
+
 def local_time(
     second: int,
     form: str,
@@ -59,19 +73,28 @@ def local_time(
         return f"@{second}"
 
 
-def time_of_day(timestamp_ns: int) -> str:
+NO_TIME = "--:--:--.---"
+"""The time of day of an event whose time is unknown."""
+
+
+def time_of_day(timestamp_ns: int | None) -> str:
     """Format the local time of day with milliseconds."""
+    if timestamp_ns is None:
+        return NO_TIME
     second, nanos = divmod(timestamp_ns, 1_000_000_000)
     return f"{local_time(second, '%H:%M:%S')}.{nanos // 1_000_000:03}"
 
 
-def utc(timestamp_ns: int, digits: int = 9) -> str | None:
+def utc(timestamp_ns: int | None, digits: int = 9) -> str | None:
     """
-    Format a UTC date and time; return None outside the years that RFC 3339 allows.
+    Format a UTC date and time; return None if the time is unknown, or outside the years that RFC
+    3339 allows.
 
     @param timestamp_ns: nanoseconds since the epoch.
     @param digits: the number of digits after the decimal point of the second.
     """
+    if timestamp_ns is None:
+        return None
     second, nanos = divmod(timestamp_ns, 1_000_000_000)
     moment = _utc_to_the_second(second)
     return None if moment is None else f"{moment}.{nanos:09}"[: 20 + digits] + "Z"

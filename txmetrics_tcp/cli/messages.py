@@ -4,7 +4,7 @@ Messages about the connection of a command, human-readable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,6 +16,7 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     Waiting,
 )
+from txmetrics_tcp._model import Event, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
 from txmetrics_tcp._net.endpoints import show_address
@@ -61,7 +62,10 @@ class SilenceMessage:
 
 
 class ConnectionMessages(SilenceMessage):
-    """Also report the first attempt to connect, each connection, and each failure."""
+    """
+    Also report the first attempt to connect, each connection, each failure, and the first event
+    that is skipped.
+    """
 
     def __init__(
         self, endpoint: str, clock: IReactorTime, say: Callable[[str], object], tls: bool
@@ -73,6 +77,18 @@ class ConnectionMessages(SilenceMessage):
         self._server = server_name(endpoint)
         self._begun = False
         self._lost = ""
+        self._skipped = False
+
+    def received(self, events: Iterable[Event]) -> None:
+        """Handle received events."""
+        self.end_silence()
+        if self._skipped:
+            return
+        for event in events:
+            if isinstance(event, Unknown):
+                self._skipped = True
+                self._say(f"skipped {event.reason}; a newer version may show it")
+                return
 
     def state_changed(self, state: ConnectionState) -> None:
         super().state_changed(state)

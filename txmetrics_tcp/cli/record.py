@@ -206,7 +206,7 @@ class _Command:
         return stopped
 
     def _received(self, events: list[Event]) -> None:
-        self._messages.end_silence()
+        self._messages.received(events)
         self._record.received(events)
 
     def _state_changed(self, state: ConnectionState) -> None:

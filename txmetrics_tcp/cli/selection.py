@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from txmetrics_tcp._model import Event, Key, Metadata, Metric, MetricKind
+from txmetrics_tcp._model import Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
+from txmetrics_tcp._view.lines import Printable
 
 MAX_REMEMBERED = 10_000
 """The maximum number of series, and of descriptions, to keep in memory."""
@@ -18,8 +19,8 @@ class Selection:
     Select the metric events whose series matches at least one filter.
 
     A description is selected just before the first selected event of its metric.  After that event,
-    new descriptions of the metric are selected at once.  A status, which reports dropped events, is
-    always selected.
+    new descriptions of the metric are selected at once.  Stream status, which reports dropped
+    events, and the boundaries of snapshots are always selected.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
@@ -33,7 +34,7 @@ class Selection:
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._shown: set[tuple[MetricKind, str]] = set()
 
-    def __call__(self, event: Event) -> list[Event]:
+    def __call__(self, event: Printable) -> list[Printable]:
         """
         @param event: the next event of the stream.
         @return: the events to print now.
@@ -50,7 +51,7 @@ class Selection:
                 return []
         return [event]
 
-    def _select(self, event: Metric) -> list[Event]:
+    def _select(self, event: Metric) -> list[Printable]:
         key = event.key
         if key not in self._matches:
             if len(self._matches) >= MAX_REMEMBERED:

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
-from txmetrics_tcp._model import Event, Metric
+from txmetrics_tcp._model import Event, Metric, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.filters import Filter
@@ -79,8 +79,8 @@ class Tail:
     def received(self, event: Event) -> None:
         """Write an event, unless the filters or the count exclude it."""
         self.received_any = True
-        self._messages.end_silence()
-        if self._left == 0:
+        self._messages.received([event])
+        if self._left == 0 or isinstance(event, Unknown):
             return
         for selected in self._select(event):
             self._lines.append(self._format(selected))

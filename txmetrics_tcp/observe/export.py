@@ -48,6 +48,7 @@ def to_json(rows: Rows) -> str:
                 "events": source.view.events,
                 "missed_incoming": source.view.missed_incoming,
                 "missed_client": source.view.missed_client,
+                "unknown": source.view.unknown,
                 "losses_known": source.view.status is not None,
                 "restarts": source.view.restarts,
             }

@@ -38,7 +38,7 @@ class RowValues(NamedTuple):
     lifetime: Summary | None
     events: int
     age: float
-    timestamp_ns: int
+    timestamp_ns: int | None
     recent: tuple[RecentEvent, ...]
 
 

@@ -22,8 +22,8 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec import decoder as decoder_module
-from txmetrics_tcp._codec import event_pb2 as pb
 from txmetrics_tcp._codec import frame_cache
 from txmetrics_tcp._codec.frame_cache import HEAD_OVERHEAD, TAIL_OVERHEAD
 from txmetrics_tcp._codec.framing import frame, varint

@@ -28,7 +28,7 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec import frame_cache
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp.testing import PausingTransport
@@ -189,7 +189,7 @@ class HostileTests(SynchronousTestCase):
             message(b"m", label(b"\x80", b"")),
             message(b"m", label(b"k", b"\xf5")),
             frame(b"\x0a" + frame(b"\x0a" + frame(b"\xff"))),
-            frame(b"\x1a" + frame(b"\x12" + frame(b"\xff"))),
+            frame(b"\xc2\x3e" + frame(b"\x12" + frame(b"\xff"))),
         ]:
             # After a valid frame of the same kind.
             reason = self.rejected(iter([message(b"m"), ONE, stream]))

@@ -25,16 +25,18 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     Operation,
+    Snapshot,
+    Status,
     StreamError,
     Unit,
     decode,
     encode_metadata,
     encode_metric,
 )
-from txmetrics_tcp._codec import event_pb2 as pb
+from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
-from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._model import U64_MAX, Status
+from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
+from txmetrics_tcp._model import U64_MAX
 
 ENCODER_CASES = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
 
@@ -56,18 +58,21 @@ def encode(event: Event) -> bytes:
         return encode_metric(event)
     if isinstance(event, Metadata):
         return encode_metadata(event)
+    if isinstance(event, Snapshot):
+        return encode_snapshot(event)
+    assert isinstance(event, Status), event
     return encode_status(event)
 
 
 def by_protobuf(event: Event) -> bytes:
     """Encode an event with protobuf, and prefix its length."""
     if isinstance(event, Status):
-        second, nanos = divmod(event.started_ns, SECOND)
         status = pb.Status(
-            started={"seconds": second, "nanos": nanos},
+            **_stamp("started", event.started_ns),
             source=event.source,
             dropped_incoming=event.dropped_incoming,
             dropped_client=event.dropped_client,
+            protocol_version=event.protocol_version,
         )
         data = pb.Event(status=status).SerializeToString(deterministic=True)
     elif isinstance(event, Metadata):
@@ -77,16 +82,26 @@ def by_protobuf(event: Event) -> bytes:
         if event.description:
             message.description_value = event.description
         data = pb.Event(metadata=message).SerializeToString(deterministic=True)
+    elif isinstance(event, Snapshot):
+        snapshot = pb.Snapshot(boundary=f"BOUNDARY_{event.name}")
+        data = pb.Event(snapshot=snapshot).SerializeToString(deterministic=True)
     else:
-        second, nanos = divmod(event.timestamp_ns, SECOND)
+        assert isinstance(event, Metric), event
         fields: dict[str, Any] = {
             "name": event.key.name,
-            "timestamp": {"seconds": second, "nanos": nanos},
+            **_stamp("timestamp", event.timestamp_ns),
             "labels": dict(event.key.labels),
             event.operation.name.lower(): event.value,
         }
         data = pb.Event(metric=pb.Metric(**fields)).SerializeToString(deterministic=True)
     return leb128(len(data)) + data
+
+
+def _stamp(field: str, when: int | None) -> dict[str, Any]:
+    if when is None:
+        return {}
+    second, nanos = divmod(when, SECOND)
+    return {field: {"seconds": second, "nanos": nanos}}
 
 
 def leb128(number: int) -> bytes:

@@ -17,11 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, bits, counter_key, exact_totals
 from txmetrics_tcp import (
+    Event,
     ExporterSettings,
     Key,
+    Metric,
     MetricKind,
     MetricsFactory,
     Operation,
+    Snapshot,
+    Status,
     TcpBuilder,
     decode,
 )
@@ -29,7 +33,7 @@ from txmetrics_tcp._exporter import totals as totals_module
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import BATCH, Taken
 from txmetrics_tcp._exporter.totals import Totals
-from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
+from txmetrics_tcp._model import MAX_TEXT, U64_MAX
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -58,6 +62,34 @@ class SnapshotTests(FactoryTestCase):
         recorder.counter("c", route="/").increment()
         reader = client.read_all(self.reactor)
         self.assertEqual(reader.totals[counter_key("c", ("route", "/"))], 5001)
+
+    def test_boundaries(self) -> None:
+        """
+        The totals of a new client are between the boundaries of a snapshot, even without series.
+        """
+        factory = self.factory()
+        early = FakeClient(factory)
+        self.reactor.settle()
+        recorder = factory.recorder
+        recorder.describe_counter("c", "count")
+        counter = recorder.counter("c")
+        counter.increment(2)
+        recorder.gauge("g").set(1.5)
+        self.reactor.settle()
+        late = FakeClient(factory)
+        self.assertEqual(
+            [_kind(event) for event in late.read_all(self.reactor).all],
+            ["Status", "Metadata", "BEGIN", "SET_COUNTER", "SET_GAUGE", "END"],
+        )
+        counter.increment()
+        self.assertEqual(_kind(late.read_all(self.reactor).all[-1]), "INCREMENT_COUNTER")
+        self.assertEqual(
+            [_kind(event) for event in early.read_all(self.reactor).all],
+            [
+                *("Status", "BEGIN", "END", "Metadata"),
+                *("INCREMENT_COUNTER", "SET_GAUGE", "INCREMENT_COUNTER"),
+            ],
+        )
 
     def test_noGapNoDoubleCount(self) -> None:
         """Events pending for others when a client connects are only in that client's totals."""
@@ -164,6 +196,22 @@ class ResyncTests(FactoryTestCase):
         self.assertEqual(reader.totals[counter_key("c")], 500)
         self.assertEqual(client.protocol.stats().repairs, 1)
 
+    def test_statusBeforeSnapshot(self) -> None:
+        """A resync is a status with the new counts, and then a snapshot."""
+        factory = self.factory()
+        client = FakeClient(factory, limit=100)
+        for _ in range(500):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(
+            [_kind(event) for event in reader.all[-4:]],
+            ["Status", "BEGIN", "SET_COUNTER", "END"],
+        )
+        dropped = client.protocol.stats().dropped_client
+        self.assertEqual(reader.statuses[-1].dropped_client, dropped)
+        self.assertEqual(reader.snapshots[-1], {counter_key("c"): 500})
+
     def test_afterIncomingDrops(self) -> None:
         factory = self.factory()
         client = FakeClient(factory)
@@ -255,6 +303,8 @@ class ResyncTests(FactoryTestCase):
         values = client.read_all(self.reactor).values("c")
         self.assertEqual(values[-10:], list(range(490, 500)))
         self.assertEqual(client.protocol.stats().repairs, 0)
+        self.assertEqual(client.reader.snapshots, [])
+        self.assertFalse(client.reader.in_snapshot)
 
     def test_defaultInterval(self) -> None:
         """By default, a client that never catches up receives totals after five seconds."""
@@ -396,6 +446,13 @@ class IdleTests(FactoryTestCase):
         factory = self.factory()
         factory.doStart()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+def _kind(event: Event) -> str:
+    """Return the type of an event, the operation of a metric, or the boundary of a snapshot."""
+    if isinstance(event, Metric):
+        return event.operation.name
+    return event.name if isinstance(event, Snapshot) else type(event).__name__
 
 
 class StatusTests(FactoryTestCase):
@@ -625,6 +682,8 @@ class Machine(RuleBasedStateMachine):
             stats = client.protocol.stats()
             assert stats.waiting == 0
             assert client.reader.unfinished == 0
+            assert not client.reader.in_snapshot
+            assert 1 <= len(client.reader.snapshots) <= 1 + stats.repairs
 
     @invariant()
     def balanced(self) -> None:

@@ -13,7 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient, Reader, counter_key
-from txmetrics_tcp import ExporterSettings, Metric, MetricKind, Operation
+from txmetrics_tcp import (
+    Decoder,
+    ExporterSettings,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+    decode,
+)
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._exporter.backlog import Batch
@@ -21,7 +30,6 @@ from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import Counts, Marker
 from txmetrics_tcp._exporter.outbox import TOTALS
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
-from txmetrics_tcp._model import Status
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -446,6 +454,40 @@ class ResyncTests(ProtocolTestCase):
         lines = " ".join(event["log_format"].format(**event) for event in logged)
         self.assertIn("3", lines)
         self.assertIn("because client the client is too slow", lines)
+
+    def test_forcedWithinSnapshot(self) -> None:
+        """A resync within a pending snapshot adds its totals; the snapshot has one end."""
+        transport = PausingTransport(1)
+        protocol = self.protocol(transport)
+        protocol.prepare_marker()
+        totals = [(f"{LONG}{n}", n, 1) for n in range(1000)]
+        protocol.reach_marker(self.marker(*totals))
+        protocol.lost(2)
+        self.reactor.advance(5)
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(*totals[:-1], (f"{LONG}999", 9, 2)))
+        reader = Reader()
+        while data := transport.drain():
+            reader.feed(data)
+        [snapshot] = reader.snapshots
+        self.assertEqual(list(snapshot.values()), [*range(999), 9])
+
+    def test_releasedWithinSnapshot(self) -> None:
+        """After a snapshot was released to free memory, the next one begins again."""
+        transport = PausingTransport(CHUNK)
+        protocol = self.protocol(transport)
+        protocol.prepare_marker()
+        totals = [(f"{LONG}{n}", n, 1) for n in range(1000)]
+        protocol.reach_marker(self.marker(*totals))
+        begun = list(Decoder().feed(transport.drain()))
+        self.assertEqual((begun.count(Snapshot.BEGIN), begun.count(Snapshot.END)), (1, 0))
+        protocol.release_pending()
+        while transport.drain():
+            pass
+        protocol.prepare_marker()
+        protocol.reach_marker(self.marker(("a", 1, 1)))
+        _, *events = decode(transport.drain())
+        self.assertEqual((events[0], events[-1], len(events)), (Snapshot.BEGIN, Snapshot.END, 3))
 
     def test_lostAfterMarker(self) -> None:
         """After a loss that follows a marker, the next one resyncs, within C{repair_interval}."""

@@ -363,7 +363,7 @@ class InterruptedTransportTests(FactoryTestCase):
                 histogram.record(number)
             written.append(client.transport.written)
 
-        self.reactor.settle()
+        client.read_all(self.reactor)
         in_descriptor(act)
         self.assertEqual(written, [b""])
         self.assertEqual(client.transport.written, b"")
@@ -384,7 +384,7 @@ class InterruptedTransportTests(FactoryTestCase):
         """Events recorded after queued events are sent after them."""
         factory = self.factory(None)
         client = FakeClient(factory)
-        self.reactor.settle()
+        client.read_all(self.reactor)
         histogram = factory.recorder.histogram("h")
 
         def act() -> None:
@@ -402,7 +402,7 @@ class InterruptedTransportTests(FactoryTestCase):
         """A nested record does not reset C{interrupting}."""
         factory = self.factory(None)
         client = FakeClient(factory)
-        self.reactor.settle()
+        client.read_all(self.reactor)
         histogram = factory.recorder.histogram("h")
         call_from_thread = self.reactor.callFromThread
         interrupted: list[int] = []

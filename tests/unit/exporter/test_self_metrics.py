@@ -221,7 +221,7 @@ class OwnMetricsTests(FactoryTestCase):
         factory.recorder.counter("c").increment()
         self.reactor.settle()
         self.reactor.pump([1] * 5)
-        self.assertEqual(len(client.read_all(self.reactor).events), 1)
+        self.assertEqual(len(client.read_all(self.reactor).metrics), 1)
 
     def test_disconnectedClients(self) -> None:
         """Events delivered to disconnected clients still count."""

@@ -24,12 +24,13 @@ from txmetrics_tcp import (
     Metric,
     MetricKind,
     Operation,
+    Snapshot,
+    Status,
     decode,
     encode_metadata,
     encode_metric,
 )
-from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._model import Status
+from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import StreamState
@@ -204,8 +205,10 @@ class ReplayTests(SynchronousTestCase):
         first: list[Event] = [
             stream[0],
             stream[2],
+            Snapshot.BEGIN,
             Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1),
             Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, -1.5, NOON + 2),
+            Snapshot.END,
         ]
         self.assertEqual(list(Decoder().feed(late.read())), [*first, *Decoder().feed(increment(1))])
 
@@ -228,8 +231,41 @@ class ReplayTests(SynchronousTestCase):
             late.read()
             self.reactor.settle()
             early.read()
-        self.assertEqual(late.received, early.received)
+        state = encode_snapshot(Snapshot.BEGIN) + b"".join(stream) + encode_snapshot(Snapshot.END)
+        self.assertEqual(late.received, state + increment(1))
         self.assertEqual(early.received, b"".join(stream) + increment(1))
+
+    def test_lateClientWithinSnapshot(self) -> None:
+        """A client that connects within a recorded snapshot receives its end only once."""
+        begin, end = map(encode_snapshot, Snapshot)
+        total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON))
+        other = encode_metric(Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, NOON))
+        factory = self.replay([(0, begin + total), (1, other + end), (2, increment(1))])
+        first = Client(factory)
+        self.reactor.settle()
+        within = Client(factory)
+        self.reactor.advance(1)
+        self.reactor.settle()
+        after = Client(factory)
+        self.reactor.settle()
+        self.assertEqual(within.read(), begin + total + other + end)
+        self.assertEqual(after.read(), begin + total + other + end)
+        self.assertEqual(first.read(), begin + total + other + end)
+
+    def test_noStateBeforeSnapshot(self) -> None:
+        """A client that connects before a recorded snapshot receives only that one."""
+        begin, end = map(encode_snapshot, Snapshot)
+        status = encode_status(Status("shop", NOON))
+        factory = self.replay([(0, status), (1, begin + end), (2, increment(1))])
+        Client(factory)
+        self.reactor.settle()
+        before = Client(factory)
+        self.reactor.advance(1)
+        self.reactor.settle()
+        after = Client(factory)
+        self.reactor.settle()
+        self.assertEqual(before.read(), status + begin + end)
+        self.assertEqual(after.read(), status + begin + end)
 
     def test_pause(self) -> None:
         """The replay pauses while no clients are connected."""
@@ -246,6 +282,7 @@ class ReplayTests(SynchronousTestCase):
         second = Client(factory)
         self.reactor.settle()
         total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1))
+        total = encode_snapshot(Snapshot.BEGIN) + total + encode_snapshot(Snapshot.END)
         self.assertEqual(second.read(), total + increment(1))
         self.reactor.pump([1.0] * 3)
         self.reactor.settle()

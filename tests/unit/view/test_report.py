@@ -176,6 +176,7 @@ class JsonTests(ReportCase):
                 "events": 106,
                 "missed": {"incoming": 0, "client": 0},
                 "left_out": 0,
+                "unknown": 0,
                 "percentiles": True,
             },
         )

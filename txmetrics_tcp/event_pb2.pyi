@@ -57,23 +57,41 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., increment_counter: _Optional[int] = ..., set_counter: _Optional[int] = ..., increment_gauge: _Optional[float] = ..., decrement_gauge: _Optional[float] = ..., set_gauge: _Optional[float] = ..., record_histogram: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("started", "source", "dropped_incoming", "dropped_client")
+    __slots__ = ("started", "source", "dropped_incoming", "dropped_client", "protocol_version")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DROPPED_INCOMING_FIELD_NUMBER: _ClassVar[int]
     DROPPED_CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     started: _timestamp_pb2.Timestamp
     source: str
     dropped_incoming: int
     dropped_client: int
-    def __init__(self, started: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., dropped_incoming: _Optional[int] = ..., dropped_client: _Optional[int] = ...) -> None: ...
+    protocol_version: int
+    def __init__(self, started: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., dropped_incoming: _Optional[int] = ..., dropped_client: _Optional[int] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("boundary",)
+    class Boundary(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BOUNDARY_UNSPECIFIED: _ClassVar[Snapshot.Boundary]
+        BOUNDARY_BEGIN: _ClassVar[Snapshot.Boundary]
+        BOUNDARY_END: _ClassVar[Snapshot.Boundary]
+    BOUNDARY_UNSPECIFIED: Snapshot.Boundary
+    BOUNDARY_BEGIN: Snapshot.Boundary
+    BOUNDARY_END: Snapshot.Boundary
+    BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    boundary: Snapshot.Boundary
+    def __init__(self, boundary: _Optional[_Union[Snapshot.Boundary, str]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("metadata", "metric", "status")
+    __slots__ = ("metadata", "metric", "status", "snapshot")
     METADATA_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     metadata: Metadata
     metric: Metric
     status: Status
-    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    snapshot: Snapshot
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
