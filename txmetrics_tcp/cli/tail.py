@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -119,24 +118,72 @@ class Tail:
             self._stop(1)
 
 
-def _print(recording: Recording, tail: Tail, running: Running) -> Iterator[None]:
+class _Source(NamedTuple):
+    """
+    The origin of the events to print.
+
+    @ivar name: its name in messages.
+    @ivar start: begins to pass events to the tail.
+    @ivar stop: ends it, and releases resources.  May return a Deferred.
+    """
+
+    name: str
+    start: Callable[[], object]
+    stop: Callable[[], object]
+
+
+def _server(options: argparse.Namespace, reactor: Any, tail: Tail) -> _Source:
+    """Print the stream of a server, and reconnect."""
+    service = MetricsClientService(
+        reactor,
+        client_endpoint_from(options, reactor),
+        tail.received,
+        observer=tail.state_changed,
+        max_frame=options.max_frame,
+    )
+    return _Source(server_name(options.endpoint), service.startService, service.stopService)
+
+
+def _recording(path: str, reactor: Any, tail: Tail, running: Running) -> _Source:
     """Print a recording, in steps of one piece."""
-    for piece in recording:
-        if piece.begins:
-            tail.begin()
-        for event in piece.events:
-            tail.received(event)
-        if running.stopping:
-            return
-        yield
-    tail.flush()
-    running.stop(recording.report(say))
+    recording = Recording(path)
+
+    def steps() -> Iterator[None]:
+        for piece in recording:
+            if piece.begins:
+                tail.begin()
+            for event in piece.events:
+                tail.received(event)
+            if running.stopping:
+                return
+            yield
+        tail.flush()
+        running.stop(recording.report(say))
+
+    def stop() -> None:
+        stepper.stop()
+        recording.close()
+
+    stepper = Stepper(reactor, steps())
+    return _Source(path, stepper.start, stop)
+
+
+def _source(options: argparse.Namespace, reactor: Any, tail: Tail, running: Running) -> _Source:
+    """
+    Return the source that the options choose.
+
+    @raise EndpointError: the endpoint is invalid.
+    @raise RecordingError: the recording cannot be read.
+    """
+    if is_recording(options.endpoint):
+        return _recording(options.endpoint, reactor, tail, running)
+    return _server(options, reactor, tail)
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:
     """See `txmetrics_tcp.cli.commands.run_command`."""
     output = standard_output()
-    running = Running(reactor, lambda: stop(), output.cancel)
+    running = Running(reactor, lambda: source.stop(), output.cancel)
     tail = Tail(
         reactor,
         options.endpoint,
@@ -148,34 +195,16 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         options.count,
         wants_tls(options),
     )
-    start: Callable[[], object]
-    stop: Callable[[], object]
-    stack = ExitStack()
-    recorded = is_recording(options.endpoint)
-    if recorded:
-        recording = stack.enter_context(closing(Recording(options.endpoint)))
-        stepper = Stepper(reactor, _print(recording, tail, running))
-        start, stop = stepper.start, stepper.stop
-    else:
-        service = MetricsClientService(
-            reactor,
-            client_endpoint_from(options, reactor),
-            tail.received,
-            observer=tail.state_changed,
-            max_frame=options.max_frame,
-        )
-        start, stop = service.startService, service.stopService
+    source = _source(options, reactor, tail, running)
 
     def timed_out() -> int:
-        if recorded or tail.received_any:
+        if tail.received_any:
             return 0
-        limit = show_seconds(options.duration)
-        say(f"received nothing from {server_name(options.endpoint)} within {limit}")
+        say(f"received nothing from {source.name} within {show_seconds(options.duration)}")
         return 1
 
     if ReaderGone.watches(1):
         reactor.addReader(ReaderGone(1, lambda: running.stop(0)))
     if options.duration is not None:
         Deadline(reactor, options.duration, lambda: running.stop(timed_out()))
-    with stack:
-        return running.run(start)
+    return running.run(source.start)
