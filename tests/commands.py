@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import sys
 from codecs import getincrementaldecoder
@@ -20,7 +21,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory, IReadDescriptor
 from twisted.internet.protocol import ClientFactory, Factory, ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -56,6 +57,7 @@ class CommandReactor(NamesReactor):
         self.received = b""
         self._served = served
         self._transports: list[PausingTransport] = []
+        self._readers: list[IReadDescriptor] = []
         self._running = False
 
     def callWhenRunning(self, call: Callable[[], object]) -> None:
@@ -65,7 +67,7 @@ class CommandReactor(NamesReactor):
         self._running = True
         idle = 0
         while self._running:
-            called = self.drain()
+            called = self.drain() + self.read()
             sent = b"".join([transport.drain() for transport in self._transports])
             self.received += sent
             due = [call.getTime() for call in self.getDelayedCalls()]
@@ -77,6 +79,26 @@ class CommandReactor(NamesReactor):
 
     def stop(self) -> None:
         self._running = False
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        self._readers.append(reader)
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+    def read(self) -> int:
+        """
+        Call the readers whose descriptors are readable.
+
+        @return: their number.
+        """
+        readable = select.select(self._readers, [], [], 0)[0]
+        for reader in readable:
+            if reason := reader.doRead():
+                self.removeReader(reader)
+                reader.connectionLost(Failure(reason))
+        return len(readable)
 
     def connectTCP(
         self, host: str, port: int, factory: IProtocolFactory, **options: object
@@ -128,6 +150,7 @@ class Ended(NamedTuple):
 def run(
     *arguments: str,
     on: CommandReactor | None = None,
+    stdin: str = os.devnull,
     stdout: str | None = None,
     closed: bool = False,
 ) -> Ended:
@@ -135,12 +158,13 @@ def run(
     Run a command in this process, from its arguments to its exit code.
 
     @param on: its reactor; by default, one whose servers refuse connections.
+    @param stdin: the path of a file for its standard input.
     @param stdout: the path of a file for its standard output; by default, a temporary file.
     @param closed: whether its standard output is closed.
     """
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     with (
-        _redirected(0, os.devnull),
+        _redirected(0, stdin),
         _redirected(1, stdout) as out,
         _redirected(2, None) as err,
         mock.patch.object(sys, "stdout", None if closed else out),

@@ -28,8 +28,8 @@ MAX_BLOCK = 16 * 1024 * 1024
 MAX_RECORDED_FRAME = MAX_BLOCK - 2 * BLOCK
 """The largest frame that can be recorded, in bytes."""
 
-# The first line of a recording in any format version, without the number.
-_PREFIX = MAGIC[:-2]
+PREFIX = MAGIC[:-2]
+"""The beginning of every recording, in any format version: the first line without the number."""
 
 # Little-endian: the fields of `BlockHeader`, then their CRC-32.
 _HEADER = Struct("<4sIIIIQ")
@@ -92,7 +92,7 @@ class Blocks:
         elif MAGIC.startswith(beginning):
             # The first line itself is truncated.
             self.truncated = len(beginning)
-        elif beginning.startswith(_PREFIX):
+        elif beginning.startswith(PREFIX):
             raise RecordingError(
                 "unsupported recording format; a newer version of txmetrics-tcp may read it"
             )

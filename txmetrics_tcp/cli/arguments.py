@@ -98,9 +98,15 @@ def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the endpoint of one server, C{options.endpoint}, and the TLS options."""
-    parser.add_argument(
+def add_endpoint_arguments(
+    parser: argparse.ArgumentParser, group: argparse._MutuallyExclusiveGroup | None = None
+) -> None:
+    """
+    Add the endpoint of one server, C{options.endpoint}, and the TLS options.
+
+    @param group: the group that the endpoint joins, with its alternatives; None for no group.
+    """
+    (group or parser).add_argument(
         "endpoint",
         nargs="?",
         default=DEFAULT_ENDPOINT,

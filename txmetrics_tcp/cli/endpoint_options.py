@@ -45,6 +45,9 @@ def check_endpoints(options: argparse.Namespace) -> None:
                     f" write ./{options.file})"
                 )
             _check_text(options.endpoint)
+        case "tail" if options.raw is not None:
+            if wants_tls(options):
+                raise EndpointError("--raw reads a file: omit the --tls options")
         case "stats" | "tail" if not is_recording(options.endpoint):
             _check_text(options.endpoint)
         case "replay":

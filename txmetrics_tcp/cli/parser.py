@@ -64,14 +64,18 @@ are retried.
 ENDPOINT can also be a recording made by "metrics-tcp record". It is printed
 from beginning to end.
 
+With --raw, print a raw capture instead: the bytes that a server sent, as in
+"nc web1 5000 > capture.bin".
+
 If standard output is slow, the server drops events and reports their number.""",
         epilog=f"""\
 {FILTERS_HELP}
 Exit codes:
-  0    --count or --duration was reached, the recording ended, or the reader of
-       standard output exited (as with "| head")
-  1    nothing was received within --duration, the recording is unreadable or
-       damaged, or standard output cannot be written
+  0    --count or --duration was reached, the recording or capture ended, or the
+       reader of standard output exited (as with "| head")
+  1    nothing was received (within --duration, or from a capture), the
+       recording or capture is unreadable or damaged, or standard output cannot
+       be written
   2    invalid arguments
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM)
@@ -81,7 +85,14 @@ Documentation:
   {DOCS}/reference/json.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_endpoint_arguments(parser)
+    source = parser.add_mutually_exclusive_group()
+    add_endpoint_arguments(parser, source)
+    source.add_argument(
+        "--raw",
+        metavar="FILE",
+        help="""print a raw capture instead: FILE, or "-" for standard input; a pipe is printed as
+        data arrives""",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_filter_argument(
         parser,

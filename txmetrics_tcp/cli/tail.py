@@ -20,6 +20,7 @@ from txmetrics_tcp._view.numbers import show_seconds
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
 from txmetrics_tcp.cli.output import ReaderGone, say, standard_output
+from txmetrics_tcp.cli.raw import RawCapture
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import Selection
 
@@ -168,13 +169,36 @@ def _recording(path: str, reactor: Any, tail: Tail, running: Running) -> _Source
     return _Source(path, stepper.start, stop)
 
 
+def _raw(options: argparse.Namespace, reactor: Any, tail: Tail, running: Running) -> _Source:
+    """Print a raw capture, as it arrives."""
+
+    def received(events: list[Event]) -> None:
+        if not running.stopping:
+            for event in events:
+                tail.received(event)
+
+    def ended(message: str, exit_code: int) -> None:
+        # After --count, the rest of the capture is not reported.
+        if not running.stopping:
+            tail.flush()
+            if message:
+                say(message)
+            running.stop(exit_code)
+
+    capture = RawCapture(reactor, options.raw, options.max_frame, received, ended)
+    return _Source(capture.name, capture.start, capture.stop)
+
+
 def _source(options: argparse.Namespace, reactor: Any, tail: Tail, running: Running) -> _Source:
     """
     Return the source that the options choose.
 
     @raise EndpointError: the endpoint is invalid.
+    @raise CommandError: the raw capture cannot be read.
     @raise RecordingError: the recording cannot be read.
     """
+    if options.raw is not None:
+        return _raw(options, reactor, tail, running)
     if is_recording(options.endpoint):
         return _recording(options.endpoint, reactor, tail, running)
     return _server(options, reactor, tail)
