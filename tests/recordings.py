@@ -151,9 +151,10 @@ MANY = encode_metric(WIDE) * 400
 # As long as its first byte says, if the byte is read as the length of a frame.
 HTTP_FRAME = HTTP.ljust(1 + HTTP[0])
 
+NO_RECORDING = "not a metrics recording; metrics-tcp tail --raw reads raw captures"
 NO_RECORDINGS = {
     "empty": RecordedFile(b"", says="empty file, not a metrics recording", code=1),
-    "something else": RecordedFile(b"hello", says="not a metrics recording", code=1),
+    "something else": RecordedFile(b"hello", says=NO_RECORDING, code=1),
     "another format": RecordedFile(
         MAGIC.replace(b"1", b"2") + record(THREE)[len(MAGIC) :],
         says="unsupported recording format; a newer version of txmetrics-tcp may read it",

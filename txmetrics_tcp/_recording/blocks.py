@@ -48,6 +48,10 @@ class RecordingError(Exception):
     """A file is not a recording, or cannot be appended to.  The text is the reason."""
 
 
+class NotARecording(RecordingError):
+    """The beginning of a file is not that of a recording."""
+
+
 class BlockHeader(NamedTuple):
     """
     The header of a block.
@@ -97,7 +101,7 @@ class Blocks:
                 "unsupported recording format; a newer version of txmetrics-tcp may read it"
             )
         else:
-            raise RecordingError("not a metrics recording")
+            raise NotARecording("not a metrics recording")
 
     def __iter__(self) -> Iterator[tuple[BlockHeader, bytes]]:
         """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import StreamError
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, NotARecording, RecordingError
 from txmetrics_tcp._recording.reader import Chunk, RecordingReader, Session
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ class Recording:
                     raise RecordingError("empty file, not a metrics recording")
                 stack.pop_all()
         except (OSError, RecordingError) as error:
-            raise RecordingError(f"{path}: {_reason(error)}") from None
+            reason = _reason(error)
+            if isinstance(error, NotARecording):
+                reason += "; metrics-tcp tail --raw reads raw captures"
+            raise RecordingError(f"{path}: {reason}") from None
 
     def close(self) -> None:
         """Close the file."""

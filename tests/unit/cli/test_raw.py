@@ -265,6 +265,13 @@ class CommandTests(SynchronousTestCase):
             ended = run("tail", "--raw", "-")
         self.assertEqual(ended, (1, "", "metrics-tcp: cannot read: standard input is closed\n"))
 
+    def test_hint(self) -> None:
+        """Without C{--raw}, a message names the option."""
+        Path(self.path).write_bytes(THREE)
+        code, out, said = run("tail", self.path)
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("metrics-tcp tail --raw", said)
+
     def test_fileNamedAsPort(self) -> None:
         """The argument is a file, even if it looks like an endpoint."""
         Path("1").write_bytes(THREE)
