@@ -37,6 +37,9 @@ for interface in vars(interfaces).values():
 
 myst_heading_anchors = 3
 
+# The address in the schema's $id.
+html_extra_path = ["../txmetrics_tcp/json-lines.schema.json"]
+
 html_theme = "furo"
 html_title = f"{project} {release}"
 

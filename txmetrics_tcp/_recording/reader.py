@@ -25,6 +25,7 @@ from txmetrics_tcp._recording.blocks import (
     Damaged,
     split,
 )
+from txmetrics_tcp._recording.upgrade import upgrade
 
 MAX_SESSIONS = 1000
 """The maximum length of `RecordingReader.sessions`.  Events of later sessions are still read."""
@@ -39,7 +40,8 @@ class Chunk(NamedTuple):
 
     @ivar seconds: the time of reception, in seconds since the beginning of the recording.  The time
         between two sessions does not count.
-    @ivar frames: whole frames, as the bytes that were received.
+    @ivar frames: whole frames, as the bytes that were received.  A stream status that was recorded
+        before version 1 of the protocol has its present number.
     @ivar number: the number of frames.
     @ivar begins: whether this is the first chunk of a connection.  Each connection describes its
         metrics again.
@@ -59,11 +61,13 @@ class Session:
     @ivar time_ns: the start time, in nanoseconds since the epoch.
     @ivar source: the origin of the stream, as the recorder named it.
     @ivar seconds: the start time, as `Chunk.seconds`.
+    @ivar protocol_version: the version of the protocol that the recorder knew; 0 before version 1.
     """
 
     time_ns: int
     source: str
     seconds: float
+    protocol_version: int
 
 
 class RecordingReader:
@@ -105,6 +109,7 @@ class RecordingReader:
         self._session_ns = 0
         self._now_ns = 0
         self._begins = False
+        self._protocol_version = 0
 
     @property
     def position(self) -> int:
@@ -133,6 +138,8 @@ class RecordingReader:
     def _chunks(self, header: BlockHeader, stored: bytes) -> Iterator[Chunk]:
         for after_ns, frames, count in split(header, stored):
             self._advance(self._session_ns + header.offset_ns + after_ns)
+            if not self._protocol_version:
+                frames = upgrade(frames)
             self.frames += count
             begins, self._begins = self._begins, False
             yield Chunk(self.seconds, frames, count, begins)
@@ -142,8 +149,10 @@ class RecordingReader:
         if header.kind == SESSION:
             self._session_ns = self._now_ns
             self._begins = True
+            session = _parse_session(stored, self.seconds)
+            self._protocol_version = session.protocol_version
             if len(self.sessions) < MAX_SESSIONS:
-                self.sessions.append(_parse_session(stored, self.seconds))
+                self.sessions.append(session)
         elif header.kind == CONNECTION:
             self._begins = True
         elif header.kind == END:
@@ -159,6 +168,7 @@ class RecordingReader:
 def _parse_session(payload: bytes, seconds: float) -> Session:
     try:
         fields = json.loads(payload[:_MAX_TEXT])
-        return Session(int(fields["time_ns"]), str(fields["source"])[:1000], seconds)
-    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
-        return Session(0, "", seconds)
+        version = int(fields.get("protocol_version", 0))
+        return Session(int(fields["time_ns"]), str(fields["source"])[:1000], seconds, version)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        return Session(0, "", seconds, 0)

@@ -17,6 +17,7 @@ from io import FileIO
 from typing import BinaryIO
 
 from txmetrics_tcp._codec.framing import Frames
+from txmetrics_tcp._model import PROTOCOL_VERSION
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     CONNECTION,
@@ -86,9 +87,13 @@ class RecordingWriter:
         self._block = bytearray()
         self._count = 0
         self._block_ns = 0
-        session = json.dumps({"time_ns": clock(), "source": source[:1000]}).encode()
+        session = {
+            "time_ns": clock(),
+            "source": source[:1000],
+            "protocol_version": PROTOCOL_VERSION,
+        }
         self._failed = False
-        self._put((MAGIC if begin else b"") + encode_block(SESSION, session))
+        self._put((MAGIC if begin else b"") + encode_block(SESSION, json.dumps(session).encode()))
 
     @classmethod
     def create(

@@ -122,7 +122,7 @@ class RawCapture:
         elif not isinstance(error, ConnectionDone):
             self._ended(f"{self.name}: {error}", 1)
         elif unfinished:
-            self._ended(f"{self.name}: {cut_off(unfinished)}", 0)
+            self._ended(f"{self.name}: {cut_off(unfinished)}", 0 if self._received_any else 1)
         elif not self._received_any:
             self._ended(f"received nothing from {self.name}", 1)
         else:

@@ -233,7 +233,7 @@ class CommandTests(SynchronousTestCase):
             (b"", b"", "received nothing from {name}\n", 1),
             (EMPTY_FRAME * 3, b"", "received nothing from {name}\n", 1),
             (THREE + THREE[:9], THREE, f"{{name}}: {CUT_OFF}\n", 0),
-            (THREE[:9], b"", f"{{name}}: {CUT_OFF}\n", 0),
+            (THREE[:9], b"", f"{{name}}: {CUT_OFF}\n", 1),
             (THREE + FOREIGN + THREE, THREE, foreign, 1),
             (MANY + FOREIGN + MANY, MANY, foreign, 1),
             (HTTP, b"", "{name}: not a metrics stream: it looks like an HTTP server\n", 1),

@@ -103,7 +103,7 @@ class RoundTripTests(SynchronousTestCase):
         reader, chunks = read(file.getvalue())
         self.assertEqual([chunk.seconds for chunk in chunks], [0.5, 0.75, 3])
         self.assertEqual(reader.seconds, 10)
-        self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0)])
+        self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0, 1)])
 
     def test_connections(self) -> None:
         """The beginning of a connection is marked; incomplete frames are discarded there."""
@@ -460,9 +460,10 @@ class HostileTests(SynchronousTestCase):
             b"\xff",
         ]
         payloads.append(b'{"time_ns":1e999,"source":"x"}')
+        payloads.append(b'{"time_ns":1,"source":"x","protocol_version":[]}')
         sessions = [encode_block(b"sess", payload) for payload in payloads]
         reader, _ = read(MAGIC + b"".join(sessions))
-        self.assertEqual(reader.sessions, [Session(0, "", 0)] * len(payloads))
+        self.assertEqual(reader.sessions, [Session(0, "", 0, 0)] * len(payloads))
         self.assertEqual(reader.damage, "")
         reader, chunks = read(MAGIC + sessions[0] * 5000 + encode_block(b"data", b"\0\1\0"))
         self.assertEqual(len(reader.sessions), MAX_SESSIONS)

@@ -9,13 +9,15 @@ import math
 import re
 import time
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests import ROOT, wire_cases
+from tests import ROOT, needs, wire_cases
+from tests.unit.codec.test_wire import encode
 from tests.wire_cases import CASES, SECOND
 from txmetrics_tcp import (
     Key,
@@ -39,21 +41,37 @@ metric = partial(wire_cases.metric, when=WHEN)
 
 
 ANY_TEXT = st.text(max_size=20)
-ANY_NUMBER = st.integers(0, U64_MAX) | st.floats()
+# The full range of a Timestamp's fields.
+ANY_TIME = (
+    st.none()
+    | st.integers(-(2**63) * SECOND - 2**31, (2**63 - 1) * SECOND + 2**31 - 1)
+    | st.integers(0, 2 * WHEN)
+)
 ANY_EVENT = (
     st.builds(
-        lambda operation, name, labels, number, when: Metric(
-            Key(operation.kind, name, tuple(sorted(labels.items()))), operation, number, when
+        lambda operation, name, labels, count, number, when: Metric(
+            Key(operation.kind, name, tuple(sorted(labels.items()))),
+            operation,
+            count if operation.kind is MetricKind.COUNTER else number,
+            when,
         ),
         st.sampled_from(Operation),
         ANY_TEXT,
         st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
-        ANY_NUMBER,
-        # The full range of a Timestamp's fields.
-        st.integers(-(2**63) * SECOND, 2**63 * SECOND) | st.integers(0, 2 * WHEN),
+        st.integers(0, U64_MAX),
+        st.floats(),
+        ANY_TIME,
     )
     | st.builds(Metadata, st.sampled_from(MetricKind), ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT)
-    | st.builds(Status, ANY_TEXT, st.integers(-(2**63), 2**63))
+    | st.builds(
+        Status,
+        ANY_TEXT,
+        ANY_TIME,
+        st.integers(0, U64_MAX),
+        st.integers(0, U64_MAX),
+        st.integers(0, 2**32 - 1),
+    )
+    | st.sampled_from(Snapshot)
 )
 
 
@@ -319,6 +337,44 @@ class JsonLinesTests(SynchronousTestCase):
                 self.assertEqual(decoded["source"], event.source)
                 self.assertEqual(decoded["started_ns"], event.started_ns)
 
+    @given(ANY_EVENT)
+    def test_schema(self, event: Any) -> None:
+        """The JSON Schema describes each line, and each field of it."""
+        line = json.loads(self.line(event))
+        validator = schema_validator()
+        validator.validate(line)
+        described = validator.schema["$defs"][line["event"]]["properties"]
+        self.assertEqual(line.keys() - described.keys(), set())
+
+    def test_schemaRejects(self) -> None:
+        """The JSON Schema rejects a missing field, a wrong type, and a number out of range."""
+        good = json.loads(self.line(metric(Operation.INCREMENT_COUNTER, 1)))
+        validator = schema_validator()
+        for wrong in [
+            {"value": -1},
+            {"value": 2**64},
+            {"value": 1.5},
+            {"operation": "record"},
+            {"kind": "gauge", "value": "inf"},
+            {"kind": "gauge", "value_text": "9007199254740993"},
+            {"value_text": "1e18"},
+            {"labels": {"a": 1}},
+            {"time": "2026-11-22T16:04:24Z"},
+            {"timestamp_ns": "1"},
+            {"event": "snapshot", "boundary": "middle"},
+            {"event": "status"},
+            {"event": "metadata"},
+        ]:
+            self.assertFalse(validator.is_valid({**good, **wrong}), wrong)
+        for name in good:
+            self.assertFalse(validator.is_valid({k: v for k, v in good.items() if k != name}))
+        self.assertTrue(validator.is_valid({"event": "of a later version", "more": 1}))
+
+    @given(ANY_EVENT)
+    def test_length(self, event: Any) -> None:
+        """The length of a line is bounded by that of its frame, as documented."""
+        self.assertLess(len(self.line(event)), 300 + 6 * len(encode(event)))
+
     def test_documented(self) -> None:
         """The output matches the examples in the documentation."""
         documented = re.findall(
@@ -334,11 +390,26 @@ class JsonLinesTests(SynchronousTestCase):
                 name="requests_total",
             ),
             metric(Operation.SET_GAUGE, math.inf, name="queue_depth", when=second),
+            metric(Operation.SET_COUNTER, U64_MAX, name="bytes_total", when=second),
             Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "Größe: µs, \x1b[31m"),
             Status("shop[4711]@web1", second + 5, 300, 0),
             Snapshot.BEGIN,
         ]
         self.assertEqual(documented, [self.line(event) for event in events])
+
+
+def schema_validator() -> Any:
+    """
+    Return a validator of JSON lines.
+
+    @raise SkipTest: jsonschema is not installed.
+    """
+    if reason := needs("jsonschema"):
+        raise SkipTest(reason)
+    schema = json.loads((ROOT / "txmetrics_tcp" / "json-lines.schema.json").read_text())
+    kind = import_module("jsonschema").Draft202012Validator
+    kind.check_schema(schema)
+    return kind(schema)
 
 
 def _kind_and_name(described: Key | Metadata) -> tuple[str, str]:
