@@ -237,6 +237,6 @@ def _is_command() -> bool:
 # or happen at interpreter shutdown, where imports fail.  Commands do not need these names, and
 # print --help in half the time without them.
 if not _is_command():
-    for name in [name for name, module in _MODULE_OF.items() if module in _RECORDING]:
-        __getattr__(name)
-    del name
+    for _name in [name for name, module in _MODULE_OF.items() if module in _RECORDING]:
+        __getattr__(_name)
+    del _name

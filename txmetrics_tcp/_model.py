@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import NamedTuple, SupportsFloat, SupportsIndex
+from typing import ClassVar, NamedTuple, SupportsFloat, SupportsIndex
 
 U64_MAX = 2**64 - 1
 """The largest counter value.  On the wire, a counter is a ``uint64``."""
@@ -40,7 +40,7 @@ class MetricKind(Enum):
 
     # Enum.__hash__ is implemented in Python, and would take most of the time of a dictionary
     # look-up.
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
 
 class Operation(IntEnum):
@@ -54,7 +54,7 @@ class Operation(IntEnum):
     RECORD_HISTOGRAM = 9
 
     # See `MetricKind`.
-    __hash__ = int.__hash__
+    __hash__: ClassVar[Callable[[int], int]] = int.__hash__
 
     @property
     def kind(self) -> MetricKind:

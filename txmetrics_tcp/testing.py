@@ -41,6 +41,7 @@ from twisted.internet.interfaces import (
     IReactorFromThreads,
     ITransport,
 )
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -175,19 +176,19 @@ class PausingTransport:
         self.limit = limit
         self._host = host or IPv4Address("TCP", "127.0.0.1", 5000)
         self._peer = peer or IPv4Address("TCP", "127.0.0.1", 54321)
-        self._protocol: IProtocol | None = None
+        self._protocol: IProtocol | Protocol | None = None
         self._pending = bytearray()
-        self.connected = True
-        self.disconnecting = False
-        self.aborted = False
+        self.connected: bool = True
+        self.disconnecting: bool = False
+        self.aborted: bool = False
         self.producer: IProducer | None = None
-        self.producer_paused = False
+        self.producer_paused: bool = False
         self._streaming = False
-        self.reading = True
+        self.reading: bool = True
 
     # Methods for tests
 
-    def connect(self, protocol: IProtocol | None) -> None:
+    def connect(self, protocol: IProtocol | Protocol | None) -> None:
         """
         Connect a protocol to this transport.
 
@@ -470,7 +471,7 @@ class _ListRecorder(Recorder):
     def __init__(self, clock: Callable[[], int]) -> None:
         super().__init__()
         self.log: list[Entry | Metadata] = []
-        self.sink = Sink(self.log, wake_threshold=sys.maxsize, clock=clock)
+        self.sink: Sink = Sink(self.log, wake_threshold=sys.maxsize, clock=clock)
 
     def attach(self, key: Key) -> Series:
         return Series(key, self.sink)

@@ -80,8 +80,8 @@ class MetricsClientProtocol(Protocol):
         self._decoder = Decoder(max_frame)
         self._closed = False
         self._failure: Failure | None = None
-        self.events = 0
-        self.closed_early = False
+        self.events: int = 0
+        self.closed_early: bool = False
         self.secured: Callable[[MetricsClientProtocol], object] | None = None
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -13,7 +14,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.logger import Logger
@@ -123,7 +123,7 @@ class MetricsClientService(ClientService):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Any,
         endpoint: IStreamClientEndpoint | str | int = DEFAULT_ENDPOINT,
         received: Callable[[Event], object] | None = None,
         *,

@@ -81,7 +81,7 @@ class Decoder:
         self._failure: str | None = None
         self._begun = False
         self._memory = Memory()
-        self.refused = 0
+        self.refused: int = 0
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """

@@ -29,9 +29,9 @@ class Batch:
         @param joined: the concatenated frames of one or more events.
         @param ends: the end offset of each frame in C{joined}.
         """
-        self.since = since
-        self.size = len(ends)
-        self.joined = joined
+        self.since: int = since
+        self.size: int = len(ends)
+        self.joined: bytes = joined
         self._ends = ends
         self._chunks: list[tuple[bytes, int]] | None = None
 

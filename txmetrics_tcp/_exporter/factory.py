@@ -91,9 +91,10 @@ class MetricsFactory(ServerFactory):
         @param monotonic: returns seconds, on a monotonic clock.
         @param in_reactor_thread: returns whether the calling thread is the reactor thread.
         """
-        self.settings = settings = checked_settings(settings)
+        settings = checked_settings(settings)
+        self.settings: ExporterSettings = settings
         self.reactor = reactor
-        self.incoming = Incoming(
+        self.incoming: Incoming = Incoming(
             reactor,
             settings.buffer_size,
             self._drain,
@@ -103,7 +104,7 @@ class MetricsFactory(ServerFactory):
             monotonic=monotonic,
             in_reactor_thread=in_reactor_thread,
         )
-        self.recorder = TcpRecorder(self.incoming, self)
+        self.recorder: TcpRecorder = TcpRecorder(self.incoming, self)
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if settings.own_metrics else None
         self._fanout = Fanout(
             reactor,
@@ -126,7 +127,7 @@ class MetricsFactory(ServerFactory):
         self._stopping = False
         self._waiters: list[Deferred[None]] = []
         self._deadline: Deadline | None = None
-        self.silenced = False
+        self.silenced: bool = False
         self._pid = os.getpid()
         _factories.add(self)
 

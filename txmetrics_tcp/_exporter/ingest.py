@@ -91,6 +91,9 @@ class Incoming(Sink):
     )
 
     log: deque[Entry]
+    open: bool
+    stamped: bool
+    wake_threshold: int
 
     def __init__(
         self,
@@ -124,9 +127,9 @@ class Incoming(Sink):
         self._drain = drain
         self._at_once = at_once
         self._in_reactor_thread = in_reactor_thread
-        self.monotonic = monotonic
+        self.monotonic: Callable[[], float] = monotonic
         self.wake_requested_at: float | None = None
-        self.ledger = Ledger(self.log, buffer_size, totals, clock)
+        self.ledger: Ledger = Ledger(self.log, buffer_size, totals, clock)
         self._lock = threading.RLock()
         # The id of the thread that holds the lock.
         self._holder: int | None = None

@@ -154,8 +154,8 @@ class Ledger:
         self._failure: MemoryError | None = None
         # The unused part of `REPEATS`.
         self._repeats = REPEATS
-        self.keeps_totals = totals is not None
-        self.streaming = False
+        self.keeps_totals: bool = totals is not None
+        self.streaming: bool = False
 
     @property
     def retained(self) -> int:

@@ -76,7 +76,7 @@ class MetricsProtocol(ServedProtocol):
         self._settings = settings
         self._outbox = Outbox(settings.buffer_size)
         self._losses = LossReport(clock, f"because client {address} is too slow")
-        self.flushing = False
+        self.flushing: bool = False
         # The event counts at the beginning and the end of this client's stream.
         self._joined: Counts | None = None
         self._left: Counts | None = None

@@ -71,7 +71,7 @@ class MetricsService(Service):
         self._listening = False
         # The number of unfinished calls of `stop`.
         self._stopping = 0
-        self.recorder = TcpRecorder(factory.incoming, self)
+        self.recorder: TcpRecorder = TcpRecorder(factory.incoming, self)
         self.name = "metrics-tcp"
 
     @property

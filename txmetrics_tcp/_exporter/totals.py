@@ -37,10 +37,10 @@ class StreamedSeries(Series):
 
     def __init__(self, key: Key, sink: Sink) -> None:
         super().__init__(key, sink)
-        self.frame = SeriesFrame(key)
+        self.frame: SeriesFrame = SeriesFrame(key)
         self.total: Number = INITIAL_TOTAL[key.kind]
-        self.epoch = 0
-        self.retained = False
+        self.epoch: int = 0
+        self.retained: bool = False
 
     def value(self) -> Number:
         """Return the total as clients compute it: counters wrap modulo 2**64."""
@@ -66,7 +66,7 @@ class Totals:
         self.idle_after = idle_after
         # Strong references: a total must outlive the handles of its series.
         self._retained: dict[StreamedSeries, None] = {}
-        self.refused = 0
+        self.refused: int = 0
         # The hashes of the keys of released series that connected clients may know; None if they
         # exceed `MAX_RELEASED`.
         self._released: set[int] | None = set()

@@ -54,7 +54,7 @@ class Handle:
     __slots__ = ("__weakref__", "_recorder", "_series", "key")
 
     def __init__(self, key: Key, series: Series, recorder: Recorder | None = None) -> None:
-        self.key = key
+        self.key: Key = key
         self._series = series
         self._recorder = recorder
 

@@ -60,11 +60,11 @@ class Sink:
     def __init__(
         self, log: Log, wake_threshold: int = 0, clock: Callable[[], int] = time.time_ns
     ) -> None:
-        self.open = True
-        self.stamped = True
-        self.clock = clock
-        self.log = log
-        self.wake_threshold = wake_threshold
+        self.open: bool = True
+        self.stamped: bool = True
+        self.clock: Callable[[], int] = clock
+        self.log: Log = log
+        self.wake_threshold: int = wake_threshold
 
     def notify(self) -> None:
         """Process the log, now or later.  Called from any thread; must be re-entrant."""
@@ -81,8 +81,8 @@ class Series:
     __slots__ = ("__weakref__", "key", "sink")
 
     def __init__(self, key: Key, sink: Sink) -> None:
-        self.key = key
-        self.sink = sink
+        self.key: Key = key
+        self.sink: Sink = sink
 
 
 class RelaySink(Sink):

@@ -141,7 +141,7 @@ class ServedProtocol(Protocol):
         self._present = False
         # True from the end of the TLS handshake, if any, to connectionLost.
         self._connected = False
-        self.paused = False
+        self.paused: bool = False
         self._finishing = False
         self._received = 0
         self._head = b""

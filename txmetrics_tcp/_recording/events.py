@@ -72,7 +72,7 @@ class Recording:
             the file.
         """
         self.path = path
-        self.outcome = Outcome()
+        self.outcome: Outcome = Outcome()
         self._reported = False
         self._iterated = False
         try:

@@ -101,10 +101,10 @@ class RecordingReader:
         """
         self._blocks = Blocks(file)
         self.sessions: list[Session] = []
-        self.cut_off = True
-        self.damage = ""
-        self.frames = 0
-        self.seconds = 0.0
+        self.cut_off: bool = True
+        self.damage: str = ""
+        self.frames: int = 0
+        self.seconds: float = 0.0
         # The beginning of the session and the current time, in nanoseconds of the recording.
         self._session_ns = 0
         self._now_ns = 0

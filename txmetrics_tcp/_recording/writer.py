@@ -79,8 +79,8 @@ class RecordingWriter:
         self._started_ns = monotonic()
         self._splitter = Frames(MAX_RECORDED_FRAME)
         self._closed = False
-        self.frames = 0
-        self.bytes_written = 0
+        self.frames: int = 0
+        self.bytes_written: int = 0
         self.removed = 0
         self.salvaged = 0
         # The pending block, its number of frames, and its time.

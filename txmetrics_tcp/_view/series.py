@@ -69,9 +69,9 @@ class SeriesView:
     )
 
     def __init__(self, key: Key, view: SourceView, second: int) -> None:
-        self.key = key
-        self.events = 0
-        self.updated = -math.inf
+        self.key: Key = key
+        self.events: int = 0
+        self.updated: float = -math.inf
         self.timestamp_ns: int | None = None
         self.value = INITIAL_TOTAL[key.kind]
         self._view = view
@@ -289,14 +289,14 @@ class SourceView:
         self._max_series = max_series
         self.series: dict[Key, SeriesView] = {}
         self.status: Status | None = None
-        self.restarts = 0
+        self.restarts: int = 0
         self.restarted_at: float | None = None
-        self.missed_incoming = 0
-        self.missed_client = 0
-        self.events = 0
-        self.refused = 0
-        self.unknown = 0
-        self.since = clock()
+        self.missed_incoming: int = 0
+        self.missed_client: int = 0
+        self.events: int = 0
+        self.refused: int = 0
+        self.unknown: int = 0
+        self.since: float = clock()
         self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._connection = 0
         # The dropped events of previous connections.

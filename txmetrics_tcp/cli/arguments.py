@@ -54,7 +54,7 @@ def argument(noun: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
     return checked
 
 
-duration = argument("duration", parse_duration)
+duration: Callable[[str], float] = argument("duration", parse_duration)
 
 
 def _speed(text: str) -> float:
@@ -67,7 +67,7 @@ def _speed(text: str) -> float:
     return factor
 
 
-speed = argument("speed", _speed)
+speed: Callable[[str], float] = argument("speed", _speed)
 
 
 def add_end_arguments(parser: argparse.ArgumentParser) -> None:

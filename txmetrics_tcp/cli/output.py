@@ -38,7 +38,7 @@ class Output:
     def __init__(self, descriptor: int, encoding: str) -> None:
         self._descriptor = descriptor
         self._encoding = encoding
-        self.cancelled = False
+        self.cancelled: bool = False
 
     def cancel(self) -> None:
         """

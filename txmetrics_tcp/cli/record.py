@@ -56,8 +56,8 @@ class Record:
         self._stop = stop
         self._fail = fail
         self._count = count
-        self.metrics = 0
-        self.received_any = False
+        self.metrics: int = 0
+        self.received_any: bool = False
         self._missed_before = 0
         self._missed_now = 0
         # Splits the stream at the last event to record.  Used with `count` only.

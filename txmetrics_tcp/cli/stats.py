@@ -68,9 +68,9 @@ class Watch:
         self._say = say
         self._finished = finished
         self.name = name
-        self.view = SourceView(reactor.seconds)
-        self.connections = 0
-        self.received_any = False
+        self.view: SourceView = SourceView(reactor.seconds)
+        self.connections: int = 0
+        self.received_any: bool = False
         self._last_message = ""
         self._silence = SilenceMessage(reactor, say, tls)
         self._stopped = False
@@ -158,7 +158,7 @@ class WatchRecording:
     The attributes are those of `Watch`.
     """
 
-    received_any = True
+    received_any: bool = True
 
     def __init__(
         self,
@@ -175,12 +175,13 @@ class WatchRecording:
         self._limit = seconds
         self._say = say
         self._finished = finished
-        self.name = recording.path
-        self.seconds = 0.0
-        self.view = SourceView(lambda: self.seconds)
-        self.connections = 0
+        self.name: str = recording.path
+        self.seconds: float = 0.0
+        self.view: SourceView = SourceView(lambda: self.seconds)
+        self.connections: int = 0
         stepper = Stepper(reactor, self._read())
-        self.start, self.stop = stepper.start, stepper.stop
+        self.start: Callable[[], None] = stepper.start
+        self.stop: Callable[[], None] = stepper.stop
 
     def progress_text(self) -> str:
         """Return the text of the progress line."""

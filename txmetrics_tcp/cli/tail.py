@@ -35,7 +35,7 @@ class Tail:
     @ivar received_any: whether any event has been received.
     """
 
-    received_any = False
+    received_any: bool = False
 
     def __init__(
         self,

@@ -55,10 +55,10 @@ class ObserveApp(App[int]):
     @ivar delay: the number of seconds between the last frame and the next.
     """
 
-    TITLE = "metrics-tcp observe"
-    ENABLE_COMMAND_PALETTE = False
-    ALLOW_SELECT = False
-    ESCAPE_TO_MINIMIZE = False
+    TITLE: str | None = "metrics-tcp observe"
+    ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
+    ALLOW_SELECT: ClassVar[bool] = False
+    ESCAPE_TO_MINIMIZE: ClassVar[bool] = False
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -67,7 +67,7 @@ class ObserveApp(App[int]):
         for key in KEYS
     ]
 
-    CSS = f"""
+    CSS: ClassVar[str] = f"""
     Screen {{ background: {BACKGROUND}; color: {TEXT}; layers: base; }}
     #body {{ height: 1fr; layout: vertical; }}
     #body.wide {{ layout: horizontal; }}
@@ -87,15 +87,15 @@ class ObserveApp(App[int]):
 
     def __init__(self, sources: Sequence[Source], export_dir: Path = Path()) -> None:
         super().__init__()
-        self.rows = Rows(sources)
-        self.frames = 0
-        self.delay = FRAME
+        self.rows: Rows = Rows(sources)
+        self.frames: int = 0
+        self.delay: float = FRAME
         self._export_dir = export_dir
         self._drawing_since: float | None = None
         self._watched: Row | None = None
-        self.header = Header(self.rows)
-        self.table = SeriesTable(self.rows)
-        self.detail = Detail()
+        self.header: Header = Header(self.rows)
+        self.table: SeriesTable = SeriesTable(self.rows)
+        self.detail: Detail = Detail()
         self._body = Container(self.table, self.detail, id="body")
         self._filter_field = FilterField(
             id="filter",

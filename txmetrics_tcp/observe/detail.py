@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 import textwrap
+from typing import ClassVar
 
 from rich.segment import Segment
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -51,7 +53,7 @@ class Detail(Widget):
     @ivar window: the window in seconds for percentiles, shown beside those of all time.
     """
 
-    DEFAULT_CSS = f"""
+    DEFAULT_CSS: ClassVar[str] = f"""
     Detail {{ background: {PANEL}; padding: 0 1; }}
     """
 
@@ -81,7 +83,7 @@ class Detail(Widget):
         blank = ink(TEXT, PANEL)
         return [Strip(line).adjust_cell_length(width, blank) for line in lines[:height]]
 
-    def render_lines(self, crop):  # type: ignore[no-untyped-def]
+    def render_lines(self, crop: Region) -> list[Strip]:
         self._lines = self.get_strips()
         return super().render_lines(crop)
 

@@ -60,7 +60,7 @@ class Help(ModalScreen[None]):
         Binding("pagedown,space", "roll(12)", show=False),
     ]
 
-    DEFAULT_CSS = f"""
+    DEFAULT_CSS: ClassVar[str] = f"""
     Help {{ align: center middle; background: #00000080; }}
     Help > VerticalScroll {{
         width: 84; max-width: 100%; height: auto; max-height: 92%;

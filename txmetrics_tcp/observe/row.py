@@ -68,15 +68,18 @@ class Row:
 
     def __init__(self, source: Source, series: SeriesView) -> None:
         key = series.key
-        self.source = source
-        self.series = series
+        self.source: Source = source
+        self.series: SeriesView = series
         self.key: Key = key
-        self.name = shown(key.name)
-        self.labels = tuple((shown(label), shown(value)) for label, value in key.labels)
-        self.name_length = cell_len(self.name)
+        self.name: str = shown(key.name)
+        self.labels: tuple[tuple[str, str], ...] = tuple(
+            (shown(label), shown(value)) for label, value in key.labels
+        )
+        self.name_length: int = cell_len(self.name)
         # Includes the equals signs and the spaces between labels.
         lengths = (cell_len(label) + cell_len(value) + 2 for label, value in self.labels)
-        self.labels_length = max(0, sum(lengths) - 1)
+        self.labels_length: int = max(0, sum(lengths) - 1)
+        self.by_name: tuple[str, str, tuple[tuple[str, str], ...], str]
         self.by_name = (*by_text(self.name), self.labels, source.label)
         self.frozen: RowValues | None = None
 
@@ -158,9 +161,9 @@ class Group:
     __slots__ = ("folded", "rate", "rows", "title", "unit", "value")
 
     def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
-        self.title = title
-        self.rows = rows
-        self.folded = folded
+        self.title: str = title
+        self.rows: list[Row] = rows
+        self.folded: bool = folded
         # Different metrics, such as packets and errors, have no meaningful sum.
         metrics = {(row.key.kind, row.key.name) for row in rows}
         summable = len(metrics) == 1 and rows[0].key.kind is not MetricKind.GAUGE
@@ -171,7 +174,7 @@ class Group:
             summable = len(units) == 1
             self.unit = None if rows[0].is_histogram else units.pop()
         self.rate = sum(row.rate() for row in rows) if summable else None
-        self.value = sum(row.value() for row in rows) if summable else None
+        self.value: int | float | None = sum(row.value() for row in rows) if summable else None
 
 
 Line = Row | Group

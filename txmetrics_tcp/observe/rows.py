@@ -87,30 +87,30 @@ class Rows:
         self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.sources = sources
-        self.brief = brief_names([source.label for source in sources])
+        self.brief: dict[str, str] = brief_names([source.label for source in sources])
         self._clock = clock
         self.lines: list[Line] = []
         self.matching: list[Row] = []
         self.all: list[Row] = []
-        self.filter_text = ""
+        self.filter_text: str = ""
         self._filter: Filter = parse_filter("")
-        self.sort = "name"
-        self.descending = False
+        self.sort: str = "name"
+        self.descending: bool = False
         self.grouping: Grouping | None = None
         self._folded: set[str] = set()
         self.window: float | None = WINDOWS[1]
-        self.paused = False
-        self.paused_at = 0.0
+        self.paused: bool = False
+        self.paused_at: float = 0.0
         # For each source, the number of its series in `all`, and the run of its server.
         self._known = [0] * len(sources)
         self._runs = [(source.view.restarts, source.view.since) for source in sources]
         self._arranged = -math.inf
         self._took = 0.0
         self._dirty = True
-        self.histograms = 0
+        self.histograms: int = 0
         self._label_counts: Counter[str] = Counter()
-        self.name_length = 0
-        self.labels_length = 0
+        self.name_length: int = 0
+        self.labels_length: int = 0
 
     # Updating
 

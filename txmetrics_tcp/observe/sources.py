@@ -60,16 +60,16 @@ class Source:
     def __init__(
         self, label: str, view: SourceView, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self.label = shown(label)
+        self.label: str = shown(label)
         self.view = view
-        self.state = State.CONNECTING
-        self.has_received = True
-        self.note = ""
+        self.state: State = State.CONNECTING
+        self.has_received: bool = True
+        self.note: str = ""
         self.retry_at: float | None = None
-        self.progress = 0.0
+        self.progress: float = 0.0
         self._monotonic = monotonic
-        self.since = monotonic()
-        self.now = 0.0
+        self.since: float = monotonic()
+        self.now: float = 0.0
         self._counts: deque[tuple[float, int]] = deque()
 
     def start(self) -> None:
@@ -128,6 +128,8 @@ class LiveSource(Source):
     Events of one read from the socket are ingested together.
     """
 
+    has_received: bool
+
     def __init__(
         self,
         reactor: Any,
@@ -177,6 +179,8 @@ class RecordingSource(Source):
     """
     A recording, read as fast as possible.  The view then shows the end of the recording.
     """
+
+    progress: float
 
     def __init__(self, reactor: Any, path: str) -> None:
         """

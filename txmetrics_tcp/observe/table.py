@@ -5,6 +5,7 @@ The table of series.  Only the rows on the screen are computed.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
@@ -39,7 +40,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     @ivar chosen: the chosen line; None if the table is empty.
     """
 
-    DEFAULT_CSS = """
+    DEFAULT_CSS: ClassVar[str] = """
     SeriesTable { height: 1fr; scrollbar-size: 1 1; overflow-x: hidden; overflow-y: auto; }
     """
 

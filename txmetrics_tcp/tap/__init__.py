@@ -40,7 +40,7 @@ class CannotStart(SystemExit, Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.code = 1
+        self.code: int = 1
 
 
 class Daemon(MultiService):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from inspect import cleandoc
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import Options as UsageOptions
@@ -58,7 +58,7 @@ class Options(UsageOptions):
 
     synopsis = "[options]"
 
-    longdesc = (
+    longdesc: str = (
         "Stream metrics of this process, and of the machine if psutil is installed, over TCP to"
         ' every client that connects, such as "metrics-tcp observe". The daemon needs no'
         " privileges. By default it listens on the loopback interface only, because any client"
@@ -66,7 +66,7 @@ class Options(UsageOptions):
         f" it stops the daemon. Documentation: {DOCS}/reference/commands.html"
     )
 
-    optParameters = [  # noqa: RUF012, since usage.Options requires a list
+    optParameters: ClassVar[list[list[object]]] = [
         _parameter(
             "buffer-size",
             _DEFAULTS.buffer_size,
@@ -123,7 +123,7 @@ class Options(UsageOptions):
         ),
     ]
 
-    optFlags = [  # noqa: RUF012
+    optFlags: ClassVar[list[list[str | None]]] = [
         [
             "no-process",
             None,

@@ -3,7 +3,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
+from typing import Any as _Any, ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -54,7 +54,7 @@ class Metric(_message.Message):
     decrement_gauge: float
     set_gauge: float
     record_histogram: float
-    def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., increment_counter: _Optional[int] = ..., set_counter: _Optional[int] = ..., increment_gauge: _Optional[float] = ..., decrement_gauge: _Optional[float] = ..., set_gauge: _Optional[float] = ..., record_histogram: _Optional[float] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., increment_counter: _Optional[int] = ..., set_counter: _Optional[int] = ..., increment_gauge: _Optional[float] = ..., decrement_gauge: _Optional[float] = ..., set_gauge: _Optional[float] = ..., record_histogram: _Optional[float] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("metadata", "metric")
@@ -62,4 +62,4 @@ class Event(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     metadata: Metadata
     metric: Metric
-    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ...) -> None: ...
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping[str, _Any]]] = ..., metric: _Optional[_Union[Metric, _Mapping[str, _Any]]] = ...) -> None: ...
