@@ -70,13 +70,14 @@ def running(command: Sequence[str | Path], cwd: str | Path | None = None) -> Ite
 
 
 def look(metrics_tcp: Path, port: int, cwd: str | Path | None = None) -> None:
-    """Tail the stream, and check its order: status, then metadata, then metrics."""
+    """Tail the stream, and check its order: status, then metadata, then a snapshot."""
     tail = [metrics_tcp, "tail", f"127.0.0.1:{port}", "--json", "--count", "1"]
     # With a timeout, since tail reconnects indefinitely.
     done = subprocess.run(tail, cwd=cwd, stdout=subprocess.PIPE, timeout=LIMIT, check=True)
-    first, *between, last = [json.loads(line)["event"] for line in done.stdout.splitlines()]
-    if (first, set(between), last) != ("status", {"metadata"}, "metric"):
-        sys.exit(f"the stream begins with {[first, *between, last]}")
+    names = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    first, *between, snapshot, last = names
+    if (first, set(between), snapshot, last) != ("status", {"metadata"}, "snapshot", "metric"):
+        sys.exit(f"the stream begins with {names}")
     print(f"received the status, {len(between)} descriptions and a metric")
 
 
