@@ -1,14 +1,16 @@
 """
-Check the distributions: both have the right files, and the wheel works in an empty environment.
+Check the distributions: both have the right files, they can be reproduced from the sdist, and the
+wheel works in an empty environment.
 
     python3 check_wheel.py TREE DIST
 
-TREE is the source tree from which the sdist and the wheel in DIST were built. This script uses only
-the standard library, and creates a virtual environment.
+TREE is the source tree from which the sdist and the wheel in DIST were built. This script uses the
+package `build`, and creates virtual environments.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,11 +21,12 @@ from pathlib import Path
 from check_daemon import look, running
 
 PLUGIN = "twisted/plugins/txmetrics_tcp_plugin.py"
+SCHEMA = "txmetrics_tcp/event.proto"  # in the wheel; in the tree and the sdist, it is below proto/
 LEFTOVERS = ("__pycache__", "dropin.cache", ".pyc", "/target/", "_trial_temp", ".venv")
 
 
 def check_wheel_names(tree: Path, wheel: Path) -> None:
-    """Check that the wheel has the package, the plugin file and the metadata, and no other file."""
+    """Check that the wheel has the package, schema, plugin file and metadata, and no other file."""
     package = {
         path.relative_to(tree).as_posix()
         for path in (tree / "txmetrics_tcp").rglob("*")
@@ -31,7 +34,7 @@ def check_wheel_names(tree: Path, wheel: Path) -> None:
     }
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info/"
     about = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
-    expected = package | {PLUGIN} | {info + name for name in about}
+    expected = package | {SCHEMA, PLUGIN} | {info + name for name in about}
     names = set(zipfile.ZipFile(wheel).namelist())
     if names != expected:
         sys.exit(f"{wheel.name}: missing {expected - names}, unexpected {names - expected}")
@@ -44,7 +47,7 @@ def check_sdist_names(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     required = {
         PLUGIN,
-        "proto/txmetrics_tcp/event.proto",
+        f"proto/{SCHEMA}",
         "tests/__init__.py",
         "docs/conf.py",
         "LICENSE",
@@ -54,6 +57,21 @@ def check_sdist_names(sdist: Path) -> None:
     if leftovers := [name for name in names if any(word in f"/{name}" for word in LEFTOVERS)]:
         sys.exit(f"{sdist.name}: unexpected {leftovers}")
     print(f"{sdist.name}: {len(names)} files")
+
+
+def check_reproducible(wheel: Path, sdist: Path, empty: Path) -> None:
+    """Check that a build from the sdist, with other file times and another umask, is the same."""
+    source, again = empty / "source", empty / "again"
+    shutil.unpack_archive(sdist, source, filter="data")  # with the times in the archive
+    for path in source.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    (root,) = source.iterdir()
+    build = [sys.executable, "-m", "build", "--sdist", "--wheel", "--outdir", again, root]
+    subprocess.run(build, umask=0o077, stdout=subprocess.DEVNULL, check=True)
+    for built in (sdist, wheel):
+        if (again / built.name).read_bytes() != built.read_bytes():
+            sys.exit(f"{built.name}: a second build differs")
+    print("a second build is the same")
 
 
 def check_installed(wheel: Path, empty: Path) -> None:
@@ -82,6 +100,7 @@ def main() -> None:
     check_wheel_names(tree, wheel)
     check_sdist_names(sdist)
     with tempfile.TemporaryDirectory() as empty:
+        check_reproducible(wheel, sdist, Path(empty))
         check_installed(wheel, Path(empty))
 
 
