@@ -55,7 +55,7 @@ class RawCapture:
         """
         self._reactor = reactor
         self._is_input = path == STANDARD_INPUT
-        self.name = "standard input" if self._is_input else path
+        self.name: str = "standard input" if self._is_input else path
         self._received = received
         self._ended = ended
         self._decoder = Decoder(max_frame)

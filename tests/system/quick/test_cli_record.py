@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 
 from tests.commands import CommandTestCase, reactor
 from tests.recordings import STREAM, read, record
-from txmetrics_tcp import Decoder, RecordingReader, Status
+from txmetrics_tcp import Decoder, Metric, RecordingReader
 from txmetrics_tcp._recording.blocks import BLOCK
 
 
@@ -25,7 +25,7 @@ class ProcessTests(CommandTestCase):
         self.assertEqual((reader.cut_off, reader.damage), (False, ""))
         decoder = Decoder()
         events = [event for chunk in chunks for event in decoder.feed(chunk.frames)]
-        return reader, sum(not isinstance(event, Status) for event in events)
+        return reader, sum(isinstance(event, Metric) for event in events)
 
     async def test_interrupted(self) -> None:
         """

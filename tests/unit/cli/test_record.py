@@ -153,6 +153,13 @@ class CommandTests(SynchronousTestCase):
         _, _, said = self.run_command("--duration", "1", on=serving(STREAM + lost))
         self.assertIn("; the server dropped 1,003 events\n", said)
 
+    def test_skipped(self) -> None:
+        """Events that this version cannot interpret are reported once, and recorded."""
+        _, _, said = self.run_command("--duration", "1", on=serving(STREAM + STREAM))
+        self.assertEqual(said.count("skipped a description of an unknown kind of metric"), 1)
+        self.assertEqual(said.count("skipped"), 1)
+        self.assertEqual(self.recorded, STREAM + STREAM)
+
     def test_nothingReceived(self) -> None:
         """A new file is removed, so that the same command can be run again."""
         message = "received nothing from 127.0.0.1:5000; recorded nothing"

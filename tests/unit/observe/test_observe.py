@@ -32,7 +32,7 @@ from tests.observing import (
     type_fast,
     watch,
 )
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.bindings import KEYS, MOUSE
@@ -1103,6 +1103,11 @@ class HeaderTests(SynchronousTestCase):
         source.view._max_series = 1
         source.feed([Status("a", 1), count("a"), count("b")])
         self.assertIn("left out 1 (too many series)", self.header(source)[1])
+
+    def test_unknown(self) -> None:
+        source = FedSource()
+        source.feed([Status("a", 1), count("a"), Unknown("a"), Unknown("b")])
+        self.assertIn("skipped 2 (unknown kind)", self.header(source)[1])
 
 
 class DocumentationTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.filters import parse_filter
 from txmetrics_tcp._view.report import SORTS, Report
@@ -140,6 +140,13 @@ class TableTests(ReportCase):
             " (incoming 1,200, client 34), 2 connections, restarted 2 times, 7 events left out"
             " because of too many series",
         )
+
+    def test_unknown(self) -> None:
+        self.view.ingest([Unknown("a metric without a known operation")] * 2)
+        report = self.report()
+        text = "none missed, 2 events skipped because their kind is unknown"
+        self.assertTrue(report.to_table().endswith(f"{text}\n"))
+        self.assertEqual(json.loads(report.to_json())["unknown"], 2)
 
     def test_noPercentiles(self) -> None:
         """Without the library, percentiles are dashes."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status
+from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Snapshot, Status, Unknown
 from txmetrics_tcp._model import U64_MAX, Event
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.series import CHUNK, RECENT, SeriesView, SourceView
@@ -109,6 +109,13 @@ class TotalTests(ViewCase):
 
         self.assertRaises(ZeroDivisionError, self.view.ingest, events())
         self.assertEqual((self.only().value, self.view.events), (1, 1))
+
+    def test_unknown(self) -> None:
+        """Events that the decoder could not interpret are counted until `clear`."""
+        self.ingest(Unknown("a"), Snapshot.BEGIN, event(INCREMENT, 1), Snapshot.END, Unknown("b"))
+        self.assertEqual((self.view.unknown, self.view.events), (2, 1))
+        self.view.clear()
+        self.assertEqual(self.view.unknown, 0)
 
     def test_bounded(self) -> None:
         """Events of excess series are counted and ignored; known series are still updated."""
