@@ -18,9 +18,8 @@ programs=(go javascript java rust python odd)
 
 # The stamp identifies the sources of all programs.
 cd "$root"
-sources=$(git ls-files -co --exclude-standard examples/consumers tests/consumers proto 2>/dev/null ||
-    find examples/consumers tests/consumers proto -type f -not -path 'tests/consumers/target/*')
-stamp=$(sort <<<"$sources" | xargs cat tests/protoc.sh | cksum)
+stamp=$(find examples/consumers tests/consumers proto -name target -prune -o -name node_modules -prune -o -type f -print |
+    LC_ALL=C sort | xargs cat tests/protoc.sh | cksum)
 outdated=()
 for program in "${programs[@]}"; do
     [ "$(cat "$dir/$program/.stamp" 2>/dev/null)" = "$stamp" ] || outdated+=("$program")

@@ -14,23 +14,25 @@ const schema = readFileSync(new URL("event.binpb", import.meta.url));
 const files = createFileRegistry(fromBinary(FileDescriptorSetSchema, schema));
 const Event = files.getMessage("txmetrics_tcp.Event");
 
-// By series, as JSON. The totals of counters and histograms are BigInts.
+// The kind of each operation, and the total after it.
+const operations = {
+  incrementCounter: ["counter", (total, value) => BigInt.asUintN(64, total + value)],
+  setCounter: ["counter", (total, value) => value],
+  incrementGauge: ["gauge", (total, value) => total + value],
+  decrementGauge: ["gauge", (total, value) => total - value],
+  setGauge: ["gauge", (total, value) => value],
+  recordHistogram: ["histogram", (total) => total + 1n],
+};
+
+// By kind, name and labels, as JSON. The totals of counters and histograms are BigInts.
 const totals = new Map();
 
 function apply({ name, labels, operation }) {
-  const kind = operation.case.match(/Counter|Gauge|Histogram/)[0].toLowerCase();
+  const [kind, after] = operations[operation.case];
   const sorted = Object.keys(labels).sort().map((label) => [label, labels[label]]);
   const series = JSON.stringify([kind, name, sorted]);
   const total = totals.get(series) ?? (kind === "gauge" ? 0 : 0n);
-  const after = {
-    incrementCounter: (value) => BigInt.asUintN(64, total + value),
-    setCounter: (value) => value,
-    incrementGauge: (value) => total + value,
-    decrementGauge: (value) => total - value,
-    setGauge: (value) => value,
-    recordHistogram: () => total + 1n,
-  };
-  totals.set(series, after[operation.case](operation.value));
+  totals.set(series, after(total, operation.value));
 }
 
 try {
@@ -38,7 +40,7 @@ try {
   if (!port) throw new Error("usage: node consume.mjs HOST:PORT");
   const frames = sizeDelimitedDecodeStream(Event, connect(port, host), { readMaxBytes: 1 << 20 });
   for await (const { event } of frames) {
-    // An empty event and an unknown variant have no case, and a metric without a known operation neither.
+    // Unknown variants, and the operations of later versions, have no case. Neither has an empty event.
     if (event.case === "metric" && event.value.operation.case) apply(event.value);
   }
   for (const [series, total] of totals) {
