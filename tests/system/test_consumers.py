@@ -57,7 +57,9 @@ def program(name: str, *path: str) -> str:
         raise SkipTest("needs the consumers (tests/consumers/build.sh)")
     directory = Path(folder, name).resolve()
     if not directory.is_dir():
-        raise SkipTest(f"needs {name} in {VARIABLE} (tests/consumers/build.sh)")
+        raise SkipTest(
+            f"needs {name!r} in the directory of the consumers (tests/consumers/build.sh)"
+        )
     return str(directory.joinpath(*path))
 
 

@@ -40,7 +40,7 @@ try {
   if (!port) throw new Error("usage: node consume.mjs HOST:PORT");
   const frames = sizeDelimitedDecodeStream(Event, connect(port, host), { readMaxBytes: 1 << 20 });
   for await (const { event } of frames) {
-    // Unknown variants, and the operations of later versions, have no case. Neither has an empty event.
+    // Unknown variants, and the operations of later versions, have no case. An empty event has none either.
     if (event.case === "metric" && event.value.operation.case) apply(event.value);
   }
   for (const [series, total] of totals) {
