@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
 OURS = "txmetrics_tcp.event_pb2"
 REFERENCE = "reference.event_pb2"
 UNRELATED = "unrelated.event_pb2"
+COPY = "copy_of_event_pb2"
+"""A user's own module, which protoc has generated from this library's schema."""
 
 
 def same_bytes() -> None:
@@ -28,6 +32,14 @@ def same_bytes() -> None:
             read = other.Event.FromString(data)
             assert MessageToDict(read) == MessageToDict(event), (read, event)
             assert read.SerializeToString(deterministic=True) == data, (read, data)
+
+
+def copy_usable() -> None:
+    """Fail unless this library's messages and those of a user's copy are the same."""
+    ours, copy = import_module(OURS), sys.modules[COPY]
+    for one, other in ((ours, copy), (copy, ours)):
+        for event in _events(one):
+            assert other.Event.FromString(event.SerializeToString()) == event, event
 
 
 def both_usable() -> None:
@@ -65,8 +77,22 @@ def _events(module: ModuleType) -> list[object]:
     return [*events, event()]
 
 
+def load(name: str) -> None:
+    """Import a module, also C{COPY}, which has the content of this library's."""
+    if name != COPY:
+        import_module(name)
+        return
+    path = Path(__file__).parents[2] / "txmetrics_tcp" / "event_pb2.py"
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:3]:
-        import_module(name)
-    {"same_bytes": same_bytes, "both_usable": both_usable}[sys.argv[3]]()
+        load(name)
+    {"same_bytes": same_bytes, "both_usable": both_usable, "copy_usable": copy_usable}[
+        sys.argv[3]
+    ]()
     print("checked")

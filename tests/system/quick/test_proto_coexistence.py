@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT, environment
 from tests.daemon import LIMIT
-from tests.data.check_coexistence import OURS, REFERENCE, UNRELATED
+from tests.data.check_coexistence import COPY, OURS, REFERENCE, UNRELATED
 
 
 class CoexistenceTests(SynchronousTestCase):
@@ -40,6 +40,12 @@ class CoexistenceTests(SynchronousTestCase):
 
     def test_reference_then_library(self) -> None:
         self.check(REFERENCE, OURS, "same_bytes")
+
+    def test_library_then_copy(self) -> None:
+        self.check(OURS, COPY, "copy_usable")
+
+    def test_copy_then_library(self) -> None:
+        self.check(COPY, OURS, "copy_usable")
 
     def test_library_then_unrelated(self) -> None:
         self.check(OURS, UNRELATED, "both_usable")
