@@ -90,9 +90,8 @@ def load(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:3]:
+    *names, check = sys.argv[1:]
+    for name in names:
         load(name)
-    {"same_bytes": same_bytes, "both_usable": both_usable, "copy_usable": copy_usable}[
-        sys.argv[3]
-    ]()
+    {"same_bytes": same_bytes, "both_usable": both_usable, "copy_usable": copy_usable}[check]()
     print("checked")

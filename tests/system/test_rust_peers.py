@@ -219,6 +219,8 @@ class ReceiveTests(PeersTestCase):
             metric_line("set_gauge", "g", {"value": "-inf"}, -math.inf, connected_ns),
         ]
         self.assertEqual(sorted(map(as_text, receiver.lines[1:8])), sorted(map(as_text, totals)))
+        # The status, and the two boundaries of the snapshot.
+        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 3)
         self.assert_lines(
             receiver.lines[8:],
             [
