@@ -13,6 +13,7 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+from tests import ROOT
 from tests.daemon import LIMIT
 from tests.reader import Reader
 from tests.rust_peers import (
@@ -88,6 +89,20 @@ class RustReplayTests(PeersTestCase):
         ]
         self.assertEqual(list(map(as_text, receiver.only("metric"))), list(map(as_text, expected)))
         self.assertEqual(receiver.bits(), reader.bits())
+
+    async def test_beforeVersion1(self) -> None:
+        """A recording of before version 1 of the protocol is replayed with exact totals."""
+        with closing(Recording(str(ROOT / "tests" / "data" / "protocol-0.rec"))) as recording:
+            pieces = list(recording)
+        reader = Reader()
+        reader.feed(b"".join(piece.frames for piece in pieces))
+        port, finished = await self.replay(pieces)
+        receiver = self.receive(port)
+        await finished.addTimeout(LIMIT, reactor)
+        self.assertEqual(await receiver.exited(), 0, receiver.errors)
+        self.assertEqual(receiver.bits(), reader.bits())
+        # Each status, under its present number.
+        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 4)
 
     async def test_observer(self) -> None:
         """The Rust viewer shows the totals of a recording."""
