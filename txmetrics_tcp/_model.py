@@ -303,18 +303,18 @@ class Status:
     """
     The stream status of one client: the source, and the number of dropped events.
 
-    A server sends it as the first event, and again before the snapshot with which it resyncs the
-    client after drops.  Rust servers do not send it.
+    A server sends it as the first event, and again when it resyncs the client after drops, before
+    the totals.  Rust servers do not send it.
 
     @ivar source: the name that the server gives itself.
-    @ivar started_ns: when the server started, in nanoseconds since the epoch; None if the server
-        did not say.  A change after a reconnection shows that the server was restarted.
+    @ivar started_ns: when the server started, in nanoseconds since the epoch; None if not sent.  A
+        change after a reconnection shows that the server was restarted.
     @ivar dropped_incoming: events dropped since this client connected, because events were
         recorded faster than the server could process them.
     @ivar dropped_client: events dropped since this client connected, because the client did not
         read fast enough.
     @ivar protocol_version: the version of the protocol that the server speaks; see
-        `PROTOCOL_VERSION`.  0 if the server did not say.
+        `PROTOCOL_VERSION`.  0 if not sent.
     """
 
     source: str

@@ -3,7 +3,7 @@
 # (odd), each into a directory of DIR. Those whose tools are missing are left out.
 #
 # Exit status: 0 if all are up to date, 2 for wrong arguments, 3 with one line on standard error for
-# each missing tool, 1 if a build failed.
+# each program that is not built, 1 if a build failed.
 set -euo pipefail
 
 if [ $# -ne 1 ]; then
@@ -58,8 +58,8 @@ mkdir -p "$examples" "$target/proto"
 cp -R examples/consumers/. "$examples"
 cp -R proto/. "$target/proto"
 
-# build_PROGRAM INTO: build a program, and put what it needs to run into a new directory. The commands are
-# those that the source names.
+# build_PROGRAM INTO: build a program, and put what it needs to run into a new directory, mostly with the
+# commands that the source names.
 
 build_go() {
     cd "$examples/go"
@@ -111,7 +111,7 @@ build() {
     mv "$new" "$dir/$1"
 }
 
-# Each in its own process, because most of the time passes with downloads.
+# Each in its own process, because downloads take most of the time.
 status=0
 declare -A running=()
 for program in "${outdated[@]}"; do

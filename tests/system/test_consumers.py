@@ -453,8 +453,9 @@ class StreamEndTests(ConsumersTestCase):
         self.skip_if_missing()
 
     async def test_invalid(self) -> None:
-        """If a frame is not a message, they fail."""
+        """If a frame is not a message, or its length is too long, they fail."""
         self.assertEqual(await self.outcomes(b"\x01\x07", close=False), self.all(1))
+        self.assertEqual(await self.outcomes(b"\x80" * 11 + b"\x00", close=False), self.all(1))
         self.skip_if_missing()
 
     async def test_largestFrame(self) -> None:
@@ -590,6 +591,8 @@ ODD = [
     metric("increment_counter", "labels", 32, {"": "absent key"}),
     metric("increment_counter", "labels", 64, {"": ""}),
     metric("increment_counter", "labels", 128, {"__proto__": "1"}),
+    metric("increment_counter", "labels", 256, {"a": "b,c", "a,b": "c"}),
+    metric("increment_counter", "labels", 512, {"a": "b,c", "a,b": "c"}),
     # The order of fields
     metric(
         "set_gauge",
@@ -655,7 +658,7 @@ ODD = [
 ]
 """The JSON lines of all events that a client can use, with long texts `shortened`."""
 
-ODD_METRICS = 27
+ODD_METRICS = 29
 """The number of metrics among them."""
 
 ODD_TOTALS: Totals = {
@@ -668,6 +671,7 @@ ODD_TOTALS: Totals = {
     Key(MetricKind.COUNTER, "labels", (("", "absent key"),)): 32,
     Key(MetricKind.COUNTER, "labels", (("", ""),)): 64,
     Key(MetricKind.COUNTER, "labels", (("__proto__", "1"),)): 128,
+    Key(MetricKind.COUNTER, "labels", (("a", "b,c"), ("a,b", "c"))): 768,
     Key(MetricKind.GAUGE, "order", (("y", "2"), ("z", "1"))): bits(-math.inf),
     Key(MetricKind.COUNTER, "repeated", ()): 2**63,
     Key(MetricKind.COUNTER, "split", (("a", "1"), ("b", "2"))): 2**64 - 1,

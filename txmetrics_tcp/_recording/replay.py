@@ -213,6 +213,8 @@ class ReplayFactory(ServerFactory):
                 break
             if late > CATCH_UP:
                 self._origin += late
+            if piece.begins:
+                self.stream_state.begin_connection()
             self.stream_state.follow(piece.events)
             pieces.append(piece.frames)
             size += len(piece.frames)

@@ -42,6 +42,10 @@ class StreamState:
         self._totals: dict[Key, tuple[Number, int | None]] = {}
         self._boundary: Snapshot | None = None
 
+    def begin_connection(self) -> None:
+        """Begin the next recorded connection, whose server sends its totals again."""
+        self._boundary = None
+
     def follow(self, events: Iterable[Event]) -> None:
         """Apply the next events of the stream."""
         for event in events:
@@ -53,6 +57,8 @@ class StreamState:
                 if name in self._descriptions or len(self._descriptions) < MAX_SERIES:
                     self._descriptions[name] = event
             elif isinstance(event, Status):
+                if self._status is not None and self._status.started_ns != event.started_ns:
+                    self._totals.clear()
                 self._status = event
             elif isinstance(event, Snapshot):
                 self._boundary = event

@@ -153,7 +153,7 @@ class Report:
         if view.refused:
             parts.append(f"{view.refused:,} events left out because of too many series")
         if view.unknown:
-            parts.append(f"{view.unknown:,} events skipped because their kind is unknown")
+            parts.append(f"{view.unknown:,} unknown events skipped")
         return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
 
     def scale(self, series: SeriesView) -> float:

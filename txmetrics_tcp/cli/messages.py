@@ -63,8 +63,8 @@ class SilenceMessage:
 
 class ConnectionMessages(SilenceMessage):
     """
-    Also report the first attempt to connect, each connection, each failure, and the first event
-    that is skipped.
+    Also report the first attempt to connect, each connection, each failure, and the first unknown
+    event.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class ConnectionMessages(SilenceMessage):
         self._server = server_name(endpoint)
         self._begun = False
         self._lost = ""
-        self._skipped = False
+        self._unknown = False
 
     def received(self, events: Iterable[Event]) -> None:
         """Handle received events."""
         self.end_silence()
-        if self._skipped:
+        if self._unknown:
             return
         for event in events:
             if isinstance(event, Unknown):
-                self._skipped = True
-                self._say(f"skipped {event.reason}; a newer version may show it")
+                self._unknown = True
+                self._say(f"cannot interpret {event.reason}; a newer version may")
                 return
 
     def state_changed(self, state: ConnectionState) -> None:

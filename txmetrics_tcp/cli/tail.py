@@ -66,7 +66,7 @@ class Tail:
         self._stop = stop
         self._filters = filters
         self._left = count
-        self._messages = ConnectionMessages(endpoint, clock, say, tls)
+        self._messages = ConnectionMessages(endpoint, clock, self._say_after_lines, tls)
         self.begin()
         self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
@@ -94,8 +94,6 @@ class Tail:
 
     def state_changed(self, state: ConnectionState) -> None:
         """Handle a new state of the connection."""
-        # Messages follow the lines of earlier events.
-        self.flush()
         if isinstance(state, Connected):
             self.begin()
         self._messages.state_changed(state)
@@ -105,6 +103,11 @@ class Tail:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
+
+    def _say_after_lines(self, text: str) -> None:
+        """Print a message after the lines of earlier events."""
+        self.flush()
+        self._say(text)
 
     def _flush(self) -> None:
         self._flushing = None

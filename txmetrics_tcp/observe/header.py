@@ -192,7 +192,7 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
     if view.refused:
         parts.append(Part(f"  left out {view.refused:,} (too many series)", ink(BAD)))
     if view.unknown:
-        parts.append(Part(f"  skipped {view.unknown:,} (unknown kind)", ink(WARNING), 2))
+        parts.append(Part(f"  skipped {view.unknown:,} unknown", ink(WARNING), 2))
     if view.restarts:
         times = f" {view.restarts} times, last" if view.restarts > 1 else ""
         ago = 0.0 if view.restarted_at is None else max(0.0, source.view_now() - view.restarted_at)

@@ -22,14 +22,16 @@ const apply = {
   recordHistogram: (total = 0n) => total + 1n,
 };
 
+const byName = ([one], [other]) => (one < other ? -1 : 1);
+
 const totals = new Map();
 const [host, port] = process.argv.slice(2);
 for await (const { event } of sizeDelimitedDecodeStream(Event, connect(port, host))) {
-  // An unknown variant has no case, and an operation of a later version neither.
+  // Unknown variants and operations of a later version have no case.
   if (event.case !== "metric" || !event.value.operation.case) continue;
   const { name, labels, operation } = event.value;
   const kind = operation.case.match(/Counter|Gauge|Histogram/)[0].toLowerCase();
-  const series = JSON.stringify([kind, name, Object.entries(labels).sort()]);
+  const series = JSON.stringify([kind, name, Object.entries(labels).sort(byName)]);
   totals.set(series, apply[operation.case](totals.get(series), operation.value));
 }
 for (const [series, total] of totals) {

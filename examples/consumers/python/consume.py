@@ -28,7 +28,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
         elif action == "decrement":
             total -= value
         else:
-            # A sample of a histogram only counts.
+            # For a histogram, the total is the number of samples.
             total = value if action == "set" else total + 1
         totals[series] = total % 2**64 if kind == "counter" else total
 for series, total in totals.items():

@@ -131,6 +131,8 @@ var (
 		frame(metric(name("labels"), message(3, text(2, "absent key")), increment(32))),
 		frame(metric(name("labels"), message(3), increment(64))),
 		frame(metric(name("labels"), label("__proto__", "1"), increment(128))),
+		frame(metric(name("labels"), label("a", "b,c"), label("a,b", "c"), increment(256))),
+		frame(metric(name("labels"), label("a,b", "c"), label("a", "b,c"), increment(512))),
 
 		// The order of fields.
 		frame(metric(setGauge(math.Copysign(0, -1)), label("z", "1"), timestamp(3, 4), label("y", "2"), name("order"))),

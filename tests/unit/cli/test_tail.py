@@ -265,12 +265,12 @@ class CommandTests(SynchronousTestCase):
             "metrics-tcp: connecting to 127.0.0.1:5000\nmetrics-tcp: connected to 127.0.0.1:5000\n",
         )
 
-    def test_skipped(self) -> None:
-        """Events that this version cannot interpret are reported once."""
+    def test_unknown(self) -> None:
+        """Unknown events are reported once."""
         _, _, said = run("tail", "5000", "--duration", "1", on=serving(STREAM + STREAM))
         for text in (said, self.tail(record(STREAM + STREAM))[2]):
-            self.assertEqual(text.count("skipped"), 1)
-            self.assertIn("skipped a description of an unknown kind of metric; a newer", text)
+            self.assertEqual(text.count("cannot interpret"), 1)
+            self.assertIn("interpret a description of an unknown kind of metric; a newer", text)
 
     def test_nothingReceived(self) -> None:
         """If no event is received, the exit code is 1, even after a connection."""

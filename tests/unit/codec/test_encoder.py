@@ -4,7 +4,7 @@ The encoder, compared with handwritten frames and with protobuf.
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from typing import Any
 
 from hypothesis import given
@@ -26,7 +26,9 @@ from tests.unit.codec.test_wire import (
 from tests.wire_cases import SECOND
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode, encode_metric
 from txmetrics_tcp._codec.encoder import KEPT, Encoder, SeriesFrame
-from txmetrics_tcp._model import U64_MAX, Status
+from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
+
+ASCII = [chr(code) for code in range(128)]
 
 BEFORE_1970 = (
     -1,
@@ -84,6 +86,19 @@ class EncoderTests(SynchronousTestCase):
             [encoded] = frames(encoder.encode([entry]))
             self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
         self.assertLess(len(series), len(metrics), "no series occurs twice")
+
+    def test_largest(self) -> None:
+        """The largest frames of the exporter have less than 256 KiB, as documented."""
+        # Each label adds six bytes to a frame, so the worst case has as many as possible.
+        names = ["".join(letters) for n in (1, 2) for letters in product(ASCII, repeat=n)]
+        left = MAX_TEXT - 1 - sum(map(len, names))
+        names += ["".join(letters) for letters in islice(product(ASCII, repeat=3), left // 3)]
+        key = Key.of(MetricKind.COUNTER, "m", dict.fromkeys(names, ""))
+        metric = Metric(key, Operation.SET_COUNTER, U64_MAX, SECOND - 1)
+        text = "x" * MAX_TEXT
+        metadata = Metadata.of(MetricKind.COUNTER, text, "count", text)
+        for event in (metric, metadata, Status(text, SECOND, U64_MAX, U64_MAX)):
+            self.assertLess(len(encode(event)), 256 * 1024)
 
     @given(METRICS)
     def test_anyMetric(self, event: Metric) -> None:

@@ -303,6 +303,8 @@ class ResyncTests(FactoryTestCase):
         values = client.read_all(self.reactor).values("c")
         self.assertEqual(values[-10:], list(range(490, 500)))
         self.assertEqual(client.protocol.stats().repairs, 0)
+        dropped = client.protocol.stats().dropped_client
+        self.assertEqual(client.reader.statuses[-1].dropped_client, dropped)
         self.assertEqual(client.reader.snapshots, [])
         self.assertFalse(client.reader.in_snapshot)
 

@@ -462,15 +462,21 @@ class ResyncTests(ProtocolTestCase):
         protocol.prepare_marker()
         totals = [(f"{LONG}{n}", n, 1) for n in range(1000)]
         protocol.reach_marker(self.marker(*totals))
+        reader = Reader()
+        reader.feed(transport.drain() + transport.drain())
+        self.assertTrue(reader.in_snapshot)
         protocol.lost(2)
         self.reactor.advance(5)
         protocol.prepare_marker()
         protocol.reach_marker(self.marker(*totals[:-1], (f"{LONG}999", 9, 2)))
-        reader = Reader()
         while data := transport.drain():
             reader.feed(data)
         [snapshot] = reader.snapshots
         self.assertEqual(list(snapshot.values()), [*range(999), 9])
+        # The status of the resync is between the boundaries.
+        begin, end = map(reader.all.index, Snapshot)
+        status = max(n for n, event in enumerate(reader.all) if isinstance(event, Status))
+        self.assertEqual((begin < status < end, len(reader.statuses)), (True, 2))
 
     def test_releasedWithinSnapshot(self) -> None:
         """After a snapshot was released to free memory, the next one begins again."""
@@ -484,6 +490,8 @@ class ResyncTests(ProtocolTestCase):
         protocol.release_pending()
         while transport.drain():
             pass
+        protocol.deliver(self.batch([1], 2))
+        self.assertEqual(self.values(transport), [("a", 1)])
         protocol.prepare_marker()
         protocol.reach_marker(self.marker(("a", 1, 1)))
         _, *events = decode(transport.drain())

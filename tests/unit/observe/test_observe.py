@@ -1107,7 +1107,7 @@ class HeaderTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         source = FedSource()
         source.feed([Status("a", 1), count("a"), Unknown("a"), Unknown("b")])
-        self.assertIn("skipped 2 (unknown kind)", self.header(source)[1])
+        self.assertIn("skipped 2 unknown", self.header(source)[1])
 
 
 class DocumentationTests(SynchronousTestCase):

@@ -252,6 +252,30 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(after.read(), begin + total + other + end)
         self.assertEqual(first.read(), begin + total + other + end)
 
+    def test_nextConnection(self) -> None:
+        """
+        A snapshot that a recorded connection left without an end does not affect clients of the
+        next one; a restart of the recorded server removes its totals.
+        """
+        begin, end = map(encode_snapshot, Snapshot)
+        old = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON))
+        new = encode_metric(Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, NOON))
+        first = encode_status(Status("shop", NOON)) + begin + old
+        second = encode_status(Status("shop", NOON + 1)) + new
+        pieces = [
+            Piece(0, first, decode(first), begins=True),
+            Piece(0, second, decode(second), begins=True),
+            Piece(1, increment(1), decode(increment(1))),
+        ]
+        factory = ReplayFactory(self.reactor, lambda: pieces, lambda: None)
+        early = Client(factory)
+        self.reactor.settle()
+        late = Client(factory)
+        self.reactor.settle()
+        self.assertEqual(early.read(), first + second)
+        status = encode_status(Status("shop", NOON + 1))
+        self.assertEqual(late.read(), status + begin + new + end)
+
     def test_noStateBeforeSnapshot(self) -> None:
         """A client that connects before a recorded snapshot receives only that one."""
         begin, end = map(encode_snapshot, Snapshot)

@@ -354,6 +354,8 @@ class JsonLinesTests(SynchronousTestCase):
             {"value": -1},
             {"value": 2**64},
             {"value": 1.5},
+            {"value": 2**53 + 1},
+            {"value_text": "9007199254740993"},
             {"operation": "record"},
             {"kind": "gauge", "value": "inf"},
             {"kind": "gauge", "value_text": "9007199254740993"},

@@ -144,7 +144,7 @@ class TableTests(ReportCase):
     def test_unknown(self) -> None:
         self.view.ingest([Unknown("a metric without a known operation")] * 2)
         report = self.report()
-        text = "none missed, 2 events skipped because their kind is unknown"
+        text = "none missed, 2 unknown events skipped"
         self.assertTrue(report.to_table().endswith(f"{text}\n"))
         self.assertEqual(json.loads(report.to_json())["unknown"], 2)
 

@@ -3,7 +3,7 @@
 //!     cargo run 127.0.0.1 5000
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Result};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 use std::net::TcpStream;
 
 use prost::Message;
@@ -53,8 +53,8 @@ fn read_varint(stream: &mut impl Read) -> Result<usize> {
         stream.read_exact(&mut byte)?;
         value |= u64::from(byte[0] & 0x7f) << shift;
         if byte[0] < 0x80 {
-            break;
+            return Ok(value as usize);
         }
     }
-    Ok(value as usize)
+    Err(ErrorKind::InvalidData.into())
 }
