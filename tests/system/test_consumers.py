@@ -448,7 +448,7 @@ class StreamEndTests(ConsumersTestCase):
 
     async def test_cutOff(self) -> None:
         """If the connection is closed within a frame or its length, they fail."""
-        for data in (b"\x00\x05\x0a", b"\x00\x80"):
+        for data in (b"\x00\x05", b"\x00\x05\x0a", b"\x00\x80"):
             self.assertEqual(await self.outcomes(data, close=True), self.all(1))
         self.skip_if_missing()
 

@@ -84,6 +84,11 @@ class MetricsClientProtocol(Protocol):
         self.closed_early: bool = False
         self.secured: Callable[[MetricsClientProtocol], object] | None = None
 
+    @property
+    def refused(self) -> int:
+        """After invalid data, the number of bytes received from the invalid frame on."""
+        return self._decoder.refused
+
     def close(self) -> None:
         """
         Close the connection.  Events already received, but not passed on yet, are discarded.

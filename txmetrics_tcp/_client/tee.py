@@ -17,16 +17,15 @@ from twisted.internet.interfaces import (
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
+from txmetrics_tcp._client.protocol import MetricsClientProtocol
 from txmetrics_tcp._net.writers import abort
 
 
 @implementer(IStreamClientEndpoint)
 class TappedEndpoint:
     """
-    Wraps an endpoint.  A function receives each piece of data after the protocol has processed it.
-
-    If the protocol closes the connection while it processes a piece, for example because of invalid
-    data, the function does not receive that piece.
+    Wraps the endpoint of a `MetricsClientProtocol`.  A function receives each piece of data after
+    the protocol has processed it, without the part that the protocol could not decode.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, tap: Callable[[bytes], object]) -> None:
@@ -54,6 +53,7 @@ class _Tapped(ProtocolWrapper):
 
     factory: _TappedFactory
     transport: Any
+    wrappedProtocol: MetricsClientProtocol
 
     _closed = False
 
@@ -67,9 +67,9 @@ class _Tapped(ProtocolWrapper):
             self.wrappedProtocol.handshakeCompleted()
 
     def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
         if not self._closed:
-            self.factory.tap(data)
+            super().dataReceived(data)
+            self.factory.tap(data[: max(0, len(data) - self.wrappedProtocol.refused)])
 
     def loseConnection(self) -> None:
         self._closed = True

@@ -5,12 +5,14 @@ The current state of a stream, which is sent to late clients of a replay.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_metadata, encode_snapshot, encode_status
 from txmetrics_tcp._model import (
     APPLY,
     INITIAL_TOTAL,
+    PROTOCOL_VERSION,
     SET_OPERATION,
     Event,
     Key,
@@ -65,17 +67,21 @@ class StreamState:
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
+        # Before version 1, streams had exact totals, but no boundaries.
+        upgraded = self._status is not None and self._status.protocol_version < PROTOCOL_VERSION
         if self._status is not None:
-            yield encode_status(self._status)
+            version = max(self._status.protocol_version, PROTOCOL_VERSION)
+            yield encode_status(replace(self._status, protocol_version=version))
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
-        if not (self.metrics or self._boundary):
-            return
-        yield encode_snapshot(Snapshot.BEGIN)
+        # Totals of other streams, such as those of Rust servers, count from the first event on.
+        exact = self._boundary is not None or (upgraded and self.metrics > 0)
+        if exact:
+            yield encode_snapshot(Snapshot.BEGIN)
         for key, (total, timestamp_ns) in self._totals.items():
             yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
         # Within a snapshot, the stream itself has the end.
-        if self._boundary is not Snapshot.BEGIN:
+        if exact and self._boundary is not Snapshot.BEGIN:
             yield encode_snapshot(Snapshot.END)
 
     def _add(self, metric: Metric) -> None:
@@ -85,5 +91,5 @@ class StreamState:
         totals = self._totals
         key = metric.key
         if key in totals or len(totals) < MAX_SERIES:
-            total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], 0)
+            total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], None)
             totals[key] = apply(total, metric.value), metric.timestamp_ns

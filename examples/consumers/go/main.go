@@ -1,7 +1,7 @@
 // Consume prints the totals of a txmetrics-tcp stream when the server closes the connection.
 //
 //	go install google.golang.org/protobuf/cmd/protoc-gen-go
-//	protoc --proto_path=../../../proto --go_out=. --go_opt=paths=source_relative txmetrics_tcp/event.proto
+//	PATH=$PATH:$(go env GOPATH)/bin protoc --proto_path=../../../proto --go_out=. --go_opt=paths=source_relative txmetrics_tcp/event.proto
 //	go run . 127.0.0.1 5000
 package main
 

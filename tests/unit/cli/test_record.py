@@ -153,6 +153,14 @@ class CommandTests(SynchronousTestCase):
         _, _, said = self.run_command("--duration", "1", on=serving(STREAM + lost))
         self.assertIn("; the server dropped 1,003 events\n", said)
 
+    def test_invalidFrame(self) -> None:
+        """All events before an invalid frame are recorded, also those of the same read."""
+        on = serving(STREAM + b"\x02\xff\xff" + STREAM)
+        _, _, said = self.run_command("--duration", "0.5", on=on)
+        self.assertIn("a frame of 2 bytes is not a valid event", said)
+        self.assertIn(f"recorded {len(METRICS)} events", said)
+        self.assertEqual(self.recorded, STREAM)
+
     def test_unknown(self) -> None:
         """Unknown events are reported once, and recorded."""
         _, _, said = self.run_command("--duration", "1", on=serving(STREAM + STREAM))

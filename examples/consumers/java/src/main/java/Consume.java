@@ -2,9 +2,11 @@
 //
 //     mvn --quiet compile exec:java -Dexec.mainClass=Consume -Dexec.args="127.0.0.1 5000"
 
+import com.google.protobuf.CodedInputStream;
 import io.github.txmetrics_tcp.Event;
 import io.github.txmetrics_tcp.Metric;
 import java.io.BufferedInputStream;
+import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.Socket;
@@ -19,8 +21,12 @@ public class Consume {
     Map<List<?>, Long> histograms = new HashMap<>();
     try (Socket socket = new Socket(arguments[0], Integer.parseInt(arguments[1]))) {
       InputStream stream = new BufferedInputStream(socket.getInputStream());
-      for (Event event; (event = Event.parseDelimitedFrom(stream)) != null; ) {
-        Metric metric = event.getMetric();
+      for (int first; (first = stream.read()) >= 0; ) {
+        byte[] frame = new byte[CodedInputStream.readRawVarint32(first, stream)];
+        if (stream.readNBytes(frame, 0, frame.length) < frame.length) {
+          throw new EOFException("the stream ended within a frame");
+        }
+        Metric metric = Event.parseFrom(frame).getMetric();
         List<?> series = List.of(metric.getName(), metric.getLabelsMap());
         double value = gauges.getOrDefault(series, 0.0);
         switch (metric.getOperationCase()) {
