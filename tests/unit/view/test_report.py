@@ -166,6 +166,13 @@ class JsonTests(ReportCase):
         self.assertTrue(text[:-1].isprintable() and text.endswith("\n"))
         return json.loads(text, parse_constant=refuse)
 
+    def test_largeCounter(self) -> None:
+        """A counter above 2**53 also has its digits as text."""
+        key = Key.of(MetricKind.COUNTER, "large")
+        self.view.ingest([Metric(key, Operation.SET_COUNTER, 2**64 - 1, WHEN)])
+        texts = {one["name"]: one.get("value_text") for one in self.document()["series"]}
+        self.assertEqual((texts["large"], texts["sent"]), (str(2**64 - 1), None))
+
     def test_stream(self) -> None:
         document = self.document(connections=3)
         del document["series"]
