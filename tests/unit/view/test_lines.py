@@ -10,13 +10,14 @@ import re
 import time
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests import ROOT, needs, wire_cases
+from tests import ROOT, wire_cases
 from tests.unit.codec.test_wire import encode
 from tests.wire_cases import CASES, SECOND
 from txmetrics_tcp import (
@@ -338,41 +339,6 @@ class JsonLinesTests(SynchronousTestCase):
                 self.assertEqual(decoded["started_ns"], event.started_ns)
 
     @given(ANY_EVENT)
-    def test_schema(self, event: Any) -> None:
-        """The JSON Schema describes each line, and each field of it."""
-        line = json.loads(self.line(event))
-        validator = schema_validator()
-        validator.validate(line)
-        described = validator.schema["$defs"][line["event"]]["properties"]
-        self.assertEqual(line.keys() - described.keys(), set())
-
-    def test_schemaRejects(self) -> None:
-        """The JSON Schema rejects a missing field, a wrong type, and a number out of range."""
-        good = json.loads(self.line(metric(Operation.INCREMENT_COUNTER, 1)))
-        validator = schema_validator()
-        for wrong in [
-            {"value": -1},
-            {"value": 2**64},
-            {"value": 1.5},
-            {"value": 2**53 + 1},
-            {"value_text": "9007199254740993"},
-            {"operation": "record"},
-            {"kind": "gauge", "value": "inf"},
-            {"kind": "gauge", "value_text": "9007199254740993"},
-            {"value_text": "1e18"},
-            {"labels": {"a": 1}},
-            {"time": "2026-11-22T16:04:24Z"},
-            {"timestamp_ns": "1"},
-            {"event": "snapshot", "boundary": "middle"},
-            {"event": "status"},
-            {"event": "metadata"},
-        ]:
-            self.assertFalse(validator.is_valid({**good, **wrong}), wrong)
-        for name in good:
-            self.assertFalse(validator.is_valid({k: v for k, v in good.items() if k != name}))
-        self.assertTrue(validator.is_valid({"event": "of a later version", "more": 1}))
-
-    @given(ANY_EVENT)
     def test_length(self, event: Any) -> None:
         """The length of a line is bounded by that of its frame, as documented."""
         self.assertLess(len(self.line(event)), 300 + 6 * len(encode(event)))
@@ -400,18 +366,51 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertEqual(documented, [self.line(event) for event in events])
 
 
-def schema_validator() -> Any:
-    """
-    Return a validator of JSON lines.
+class SchemaTests(SynchronousTestCase):
+    """The JSON Schema of the lines."""
 
-    @raise SkipTest: jsonschema is not installed.
-    """
-    if reason := needs("jsonschema"):
-        raise SkipTest(reason)
-    schema = json.loads((ROOT / "txmetrics_tcp" / "json-lines.schema.json").read_text())
-    kind = import_module("jsonschema").Draft202012Validator
-    kind.check_schema(schema)
-    return kind(schema)
+    def setUp(self) -> None:
+        if find_spec("jsonschema") is None:
+            raise SkipTest("needs jsonschema")
+        schema = json.loads((ROOT / "txmetrics_tcp" / "json-lines.schema.json").read_text())
+        kind = import_module("jsonschema").Draft202012Validator
+        kind.check_schema(schema)
+        self.validator = kind(schema)
+        self.line = JsonLines()
+
+    @given(ANY_EVENT)
+    def test_anyEvent(self, event: Any) -> None:
+        """It describes each line, and each field of it."""
+        line = json.loads(self.line(event))
+        self.validator.validate(line)
+        described = self.validator.schema["$defs"][line["event"]]["properties"]
+        self.assertEqual(line.keys() - described.keys(), set())
+
+    def test_rejects(self) -> None:
+        """It rejects a missing field, a wrong type, and a number out of range."""
+        good = json.loads(self.line(metric(Operation.INCREMENT_COUNTER, 1)))
+        validator = self.validator
+        for wrong in [
+            {"value": -1},
+            {"value": 2**64},
+            {"value": 1.5},
+            {"value": 2**53 + 1},
+            {"value_text": "9007199254740993"},
+            {"operation": "record"},
+            {"kind": "gauge", "value": "inf"},
+            {"kind": "gauge", "value_text": "9007199254740993"},
+            {"value_text": "1e18"},
+            {"labels": {"a": 1}},
+            {"time": "2026-11-22T16:04:24Z"},
+            {"timestamp_ns": "1"},
+            {"event": "snapshot", "boundary": "middle"},
+            {"event": "status"},
+            {"event": "metadata"},
+        ]:
+            self.assertFalse(validator.is_valid({**good, **wrong}), wrong)
+        for name in good:
+            self.assertFalse(validator.is_valid({k: v for k, v in good.items() if k != name}))
+        self.assertTrue(validator.is_valid({"event": "of a later version", "more": 1}))
 
 
 def _kind_and_name(described: Key | Metadata) -> tuple[str, str]:
