@@ -30,7 +30,7 @@ from tests import environment
 from tests.daemon import METRICS_TCP, Daemon, DaemonTestCase
 from tests.loopback import SMALL, LoopbackTestCase, reactor
 from tests.programs import Stream, total
-from tests.reader import Bits, bits, exact_totals
+from tests.reader import Bits, Reader, bits, exact_totals
 from tests.rust_peers import Peer, Printer
 from txmetrics_tcp import Key, MetricKind
 
@@ -258,7 +258,13 @@ class DaemonConsumersTests(DaemonTestCase):
         stats = Daemon(self, "stats", ":".join(address), *options, runner=METRICS_TCP)
         stream = Stream(self, daemon.port)
         clients = len(consumers) + 2
-        stream.read_until(lambda reader: total(reader, "txmetrics_clients") == clients)
+
+        def connected(reader: Reader) -> bool:
+            for consumer in consumers.values():
+                self.assertIsNone(consumer.process.poll(), "a consumer has ended")
+            return total(reader, "txmetrics_clients") == clients
+
+        stream.read_until(connected)
         daemon.process.terminate()
         stream.read_all()
         stats.wait_for("disconnected from")
