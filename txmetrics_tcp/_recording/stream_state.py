@@ -67,15 +67,18 @@ class StreamState:
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
-        # Before version 1, streams had exact totals, but no boundaries.
-        upgraded = self._status is not None and self._status.protocol_version < PROTOCOL_VERSION
-        if self._status is not None:
-            version = max(self._status.protocol_version, PROTOCOL_VERSION)
-            yield encode_status(replace(self._status, protocol_version=version))
+        # Totals of streams without snapshots, such as those of Rust servers, count from the first
+        # event on.
+        exact = self._boundary is not None
+        status = self._status
+        if status is not None:
+            if status.protocol_version < PROTOCOL_VERSION:
+                # Before version 1, streams had exact totals, but no boundaries.
+                status = replace(status, protocol_version=PROTOCOL_VERSION)
+                exact = exact or self.metrics > 0
+            yield encode_status(status)
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
-        # Totals of other streams, such as those of Rust servers, count from the first event on.
-        exact = self._boundary is not None or (upgraded and self.metrics > 0)
         if exact:
             yield encode_snapshot(Snapshot.BEGIN)
         for key, (total, timestamp_ns) in self._totals.items():

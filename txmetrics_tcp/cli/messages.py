@@ -4,7 +4,7 @@ Messages about the connection of a command, human-readable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,7 +16,7 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     Waiting,
 )
-from txmetrics_tcp._model import Event, Unknown
+from txmetrics_tcp._model import Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
 from txmetrics_tcp._net.endpoints import show_address
@@ -79,16 +79,11 @@ class ConnectionMessages(SilenceMessage):
         self._lost = ""
         self._unknown = False
 
-    def received(self, events: Iterable[Event]) -> None:
-        """Handle received events."""
-        self.end_silence()
-        if self._unknown:
-            return
-        for event in events:
-            if isinstance(event, Unknown):
-                self._unknown = True
-                self._say(f"cannot interpret {event.reason}; a newer version may")
-                return
+    def unknown(self, event: Unknown) -> None:
+        """Report the first unknown event."""
+        if not self._unknown:
+            self._unknown = True
+            self._say(f"cannot interpret {event.reason}; a newer version may")
 
     def state_changed(self, state: ConnectionState) -> None:
         super().state_changed(state)

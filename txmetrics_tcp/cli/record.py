@@ -18,7 +18,7 @@ from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsCli
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
-from txmetrics_tcp._model import Event, Metric, Status, Unit
+from txmetrics_tcp._model import Event, Metric, Status, Unit, Unknown
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
@@ -46,16 +46,19 @@ class Record:
         stop: Callable[[int], object],
         fail: Callable[[OSError], object],
         count: int | None = None,
+        unknown: Callable[[Unknown], object] = lambda event: None,
     ) -> None:
         """
         @param stop: called with an exit code after C{count} events.
         @param fail: called when the file cannot be written.
         @param count: the number of metric events to record; None for no limit.
+        @param unknown: called with each unknown event.
         """
         self._writer = writer
         self._stop = stop
         self._fail = fail
         self._count = count
+        self._unknown = unknown
         self.metrics: int = 0
         self.received_any: bool = False
         self._missed_before = 0
@@ -83,6 +86,8 @@ class Record:
                 self.metrics += 1
             elif isinstance(event, Status):
                 self._missed_now = event.dropped_incoming + event.dropped_client
+            elif isinstance(event, Unknown):
+                self._unknown(event)
 
     def tap(self, data: bytes) -> None:
         """
@@ -168,9 +173,11 @@ class _Command:
                 f" last {self._writer.removed} bytes"
             )
         self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
-        self._record = Record(self._writer, self._running.stop, self._fail, options.count)
         self._messages = ConnectionMessages(
             options.endpoint, self._clock, self._progress.say, wants_tls(options)
+        )
+        self._record = Record(
+            self._writer, self._running.stop, self._fail, options.count, self._messages.unknown
         )
         self._service = MetricsClientService(
             self._reactor,
@@ -206,7 +213,7 @@ class _Command:
         return stopped
 
     def _received(self, events: list[Event]) -> None:
-        self._messages.received(events)
+        self._messages.end_silence()
         self._record.received(events)
 
     def _state_changed(self, state: ConnectionState) -> None:

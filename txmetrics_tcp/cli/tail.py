@@ -79,8 +79,11 @@ class Tail:
     def received(self, event: Event) -> None:
         """Write an event, unless the filters or the count exclude it."""
         self.received_any = True
-        self._messages.received([event])
-        if self._left == 0 or isinstance(event, Unknown):
+        self._messages.end_silence()
+        if isinstance(event, Unknown):
+            self._messages.unknown(event)
+            return
+        if self._left == 0:
             return
         for selected in self._select(event):
             self._lines.append(self._format(selected))

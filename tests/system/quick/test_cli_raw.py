@@ -29,7 +29,7 @@ class ProcessTests(CommandTestCase):
         return self.child("tail", "--raw", self.path)
 
     async def writer(self) -> int:
-        """Return the writing end of the FIFO as soon as the command has opened the other end."""
+        """Return the writing end of the FIFO as soon as the command has opened it for reading."""
         while True:
             try:
                 writing = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reader import Reader
 from tests.recordings import NOON, REQUESTS, increment
+from tests.unit.codec.test_wire import encode
 from tests.unit.net.test_writers import SocketTestCase
 from txmetrics_tcp import (
     Decoder,
@@ -27,7 +28,6 @@ from txmetrics_tcp import (
     Snapshot,
     Status,
     decode,
-    encode_metadata,
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
@@ -458,18 +458,7 @@ class SocketTests(SocketTestCase):
 
 
 def encoded(events: Iterable[Event]) -> bytes:
-    pieces = []
-    for event in events:
-        match event:
-            case Metric():
-                pieces.append(encode_metric(event))
-            case Metadata():
-                pieces.append(encode_metadata(event))
-            case Status():
-                pieces.append(encode_status(event))
-            case Snapshot():
-                pieces.append(encode_snapshot(event))
-    return b"".join(pieces)
+    return b"".join(map(encode, events))
 
 
 SERIES = [
