@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._instruments.sink import Series, Sink
     from txmetrics_tcp._model import (
         Event,
+        Gone,
         Key,
         Metadata,
         Metric,
@@ -108,6 +109,7 @@ __all__ = [
     "FilterError",
     "FilterRecorder",
     "Gauge",
+    "Gone",
     "Histogram",
     "Key",
     "LabelsRecorder",
@@ -198,7 +200,7 @@ _MODULE_OF = {
         " Route RouterRecorder",
         "_instruments.recorder": "Counter Gauge Histogram NoopRecorder Recorder",
         "_instruments.sink": "Series Sink",
-        "_model": "Event Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown",
+        "_model": "Event Gone Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown",
         "_net.endpoint_syntax": "EndpointError",
         "_net.tls": "ServerTLS tls_endpoint",
         "_net.tls_errors": "TLSError",

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, SupportsFloat, SupportsIndex
 U64_MAX = 2**64 - 1
 """The largest counter value.  On the wire, a counter is a ``uint64``."""
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """
 The version of the protocol, in each `Status`.  ``event.proto`` lists what each version has added.
 """
@@ -329,11 +329,28 @@ class Snapshot(Enum):
     The beginning or the end of a snapshot: the exact totals that a server sends to a client when it
     connects, and when it resyncs the client after drops.
 
-    Between `BEGIN` and `END`, every metric event sets a total.  Rust servers send no snapshots.
+    Between `BEGIN` or `BEGIN_COMPLETE` and `END`, every metric event sets a total.  A complete
+    snapshot has all retained series: at its end, counters and gauges that it has not set are
+    `Gone`.  Rust servers send no snapshots.
     """
 
     BEGIN = "begin"
+    BEGIN_COMPLETE = "begin complete"
     END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """
+    A series has left the totals: the program has forgotten it, or has not changed it for
+    C{idle_after} seconds.  Rust servers do not send it.
+
+    @ivar key: the series.
+    @ivar timestamp_ns: when it left, in nanoseconds since the epoch; None if not sent.
+    """
+
+    key: Key
+    timestamp_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +366,7 @@ class Unknown:
     reason: str
 
 
-Event = Metadata | Metric | Status | Snapshot | Unknown
+Event = Metadata | Metric | Status | Snapshot | Gone | Unknown
 """Any decoded event of a stream.  Ignore events of other types, which a later version may add."""
 
 

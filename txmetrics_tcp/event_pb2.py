@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19txmetrics_tcp/event.proto\x12\rtxmetrics_tcp\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x0bmetric_type\x18\x02 \x01(\x0e\x32\".txmetrics_tcp.Metadata.MetricType\x12\x14\n\nunit_value\x18\x03 \x01(\tH\x00\x12\x1b\n\x11\x64\x65scription_value\x18\x04 \x01(\tH\x01\"=\n\nMetricType\x12\x0b\n\x07\x43OUNTER\x10\x00\x12\t\n\x05GAUGE\x10\x01\x12\r\n\tHISTOGRAM\x10\x02\"\x08\x08\x03\x10\xff\xff\xff\xff\x07\x42\x06\n\x04unitB\r\n\x0b\x64\x65scriptionJ\x08\x08\x05\x10\x80\x80\x80\x80\x02\"\xd9\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.txmetrics_tcp.Metric.LabelsEntry\x12\x1b\n\x11increment_counter\x18\x04 \x01(\x04H\x00\x12\x15\n\x0bset_counter\x18\x05 \x01(\x04H\x00\x12\x19\n\x0fincrement_gauge\x18\x06 \x01(\x01H\x00\x12\x19\n\x0f\x64\x65\x63rement_gauge\x18\x07 \x01(\x01H\x00\x12\x13\n\tset_gauge\x18\x08 \x01(\x01H\x00\x12\x1a\n\x10record_histogram\x18\t \x01(\x01H\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\toperationJ\x08\x08\n\x10\x80\x80\x80\x80\x02\"\x91\x01\n\x06Status\x12+\n\x07started\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x18\n\x10\x64ropped_incoming\x18\x03 \x01(\x04\x12\x16\n\x0e\x64ropped_client\x18\x04 \x01(\x04\x12\x18\n\x10protocol_version\x18\x05 \x01(\r\"\x8a\x01\n\x08Snapshot\x12\x32\n\x08\x62oundary\x18\x01 \x01(\x0e\x32 .txmetrics_tcp.Snapshot.Boundary\"J\n\x08\x42oundary\x12\x18\n\x14\x42OUNDARY_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42OUNDARY_BEGIN\x10\x01\x12\x10\n\x0c\x42OUNDARY_END\x10\x02\"\xc5\x01\n\x05\x45vent\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.txmetrics_tcp.MetadataH\x00\x12\'\n\x06metric\x18\x02 \x01(\x0b\x32\x15.txmetrics_tcp.MetricH\x00\x12(\n\x06status\x18\xe8\x07 \x01(\x0b\x32\x15.txmetrics_tcp.StatusH\x00\x12,\n\x08snapshot\x18\xe9\x07 \x01(\x0b\x32\x17.txmetrics_tcp.SnapshotH\x00\x42\x07\n\x05\x65ventJ\x05\x08\x03\x10\xe8\x07\x42o\n\x17io.github.txmetrics_tcpB\nEventProtoP\x01ZFgithub.com/txmetrics-tcp/txmetrics-tcp/proto/txmetrics_tcp;txmetricspbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19txmetrics_tcp/event.proto\x12\rtxmetrics_tcp\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x0bmetric_type\x18\x02 \x01(\x0e\x32\".txmetrics_tcp.Metadata.MetricType\x12\x14\n\nunit_value\x18\x03 \x01(\tH\x00\x12\x1b\n\x11\x64\x65scription_value\x18\x04 \x01(\tH\x01\"=\n\nMetricType\x12\x0b\n\x07\x43OUNTER\x10\x00\x12\t\n\x05GAUGE\x10\x01\x12\r\n\tHISTOGRAM\x10\x02\"\x08\x08\x03\x10\xff\xff\xff\xff\x07\x42\x06\n\x04unitB\r\n\x0b\x64\x65scriptionJ\x08\x08\x05\x10\x80\x80\x80\x80\x02\"\xd9\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.txmetrics_tcp.Metric.LabelsEntry\x12\x1b\n\x11increment_counter\x18\x04 \x01(\x04H\x00\x12\x15\n\x0bset_counter\x18\x05 \x01(\x04H\x00\x12\x19\n\x0fincrement_gauge\x18\x06 \x01(\x01H\x00\x12\x19\n\x0f\x64\x65\x63rement_gauge\x18\x07 \x01(\x01H\x00\x12\x13\n\tset_gauge\x18\x08 \x01(\x01H\x00\x12\x1a\n\x10record_histogram\x18\t \x01(\x01H\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\toperationJ\x08\x08\n\x10\x80\x80\x80\x80\x02\"\x91\x01\n\x06Status\x12+\n\x07started\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x18\n\x10\x64ropped_incoming\x18\x03 \x01(\x04\x12\x16\n\x0e\x64ropped_client\x18\x04 \x01(\x04\x12\x18\n\x10protocol_version\x18\x05 \x01(\r\"\x9c\x01\n\x08Snapshot\x12\x32\n\x08\x62oundary\x18\x01 \x01(\x0e\x32 .txmetrics_tcp.Snapshot.Boundary\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"J\n\x08\x42oundary\x12\x18\n\x14\x42OUNDARY_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42OUNDARY_BEGIN\x10\x01\x12\x10\n\x0c\x42OUNDARY_END\x10\x02\"\xdc\x01\n\x04Gone\x12\x37\n\x0bmetric_type\x18\x01 \x01(\x0e\x32\".txmetrics_tcp.Metadata.MetricType\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x06labels\x18\x03 \x03(\x0b\x32\x1f.txmetrics_tcp.Gone.LabelsEntry\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xeb\x01\n\x05\x45vent\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.txmetrics_tcp.MetadataH\x00\x12\'\n\x06metric\x18\x02 \x01(\x0b\x32\x15.txmetrics_tcp.MetricH\x00\x12(\n\x06status\x18\xe8\x07 \x01(\x0b\x32\x15.txmetrics_tcp.StatusH\x00\x12,\n\x08snapshot\x18\xe9\x07 \x01(\x0b\x32\x17.txmetrics_tcp.SnapshotH\x00\x12$\n\x04gone\x18\xea\x07 \x01(\x0b\x32\x13.txmetrics_tcp.GoneH\x00\x42\x07\n\x05\x65ventJ\x05\x08\x03\x10\xe8\x07\x42o\n\x17io.github.txmetrics_tcpB\nEventProtoP\x01ZFgithub.com/txmetrics-tcp/txmetrics-tcp/proto/txmetrics_tcp;txmetricspbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,6 +25,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._serialized_options = b'\n\027io.github.txmetrics_tcpB\nEventProtoP\001ZFgithub.com/txmetrics-tcp/txmetrics-tcp/proto/txmetrics_tcp;txmetricspb'
   _globals['_METRIC_LABELSENTRY']._options = None
   _globals['_METRIC_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_GONE_LABELSENTRY']._options = None
+  _globals['_GONE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_METADATA']._serialized_start=78
   _globals['_METADATA']._serialized_end=306
   _globals['_METADATA_METRICTYPE']._serialized_start=212
@@ -36,9 +38,13 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_STATUS']._serialized_start=657
   _globals['_STATUS']._serialized_end=802
   _globals['_SNAPSHOT']._serialized_start=805
-  _globals['_SNAPSHOT']._serialized_end=943
-  _globals['_SNAPSHOT_BOUNDARY']._serialized_start=869
-  _globals['_SNAPSHOT_BOUNDARY']._serialized_end=943
-  _globals['_EVENT']._serialized_start=946
-  _globals['_EVENT']._serialized_end=1143
+  _globals['_SNAPSHOT']._serialized_end=961
+  _globals['_SNAPSHOT_BOUNDARY']._serialized_start=887
+  _globals['_SNAPSHOT_BOUNDARY']._serialized_end=961
+  _globals['_GONE']._serialized_start=964
+  _globals['_GONE']._serialized_end=1184
+  _globals['_GONE_LABELSENTRY']._serialized_start=586
+  _globals['_GONE_LABELSENTRY']._serialized_end=631
+  _globals['_EVENT']._serialized_start=1187
+  _globals['_EVENT']._serialized_end=1422
 # @@protoc_insertion_point(module_scope)

@@ -71,7 +71,7 @@ class Status(_message.Message):
     def __init__(self, started: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., source: _Optional[str] = ..., dropped_incoming: _Optional[int] = ..., dropped_client: _Optional[int] = ..., protocol_version: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("boundary",)
+    __slots__ = ("boundary", "complete")
     class Boundary(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         BOUNDARY_UNSPECIFIED: _ClassVar[Snapshot.Boundary]
@@ -81,17 +81,40 @@ class Snapshot(_message.Message):
     BOUNDARY_BEGIN: Snapshot.Boundary
     BOUNDARY_END: Snapshot.Boundary
     BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
     boundary: Snapshot.Boundary
-    def __init__(self, boundary: _Optional[_Union[Snapshot.Boundary, str]] = ...) -> None: ...
+    complete: bool
+    def __init__(self, boundary: _Optional[_Union[Snapshot.Boundary, str]] = ..., complete: bool = ...) -> None: ...
+
+class Gone(_message.Message):
+    __slots__ = ("metric_type", "name", "labels", "timestamp")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    METRIC_TYPE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    metric_type: Metadata.MetricType
+    name: str
+    labels: _containers.ScalarMap[str, str]
+    timestamp: _timestamp_pb2.Timestamp
+    def __init__(self, metric_type: _Optional[_Union[Metadata.MetricType, str]] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("metadata", "metric", "status", "snapshot")
+    __slots__ = ("metadata", "metric", "status", "snapshot", "gone")
     METADATA_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     metadata: Metadata
     metric: Metric
     status: Status
     snapshot: Snapshot
-    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping[str, _Any]]] = ..., metric: _Optional[_Union[Metric, _Mapping[str, _Any]]] = ..., status: _Optional[_Union[Status, _Mapping[str, _Any]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping[str, _Any]]] = ...) -> None: ...
+    gone: Gone
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping[str, _Any]]] = ..., metric: _Optional[_Union[Metric, _Mapping[str, _Any]]] = ..., status: _Optional[_Union[Status, _Mapping[str, _Any]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping[str, _Any]]] = ..., gone: _Optional[_Union[Gone, _Mapping[str, _Any]]] = ...) -> None: ...

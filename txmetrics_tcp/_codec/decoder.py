@@ -27,9 +27,10 @@ from txmetrics_tcp._codec.framing import (
     read_varint,
     too_long,
 )
-from txmetrics_tcp._codec.wire import BOUNDARY_NUMBER, KIND_NUMBER
+from txmetrics_tcp._codec.wire import BOUNDARY, KIND_NUMBER
 from txmetrics_tcp._model import (
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -232,7 +233,9 @@ class Decoder:
             if which == "status":
                 return _status(event.status)
             if which == "snapshot":
-                return _SNAPSHOT_OF_NUMBER.get(event.snapshot.boundary)
+                return _snapshot(event.snapshot)
+            if which == "gone":
+                return _gone(event.gone)
         except (DecodeError, UnicodeDecodeError) as error:
             # UnicodeDecodeError comes from the pure Python implementation of protobuf.
             raise self._fail(
@@ -313,16 +316,32 @@ def _status(message: pb.Status) -> Status:
     )
 
 
+def _snapshot(message: pb.Snapshot) -> Snapshot | None:
+    begins = message.boundary == pb.Snapshot.Boundary.BOUNDARY_BEGIN
+    return _SNAPSHOT_OF_NUMBER.get((message.boundary, begins and message.complete))
+
+
+def _gone(message: pb.Gone) -> Gone | Unknown:
+    kind = _KIND_OF_NUMBER.get(message.metric_type)
+    if kind is None:
+        return _UNKNOWN_GONE
+    return Gone(
+        Key(kind, message.name, tuple(sorted(message.labels.items()))),
+        _nanoseconds(message.timestamp) if message.HasField("timestamp") else None,
+    )
+
+
 def _nanoseconds(timestamp: Timestamp) -> int:
     return timestamp.seconds * 1_000_000_000 + timestamp.nanos
 
 
 _KIND_OF_NUMBER: dict[int, MetricKind] = {number: kind for kind, number in KIND_NUMBER.items()}
-_SNAPSHOT_OF_NUMBER: dict[int, Snapshot] = {
-    number: boundary for boundary, number in BOUNDARY_NUMBER.items()
+_SNAPSHOT_OF_NUMBER: dict[tuple[int, bool], Snapshot] = {
+    number: boundary for boundary, number in BOUNDARY.items()
 }
 _UNKNOWN_OPERATION = Unknown("a metric without a known operation")
 _UNKNOWN_KIND = Unknown("a description of an unknown kind of metric")
+_UNKNOWN_GONE = Unknown("a gone series of an unknown kind of metric")
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
 # Other protocols, by the first bytes that their servers send.  A metrics stream never starts with

@@ -1,5 +1,6 @@
 """
-Encodes descriptions, stream status and snapshot boundaries.  `encoder` encodes metric events.
+Encodes descriptions, stream status, snapshot boundaries and gone series.  `encoder` encodes metric
+events.
 
 No I/O, no Twisted.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame
-from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Snapshot, Status
+from txmetrics_tcp._model import U64_MAX, Gone, Metadata, MetricKind, Snapshot, Status
 
 KIND_NUMBER = {
     MetricKind.COUNTER: pb.Metadata.MetricType.COUNTER,
@@ -16,10 +17,12 @@ KIND_NUMBER = {
     MetricKind.HISTOGRAM: pb.Metadata.MetricType.HISTOGRAM,
 }
 
-BOUNDARY_NUMBER = {
-    Snapshot.BEGIN: pb.Snapshot.Boundary.BOUNDARY_BEGIN,
-    Snapshot.END: pb.Snapshot.Boundary.BOUNDARY_END,
+BOUNDARY = {
+    Snapshot.BEGIN: (pb.Snapshot.Boundary.BOUNDARY_BEGIN, False),
+    Snapshot.BEGIN_COMPLETE: (pb.Snapshot.Boundary.BOUNDARY_BEGIN, True),
+    Snapshot.END: (pb.Snapshot.Boundary.BOUNDARY_END, False),
 }
+"""The number of each boundary, and whether the snapshot is complete."""
 
 
 def encode_metadata(metadata: Metadata) -> bytes:
@@ -54,5 +57,21 @@ def encode_status(status: Status) -> bytes:
 
 def encode_snapshot(boundary: Snapshot) -> bytes:
     """Encode the beginning or the end of a snapshot, as a complete frame."""
-    snapshot = pb.Snapshot(boundary=BOUNDARY_NUMBER[boundary])
+    number, complete = BOUNDARY[boundary]
+    snapshot = pb.Snapshot(boundary=number, complete=complete)
     return frame(pb.Event(snapshot=snapshot).SerializeToString(deterministic=True))
+
+
+def encode_gone(gone: Gone) -> bytes:
+    """
+    Encode that a series has left the totals, as a complete frame.
+
+    The key must be valid; see `Key.of`.
+    """
+    key = gone.key
+    message = pb.Gone(metric_type=KIND_NUMBER[key.kind], name=key.name, labels=dict(key.labels))
+    if gone.timestamp_ns is not None:
+        message.timestamp.seconds, message.timestamp.nanos = divmod(
+            gone.timestamp_ns, 1_000_000_000
+        )
+    return frame(pb.Event(gone=message).SerializeToString(deterministic=True))
