@@ -200,7 +200,9 @@ _MODULE_OF = {
         " Route RouterRecorder",
         "_instruments.recorder": "Counter Gauge Histogram NoopRecorder Recorder",
         "_instruments.sink": "Series Sink",
-        "_model": "Event Gone Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown",
+        "_model": (
+            "Event Gone Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown"
+        ),
         "_net.endpoint_syntax": "EndpointError",
         "_net.tls": "ServerTLS tls_endpoint",
         "_net.tls_errors": "TLSError",

@@ -25,10 +25,14 @@ from typing import Any, NamedTuple, Protocol
 
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
-from txmetrics_tcp._model import Key, Metric, MetricKind, Operation
+from txmetrics_tcp._codec.wire import encode_gone
+from txmetrics_tcp._model import Gone, Key, Metric, MetricKind, Operation
 
 KEPT = 256 * 1024
 """The size of an encoder's buffer, in bytes, above which the encoder does not keep it."""
+
+GONE: Any = 0
+"""In place of an operation, with the value 0: the series is gone; see `Gone`."""
 
 _SET_COUNTER = Operation.SET_COUNTER
 
@@ -141,6 +145,8 @@ class SeriesFrame:
 
     def encode(self, operation: Operation, value: float, timestamp_ns: int | None) -> bytes:
         """Encode one event with protobuf."""
+        if operation is GONE:
+            return encode_gone(Gone(self._key, timestamp_ns))
         metric = pb.Metric(name=self._key.name, labels=dict(self._key.labels))
         if timestamp_ns is not None:
             metric.timestamp.seconds, metric.timestamp.nanos = divmod(timestamp_ns, 1_000_000_000)
@@ -212,20 +218,21 @@ class Encoder:
                     second_ns, since, until, *_ = period
                     low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
                     nanos = timestamp_ns - second_ns
-                if period.nanos == 0:
+            if value >= 0x80 and operation <= _SET_COUNTER:
+                number = _varint(value)
+                layout = frame.layouts.get(operation | len(number) << 4)
+            else:
+                number = value
+                layout = frame.layouts.get(operation)
+            if layout is None or layout[0] is not period:
+                if period.nanos == 0 or operation is GONE:
                     whole = frame.encode(operation, value, timestamp_ns)
                     buffer[at:] = whole
                     room = len(buffer)
                     at += len(whole)
                     add(at)
                     continue
-            if value >= 0x80 and operation <= _SET_COUNTER:
-                value = _varint(value)
-                layout = frame.layouts.get(operation | len(value) << 4)
-            else:
-                layout = frame.layouts.get(operation)
-            if layout is None or layout[0] is not period:
-                layout = frame.lay_out(period, operation, value)
+                layout = frame.lay_out(period, operation, number)
             _, pack, head, tail, size = layout
             end = at + size
             if end > room:
@@ -239,7 +246,7 @@ class Encoder:
                 middle[nanos >> middle_from & middle_bits],
                 nanos >> top_from,
                 tail,
-                value,
+                number,
             )
             add(end)
             at = end

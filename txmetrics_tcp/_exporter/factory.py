@@ -49,6 +49,12 @@ The interval, in seconds, at which own metrics are published, idle series are re
 that an exception aborted are finished.
 """
 
+RELEASE_INTERVAL = 0.05
+"""
+The interval, in seconds, at which idle series are released if there are many: 5,000 series a
+second, a rate that clients can follow.
+"""
+
 
 class MetricsFactory(ServerFactory):
     """
@@ -122,6 +128,7 @@ class MetricsFactory(ServerFactory):
         # All accepted connections, including those whose TLS handshake is in progress.
         self._present: dict[MetricsProtocol, None] = {}
         self._tick: IDelayedCall | None = None
+        self._releasing: IDelayedCall | None = None
         self._logged_refused = False
         self._started = False
         self._stopping = False
@@ -257,14 +264,14 @@ class MetricsFactory(ServerFactory):
         wanted = bool(self._fanout.clients) or (self._started and expire)
         if not wanted:
             cancel(self._tick)
+            cancel(self._releasing)
         elif not is_pending(self._tick):
             self._tick = self.reactor.callLater(TICK, self._on_tick)
 
     def _on_tick(self) -> None:
         self._keep_ticking()
         self._fanout.tick()
-        if self.settings.idle_after is not None and self._fanout.settled:
-            self.incoming.release_idle(self.incoming.monotonic(), self._fanout.needed_since)
+        self._release_idle()
         if self.incoming.ledger.refused and not self._logged_refused:
             self._logged_refused = True
             _log.warn(
@@ -274,6 +281,10 @@ class MetricsFactory(ServerFactory):
             )
         if self._own_metrics is not None and self._fanout.clients:
             self._own_metrics.publish()
+
+    def _release_idle(self) -> None:
+        if self.incoming.release_idle() and not is_pending(self._releasing):
+            self._releasing = self.reactor.callLater(RELEASE_INTERVAL, self._release_idle)
 
     def _finish(self) -> None:
         """

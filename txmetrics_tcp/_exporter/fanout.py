@@ -6,21 +6,24 @@ The reactor thread owns everything here; only `Fanout.stats` is thread-safe.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import ref
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._exporter.descriptions import Descriptions
 from txmetrics_tcp._exporter.ingest import Incoming
-from txmetrics_tcp._exporter.ledger import Counts, Marker, earliest
-from txmetrics_tcp._exporter.outbox import Subject
+from txmetrics_tcp._exporter.ledger import Counts, Marker
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
+from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._exporter.stats import Accounts, Stats
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.connection import for_each
@@ -32,11 +35,22 @@ FAILURE_INTERVAL = 10.0
 """The minimum time, in seconds, between two log lines about failed deliveries."""
 
 
+MAX_SNAPSHOTS = 4
+"""
+The maximum number of snapshots held by clients that have not read all of them.  A snapshot is
+shared by the clients that needed totals at the same time, and may take 100 bytes per series.
+"""
+
+SNAPSHOT_INTERVAL = 1.0
+"""The minimum time, in seconds, between two releases of snapshots because there are too many."""
+
+
 class Fanout:
     """
     Sends the events and descriptions of an `Incoming`, totals, and stream status to all clients.
 
     @ivar clients: the connected clients, in order of connection.
+    @ivar descriptions: all descriptions.
     @ivar interrupting: whether a recording call on the reactor thread is draining, and may have
         interrupted a method of a transport; see `drain_at_once`.
     """
@@ -62,12 +76,15 @@ class Fanout:
         self._started_ns = incoming.clock()
         self.clients: dict[MetricsProtocol, None] = {}
         self._accounts = Accounts()
-        self._metadata: dict[Subject, bytes] = {}
+        self.descriptions: Descriptions = Descriptions()
         # The clients that need totals, but for which no marker is pending.
         self._need_totals: dict[MetricsProtocol, None] = {}
         # The pending marker, and the clients that it is for.
         self._marker: Marker | None = None
         self._awaiting_marker: list[MetricsProtocol] = []
+        # The unfinished snapshots.  Only clients have references to them.
+        self._snapshots: list[ref[TotalsSnapshot]] = []
+        self._released_at = -math.inf
         self._draining = False
         self.interrupting = False
         # Whether clients may have queued data because of `interrupting`.
@@ -97,9 +114,7 @@ class Fanout:
         self._incoming.start_streaming()
         self.clients[client] = None
         self._accounts.connected += 1
-        client.send_control(self._metadata)
-        if client in self.clients:
-            self._need_totals[client] = None
+        self._need_totals[client] = None
         self.drain()
 
     def remove(self, client: MetricsProtocol) -> None:
@@ -115,11 +130,6 @@ class Fanout:
             self._unfinished = self._memory_exhausted = False
             self._marker = None
             self._losses.close()
-
-    @property
-    def needed_since(self) -> int | None:
-        """The earliest epoch of a change that clients may still need totals for, or None."""
-        return earliest(client.needed_since for client in self.clients)
 
     # Called by clients.
 
@@ -276,13 +286,13 @@ class Fanout:
         self._need_totals.update(self.clients)
         # The pending marker may be lost, so a new one has to be requested.
         self._awaiting_marker.clear()
-        for_each(self.clients, lambda client: client.resync(self._metadata))
+        for_each(self.clients, MetricsProtocol.resync)
 
     def _send_descriptions(self) -> None:
-        described: dict[Subject, bytes] = {**self._incoming.take_described()}  # type: ignore[dict-item]
+        described = self._incoming.take_described()
         if described:
-            self._metadata.update(described)
-            for_each(self.clients, lambda client: client.send_control(described))
+            self.descriptions.update(described)
+            for_each(self.clients, MetricsProtocol.flush)
 
     def _request_marker(self) -> None:
         """Request a marker if any client needs totals and can take them."""
@@ -290,15 +300,31 @@ class Fanout:
             # Only one marker is pending at a time.  Other clients get the next one.
             return
         quiet = not self._incoming.more()
-        self._awaiting_marker = [
-            client for client in self._need_totals if client.ready_for_totals(quiet)
-        ]
-        if self._awaiting_marker:
-            for client in self._awaiting_marker:
-                del self._need_totals[client]
-            self._marker = self._incoming.mark(
-                min([client.prepare_marker() for client in self._awaiting_marker])
-            )
+        ready = [client for client in self._need_totals if client.ready_for_totals(quiet)]
+        if not ready or not self._may_make_snapshot():
+            return
+        self._awaiting_marker = ready
+        for client in ready:
+            del self._need_totals[client]
+        self._marker = self._incoming.mark(min([client.prepare_marker() for client in ready]))
+        self._snapshots.append(ref(self._marker.snapshot))
+
+    def _may_make_snapshot(self) -> bool:
+        """
+        Limit the number of unfinished snapshots: if there are `MAX_SNAPSHOTS`, release the least
+        recently read one, but at most one every `SNAPSHOT_INTERVAL` seconds.
+        """
+        self._snapshots = [one for one in self._snapshots if one() is not None]
+        if len(self._snapshots) >= MAX_SNAPSHOTS:
+            now = self._incoming.monotonic()
+            if now - self._released_at < SNAPSHOT_INTERVAL:
+                # The tick tries again.
+                return False
+            self._released_at = now
+            unfinished = [snapshot for one in self._snapshots if (snapshot := one()) is not None]
+            unread = min(unfinished, key=lambda snapshot: snapshot.read)
+            for_each(self.clients, lambda client: client.release_snapshot(unread))
+        return True
 
     def _report_drops(self) -> None:
         dropped = self._incoming.counts().dropped

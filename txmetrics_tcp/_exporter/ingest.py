@@ -40,6 +40,7 @@ from typing import Any, TypeVar
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._codec.encoder import GONE
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter.ledger import Counts, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
@@ -153,6 +154,15 @@ class Incoming(Sink):
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
         self.wake()
 
+    def forget(self, key: Key) -> None:
+        """Release the series of a key after all events that this thread has recorded."""
+        if self.open:
+            # Recorded in the order of the log, like an event.
+            stamp = self.clock() if self.stamped else 0
+            self.log.append((self.series(key), GONE, 0, stamp))
+            if len(self.log) > self.wake_threshold:
+                self.notify()
+
     def notify(self) -> None:
         """Wake the reactor if no wake-up is pending, and apply events if the log is too long."""
         self.wake()
@@ -252,9 +262,11 @@ class Incoming(Sink):
         """See `Ledger.mark`."""
         return self._call_locked(self.ledger.mark, since)
 
-    def release_idle(self, now: float, needed: int | None = None) -> None:
+    def release_idle(self) -> bool:
         """See `Ledger.release_idle`."""
-        self._call_locked(self.ledger.release_idle, now, needed)
+        more = self._call_locked(self.ledger.release_idle, self.monotonic())
+        self.wake()
+        return more
 
     def more(self) -> bool:
         """Return whether `take` would return a batch or a marker."""

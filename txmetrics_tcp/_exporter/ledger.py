@@ -9,22 +9,26 @@ And a thread that records faster than the reactor sends does the work itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import repeat, starmap
 from operator import length_hint
 from typing import Any, NamedTuple
 
-from txmetrics_tcp._codec.encoder import Encoder
+from txmetrics_tcp._codec.encoder import GONE, Encoder
 from txmetrics_tcp._exporter.backlog import Batch
-from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay
+from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay, wrapped
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry
-from txmetrics_tcp._model import APPLY, SET_OPERATION, Key, Number, Operation
+from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, SET_OPERATION, Key, Number, Operation
 
 BATCH = 1024
 """
 The maximum number of events that the ledger applies or returns at once, so that threads hold the
 lock only briefly, and drains block the reactor only briefly.
 """
+
+RELEASED_AT_ONCE = 256
+"""The maximum number of idle series released at once while clients are connected."""
 
 FREE_REPEATS = 100
 REPEATS = 50_000
@@ -40,11 +44,6 @@ _REMAINDER: Any = object()
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER
 _RECORD_HISTOGRAM = Operation.RECORD_HISTOGRAM
-
-
-def earliest(epochs: Iterable[int | None]) -> int | None:
-    """Return the smallest epoch that is not None, or None."""
-    return min((epoch for epoch in epochs if epoch is not None), default=None)
 
 
 class Counts(NamedTuple):
@@ -66,14 +65,12 @@ class Marker(NamedTuple):
     The exact totals at one position of the stream.
 
     @ivar counts: the event counts at that position.
-    @ivar totals: the series that changed in or after the requested epoch, each with its total at
-        that position and the last epoch that changed it.
-    @ivar timestamp_ns: when the totals were copied.
+    @ivar snapshot: the totals at that position of the series that changed in or after the requested
+        epoch; of all retained series if one was released since.
     """
 
     counts: Counts
-    totals: list[tuple[StreamedSeries, Number, int]]
-    timestamp_ns: int
+    snapshot: TotalsSnapshot
 
 
 class Taken(NamedTuple):
@@ -175,7 +172,7 @@ class Ledger:
         """Return the total of every retained series, including events that are still in the log."""
         if self._totals is None:
             return {}
-        totals = {series: total for series, total, _epoch in self._totals.since(0)}
+        totals = {series: wrapped(series.total) for series in self._totals.since(0)}
         # Copying a deque is atomic; iterating over it is not.
         entries = self._log.copy()
         totals = overlay(totals, entries, self._totals.room)
@@ -223,7 +220,8 @@ class Ledger:
         if not ready:
             # Corrects the count if an exception occurred between adding a batch and counting it.
             self._waiting = 0
-        dropped_since = earliest([self._dropped_since, self._unfinished])
+        epochs = [one for one in (self._dropped_since, self._unfinished) if one is not None]
+        dropped_since = min(epochs, default=None)
         self._dropped_since = self._unfinished = None
         failure, self._failure = self._failure, None
         return Taken(batch, dropped_since, marker, failure)
@@ -240,25 +238,48 @@ class Ledger:
         if pending is not None:
             # A client may drop pending events before it reaches the marker.
             since = min(since, pending)
-        totals = [] if self._totals is None else self._totals.since(since)
-        marker = Marker(self.counts(), totals, self._clock())
+        series: list[StreamedSeries] = []
+        if self._totals is not None:
+            if since <= self._totals.gone_epoch:
+                # The client may have missed that a series is gone, which only a complete snapshot
+                # shows.
+                since = 0
+            series = self._totals.since(since)
+        totals = [one.total for one in series]
+        snapshot = TotalsSnapshot(series, totals, self._clock(), complete=since == 0)
+        marker = Marker(self.counts(), snapshot)
         self._ready.append(marker)
         return marker
 
-    def release_idle(self, now: float, needed: int | None) -> None:
+    def release_idle(self, now: float) -> bool:
         """
-        Release idle series; see `Totals.release_idle`.
+        Release series that have not changed for a time, and stream that they are gone.  While
+        clients are connected, release at most `RELEASED_AT_ONCE` series, so that the events of all
+        of them fit into a buffer.
 
         @param now: seconds, on a monotonic clock.
-        @param needed: the earliest epoch of a change that a client may still need totals for.
+        @return: whether more series are left to release.
         """
-        if self._totals is not None:
-            if not self.streaming:
-                # Without clients, no drain applies the log.
-                self._apply_all_without_clients()
-            pending = self._first_pending()
-            needed = earliest([needed, pending, self._dropped_since, self._unfinished])
-            self._totals.release_idle(now, self._epoch, needed)
+        if self._totals is None:
+            return False
+        if not self.streaming:
+            # Without clients, no drain applies the log.
+            self._apply_all_without_clients()
+        idle = self._totals.idle(now, self._epoch)
+        limit = len(idle)
+        if self.streaming:
+            limit = RELEASED_AT_ONCE
+            if self._buffer_size is not None:
+                limit = min(limit, max(0, self._buffer_size - self._waiting))
+        gone = idle[:limit]
+        if gone:
+            epoch = self._epoch = self._epoch + 1
+            for series in gone:
+                self._totals.release(series, epoch)
+            if self.streaming:
+                self._recorded += len(gone)
+                self._encode([(series, GONE, 0, 0) for series in gone], epoch)
+        return len(idle) > limit
 
     def apply(self) -> None:
         """Apply a part of the log.  Drop and count the newest events if the buffer is full."""
@@ -295,7 +316,7 @@ class Ledger:
             for entry in starmap(log.popleft, todo):
                 series, operation, value, stamp = entry
                 # `_first_in_epoch` stores this int object, so the faster identity test suffices.
-                if series.epoch is not epoch:
+                if series.epoch is not epoch and operation is not GONE:
                     total = self._first_in_epoch(series, epoch, stamp)
                     if total is not None:
                         more += 1
@@ -306,7 +327,9 @@ class Ledger:
                     series.total += value
                 elif operation in APPLY:
                     series.total = APPLY[operation](series.total, value)
-                elif operation is RECORD_MANY or operation is _REMAINDER:
+                elif operation is GONE:
+                    self._forget(series, epoch)
+                elif operation is not _RECORD_HISTOGRAM:
                     value, count = value
                     entry = (series, _RECORD_HISTOGRAM, value, stamp)
                     allowed = count
@@ -357,13 +380,15 @@ class Ledger:
         increment_counter, apply = _INCREMENT_COUNTER, APPLY
         try:
             for series, operation, value, _stamp in starmap(log.popleft, todo):
-                if series.epoch is not epoch:
+                if series.epoch is not epoch and operation is not GONE:
                     self._first_in_epoch(series, epoch, 0)
                 if operation is increment_counter:
                     series.total += value
                 elif operation in apply:
                     series.total = apply[operation](series.total, value)
-                elif operation is RECORD_MANY or operation is _REMAINDER:
+                elif operation is GONE:
+                    self._forget(series, epoch)
+                elif operation is not _RECORD_HISTOGRAM:
                     more += value[1] - 1
         except MemoryError as error:
             # As in `_apply`, the entry that failed has not been applied.
@@ -393,6 +418,13 @@ class Ledger:
         if self._dropped_since is None:
             self._dropped_since = epoch
 
+    def _forget(self, series: StreamedSeries, epoch: int) -> None:
+        """Release a series, so that it begins again at zero."""
+        if self._totals is not None:
+            self._totals.release(series, epoch)
+        series.total = INITIAL_TOTAL[series.key.kind]
+        series.epoch = 0
+
     def _first_pending(self) -> int | None:
         """Return the epoch of the first pending batch, or None."""
         return next((one.since for one in self._ready if isinstance(one, Batch)), None)
@@ -407,7 +439,7 @@ class Ledger:
         """
         entry = None
         # Within an epoch, totals of counters may exceed 64 bits; this wraps them.
-        series.total = series.value()
+        series.total = wrapped(series.total)
         if not series.retained and self._totals is not None:
             self._totals.admit(series)
             if series.retained if series.epoch else self._totals.may_be_known(series):

@@ -6,17 +6,17 @@ The reactor thread owns everything here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._exporter.backlog import Batch
-from txmetrics_tcp._exporter.ledger import Counts, Marker, earliest
-from txmetrics_tcp._exporter.outbox import PROBE, Outbox, Subject
+from txmetrics_tcp._exporter.descriptions import Descriptions
+from txmetrics_tcp._exporter.ledger import Counts, Marker
+from txmetrics_tcp._exporter.outbox import Outbox
 from txmetrics_tcp._exporter.settings import ExporterSettings
+from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._exporter.stats import ClientStats
 from txmetrics_tcp._net.connection import ServedProtocol, ServerHooks
 from txmetrics_tcp._net.deadline import cancel, is_pending
@@ -27,9 +27,11 @@ class StreamHooks(Interface):
     """
     The methods of `Fanout` that a client calls.
 
+    @ivar descriptions: all descriptions.
     @ivar interrupting: see `Fanout`.
     """
 
+    descriptions: Descriptions
     interrupting: bool
 
     def out_of_memory(self, failure: Failure) -> None:
@@ -74,7 +76,7 @@ class MetricsProtocol(ServedProtocol):
         super().__init__(server, clock, address, settings.dead_after)
         self._stream = stream
         self._settings = settings
-        self._outbox = Outbox(settings.buffer_size)
+        self._outbox = Outbox(settings.buffer_size, stream.descriptions)
         self._losses = LossReport(clock, f"because client {address} is too slow")
         self.flushing: bool = False
         # The event counts at the beginning and the end of this client's stream.
@@ -87,6 +89,9 @@ class MetricsProtocol(ServedProtocol):
         self._repair_timer: IDelayedCall | None = None
         # Whether to resync at the next marker even if the client has not caught up.
         self._force = False
+        # Whether the client has read anything since its first loss.  A client that reads nothing
+        # is not resynced: it would hold a snapshot.
+        self._has_read = False
         self._dropped = 0
         self._written = 0
         self._discarded = 0
@@ -94,16 +99,6 @@ class MetricsProtocol(ServedProtocol):
         self._bytes_written = 0
 
     # Called by the fanout.
-
-    def send_control(self, frames: Mapping[Subject, bytes]) -> None:
-        """
-        Send frames that must not be dropped, before any later event.
-
-        @param frames: by subject; a later frame replaces an unsent one with the same subject.
-        """
-        if self._connected:
-            self._outbox.add_control(frames)
-            self.flush()
 
     def deliver(self, batch: Batch) -> None:
         """Send events, or queue them while the transport is full."""
@@ -137,6 +132,7 @@ class MetricsProtocol(ServedProtocol):
         if self._lost_since is None or since < self._lost_since:
             self._lost_since = since
         if not (is_pending(self._repair_timer) or self._force):
+            self._has_read = False
             self._repair_timer = self._clock.callLater(
                 self._settings.repair_interval, self._repair_overdue
             )
@@ -148,7 +144,12 @@ class MetricsProtocol(ServedProtocol):
 
         @param quiet: whether no events are pending on the incoming side.
         """
-        if self._joined is None or self._force:
+        if self._joined is None:
+            return True
+        if self._outbox.snapshot is not None:
+            # Every snapshot is sent completely, so that a slow client makes progress.
+            return False
+        if self._force and (self._has_read or not self.paused):
             return True
         return quiet and not (self.paused or self.flushing or self._outbox.events)
 
@@ -182,22 +183,25 @@ class MetricsProtocol(ServedProtocol):
                 self.lost(since)
                 return
             if self._settings.totals:
-                if events:
-                    # Events queued since `prepare_marker` may be of earlier epochs.
-                    since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
                 self._repairs += 1
             dropped_incoming = marker.counts.dropped - self._joined.dropped
-            self._outbox.add_control({None: self._stream.status(dropped_incoming, self._dropped)})
+            self._outbox.status = self._stream.status(dropped_incoming, self._dropped)
         self._force = False
         cancel(self._repair_timer)
         if self._lost_since is not None:
             # Events after the marker were lost.
             self.lost(self._lost_since)
         if self._settings.totals:
-            self._outbox.add_totals(marker, since)
+            self._outbox.add_snapshot(marker.snapshot)
         self.flush()
+
+    def release_snapshot(self, snapshot: TotalsSnapshot) -> None:
+        """If this snapshot is pending, discard the rest of it, and resync later."""
+        if self._outbox.snapshot is snapshot:
+            self._outbox.snapshot = None
+            self.lost(0)
 
     def release_pending(self) -> None:
         """
@@ -208,12 +212,8 @@ class MetricsProtocol(ServedProtocol):
             self._lost_since = 0
             self._outbox.clear()
 
-    def resync(self, frames: Mapping[Subject, bytes]) -> None:
-        """
-        Count events that the account lacks as dropped, and request totals.
-
-        @param frames: all descriptions, some of which may not have been sent.
-        """
+    def resync(self) -> None:
+        """Count events that the account lacks as dropped, and request totals."""
         if not self._connected:
             return
         account = self.stats()
@@ -223,14 +223,7 @@ class MetricsProtocol(ServedProtocol):
         self._count_dropped(account.recorded - handled)
         if self._joined is not None:
             self.lost(0)
-        self.send_control(frames)
-
-    @property
-    def needed_since(self) -> int | None:
-        """The earliest epoch of a change that this client may still need totals for, or None."""
-        events = self._outbox.events
-        pending = events.since if events else None
-        return earliest([self._lost_since, self._marker_since, pending])
+        self.flush()
 
     def fail(self, failure: Failure) -> None:
         """
@@ -266,10 +259,12 @@ class MetricsProtocol(ServedProtocol):
     # Called by the transport, directly or through `ServedProtocol`.
 
     def begin(self) -> None:
-        self.send_control({None: self._stream.status(0, 0)})
+        self._outbox.status = self._stream.status(0, 0)
+        self.flush()
 
     def probe(self) -> None:
-        self.send_control({PROBE: EMPTY_FRAME})
+        self._outbox.probe = True
+        self.flush()
 
     def end(self) -> None:
         cancel(self._repair_timer)
@@ -285,8 +280,9 @@ class MetricsProtocol(ServedProtocol):
         self._losses.close()
 
     def resumeProducing(self) -> None:
+        self._has_read = True
         super().resumeProducing()
-        if not self.paused and self._lost_since is not None:
+        if self._lost_since is not None and (self._force or not self.paused):
             self._stream.client_wants_totals(self)
 
     def flush(self) -> None:

@@ -76,6 +76,20 @@ class TcpRecorder(Recorder):
         """
         return self._incoming.snapshot()
 
+    def forget(self, key: Key) -> None:
+        """
+        Release the series of a key: remove it from the totals, and tell clients that it is gone.
+
+        Call it when the program has finished with what the labels name, such as a user or a
+        connection::
+
+            recorder.forget(jobs.labels(user="bob").key)
+
+        Its handles stay valid: with its next event, the series begins again at zero.  Takes effect
+        after all earlier events of the calling thread.  Thread-safe.
+        """
+        self._incoming.forget(key)
+
     def stop(self) -> Deferred[None]:
         """
         Stop listening, send pending events, and close all connections.

@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 
-from txmetrics_tcp._codec.encoder import SeriesFrame
+from txmetrics_tcp._codec.encoder import GONE, SeriesFrame
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
 from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind, Number
 
@@ -27,8 +27,8 @@ class StreamedSeries(Series):
     A series whose events are streamed to clients.
 
     @ivar frame: the encoded part that all frames of the series share.
-    @ivar total: the current total; of a counter, before wrapping (see `value`).  Meaningless for a
-        histogram.
+    @ivar total: the current total; of a counter, before wrapping (see `wrapped`).  Meaningless for
+        a histogram.
     @ivar epoch: the last epoch that changed the series; 0 for none.
     @ivar retained: whether the series is in snapshots.
     """
@@ -42,10 +42,10 @@ class StreamedSeries(Series):
         self.epoch: int = 0
         self.retained: bool = False
 
-    def value(self) -> Number:
-        """Return the total as clients compute it: counters wrap modulo 2**64."""
-        total = self.total
-        return total & U64_MAX if type(total) is int and total > U64_MAX else total
+
+def wrapped(total: Number) -> Number:
+    """Return a total as clients compute it: counters wrap modulo 2**64."""
+    return total & U64_MAX if type(total) is int and total > U64_MAX else total
 
 
 class Totals:
@@ -53,7 +53,7 @@ class Totals:
     The retained series, whose totals are in snapshots.
 
     @ivar refused: the number of series not retained because the maximum was reached.
-    @ivar idle_after: see the constructor.
+    @ivar gone_epoch: the last epoch in which a series was released; 0 for none.
     """
 
     def __init__(self, max_series: int = sys.maxsize, idle_after: float | None = None):
@@ -63,10 +63,11 @@ class Totals:
             never.
         """
         self._max_series = max_series
-        self.idle_after = idle_after
+        self._idle_after = idle_after
         # Strong references: a total must outlive the handles of its series.
         self._retained: dict[StreamedSeries, None] = {}
         self.refused: int = 0
+        self.gone_epoch: int = 0
         # The hashes of the keys of released series that connected clients may know; None if they
         # exceed `MAX_RELEASED`.
         self._released: set[int] | None = set()
@@ -93,40 +94,38 @@ class Totals:
         elif series.epoch == 0:
             self.refused += 1
 
-    def since(self, epoch: int) -> list[tuple[StreamedSeries, Number, int]]:
-        """Return the retained series that changed in or after an epoch, with total and epoch."""
-        return [
-            (series, series.value(), series.epoch)
-            for series in self._retained
-            if series.epoch >= epoch
-        ]
+    def since(self, epoch: int) -> list[StreamedSeries]:
+        """Return the retained series that changed in or after an epoch."""
+        return [series for series in self._retained if series.epoch >= epoch]
 
-    def release_idle(self, now: float, epoch: int, needed: int | None = None) -> None:
+    def idle(self, now: float, epoch: int) -> list[StreamedSeries]:
         """
-        Release series that have not changed for C{idle_after} seconds.
+        Return the series that have not changed for C{idle_after} seconds.
 
         @param now: seconds, on a monotonic clock.
         @param epoch: the last epoch.
-        @param needed: the earliest epoch of a change that a client may still need totals for.
-            Series that changed in this epoch or later are not released.
         """
-        if self.idle_after is None:
-            return
+        if self._idle_after is None:
+            return []
         history = self._history
         last, noted = history[-1] if history else (-math.inf, self._idle)
         # Limits the history to about a thousand entries.
-        if epoch != noted and now - last >= self.idle_after / 1000:
+        if epoch != noted and now - last >= self._idle_after / 1000:
             history.append((now, epoch))
-        while history and history[0][0] <= now - self.idle_after:
+        while history and history[0][0] <= now - self._idle_after:
             self._idle = history.popleft()[1]
-        idle = self._idle if needed is None else min(self._idle, needed - 1)
-        for series in [one for one in self._retained if one.epoch <= idle]:
+        return [series for series in self._retained if series.epoch <= self._idle]
+
+    def release(self, series: StreamedSeries, epoch: int) -> None:
+        """Stop retaining a series, in an epoch."""
+        if series.retained:
             del self._retained[series]
             series.retained = False
+            self.gone_epoch = epoch
             if self._released is not None:
                 self._released.add(hash(series.key))
-        if self._released is not None and len(self._released) > MAX_RELEASED:
-            self._released = None
+                if len(self._released) > MAX_RELEASED:
+                    self._released = None
 
     def may_be_known(self, series: StreamedSeries) -> bool:
         """
@@ -149,12 +148,18 @@ def overlay(
 
     @param room: the maximum number of series to add.
     """
+    gone: set[StreamedSeries] = set()
     for series, operation, value, _stamp in entries:
-        if operation in APPLY:
-            assert isinstance(series, StreamedSeries)
+        if operation is GONE:
+            gone.add(series)
+            if totals.pop(series, None) is not None:
+                room += 1
+        elif operation in APPLY:
             if series not in totals:
                 if room <= 0:
                     continue
                 room -= 1
-            totals[series] = APPLY[operation](totals.get(series, series.total), value)
+                initial = INITIAL_TOTAL[series.key.kind] if series in gone else series.total
+                totals[series] = initial
+            totals[series] = APPLY[operation](totals[series], value)
     return totals

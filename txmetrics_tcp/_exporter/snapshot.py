@@ -1,0 +1,89 @@
+"""
+The totals at one position of the stream, encoded once for all clients that need them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from txmetrics_tcp._codec.encoder import Encoder
+from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.totals import StreamedSeries, wrapped
+from txmetrics_tcp._model import SET_OPERATION, Number
+
+GROUP = 128
+"""The number of totals that are encoded at once."""
+
+_reads = count()
+
+
+class TotalsSnapshot:
+    """
+    The totals of a `Marker`.  Clients share it, and each of them holds the index of the next total
+    to send, so a pending snapshot costs a client nothing.
+
+    Totals are encoded when the first client reaches them: encoding all of them takes a few
+    milliseconds, and delays other clients.
+
+    Any thread may make a snapshot; after that, the reactor thread owns it.
+
+    @ivar complete: whether the snapshot has all retained series.
+    @ivar read: increases with each call of `chunk` of any snapshot; the snapshot with the lowest
+        value is the least recently read one.
+    """
+
+    __slots__ = ("__weakref__", "_groups", "_pending", "_size", "_timestamp_ns", "complete", "read")
+
+    def __init__(
+        self,
+        series: list[StreamedSeries],
+        totals: list[Number],
+        timestamp_ns: int,
+        complete: bool,
+    ) -> None:
+        """
+        @param totals: the total of each of C{series}; of counters, possibly before wrapping.
+        @param timestamp_ns: when the totals were copied.
+        """
+        self._groups: list[Batch] = []
+        self._size = len(series)
+        # What is not encoded yet, reversed: a list is cheap to shorten at its end.
+        self._pending = series[::-1], totals[::-1]
+        self._timestamp_ns = timestamp_ns
+        self.complete = complete
+        self.read = next(_reads)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def chunk(self, first: int, room: int) -> tuple[bytes, int]:
+        """
+        Return totals from an index on, up to C{room} bytes, and at least one.
+
+        @param first: the index, less than the number of totals.
+        @return: the concatenated frames, and the index of the next total.
+        """
+        self.read = next(_reads)
+        pieces: list[bytes] = []
+        while first < self._size:
+            group, offset = divmod(first, GROUP)
+            if group == len(self._groups):
+                self._groups.append(self._encode_next())
+            piece, end = self._groups[group].chunk(offset, room)
+            if pieces and len(piece) > room:
+                break
+            pieces.append(piece)
+            room -= len(piece)
+            first += end - offset
+            if room <= 0:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), first
+
+    def _encode_next(self) -> Batch:
+        entries = [
+            (one, SET_OPERATION[one.key.kind], wrapped(total), self._timestamp_ns)
+            for one, total in zip(*(part[: -GROUP - 1 : -1] for part in self._pending), strict=True)
+        ]
+        for part in self._pending:
+            del part[-GROUP:]
+        return Batch(*Encoder().encode(entries), 0)
