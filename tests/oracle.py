@@ -10,7 +10,7 @@ import struct
 
 from google.protobuf.message import DecodeError
 
-from txmetrics_tcp import Event, Metadata, Metric, MetricKind, Snapshot, Status, Unknown
+from txmetrics_tcp import Event, Gone, Metadata, Metric, MetricKind, Snapshot, Status, Unknown
 from txmetrics_tcp import event_pb2 as pb
 
 Plain = tuple[object, ...]
@@ -18,6 +18,8 @@ Plain = tuple[object, ...]
 
 BANNERS = (b"HTTP/", b"SSH-", b"220 ", b"220-", b"\x15\x03", b"\x16\x03", b"<?")
 """Beginnings of other protocols, for which a stream is rejected."""
+
+_KINDS = (MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM)
 
 
 def plain(event: Event) -> Plain:
@@ -34,6 +36,8 @@ def plain(event: Event) -> Plain:
         return ("metadata", event.kind, event.name, event.unit, event.description)
     if isinstance(event, Snapshot):
         return ("snapshot", event.value)
+    if isinstance(event, Gone):
+        return ("gone", event.key.kind, event.key.name, event.key.labels, event.timestamp_ns)
     if isinstance(event, Unknown):
         return ("unknown",)
     assert isinstance(event, Status), event
@@ -99,7 +103,7 @@ def _event(message: bytes) -> Plain | None:
         unit = metadata.unit_value if metadata.HasField("unit_value") else None
         if metadata.metric_type not in (0, 1, 2):
             return ("unknown",)
-        kind = (MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM)[metadata.metric_type]
+        kind = _KINDS[metadata.metric_type]
         return ("metadata", kind, metadata.name, unit, metadata.description_value)
     if event.HasField("status"):
         status = event.status
@@ -107,8 +111,17 @@ def _event(message: bytes) -> Plain | None:
             *("status", status.source, _time(status, "started")),
             *(status.dropped_incoming, status.dropped_client, status.protocol_version),
         )
-    if event.snapshot.boundary in (1, 2):
-        return ("snapshot", ("begin", "end")[event.snapshot.boundary - 1])
+    if event.HasField("gone"):
+        gone = event.gone
+        if gone.metric_type not in (0, 1, 2):
+            return ("unknown",)
+        labels = tuple(sorted(gone.labels.items()))
+        return ("gone", _KINDS[gone.metric_type], gone.name, labels, _time(gone, "timestamp"))
+    match event.snapshot.boundary:
+        case 1:
+            return ("snapshot", "begin complete" if event.snapshot.complete else "begin")
+        case 2:
+            return ("snapshot", "end")
     return None
 
 
@@ -118,7 +131,7 @@ def _value(value: float) -> Plain:
     return (float, b"NaN" if value != value else struct.pack("<d", value))
 
 
-def _time(message: pb.Metric | pb.Status, field: str) -> int | None:
+def _time(message: pb.Metric | pb.Status | pb.Gone, field: str) -> int | None:
     if not message.HasField(field):
         return None
     time = getattr(message, field)

@@ -9,6 +9,7 @@ import struct
 from txmetrics_tcp import (
     Decoder,
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -35,12 +36,14 @@ class Reader:
     """
     Decodes a stream, and keeps its events and totals.
 
-    It fails if an event other than a total occurs between the boundaries of a snapshot.
+    It fails if an event other than a total occurs between the boundaries of a snapshot.  `Gone` and
+    the end of a complete snapshot remove totals.
 
     @ivar all: all events, in order.
     @ivar events: all metadata and metric events, in order.
     @ivar statuses: all `Status` events, in order.
-    @ivar snapshots: the totals of each complete snapshot.
+    @ivar gone: all `Gone` events, in order.
+    @ivar snapshots: the totals of each snapshot that has ended.
     @ivar totals: the value of each counter and gauge.
     """
 
@@ -49,8 +52,10 @@ class Reader:
         self.all: list[Event] = []
         self.events: list[Event] = []
         self.statuses: list[Status] = []
+        self.gone: list[Gone] = []
         self.snapshots: list[dict[Key, float]] = []
         self._snapshot: dict[Key, float] | None = None
+        self._complete = False
         self.totals: dict[Key, float] = {}
 
     def feed(self, data: bytes) -> None:
@@ -62,6 +67,11 @@ class Reader:
             if isinstance(event, Snapshot):
                 self._reach(event)
                 continue
+            if isinstance(event, Gone):
+                assert not self.in_snapshot, event
+                self.gone.append(event)
+                self.totals.pop(event.key, None)
+                continue
             self.events.append(event)
             if isinstance(event, Metric):
                 self._apply(event)
@@ -71,7 +81,10 @@ class Reader:
         assert begun is (boundary is Snapshot.END), f"{boundary} after {'no ' * (not begun)}BEGIN"
         if self._snapshot is not None:
             self.snapshots.append(self._snapshot)
+            if self._complete:
+                self.totals = {key: self.totals[key] for key in self._snapshot}
         self._snapshot = None if begun else {}
+        self._complete = boundary is Snapshot.BEGIN_COMPLETE
 
     @property
     def metrics(self) -> list[Metric]:

@@ -18,6 +18,7 @@ from math import inf, nan
 
 from txmetrics_tcp import (
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -584,7 +585,7 @@ CASES = [
             c2 3e 0e                  # status, 14 bytes
               0a 04 08 01 10 02       # started: 1 second, 2 nanoseconds
               12 04 64 65 6d 6f       # source: "demo"
-              28 01                   # protocol_version: 1
+              28 02                   # protocol_version: 2
         """),
         Status("demo", WHEN),
     ),
@@ -597,13 +598,13 @@ CASES = [
               12 04 64 65 6d 6f
               18 ac 02                # dropped_incoming: 300
               20 ff ff ff ff ff ff ff ff ff 01  # dropped_client: 2**64 - 1
-              28 01
+              28 02
         """),
         Status("demo", WHEN, 300, 2**64 - 1),
     ),
     Case(
         "a server without a name, started at the epoch",
-        wire("07 c2 3e 04 0a 00 28 01"),
+        wire("07 c2 3e 04 0a 00 28 02"),
         Status("", 0),
     ),
     Case(
@@ -613,15 +614,56 @@ CASES = [
     ),
     Case(
         "a status of a later version",
-        wire("09 c2 3e 06 0a 00 28 02 30 07"),
-        Status("", 0, protocol_version=2),
+        wire("09 c2 3e 06 0a 00 28 03 30 07"),
+        Status("", 0, protocol_version=3),
         ours=False,
     ),
     # Snapshots
     Case("the beginning of a snapshot", wire("05 ca 3e 02 08 01"), Snapshot.BEGIN),
+    Case(
+        "the beginning of a complete snapshot",
+        wire("07 ca 3e 04 08 01 10 01"),
+        Snapshot.BEGIN_COMPLETE,
+    ),
     Case("the end of a snapshot", wire("05 ca 3e 02 08 02"), Snapshot.END),
+    Case("a complete end", wire("07 ca 3e 04 08 02 10 01"), Snapshot.END, ours=False),
     Case("a snapshot without a boundary", wire("03 ca 3e 00"), None, ours=False),
     Case("a future boundary of a snapshot", wire("05 ca 3e 02 08 03"), None, ours=False),
+    # Gone series
+    Case(
+        "a counter is gone: the kind of 0 is omitted",
+        wire("""
+            0c
+            d2 3e 09                  # gone, 9 bytes
+              12 01 6d                # name: "m"
+              22 04 08 01 10 02       # timestamp: 1 second, 2 nanoseconds
+        """),
+        Gone(Key(COUNTER, "m"), WHEN),
+    ),
+    Case(
+        "a gauge with a label is gone, at an unknown time",
+        wire("""
+            10
+            d2 3e 0d
+              08 01                   # metric_type: GAUGE
+              12 01 6d
+              1a 06                   # one label, 6 bytes
+                0a 01 61              # its name: "a"
+                12 01 62              # its value: "b"
+        """),
+        Gone(Key(GAUGE, "m", (("a", "b"),))),
+    ),
+    Case(
+        "a histogram is gone",
+        wire("08 d2 3e 05 08 02 12 01 6d"),
+        Gone(Key(HISTOGRAM, "m")),
+    ),
+    Case(
+        "a series of a future kind is gone",
+        wire("08 d2 3e 05 08 03 12 01 6d"),
+        Unknown("a gone series of an unknown kind of metric"),
+        ours=False,
+    ),
     # Events of other or future encoders
     Case("the empty frame", wire("00"), None, ours=False),
     Case(

@@ -26,8 +26,8 @@ from txmetrics_tcp.cli.parser import make_parser
 
 PUBLIC = """
     ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
-    Event EventStream ExporterSettings FanoutRecorder FilterRecorder Gauge Histogram Key
-    LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricKind MetricsClientFactory
+    Event EventStream ExporterSettings FanoutRecorder FilterRecorder Gauge Gone Histogram
+    Key LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricKind MetricsClientFactory
     MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol MetricsService
     NoopRecorder Operation
     PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series

@@ -20,6 +20,7 @@ from txmetrics_tcp import (
     MAX_FRAME,
     Decoder,
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -35,7 +36,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
-from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
+from txmetrics_tcp._codec.wire import encode_gone, encode_snapshot, encode_status
 from txmetrics_tcp._model import U64_MAX
 
 ENCODER_CASES = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
@@ -60,6 +61,8 @@ def encode(event: Event) -> bytes:
         return encode_metadata(event)
     if isinstance(event, Snapshot):
         return encode_snapshot(event)
+    if isinstance(event, Gone):
+        return encode_gone(event)
     assert isinstance(event, Status), event
     return encode_status(event)
 
@@ -83,8 +86,17 @@ def by_protobuf(event: Event) -> bytes:
             message.description_value = event.description
         data = pb.Event(metadata=message).SerializeToString(deterministic=True)
     elif isinstance(event, Snapshot):
-        snapshot = pb.Snapshot(boundary=f"BOUNDARY_{event.name}")
+        boundary, _, complete = event.name.partition("_")
+        snapshot = pb.Snapshot(boundary=f"BOUNDARY_{boundary}", complete=bool(complete))
         data = pb.Event(snapshot=snapshot).SerializeToString(deterministic=True)
+    elif isinstance(event, Gone):
+        gone = pb.Gone(
+            metric_type=event.key.kind.name,
+            name=event.key.name,
+            labels=dict(event.key.labels),
+            **_stamp("timestamp", event.timestamp_ns),
+        )
+        data = pb.Event(gone=gone).SerializeToString(deterministic=True)
     else:
         assert isinstance(event, Metric), event
         fields: dict[str, Any] = {
@@ -155,6 +167,9 @@ METADATA = st.builds(
 )
 COUNTS = st.integers(0, U64_MAX) | st.just(0)
 STATUSES = st.builds(Status, TEXTS, WHENS, COUNTS, COUNTS)
+GONE = st.builds(
+    Gone, st.builds(Key.of, st.sampled_from(MetricKind), NAMES, LABELS), st.none() | WHENS
+)
 
 
 class VarintTests(SynchronousTestCase):
@@ -219,7 +234,7 @@ class DecoderTests(SynchronousTestCase):
         pieces = [STREAM[start:end] for start, end in pairwise(ends)]
         self.assertEqual(seen(fed(pieces)), seen(EVENTS))
 
-    @given(st.lists(METRICS | METADATA | STATUSES, max_size=20), st.integers(1, 100))
+    @given(st.lists(METRICS | METADATA | STATUSES | GONE, max_size=20), st.integers(1, 100))
     def test_anyEvents(self, events: list[Event], size: int) -> None:
         """Encoded events decode to the same events."""
         stream = b"".join(map(encode, events))
