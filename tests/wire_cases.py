@@ -658,12 +658,6 @@ CASES = [
         wire("08 d2 3e 05 08 02 12 01 6d"),
         Gone(Key(HISTOGRAM, "m")),
     ),
-    Case(
-        "a series of a future kind is gone",
-        wire("08 d2 3e 05 08 03 12 01 6d"),
-        Unknown("a gone series of an unknown kind of metric"),
-        ours=False,
-    ),
     # Events of other or future encoders
     Case("the empty frame", wire("00"), None, ours=False),
     Case(
@@ -700,6 +694,12 @@ CASES = [
         "a future kind of metric",
         wire("07 0a 05 0a 01 6d  10 03"),
         Unknown("a description of an unknown kind of metric"),
+        ours=False,
+    ),
+    Case(
+        "a series of a future kind is gone",
+        wire("08 d2 3e 05 08 03 12 01 6d"),
+        Unknown("a gone series of an unknown kind of metric"),
         ours=False,
     ),
     Case(
