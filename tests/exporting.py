@@ -4,6 +4,7 @@ Exporters without sockets: a factory, or its incoming side, on a fake reactor.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmetrics_tcp import ExporterSettings, Key, Metric, MetricKind, MetricsFactory, decode
 from txmetrics_tcp._exporter.ingest import Incoming
-from txmetrics_tcp._exporter.ledger import Ledger, Taken
+from txmetrics_tcp._exporter.ledger import Ledger, Marker, Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.recorder import Counter, Gauge, Histogram
 from txmetrics_tcp.testing import FakeReactor
@@ -45,8 +46,19 @@ class FactoryTestCase(SynchronousTestCase):
 
 
 def events(taken: Taken) -> list[Metric]:
-    """Decode the events of a batch."""
-    return [] if taken.batch is None else cast("list[Metric]", decode(taken.batch.joined))
+    """Decode the metric events of a batch."""
+    frames = b"" if taken.batch is None else taken.batch.joined
+    return [event for event in decode(frames) if isinstance(event, Metric)]
+
+
+def totals_of(marker: Marker) -> dict[Key, float]:
+    """Return the totals of a marker's snapshot."""
+    snapshot = marker.snapshot
+    if not len(snapshot):
+        return {}
+    frames, end = snapshot.chunk(0, sys.maxsize)
+    assert end == len(snapshot)
+    return {metric.key: metric.value for metric in cast("list[Metric]", decode(frames))}
 
 
 class IncomingTestCase(SynchronousTestCase):

@@ -143,6 +143,19 @@ class SeriesFrame:
         layout = self.layouts[which] = (period, pack, head, tail, len(head) + rest)
         return layout
 
+    def encode_total(self, operation: Operation, total: float, stamp: bytes) -> bytes:
+        """
+        Encode a total.  Unlike an `Encoder`, it stores no layout, which would take ten times the
+        memory of the total.
+
+        @param operation: sets a counter or a gauge.
+        @param stamp: the result of `encode_stamp`.
+        """
+        value = _varint(total) if operation is _SET_COUNTER else _pack_double(total)
+        metric = b"".join((self._name, stamp, self._labels, _TAG[operation], value))
+        head = b"\x12" + _varint(len(metric))
+        return b"".join((_varint(len(head) + len(metric)), head, metric))
+
     def encode(self, operation: Operation, value: float, timestamp_ns: int | None) -> bytes:
         """Encode one event with protobuf."""
         if operation is GONE:
@@ -160,6 +173,14 @@ def _packer(layout: str) -> Callable[..., None]:
 
 
 _varint = lru_cache(maxsize=1024)(varint)
+_pack_double = Struct("<d").pack
+
+
+def encode_stamp(timestamp_ns: int) -> bytes:
+    """Encode the timestamp field of a metric."""
+    metric = pb.Metric()
+    metric.timestamp.seconds, metric.timestamp.nanos = divmod(timestamp_ns, 1_000_000_000)
+    return metric.SerializeToString()
 
 
 class Framed(Protocol):

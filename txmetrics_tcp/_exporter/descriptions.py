@@ -6,8 +6,9 @@ The reactor thread owns everything here.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Mapping
+from operator import itemgetter
 
 from txmetrics_tcp._model import MetricKind
 
@@ -28,23 +29,21 @@ class Descriptions:
     def __init__(self) -> None:
         self.last: int = 0
         self._number_of: dict[Subject, int] = {}
-        # In ascending order of the numbers.  The frame of a replaced description is empty.
-        self._numbers: list[int] = []
-        self._frames: list[bytes] = []
+        # Numbers and frames, in order.  The frame of a replaced description is empty.
+        self._frames: list[tuple[int, bytes]] = []
 
     def update(self, frames: Mapping[Subject, bytes]) -> None:
         """Add descriptions, which replace earlier ones of the same subjects."""
         for subject, frame in frames.items():
             replaced = self._number_of.get(subject)
-            if replaced is not None:
-                self._frames[bisect_left(self._numbers, replaced)] = b""
+            # A single append, so that a KeyboardInterrupt does no harm.
+            self._frames.append((self.last + 1, frame))
             self.last += 1
             self._number_of[subject] = self.last
-            self._numbers.append(self.last)
-            self._frames.append(frame)
+            if replaced is not None:
+                self._frames[self._index(replaced) - 1] = replaced, b""
         if len(self._frames) > 2 * len(self._number_of):
-            kept = [pair for pair in zip(self._numbers, self._frames, strict=True) if pair[1]]
-            self._numbers, self._frames = [one for one, _ in kept], [frame for _, frame in kept]
+            self._frames = [one for one in self._frames if one[1]]
 
     def after(self, number: int, room: int) -> tuple[bytes, int]:
         """
@@ -53,9 +52,15 @@ class Descriptions:
 
         @return: the concatenated frames, and the number of the last of them.
         """
-        first = end = bisect_right(self._numbers, number)
-        frames = self._frames
-        while room > 0 and end < len(frames):
-            room -= len(frames[end])
-            end += 1
-        return b"".join(frames[first:end]), self._numbers[end - 1] if end > first else number
+        chosen: list[bytes] = []
+        for index in range(self._index(number), len(self._frames)):
+            if room <= 0:
+                break
+            number, frame = self._frames[index]
+            chosen.append(frame)
+            room -= len(frame)
+        return b"".join(chosen), number
+
+    def _index(self, number: int) -> int:
+        """Return the index of the first description after a number."""
+        return bisect_right(self._frames, number, key=itemgetter(0))

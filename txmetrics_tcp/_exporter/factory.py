@@ -283,7 +283,8 @@ class MetricsFactory(ServerFactory):
             self._own_metrics.publish()
 
     def _release_idle(self) -> None:
-        if self.incoming.release_idle() and not is_pending(self._releasing):
+        now = self.incoming.monotonic()
+        if self.incoming.release_idle(now) and not is_pending(self._releasing):
             self._releasing = self.reactor.callLater(RELEASE_INTERVAL, self._release_idle)
 
     def _finish(self) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import ref
+from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -82,8 +82,8 @@ class Fanout:
         # The pending marker, and the clients that it is for.
         self._marker: Marker | None = None
         self._awaiting_marker: list[MetricsProtocol] = []
-        # The unfinished snapshots.  Only clients have references to them.
-        self._snapshots: list[ref[TotalsSnapshot]] = []
+        # The unfinished snapshots.
+        self._snapshots: WeakSet[TotalsSnapshot] = WeakSet()
         self._released_at = -math.inf
         self._draining = False
         self.interrupting = False
@@ -307,21 +307,20 @@ class Fanout:
         for client in ready:
             del self._need_totals[client]
         self._marker = self._incoming.mark(min([client.prepare_marker() for client in ready]))
-        self._snapshots.append(ref(self._marker.snapshot))
+        self._snapshots.add(self._marker.snapshot)
 
     def _may_make_snapshot(self) -> bool:
         """
         Limit the number of unfinished snapshots: if there are `MAX_SNAPSHOTS`, release the least
         recently read one, but at most one every `SNAPSHOT_INTERVAL` seconds.
         """
-        self._snapshots = [one for one in self._snapshots if one() is not None]
-        if len(self._snapshots) >= MAX_SNAPSHOTS:
+        unfinished = list(self._snapshots)
+        if len(unfinished) >= MAX_SNAPSHOTS:
             now = self._incoming.monotonic()
             if now - self._released_at < SNAPSHOT_INTERVAL:
                 # The tick tries again.
                 return False
             self._released_at = now
-            unfinished = [snapshot for one in self._snapshots if (snapshot := one()) is not None]
             unread = min(unfinished, key=lambda snapshot: snapshot.read)
             for_each(self.clients, lambda client: client.release_snapshot(unread))
         return True

@@ -262,9 +262,9 @@ class Incoming(Sink):
         """See `Ledger.mark`."""
         return self._call_locked(self.ledger.mark, since)
 
-    def release_idle(self) -> bool:
+    def release_idle(self, now: float) -> bool:
         """See `Ledger.release_idle`."""
-        more = self._call_locked(self.ledger.release_idle, self.monotonic())
+        more = self._call_locked(self.ledger.release_idle, now)
         self.wake()
         return more
 

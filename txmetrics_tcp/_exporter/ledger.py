@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import repeat, starmap
 from operator import length_hint
 from typing import Any, NamedTuple
+from weakref import ref
 
 from txmetrics_tcp._codec.encoder import GONE, Encoder
 from txmetrics_tcp._exporter.backlog import Batch
@@ -110,6 +111,7 @@ class Ledger:
         "_encoder",
         "_epoch",
         "_failure",
+        "_last_complete",
         "_log",
         "_ready",
         "_recorded",
@@ -149,6 +151,9 @@ class Ledger:
         # in `_ready`, so clients need totals.
         self._unfinished: int | None = None
         self._failure: MemoryError | None = None
+        # The last complete snapshot and its epoch.  Clients that connect one after the other share
+        # it if no totals have changed.
+        self._last_complete: tuple[int, Callable[[], TotalsSnapshot | None]] = (0, lambda: None)
         # The unused part of `REPEATS`.
         self._repeats = REPEATS
         self.keeps_totals: bool = totals is not None
@@ -208,7 +213,7 @@ class Ledger:
         ready = self._ready
         batch: Batch | None = None
         marker: Marker | None = None
-        if self.streaming and not ready:
+        if self.streaming and self._log and not ready:
             self._apply()
         if ready and isinstance(first := ready[0], Batch):
             batch = first
@@ -238,15 +243,17 @@ class Ledger:
         if pending is not None:
             # A client may drop pending events before it reaches the marker.
             since = min(since, pending)
-        series: list[StreamedSeries] = []
-        if self._totals is not None:
-            if since <= self._totals.gone_epoch:
-                # The client may have missed that a series is gone, which only a complete snapshot
-                # shows.
-                since = 0
-            series = self._totals.since(since)
-        totals = [one.total for one in series]
-        snapshot = TotalsSnapshot(series, totals, self._clock(), complete=since == 0)
+        if self._totals is not None and since <= self._totals.gone_epoch:
+            # The client may have missed that a series is gone.  A complete snapshot shows it.
+            since = 0
+        epoch, made = self._last_complete
+        snapshot = made() if since == 0 and epoch == self._epoch else None
+        if snapshot is None:
+            series = [] if self._totals is None else self._totals.since(since)
+            totals = [one.total for one in series]
+            snapshot = TotalsSnapshot(series, totals, self._clock(), complete=since == 0)
+            if since == 0:
+                self._last_complete = self._epoch, ref(snapshot)
         marker = Marker(self.counts(), snapshot)
         self._ready.append(marker)
         return marker

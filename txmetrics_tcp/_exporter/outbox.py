@@ -14,12 +14,6 @@ from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._model import Snapshot
 from txmetrics_tcp._net.writers import CHUNK
 
-TOTALS = CHUNK // 2
-"""
-The size of a chunk, in bytes, beyond which no totals are added to it.  Encoding totals takes ten
-times as long as sending them, and delays other clients.
-"""
-
 _BEGIN, _BEGIN_COMPLETE, _END = map(encode_snapshot, Snapshot)
 
 
@@ -99,10 +93,9 @@ class Outbox:
         if snapshot is not None and self._next < 0 and room > 0:
             frames.append(_BEGIN_COMPLETE if snapshot.complete else _BEGIN)
             self._next = 0
-        if snapshot is not None and self._next >= 0 and room > CHUNK - TOTALS:
+        if snapshot is not None and self._next >= 0 and room > 0:
             if self._next < len(snapshot):
-                totals = room - (CHUNK - TOTALS)
-                chunk, self._next = snapshot.chunk(self._next, totals)
+                chunk, self._next = snapshot.chunk(self._next, room)
                 frames.append(chunk)
                 room -= len(chunk)
             if self._next == len(snapshot):

@@ -201,6 +201,7 @@ class MetricsProtocol(ServedProtocol):
         """If this snapshot is pending, discard the rest of it, and resync later."""
         if self._outbox.snapshot is snapshot:
             self._outbox.snapshot = None
+            self._has_read = False
             self.lost(0)
 
     def release_pending(self) -> None:

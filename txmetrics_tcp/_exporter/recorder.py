@@ -87,7 +87,11 @@ class TcpRecorder(Recorder):
 
         Its handles stay valid: with its next event, the series begins again at zero.  Takes effect
         after all earlier events of the calling thread.  Thread-safe.
+
+        @raise TypeError: the argument is not a `Key`.
         """
+        if not isinstance(key, Key):
+            raise TypeError(f"forget() takes a Key, not a {type(key).__name__}: see Counter.key")
         self._incoming.forget(key)
 
     def stop(self) -> Deferred[None]:

@@ -4,9 +4,9 @@ The totals at one position of the stream, encoded once for all clients that need
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import accumulate, count
 
-from txmetrics_tcp._codec.encoder import Encoder
+from txmetrics_tcp._codec.encoder import encode_stamp
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.totals import StreamedSeries, wrapped
 from txmetrics_tcp._model import SET_OPERATION, Number
@@ -32,7 +32,7 @@ class TotalsSnapshot:
         value is the least recently read one.
     """
 
-    __slots__ = ("__weakref__", "_groups", "_pending", "_size", "_timestamp_ns", "complete", "read")
+    __slots__ = ("__weakref__", "_groups", "_pending", "_size", "_stamp", "complete", "read")
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class TotalsSnapshot:
         self._size = len(series)
         # What is not encoded yet, reversed: a list is cheap to shorten at its end.
         self._pending = series[::-1], totals[::-1]
-        self._timestamp_ns = timestamp_ns
+        self._stamp = encode_stamp(timestamp_ns)
         self.complete = complete
         self.read = next(_reads)
 
@@ -68,7 +68,7 @@ class TotalsSnapshot:
         while first < self._size:
             group, offset = divmod(first, GROUP)
             if group == len(self._groups):
-                self._groups.append(self._encode_next())
+                self._encode_group()
             piece, end = self._groups[group].chunk(offset, room)
             if pieces and len(piece) > room:
                 break
@@ -79,11 +79,13 @@ class TotalsSnapshot:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), first
 
-    def _encode_next(self) -> Batch:
-        entries = [
-            (one, SET_OPERATION[one.key.kind], wrapped(total), self._timestamp_ns)
-            for one, total in zip(*(part[: -GROUP - 1 : -1] for part in self._pending), strict=True)
+    def _encode_group(self) -> None:
+        series, totals = self._pending
+        last = slice(None, -GROUP - 1, -1)
+        frames = [
+            one.frame.encode_total(SET_OPERATION[one.key.kind], wrapped(total), self._stamp)
+            for one, total in zip(series[last], totals[last], strict=True)
         ]
-        for part in self._pending:
-            del part[-GROUP:]
-        return Batch(*Encoder().encode(entries), 0)
+        self._groups.append(Batch(b"".join(frames), list(accumulate(map(len, frames))), 0))
+        # Not before: encoding may fail for one client, and the next one tries again.
+        del series[-GROUP:], totals[-GROUP:]

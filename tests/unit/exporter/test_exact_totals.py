@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
-from tests.reader import FakeClient, bits, counter_key, exact_totals
+from tests.reader import Bits, FakeClient, bits, counter_key, exact_totals
 from txmetrics_tcp import (
     Event,
     ExporterSettings,
@@ -79,14 +79,14 @@ class SnapshotTests(FactoryTestCase):
         late = FakeClient(factory)
         self.assertEqual(
             [_kind(event) for event in late.read_all(self.reactor).all],
-            ["Status", "Metadata", "BEGIN", "SET_COUNTER", "SET_GAUGE", "END"],
+            ["Status", "Metadata", "BEGIN_COMPLETE", "SET_COUNTER", "SET_GAUGE", "END"],
         )
         counter.increment()
         self.assertEqual(_kind(late.read_all(self.reactor).all[-1]), "INCREMENT_COUNTER")
         self.assertEqual(
             [_kind(event) for event in early.read_all(self.reactor).all],
             [
-                *("Status", "BEGIN", "END", "Metadata"),
+                *("Status", "BEGIN_COMPLETE", "END", "Metadata"),
                 *("INCREMENT_COUNTER", "SET_GAUGE", "INCREMENT_COUNTER"),
             ],
         )
@@ -316,7 +316,9 @@ class ResyncTests(FactoryTestCase):
             factory.recorder.counter("c").increment()
             self.reactor.settle()
         self.reactor.advance(4.99)
+        client.read()
         self.reactor.settle()
+        self.assertTrue(client.transport.producer_paused)
         self.assertEqual(client.protocol.stats().repairs, 0)
         self.reactor.advance(0.01)
         self.reactor.settle()
@@ -343,7 +345,8 @@ class IdleTests(FactoryTestCase):
         factory.recorder.counter("c").increment(7)
         factory.recorder.gauge("g").set(7)
         self.let_expire(factory, early)
-        self.assertEqual(early.reader.totals[counter_key("c")], 7)
+        self.assertEqual(early.reader.totals, {})
+        self.assertEqual([gone.key.name for gone in early.reader.gone], ["c", "g"])
         factory.recorder.counter("c").increment()
         factory.recorder.gauge("g").increment()
         late = FakeClient(factory)
@@ -374,21 +377,40 @@ class IdleTests(FactoryTestCase):
         factory.recorder.counter("a").increment(5)
         self.assertEqual(client.read_all(self.reactor).values("a"), [5])
 
-    def test_expireAfterResync(self) -> None:
-        """A series expires only after clients that lost its events have received its total."""
+    def test_stalledClient(self) -> None:
+        """A client that does not read delays no release; its resync shows what is gone."""
         factory = self.factory(idle_after=1)
         client = FakeClient(factory, limit=1)
-        series = factory.recorder.counter("a")
+        factory.recorder.counter("a").increment()
+        client.read_all(self.reactor)
         for _ in range(20):
-            series.increment()
+            factory.recorder.counter("a").increment()
+            factory.recorder.counter("b").increment()
             self.reactor.settle()
-        for _ in range(3):
-            self.reactor.advance(1)
+        for _ in range(30):
+            self.reactor.advance(0.1)
+            factory.recorder.counter("b").increment()
             self.reactor.settle()
-        self.assertEqual(len(factory.recorder.snapshot()), 1)
-        self.assertEqual(client.read_all(self.reactor).totals[series.key], 20)
-        self.reactor.pump([1] * 3)
-        self.assertEqual(factory.recorder.snapshot(), {})
+        self.assertEqual([key.name for key in factory.recorder.snapshot()], ["b"])
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), exact_totals(factory))
+        self.assertEqual((reader.gone, len(reader.snapshots)), ([], 2))
+
+    def test_manyAtOnce(self) -> None:
+        """Many series are released over a few seconds, so that no client loses events."""
+        factory = self.factory(buffer_size=20, idle_after=1)
+        client = FakeClient(factory)
+        for i in range(100):
+            factory.recorder.counter("a", i=i).increment()
+            client.read_all(self.reactor)
+        seen = []
+        for _ in range(200):
+            self.reactor.advance(0.05)
+            client.read_all(self.reactor)
+            seen.append(len(factory.recorder.snapshot()))
+        self.assertEqual(sorted(set(seen)), [0, 20, 40, 60, 80, 100])
+        self.assertEqual((len(client.reader.gone), client.reader.totals), (100, {}))
+        self.assertEqual(client.protocol.stats().dropped_client, 0)
 
     def test_returnWithoutRoom(self) -> None:
         """Beyond the limit of series, a returning series is also preceded by its total."""
@@ -404,7 +426,7 @@ class IdleTests(FactoryTestCase):
         """The history of epochs does not grow with time."""
         totals = Totals(idle_after=100_000.0)
         for second in range(20_000):
-            totals.release_idle(second, second)
+            totals.idle(second, second)
         self.assertLess(len(totals._history), 1001)
 
     def test_tooManyReleased(self) -> None:
@@ -585,13 +607,15 @@ class Machine(RuleBasedStateMachine):
 
     clients = Bundle("clients")
 
+    limits = ExporterSettings(buffer_size=7, max_series=8, idle_after=5)
+
     def __init__(self) -> None:
         super().__init__()
         self.reactor = FakeReactor()
         self.on_reactor_thread = False
         self.factory = MetricsFactory(
             self.reactor,
-            ExporterSettings(buffer_size=7, max_series=8, idle_after=5),
+            self.limits,
             monotonic=self.reactor.seconds,
             in_reactor_thread=lambda: self.on_reactor_thread,
         )
@@ -655,6 +679,14 @@ class Machine(RuleBasedStateMachine):
         """Delete all handles.  Later handles may belong to series that have expired."""
         self.factory.recorder._handle.cache_clear()
 
+    @rule(name=st.sampled_from("ab"), label=st.integers(0, 2))
+    def forget(self, name: str, label: int) -> None:
+        self.factory.recorder.forget(counter_key(name, ("label", str(label))))
+
+    @rule()
+    def forget_gauge(self) -> None:
+        self.factory.recorder.forget(Key(MetricKind.GAUGE, "g"))
+
     @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))
     def sample(self, n: int) -> None:
         self.factory.recorder.histogram("h").record_many(0.5, n)
@@ -678,14 +710,17 @@ class Machine(RuleBasedStateMachine):
             client.read_all(self.reactor)
         for client in self.alive:
             client.read_all(self.reactor)
-            expected = exact_totals(self.factory)
-            got = client.reader.bits()
-            assert {key: got.get(key) for key in expected} == expected
+            self.check_totals(client.reader.bits())
             stats = client.protocol.stats()
             assert stats.waiting == 0
             assert client.reader.unfinished == 0
             assert not client.reader.in_snapshot
             assert 1 <= len(client.reader.snapshots) <= 1 + stats.repairs
+
+    def check_totals(self, got: dict[Key, Bits]) -> None:
+        """A client has the totals of all retained series.  It may know others, too."""
+        expected = exact_totals(self.factory)
+        assert {key: got.get(key) for key in expected} == expected
 
     @invariant()
     def balanced(self) -> None:
@@ -707,12 +742,23 @@ class Machine(RuleBasedStateMachine):
         assert self.reactor.getDelayedCalls() == []
 
 
+class RetainingMachine(Machine):
+    """Retains all series."""
+
+    limits = ExporterSettings(buffer_size=7, idle_after=5)
+
+    def check_totals(self, got: dict[Key, Bits]) -> None:
+        """A client has the totals of the recorder: no others, and none that are gone."""
+        assert got == exact_totals(self.factory)
+
+
 class AnyOrderTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         """See L{Machine}."""
-        case = Machine.TestCase
-        case.settings = settings(max_examples=50, stateful_step_count=40)
-        case("runTest").debug()
+        for machine in (Machine, RetainingMachine):
+            case = machine.TestCase
+            case.settings = settings(max_examples=40, stateful_step_count=40)
+            case("runTest").debug()
 
 
 class BitsTests(SynchronousTestCase):

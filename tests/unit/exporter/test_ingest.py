@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.daemon import LIMIT
-from tests.exporting import IncomingTestCase, events
+from tests.exporting import IncomingTestCase, events, totals_of
 from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
@@ -705,8 +705,8 @@ class MarkTests(IncomingTestCase):
         first, second = incoming.take(), incoming.take()
         self.assertEqual([event.value for event in events(first)], [1, 1, 1])
         assert first.marker is not None
-        self.assertEqual([total for _, total, _ in first.marker.totals], [4])
-        self.assertEqual((first.marker.counts, first.marker.timestamp_ns), ((4, 1, 3), 1000))
+        self.assertEqual([*totals_of(first.marker).values()], [4])
+        self.assertEqual(first.marker.counts, (4, 1, 3))
         self.assertEqual(([event.value for event in events(second)], second.marker), ([10], None))
 
     def test_changedSeriesOnly(self) -> None:
@@ -719,7 +719,7 @@ class MarkTests(IncomingTestCase):
         incoming.mark(batch.since)
         marker = incoming.take().marker
         assert marker is not None
-        self.assertEqual([series.key.name for series, _, _ in marker.totals], ["new"])
+        self.assertEqual([key.name for key in totals_of(marker)], ["new"])
 
     def test_droppedSince(self) -> None:
         """`take` reports the first epoch in which events were dropped, once."""
@@ -733,7 +733,7 @@ class MarkTests(IncomingTestCase):
         incoming.mark(since)
         taken = incoming.take()
         assert taken.marker is not None
-        self.assertEqual([total for _, total, _ in taken.marker.totals], [100])
+        self.assertEqual([*totals_of(taken.marker).values()], [100])
         self.assertIsNone(taken.dropped_since)
 
 

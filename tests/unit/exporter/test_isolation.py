@@ -635,7 +635,7 @@ class AbortedDrainTests(SynchronousTestCase):
         self.factory._fanout.out_of_memory(Failure(MemoryError()))
         self.assertTrue(stuck.transport.aborted)
         before = stuck.protocol.stats()
-        stuck.protocol.resync({})
+        stuck.protocol.resync()
         self.assertEqual(stuck.protocol.stats(), before)
         self.assertEqual(before.recorded, before.dropped_client + before.written + before.discarded)
 

@@ -26,10 +26,11 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec.encoder import encode_metric
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._exporter.backlog import Batch
+from txmetrics_tcp._exporter.descriptions import Descriptions
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import Counts, Marker
-from txmetrics_tcp._exporter.outbox import TOTALS
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
+from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._net import connection
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -44,6 +45,7 @@ class RecordingExporter:
     interrupting = False
 
     def __init__(self) -> None:
+        self.descriptions = Descriptions()
         self.now = Counts(0, 0, 0)
         self.calls: list[str] = []
 
@@ -124,14 +126,18 @@ class ProtocolTestCase(SynchronousTestCase):
         frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
         return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
 
-    def marker(self, *totals: tuple[str, int, int], dropped: int = 0) -> Marker:
-        """Return a marker with totals, each given as the series' name, the value and the epoch."""
+    def marker(self, *totals: tuple[str, int], dropped: int = 0, complete: bool = False) -> Marker:
+        """Return a marker with totals, each given as the series' name and the value."""
         incoming = Incoming(self.reactor, None, lambda: None, at_once=lambda: False)
-        listed = [(incoming.series(counter_key(name)), value, at) for name, value, at in totals]
-        incoming.mark(0)
-        marker = incoming.take().marker
-        assert marker is not None
-        return marker._replace(counts=Counts(0, dropped, 0), totals=listed, timestamp_ns=77)
+        series = [incoming.series(counter_key(name)) for name, _ in totals]
+        snapshot = TotalsSnapshot(series, [value for _, value in totals], 77, complete)
+        return Marker(Counts(0, dropped, 0), snapshot)
+
+    def describe(self, protocol: MetricsProtocol, frames: dict[str, bytes]) -> None:
+        """Add descriptions, and have them sent."""
+        named = {(MetricKind.COUNTER, name): frame for name, frame in frames.items()}
+        self.exporter.descriptions.update(named)
+        protocol.flush()
 
     def values(self, transport: PausingTransport) -> list[tuple[str, float]]:
         """Read everything; return the names and values of the events."""
@@ -154,7 +160,7 @@ class DisconnectedTests(ProtocolTestCase):
         self.exporter.calls.clear()
         before = protocol.stats()
         protocol.lost(5)
-        protocol.reach_marker(self.marker(("a", 1, 9)))
+        protocol.reach_marker(self.marker(("a", 1)))
         self.assertEqual(self.exporter.calls, [])
         self.assertEqual(protocol.stats(), before)
 
@@ -191,13 +197,13 @@ class DisconnectedTests(ProtocolTestCase):
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.prepare_marker()
-        protocol.reach_marker(self.marker(("a", 1, 1)))
-        protocol.send_control({None: b"\0"})
+        protocol.reach_marker(self.marker(("a", 1)))
         protocol.deliver(self.batch([1], 2))
-        waiting = (protocol._outbox.control, protocol._outbox._totals, protocol._outbox.events)
-        self.assertEqual([len(one) for one in waiting], [1, 1, 1])
+        outbox = protocol._outbox
+        assert outbox.snapshot is not None
+        self.assertEqual((len(outbox.snapshot), len(outbox.events)), (1, 1))
         transport.lose()
-        self.assertEqual([len(one) for one in waiting], [0, 0, 0])
+        self.assertEqual((outbox.snapshot, len(outbox.events)), (None, 0))
 
     def test_abortDuringHandshake(self) -> None:
         """`abort` works during the TLS handshake, when no producer is registered."""
@@ -217,7 +223,7 @@ class WriteTests(ProtocolTestCase):
         protocol = self.joined(transport)
         protocol.pauseProducing()
         for name in "cab":
-            protocol.send_control({(MetricKind.COUNTER, name): name.encode()})
+            self.describe(protocol, {name: name.encode()})
         protocol.resumeProducing()
         self.assertEqual(transport.written, b"cab")
 
@@ -270,18 +276,16 @@ class WriteTests(ProtocolTestCase):
         frame = 200
         for control, totals, events, full in (
             (700, 0, 0, CHUNK),
-            # Encoding totals delays other clients, so their limit is lower.
-            (0, 5000, 0, TOTALS),
+            (0, 5000, 0, CHUNK),
             (0, 0, 900, CHUNK),
-            (300, 1000, 900, 300 * frame),
+            (300, 1000, 900, CHUNK),
         ):
+            self.exporter.descriptions = Descriptions()
             transport = SizingTransport(1)
             protocol = self.joined(transport, buffer_size=None)
             protocol.deliver(self.batch([0], 1))
-            protocol.send_control(
-                {(MetricKind.COUNTER, str(one)): b"o" * frame for one in range(control)}
-            )
-            series = [(f"{one:05}" * 3, 1, 9) for one in range(totals)]
+            self.describe(protocol, {str(one): b"o" * frame for one in range(control)})
+            series = [(f"{one:05}" * 3, 1) for one in range(totals)]
             protocol._force = True
             protocol.reach_marker(self.marker(*series))
             protocol.deliver(self.batch(list(range(events)), 2, LONG))
@@ -337,7 +341,7 @@ class WriteTests(ProtocolTestCase):
         protocol.prepare_marker()
         protocol.pauseProducing()
         protocol.deliver(self.batch(list(range(900)), 2, LONG))
-        markers = [self.marker(("b", 1, 2))]
+        markers = [self.marker(("b", 1))]
         write = transport.write
 
         def interrupted(data: bytes) -> None:
@@ -409,11 +413,11 @@ class ResyncTests(ProtocolTestCase):
         self.assertEqual(self.joined(PausingTransport()).prepare_marker(), 0)
 
     def test_totals(self) -> None:
-        """A client receives the totals that changed since its loss, with the marker's time."""
+        """A client receives the totals of a marker, with the marker's time."""
         protocol = self.joined(transport := PausingTransport())
         protocol.lost(5)
         protocol.prepare_marker()
-        protocol.reach_marker(self.marker(("a", 1, 4), ("b", 2, 5), ("c", 3, 6)))
+        protocol.reach_marker(self.marker(("b", 2), ("c", 3)))
         reader = Reader()
         reader.feed(transport.drain())
         got = [(one.key.name, one.value, one.timestamp_ns) for one in reader.metrics]
@@ -430,7 +434,7 @@ class ResyncTests(ProtocolTestCase):
         protocol.prepare_marker()
         protocol.deliver(self.batch([1], 6))
         self.exporter.calls.clear()
-        protocol.reach_marker(self.marker(("b", 2, 6)))
+        protocol.reach_marker(self.marker(("b", 2)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertEqual(self.values(transport), [("a", 0), ("a", 1)])
         self.assertEqual(protocol.prepare_marker(), 5)
@@ -445,7 +449,7 @@ class ResyncTests(ProtocolTestCase):
         with capturedLogs() as logged:
             self.reactor.advance(5)
             protocol.prepare_marker()
-            protocol.reach_marker(self.marker(("a", 9, 6)))
+            protocol.reach_marker(self.marker(("a", 9)))
             protocol.deliver(self.batch([10], 7))
             self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
             transport.lose()
@@ -456,35 +460,70 @@ class ResyncTests(ProtocolTestCase):
         self.assertIn("because client the client is too slow", lines)
 
     def test_forcedWithinSnapshot(self) -> None:
-        """A resync within a pending snapshot adds its totals; the snapshot has one end."""
+        """A client that loses events receives the whole pending snapshot before it is resynced."""
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.prepare_marker()
-        totals = [(f"{LONG}{n}", n, 1) for n in range(1000)]
-        protocol.reach_marker(self.marker(*totals))
+        protocol.reach_marker(self.marker(*self.many, complete=True))
         reader = Reader()
         reader.feed(transport.drain() + transport.drain())
         self.assertTrue(reader.in_snapshot)
         protocol.lost(2)
         self.reactor.advance(5)
-        protocol.prepare_marker()
-        protocol.reach_marker(self.marker(*totals[:-1], (f"{LONG}999", 9, 2)))
-        while data := transport.drain():
-            reader.feed(data)
+        while protocol._outbox.snapshot is not None:
+            self.assertFalse(protocol.ready_for_totals(True))
+            self.exporter.calls.clear()
+            reader.feed(transport.drain())
+        self.assertEqual(self.exporter.calls, ["client_wants_totals"])
+        self.assertTrue(protocol.ready_for_totals(False))
+        self.assertEqual(protocol.prepare_marker(), 2)
+        reader.feed(transport.drain())
         [snapshot] = reader.snapshots
-        self.assertEqual(list(snapshot.values()), [*range(999), 9])
-        # The status of the resync is between the boundaries.
-        begin, end = map(reader.all.index, Snapshot)
-        status = max(n for n, event in enumerate(reader.all) if isinstance(event, Status))
-        self.assertEqual((begin < status < end, len(reader.statuses)), (True, 2))
+        self.assertEqual(list(snapshot.values()), [*range(1000)])
+
+    def test_forcedOnceRead(self) -> None:
+        """A client that has read nothing since its loss receives no totals, which it would hold."""
+        protocol, transport = self.stuck()
+        protocol.lost(5)
+        self.reactor.advance(10)
+        self.assertFalse(protocol.ready_for_totals(False))
+        protocol.deliver(self.batch([1], 6))
+        self.exporter.calls.clear()
+        transport.drain()
+        self.assertTrue(transport.producer_paused)
+        self.assertEqual(self.exporter.calls, ["client_wants_totals"])
+        self.assertTrue(protocol.ready_for_totals(False))
+
+    def test_releaseSnapshot(self) -> None:
+        """A client whose pending snapshot is released receives another one once it reads."""
+        transport = PausingTransport(1)
+        protocol = self.protocol(transport)
+        protocol.prepare_marker()
+        marker = self.marker(*self.many, complete=True)
+        protocol.release_snapshot(marker.snapshot)
+        protocol.reach_marker(marker)
+        protocol.release_snapshot(self.marker().snapshot)
+        protocol.lost(5)
+        self.assertEqual(protocol.prepare_marker(), 5)
+        protocol.release_snapshot(marker.snapshot)
+        self.reactor.advance(10)
+        self.assertFalse(protocol.ready_for_totals(True))
+        while transport.drain():
+            pass
+        self.assertTrue(protocol.ready_for_totals(True))
+        self.assertEqual(protocol.prepare_marker(), 0)
+
+    @property
+    def many(self) -> list[tuple[str, int]]:
+        """Totals that exceed a chunk."""
+        return [(f"{LONG}{n}", n) for n in range(1000)]
 
     def test_releasedWithinSnapshot(self) -> None:
         """After a snapshot was released to free memory, the next one begins again."""
         transport = PausingTransport(CHUNK)
         protocol = self.protocol(transport)
         protocol.prepare_marker()
-        totals = [(f"{LONG}{n}", n, 1) for n in range(1000)]
-        protocol.reach_marker(self.marker(*totals))
+        protocol.reach_marker(self.marker(*self.many))
         begun = list(Decoder().feed(transport.drain()))
         self.assertEqual((begun.count(Snapshot.BEGIN), begun.count(Snapshot.END)), (1, 0))
         protocol.release_pending()
@@ -493,21 +532,22 @@ class ResyncTests(ProtocolTestCase):
         protocol.deliver(self.batch([1], 2))
         self.assertEqual(self.values(transport), [("a", 1)])
         protocol.prepare_marker()
-        protocol.reach_marker(self.marker(("a", 1, 1)))
+        protocol.reach_marker(self.marker(("a", 1)))
         _, *events = decode(transport.drain())
         self.assertEqual((events[0], events[-1], len(events)), (Snapshot.BEGIN, Snapshot.END, 3))
 
     def test_lostAfterMarker(self) -> None:
         """After a loss that follows a marker, the next one resyncs, within C{repair_interval}."""
-        protocol, _ = self.stuck()
+        protocol, transport = self.stuck()
         protocol.lost(5)
         self.reactor.advance(5)
         protocol.prepare_marker()
         protocol.lost(8)
         self.exporter.calls.clear()
-        protocol.reach_marker(self.marker(("a", 9, 6)))
+        protocol.reach_marker(self.marker(("a", 9)))
         self.assertEqual(self.exporter.calls, ["client_wants_totals"])
         self.assertFalse(protocol.ready_for_totals(True))
+        transport.drain()
         self.reactor.advance(5)
         self.assertTrue(protocol.ready_for_totals(False))
         self.assertEqual(protocol.prepare_marker(), 8)
@@ -518,18 +558,16 @@ class FinishTests(ProtocolTestCase):
 
     def test_finishWaits(self) -> None:
         """A finished client stays connected until it has received descriptions and totals."""
-        for totals in ((), (("a", 1, 9),)):
+        for totals in ((), (("a", 1),)):
             transport = PausingTransport(1)
             protocol = self.joined(transport)
             protocol.deliver(self.batch([0], 1))
-            protocol.send_control({None: b"\x00"})
+            self.describe(protocol, {"a": b"\x00"})
             protocol._force = True
             protocol.reach_marker(self.marker(*totals))
             protocol.finish()
             self.assertFalse(transport.disconnecting)
-            self.assertEqual(
-                self.values(transport)[1:], [(name, value) for name, value, _ in totals]
-            )
+            self.assertEqual(self.values(transport)[1:], [*totals])
             self.assertFalse(transport.connected)
 
     def test_finishWithPendingTotals(self) -> None:
@@ -537,7 +575,7 @@ class FinishTests(ProtocolTestCase):
         transport = PausingTransport(1)
         protocol = self.protocol(transport)
         protocol.prepare_marker()
-        protocol.reach_marker(self.marker(("a", 1, 9)))
+        protocol.reach_marker(self.marker(("a", 1)))
         protocol.finish()
         self.assertFalse(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
@@ -552,7 +590,7 @@ class FinishTests(ProtocolTestCase):
         protocol.prepare_marker()
         protocol.finish()
         self.assertFalse(transport.disconnecting)
-        protocol.reach_marker(self.marker(("a", 1, 9)))
+        protocol.reach_marker(self.marker(("a", 1)))
         self.assertTrue(transport.disconnecting)
         self.assertEqual(self.values(transport), [("a", 1)])
 

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 
 from tests.daemon import LIMIT
-from tests.exporting import FactoryTestCase, IncomingTestCase
+from tests.exporting import FactoryTestCase, IncomingTestCase, totals_of
 from tests.reader import FakeClient, exact_totals
 from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
@@ -81,7 +81,7 @@ class InterruptedIncomingTests(IncomingTestCase):
                     found[event.key] = found.get(event.key, 0) + event.value
             if taken.marker is not None:
                 markers += 1
-                found = {series.key: total for series, total, _epoch in taken.marker.totals}
+                found = totals_of(taken.marker)
         self.assertEqual(markers, 1)
         self.assertEqual(found, incoming.snapshot())
         self.assertEqual(sorted(found.values()), [20] * 3 + [21] * 2)

@@ -8,7 +8,7 @@ from twisted.logger import capturedLogs
 
 from tests.exporting import FactoryTestCase, IncomingTestCase, events
 from tests.reader import FakeClient, exact_totals
-from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp import Gone, Key, Metric, MetricKind, MetricsFactory, Operation, Snapshot
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.totals import Totals
 
@@ -126,6 +126,7 @@ class IncomingTotalsTests(IncomingTestCase):
             counter.increment(5)
             self.take_all(incoming)
             incoming.release_idle(1)
+            self.take_all(incoming)
             self.assertEqual(incoming.ledger.retained, 0)
             other = self.counter(incoming, "other")
             for _ in range(before):
@@ -263,7 +264,7 @@ class ReturnTests(FactoryTestCase):
     def test_counts(self) -> None:
         factory, client = self.resting()
         factory.recorder.counter("resting").increment()
-        self.check(factory, client, 5 + 2)
+        self.check(factory, client, 6 + 2)
         self.assertEqual(client.reader.values("resting"), [5, 5, 1])
 
     def test_noRoom(self) -> None:
@@ -275,4 +276,120 @@ class ReturnTests(FactoryTestCase):
             factory.recorder.counter("resting").increment()
             for _ in range(25 - ahead):
                 factory.recorder.counter("busy").increment()
-            self.check(factory, client, 5 + 26 + 1)
+            self.check(factory, client, 6 + 26 + 1)
+
+
+class ForgetTests(FactoryTestCase):
+    """`TcpRecorder.forget` releases a series, and tells clients."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.exporter = self.factory()
+        self.recorder = self.exporter.recorder
+
+    def test_afterEarlierEvents(self) -> None:
+        """Clients receive the events before it, then that the series is gone, then a new series."""
+        client = FakeClient(self.exporter)
+        counter = self.recorder.counter("c")
+        counter.increment(5)
+        self.recorder.forget(counter.key)
+        reader = client.read_all(self.reactor)
+        self.assertEqual([type(event) for event in reader.all[-2:]], [Metric, Gone])
+        self.assertEqual([gone.key for gone in reader.gone], [counter.key])
+        self.assertEqual((reader.totals, self.recorder.snapshot()), ({}, {}))
+        counter.increment(2)
+        self.assertEqual(client.read_all(self.reactor).totals, {counter.key: 2})
+        self.assertEqual(self.recorder.snapshot(), {counter.key: 2})
+        # A client that skips `Gone`, as the Rust programs do, has the new total, too.
+        self.assertEqual(reader.values("c"), [5, 0, 2])
+
+    def test_snapshotOfTheLog(self) -> None:
+        """A snapshot includes what has been forgotten but not applied, in order."""
+        FakeClient(self.exporter)
+        counter, gauge = self.recorder.counter("c"), self.recorder.gauge("g")
+        counter.increment(5)
+        gauge.set(1)
+        self.reactor.settle()
+        counter.increment(5)
+        self.recorder.forget(counter.key)
+        self.recorder.forget(gauge.key)
+        self.assertEqual(self.recorder.snapshot(), {})
+        counter.increment(3)
+        gauge.increment(0.5)
+        gauge.increment(0.5)
+        self.assertEqual(self.recorder.snapshot(), {counter.key: 3, gauge.key: 1})
+        self.reactor.settle()
+        self.assertEqual(self.recorder.snapshot(), {counter.key: 3, gauge.key: 1})
+
+    def test_withoutClients(self) -> None:
+        counter = self.recorder.counter("c")
+        counter.increment(5)
+        self.recorder.forget(counter.key)
+        counter.increment(2)
+        client = FakeClient(self.exporter)
+        self.assertEqual(client.read_all(self.reactor).values("c"), [2])
+        self.assertEqual(self.recorder.snapshot(), {counter.key: 2})
+
+    def test_makesRoom(self) -> None:
+        self.recorder = self.factory(max_series=1).recorder
+        first = self.recorder.counter("a")
+        first.increment()
+        self.recorder.forget(first.key)
+        second = self.recorder.counter("b")
+        second.increment()
+        self.assertEqual(self.recorder.snapshot(), {second.key: 1})
+        self.assertEqual(self.recorder.stats().series_refused, 0)
+
+    def test_withoutTotals(self) -> None:
+        """Viewers are told of any series, also of those that have no total."""
+        for settings in ({"totals": False}, {}):
+            factory = self.factory(**settings)
+            client = FakeClient(factory)
+            client.read_all(self.reactor)
+            histogram = factory.recorder.histogram("h", route="/")
+            histogram.record(1)
+            factory.recorder.forget(histogram.key)
+            reader = client.read_all(self.reactor)
+            self.assertEqual([gone.key for gone in reader.gone], [histogram.key])
+
+    def test_lost(self) -> None:
+        """A client that lost `Gone` receives a complete snapshot."""
+        client = FakeClient(self.exporter, limit=1)
+        self.recorder.counter("a").increment()
+        client.read_all(self.reactor)
+        for _ in range(20):
+            self.recorder.counter("b").increment()
+        self.recorder.forget(Key(MetricKind.COUNTER, "a"))
+        for _ in range(20):
+            self.recorder.counter("b").increment()
+            self.reactor.settle()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), exact_totals(self.exporter))
+        self.assertEqual((reader.gone, reader.all.count(Snapshot.BEGIN_COMPLETE)), ([], 2))
+
+    def test_lossAfterwards(self) -> None:
+        """A loss after a series has gone is repaired without the other totals."""
+        client = FakeClient(self.exporter, limit=1)
+        for name in "abc":
+            self.recorder.counter(name).increment()
+        self.recorder.forget(Key(MetricKind.COUNTER, "a"))
+        client.read_all(self.reactor)
+        for _ in range(40):
+            self.recorder.counter("b").increment()
+            self.reactor.settle()
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), exact_totals(self.exporter))
+        self.assertEqual(reader.all.count(Snapshot.BEGIN_COMPLETE), 1)
+        self.assertEqual([key.name for key in reader.snapshots[-1]], ["b"])
+
+    def test_unknown(self) -> None:
+        """A series that was never recorded can be forgotten."""
+        client = FakeClient(self.exporter)
+        self.recorder.forget(Key(MetricKind.GAUGE, "unknown"))
+        client.read_all(self.reactor)
+        self.assertEqual(self.recorder.snapshot(), {})
+        self.assertEqual(self.recorder.stats().series, 0)
+
+    def test_notAKey(self) -> None:
+        with self.assertRaisesRegex(TypeError, "a Key, not a str"):
+            self.recorder.forget("c")  # type: ignore[arg-type]
