@@ -46,6 +46,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._checks import at_least
 from txmetrics_tcp._instruments.facade import capturing
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Series, Sink
@@ -173,7 +174,7 @@ class PausingTransport:
         @param host: the local address.
         @param peer: the address of the peer.
         """
-        self.limit = limit
+        self.limit = at_least(0, "limit", limit)
         self._host = host or IPv4Address("TCP", "127.0.0.1", 5000)
         self._peer = peer or IPv4Address("TCP", "127.0.0.1", 54321)
         self._protocol: IProtocol | Protocol | None = None

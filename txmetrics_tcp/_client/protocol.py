@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._checks import at_least, check_callable
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError, cut_off
 from txmetrics_tcp._model import Event
@@ -69,10 +70,12 @@ class MetricsClientProtocol(Protocol):
         @param lost: called with this protocol and the reason when the connection has ended.  The
             reason is a `StreamError` if the server sent invalid data.  Without this callback, such
             an error is logged.
-        @param max_frame: the largest accepted frame, in bytes.
-        @raise TypeError: both or neither of C{received} and C{received_many} were given.
+        @param max_frame: the largest accepted frame, in bytes; 1 or more.
+        @raise TypeError: both or neither of C{received} and C{received_many} were given, or an
+            argument is of the wrong type.
+        @raise ValueError: C{max_frame} is less than 1.
         """
-        _check_callbacks(received, received_many)
+        _check_callbacks(received, received_many, connected, lost)
         self._received = received
         self._received_many = received_many
         self._connected = connected
@@ -165,9 +168,15 @@ class MetricsClientProtocol(Protocol):
                     return
 
 
-def _check_callbacks(received: object, received_many: object) -> None:
+def _check_callbacks(
+    received: object, received_many: object, connected: object, lost: object
+) -> None:
     if (received is None) == (received_many is None):
         raise TypeError("pass exactly one of received and received_many")
+    check_callable("received", received)
+    check_callable("received_many", received_many)
+    check_callable("connected", connected)
+    check_callable("lost", lost)
 
 
 class MetricsClientFactory(ClientFactory):
@@ -192,14 +201,14 @@ class MetricsClientFactory(ClientFactory):
         max_frame: int = MAX_FRAME,
     ) -> None:
         """Parameters are those of `MetricsClientProtocol`."""
-        _check_callbacks(received, received_many)
+        _check_callbacks(received, received_many, connected, lost)
         self._build = partial(
             MetricsClientProtocol,
             received,
             received_many=received_many,
             connected=connected,
             lost=lost,
-            max_frame=max_frame,
+            max_frame=at_least(1, "max_frame", max_frame),
         )
 
     def buildProtocol(self, addr: IAddress | None) -> MetricsClientProtocol:

@@ -20,11 +20,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._checks import check_callable
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
-from txmetrics_tcp._net.endpoints import client_endpoint
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
+from txmetrics_tcp._net.endpoints import check_reactor, client_endpoint
 from txmetrics_tcp._net.tls import explain, is_tls
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -124,7 +125,7 @@ class MetricsClientService(ClientService):
     def __init__(
         self,
         reactor: Any,
-        endpoint: IStreamClientEndpoint | str | int = DEFAULT_ENDPOINT,
+        endpoint: IStreamClientEndpoint | AnyEndpoint = DEFAULT_ENDPOINT,
         received: Callable[[Event], object] | None = None,
         *,
         received_many: Callable[[list[Event]], object] | None = None,
@@ -135,19 +136,24 @@ class MetricsClientService(ClientService):
         """
         @param reactor: the reactor to connect with.
         @param endpoint: the server: a port on the loopback interface, C{"HOST:PORT"},
-            C{"[IPV6]:PORT"}, a Twisted client endpoint string, or an endpoint.  By default,
-            C{"127.0.0.1:5000"}.
+            C{"[IPV6]:PORT"}, a tuple of host and port, a path object for a UNIX socket, a Twisted
+            client endpoint string, or an endpoint.  By default, C{"127.0.0.1:5000"}.
         @param received: called with each event.
         @param received_many: called with the events of each read; see `MetricsClientProtocol`.
         @param observer: called with each `ConnectionState`.  Its exceptions are logged.
-        @param max_frame: the largest accepted frame, in bytes.
+        @param max_frame: the largest accepted frame, in bytes; 1 or more.
         @param retry_policy: returns the delay before the next attempt, in seconds, for a number of
             consecutive failures, starting from 1; see
             `twisted.application.internet.backoffPolicy`.  By default, from 0.75 to 15 seconds, plus
             up to one random second.
-        @raise EndpointError: the endpoint string is not valid.
-        @raise TypeError: both or neither of C{received} and C{received_many} were given.
+        @raise EndpointError: the endpoint is not valid.
+        @raise TypeError: both or neither of C{received} and C{received_many} were given, or an
+            argument is of the wrong type.
+        @raise ValueError: C{max_frame} is less than 1.
         """
+        check_reactor(reactor)
+        check_callable("observer", observer)
+        check_callable("retry_policy", retry_policy)
         factory = MetricsClientFactory(
             received,
             received_many=received_many,
@@ -222,16 +228,17 @@ class MetricsClientService(ClientService):
 
 
 def as_endpoint(
-    reactor: object, endpoint: IStreamClientEndpoint | str | int
+    reactor: object, endpoint: IStreamClientEndpoint | AnyEndpoint
 ) -> IStreamClientEndpoint:
     """
-    Return the endpoint of a port or string; an endpoint is returned unchanged.
+    Return an endpoint unchanged; make one of a port, a string, a tuple or a path object.
 
-    @raise EndpointError: the endpoint string is not valid.
+    @raise EndpointError: the endpoint is not valid.
+    @raise TypeError: the endpoint is of a wrong type.
     """
-    if isinstance(endpoint, str | int):
-        return client_endpoint(reactor, endpoint)
-    return endpoint
+    if IStreamClientEndpoint.providedBy(endpoint):
+        return endpoint
+    return client_endpoint(reactor, endpoint)
 
 
 @implementer(IStreamClientEndpoint)

@@ -16,13 +16,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._checks import at_least, shown
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import as_endpoint
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._model import Event, Status
-from txmetrics_tcp._net.checks import at_least
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
-from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
+from txmetrics_tcp._net.endpoints import check_reactor, show_address
 from txmetrics_tcp._net.log_throttle import LossReport
 
 BUFFER_SIZE = 10_000
@@ -63,7 +63,7 @@ class EventStream:
     def __init__(
         self,
         reactor: Any,
-        endpoint: IStreamClientEndpoint | str | int = DEFAULT_ENDPOINT,
+        endpoint: IStreamClientEndpoint | AnyEndpoint = DEFAULT_ENDPOINT,
         *,
         buffer_size: int = BUFFER_SIZE,
         when_full: Literal["pause", "drop"] = "pause",
@@ -72,20 +72,22 @@ class EventStream:
         """
         @param reactor: the reactor to connect with.
         @param endpoint: the server: a port on the loopback interface, C{"HOST:PORT"},
-            C{"[IPV6]:PORT"}, a Twisted client endpoint string, or an endpoint.  By default,
-            C{"127.0.0.1:5000"}.
+            C{"[IPV6]:PORT"}, a tuple of host and port, a path object for a UNIX socket, a Twisted
+            client endpoint string, or an endpoint.  By default, C{"127.0.0.1:5000"}.
         @param buffer_size: the number of events to buffer; 1 or more, by default 10,000.  With
             C{"pause"}, the events of one read (64 KiB) may exceed it.
         @param when_full: the action when the buffer is full: C{"pause"} stops reading, so that the
             server drops events; C{"drop"} drops the oldest events in the buffer.
-        @param max_frame: the largest accepted frame, in bytes.
-        @raise EndpointError: the endpoint string is not valid.
-        @raise TypeError: the buffer size is not a whole number.
-        @raise ValueError: the buffer size is less than 1, or C{when_full} is another value.
+        @param max_frame: the largest accepted frame, in bytes; 1 or more.
+        @raise EndpointError: the endpoint is not valid.
+        @raise TypeError: an argument is of the wrong type.
+        @raise ValueError: C{buffer_size} or C{max_frame} is less than 1, or C{when_full} is another
+            value.
         """
+        check_reactor(reactor)
         buffer_size = at_least(1, "buffer_size", buffer_size)
         if when_full not in ("pause", "drop"):
-            raise ValueError(f"when_full must be 'pause' or 'drop', not {when_full!r}")
+            raise ValueError(f"when_full must be 'pause' or 'drop', not {shown(when_full)}")
         intake = _Intake(
             reactor, as_endpoint(reactor, endpoint), buffer_size, when_full == "drop", max_frame
         )

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp import event_pb2 as pb
+from txmetrics_tcp._checks import at_least
 from txmetrics_tcp._codec.frame_cache import LOW, MAX_REMEMBERED_FRAME, Memory
 from txmetrics_tcp._codec.framing import (
     MAX_FRAME,
@@ -67,9 +68,11 @@ class Decoder:
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         """
-        @param max_frame: the largest accepted frame, in bytes.
+        @param max_frame: the largest accepted frame, in bytes; 0 or more.
+        @raise TypeError: C{max_frame} is not a whole number.
+        @raise ValueError: C{max_frame} is negative.
         """
-        self._max_frame = max_frame
+        self._max_frame = at_least(0, "max_frame", max_frame)
         # `_buffer` is decoded from `_offset` on.  Bytes that arrive later are collected in
         # `_received` until their number is `_needed`, which is 0 while `_buffer` may contain a
         # complete frame.
@@ -270,7 +273,7 @@ def decode(data: bytes, max_frame: int = MAX_FRAME) -> list[Event]:
         >>> decode(encode_metadata(Metadata(MetricKind.GAUGE, "load")))
         [Metadata(kind=<MetricKind.GAUGE: 'gauge'>, name='load', unit=None, description='')]
 
-    @param max_frame: the largest accepted frame, in bytes.
+    @param max_frame: the largest accepted frame, in bytes; 0 or more.
     @raise StreamError: the data is not a valid stream, or ends with an incomplete frame.
     """
     decoder = Decoder(max_frame)

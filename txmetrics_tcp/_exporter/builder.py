@@ -10,14 +10,21 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
 from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
 from txmetrics_tcp._instruments.facade import set_global_recorder, unset_global_recorder
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, EndpointError, has_own_tls
-from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.admission import AnyNetwork
+from txmetrics_tcp._net.endpoint_syntax import (
+    DEFAULT_ENDPOINT,
+    AnyEndpoint,
+    EndpointError,
+    has_own_tls,
+)
+from txmetrics_tcp._net.endpoints import check_reactor, check_server_endpoint, server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
 
@@ -37,22 +44,29 @@ class TcpBuilder:
         """
         @param reactor: the reactor to use; by default, the global one.
         @param settings: the initial settings; by default, `ExporterSettings` with its defaults.
+        @raise TypeError: an argument is of the wrong type.
         """
+        if reactor is not None:
+            check_reactor(reactor)
         self._given_reactor = reactor
-        self._addresses: list[str] = []
+        self._addresses: list[AnyEndpoint] = []
         self._settings = checked_settings(settings)
         self._tls: ServerTLS | None = None
 
-    def listen_address(self, endpoint: str | int) -> TcpBuilder:
+    def listen_address(self, endpoint: AnyEndpoint) -> TcpBuilder:
         """
         Add an address to listen on.  By default, the exporter listens on 127.0.0.1:5000.
 
-        An invalid address is reported by the method that starts the exporter.
-
-        @param endpoint: a port on the loopback interface, ``HOST:PORT``, ``[IPV6]:PORT``, or
-            one of Twisted's endpoint strings (``unix:/run/metrics.sock``).
+        @param endpoint: a port on the loopback interface; ``HOST:PORT`` or ``[IPV6]:PORT``, or the
+            same as a tuple, such as C{("127.0.0.1", 5000)}; a path object for a UNIX socket; or one
+            of Twisted's endpoint strings (``unix:/run/metrics.sock:mode=660``).
+        @raise EndpointError: the address is invalid, or includes TLS in addition to `tls`.
+        @raise TypeError: the address is of the wrong type.
         """
-        self._addresses.append(str(endpoint))
+        check_server_endpoint(endpoint)
+        if self._tls is not None:
+            _check_without_tls(endpoint)
+        self._addresses.append(endpoint)
         return self
 
     def buffer_size(self, buffer_size: int | None) -> TcpBuilder:
@@ -100,9 +114,15 @@ class TcpBuilder:
         self._settings = replace(self._settings, source=name)
         return self
 
-    def allow(self, *networks: str) -> TcpBuilder:
-        """Accept clients from these networks only.  Further calls add networks."""
-        self._settings = replace(self._settings, allow=(*self._settings.allow, *networks))
+    def allow(self, *networks: AnyNetwork) -> TcpBuilder:
+        """
+        Accept clients from these networks only.  Further calls add networks.
+
+        @raise ValueError: a network is invalid, or none is given.
+        """
+        if not networks:
+            raise ValueError("allow() needs at least one network; without it, any is accepted")
+        self._settings = replace(self._settings, allow=(*(self._settings.allow or ()), *networks))
         return self
 
     def max_clients(self, clients: int | None, per_address: int | None = None) -> TcpBuilder:
@@ -121,7 +141,11 @@ class TcpBuilder:
         @param client_ca: a file with the authorities that must have issued a client's certificate;
             by default, clients need no certificate.
         @raise TLSError: a file cannot be used, or a package that TLS needs is not installed.
+        @raise TypeError: a file is not a path.
+        @raise EndpointError: an address already includes TLS.
         """
+        for address in self._addresses:
+            _check_without_tls(address)
         self._tls = ServerTLS(key, cert, client_ca)
         return self
 
@@ -129,15 +153,11 @@ class TcpBuilder:
         """
         Make a service for `twisted.application`.  It is not started.
 
-        @raise EndpointError: an address is invalid, or includes TLS in addition to `tls`.
+        @raise EndpointError: an address can no longer be used, for example because a file that it
+            names was removed.
         """
         reactor = self._given_reactor or global_reactor()
         addresses = self._addresses or [DEFAULT_ENDPOINT]
-        for address in addresses:
-            if self._tls is not None and has_own_tls(address):
-                raise EndpointError(
-                    f"{address!r} already includes TLS; with tls(), give the endpoint without ssl:"
-                )
         endpoints = [server_endpoint(reactor, address) for address in addresses]
         return MetricsService(MetricsFactory(reactor, self._settings), endpoints, self._tls)
 
@@ -200,4 +220,14 @@ class TcpBuilder:
         """
         return install_in_thread(
             own_reactor(self._given_reactor), self.install, self._settings.flush_timeout
+        )
+
+
+def _check_without_tls(endpoint: AnyEndpoint) -> None:
+    """
+    @raise EndpointError: the endpoint includes TLS, in addition to `TcpBuilder.tls`.
+    """
+    if isinstance(endpoint, str) and has_own_tls(endpoint):
+        raise EndpointError(
+            f"{shown(endpoint)} already includes TLS; with tls(), give the endpoint without ssl:"
         )

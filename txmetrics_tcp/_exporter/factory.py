@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from txmetrics_tcp._checks import check_callable, seconds_from
 from txmetrics_tcp._exporter.fanout import Fanout
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
@@ -30,12 +31,11 @@ from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import Totals
-from txmetrics_tcp._net.admission import Admission, network
-from txmetrics_tcp._net.checks import seconds_from
+from txmetrics_tcp._net.admission import Admission, Network
 from txmetrics_tcp._net.connection import Rejected, for_each
 from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
 from txmetrics_tcp._net.descriptors import release_sockets
-from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.endpoints import check_reactor, show_address
 from txmetrics_tcp._net.log_throttle import RejectionLog
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -96,7 +96,12 @@ class MetricsFactory(ServerFactory):
         @param clock: returns the time of an event, in nanoseconds since the epoch.
         @param monotonic: returns seconds, on a monotonic clock.
         @param in_reactor_thread: returns whether the calling thread is the reactor thread.
+        @raise TypeError: an argument is of the wrong type.
         """
+        check_reactor(reactor)
+        check_callable("clock", clock, optional=False)
+        check_callable("monotonic", monotonic, optional=False)
+        check_callable("in_reactor_thread", in_reactor_thread, optional=False)
         settings = checked_settings(settings)
         self.settings: ExporterSettings = settings
         self.reactor = reactor
@@ -120,7 +125,7 @@ class MetricsFactory(ServerFactory):
             None if self._own_metrics is None else self._own_metrics.sample,
         )
         self._admission = Admission(
-            [network(text) for text in settings.allow],
+            cast("tuple[Network, ...] | None", settings.allow),
             settings.max_clients,
             settings.max_clients_per_address,
         )
@@ -160,7 +165,7 @@ class MetricsFactory(ServerFactory):
         @return: a Deferred that fires when all clients are disconnected, at most half a second
             after the timeout.
         @raise TypeError: the timeout is not a number.
-        @raise ValueError: the timeout is negative or not finite.
+        @raise ValueError: the timeout is negative, 1,000,000,000 seconds or more, or NaN.
         """
         if timeout is None:
             timeout = self.settings.flush_timeout

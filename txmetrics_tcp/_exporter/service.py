@@ -4,7 +4,7 @@ The exporter as a Twisted service, which listens on endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
@@ -62,9 +63,19 @@ class MetricsService(Service):
         @param endpoints: the endpoints to listen on.
         @param tls: wraps the connections of all endpoints in TLS; None for no TLS, or if the
             endpoints provide it.
+        @raise TypeError: an argument is of the wrong type.
         """
-        self._factory = factory
+        if not isinstance(factory, MetricsFactory):
+            raise TypeError(f"factory must be a MetricsFactory, not {shown(factory)}")
+        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+            raise TypeError(f"endpoints must be a sequence of endpoints, not {shown(endpoints)}")
         self._endpoints = list(endpoints)
+        for endpoint in self._endpoints:
+            if not IStreamServerEndpoint.providedBy(endpoint):
+                raise TypeError(f"endpoints must be server endpoints, not {shown(endpoint)}")
+        if not (tls is None or isinstance(tls, ServerTLS)):
+            raise TypeError(f"tls must be a ServerTLS, not {shown(tls)}")
+        self._factory = factory
         self._tls = tls
         self._ports: list[IListeningPort] = []
         self._attempts: list[Deferred[None]] = []
@@ -192,7 +203,7 @@ class MetricsService(Service):
             shown = show_address(address)
             _log.info("Streaming metrics on {address}", address=shown)
             certified = self._tls is not None and self._tls.wants_certificate
-            if who := audience(address, self._factory.settings.allow, certified):
+            if who := audience(address, self._factory.settings.allow or (), certified):
                 _log.warn("{who} can read the metrics on {address}", who=who, address=shown)
 
     def _stop_listening(self) -> Deferred[None]:

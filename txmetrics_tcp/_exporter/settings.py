@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from txmetrics_tcp._checks import at_least, flag, seconds_from, shown
 from txmetrics_tcp._model import checked_source
-from txmetrics_tcp._net.admission import Network, network
-from txmetrics_tcp._net.checks import at_least, seconds_from
+from txmetrics_tcp._net.admission import AnyNetwork, Network, network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,17 @@ class ExporterSettings:
     @ivar source: the name of this program in viewers, up to 64 KiB of UTF-8; by default, the
         program's name, process number and host.
     @ivar allow: the networks from which clients are accepted (C{192.0.2.0/24}, C{2001:db8::/32}, or
-        an address); if empty, all.  Clients of UNIX sockets are not checked: the mode of the socket
-        file controls access.
+        an address), at least one; None for any.  C{::/0} contains no IPv4 address, C{0.0.0.0/0} no
+        IPv6 address.  A link-local network may have a zone (C{fe80::%eth0/64}), the name of the
+        interface that its clients use.  Clients of UNIX sockets are not checked: the mode of the
+        socket file controls access.
     @ivar max_clients: the maximum number of connected clients; 1 or more, or None for no limit.
     @ivar max_clients_per_address: the maximum number of connected clients per IPv4 address or IPv6
         /64 network; 1 or more, or None for no limit.
     @raise TypeError: a setting is of the wrong type.
-    @raise ValueError: a number is out of range or not finite; a network is invalid; or C{source} is
-        empty, too long, or cannot be encoded as UTF-8.
+    @raise ValueError: a number is out of range; a number of seconds is 1,000,000,000 or more; a
+        network is invalid, or there is none; or C{source} is empty, too long, or cannot be encoded
+        as UTF-8.
     """
 
     buffer_size: int | None = 1024
@@ -63,7 +66,7 @@ class ExporterSettings:
     flush_timeout: float = 1.0
     own_metrics: bool = True
     source: str | None = None
-    allow: Sequence[str | Network] = ()
+    allow: Sequence[AnyNetwork] | None = None
     max_clients: int | None = 1000
     max_clients_per_address: int | None = None
 
@@ -81,7 +84,7 @@ def checked_settings(settings: object) -> ExporterSettings:
     if settings is None:
         return ExporterSettings()
     if not isinstance(settings, ExporterSettings):
-        raise TypeError(f"settings must be ExporterSettings, not {settings!r}")
+        raise TypeError(f"settings must be ExporterSettings, not {shown(settings)}")
     return settings
 
 
@@ -92,30 +95,37 @@ def _or_none(check: _Check) -> _Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, not {value!r}")
-    return value
-
-
 def _networks(name: str, value: Any) -> tuple[Network, ...]:
-    # A str is iterable too: each of its characters would be parsed as a network.
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of networks, not {value!r}")
-    return tuple(map(network, value))
+    # A str and a network are iterable too.
+    if isinstance(value, AnyNetwork) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of networks, not {shown(value)}")
+    networks = tuple(network(name, one) for one in value)
+    if not networks:
+        # An empty list must not accept clients from everywhere.
+        raise ValueError(f"{name} must contain at least one network; None accepts any")
+    return networks
+
+
+def _source(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {shown(value)}")
+    try:
+        return checked_source(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; got {shown(value)}") from None
 
 
 _CHECKS: dict[str, _Check] = {
     "buffer_size": _or_none(partial(at_least, 1)),
-    "totals": _flag,
+    "totals": flag,
     "max_series": partial(at_least, 0),
     "idle_after": _or_none(partial(seconds_from, 0)),
     "repair_interval": partial(seconds_from, 0.1),
     "dead_after": _or_none(partial(seconds_from, 0.1)),
     "flush_timeout": partial(seconds_from, 0),
-    "own_metrics": _flag,
-    "source": _or_none(lambda name, value: checked_source(value)),
-    "allow": _networks,
+    "own_metrics": flag,
+    "source": _or_none(_source),
+    "allow": _or_none(_networks),
     "max_clients": _or_none(partial(at_least, 1)),
     "max_clients_per_address": _or_none(partial(at_least, 1)),
 }

@@ -25,6 +25,7 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import provider
 
+from txmetrics_tcp._checks import seconds_from
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._instruments import forked
 from txmetrics_tcp._instruments.facade import RecorderInstalledError, unset_global_recorder
@@ -95,11 +96,14 @@ class ThreadedExporter:
 
         @param timeout: the maximum number of seconds to wait; by default, C{flush_timeout} plus
             four seconds.
+        @raise TypeError: the timeout is not a number.
+        @raise ValueError: the timeout is negative, 1,000,000,000 seconds or more, or NaN.
         @raise TimeoutError: the reactor did not respond in time.
         @raise ReactorThreadError: called on the reactor thread, which this would block.
         """
         if timeout is None:
             timeout = self._flush_timeout + STOP_MARGIN
+        timeout = seconds_from(0, "timeout", timeout)
         try:
             if self._process == os.getpid() and _is_running(self._reactor):
                 if threadable.isInIOThread():

@@ -18,25 +18,40 @@ from ipaddress import (
 from twisted.internet import address as internet
 from twisted.internet.interfaces import IAddress
 
+from txmetrics_tcp._checks import shown
+
 Network = IPv4Network | IPv6Network
+
+AnyNetwork = str | Network | IPv4Address | IPv6Address
+"""What `network` accepts."""
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
+_FORM = "192.0.2.0/24, 2001:db8::/32 or an address"
 
-def network(text: str | Network) -> Network:
-    """
-    Parse a network: C{192.0.2.0/24}, C{2001:db8::/32}, or a single address.
 
-    @raise TypeError: C{text} is neither a string nor a network.
-    @raise ValueError: C{text} is not a network.  The message shows the expected form.
+def network(name: str, value: AnyNetwork) -> Network:
     """
-    if not isinstance(text, str | Network):
-        # `ip_network` accepts integers as addresses.
-        raise TypeError(f"a network must be a str, not {text!r}")
+    Return a network: C{192.0.2.0/24}, C{2001:db8::/32}, or a single address.
+
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: C{value} is neither a string, nor a network or address.
+    @raise ValueError: C{value} is not a network, or has a zone that no client can have.  The
+        message shows the expected form.
+    """
+    if not isinstance(value, AnyNetwork):
+        # `ip_network` accepts integers and bytes as addresses.
+        raise TypeError(f"{name}: expected {_FORM}; got {shown(value)}")
+    subject = f"{name}: {shown(value)}"
     try:
-        found = ip_network(text)
+        found = ip_network(value)
     except ValueError:
-        raise ValueError(f"{text!r} is not a network; {_suggestion(str(text))}") from None
+        raise ValueError(f"{subject} is not a network; {_suggestion(str(value))}") from None
+    if zone := _zone(found):
+        if not found.is_link_local:
+            raise ValueError(f"{subject} has a zone, but is not link-local")
+        if zone.isdigit():
+            raise ValueError(f"{subject}: the zone must be the name of an interface")
     if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
         # Dual-stack sockets report IPv4 clients with such addresses.
         mapped = found.network_address.ipv4_mapped
@@ -46,9 +61,22 @@ def network(text: str | Network) -> Network:
 
 def _suggestion(text: str) -> str:
     try:
-        return f"did you mean {ip_network(text, strict=False)}?"
+        if "%" not in text:
+            return f"did you mean {ip_network(text, strict=False)}?"
     except ValueError:
-        return "expected 192.0.2.0/24, 2001:db8::/32 or an address"
+        pass
+    return f"expected {_FORM}"
+
+
+def _zone(value: Network | IPv4Address | IPv6Address) -> str | None:
+    """Return the zone of a network or address: the interface on which it is valid."""
+    address = value if isinstance(value, IPv4Address | IPv6Address) else value.network_address
+    return address.scope_id if isinstance(address, IPv6Address) else None
+
+
+def _contains(allowed: Network, host: IPv4Address | IPv6Address) -> bool:
+    # `ipaddress` ignores the zone.
+    return host in allowed and _zone(allowed) in (None, _zone(host))
 
 
 class Admission:
@@ -61,17 +89,17 @@ class Admission:
 
     def __init__(
         self,
-        networks: Sequence[Network],
+        networks: Sequence[Network] | None,
         max_clients: int | None,
         max_per_address: int | None,
     ) -> None:
         """
-        @param networks: the networks that clients may connect from; empty for any network.
+        @param networks: the networks that clients may connect from; None for any network.
         @param max_clients: the maximum number of connected clients; None for no limit.
         @param max_per_address: the maximum number of connected clients per IPv4 address or IPv6 /64
             network; None for no limit.  One machine usually has a whole /64 network.
         """
-        self.networks = tuple(networks)
+        self.networks = None if networks is None else tuple(networks)
         self._max_clients = max_clients
         self._max_per_address = max_per_address
         self._clients = 0
@@ -86,14 +114,26 @@ class Admission:
         host = None
         if not isinstance(address, internet.UNIXAddress):
             host = ip_of(address)
-            if self.networks and not any(host in allowed for allowed in self.networks if host):
-                return "address not allowed"
+            if self.networks is not None and not (
+                host and any(_contains(allowed, host) for allowed in self.networks)
+            ):
+                return f"address not allowed{self._missing_family(host)}"
         if self._max_clients is not None and self._clients >= self._max_clients:
             return f"client limit reached ({self._max_clients})"
         limit = self._max_per_address
         if limit is not None and host is not None and self._per_address[_limit_key(host)] >= limit:
             return f"client limit per address reached ({limit})"
         return None
+
+    def _missing_family(self, host: IPv4Address | IPv6Address | None) -> str:
+        """
+        Return a hint if no network of the host's version is allowed.  A port on C{::} usually
+        accepts both versions.
+        """
+        if host is None or any(host.version == allowed.version for allowed in self.networks or ()):
+            return ""
+        every = "0.0.0.0/0" if host.version == 4 else "::/0"
+        return f" (no IPv{host.version} network is allowed; {every} contains all)"
 
     def enter(self, address: IAddress | None) -> None:
         """Count a client that has connected."""

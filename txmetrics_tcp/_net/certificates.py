@@ -35,6 +35,7 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._net.tls_errors import TLSError
 
 _OLDEST = TLSVersion.TLSv1_2
@@ -73,7 +74,7 @@ def client_creator(
         return _ClientTLS(context, name)
     except ValueError:
         # Includes UnicodeError.
-        raise TLSError(f"{name!r} is not a valid host name or address") from None
+        raise TLSError(f"{shown(name)} is not a valid host name or address") from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -288,8 +289,12 @@ def _read(file: Path) -> bytes:
             # Reading a pipe, for example, would block.
             raise TLSError(f"cannot read {file}: not a regular file")
         return file.read_bytes()
-    except OSError as error:
-        raise TLSError(f"cannot read {file}: {error.strerror}") from None
+    except TLSError:
+        raise
+    except (OSError, ValueError) as error:
+        # ValueError: the path contains a null character.  No path is longer than 4096 bytes.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TLSError(f"cannot read {str(file)[:4096]}: {reason}") from None
 
 
 def _bytes(public_key: Any) -> bytes:

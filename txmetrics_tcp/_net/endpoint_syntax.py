@@ -8,13 +8,22 @@ The syntax of endpoints.
 ``unix:/run/x.sock``   any Twisted endpoint string
 =====================  =========================================================
 
+In Python, an endpoint may also be a port as an integer, an address of the C{socket} module (a tuple
+of host and port; for IPv6 also of flow information and scope), or the path of a UNIX socket as a
+path object.
+
 This module does not import Twisted, so that parsing a command line stays fast.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+from txmetrics_tcp._checks import at_least, shown
 
 DEFAULT_HOST = "127.0.0.1"
 """
@@ -28,8 +37,16 @@ DEFAULT_PORT = 5000
 DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 PORT = re.compile(r"[0-9]+")
-HOST_PORT = re.compile(r"(?P<host>[^:\[\]/\\=]+|\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]):(?P<port>[0-9]+)")
+_HOST = r"[^:\[\]/\\=\s]+"
+_IPV6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[^\[\]/\\=\s]+)?"
+
+HOST_PORT = re.compile(rf"(?P<host>{_HOST}|\[(?P<v6>{_IPV6})\]):(?P<port>[0-9]+)")
 """``HOST:PORT`` or ``[IPV6]:PORT``; the groups are C{host}, C{v6} and C{port}."""
+
+_ANY_HOST = re.compile(f"{_HOST}|{_IPV6}")
+
+AnyEndpoint = str | int | os.PathLike[str] | tuple[str, int] | tuple[str, int, int, int]
+"""An endpoint in Python."""
 
 _NO_HOST = {"unix", "systemd", "fd", "stdio"}
 _PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
@@ -69,6 +86,67 @@ def has_own_tls(text: str) -> bool:
     return text.strip().startswith(("ssl:", "tls:"))
 
 
+def plain_endpoint(endpoint: AnyEndpoint) -> str | tuple[str, int]:
+    """
+    Convert an endpoint to text, or to a host and a port.
+
+    @raise TypeError: the endpoint is of a wrong type.
+    @raise EndpointError: a port is out of range, or a tuple is not an address.
+    """
+    match endpoint:
+        case str():
+            return endpoint.strip()
+        case os.PathLike():
+            # Twisted's syntax gives these characters a meaning.
+            return "unix:" + re.sub(r"([\\:=])", r"\\\1", os.fsdecode(endpoint))
+        case tuple():
+            return _from_tuple(endpoint)
+        case Integral() if not isinstance(endpoint, bool):
+            return DEFAULT_HOST, _port(endpoint, endpoint)
+    raise TypeError(
+        "endpoint must be a port, a str, a tuple of host and port, or a path object,"
+        f" not {shown(endpoint)}"
+    )
+
+
+def _from_tuple(address: tuple[Any, ...]) -> tuple[str, int]:
+    match address:
+        case [str() as host, port]:
+            scope = 0
+        case [str() as host, port, _, scope] if ":" in host:
+            pass
+        case _:
+            raise EndpointError(
+                f"{shown(address)} is not an endpoint: expected (HOST, PORT), or"
+                " (IPV6, PORT, FLOWINFO, SCOPE)"
+            )
+    if not _ANY_HOST.fullmatch(host):
+        # In the socket module, an empty host means all interfaces.
+        raise EndpointError(
+            f"{shown(address)} is not an endpoint: expected a host name, an IP address, or 0.0.0.0"
+            f" or :: for all interfaces, not {shown(host)}"
+        )
+    if at_least(0, f"the scope in {shown(address)}", scope):
+        host = f"{host}%{scope}"
+    return host, _port(port, address)
+
+
+def _port(port: object, endpoint: object) -> int:
+    """
+    Check a port.
+
+    @param endpoint: the endpoint that contains it, for error messages.
+    """
+    if isinstance(port, bool) or not isinstance(port, Integral):
+        raise TypeError(f"the port in {shown(endpoint)} must be a whole number")
+    number = int(port)
+    if not 0 <= number <= 65535:
+        raise EndpointError(
+            f"{shown(endpoint)} is not an endpoint: the port must be from 0 to 65535"
+        )
+    return number
+
+
 def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int] | None:
     """
     Parse ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``.
@@ -85,9 +163,7 @@ def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int
             return None
         host, port = match["v6"] or match["host"], match["port"]
     # `int` raises ValueError for thousands of digits.
-    if len(port) > 100 or int(port) > 65535:
-        raise EndpointError(f"{text!r} is not an endpoint: the maximum port is 65535")
-    return host, int(port)
+    return host, _port(int(port.lstrip("0")[:10] or "0"), text)
 
 
 def check_port(text: str) -> None:

@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IReactorTime,
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
     IStreamServerEndpoint,
@@ -29,10 +30,13 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._net.endpoint_syntax import (
+    AnyEndpoint,
     EndpointError,
     has_own_tls,
     host_and_port,
+    plain_endpoint,
 )
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
@@ -45,28 +49,61 @@ many simultaneous connections would make other clients wait for a second or more
 
 _E = TypeVar("_E")
 
+_MAX_REASON = 200
+
 _NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
 
 
-def server_endpoint(reactor: Any, text: str | int) -> IStreamServerEndpoint:
+def check_reactor(reactor: object) -> None:
+    """
+    @raise TypeError: the argument is not a reactor: probably, the caller omitted it.
+    """
+    if not IReactorTime.providedBy(reactor):
+        raise TypeError(f"reactor must be a Twisted reactor, not {shown(reactor)}")
+
+
+def server_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamServerEndpoint:
     """
     Make an endpoint to listen on.  Port 0 means any free port.
 
-    @raise EndpointError: C{text} is not a valid endpoint.
+    @raise EndpointError: C{endpoint} is not a valid endpoint.
+    @raise TypeError: C{endpoint} is of a wrong type.
     """
     return _endpoint(
-        reactor, text, _server_at, _server_from_string, IStreamServerEndpointStringParser
+        reactor, endpoint, _server_at, _server_from_string, IStreamServerEndpointStringParser
     )
 
 
-def client_endpoint(reactor: Any, text: str | int) -> IStreamClientEndpoint:
+def check_server_endpoint(endpoint: AnyEndpoint) -> None:
+    """
+    Check an endpoint to listen on, without a reactor.  Endpoint strings of Twisted's plugins are
+    not checked: their parsers may use the reactor.
+
+    @raise EndpointError: C{endpoint} is not a valid endpoint.
+    @raise TypeError: C{endpoint} is of a wrong type.
+    """
+    text = plain_endpoint(endpoint)
+    if isinstance(text, str):
+        prefix = text.removeprefix("haproxy:").partition(":")[0]
+        for parser in getPlugins(IStreamServerEndpointStringParser):
+            if parser.prefix == prefix and not type(parser).__module__.startswith("twisted."):
+                return
+    server_endpoint(None, endpoint)
+
+
+def client_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamClientEndpoint:
     """
     Make an endpoint to connect to.
 
-    @raise EndpointError: C{text} is not a valid endpoint.
+    @raise EndpointError: C{endpoint} is not a valid endpoint.
+    @raise TypeError: C{endpoint} is of a wrong type.
     """
     return _endpoint(
-        reactor, text, _client_at, _client_from_string, IStreamClientEndpointStringParserWithReactor
+        reactor,
+        endpoint,
+        _client_at,
+        _client_from_string,
+        IStreamClientEndpointStringParserWithReactor,
     )
 
 
@@ -91,26 +128,39 @@ def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> st
 
 def _endpoint(
     reactor: Any,
-    text: str | int,
+    endpoint: AnyEndpoint,
     at: Callable[[Any, str, int], _E],
     parse: Callable[[Any, str], _E],
     parsers: Any,
 ) -> _E:
-    text = str(text).strip()
-    if address := host_and_port(text, lambda host: host in _prefixes(parsers)):
-        return at(reactor, *address)
+    address = plain_endpoint(endpoint)
+    if isinstance(address, str):
+        text = address
+        found = host_and_port(text, lambda host: host in _prefixes(parsers))
+        if found is None:
+            return _parsed(reactor, text, parse)
+        address = found
+    host, port = address
+    if ":" in host and not isIPv6Address(host):
+        raise EndpointError(f"{shown(endpoint)} is not an endpoint: not an IPv6 address")
+    return at(reactor, host, port)
+
+
+def _parsed(reactor: Any, text: str, parse: Callable[[Any, str], _E]) -> _E:
     try:
         if _NO_PATH.fullmatch(text):
             raise ValueError("the path is missing")
         return parse(reactor, text)
     except Exception as error:
         if has_own_tls(text) and find_spec("OpenSSL") is None:
-            raise EndpointError(f"cannot use {text!r}: {TLS_NEEDS}") from error
+            raise EndpointError(f"cannot use {shown(text)}: {TLS_NEEDS}") from error
         # Twisted's parsers raise several types (KeyError, TypeError …) for invalid text.
-        reason = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__)[:_MAX_REASON]
+        if text.startswith("systemd:") and isinstance(error, LookupError):
+            reason = "systemd passed no such socket to this process"
         raise EndpointError(
-            f"{text!r} is not an endpoint ({reason}); expected PORT, HOST:PORT, [IPV6]:PORT or a"
-            " Twisted endpoint string such as unix:/run/metrics.sock"
+            f"{shown(text)} is not an endpoint ({reason}); expected PORT, HOST:PORT, [IPV6]:PORT"
+            " or a Twisted endpoint string such as unix:/run/metrics.sock"
         ) from error
 
 
@@ -136,6 +186,8 @@ def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
 
 
 def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
+    if not port:
+        raise EndpointError("cannot connect to port 0: only servers can use any free port")
     if isIPAddress(host) or isIPv6Address(host):
         # Works for IPv6 addresses as well, despite its name.
         return TCP4ClientEndpoint(reactor, host, port)

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS, TLSError
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class ServerTLS:
         @param client_ca: a PEM file with certificates of authorities, one of which must have issued
             the client's certificate; None if clients need no certificate.
         @raise TLSError: a file cannot be used, or the extra ``tls`` is not installed.
+        @raise TypeError: an argument is not a path.
         """
         # Absolute, since a daemon changes its working directory before it reloads the files.
-        self._key = Path(key).absolute()
-        self._certificate = Path(certificate).absolute()
-        self._client_ca = None if client_ca is None else Path(client_ca).absolute()
+        self._key = _path("key", key).absolute()
+        self._certificate = _path("certificate", certificate).absolute()
+        self._client_ca = None if client_ca is None else _path("client_ca", client_ca).absolute()
         self.reload()
 
     @property
@@ -101,11 +103,19 @@ def tls_endpoint(
         clients, followed by any intermediate certificates.
     @raise TLSError: a file cannot be used, only one of C{key} and C{certificate} is given, or the
         extra ``tls`` is not installed.
+    @raise TypeError: an argument is of the wrong type.
     """
+    if not IStreamClientEndpoint.providedBy(endpoint):
+        raise TypeError(f"endpoint must be a client endpoint, not {shown(endpoint)}")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {shown(name)}")
     if (key is None) != (certificate is None):
         raise TLSError("a key and a certificate must be given together")
     creator = _certificates().client_creator(
-        name, *(None if file is None else Path(file) for file in (ca, key, certificate))
+        name,
+        None if ca is None else _path("ca", ca),
+        None if key is None else _path("key", key),
+        None if certificate is None else _path("certificate", certificate),
     )
     wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
     return wrapped
@@ -159,6 +169,19 @@ def explain(error: BaseException | None) -> str | None:
             # The first entry (library, function, reason) is the cause of the others.
             return str(reason)
     return repr(error)
+
+
+def _path(name: str, value: StrPath) -> Path:
+    """
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: the value is not a path.
+    """
+    # The messages do not contain the value: it may be the private key itself.
+    if isinstance(value, str | bytes) and b"-----BEGIN" in os.fsencode(value):
+        raise TypeError(f"{name} must be the path of a PEM file, not its contents")
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, not {type(value).__name__}")
+    return Path(value)
 
 
 def _certificates() -> ModuleType:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from typing import BinaryIO
 
+from txmetrics_tcp._checks import flag, shown
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._model import PROTOCOL_VERSION
 from txmetrics_tcp._recording.blocks import (
@@ -71,8 +72,10 @@ class RecordingWriter:
         @param begin: whether the file is empty.
         @param clock: returns nanoseconds since the epoch.
         @param monotonic: returns nanoseconds of a monotonic clock.
+        @raise TypeError: C{source} is not a `str`.
         @raise OSError: the file cannot be written.
         """
+        _check_source(source)
         self._file = file
         self._compress = compress
         self._monotonic = monotonic
@@ -104,9 +107,13 @@ class RecordingWriter:
 
         @param overwrite: whether to replace an existing file.
         @raise FileExistsError: the file exists, and C{overwrite} is false.
+        @raise TypeError: an argument is of the wrong type.  The file is not changed.
         @raise RecordingError: another recorder is writing to the file.
         @raise OSError: the file cannot be written.
         """
+        _check_source(source)
+        flag("overwrite", overwrite)
+        flag("compress", compress)
         with _open_locked(path, 0 if overwrite else os.O_EXCL) as file:
             with suppress(OSError):  # a device
                 file.truncate(0)
@@ -121,8 +128,11 @@ class RecordingWriter:
 
         @raise RecordingError: the file is not a recording, is damaged, or is being written by
             another recorder.
+        @raise TypeError: an argument is of the wrong type.  The file is not changed.
         @raise OSError: the file cannot be read or written.
         """
+        _check_source(source)
+        flag("compress", compress)
         with _open_locked(path, 0) as file:
             blocks, block, salvaged = _find_end(file)
             file.seek(blocks.position)
@@ -208,6 +218,11 @@ class RecordingWriter:
             self._failed = True
             raise
         self.bytes_written += len(block)
+
+
+def _check_source(source: object) -> None:
+    if not isinstance(source, str):
+        raise TypeError(f"source must be a str, not {shown(source)}")
 
 
 @contextmanager

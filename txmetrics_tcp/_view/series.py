@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from txmetrics_tcp._checks import at_least
 from txmetrics_tcp._model import (
     INITIAL_TOTAL,
     U64_MAX,
@@ -284,9 +285,11 @@ class SourceView:
         @param clock: returns the time in seconds.  `ingest` calls it once.
         @param max_series: the maximum number of series, and of descriptions.  Events of further
             series are counted and ignored.
+        @raise TypeError: C{max_series} is not a whole number.
+        @raise ValueError: C{max_series} is negative.
         """
         self._clock = clock
-        self._max_series = max_series
+        self._max_series = at_least(0, "max_series", max_series)
         self.series: dict[Key, SeriesView] = {}
         self.status: Status | None = None
         self.restarts: int = 0

@@ -10,17 +10,15 @@ import argparse
 import math
 from collections.abc import Callable
 from textwrap import indent
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from txmetrics_tcp._checks import parse_count, parse_duration, reporting
 from txmetrics_tcp._codec.framing import MAX_FRAME
-from txmetrics_tcp._net.checks import parse_count, parse_duration
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 
 if TYPE_CHECKING:
     from txmetrics_tcp._view.filters import Filter
-
-_T = TypeVar("_T")
 
 DEFAULT_SECONDS = 10.0
 """How long ``stats`` watches a server, by default."""
@@ -36,25 +34,9 @@ FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
 """The syntax of filters, for the epilog of a command's help."""
 
 
-def argument(noun: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """
-    Return a type for an argument of `argparse`.
+duration: Callable[[str], float] = reporting(argparse.ArgumentTypeError, parse_duration)
 
-    @param noun: the name of a value in error messages.
-    @param parse: raises ValueError for an invalid value, with the expected form as its text.
-    """
-
-    def checked(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            message = f"invalid {noun} {text!r}: expected {error}"
-            raise argparse.ArgumentTypeError(message) from None
-
-    return checked
-
-
-duration: Callable[[str], float] = argument("duration", parse_duration)
+_count: Callable[[str], int] = reporting(argparse.ArgumentTypeError, parse_count)
 
 
 def _speed(text: str) -> float:
@@ -67,14 +49,14 @@ def _speed(text: str) -> float:
     return factor
 
 
-speed: Callable[[str], float] = argument("speed", _speed)
+speed: Callable[[str], float] = reporting(argparse.ArgumentTypeError, _speed)
 
 
 def add_end_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the limits of a command that runs until it is interrupted."""
     parser.add_argument(
         "--count",
-        type=argument("number of events", parse_count),
+        type=_count,
         metavar="N",
         help="stop after N metric events (default: no limit)",
     )
@@ -91,7 +73,7 @@ def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
     """Add the size limit of frames, C{options.max_frame}."""
     parser.add_argument(
         "--max-frame",
-        type=argument("number of bytes", parse_count),
+        type=_count,
         default=MAX_FRAME,
         metavar="BYTES",
         help="disconnect if the server announces a frame larger than BYTES (default: %(default)s)",

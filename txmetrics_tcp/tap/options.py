@@ -15,9 +15,9 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txmetrics_tcp import DOCS
+from txmetrics_tcp._checks import parse_count, parse_duration, parse_unless, reporting
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
-from txmetrics_tcp._net.checks import parse_count, parse_duration, parse_unless
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
@@ -37,14 +37,7 @@ def _parameter(
     @param text: the help text.
     @param parse: parses the value.  The message of its ValueError is the expected form.
     """
-
-    def checked(value: str) -> object:
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise UsageError(f"--{option}: expected {error}; got {value!r}") from None
-
-    return [option, None, default, text, checked]
+    return [option, None, default, text, reporting(UsageError, parse, f"--{option}: ")]
 
 
 class Options(UsageOptions):
@@ -170,9 +163,9 @@ class Options(UsageOptions):
         [default: any network]
         """
         try:
-            self._networks.append(network(text))
+            self._networks.append(network("--allow", text))
         except ValueError as error:
-            raise UsageError(f"--allow: {error}") from None
+            raise UsageError(str(error)) from None
 
     opt_allow.__doc__ = cleandoc(opt_allow.__doc__ or "")
 
@@ -194,7 +187,7 @@ class Options(UsageOptions):
         return ExporterSettings(
             buffer_size=self["buffer-size"],
             dead_after=self["dead-after"],
-            allow=self._networks,
+            allow=self._networks or None,
             max_clients=self["max-clients"],
             max_clients_per_address=self["max-clients-per-address"],
         )

@@ -48,16 +48,19 @@ class ParserTests(SynchronousTestCase):
         self.assertIn("COMMAND", said)
 
     def test_invalid(self) -> None:
-        frame = "argument --max-frame: invalid number of bytes "
+        frame = "argument --max-frame: expected a whole number, 1 or more; got "
         endpoint = "is an endpoint (for a file of that name, write ./"
         for arguments, says in [
-            ("tail --max-frame=0", f"{frame}'0': expected a whole number, 1 or more"),
+            ("tail --max-frame=0", f"{frame}'0'"),
             ("tail --max-frame=-1", f"{frame}'-1'"),
             ("tail --max-frame=many", f"{frame}'many'"),
             ("tail --max-frame=1.5", f"{frame}'1.5'"),
             ("tail --filter kind:x", "argument --filter: unknown kind 'x'"),
-            ("tail --count x", "invalid number of events 'x': expected a whole number"),
-            ("tail --duration 0", "invalid duration '0'"),
+            ("tail --count x", "argument --count: expected a whole number, 1 or more; got 'x'"),
+            (
+                "tail --duration 0",
+                "--duration: expected a duration greater than 0, such as ",
+            ),
             ("tail nowhere", "'nowhere' is not an endpoint"),
             ("tail --raw", "argument --raw: expected one argument"),
             ("tail --raw x 5000", "argument ENDPOINT: not allowed with argument --raw"),
@@ -65,15 +68,15 @@ class ParserTests(SynchronousTestCase):
             ("tail --raw x --tls", "tail: --raw reads a file: omit the --tls options"),
             ("tail --raw - --tls-name x", "--raw reads a file: omit the --tls options"),
             ("stats --filter=kind:x", "argument --filter: unknown kind 'x'"),
-            ("stats --duration=0", "argument --duration: invalid duration '0': expected "),
+            ("stats --duration=0", "1h or 2d; got '0'"),
             ("stats --sort=x", "argument --sort: invalid choice: 'x'"),
-            ("stats --max-frame=0", f"{frame}'0': expected a whole number"),
+            ("stats --max-frame=0", f"{frame}'0'"),
             ("stats no\x1bsuch", "'no\\x1bsuch' is not an endpoint"),
             ("record x x:y", "'x:y' is not an endpoint"),
             ("record x 5000 --append --force", "not allowed with argument"),
-            ("record x 5000 --count 0", "invalid number of events"),
+            ("record x 5000 --count 0", "argument --count: expected a whole number"),
             ("record x 5000 --duration -1", "argument --duration: "),
-            ("record x 5000 --duration=-1", "invalid duration"),
+            ("record x 5000 --duration=-1", "2d; got '-1'"),
             (f"record x {__file__}", "a file, not an endpoint"),
             # An endpoint in place of FILE.
             ("record 5611", f"{endpoint}5611"),
@@ -81,9 +84,12 @@ class ParserTests(SynchronousTestCase):
             ("record [::1]:5000", f"{endpoint}[::1]:5000"),
             ("record unix:/run/x.sock", f"{endpoint}unix:/run/x.sock"),
             ("replay x --listen x:y", "'x:y' is not an endpoint"),
-            ("replay x --speed 0", "invalid speed '0': expected a number greater than 0"),
-            ("replay x --speed nan", "invalid speed"),
-            ("observe --max-frame=0", f"{frame}'0': expected a whole number"),
+            (
+                "replay x --speed 0",
+                "a number greater than 0, or \"max\"; got '0'",
+            ),
+            ("replay x --speed nan", "got 'nan'"),
+            ("observe --max-frame=0", f"{frame}'0'"),
             ("observe nonsense:", "metrics-tcp observe: 'nonsense:' is not an endpoint"),
             ("observe 5000 host:port:1", "metrics-tcp observe: 'host:port:1' is not an endpoint"),
             ("observe 5000 \x1b[2J:", "metrics-tcp observe: '\\x1b[2J:' is not an endpoint"),

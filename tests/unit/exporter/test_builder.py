@@ -4,13 +4,18 @@ Tests of the builder: settings, listening, and installing the global recorder.
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from tests.listening import LateEndpoint, ListeningReactor
 from tests.reader import FakeClient
 from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
     EndpointError,
+    ExporterSettings,
     ListenError,
     RecorderInstalledError,
     TcpBuilder,
@@ -56,13 +61,43 @@ class SettingsTests(BuilderTestCase):
         self.assertEqual(len(recorder.addresses), 3)
 
     def test_badAddress(self) -> None:
-        """An invalid address raises in the caller, and has no effect."""
-        self.builder.listen_address(1).listen_address("nonsense")
-        for start in (self.builder.build, self.builder.install, self.builder.service):
-            error = self.assertRaises(EndpointError, start)
-            self.assertIn("'nonsense' is not an endpoint", str(error))
-        self.assertEqual(self.reactor.ports, [])
-        set_global_recorder(ListRecorder())
+        """An invalid address raises at the call, and has no effect."""
+        self.builder.listen_address(1)
+        for bad in ("nonsense", -1, ("", 1), "systemd:domain=INET:index=0"):
+            with self.assertRaisesRegex(EndpointError, " is not an endpoint"):
+                self.builder.listen_address(bad)
+        for wrong in (None, True, 1.0, b"1", ["127.0.0.1", 1]):
+            with self.assertRaisesRegex(TypeError, "^endpoint must be "):
+                self.builder.listen_address(wrong)  # type: ignore[arg-type]
+        self.successResultOf(self.builder.build())
+        self.assertEqual(self.reactor.hosts, ["127.0.0.1:1"])
+
+    def test_pythonAddresses(self) -> None:
+        """Tuples of the C{socket} module are addresses, and path objects UNIX sockets."""
+        path = Path(self.mktemp())
+        self.builder.listen_address(("127.0.0.1", 1)).listen_address(("::1", 2, 0, 0))
+        recorder = self.successResultOf(self.builder.listen_address(path).build())
+        self.assertEqual(
+            recorder.addresses,
+            (
+                IPv4Address("TCP", "127.0.0.1", 1),
+                IPv6Address("TCP", "::1", 2),
+                UNIXAddress(os.fsencode(path)),
+            ),
+        )
+
+    def test_checkedWithoutReactor(self) -> None:
+        """
+        Addresses are checked without importing the reactor, which would prevent the program from
+        installing another one.
+        """
+        self.patch(builder_module, "global_reactor", lambda: self.fail("used the reactor"))
+        TcpBuilder().listen_address("unix:/run/x.sock").listen_address("tcp6:5000")
+
+    def test_badReactor(self) -> None:
+        for wrong in ("127.0.0.1:5000", ExporterSettings()):
+            with self.assertRaisesRegex(TypeError, "^reactor must be a Twisted reactor, not "):
+                TcpBuilder(wrong)
 
     def test_bufferSize(self) -> None:
         recorder = self.successResultOf(self.builder.buffer_size(3).build())

@@ -4,16 +4,22 @@ Tests of an exporter's settings: defaults, checks, and their use by builder, fac
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import FrozenInstanceError, fields, replace
 from ipaddress import ip_network
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import needs
 from tests.listening import ListeningReactor
 from txmetrics_tcp import ExporterSettings, MetricsFactory, TcpBuilder
 from txmetrics_tcp.tap import Options
 from txmetrics_tcp.testing import FakeReactor
+
+with contextlib.suppress(ImportError):  # trial uses the name `suppress` itself
+    import numpy
 
 NOT_WHOLE = (1.5, "1", True, math.nan)
 NO_SECONDS = ("1", True)
@@ -49,9 +55,27 @@ class SettingsTests(SynchronousTestCase):
 
     def test_notFinite(self) -> None:
         for name in ("idle_after", "repair_interval", "dead_after", "flush_timeout"):
-            for value in (math.inf, math.nan, 10**400):
+            for value in (math.inf, math.nan, 10**400, 1e300, 1e9):
                 error = self.assertRaises(ValueError, ExporterSettings, **{name: value})
-                self.assertRegex(str(error), f"^{name} must be finite")
+                self.assertRegex(str(error), f"^{name} must be less than 1,000,000,000 seconds")
+
+    def test_longValues(self) -> None:
+        """An error message contains a part of a long value, and none of an unprintable one."""
+
+        class Unprintable:
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        for one in fields(ExporterSettings):
+            for value in ("x" * 10**6, [["x" * 10**6]], Unprintable()):
+                with self.assertRaisesRegex((TypeError, ValueError), f"{one.name}") as caught:
+                    ExporterSettings(**{one.name: value})
+                self.assertLess(len(str(caught.exception)), 500)
+
+    def test_source(self) -> None:
+        for bad in ("", "\udcff", "x" * 65537):
+            with self.assertRaisesRegex(ValueError, "^the source .*; got '"):
+                ExporterSettings(source=bad)
 
     def test_unlimited(self) -> None:
         for name in (
@@ -72,18 +96,39 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings.allow, (ip_network("192.0.2.0/24"),))
         self.assertEqual(settings, replace(ExporterSettings(), allow=settings.allow))
         self.assertRaises(ValueError, ExporterSettings, allow=["nonsense"])
-        with self.assertRaisesRegex(TypeError, "^a network must be a str, not 5"):
-            ExporterSettings(allow=[5])  # type: ignore[list-item]
+        for wrong in (5, True, None, b"1234", ["192.0.2.0/24"]):
+            with self.assertRaisesRegex(TypeError, "^allow: expected 192.0.2.0/24, .*; got "):
+                ExporterSettings(allow=[wrong])  # type: ignore[list-item]
+            with self.assertRaisesRegex(TypeError, "^allow: expected 192.0.2.0/24, .*; got "):
+                TcpBuilder().allow(wrong)  # type: ignore[arg-type]
 
-        for value in ("192.0.2.0/24", None, 5):
+        # A network is an iterable of its addresses.
+        for value in (5, "192.0.2.0/24", ip_network("192.0.2.0/24")):
             with self.assertRaisesRegex(TypeError, "^allow must be a sequence of networks, not "):
                 ExporterSettings(allow=value)  # type: ignore[arg-type]
+
+    def test_noNetworks(self) -> None:
+        """An empty list, for example from a configuration, does not accept every client."""
+        self.assertIsNone(ExporterSettings().allow)
+        for empty in ((), [], iter(())):
+            with self.assertRaisesRegex(ValueError, "^allow must contain at least one network"):
+                ExporterSettings(allow=empty)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(ValueError, r"^allow\(\) needs at least one network"):
+            TcpBuilder().allow(*[])
 
     def test_flags(self) -> None:
         for name in ("totals", "own_metrics"):
             for value in ("no", None, 0):
                 error = self.assertRaises(TypeError, ExporterSettings, **{name: value})
                 self.assertEqual(str(error), f"{name} must be a bool, not {value!r}")
+
+    @skipIf(needs("numpy"), needs("numpy"))
+    def test_numpy(self) -> None:
+        """Numbers of other libraries become numbers of Python."""
+        settings = ExporterSettings(max_clients=numpy.int64(5), dead_after=numpy.float32(1.5))
+        self.assertEqual((settings.max_clients, settings.dead_after), (5, 1.5))
+        self.assertIs(type(settings.max_clients), int)
+        self.assertIs(type(settings.dead_after), float)
 
     def test_frozen(self) -> None:
         settings = ExporterSettings()

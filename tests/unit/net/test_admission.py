@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -32,7 +32,7 @@ def at(host: str) -> IAddress:
 
 
 def admission_of(
-    networks: Sequence[Network] = (),
+    networks: Sequence[Network] | None = None,
     max_clients: int | None = None,
     max_per_address: int | None = None,
 ) -> Admission:
@@ -49,7 +49,35 @@ class NetworkTests(SynchronousTestCase):
             ("::ffff:192.0.2.7", "192.0.2.7/32"),
             ("0.0.0.0/0", "0.0.0.0/0"),
         ):
-            self.assertEqual(network(text), ip_network(same), text)
+            self.assertEqual(network("allow", text), ip_network(same), text)
+
+    def test_objects(self) -> None:
+        """Networks and addresses of the standard library are accepted."""
+        for text in ("192.0.2.7", "::ffff:192.0.2.7"):
+            self.assertEqual(network("allow", ip_address(text)), ip_network("192.0.2.7"))
+        for text in ("192.0.2.0/24", "2001:db8::/32", "fe80::%eth0/64"):
+            self.assertEqual(network("allow", ip_network(text)), ip_network(text))
+
+    def test_invalid(self) -> None:
+        """The error message names the setting, and shows the value and the expected form."""
+        form = "expected 192.0.2.0/24, 2001:db8::/32 or an address"
+        for text, reason in (
+            ("", f"'' is not a network; {form}"),
+            ("localhost", f"'localhost' is not a network; {form}"),
+            ("10.0.0.1/8", "'10.0.0.1/8' is not a network; did you mean 10.0.0.0/8?"),
+            # Without the zone, the network would contain more clients.
+            ("fe80::1%eth0/64", f"'fe80::1%eth0/64' is not a network; {form}"),
+            ("2001:db8::%eth0/32", "'2001:db8::%eth0/32' has a zone, but is not link-local"),
+            ("::%eth0/0", "'::%eth0/0' has a zone, but is not link-local"),
+            ("fe80::%3/64", "'fe80::%3/64': the zone must be the name of an interface"),
+        ):
+            error = self.assertRaises(ValueError, network, "allow", text)
+            self.assertEqual(str(error), f"allow: {reason}")
+        error = self.assertRaises(ValueError, network, "allow", "x" * 10**6)
+        self.assertLess(len(str(error)), 500)
+        for wrong in (5, True, None, b"1234", ["192.0.2.0/24"]):
+            error = self.assertRaises(TypeError, network, "allow", wrong)
+            self.assertEqual(str(error), f"allow: {form}; got {wrong!r}")
 
 
 class AdmissionTests(SynchronousTestCase):
@@ -61,18 +89,45 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_networks(self) -> None:
         """Clients outside the allowed networks are rejected, even on the loopback interface."""
-        admission = admission_of([network("192.0.2.0/24"), network("2001:db8::/32")])
+        admission = admission_of(
+            [network("allow", "192.0.2.0/24"), network("allow", "2001:db8::/32")]
+        )
         for host in ("192.0.2.255", "2001:db8::1", "2001:db8::1%eth0", "::ffff:192.0.2.1"):
             self.assertIsNone(admission.rejection_reason(at(host)), host)
         for host in ("192.0.3.1", "127.0.0.1", "::1", "2001:db9::1", "::ffff:192.0.3.1"):
             self.assertEqual(admission.rejection_reason(at(host)), "address not allowed", host)
+
+    def test_zone(self) -> None:
+        """A network with a zone contains clients of this interface only."""
+        admission = admission_of([network("allow", "fe80::%eth0/64")])
+        self.assertIsNone(admission.rejection_reason(at("fe80::1%eth0")))
+        for host in ("fe80::1%eth1", "fe80::1", "fe80:1::1%eth0", "2001:db8::1"):
+            self.assertEqual(admission.rejection_reason(at(host)), "address not allowed", host)
+        admission = admission_of([network("allow", "fe80::/64")])
+        for host in ("fe80::1%eth0", "fe80::1%eth1", "fe80::1"):
+            self.assertIsNone(admission.rejection_reason(at(host)), host)
+
+    def test_missingFamily(self) -> None:
+        """
+        If no network of the client's IP version is allowed, the reason says so: C{::/0} contains no
+        IPv4 client of a dual-stack socket.
+        """
+        for allowed, rejected, hint in (
+            ("::/0", "::ffff:192.0.2.1", "no IPv4 network is allowed; 0.0.0.0/0 contains all"),
+            ("::/0", "192.0.2.1", "no IPv4 network is allowed; 0.0.0.0/0 contains all"),
+            ("0.0.0.0/0", "2001:db8::1", "no IPv6 network is allowed; ::/0 contains all"),
+        ):
+            admission = admission_of([network("allow", allowed)])
+            reason = admission.rejection_reason(at(rejected))
+            self.assertEqual(reason, f"address not allowed ({hint})")
+            self.assertEqual(admission.rejection_reason(None), "address not allowed")
 
     def test_unknownAddress(self) -> None:
         """
         With allowed networks, a client of unknown address is rejected; a client of a UNIX socket is
         accepted.
         """
-        admission = admission_of([network("192.0.2.0/24")])
+        admission = admission_of([network("allow", "192.0.2.0/24")])
         self.assertIsNotNone(admission.rejection_reason(None))
         self.assertIsNone(admission.rejection_reason(UNIXAddress("/run/x")))
 

@@ -176,11 +176,13 @@ class FileTests(SynchronousTestCase):
         """C{TcpBuilder.tls} cannot be combined with an endpoint that already includes TLS."""
         text = f"ssl:0:certKey={self.good.cert}:privateKey={self.good.key}"
         builder = TcpBuilder(reactor).listen_address(text)
+        with self.assertRaisesRegex(EndpointError, "already includes TLS"):
+            builder.tls(self.good.key, self.good.cert)
         builder.service()
-        builder.tls(self.good.key, self.good.cert)
-        self.assertIn(
-            "already includes TLS", str(self.assertRaises(EndpointError, builder.service))
-        )
+        builder = TcpBuilder(reactor).tls(self.good.key, self.good.cert)
+        with self.assertRaisesRegex(EndpointError, "already includes TLS"):
+            builder.listen_address(text)
+        builder.service()
 
 
 class WithoutExtraTests(SynchronousTestCase):

@@ -65,7 +65,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIsNone(options["dead-after"])
         self.assertEqual(options["max-clients"], 1000)
         self.assertIsNone(options["max-clients-per-address"])
-        self.assertEqual((options.settings.allow, options.tls), ((), None))
+        self.assertEqual((options.settings.allow, options.tls), (None, None))
         self.assertFalse(options["no-process"])
         self.assertFalse(options["no-host"])
 

@@ -1,0 +1,169 @@
+"""
+Check settings passed as Python values, and parse settings written as text.
+
+Errors name the setting, the rule and the value.  This module imports neither Twisted nor any other
+module of this package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
+
+MAX_DURATION = 1e9
+"""
+Durations must be less than this number of seconds.  Reactors, threads and kernels cannot wait for
+an arbitrary time.
+"""
+
+_TOO_LONG = f"less than {MAX_DURATION:,.0f} seconds"
+
+_MAX_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """
+    Return a value as error messages show it: its C{repr}, shortened.  If C{repr} raises an
+    exception, return the name of the type.
+    """
+    # The repr of a long text could exhaust the memory.
+    part = value[: _MAX_SHOWN + 1] if type(value) in (str, bytes) else value  # type: ignore[index]
+    try:
+        text = repr(part)
+    except Exception:
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def at_least(least: int, name: str, value: Any) -> int:
+    """
+    Check a setting that is a whole number, and return it as an `int`.
+
+    @param least: the minimum.
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: C{value} is not a whole number.
+    @raise ValueError: C{value} is less than the minimum.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+    return int(value)
+
+
+def seconds_from(least: float, name: str, value: Any) -> float:
+    """
+    Check a setting that is a number of seconds, and return it as a `float`.
+
+    @param least: the minimum.
+    @param name: the name of the setting, for error messages.
+    @raise TypeError: C{value} is not a real number.
+    @raise ValueError: C{value} is less than the minimum, not less than `MAX_DURATION`, or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of seconds (int or float), not {shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+    if not value < MAX_DURATION:
+        raise ValueError(f"{name} must be {_TOO_LONG}, not {shown(value)}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """
+    Check a setting that is a `bool`, and return it.
+
+    @raise TypeError: C{value} is not a `bool`.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {shown(value)}")
+    return value
+
+
+def check_callable(name: str, value: object, optional: bool = True) -> None:
+    """
+    Check a setting that is called later.
+
+    @param optional: whether the setting may be None.
+    @raise TypeError: C{value} is not callable.
+    """
+    if not (callable(value) or (optional and value is None)):
+        raise TypeError(f"{name} must be callable, not {shown(value)}")
+
+
+def parse_count(text: str) -> int:
+    """
+    Parse a whole number, 1 or more.
+
+    @raise ValueError: C{text} is not such a number.  The message is the expected form.
+    """
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise ValueError("a whole number, 1 or more")
+    return count
+
+
+def parse_duration(text: str, least: float = 0) -> float:
+    """
+    Parse a duration greater than 0, such as C{"90"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}.
+
+    @param least: the minimum, in seconds.
+    @return: seconds.
+    @raise ValueError: C{text} is not such a duration.  The message is the expected form.
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
+    if not (least <= seconds < MAX_DURATION and seconds):
+        bound = f"of {least:g} seconds or more" if least else "greater than 0"
+        if seconds >= MAX_DURATION:
+            bound = _TOO_LONG
+        raise ValueError(f"a duration {bound}, such as 90, 1.5s, 5m, 1h or 2d")
+    return seconds
+
+
+def parse_unless(word: str, parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
+    """
+    Return a parser that returns None for C{word}, ignoring case, and otherwise calls C{parse}.
+
+    @param word: a lower-case word such as C{"none"} or C{"never"}.
+    """
+
+    def parse_or_none(text: str) -> _T | None:
+        if text.strip().lower() == word:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return parse_or_none
+
+
+def reporting(
+    error_type: Callable[[str], Exception], parse: Callable[[str], _T], prefix: str = ""
+) -> Callable[[str], _T]:
+    """
+    Return a parser that calls another one, and reports an invalid text as another exception.
+
+    @param error_type: makes the exception.
+    @param parse: the parser.  The message of its ValueError is the expected form.
+    @param prefix: the start of the message.
+    """
+
+    def checked(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise error_type(f"{prefix}expected {error}; got {shown(text)}") from None
+
+    return checked
