@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from unittest import skipIf
 
@@ -25,12 +25,14 @@ from txmetrics_tcp import (
     MetricsClientService,
     MetricsFactory,
     MetricsService,
+    RecordingReader,
     RecordingWriter,
     ServerTLS,
     SourceView,
     TcpBuilder,
     TLSError,
     decode,
+    parse_filter,
     tls_endpoint,
 )
 from txmetrics_tcp._net.endpoints import client_endpoint
@@ -145,6 +147,7 @@ class ArgumentTests(SynchronousTestCase):
         for wrong, error in ((1.5, TypeError), (None, TypeError), (-1, ValueError)):
             self.assert_rejected(error, "max_series must be ", SourceView, max_series=wrong)
             self.assert_rejected(error, "limit must be ", PausingTransport, limit=wrong)
+        self.assert_rejected(TypeError, "a filter must be a str, not 5", parse_filter, text=5)
 
     def test_recording(self) -> None:
         """A wrong argument does not change an existing file."""
@@ -169,6 +172,9 @@ class ArgumentTests(SynchronousTestCase):
                 rule = f"{name} must be a bool, not {wrong!r}"
                 self.assert_rejected(TypeError, rule, call, source="x", **{name: wrong})
         self.assertEqual(Path(path).read_bytes(), b"precious")
+        for wrong in (path, StringIO("x"), None):
+            rule = "file must be a binary file, opened for reading, not "
+            self.assert_rejected(TypeError, rule, RecordingReader, file=wrong)
 
 
 class TLSArgumentTests(SynchronousTestCase):

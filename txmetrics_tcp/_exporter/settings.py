@@ -107,12 +107,10 @@ def _networks(name: str, value: Any) -> tuple[Network, ...]:
 
 
 def _source(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {shown(value)}")
     try:
         return checked_source(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; got {shown(value)}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}; got {shown(value)}") from None
 
 
 _CHECKS: dict[str, _Check] = {

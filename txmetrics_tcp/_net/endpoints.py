@@ -51,7 +51,10 @@ _E = TypeVar("_E")
 
 _MAX_REASON = 200
 
-_NO_PATH = re.compile(r"unix:((address|path)=)?(:.*)?")
+_UNIX = re.compile(r"unix:((address|path)=)?(?P<path>(\\.|[^:\\])*)")
+
+_MAX_PATH = 107
+"""The largest size of the path of a UNIX socket, in bytes, on Linux."""
 
 
 def check_reactor(reactor: object) -> None:
@@ -148,8 +151,12 @@ def _endpoint(
 
 def _parsed(reactor: Any, text: str, parse: Callable[[Any, str], _E]) -> _E:
     try:
-        if _NO_PATH.fullmatch(text):
-            raise ValueError("the path is missing")
+        if match := _UNIX.match(text):
+            path = re.sub(r"\\(.)", r"\1", match["path"])
+            if not path:
+                raise ValueError("the path is missing")
+            if len(os.fsencode(path)) > _MAX_PATH:
+                raise ValueError(f"the path is longer than {_MAX_PATH} bytes")
         return parse(reactor, text)
     except Exception as error:
         if has_own_tls(text) and find_spec("OpenSSL") is None:

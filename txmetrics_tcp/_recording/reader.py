@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOBase
 from typing import BinaryIO, NamedTuple
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._recording.blocks import (
     CONNECTION,
     END,
@@ -96,9 +98,12 @@ class RecordingReader:
     def __init__(self, file: BinaryIO) -> None:
         """
         @param file: a binary file, opened for reading.  It need not be seekable.
+        @raise TypeError: C{file} is not a binary file.
         @raise RecordingError: the file is not a recording, or its format is not supported.
         @raise OSError: the file cannot be read.
         """
+        if isinstance(file, TextIOBase) or not hasattr(file, "read"):
+            raise TypeError(f"file must be a binary file, opened for reading, not {shown(file)}")
         self._blocks = Blocks(file)
         self.sessions: list[Session] = []
         self.cut_off: bool = True

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from txmetrics_tcp._checks import shown
 from txmetrics_tcp._model import Key, MetricKind
 
 
@@ -41,7 +42,10 @@ def parse_filter(text: str) -> Filter:
         True
 
     @raise FilterError: the filter is invalid.
+    @raise TypeError: the filter is not a `str`.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a filter must be a str, not {shown(text)}")
     terms = []
     at = 0
     while match := _TERM.match(text, at):

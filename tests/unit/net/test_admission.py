@@ -4,13 +4,16 @@ Accepted and rejected clients: networks, limits, and clients of other protocols.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import pairwise
+from pathlib import Path
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet import address as internet
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorUNIX
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,7 +29,7 @@ from txmetrics_tcp.testing import FakeReactor
 
 
 def at(host: str) -> IAddress:
-    made = IPv6Address if ":" in host else IPv4Address
+    made = internet.IPv6Address if ":" in host else internet.IPv4Address
     address: IAddress = made("TCP", host, 5)
     return address
 
@@ -190,6 +193,16 @@ class AdmissionTests(SynchronousTestCase):
         self.assertRaises(ValueError, ExporterSettings, allow=["nonsense"])
 
 
+def link_local() -> tuple[str, str] | None:
+    """Return a link-local address of this machine and its interface, or None."""
+    with contextlib.suppress(OSError):  # trial uses the name `suppress` itself
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            digits, *_, zone = line.split()
+            if (host := IPv6Address(int(digits, 16))).is_link_local:
+                return str(host), zone
+    return None
+
+
 class OtherProtocolTests(SynchronousTestCase):
     def test_bytewise(self) -> None:
         """A request that arrives byte by byte is recognized, and logged once."""
@@ -269,6 +282,23 @@ class LoopbackTests(LoopbackTestCase):
         await self.factory.clients(1)
         [line] = self.logged
         self.assertIn("address not allowed", line)
+
+    async def test_zone(self) -> None:
+        """Twisted reports the zone of a client, the interface that it uses."""
+        found = link_local()
+        if found is None:
+            self.skipTest("needs a link-local address")
+        host, zone = found
+        for allowed, clients in ((f"fe80::%{zone}/64", 1), (f"fe80::%{zone}x/64", 0)):
+            await self.exporter(endpoint="[::]:0", allow=[allowed])
+            client = self.socket(socket.AF_INET6)
+            port = self.address.port  # type: ignore[attr-defined]
+            client.connect((host, port, 0, socket.if_nametoindex(zone)))
+            if clients:
+                await self.factory.clients(1)
+            else:
+                self.assertEqual(await self.received(client), b"")
+        self.assertRegex(self.logged[0], f"%{zone}\\]:[0-9]+: address not allowed")
 
     async def test_unix(self) -> None:
         """Networks and limits by address do not apply to clients of a UNIX socket."""

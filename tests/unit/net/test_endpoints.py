@@ -205,7 +205,8 @@ class BadEndpointTests(SynchronousTestCase):
             for one in make or (server_endpoint, client_endpoint)
         }
         if len(str(text)) < 100:
-            self.assertIn(repr(text.strip() if isinstance(text, str) else text), reason)
+            shown = text.strip() if isinstance(text, str) else text
+            self.assertIn(repr(f"unix:{text}" if isinstance(text, Path) else shown), reason)
         self.assertLess(len(reason), 1000)
         self.assertNotIn("\n", reason)
         return reason
@@ -299,6 +300,13 @@ class BadEndpointTests(SynchronousTestCase):
             self.assertIn("the path is missing", self.error(text, server_endpoint))
         for text in ("unix:", "unix:path="):
             self.assertIn("the path is missing", self.error(text, client_endpoint))
+
+    def test_longPath(self) -> None:
+        """Twisted's client raises no suitable error for a path that is too long."""
+        for text in (f"unix:{'x' * 108}", Path("\xe9" * 54), Path("x" * 10**6)):
+            self.assertIn("the path is longer than 107 bytes", self.error(text))
+        for text in (f"unix:{'x' * 107}", f"unix:{'x' * 107}:mode=600", Path(":" * 107)):
+            server_endpoint(MemoryReactorClock(), text)
 
 
 class HostTests(SynchronousTestCase):
