@@ -174,7 +174,7 @@ class PausingTransport:
         @param host: the local address.
         @param peer: the address of the peer.
         """
-        self.limit = at_least(0, "limit", limit)
+        self.limit: int = at_least(0, "limit", limit)
         self._host = host or IPv4Address("TCP", "127.0.0.1", 5000)
         self._peer = peer or IPv4Address("TCP", "127.0.0.1", 54321)
         self._protocol: IProtocol | Protocol | None = None

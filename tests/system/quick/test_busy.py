@@ -12,10 +12,11 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from tests.recordings import STATUS
 from txmetrics_tcp._client.service import Connected
@@ -37,6 +38,7 @@ class Pair(Connection):
         return UNIXAddress(None)
 
 
+@implementer(IStreamClientEndpoint)
 class ReadyEndpoint:
     """Connects to a peer that has already sent data."""
 
