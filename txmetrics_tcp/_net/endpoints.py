@@ -79,8 +79,8 @@ def server_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamServerEndpoin
 
 def check_server_endpoint(endpoint: AnyEndpoint) -> None:
     """
-    Check an endpoint to listen on, without a reactor.  Endpoint strings of Twisted's plugins are
-    not checked: their parsers may use the reactor.
+    Check an endpoint to listen on, without a reactor.  Strings for plugins of other projects
+    are not checked: their parsers may use the reactor.
 
     @raise EndpointError: C{endpoint} is not a valid endpoint.
     @raise TypeError: C{endpoint} is of a wrong type.
