@@ -8,10 +8,19 @@ import json
 import time
 from collections.abc import Callable
 
-from txmetrics_tcp._model import Metadata, Metric, MetricKind, Operation, Snapshot, Status, Unit
+from txmetrics_tcp._model import (
+    Gone,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+    Unit,
+)
 from txmetrics_tcp._view.text import NO_TIME, json_value, local_time, utc, visible
 
-Printable = Metadata | Metric | Status | Snapshot
+Printable = Metadata | Metric | Status | Snapshot | Gone
 """The events that have a line."""
 
 Lines = Callable[[Printable], str]
@@ -23,6 +32,14 @@ _ACTION = {operation: operation.name.lower().partition("_")[0] for operation in 
 _OPERATION = {
     operation: f"{operation.kind.value}/{_ACTION[operation]}".ljust(len("counter/increment"))
     for operation in Operation
+}
+
+_GONE = {kind: f"{kind.value}/gone".ljust(len("counter/increment")) for kind in MetricKind}
+
+_BOUNDARY: dict[Snapshot, dict[str, object]] = {
+    Snapshot.BEGIN: {"boundary": "begin", "complete": False},
+    Snapshot.BEGIN_COMPLETE: {"boundary": "begin", "complete": True},
+    Snapshot.END: {"boundary": "end"},
 }
 
 MAX_UNITS = 10_000
@@ -55,9 +72,12 @@ class TextLines:
             f" {visible(str(key))} {event.value!r}{unit}"
         )
 
-    def _other(self, event: Metadata | Status | Snapshot) -> str:
+    def _other(self, event: Metadata | Status | Snapshot | Gone) -> str:
         if isinstance(event, Snapshot):
             return f"snapshot     {event.value}"
+        if isinstance(event, Gone):
+            key = event.key
+            return f"{self._time(event.timestamp_ns)} {_GONE[key.kind]} {visible(str(key))}"
         return self._metadata(event) if isinstance(event, Metadata) else self._status(event)
 
     def _metadata(self, metadata: Metadata) -> str:
@@ -115,7 +135,9 @@ class JsonLines:
         if isinstance(event, Metadata):
             return self._encode(self._metadata(event))
         if isinstance(event, Snapshot):
-            return self._encode({"event": "snapshot", "boundary": event.value})
+            return self._encode({"event": "snapshot", **_BOUNDARY[event]})
+        if isinstance(event, Gone):
+            return self._encode(self._gone(event))
         return self._encode(self._status(event))
 
     def _metric(self, metric: Metric) -> dict[str, object]:
@@ -129,6 +151,17 @@ class JsonLines:
             "name": key.name,
             "labels": dict(key.labels),
             **json_value(metric.value),
+        }
+
+    def _gone(self, gone: Gone) -> dict[str, object]:
+        key = gone.key
+        return {
+            "event": "gone",
+            "time": utc(gone.timestamp_ns),
+            "timestamp_ns": gone.timestamp_ns,
+            "kind": key.kind.value,
+            "name": key.name,
+            "labels": dict(key.labels),
         }
 
     def _metadata(self, metadata: Metadata) -> dict[str, object]:

@@ -14,11 +14,13 @@ from txmetrics_tcp._model import (
     INITIAL_TOTAL,
     U64_MAX,
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
     MetricKind,
     Operation,
+    Snapshot,
     Status,
     Unknown,
 )
@@ -264,7 +266,9 @@ class SourceView:
         >>> [(str(key), series.value) for key, series in view.series.items()]
         [('requests [route = /]', 2)]
 
-    @ivar series: the series by key, in the order of their first events.
+    @ivar series: the series by key, in the order of their first events.  `Gone` and the end of a
+        complete snapshot remove series.
+    @ivar gone: the number of series removed in this way.
     @ivar status: the last stream status; None if the server has sent none.
     @ivar restarts: the number of detected restarts of the server.  A restart removes all series.
     @ivar restarted_at: when the last restart was detected, by the clock; None without restarts.
@@ -291,6 +295,7 @@ class SourceView:
         self._clock = clock
         self._max_series = at_least(0, "max_series", max_series)
         self.series: dict[Key, SeriesView] = {}
+        self.gone: int = 0
         self.status: Status | None = None
         self.restarts: int = 0
         self.restarted_at: float | None = None
@@ -312,6 +317,8 @@ class SourceView:
         self._previous_run: dict[Key, SeriesView] = {}
         # Totals at the time of `clear`.
         self._cleared: dict[Key, int | float] = {}
+        # Within a complete snapshot, the number of events of each counter and gauge before it.
+        self._before_snapshot: dict[Key, int] | None = None
 
     def ingest(self, events: Iterable[Event]) -> None:
         """
@@ -373,6 +380,7 @@ class SourceView:
         Its counts of dropped events start at zero, and its first totals do not count as changes.
         """
         self._connection += 1
+        self._before_snapshot = None
         self._missed_before = (self.missed_incoming, self.missed_client)
 
     def description(self, key: Key) -> Metadata | None:
@@ -381,7 +389,7 @@ class SourceView:
 
     def clear(self) -> None:
         """
-        Remove all series and reset the counts of events, dropped events and restarts.
+        Remove all series and reset the counts of events, dropped events, gone series and restarts.
 
         Totals continue: a counter appears again with its next event and its full total.
         """
@@ -390,6 +398,7 @@ class SourceView:
                 self._cleared[key] = series.value
         self._forget_series()
         self._previous_run = {}
+        self._before_snapshot = None
         self.restarts = 0
         self.restarted_at = None
         self._missed_before = (
@@ -397,11 +406,14 @@ class SourceView:
             self._missed_before[1] - self.missed_client,
         )
         self.missed_incoming = self.missed_client = 0
-        self.events = self.refused = self.unknown = 0
+        self.events = self.refused = self.unknown = self.gone = 0
         self.since = self._clock()
 
     def _forget_series(self) -> None:
         self.series.clear()
+        self._forget_identities()
+
+    def _forget_identities(self) -> None:
         self._by_identity.clear()
         self._identified.clear()
 
@@ -427,8 +439,7 @@ class SourceView:
             self.series[key] = series
         if len(self._identified) > 4 * len(self.series) + 1000:
             # The decoder does not reuse key objects.
-            self._by_identity.clear()
-            self._identified.clear()
+            self._forget_identities()
         self._by_identity[id(key)] = series
         self._identified.append(key)
         return series
@@ -444,6 +455,33 @@ class SourceView:
                 self._descriptions[name] = event
             else:
                 self.refused += 1
+        elif isinstance(event, Gone):
+            self._remove(event.key)
+        elif isinstance(event, Snapshot):
+            self._ingest_boundary(event)
+
+    def _ingest_boundary(self, boundary: Snapshot) -> None:
+        before, self._before_snapshot = self._before_snapshot, None
+        if boundary is Snapshot.BEGIN_COMPLETE:
+            self._before_snapshot = {
+                key: series.events
+                for key, series in self.series.items()
+                if key.kind is not MetricKind.HISTOGRAM
+            }
+        elif boundary is Snapshot.END and before is not None:
+            for key, events in before.items():
+                series = self.series.get(key)
+                if series is not None and series.events == events:
+                    self._remove(key)
+            # The snapshot has set the others.
+            self._cleared.clear()
+
+    def _remove(self, key: Key) -> None:
+        self._cleared.pop(key, None)
+        self._previous_run.pop(key, None)
+        if self.series.pop(key, None) is not None:
+            self.gone += 1
+            self._forget_identities()
 
     def _ingest_status(self, event: Status, now: float) -> None:
         before, self.status = self.status, event

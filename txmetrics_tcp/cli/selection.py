@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from txmetrics_tcp._model import Key, Metadata, Metric, MetricKind
+from txmetrics_tcp._model import Gone, Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import Printable
 
@@ -16,7 +16,7 @@ MAX_REMEMBERED = 10_000
 
 class Selection:
     """
-    Select the metric events whose series matches at least one filter.
+    Select the metric events and gone series that match at least one filter.
 
     A description is selected just before the first selected event of its metric.  After that event,
     new descriptions of the metric are selected at once.  Stream status, which reports dropped
@@ -41,7 +41,7 @@ class Selection:
         """
         if not self._filters:
             return [event]
-        if isinstance(event, Metric):
+        if isinstance(event, Metric | Gone):
             return self._select(event)
         if isinstance(event, Metadata):
             name = event.kind, event.name
@@ -51,7 +51,7 @@ class Selection:
                 return []
         return [event]
 
-    def _select(self, event: Metric) -> list[Printable]:
+    def _select(self, event: Metric | Gone) -> list[Printable]:
         key = event.key
         if key not in self._matches:
             if len(self._matches) >= MAX_REMEMBERED:

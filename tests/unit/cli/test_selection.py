@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.recordings import MEMORY, SET
 from txmetrics_tcp import (
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -65,6 +66,12 @@ class SelectionTests(SynchronousTestCase):
             [SET, request("/a")],
         )
         self.assertEqual(self.select(["route=/a kind:g"], request("/"), SET, request("/a")), [])
+
+    def test_gone(self) -> None:
+        """A gone series is selected like its events."""
+        gone = [Gone(request(route).key, 1) for route in ("/", "/a")]
+        self.assertEqual(self.select(["route=/a"], REQUESTS, *gone), [REQUESTS, gone[1]])
+        self.assertEqual(self.select([], REQUESTS, *gone), [REQUESTS, *gone])
 
     def test_status(self) -> None:
         """A status is selected with any filter, since it reports dropped events."""

@@ -21,6 +21,7 @@ from tests import ROOT, wire_cases
 from tests.unit.codec.test_wire import encode
 from tests.wire_cases import CASES, SECOND
 from txmetrics_tcp import (
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -73,6 +74,13 @@ ANY_EVENT = (
         st.integers(0, 2**32 - 1),
     )
     | st.sampled_from(Snapshot)
+    | st.builds(
+        lambda kind, name, labels, when: Gone(Key(kind, name, tuple(sorted(labels.items()))), when),
+        st.sampled_from(MetricKind),
+        ANY_TEXT,
+        st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        ANY_TIME,
+    )
 )
 
 
@@ -147,6 +155,17 @@ class TextLinesTests(SynchronousTestCase):
         expected = time.strftime("%H:%M:%S", time.localtime(WHEN // SECOND))
         line = TextLines()(metric(Operation.INCREMENT_COUNTER, 1))
         self.assertTrue(line.startswith(f"{expected}.789 "), line)
+
+    def test_gone(self) -> None:
+        for event, line in [
+            (
+                Gone(Key(MetricKind.COUNTER, "m", (("route", "/\n"),)), WHEN),
+                r"16:04:24.789 counter/gone      m [route = /\n]",
+            ),
+            (Gone(Key(MetricKind.HISTOGRAM, "m")), "--:--:--.--- histogram/gone    m"),
+            (Snapshot.BEGIN_COMPLETE, "snapshot     begin complete"),
+        ]:
+            self.assertEqual(self.line(event), line)
 
     def test_metadata(self) -> None:
         for event, line in [
@@ -334,6 +353,10 @@ class JsonLinesTests(SynchronousTestCase):
                 self.assertEqual((decoded["kind"], decoded["name"]), _kind_and_name(event))
                 self.assertEqual(decoded["unit"], event.unit)
                 self.assertEqual(decoded["description"], event.description)
+            case Gone():
+                self.assertEqual(decoded["labels"], dict(event.key.labels))
+                self.assertEqual(decoded["timestamp_ns"], event.timestamp_ns)
+                self.assertEqual((decoded["kind"], decoded["name"]), _kind_and_name(event.key))
             case Status():
                 self.assertEqual(decoded["source"], event.source)
                 self.assertEqual(decoded["started_ns"], event.started_ns)
@@ -361,7 +384,8 @@ class JsonLinesTests(SynchronousTestCase):
             metric(Operation.SET_COUNTER, U64_MAX, name="bytes_total", when=second),
             Metadata(MetricKind.HISTOGRAM, "latency", "seconds", "Größe: µs, \x1b[31m"),
             Status("shop[4711]@web1", second + 5, 300, 0),
-            Snapshot.BEGIN,
+            Snapshot.BEGIN_COMPLETE,
+            Gone(Key(MetricKind.GAUGE, "queue_depth", (("queue", "mail"),)), WHEN),
         ]
         self.assertEqual(documented, [self.line(event) for event in events])
 
@@ -404,8 +428,12 @@ class SchemaTests(SynchronousTestCase):
             {"time": "2026-11-22T16:04:24Z"},
             {"timestamp_ns": "1"},
             {"event": "snapshot", "boundary": "middle"},
+            {"event": "snapshot", "boundary": "begin"},
+            {"event": "snapshot", "boundary": "end", "complete": True},
             {"event": "status"},
             {"event": "metadata"},
+            {"event": "gone", "labels": {"a": 1}},
+            {"event": "gone", "kind": "summary"},
         ]:
             self.assertFalse(validator.is_valid({**good, **wrong}), wrong)
         for name in good:

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Snapshot, Status, Unknown
+from txmetrics_tcp import (
+    Gone,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+    Unknown,
+)
 from txmetrics_tcp._model import U64_MAX, Event
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.series import CHUNK, RECENT, SeriesView, SourceView
@@ -433,6 +443,142 @@ class StatusTests(ViewCase):
         self.assertEqual((self.view.missed_incoming, self.view.missed_client), (3, 0))
 
 
+class GoneTests(ViewCase):
+    def names(self) -> list[str]:
+        return [str(key) for key in self.view.series]
+
+    def gone(self, kind: MetricKind, name: str = "m") -> None:
+        self.ingest(Gone(Key(kind, name)))
+
+    def test_gone(self) -> None:
+        """A gone series is removed, of any kind, and counted if it was known."""
+        events = [event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0)]
+        self.ingest(*events)
+        for count, kind in enumerate(MetricKind, 1):
+            self.gone(kind)
+            self.gone(kind)
+            self.assertNotIn(kind, [key.kind for key in self.view.series])
+            self.assertEqual(self.view.gone, count)
+        self.assertEqual(self.view.events, 3)
+        self.view.clear()
+        self.assertEqual(self.view.gone, 0)
+
+    def test_beginsAgain(self) -> None:
+        """A series that begins again is a new one, also if the event has the same key object."""
+        again = event(INCREMENT, 2)
+        self.ingest(event(SET, 40), event(INCREMENT, 1, name="n"), again, again)
+        before = self.view.series[again.key]
+        self.now += 5
+        self.ingest(Gone(again.key), again, again)
+        series = self.view.series[again.key]
+        self.assertIsNot(series, before)
+        self.assertEqual((series.value, series.events, series.change), (4, 2, 4))
+        self.assertEqual(self.names(), ["n", "m"])
+        self.ingest(Gone(again.key), event(SET, 100))
+        series = self.view.series[again.key]
+        self.assertEqual((series.value, series.change), (100, 0))
+
+    def test_goneWhileCleared(self) -> None:
+        """A series that goes after `clear` begins again without its old total."""
+        self.ingest(event(INCREMENT, 7), event(UP, 7.0))
+        self.view.clear()
+        self.gone(MetricKind.COUNTER)
+        self.ingest(event(INCREMENT, 1), event(UP, 1.0))
+        self.assertEqual([series.value for series in self.view.series.values()], [1, 8.0])
+
+    def test_goneAfterRestart(self) -> None:
+        """A series of the previous run that has gone begins again without its charts."""
+        self.ingest(Status("s", 1), event(INCREMENT, 7))
+        self.now += 2
+        self.ingest(Status("s", 2))
+        self.gone(MetricKind.COUNTER)
+        self.ingest(event(INCREMENT, 1))
+        self.assertEqual(self.only().history(self.now + 1, 3), [0, 0, 1])
+
+    def test_makesRoom(self) -> None:
+        self.view = SourceView(lambda: self.now, max_series=1)
+        self.ingest(event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.assertEqual(self.names(), ["m"])
+        self.gone(MetricKind.COUNTER)
+        self.ingest(event(INCREMENT, 1, name="n"))
+        self.assertEqual(self.names(), ["n"])
+
+    def test_completeSnapshot(self) -> None:
+        """
+        The end of a complete snapshot removes the counters and gauges that it has not set.
+        Histograms, which have no totals, stay.
+        """
+        self.ingest(event(INCREMENT, 1), event(UP, 1.0), event(RECORD, 1.0))
+        self.ingest(event(INCREMENT, 1, name="n"))
+        begin, end = Snapshot.BEGIN_COMPLETE, Snapshot.END
+        self.ingest(begin, event(SET, 5, name="n"), event(SET, 6, name="new"))
+        self.assertEqual(self.names(), ["m", "m", "m", "n", "new"])
+        self.ingest(end)
+        self.assertEqual(
+            [(str(key), series.value) for key, series in self.view.series.items()],
+            [("m", 1), ("n", 5), ("new", 6)],
+        )
+        self.assertEqual(self.view.gone, 2)
+        # A second end, and the events after it, remove nothing.
+        self.ingest(end, event(INCREMENT, 1), end)
+        self.assertEqual(self.names(), ["m", "n", "new", "m"])
+
+    def test_incompleteSnapshot(self) -> None:
+        """A snapshot of the series that may be wrong removes none."""
+        self.ingest(event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.ingest(Snapshot.BEGIN, event(SET, 5, name="n"), Snapshot.END)
+        self.assertEqual(self.names(), ["m", "n"])
+
+    def test_unfinishedSnapshot(self) -> None:
+        """A complete snapshot without an end removes nothing, whatever follows it."""
+        for following in (
+            lambda: self.ingest(Snapshot.BEGIN),
+            lambda: self.ingest(Status("s", 1)),
+            self.view.connected,
+        ):
+            self.ingest(event(INCREMENT, 1), Snapshot.BEGIN_COMPLETE)
+            following()
+            self.ingest(Snapshot.END)
+            self.assertEqual(self.names(), ["m"])
+        # The next beginning replaces it.
+        self.ingest(event(INCREMENT, 1, name="n"))
+        self.ingest(Snapshot.BEGIN_COMPLETE, event(SET, 5))
+        self.ingest(Snapshot.BEGIN_COMPLETE, event(SET, 5, name="n"), Snapshot.END)
+        self.assertEqual(self.names(), ["n"])
+
+    def test_reconnected(self) -> None:
+        """Series that went while no connection existed are removed with the first snapshot."""
+        self.view.connected()
+        self.ingest(Status("s", 1), event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.view.connected()
+        self.ingest(Status("s", 1), Snapshot.BEGIN_COMPLETE, event(SET, 1, name="n"))
+        self.ingest(Snapshot.END)
+        self.assertEqual(self.names(), ["n"])
+
+    def test_clearedWithinSnapshot(self) -> None:
+        """After C{clear} within a complete snapshot, series continue with their totals."""
+        self.ingest(event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.ingest(Snapshot.BEGIN_COMPLETE, event(SET, 5))
+        self.view.clear()
+        self.ingest(event(SET, 6, name="n"), Snapshot.END, event(INCREMENT, 1))
+        self.assertEqual([series.value for series in self.view.series.values()], [6, 6])
+
+    def test_clearedBeforeSnapshot(self) -> None:
+        """A complete snapshot also removes totals from before C{clear}."""
+        self.ingest(event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.view.clear()
+        self.ingest(Snapshot.BEGIN_COMPLETE, event(SET, 5), Snapshot.END)
+        self.ingest(event(INCREMENT, 1), event(INCREMENT, 1, name="n"))
+        self.assertEqual([series.value for series in self.view.series.values()], [6, 1])
+
+    def test_goneWithinSnapshot(self) -> None:
+        """A peer that sends `Gone` within a snapshot, which no exporter does, is no problem."""
+        self.ingest(event(INCREMENT, 1), Snapshot.BEGIN_COMPLETE)
+        self.gone(MetricKind.COUNTER)
+        self.ingest(Snapshot.END)
+        self.assertEqual(self.names(), [])
+
+
 class SummaryTests(ViewCase):
     def record(self, *samples: float) -> None:
         self.ingest(*(event(RECORD, sample) for sample in samples))
@@ -582,6 +728,8 @@ ANY_EVENT = (
         st.integers(0, 3),
     )
     | st.builds(Metadata, st.just(MetricKind.COUNTER), ANY_KEY, st.just("bytes"))
+    | st.builds(lambda kind, name: Gone(Key(kind, name)), st.sampled_from(MetricKind), ANY_KEY)
+    | st.sampled_from(Snapshot)
 )
 
 
