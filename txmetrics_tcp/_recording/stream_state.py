@@ -15,6 +15,7 @@ from txmetrics_tcp._model import (
     PROTOCOL_VERSION,
     SET_OPERATION,
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
@@ -43,10 +44,13 @@ class StreamState:
         # Totals, with the time of the last event.
         self._totals: dict[Key, tuple[Number, int | None]] = {}
         self._boundary: Snapshot | None = None
+        # Within a complete snapshot, the series that it has not set yet.
+        self._unset: set[Key] = set()
 
     def begin_connection(self) -> None:
         """Begin the next recorded connection, whose server sends its totals again."""
         self._boundary = None
+        self._unset.clear()
 
     def follow(self, events: Iterable[Event]) -> None:
         """Apply the next events of the stream."""
@@ -61,9 +65,13 @@ class StreamState:
             elif isinstance(event, Status):
                 if self._status is not None and self._status.started_ns != event.started_ns:
                     self._totals.clear()
+                    self._unset.clear()
                 self._status = event
+            elif isinstance(event, Gone):
+                self._totals.pop(event.key, None)
+                self._unset.discard(event.key)
             elif isinstance(event, Snapshot):
-                self._boundary = event
+                self._reach(event)
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
@@ -72,20 +80,28 @@ class StreamState:
         exact = self._boundary is not None
         status = self._status
         if status is not None:
-            if status.protocol_version < PROTOCOL_VERSION:
-                # Before version 1, streams had exact totals, but no boundaries.
-                status = replace(status, protocol_version=PROTOCOL_VERSION)
-                exact = exact or self.metrics > 0
-            yield encode_status(status)
+            # Before version 1, streams had exact totals, but no boundaries.
+            exact = exact or (status.protocol_version < 1 and self.metrics > 0)
+            version = max(status.protocol_version, PROTOCOL_VERSION)
+            yield encode_status(replace(status, protocol_version=version))
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
         if exact:
-            yield encode_snapshot(Snapshot.BEGIN)
+            complete = len(self._totals) < MAX_SERIES
+            yield encode_snapshot(Snapshot.BEGIN_COMPLETE if complete else Snapshot.BEGIN)
         for key, (total, timestamp_ns) in self._totals.items():
-            yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
+            if key not in self._unset:
+                yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
         # Within a snapshot, the stream itself has the end.
-        if exact and self._boundary is not Snapshot.BEGIN:
+        if exact and self._boundary in (None, Snapshot.END):
             yield encode_snapshot(Snapshot.END)
+
+    def _reach(self, boundary: Snapshot) -> None:
+        if boundary is Snapshot.END:
+            for key in self._unset:
+                del self._totals[key]
+        self._boundary = boundary
+        self._unset = set(self._totals) if boundary is Snapshot.BEGIN_COMPLETE else set()
 
     def _add(self, metric: Metric) -> None:
         apply = APPLY.get(metric.operation)
@@ -93,6 +109,7 @@ class StreamState:
             return
         totals = self._totals
         key = metric.key
+        self._unset.discard(key)
         if key in totals or len(totals) < MAX_SERIES:
             total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], None)
             totals[key] = apply(total, metric.value), metric.timestamp_ns

@@ -42,6 +42,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec.framing import frame, varint
+from txmetrics_tcp._model import PROTOCOL_VERSION
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     HEADER_SIZE,
@@ -103,7 +104,7 @@ class RoundTripTests(SynchronousTestCase):
         reader, chunks = read(file.getvalue())
         self.assertEqual([chunk.seconds for chunk in chunks], [0.5, 0.75, 3])
         self.assertEqual(reader.seconds, 10)
-        self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0, 1)])
+        self.assertEqual(reader.sessions, [Session(42, "127.0.0.1:5000", 0, PROTOCOL_VERSION)])
 
     def test_connections(self) -> None:
         """The beginning of a connection is marked; incomplete frames are discarded there."""

@@ -13,28 +13,36 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import Reader
+from tests.reader import Reader, bits
 from tests.recordings import NOON, REQUESTS, increment
 from tests.unit.codec.test_wire import encode
 from tests.unit.net.test_writers import SocketTestCase
 from txmetrics_tcp import (
     Decoder,
     Event,
+    Gone,
     Key,
     Metadata,
     Metric,
     MetricKind,
     Operation,
     Snapshot,
+    SourceView,
     Status,
     decode,
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
+from txmetrics_tcp._model import SET_OPERATION
+from txmetrics_tcp._recording import stream_state
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import StreamState
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
+
+
+def set_counter(name: str, value: int) -> Metric:
+    return Metric(Key(MetricKind.COUNTER, name), Operation.SET_COUNTER, value, NOON)
 
 
 class Client:
@@ -207,7 +215,7 @@ class ReplayTests(SynchronousTestCase):
         first: list[Event] = [
             stream[0],
             stream[2],
-            Snapshot.BEGIN,
+            Snapshot.BEGIN_COMPLETE,
             Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1),
             Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, -1.5, NOON + 2),
             Snapshot.END,
@@ -237,8 +245,11 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(early.received, b"".join(stream) + increment(1))
 
     def test_lateClientWithinSnapshot(self) -> None:
-        """A client that connects within a recorded snapshot receives its end only once."""
-        begin, end = map(encode_snapshot, Snapshot)
+        """
+        A client that connects within a recorded snapshot receives its end only once.  The totals of
+        the replay are complete, even if the recorded snapshot is not.
+        """
+        begin, complete, end = map(encode_snapshot, Snapshot)
         total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON))
         other = encode_metric(Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, 1.5, NOON))
         factory = self.replay([(0, begin + total), (1, other + end), (2, increment(1))])
@@ -249,8 +260,8 @@ class ReplayTests(SynchronousTestCase):
         self.reactor.settle()
         after = Client(factory)
         self.reactor.settle()
-        self.assertEqual(within.read(), begin + total + other + end)
-        self.assertEqual(after.read(), begin + total + other + end)
+        self.assertEqual(within.read(), complete + total + other + end)
+        self.assertEqual(after.read(), complete + total + other + end)
         self.assertEqual(first.read(), begin + total + other + end)
 
     def test_nextConnection(self) -> None:
@@ -282,7 +293,7 @@ class ReplayTests(SynchronousTestCase):
         From a recording of before version 1 of the protocol, a late client receives a snapshot,
         because the recorded totals were exact.
         """
-        begin, end = map(encode_snapshot, Snapshot)
+        _, complete, end = map(encode_snapshot, Snapshot)
         total = encode_metric(Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON))
         old = encode_status(Status("shop", NOON, 3, 4, protocol_version=0))
         factory = self.replay([(0, old + total), (1, increment(1))])
@@ -291,7 +302,7 @@ class ReplayTests(SynchronousTestCase):
         late = Client(factory)
         self.reactor.settle()
         self.assertEqual(
-            late.read(), encode_status(Status("shop", NOON, 3, 4)) + begin + total + end
+            late.read(), encode_status(Status("shop", NOON, 3, 4)) + complete + total + end
         )
 
     def test_lateClientOfRustServer(self) -> None:
@@ -307,7 +318,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_noStateBeforeSnapshot(self) -> None:
         """A client that connects before a recorded snapshot receives only that one."""
-        begin, end = map(encode_snapshot, Snapshot)
+        begin, complete, end = map(encode_snapshot, Snapshot)
         status = encode_status(Status("shop", NOON))
         factory = self.replay([(0, status), (1, begin + end), (2, increment(1))])
         Client(factory)
@@ -318,7 +329,7 @@ class ReplayTests(SynchronousTestCase):
         after = Client(factory)
         self.reactor.settle()
         self.assertEqual(before.read(), status + begin + end)
-        self.assertEqual(after.read(), status + begin + end)
+        self.assertEqual(after.read(), status + complete + end)
 
     def test_pause(self) -> None:
         """The replay pauses while no clients are connected."""
@@ -469,15 +480,119 @@ SERIES = [
     for name in "ab"
 ]
 
+TOTALS = [one for one in SERIES if one.operation in SET_OPERATION.values()]
+
+STEPS = st.lists(
+    st.sampled_from(SERIES).map(lambda event: [event])
+    | st.sampled_from(SERIES).map(lambda event: [Gone(event.key)])
+    | st.builds(
+        lambda begin, totals: [begin, *totals, Snapshot.END],
+        st.sampled_from([Snapshot.BEGIN, Snapshot.BEGIN_COMPLETE]),
+        st.lists(st.sampled_from(TOTALS), max_size=4),
+    ),
+    max_size=20,
+)
+"""Parts of a stream, with whole snapshots."""
+
 
 class StreamStateTests(SynchronousTestCase):
-    @given(st.lists(st.sampled_from(SERIES), max_size=30))
-    def test_totals(self, events: list[Metric]) -> None:
+    """What a late client receives first."""
+
+    def late_clients(self, parts: list[list[Event]]) -> list[list[Event]]:
+        """
+        Return what a client receives first that connects after each of these parts of a stream.
+        """
+        state = StreamState()
+        received = []
+        for part in parts:
+            state.follow(part)
+            received.append(decode(b"".join(state.frames())))
+        return received
+
+    def test_gone(self) -> None:
+        """The total of a gone series is not sent; a series that begins again has a new total."""
+        stream: list[Event] = [
+            *(Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 2), Snapshot.END),
+            *(
+                Gone(set_counter("a", 1).key),
+                Gone(set_counter("b", 2).key),
+                Gone(set_counter("c", 3).key),
+            ),
+            Metric(set_counter("b", 2).key, Operation.INCREMENT_COUNTER, 5, NOON),
+        ]
+        self.assertEqual(
+            self.late_clients([stream])[0],
+            [Snapshot.BEGIN_COMPLETE, set_counter("b", 5), Snapshot.END],
+        )
+
+    def test_completeSnapshot(self) -> None:
+        """At the end of a complete snapshot, the series that it has not set are gone."""
+        first = [Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 2), Snapshot.END]
+        second = [Snapshot.BEGIN_COMPLETE, set_counter("b", 3)]
+        third = [set_counter("c", 4), Snapshot.END]
+        _, within, after = self.late_clients([first, second, third])
+        # The stream itself has the rest.
+        self.assertEqual(within, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3)])
+        self.assertEqual(
+            after, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3), set_counter("c", 4), Snapshot.END]
+        )
+
+    def test_completeSnapshotWithoutEnd(self) -> None:
+        """The next beginning or the next connection replaces a complete snapshot without an end."""
+        first = [Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 2), Snapshot.END]
+        again: list[Event] = [Snapshot.BEGIN, set_counter("b", 3), Snapshot.END]
+        expected = [Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 3), Snapshot.END]
+        self.assertEqual(
+            self.late_clients([first, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3)], again])[-1],
+            expected,
+        )
+        state = StreamState()
+        state.follow([*first, Snapshot.BEGIN_COMPLETE])
+        state.begin_connection()
+        state.follow(again)
+        self.assertEqual(decode(b"".join(state.frames())), expected)
+
+    def test_tooManySeries(self) -> None:
+        """A state that has reached its limit of series is not sent as complete."""
+        self.patch(stream_state, "MAX_SERIES", 2)
+        stream = [
+            Snapshot.BEGIN_COMPLETE,
+            set_counter("a", 1),
+            set_counter("b", 2),
+            set_counter("c", 3),
+        ]
+        self.assertEqual(
+            self.late_clients([[*stream, Snapshot.END]])[0],
+            [Snapshot.BEGIN, set_counter("a", 1), set_counter("b", 2), Snapshot.END],
+        )
+
+    @given(STEPS)
+    def test_totals(self, steps: list[list[Event]]) -> None:
         """The frames of the state give the same totals as the whole stream."""
-        stream_state = StreamState()
-        stream_state.follow(events)
+        events = [event for step in steps for event in step]
+        state = StreamState()
+        state.follow(events)
         early, late = Reader(), Reader()
         early.feed(encoded(events))
-        late.feed(b"".join(stream_state.frames()))
+        late.feed(b"".join(state.frames()))
         self.assertEqual(late.bits(), early.bits())
-        self.assertEqual(stream_state.metrics, len(events))
+        self.assertEqual(state.metrics, len(early.metrics))
+
+    @given(STEPS)
+    def test_view(self, steps: list[list[Event]]) -> None:
+        """A view has the same totals; with a replay, also in place of those it had before."""
+        events: list[Event] = [Snapshot.BEGIN_COMPLETE, Snapshot.END]
+        events += [event for step in steps for event in step]
+        reader, view, late, state = Reader(), SourceView(), SourceView(), StreamState()
+        reader.feed(encoded(events))
+        view.ingest(events)
+        state.follow(events)
+        late.ingest([set_counter("of an earlier connection", 1)])
+        late.ingest(decode(b"".join(state.frames())))
+        for one in (view, late):
+            totals = {
+                key: bits(series.value)
+                for key, series in one.series.items()
+                if key.kind is not MetricKind.HISTOGRAM
+            }
+            self.assertEqual(totals, reader.bits())

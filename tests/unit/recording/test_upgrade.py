@@ -21,6 +21,7 @@ from tests.wire_cases import CASES, SECOND, WHEN, seen, wire
 from txmetrics_tcp import Key, MetricKind, RecordingWriter, SourceView, Status, decode
 from txmetrics_tcp._codec.framing import Frames, frame
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._model import PROTOCOL_VERSION
 from txmetrics_tcp._recording.events import Recording
 from txmetrics_tcp._recording.upgrade import upgrade
 
@@ -75,7 +76,9 @@ class UpgradeTests(SynchronousTestCase):
         with RecordingWriter.append(path, "web2:5000") as writer:
             writer.write(now)
         reader, chunks = read(Path(path).read_bytes())
-        self.assertEqual([one.protocol_version for one in reader.sessions], [0, 0, 1])
+        self.assertEqual(
+            [one.protocol_version for one in reader.sessions], [0, 0, PROTOCOL_VERSION]
+        )
         self.assertEqual(chunks[-1].frames, now)
         self.assertIsInstance(decode(chunks[0].frames)[0], Status)
 
