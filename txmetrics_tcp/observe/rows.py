@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 
+from txmetrics_tcp._model import Key
 from txmetrics_tcp._view.filters import Filter, parse_filter
 from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import SeriesView
@@ -101,8 +102,10 @@ class Rows:
         self.window: float | None = WINDOWS[1]
         self.paused: bool = False
         self.paused_at: float = 0.0
-        # For each source, the number of its series in `all`, and the run of its server.
+        # For each source, the number of its series in `all`, how many have gone, and the run of its
+        # server.
         self._known = [0] * len(sources)
+        self._gone = [0] * len(sources)
         self._runs = [(source.view.restarts, source.view.since) for source in sources]
         self._arranged = -math.inf
         self._took = 0.0
@@ -121,7 +124,7 @@ class Rows:
         @return: whether `lines` was replaced.
         """
         if not self.paused:
-            self._add_new()
+            self._follow()
         if not self._dirty:
             wait = max(REARRANGE, self._took / REARRANGE_SHARE)
             moves = self.sort not in STEADY or self.grouping is not None
@@ -130,17 +133,22 @@ class Rows:
         self._arrange()
         return True
 
-    def _add_new(self) -> None:
+    def _follow(self) -> None:
+        """Add new series, and remove those that have gone."""
         for number, source in enumerate(self.sources):
             view = source.view
             series = view.series
             # Changes when the server restarts and when the view is cleared.
             run = view.restarts, view.since
-            known = self._known[number]
-            if run != self._runs[number] or len(series) < known:
+            if run != self._runs[number]:
                 self._runs[number] = run
-                self._forget(source)
-                known = self._known[number] = 0
+                self._keep(source, {})
+                self._known[number] = 0
+            elif view.gone != self._gone[number] or len(series) < self._known[number]:
+                # A series that begins again is another object, after all known ones.
+                self._known[number] -= self._keep(source, series)
+            self._gone[number] = view.gone
+            known = self._known[number]
             if len(series) > known:
                 self._add(source, islice(series.values(), known, None))
                 self._known[number] = len(series)
@@ -169,15 +177,22 @@ class Rows:
         self.name_length = self.labels_length = 0
         self._fit(self.matching)
 
-    def _forget(self, source: Source) -> None:
-        self.all = [row for row in self.all if row.source is not source]
-        self.matching = [row for row in self.matching if row.source is not source]
+    def _keep(self, source: Source, series: Mapping[Key, SeriesView]) -> int:
+        """Keep the rows of these series of a source, and return the number of removed rows."""
+
+        def stays(row: Row) -> bool:
+            return row.source is not source or series.get(row.key) is row.series
+
+        before = len(self.all)
+        self.all = list(filter(stays, self.all))
+        self.matching = list(filter(stays, self.matching))
         self.histograms = 0
         self._label_counts.clear()
         for row in self.all:
             self._count(row)
         self._refit()
         self._dirty = True
+        return before - len(self.all)
 
     # User actions
 
@@ -186,7 +201,7 @@ class Rows:
         for source in self.sources:
             source.view.clear()
         self.resume()
-        self._add_new()
+        self._follow()
 
     def set_filter(self, text: str) -> None:
         """

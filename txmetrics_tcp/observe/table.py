@@ -67,6 +67,8 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.rows = rows
         self.chosen: Line | None = None
         self.empty_text = ""
+        # The last index of the chosen line.
+        self._at = 0
         self._hidden = 0
         self._layout: Placement | None = None
         # The state that the last frame was drawn from: common to all lines, and for each line.
@@ -104,6 +106,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     def lines_changed(self) -> None:
         """Find the chosen line again after `Rows.lines` was replaced."""
         lines = self.rows.lines
+        before = self.chosen
         if isinstance(self.chosen, Group):
             # Each update creates new groups.
             title = self.chosen.title
@@ -119,8 +122,13 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
             if self.chosen is not None and self._index(self.chosen) is None:
                 # The row is in a folded group.
                 self.chosen = self._group_of(self.chosen)
-        if self._index(self.chosen) is None:
-            self.chosen = lines[0] if lines else None
+        position = self.position
+        if position is None:
+            # If the series has gone, the next line takes its place.
+            gone = isinstance(before, Row) and before.key not in before.source.view.series
+            position = max(0, min(self._at, len(lines) - 1)) if gone else 0
+            self.chosen = lines[position] if lines else None
+        self._at = position
         size = Size(self.scrollable_content_region.width, len(lines) + 1)
         if size != self.virtual_size:
             self.virtual_size = size
@@ -175,6 +183,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     def choose(self, position: int) -> None:
         """Choose a line by its index and scroll to it."""
         self.chosen = self.rows.lines[position]
+        self._at = position
         top = round(self.scroll_y)
         if position < top:
             self.scroll_to(y=position, animate=False, immediate=True)

@@ -32,10 +32,11 @@ from tests.observing import (
     type_fast,
     watch,
 )
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
+from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.bindings import KEYS, MOUSE
+from txmetrics_tcp.observe.export import to_json
 from txmetrics_tcp.observe.help import Help, help_text
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import SORTS
@@ -1083,6 +1084,38 @@ class HeaderTests(SynchronousTestCase):
             # Labels and widths of removed series are forgotten.
             self.assertEqual(app.rows.groupings, [None, Grouping(None)])
             self.assertEqual(app.rows.name_length, 0)
+
+        watch(scenario, source)
+
+    def test_gone(self) -> None:
+        """A gone series vanishes; the next one takes its place in the table and the detail pane."""
+        source = FedSource()
+        source.feed([count(name) for name in "abcde"])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            async def goes(*names: str) -> None:
+                source.feed([Gone(count(name).key) for name in names])
+                await draw(pilot, app)
+
+            await pilot.press("down", "down", "enter")
+            await goes("a", "c")
+            self.assertEqual((listed(app), chosen(app)), (["b", "d", "e"], "e"))
+            await pilot.press("up")
+            await goes("d")
+            self.assertEqual((listed(app), chosen(app)), (["b", "e"], "e"))
+            self.assertIn("e", drawn(app.detail)[0])
+            await goes("e")
+            self.assertEqual(chosen(app), "b")
+            self.assertIn("b", drawn(app.detail)[0])
+            exported = json.loads(to_json(app.rows))["series"]
+            self.assertEqual([one["name"] for one in exported], ["b"])
+            await goes("b")
+            self.assertIsNone(app.table.chosen)
+            self.assertNotIn("b", "".join(drawn(app.detail)))
+            self.assertIn("no series yet", " ".join(drawn(app.table)))
+            source.feed([count("b", 7)])
+            await draw(pilot, app)
+            self.assertEqual(chosen(app), "b")
 
         watch(scenario, source)
 

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
-from txmetrics_tcp import Metadata, MetricKind
+from txmetrics_tcp import Gone, Metadata, MetricKind, Snapshot
 from txmetrics_tcp._view.numbers import show_rate, show_value
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
@@ -74,6 +74,61 @@ class RowsTests(SynchronousTestCase):
         self.source.feed([count("a")])
         self.assertTrue(self.rows.update())
         self.assertEqual(self.names(), ["a", "b"])
+
+    def test_gone(self) -> None:
+        """Rows of gone series vanish, with their labels and widths.  Those of others stay."""
+        other = FedSource()
+        self.rows = Rows([self.source, other], lambda: self.now)
+        wide = count("b" * 40, route="/")
+        for source in (self.source, other):
+            source.feed([count("a"), count("c"), sample("h", 1.0)])
+        self.source.feed([wide])
+        self.rows.set_filter("-name:c")
+        self.rows.update()
+        self.assertEqual(self.names(), ["a", "a", "b" * 40, "h", "h"])
+        kept = [row for row in self.rows.all if row.source is other]
+        self.source.feed([Gone(wide.key), Gone(sample("h", 1.0).key), Gone(count("c").key)])
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["a", "a", "h"])
+        self.assertEqual([row for row in self.rows.all if row.source is other], kept)
+        self.assertEqual((len(self.rows.all), self.rows.histograms), (4, 1))
+        self.assertEqual((self.rows.name_length, self.rows.labels_length), (1, 0))
+        self.assertEqual(self.rows.groupings, [None, Grouping(None)])
+        self.assertFalse(self.rows.update())
+
+    def test_goneAndNew(self) -> None:
+        """Between two updates, series go, begin, and begin again."""
+        self.source.feed([count("a"), count("b"), count("c")])
+        self.rows.update()
+        self.source.feed([Gone(count("a").key), count("d"), Gone(count("b").key), count("b", 5)])
+        self.rows.update()
+        self.assertEqual(self.names(), ["b", "c", "d"])
+        self.assertEqual([row.value() for row in self.rows.matching], [5, 1, 1])
+        self.assertEqual(len(self.rows.all), 3)
+        self.source.feed([Snapshot.BEGIN_COMPLETE, gauge("g", 1.0), Snapshot.END])
+        self.rows.update()
+        self.assertEqual(self.names(), ["g"])
+
+    def test_goneWhilePaused(self) -> None:
+        """While the display is paused, gone series stay."""
+        self.source.feed([count("a"), count("b")])
+        self.rows.update()
+        self.rows.pause()
+        self.source.feed([Gone(count("a").key)])
+        self.rows.update()
+        self.assertEqual(self.names(), ["a", "b"])
+        self.rows.resume()
+        self.rows.update()
+        self.assertEqual(self.names(), ["b"])
+
+    def test_goneAndCleared(self) -> None:
+        self.source.feed([count("a"), count("b")])
+        self.rows.update()
+        self.source.feed([Gone(count("a").key)])
+        self.rows.clear()
+        self.source.feed([count("a"), count("c")])
+        self.rows.update()
+        self.assertEqual(self.names(), ["a", "c"])
 
     def test_notANumber(self) -> None:
         """NaN sorts last in both orders."""
