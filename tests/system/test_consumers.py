@@ -527,7 +527,7 @@ class OddFramesTests(ConsumersTestCase):
         text = shortened(text)
         self.assertEqual(reported_totals(text), ODD_TOTALS)
         report = json.loads(text)
-        self.assertEqual((report["events"], report["unknown"]), (ODD_METRICS, 4))
+        self.assertEqual((report["events"], report["unknown"]), (ODD_METRICS, 5))
 
 
 def shortened(text: str) -> str:
@@ -573,7 +573,30 @@ def metadata(kind: str, name: str, unit: str | None = None, description: str = "
     }
 
 
+def gone(
+    kind: str,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    timestamp_ns: int | None = None,
+    time: str | None = None,
+) -> Event:
+    """Return the JSON line of a gone series."""
+    return {
+        "event": "gone",
+        "time": time,
+        "timestamp_ns": timestamp_ns,
+        "kind": kind,
+        "name": name,
+        "labels": labels or {},
+    }
+
+
 ODD = [
+    # A complete snapshot
+    metric("increment_counter", "absent", 1),
+    {"event": "snapshot", "boundary": "begin", "complete": True},
+    metric("set_counter", "present", 5),
+    {"event": "snapshot", "boundary": "end"},
     # Lengths
     metric("increment_counter", "padded_frame", 1),
     metric("increment_counter", "padded_frame", 1),
@@ -588,6 +611,14 @@ ODD = [
         timestamp_ns=1_000_000_000,
         time="1970-01-01T00:00:01.000000000Z",
     ),
+    # Gone series
+    metric("increment_counter", "gone", 1, {"a": "1", "b": ""}),
+    metric("set_gauge", "gone", 1.0),
+    metric("increment_counter", "stays", 1),
+    gone("counter", "gone", {"a": "1", "b": ""}),
+    gone("gauge", "gone", None, 7_000_000_000, "1970-01-01T00:00:07.000000000Z"),
+    gone("histogram", "stays"),
+    gone("counter", ""),
     # Labels
     metric("increment_counter", "labels", 1, {"a": "last", "b": ""}),
     metric("increment_counter", "labels", 2, {"a": "last", "b": ""}),
@@ -664,13 +695,15 @@ ODD = [
 ]
 """The JSON lines of all events that a client can use, with long texts `shortened`."""
 
-ODD_METRICS = 29
+ODD_METRICS = 34
 """The number of metrics among them."""
 
 ODD_TOTALS: Totals = {
+    Key(MetricKind.COUNTER, "present", ()): 5,
     Key(MetricKind.COUNTER, "padded_frame", ()): 2,
     Key(MetricKind.COUNTER, "padded_value", ()): 7,
     Key(MetricKind.COUNTER, "unknown_fields", ()): 9,
+    Key(MetricKind.COUNTER, "stays", ()): 1,
     Key(MetricKind.COUNTER, "labels", (("a", "last"), ("b", ""))): 3,
     Key(MetricKind.COUNTER, "labels", (("a", "last"),)): 12,
     Key(MetricKind.COUNTER, "labels", (("absent value", ""),)): 16,

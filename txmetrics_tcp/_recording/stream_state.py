@@ -44,13 +44,10 @@ class StreamState:
         # Totals, with the time of the last event.
         self._totals: dict[Key, tuple[Number, int | None]] = {}
         self._boundary: Snapshot | None = None
-        # Within a complete snapshot, the series that it has not set yet.
-        self._unset: set[Key] = set()
 
     def begin_connection(self) -> None:
         """Begin the next recorded connection, whose server sends its totals again."""
         self._boundary = None
-        self._unset.clear()
 
     def follow(self, events: Iterable[Event]) -> None:
         """Apply the next events of the stream."""
@@ -65,13 +62,13 @@ class StreamState:
             elif isinstance(event, Status):
                 if self._status is not None and self._status.started_ns != event.started_ns:
                     self._totals.clear()
-                    self._unset.clear()
                 self._status = event
             elif isinstance(event, Gone):
                 self._totals.pop(event.key, None)
-                self._unset.discard(event.key)
             elif isinstance(event, Snapshot):
-                self._reach(event)
+                self._boundary = event
+                if event is Snapshot.BEGIN_COMPLETE:
+                    self._totals.clear()
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
@@ -90,18 +87,10 @@ class StreamState:
             complete = len(self._totals) < MAX_SERIES
             yield encode_snapshot(Snapshot.BEGIN_COMPLETE if complete else Snapshot.BEGIN)
         for key, (total, timestamp_ns) in self._totals.items():
-            if key not in self._unset:
-                yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
+            yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
         # Within a snapshot, the stream itself has the end.
         if exact and self._boundary in (None, Snapshot.END):
             yield encode_snapshot(Snapshot.END)
-
-    def _reach(self, boundary: Snapshot) -> None:
-        if boundary is Snapshot.END:
-            for key in self._unset:
-                del self._totals[key]
-        self._boundary = boundary
-        self._unset = set(self._totals) if boundary is Snapshot.BEGIN_COMPLETE else set()
 
     def _add(self, metric: Metric) -> None:
         apply = APPLY.get(metric.operation)
@@ -109,7 +98,6 @@ class StreamState:
             return
         totals = self._totals
         key = metric.key
-        self._unset.discard(key)
         if key in totals or len(totals) < MAX_SERIES:
             total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], None)
             totals[key] = apply(total, metric.value), metric.timestamp_ns

@@ -24,7 +24,7 @@ func main() {
 		log.Fatal(err)
 	}
 	stream := bufio.NewReader(connection)
-	counts, gauges := map[string]uint64{}, map[string]float64{}
+	counters, histograms, gauges := map[string]uint64{}, map[string]uint64{}, map[string]float64{}
 	for {
 		event := &pb.Event{}
 		if err := protodelim.UnmarshalFrom(stream, event); err == io.EOF {
@@ -32,28 +32,51 @@ func main() {
 		} else if err != nil {
 			log.Fatal(err)
 		}
+		if event.GetSnapshot().GetComplete() {
+			// All totals follow. Histograms have none.
+			clear(counters)
+			clear(gauges)
+		}
+		if gone := event.GetGone(); gone != nil {
+			series := key(gone.GetName(), gone.GetLabels())
+			switch gone.GetMetricType() {
+			case pb.Metadata_COUNTER:
+				delete(counters, series)
+			case pb.Metadata_GAUGE:
+				delete(gauges, series)
+			case pb.Metadata_HISTOGRAM:
+				delete(histograms, series)
+			}
+		}
 		metric := event.GetMetric()
-		// Maps are printed in the order of their keys.
-		series := fmt.Sprintf("%q %q", metric.GetName(), metric.GetLabels())
+		series := key(metric.GetName(), metric.GetLabels())
 		switch operation := metric.GetOperation().(type) {
 		case *pb.Metric_IncrementCounter:
-			counts["counter "+series] += operation.IncrementCounter // modulo 2^64
+			counters[series] += operation.IncrementCounter // modulo 2^64
 		case *pb.Metric_SetCounter:
-			counts["counter "+series] = operation.SetCounter
+			counters[series] = operation.SetCounter
 		case *pb.Metric_IncrementGauge:
-			gauges["gauge "+series] += operation.IncrementGauge
+			gauges[series] += operation.IncrementGauge
 		case *pb.Metric_DecrementGauge:
-			gauges["gauge "+series] -= operation.DecrementGauge
+			gauges[series] -= operation.DecrementGauge
 		case *pb.Metric_SetGauge:
-			gauges["gauge "+series] = operation.SetGauge
+			gauges[series] = operation.SetGauge
 		case *pb.Metric_RecordHistogram:
-			counts["histogram "+series]++
+			histograms[series]++
 		}
 	}
-	for series, total := range counts {
-		fmt.Printf("%s\t%d\n", series, total)
-	}
-	for series, total := range gauges {
-		fmt.Printf("%s\t%v\n", series, total)
+	show("counter", counters)
+	show("gauge", gauges)
+	show("histogram", histograms)
+}
+
+func key(name string, labels map[string]string) string {
+	// Maps are printed in the order of their keys.
+	return fmt.Sprintf("%q %q", name, labels)
+}
+
+func show[Total any](kind string, totals map[string]Total) {
+	for series, total := range totals {
+		fmt.Printf("%s %s\t%v\n", kind, series, total)
 	}
 }

@@ -22,16 +22,26 @@ const apply = {
   recordHistogram: (total = 0n) => total + 1n,
 };
 
+const kinds = ["counter", "gauge", "histogram"];
 const byName = ([one], [other]) => (one < other ? -1 : 1);
+const key = (kind, { name, labels }) =>
+  JSON.stringify([kind, name, Object.entries(labels).sort(byName)]);
 
 const totals = new Map();
 const [host, port] = process.argv.slice(2);
 for await (const { event } of sizeDelimitedDecodeStream(Event, connect(port, host))) {
+  if (event.case === "gone") totals.delete(key(kinds[event.value.metricType], event.value));
+  if (event.case === "snapshot" && event.value.complete) {
+    // All totals follow. Histograms have none.
+    for (const series of totals.keys()) {
+      if (!series.startsWith('["histogram"')) totals.delete(series);
+    }
+  }
   // Unknown variants and operations of a later version have no case.
   if (event.case !== "metric" || !event.value.operation.case) continue;
-  const { name, labels, operation } = event.value;
+  const { operation } = event.value;
   const kind = operation.case.match(/Counter|Gauge|Histogram/)[0].toLowerCase();
-  const series = JSON.stringify([kind, name, Object.entries(labels).sort(byName)]);
+  const series = key(kind, event.value);
   totals.set(series, apply[operation.case](totals.get(series), operation.value));
 }
 for (const [series, total] of totals) {

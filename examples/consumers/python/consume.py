@@ -10,12 +10,20 @@ import sys
 
 from google.protobuf.proto import parse_length_prefixed
 
-from txmetrics_tcp.event_pb2 import Event
+from txmetrics_tcp.event_pb2 import Event, Metadata
 
+KINDS = {number: name.lower() for name, number in Metadata.MetricType.items()}
 totals: dict[tuple[object, ...], float] = {}
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
     stream = connection.makefile("rb")
     while (event := parse_length_prefixed(Event, stream)) is not None:
+        if event.snapshot.complete:
+            # All totals follow. Histograms have none.
+            totals = {key: total for key, total in totals.items() if key[0] == "histogram"}
+        if event.HasField("gone"):
+            gone = event.gone
+            kind = KINDS.get(gone.metric_type)
+            totals.pop((kind, gone.name, tuple(sorted(gone.labels.items()))), None)
         metric = event.metric
         operation = metric.WhichOneof("operation")
         if operation is None:

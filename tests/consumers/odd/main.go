@@ -82,6 +82,8 @@ func increment(value uint64) []byte   { return number(4, value) }
 func setCounter(value uint64) []byte  { return number(5, value) }
 func setGauge(value float64) []byte   { return double(8, value) }
 func record(value float64) []byte     { return double(9, value) }
+func snapshot(parts ...[]byte) []byte { return message(1001, parts...) }
+func gone(parts ...[]byte) []byte     { return message(1002, parts...) }
 
 func timestamp(seconds, nanos uint64) []byte {
 	return message(2, number(1, seconds), number(2, nanos))
@@ -104,6 +106,12 @@ var (
 	long    = strings.Repeat("x", 900<<10)
 	content = metric(name("padded_frame"), increment(1))
 	stream  = [][]byte{
+		// A complete snapshot.
+		frame(metric(name("absent"), increment(1))),
+		frame(snapshot(unknown(), number(2, 1), number(1, 2), number(1, 1))),
+		frame(metric(name("present"), setCounter(5))),
+		frame(snapshot(number(1, 2), unknown())),
+
 		// Numbers in more bytes than necessary: the lengths of a frame, of an empty frame and of a message, and a value.
 		// Within a frame, the libraries differ: Python's rejects lengths of more than five bytes, and Java's misreads a
 		// value whose tenth byte is zero.
@@ -121,6 +129,15 @@ var (
 			message(2, unknown(), number(1, 1), unknown()),
 			increment(4),
 		)),
+
+		// Gone series.
+		frame(metric(name("gone"), label("a", "1"), label("b", ""), increment(1))),
+		frame(metric(name("gone"), setGauge(1))),
+		frame(metric(name("stays"), increment(1))),
+		frame(gone(unknown(), label("b", ""), label("a", "0"), number(1, 0), text(2, "gone"), label("a", "1"))),
+		frame(gone(text(2, "earlier"), message(4, number(1, 7)), number(1, 1)), gone(text(2, "gone"))),
+		frame(gone(text(2, "stays"), number(1, 2))), // a histogram
+		frame(gone()),
 
 		// Labels.
 		frame(metric(name("labels"), label("a", "first"), label("b", ""), label("a", "last"), increment(1))),
@@ -163,11 +180,14 @@ var (
 		frame(unknown()),
 		frame(text(3, "a variant of the Rust crate")),
 		frame(message(999, unknown())),
-		frame(message(1002, unknown())),
+		frame(message(1003, unknown())),
+		frame(snapshot(unknown())),
+		frame(snapshot(number(1, 3))),
 		frame(metric(name("no operation"))),
 		frame(metric(name("unknown operation"), number(10, 1))),
 		frame(metadata(name("unknown kind"), number(2, 3))),
 		frame(metadata(name("unknown kind"), number(2, math.MaxUint64))), // -1
+		frame(gone(text(2, "stays"), number(1, 3))),
 
 		// Large frames.
 		frame(metadata(name("large"), text(4, long))),

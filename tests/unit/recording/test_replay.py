@@ -537,21 +537,6 @@ class StreamStateTests(SynchronousTestCase):
             after, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3), set_counter("c", 4), Snapshot.END]
         )
 
-    def test_completeSnapshotWithoutEnd(self) -> None:
-        """The next beginning or the next connection replaces a complete snapshot without an end."""
-        first = [Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 2), Snapshot.END]
-        again: list[Event] = [Snapshot.BEGIN, set_counter("b", 3), Snapshot.END]
-        expected = [Snapshot.BEGIN_COMPLETE, set_counter("a", 1), set_counter("b", 3), Snapshot.END]
-        self.assertEqual(
-            self.late_clients([first, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3)], again])[-1],
-            expected,
-        )
-        state = StreamState()
-        state.follow([*first, Snapshot.BEGIN_COMPLETE])
-        state.begin_connection()
-        state.follow(again)
-        self.assertEqual(decode(b"".join(state.frames())), expected)
-
     def test_tooManySeries(self) -> None:
         """A state that has reached its limit of series is not sent as complete."""
         self.patch(stream_state, "MAX_SERIES", 2)

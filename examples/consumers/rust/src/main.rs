@@ -7,22 +7,41 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 use std::net::TcpStream;
 
 use prost::Message;
-use proto::{event::Event, metric::Operation::*};
+use proto::{event::Event, metadata::MetricType, metric::Operation::*};
 
 mod proto {
     include!(concat!(env!("OUT_DIR"), "/txmetrics_tcp.rs"));
 }
 
+type Series = (&'static str, String, BTreeMap<String, String>);
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let mut stream = BufReader::new(TcpStream::connect(arguments[1..].join(":"))?);
-    let (mut counts, mut gauges) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, f64>::new());
+    let mut counts = BTreeMap::<Series, u64>::new();
+    let mut gauges = BTreeMap::<Series, f64>::new();
     while !stream.fill_buf()?.is_empty() {
         let mut frame = vec![0; read_varint(&mut stream)?];
         stream.read_exact(&mut frame)?;
-        let event = proto::Event::decode(&frame[..])?.event;
-        let Some(Event::Metric(metric)) = event else {
-            continue; // another event, or one of a later version
+        let metric = match proto::Event::decode(&frame[..])?.event {
+            Some(Event::Metric(metric)) => metric,
+            Some(Event::Snapshot(snapshot)) if snapshot.complete => {
+                // All totals follow. Histograms have none.
+                counts.retain(|(kind, ..), _| *kind == "histogram");
+                gauges.clear();
+                continue;
+            }
+            Some(Event::Gone(gone)) => {
+                let series = |kind| (kind, gone.name, gone.labels);
+                match MetricType::try_from(gone.metric_type) {
+                    Ok(MetricType::Counter) => drop(counts.remove(&series("counter"))),
+                    Ok(MetricType::Gauge) => drop(gauges.remove(&series("gauge"))),
+                    Ok(MetricType::Histogram) => drop(counts.remove(&series("histogram"))),
+                    Err(_) => {} // a kind of a later version
+                }
+                continue;
+            }
+            _ => continue, // another event, or one of a later version
         };
         let series = |kind| (kind, metric.name, metric.labels);
         match metric.operation {

@@ -4,6 +4,7 @@
 
 import com.google.protobuf.CodedInputStream;
 import io.github.txmetrics_tcp.Event;
+import io.github.txmetrics_tcp.Gone;
 import io.github.txmetrics_tcp.Metric;
 import java.io.BufferedInputStream;
 import java.io.EOFException;
@@ -26,7 +27,23 @@ public class Consume {
         if (stream.readNBytes(frame, 0, frame.length) < frame.length) {
           throw new EOFException("the stream ended within a frame");
         }
-        Metric metric = Event.parseFrom(frame).getMetric();
+        Event event = Event.parseFrom(frame);
+        if (event.getSnapshot().getComplete()) {
+          // All totals follow. Histograms have none.
+          counters.clear();
+          gauges.clear();
+        }
+        if (event.hasGone()) {
+          Gone gone = event.getGone();
+          List<?> series = List.of(gone.getName(), gone.getLabelsMap());
+          switch (gone.getMetricType()) {
+            case COUNTER -> counters.remove(series);
+            case GAUGE -> gauges.remove(series);
+            case HISTOGRAM -> histograms.remove(series);
+            case UNRECOGNIZED -> {} // a kind of a later version
+          }
+        }
+        Metric metric = event.getMetric();
         List<?> series = List.of(metric.getName(), metric.getLabelsMap());
         double value = gauges.getOrDefault(series, 0.0);
         switch (metric.getOperationCase()) {
