@@ -356,7 +356,7 @@ class Gone:
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """
-    A metric event or a description that this version cannot interpret, and skips.
+    A metric event, a description or a gone series that this version cannot interpret, and skips.
 
     Decoders return it, so that clients can tell that they do not show everything.
 

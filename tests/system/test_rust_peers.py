@@ -21,7 +21,7 @@ from typing import cast
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -38,16 +38,20 @@ from tests.rust_peers import (
     reactor,
     screen_module,
 )
+from tests.unit.codec.test_wire import encode
 from txmetrics_tcp import (
     Decoder,
     Event,
     EventStream,
     ExporterSettings,
+    Gone,
     Key,
     Metric,
     MetricKind,
     MetricsFactory,
+    Operation,
     Recorder,
+    Snapshot,
     Unit,
 )
 from txmetrics_tcp._net import connection
@@ -229,6 +233,33 @@ class ReceiveTests(PeersTestCase):
             ],
         )
         self.assertEqual(receiver.bits(), exact_totals(factory))
+
+    async def test_gone(self) -> None:
+        """
+        A client skips `Gone` and complete snapshots: it keeps the last total of a gone series, and
+        the totals of the others are exact.
+        """
+        gone, other = counter_key("gone"), counter_key("other")
+        events: list[Event] = [
+            Snapshot.BEGIN_COMPLETE,
+            *(Metric(key, Operation.SET_COUNTER, 1, 1) for key in (gone, other)),
+            Snapshot.END,
+            Gone(gone, 1),
+            Metric(other, Operation.INCREMENT_COUNTER, 2, 1),
+            *(Snapshot.BEGIN_COMPLETE, Metric(other, Operation.SET_COUNTER, 7, 1), Snapshot.END),
+            Metric(other, Operation.INCREMENT_COUNTER, 1, 1),
+        ]
+
+        class Serve(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"".join(map(encode, events)))
+                self.transport.loseConnection()
+
+        receiver = self.receive(await self.listen(Factory.forProtocol(Serve)))
+        self.assertEqual(await receiver.exited(), 0, receiver.errors)
+        self.assertEqual(receiver.bits(), {gone: 1, other: 8})
+        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 5)
 
     async def test_halfClosed(self) -> None:
         """A half-closed client receives empty events as probes, and further events."""
