@@ -56,6 +56,7 @@ class SeriesView:
         "_base",
         "_connection",
         "_history",
+        "_identified",
         "_increase_before",
         "_pending",
         "_second",
@@ -78,6 +79,9 @@ class SeriesView:
         self.timestamp_ns: int | None = None
         self.value = INITIAL_TOTAL[key.kind]
         self._view = view
+        # The equal keys by whose id() the view finds the series.  The list keeps them, so that no
+        # id is reused.
+        self._identified: list[Key] = []
         self._watched: deque[RecentEvent] | None = None
         # The second of the last event.  The history receives the increase in this second when an
         # event arrives in a later second.
@@ -310,9 +314,8 @@ class SourceView:
         # The dropped events of previous connections.
         self._missed_before = (0, 0)
         # Series by the id() of keys, a much faster lookup than by value: a decoder returns few
-        # objects for the same key.  The list holds the keys, so that no id is reused.
+        # objects for the same key.
         self._by_identity: dict[int, SeriesView] = {}
-        self._identified: list[Key] = []
         # Series of the program's previous run.  They keep their history if they appear again.
         self._previous_run: dict[Key, SeriesView] = {}
         # Totals at the time of `clear`.
@@ -410,12 +413,13 @@ class SourceView:
         self.since = self._clock()
 
     def _forget_series(self) -> None:
-        self.series.clear()
         self._forget_identities()
+        self.series.clear()
 
     def _forget_identities(self) -> None:
         self._by_identity.clear()
-        self._identified.clear()
+        for series in self.series.values():
+            series._identified.clear()
 
     def _find(self, event: Metric, second: int) -> SeriesView | None:
         """Find or create the series of a new key object; return None if there are too many."""
@@ -437,11 +441,11 @@ class SourceView:
             elif key.kind is MetricKind.GAUGE:
                 series._base = value if operation is _SET_GAUGE else series.value
             self.series[key] = series
-        if len(self._identified) > 4 * len(self.series) + 1000:
+        if len(self._by_identity) > 4 * len(self.series) + 1000:
             # The decoder does not reuse key objects.
             self._forget_identities()
         self._by_identity[id(key)] = series
-        self._identified.append(key)
+        series._identified.append(key)
         return series
 
     def _ingest_other(self, event: Event, now: float) -> None:
@@ -479,9 +483,11 @@ class SourceView:
     def _remove(self, key: Key) -> None:
         self._cleared.pop(key, None)
         self._previous_run.pop(key, None)
-        if self.series.pop(key, None) is not None:
+        series = self.series.pop(key, None)
+        if series is not None:
             self.gone += 1
-            self._forget_identities()
+            for identified in series._identified:
+                del self._by_identity[id(identified)]
 
     def _ingest_status(self, event: Status, now: float) -> None:
         before, self.status = self.status, event

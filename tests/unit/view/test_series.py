@@ -108,7 +108,7 @@ class TotalTests(ViewCase):
         for number in range(10_000):
             self.ingest(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
         self.assertEqual([series.value for series in self.view.series.values()], [5000, 5000])
-        self.assertLess(len(self.view._identified), 2000)
+        self.assertLess(len(self.view._by_identity), 2000)
 
     def test_failure(self) -> None:
         """Events before an error in the stream are applied and counted."""
@@ -460,6 +460,7 @@ class GoneTests(ViewCase):
             self.assertNotIn(kind, [key.kind for key in self.view.series])
             self.assertEqual(self.view.gone, count)
         self.assertEqual(self.view.events, 3)
+        self.assertEqual(self.view._by_identity, {})
         self.view.clear()
         self.assertEqual(self.view.gone, 0)
 
