@@ -130,6 +130,14 @@ class RowsTests(SynchronousTestCase):
         self.rows.update()
         self.assertEqual(self.names(), ["a", "c"])
 
+    def test_clearedAtOnce(self) -> None:
+        """Cleared series vanish even if the view's clock stands still, as in a recording."""
+        self.source.feed([count("a"), count("b")], 0)
+        self.rows.update()
+        self.rows.clear()
+        self.rows.update()
+        self.assertEqual(self.names(), [])
+
     def test_notANumber(self) -> None:
         """NaN sorts last in both orders."""
         self.source.feed([gauge("a", math.nan), gauge("b", 1.0), gauge("c", 2.0)])

@@ -33,7 +33,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
-from txmetrics_tcp._model import SET_OPERATION
+from txmetrics_tcp._model import PROTOCOL_VERSION, SET_OPERATION
 from txmetrics_tcp._recording import stream_state
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
@@ -536,6 +536,13 @@ class StreamStateTests(SynchronousTestCase):
         self.assertEqual(
             after, [Snapshot.BEGIN_COMPLETE, set_counter("b", 3), set_counter("c", 4), Snapshot.END]
         )
+
+    def test_withoutTotals(self) -> None:
+        """The totals of a server that sends no snapshots are not exact, and so no snapshot."""
+        for version in (1, PROTOCOL_VERSION):
+            status = Status("shop", NOON, protocol_version=version)
+            [received] = self.late_clients([[status, set_counter("a", 1)]])
+            self.assertEqual(received, [Status("shop", NOON), set_counter("a", 1)])
 
     def test_tooManySeries(self) -> None:
         """A state that has reached its limit of series is not sent as complete."""
