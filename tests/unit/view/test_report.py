@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
+from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.filters import parse_filter
 from txmetrics_tcp._view.report import SORTS, Report
@@ -86,6 +86,13 @@ class TableTests(ReportCase):
             "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0s,"
             " losses unknown\n",
         )
+
+    def test_gone(self) -> None:
+        """A gone series is not in the table."""
+        self.view.ingest([Gone(Key(MetricKind.GAUGE, "depth"))])
+        table = self.report().to_table()
+        self.assertNotIn("depth", table)
+        self.assertIn("4 of 4 series, 106 events", table)
 
     def test_sort(self) -> None:
         names = {
