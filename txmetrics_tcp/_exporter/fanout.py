@@ -37,8 +37,8 @@ FAILURE_INTERVAL = 10.0
 
 MAX_SNAPSHOTS = 4
 """
-The maximum number of snapshots held by clients that have not read all of them.  A snapshot is
-shared by the clients that needed totals at the same time, and may take 100 bytes per series.
+The maximum number of complete snapshots held by clients that have not read all of them.  All
+clients that needed totals at the same time share one, which takes about 100 bytes per series.
 """
 
 SNAPSHOT_INTERVAL = 1.0
@@ -311,11 +311,13 @@ class Fanout:
 
     def _may_make_snapshot(self) -> bool:
         """
-        Limit the number of unfinished snapshots: if there are `MAX_SNAPSHOTS`, release the least
-        recently read one, but at most one every `SNAPSHOT_INTERVAL` seconds.
+        Limit the size of unfinished snapshots: if they have as many series as `MAX_SNAPSHOTS`
+        complete ones, release the least recently read one, but at most one every
+        `SNAPSHOT_INTERVAL` seconds.
         """
         unfinished = list(self._snapshots)
-        if len(unfinished) >= MAX_SNAPSHOTS:
+        limit = (MAX_SNAPSHOTS - 1) * self._incoming.ledger.retained
+        if sum(map(len, unfinished)) > limit:
             now = self._incoming.monotonic()
             if now - self._released_at < SNAPSHOT_INTERVAL:
                 # The tick tries again.

@@ -86,6 +86,8 @@ class MetricsProtocol(ServedProtocol):
         self._lost_since: int | None = None
         # The epoch of the oldest lost event that the pending marker is for.
         self._marker_since: int | None = None
+        # The epoch of the oldest change that the pending snapshot is for.
+        self._snapshot_since = 0
         self._repair_timer: IDelayedCall | None = None
         # Whether to resync at the next marker even if the client has not caught up.
         self._force = False
@@ -195,6 +197,7 @@ class MetricsProtocol(ServedProtocol):
             self.lost(self._lost_since)
         if self._settings.totals:
             self._outbox.add_snapshot(marker.snapshot)
+            self._snapshot_since = since
         self.flush()
 
     def release_snapshot(self, snapshot: TotalsSnapshot) -> None:
@@ -202,7 +205,7 @@ class MetricsProtocol(ServedProtocol):
         if self._outbox.snapshot is snapshot:
             self._outbox.snapshot = None
             self._has_read = False
-            self.lost(0)
+            self.lost(self._snapshot_since)
 
     def release_pending(self) -> None:
         """
