@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from reprlib import repr as short_repr
 
 from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
@@ -183,11 +184,12 @@ def set_global_recorder(recorder: Recorder) -> None:
     be called from any thread.  A process has at most one global recorder at a time; a forked
     process can replace the one that it inherited.
 
+    @raise TypeError: C{recorder} is not a `Recorder`.
     @raise RecorderInstalledError: a global recorder is already installed.
     @raise Exception: raised by the recorder for an earlier handle or description; the recorder is
         then not installed.
     """
-    _program.install(recorder)
+    _program.install(_checked(recorder))
 
 
 def unset_global_recorder(recorder: Recorder) -> None:
@@ -210,8 +212,10 @@ def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
     Handles created outside keep their recorder.  The scope is a `contextvars` context: it includes
     coroutines, asyncio tasks and C{inlineCallbacks} functions started in the block, but not
     threads, delayed calls or Deferred callbacks.
+
+    @raise TypeError: C{recorder} is not a `Recorder`; raised when the block is entered.
     """
-    token = _scope.set(recorder)
+    token = _scope.set(_checked(recorder))
     try:
         yield recorder
     finally:
@@ -322,6 +326,12 @@ def capturing(recorder: Recorder) -> Iterator[None]:
     finally:
         _reset_scope(token)
         _program.end_capture(recorder)
+
+
+def _checked(recorder: Recorder) -> Recorder:
+    if not isinstance(recorder, Recorder):
+        raise TypeError(f"a recorder is required, not {short_repr(recorder)}")
+    return recorder
 
 
 def _reset_scope(token: Token[Recorder]) -> None:

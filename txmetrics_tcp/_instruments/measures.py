@@ -10,10 +10,13 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
 from functools import wraps
+from reprlib import repr as short_repr
+from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 _P = ParamSpec("_P")
@@ -51,32 +54,47 @@ class Measure(Generic[_Begun]):
     def _end(self, begun: _Begun, error: BaseException | None) -> None:
         """Called when a call ends, with the exception that it raised, or None."""
 
+    def _cancel(self, begun: _Begun) -> None:
+        """Called instead of `_end` for a call that is not measured.  Undoes `_begin`."""
+
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """
         Decorate a function, so that each call is measured.
 
-        @param function: a function, a coroutine function, or a function that returns a Deferred,
-            whose calls end when the Deferred fires.
-        @raise TypeError: the argument is not callable, or is a generator function, whose calls
-            return before the body runs.  To measure an C{inlineCallbacks} function, put
-            C{@inlineCallbacks} below this decorator.
+        The call of a coroutine function or a generator function begins and ends with its body, and
+        so does the call of a function that returns a coroutine.  If a function returns a Deferred,
+        a task or another future of asyncio, or a future of C{concurrent.futures}, the call ends
+        when that is done; the caller receives the same object.  A call that returns another
+        awaitable is not measured, and causes a C{RuntimeWarning}.
+
+        @param function: a function, or another callable object that is not a class.
+        @raise TypeError: the argument is not callable, or is a class or a C{staticmethod}.
         """
-        if not callable(function):
-            raise TypeError(f"{function!r} is not a function")
+        if isinstance(function, type):
+            raise TypeError(
+                f"{short_repr(function)} is a class, and would become a function: decorate a"
+                " method, or a function that creates the object"
+            )
+        if not callable(function) or isinstance(function, staticmethod):
+            raise TypeError(
+                f"{short_repr(function)} is not a function; this decorator goes below"
+                " @staticmethod, @classmethod and @property"
+            )
+        around: Callable[[Callable[..., Any]], Callable[..., Any]] = self._around_call
         # For a callable object, its __call__ method decides.
         for called in (function, type(function).__call__):
-            if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-                raise TypeError(
-                    f"{function!r} is a generator function: calls return before its body runs; use"
-                    " a with block inside it, or put @inlineCallbacks below this decorator"
-                )
-            if inspect.iscoroutinefunction(called):
-                return self._around_coroutine(function)
-        return self._around_call(function)
+            if inspect.iscoroutinefunction(called) or _is_iterable_coroutine(
+                getattr(called, "__code__", None)
+            ):
+                around = self._around_coroutine
+            elif inspect.isgeneratorfunction(called):
+                around = self._around_generator
+            elif inspect.isasyncgenfunction(called):
+                around = self._around_async_generator
+        return wraps(function)(around(function))
 
-    def _around_coroutine(self, function: Callable[_P, Any]) -> Callable[_P, Any]:
-        @wraps(function)
-        async def measured(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+    def _around_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def measured(*args: Any, **kwargs: Any) -> Any:
             begun = self._begin()
             try:
                 result = await function(*args, **kwargs)
@@ -88,29 +106,195 @@ class Measure(Generic[_Begun]):
 
         return measured
 
-    def _around_call(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @wraps(function)
-        def measured(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with _Call(self):
+                return (yield from function(*args, **kwargs))
+
+        return measured
+
+    def _around_async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            with _Call(self):
+                generator = function(*args, **kwargs)
+                step = generator.asend(None)
+                while True:
+                    try:
+                        value = await step
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield value
+                    except GeneratorExit:
+                        await generator.aclose()
+                        raise
+                    except BaseException as error:
+                        step = generator.athrow(error)
+                    else:
+                        step = generator.asend(sent)
+
+        return measured
+
+    def _around_call(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        name = getattr(function, "__qualname__", None)
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
             begun = self._begin()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
                 self._end(begun, error)
                 raise
-            # The result cannot be a Deferred unless the program has imported Deferred.
-            defer = sys.modules.get("twisted.internet.defer")
-            if defer is None or not isinstance(result, getattr(defer, "Deferred", ())):
+            if result is None or not _may_be_pending(type(result)):
                 self._end(begun, None)
                 return result
+            return self._until_done(begun, result, name)
+
+        return measured
+
+    def _until_done(self, begun: _Begun, result: Any, name: str | None) -> Any:
+        """
+        End a call when its result is done.
+
+        @param name: the qualified name of the decorated function.
+        @return: the object to return to the caller.
+        """
+        if isinstance(result, CoroutineType) or _is_iterable_coroutine(
+            getattr(result, "gi_code", None)
+        ):
+            self._cancel(begun)
+            return _named_as(result, self._around_coroutine(_Unawaited(result)))
+        # A generator has the name of its function, which other decorators copy.  A generator that
+        # was made elsewhere may have other users, and is an ordinary result; so is one that has
+        # begun, which accepts values.
+        if (
+            isinstance(result, GeneratorType)
+            and result.__qualname__ == name
+            and inspect.getgeneratorstate(result) == inspect.GEN_CREATED
+        ):
+            self._cancel(begun)
+            return _named_as(result, self._around_generator(lambda: result))
+        if isinstance(result, AsyncGeneratorType) and result.__qualname__ == name:
+            self._cancel(begun)
+            return _named_as(result, self._around_async_generator(lambda: result))
+
+        # The result can be one of these only if the program has imported their module.
+        if defer := _module_of("twisted.internet.defer", "Deferred", result):
 
             def fired(outcome: Any) -> Any:
-                failed = isinstance(outcome, cast(Any, defer).Failure)
+                failed = isinstance(outcome, defer.Failure)
                 self._end(begun, outcome.value if failed else None)
                 return outcome
 
-            return cast(_R, cast(Any, result).addBoth(fired))
+            return result.addBoth(fired)
 
-        return measured
+        futures = _module_of("asyncio", "Future", result) or _module_of(
+            "concurrent.futures", "Future", result
+        )
+        if futures:
+
+            def done(future: Any) -> None:
+                if future.cancelled():
+                    self._end(begun, futures.CancelledError())
+                else:
+                    # After exception(), asyncio would not log an exception that the program never
+                    # retrieves.
+                    self._end(begun, getattr(future, "_exception", None))
+
+            # asyncio refuses callbacks of a future that is done if its loop was closed.
+            if result.done():
+                done(result)
+            else:
+                result.add_done_callback(done)
+            return result
+
+        if hasattr(type(result), "__await__"):
+            self._cancel(begun)
+            warnings.warn(
+                f"{self!r} does not measure calls that return a {type(result).__qualname__},"
+                " because it cannot tell when it is done: decorate a coroutine function that"
+                " awaits it",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        else:
+            self._end(begun, None)
+        return result
+
+
+class _Call(Generic[_Begun]):
+    """A context manager that measures its block as one call."""
+
+    __slots__ = ("_begun", "_measure")
+
+    def __init__(self, measure: Measure[_Begun]) -> None:
+        self._measure = measure
+
+    def __enter__(self) -> None:
+        self._begun = self._measure._begin()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._measure._end(self._begun, error)
+
+
+class _Unawaited:
+    """
+    Returns a coroutine when called.  It closes the coroutine if it is never called, so that Python
+    warns of one coroutine that was never awaited, or of none if the program closed or cancelled it.
+    """
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+
+    def __call__(self) -> Any:
+        return self._coroutine
+
+    def __del__(self) -> None:
+        self._coroutine.close()
+
+
+def _may_be_pending(kind: type) -> bool:
+    """Whether `Measure._until_done` has to look at results of this type."""
+    # Only the type is looked at, since an attribute of a proxy may raise any exception.
+    return (
+        kind is GeneratorType
+        or kind is AsyncGeneratorType
+        or hasattr(kind, "__await__")
+        or hasattr(kind, "add_done_callback")
+    )
+
+
+def _is_iterable_coroutine(code: CodeType | None) -> bool:
+    """Whether the code is that of a generator function decorated with C{types.coroutine}."""
+    return bool(getattr(code, "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _named_as(original: Any, function: Callable[[], Any]) -> Any:
+    """Call a function, and give its result, a coroutine or generator, the name of another."""
+    result = function()
+    result.__name__ = original.__name__
+    result.__qualname__ = original.__qualname__
+    return result
+
+
+def _module_of(name: str, kind: str, result: object) -> Any:
+    """Return a module if it is imported and C{result} is an instance of its class, else None."""
+    module = sys.modules.get(name)
+    return module if issubclass(type(result), getattr(module, kind, ())) else None
+
+
+def check_parentheses(method: str, arguments: tuple[object, ...]) -> None:
+    """
+    @raise TypeError: there are positional arguments, such as the function below a decorator that
+        was written without parentheses.
+    """
+    if arguments:
+        raise TypeError(
+            f"{method}() takes only named arguments, not {short_repr(arguments[0])}; as a"
+            f" decorator, write @….{method}() with parentheses"
+        )
 
 
 class InProgress(Measure[None]):
@@ -134,6 +318,9 @@ class InProgress(Measure[None]):
     def _end(self, begun: None, error: BaseException | None) -> None:
         self._gauge.decrement(1.0)
 
+    def _cancel(self, begun: None) -> None:
+        self._gauge.decrement(1.0)
+
     __enter__ = _begin
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -152,6 +339,15 @@ class ExceptionCount(Measure[None]):
     def __init__(
         self, counter: _Counter, exception: type[BaseException] | tuple[type[BaseException], ...]
     ) -> None:
+        classes = exception if isinstance(exception, tuple) else (exception,)
+        if not classes or not all(
+            isinstance(one, type) and issubclass(one, BaseException) for one in classes
+        ):
+            hint = "; write @….count_exceptions() with parentheses" if callable(exception) else ""
+            raise TypeError(
+                "count_exceptions() takes an exception class or a tuple of exception classes,"
+                f" not {short_repr(exception)}{hint}"
+            )
         self._counter = counter
         self._exception = exception
 
@@ -191,6 +387,8 @@ class Timer(Measure[float]):
     __slots__ = ("_begun", "_clock", "_histogram", "_in_use")
 
     def __init__(self, histogram: _Histogram, clock: Callable[[], float]) -> None:
+        if not callable(clock):
+            raise TypeError(f"the clock must be a function, not {short_repr(clock)}")
         self._histogram = histogram
         self._clock = clock
         self._begun = 0.0
@@ -201,17 +399,32 @@ class Timer(Measure[float]):
         return f"<{self._histogram!r}.time()>"
 
     def _begin(self) -> float:
-        return self._clock()
+        now = self._clock()
+        if type(now) is not float:
+            self._check(now)
+        return now
+
+    def _check(self, now: Any) -> None:
+        # An error at the end could replace an exception of the program.
+        try:
+            now - now
+        except TypeError:
+            raise TypeError(
+                f"the clock of {self!r} returned {short_repr(now)}, not a number of seconds"
+            ) from None
 
     def _end(self, begun: float, error: BaseException | None) -> None:
         self._histogram.record(self._clock() - begun)
 
     def __enter__(self) -> None:
+        begun = self._clock()
+        if type(begun) is not float:
+            self._check(begun)
         nested = _nested.get()
         if (nested is None or _find(nested, self) is None) and self._in_use.acquire(False):
-            self._begun = self._clock()
+            self._begun = begun
         else:
-            _nested.set((self, self._clock(), nested))
+            _nested.set((self, begun, nested))
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         end = self._clock()

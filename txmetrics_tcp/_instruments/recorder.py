@@ -9,9 +9,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import SupportsFloat, SupportsIndex, TypeVar
+from typing import NoReturn, SupportsFloat, SupportsIndex, TypeVar
 
-from txmetrics_tcp._instruments.measures import ExceptionCount, InProgress, Timer
+from txmetrics_tcp._instruments.measures import (
+    ExceptionCount,
+    InProgress,
+    Timer,
+    check_parentheses,
+)
 from txmetrics_tcp._instruments.sink import NOWHERE, RECORD_MANY, Series
 from txmetrics_tcp._model import (
     U64_MAX,
@@ -139,13 +144,14 @@ class Counter(Handle):
             @errors.count_exceptions(OSError)
             def read(): ...
 
-        The exceptions propagate.  The decorator accepts functions, coroutine functions, and
-        functions that return a Deferred, whose failure is counted when it fires.  The returned
+        The exceptions propagate.  The exception of a coroutine, a generator, a Deferred or a future
+        that the function returns is counted when that fails; see `Histogram.time`.  The returned
         object is reusable and re-entrant, and can be shared between threads and tasks.
 
         @param exception: the exception class to count, or a tuple of classes.  The default,
             `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`,
-            but not Twisted's `CancelledError`.
+            but not the C{CancelledError} of Twisted and of C{concurrent.futures}.
+        @raise TypeError: C{exception} is anything else, or an empty tuple.
         """
         return ExceptionCount(self, exception)
 
@@ -223,7 +229,7 @@ class Gauge(Handle):
             if len(log) > sink.wake_threshold:
                 sink.notify()
 
-    def track_inprogress(self) -> InProgress:
+    def track_inprogress(self, *arguments: NoReturn) -> InProgress:
         """
         Return a context manager and decorator that adds 1 to the gauge while a block or function
         runs::
@@ -231,11 +237,13 @@ class Gauge(Handle):
             @requests_in_progress.track_inprogress()
             async def handle(request): ...
 
-        It subtracts 1 when the block or call ends, normally or with an exception.  The decorator
-        accepts functions, coroutine functions, and functions that return a Deferred, whose calls
-        end when the Deferred fires.  The returned object is reusable and re-entrant, and can be
+        It subtracts 1 when the block or call ends, normally or with an exception; `Histogram.time`
+        describes when a call ends.  The returned object is reusable and re-entrant, and can be
         shared between threads and tasks.
+
+        @raise TypeError: there is an argument, as with a decorator without parentheses.
         """
+        check_parentheses("track_inprogress", arguments)
         return InProgress(self)
 
     def set(self, value: SupportsFloat | datetime.timedelta) -> None:
@@ -296,7 +304,7 @@ class Histogram(Handle):
             if len(log) > sink.wake_threshold:
                 sink.notify()
 
-    def time(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
+    def time(self, *arguments: NoReturn, clock: Callable[[], float] = time.perf_counter) -> Timer:
         """
         Return a context manager and decorator that records the duration of a block or function, in
         seconds::
@@ -307,14 +315,19 @@ class Histogram(Handle):
             @latency.time()
             async def handle(request): ...
 
-        It records the duration even if the block or call raises.  The decorator accepts functions,
-        coroutine functions, and functions that return a Deferred, whose calls end when the Deferred
-        fires.  The returned object is reusable and re-entrant, and can be shared between threads
-        and tasks.
+        It records the duration even if the block or call raises.  The decorator measures a
+        coroutine or a generator from its first step to its end, also if a function decorated by
+        another library returns it.  If a function returns a Deferred or a future (of asyncio or
+        C{concurrent.futures}), its call ends when that is done.  A call that returns another
+        awaitable is not recorded, and causes a C{RuntimeWarning}.  The returned object is reusable
+        and re-entrant, and can be shared between threads and tasks.
 
         @param clock: returns the current time in seconds, and must be monotonic.  Tests can pass
             the C{seconds} method of a `twisted.internet.task.Clock`.
+        @raise TypeError: the clock is not callable; or there is a positional argument, as with a
+            decorator without parentheses.
         """
+        check_parentheses("time", arguments)
         return Timer(self, clock)
 
     def record_many(self, value: SupportsFloat | datetime.timedelta, n: SupportsIndex) -> None:

@@ -1,6 +1,6 @@
 """
 All uses of undocumented interfaces of Twisted and Python, except those in
-`txmetrics_tcp._instruments.forked`, which must not import Twisted.
+`txmetrics_tcp._instruments`, which must not import Twisted.
 
 Each function documents the feature that depends on it.  All functions work with Twisted 24.10 and
 26.10.  If an object does not have the expected attributes, a function changes nothing, and the

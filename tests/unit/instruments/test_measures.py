@@ -3,11 +3,18 @@ Timers, gauges of calls in progress, and exception counters.
 """
 
 import asyncio
+import concurrent.futures
 import contextvars
 import functools
+import gc
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+import types
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, succeed
@@ -27,7 +34,7 @@ class MeasureTestCase(SynchronousTestCase):
         self.histogram = self.recorder.histogram("latency")
         self.gauge = self.recorder.gauge("in_progress")
         self.counter = self.recorder.counter("errors")
-        self.timed = self.histogram.time(self.clock.seconds)
+        self.timed = self.histogram.time(clock=self.clock.seconds)
 
     def values(self) -> list[object]:
         return [value for _key, _operation, value in self.recorder.take()]
@@ -64,7 +71,7 @@ class TimeTests(MeasureTestCase):
 
     def test_timersOverlap(self) -> None:
         """Different timers can be exited in any order."""
-        other = self.histogram.time(self.clock.seconds)
+        other = self.histogram.time(clock=self.clock.seconds)
         for timer in (self.timed, other, self.timed, other):
             timer.__enter__()
             self.clock.advance(1)
@@ -202,12 +209,9 @@ class CountExceptionsTests(MeasureTestCase):
         self.assertEqual(self.recorder.take(), [])
 
 
-class DecoratorTests(MeasureTestCase):
-    """
-    All three measures as decorators of one function.
-    """
-
+class DecoratorTestCase(MeasureTestCase):
     def measured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function with all three measures."""
         function = self.counter.count_exceptions(Boom)(function)
         function = self.gauge.track_inprogress()(function)
         return self.timed(function)
@@ -227,6 +231,8 @@ class DecoratorTests(MeasureTestCase):
                     errors += entry[2]
         return durations, progress, errors
 
+
+class DecoratorTests(DecoratorTestCase):
     def test_function(self) -> None:
         @self.measured
         def work(a: int, *, b: int) -> int:
@@ -387,23 +393,461 @@ class DecoratorTests(MeasureTestCase):
             thread.join()
         self.assertEqual(self.state(), ([0.0] * 4, 0.0, 0))
 
-    def test_generatorFunctions(self) -> None:
-        """Generator functions are rejected: a call returns before the body runs."""
+    def test_generatorFunction(self) -> None:
+        """A generator is measured from its first step to its end."""
 
-        def generator() -> Iterator[int]:
+        @self.measured
+        def work(n: int) -> Generator[int, int, str]:
+            """The docstring."""
+            for _ in range(n):
+                self.clock.advance((yield 1))
+            return "result"
+
+        self.assertTrue(inspect.isgeneratorfunction(work))
+        self.assertEqual(work.__doc__, "The docstring.")
+        generator = work(2)
+        self.clock.advance(100)
+        self.assertEqual(self.state(), ([], 0.0, 0))
+        next(generator)
+        generator.send(2)
+        self.assertEqual(self.state(), ([], 1.0, 0))
+        with self.assertRaises(StopIteration) as stopped:
+            generator.send(3)
+        self.assertEqual(stopped.exception.value, "result")
+        self.assertEqual(self.state(), ([5.0], 0.0, 0))
+
+    def test_generatorThatFails(self) -> None:
+        @self.measured
+        def work() -> Iterator[None]:
+            try:
+                yield
+            except ValueError:
+                raise Boom from None
+
+        generator = work()
+        next(generator)
+        self.assertRaises(Boom, generator.throw, ValueError())
+        self.assertEqual(self.state(), ([0.0], 0.0, 1))
+
+    def test_closedGenerator(self) -> None:
+        closed: list[bool] = []
+
+        @self.measured
+        def work() -> Iterator[None]:
+            try:
+                yield
+            finally:
+                closed.append(True)
+
+        generator = work()
+        next(generator)
+        self.clock.advance(1)
+        generator.close()
+        self.assertEqual((closed, self.state()), ([True], ([1.0], 0.0, 0)))
+
+    def test_contextManager(self) -> None:
+        """Below @contextmanager, the block is measured."""
+
+        @contextmanager
+        @self.measured
+        def work() -> Iterator[int]:
+            yield 7
+
+        with work() as value:
+            self.clock.advance(2)
+        self.assertEqual((value, self.state()), (7, ([2.0], 0.0, 0)))
+
+    def test_belowInlineCallbacks(self) -> None:
+        step: Deferred[int] = Deferred()
+
+        @inlineCallbacks
+        @self.measured
+        def work() -> Generator[Deferred[int], int, int]:
+            return (yield step) + 1
+
+        done = work()
+        self.clock.advance(2)
+        step.callback(1)
+        self.assertEqual(self.successResultOf(done), 2)
+        self.assertEqual(self.state(), ([2.0], 0.0, 0))
+
+    def test_asyncGeneratorFunction(self) -> None:
+        """An async generator receives values, exceptions and the close of its caller."""
+        seen: list[object] = []
+
+        @self.measured
+        async def work() -> AsyncGenerator[int, int]:
+            try:
+                seen.append((yield 1))
+                try:
+                    yield 2
+                except ValueError as error:
+                    seen.append(error)
+                self.clock.advance(3)
+                yield 3
+            finally:
+                await asyncio.sleep(0)
+                seen.append("closed")
+
+        self.assertTrue(inspect.isasyncgenfunction(work))
+        error = ValueError()
+
+        async def main() -> None:
+            generator = work()
+            self.assertEqual(await generator.__anext__(), 1)
+            self.assertEqual(await generator.asend(7), 2)
+            self.assertEqual(self.state(), ([], 1.0, 0))
+            self.assertEqual(await generator.athrow(error), 3)
+            await generator.aclose()
+            self.assertEqual(self.state(), ([3.0], 0.0, 0))
+
+        asyncio.run(main())
+        self.assertEqual(seen, [7, error, "closed"])
+
+    def test_asyncGeneratorThatEnds(self) -> None:
+        @self.measured
+        async def work(fails: bool) -> AsyncIterator[int]:
             yield 1
+            self.clock.advance(1)
+            await asyncio.sleep(0)
+            if fails:
+                raise Boom
+
+        async def main() -> None:
+            self.assertEqual([value async for value in work(False)], [1])
+            with self.assertRaises(Boom):
+                async for _ in work(True):
+                    pass
+
+        asyncio.run(main())
+        self.assertEqual(self.state(), ([1.0, 1.0], 0.0, 1))
+
+    def test_iterableCoroutineFunction(self) -> None:
+        """A generator function decorated with `types.coroutine` is a coroutine function."""
+
+        @self.measured
+        @types.coroutine
+        def work(step: Deferred[int]) -> Generator[Any, Any, int]:
+            return (yield from step.__await__())
+
+        step: Deferred[int] = Deferred()
+        done = Deferred.fromCoroutine(work(step))
+        self.clock.advance(3)
+        step.callback(7)
+        self.assertEqual(self.successResultOf(done), 7)
+        self.assertEqual(self.state(), ([3.0], 0.0, 0))
+
+    def test_notFunctions(self) -> None:
+        """Objects that would not work as functions are refused, with what to write instead."""
+
+        class Worker:
+            pass
+
+        for thing, reason in (
+            (5, "^5 is not a function"),
+            (None, "None is not a function"),
+            (Worker, "Worker'> is a class, .*: decorate a method"),
+            (staticmethod(len), "goes below @staticmethod"),
+            (classmethod(len), "goes below .*@classmethod"),
+            (property(len), "goes below .*@property"),
+        ):
+            with self.assertRaisesRegex(TypeError, reason):
+                self.timed(thing)  # type: ignore[arg-type]
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that knows nothing of coroutines and generators."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+class ReturnedTests(DecoratorTestCase):
+    """
+    Functions that return something which is not done yet.
+    """
+
+    def test_coroutine(self) -> None:
+        """A returned coroutine is measured as that of a coroutine function."""
+
+        async def work(step: Deferred[int]) -> int:
+            return await step
+
+        for function in (plain(work), lambda step: work(step), functools.partial(plain(work))):
+            self.recorder.take()
+            step: Deferred[int] = Deferred()
+            coroutine = self.measured(function)(step)
+            self.assertTrue(inspect.iscoroutine(coroutine))
+            self.assertEqual(coroutine.__qualname__, work.__qualname__)
+            self.clock.advance(100)
+            self.assertEqual(self.state(), ([], 0.0, 0))
+            done = Deferred.fromCoroutine(coroutine)
+            self.assertEqual(self.state(), ([], 1.0, 0))
+            self.clock.advance(3)
+            step.callback(7)
+            self.assertEqual(self.successResultOf(done), 7)
+            self.assertEqual(self.state(), ([3.0], 0.0, 0))
+
+    def test_coroutineThatFails(self) -> None:
+        async def work() -> None:
+            raise Boom
+
+        self.failureResultOf(Deferred.fromCoroutine(self.measured(plain(work))()), Boom)
+        self.assertEqual(self.state(), ([0.0], 0.0, 1))
+
+    def test_unawaitedCoroutine(self) -> None:
+        """
+        A returned coroutine that never ran is not measured.  Python warns of it once, unless the
+        program closes it, or cancels its task before the first step.
+        """
+
+        async def work() -> None: ...
+
+        measured = self.measured(plain(work))
+
+        async def cancelled() -> None:
+            asyncio.ensure_future(measured()).cancel()
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            measured().close()
+            asyncio.run(cancelled())
+            gc.collect()
+            self.assertEqual([str(one.message) for one in caught], [])
+            measured()
+            gc.collect()
+            self.assertEqual(len(caught), 1, caught)
+        self.assertEqual(self.state(), ([], 0.0, 0))
+
+    def test_iterableCoroutine(self) -> None:
+        @types.coroutine
+        def work() -> Generator[Any, Any, int]:
+            yield
+            return 7
+
+        async def main() -> int:
+            result: int = await self.measured(plain(work))()
+            return result
+
+        self.assertEqual(asyncio.run(main()), 7)
+        self.assertEqual(self.state(), ([0.0], 0.0, 0))
+
+    def test_task(self) -> None:
+        """The caller receives the task or future itself, which ends the call when it is done."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            futures: list[asyncio.Future[int]] = [loop.create_future() for _ in range(3)]
+
+            async def wait(future: asyncio.Future[int]) -> int:
+                return await future
+
+            task = loop.create_task(wait(futures[0]))
+            gathered = asyncio.gather(futures[1], futures[2])
+            for result in (task, gathered):
+                self.assertIs(self.measured(lambda result=result: result)(), result)
+            self.assertEqual(self.state(), ([], 2.0, 0))
+            self.clock.advance(2)
+            futures[0].set_result(7)
+            self.assertEqual(await task, 7)
+            self.clock.advance(3)
+            futures[1].set_result(1)
+            futures[2].set_result(2)
+            self.assertEqual(await gathered, [1, 2])
+
+        asyncio.run(main())
+        self.assertEqual(self.state(), ([2.0, 5.0], 0.0, 0))
+
+    def test_taskThatFails(self) -> None:
+        """asyncio still logs an exception that the program never retrieves."""
+
+        async def main() -> list[str]:
+            loop = asyncio.get_running_loop()
+            logged: list[str] = []
+            loop.set_exception_handler(lambda loop, context: logged.append(context["message"]))
+
+            async def fail() -> None:
+                raise Boom
+
+            task = self.measured(lambda: loop.create_task(fail()))()
+            while self.state()[1]:
+                await asyncio.sleep(0)
+            del task
+            gc.collect()
+            return logged
+
+        self.assertEqual(asyncio.run(main()), ["Task exception was never retrieved"])
+        self.assertEqual(self.state(), ([0.0], 0.0, 1))
+
+    def test_cancelledTask(self) -> None:
+        """The cancellation of a task is counted only on request, as in a block."""
+        every = self.counter.count_exceptions(BaseException)
+
+        async def main() -> None:
+            task = asyncio.ensure_future(asyncio.Event().wait())
+            self.measured(lambda: task)()
+            every(lambda: task)()
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+        self.assertEqual(self.state(), ([0.0], 0.0, 1))
+
+    def test_doneFuture(self) -> None:
+        """A future may be done, and its loop closed."""
+
+        async def main() -> asyncio.Task[int]:
+            task = asyncio.ensure_future(asyncio.sleep(0, 7))
+            await task
+            return task
+
+        task = asyncio.run(main())
+        self.assertIs(self.measured(lambda: task)(), task)
+        self.assertEqual(self.state(), ([0.0], 0.0, 0))
+
+    def test_concurrentFuture(self) -> None:
+        for end, counted in (
+            (lambda future: future.set_result(7), 0),
+            (lambda future: future.set_exception(Boom()), 1),
+            (lambda future: future.cancel(), 0),
+        ):
+            self.recorder.take()
+            future: concurrent.futures.Future[int] = concurrent.futures.Future()
+            self.assertIs(self.measured(lambda future=future: future)(), future)
+            self.clock.advance(2)
+            self.assertEqual(self.state(), ([], 1.0, 0))
+            end(future)
+            self.assertEqual(self.state(), ([2.0], 0.0, counted))
+
+    def test_generator(self) -> None:
+        """A generator function below another decorator is measured to its end."""
+
+        def work() -> Iterator[int]:
+            yield 1
+            self.clock.advance(2)
 
         async def asynchronous() -> AsyncIterator[int]:
             yield 1
+            self.clock.advance(3)
 
-        class Called:
-            def __call__(self) -> Iterator[int]:
-                yield 1
+        async def main() -> list[int]:
+            return [value async for value in self.measured(plain(asynchronous))()]
 
-        for function in (generator, asynchronous, Called()):
-            with self.assertRaisesRegex(TypeError, "generator function"):
-                self.timed(function)
+        generator = self.measured(plain(work))()
+        self.assertTrue(inspect.isgenerator(generator))
+        self.clock.advance(100)
+        self.assertEqual(list(generator), [1])
+        self.assertEqual(asyncio.run(main()), [1])
+        self.assertEqual(self.state(), ([2.0, 3.0], 0.0, 0))
 
-    def test_notCallable(self) -> None:
-        with self.assertRaisesRegex(TypeError, "5 is not a function"):
-            self.timed(5)  # type: ignore[arg-type]
+    def test_anothersGenerator(self) -> None:
+        """A generator that the function did not run is returned as it is."""
+        numbers = (number for number in (1, 2))
+        measured = self.measured(lambda: numbers)
+        self.assertEqual([next(measured()), next(measured())], [1, 2])
+        self.assertEqual(self.state(), ([0.0, 0.0], 0.0, 0))
+
+    def test_begunGenerator(self) -> None:
+        """A generator that another decorator has begun is returned as it is."""
+
+        def begun(function: Callable[[], Generator[None, int, None]]) -> Callable[[], Any]:
+            @functools.wraps(function)
+            def call() -> Any:
+                generator = function()
+                next(generator)
+                return generator
+
+            return call
+
+        received: list[int] = []
+
+        @self.measured
+        @begun
+        def work() -> Generator[None, int, None]:
+            while True:
+                received.append((yield))
+
+        work().send(7)
+        self.assertEqual((received, self.state()), ([7], ([0.0], 0.0, 0)))
+
+    def test_otherAwaitable(self) -> None:
+        """A call whose end is unknown is not recorded as a short one, and causes a warning."""
+
+        class Request:
+            def __await__(self) -> Generator[None, None, int]:
+                yield
+                return 7
+
+        request = Request()
+        measured = self.measured(lambda: request)
+        with self.assertWarnsRegex(RuntimeWarning, r"Request.*: decorate a coroutine function"):
+            self.assertIs(measured(), request)
+        self.assertEqual(self.state(), ([], 0.0, 0))
+
+    def test_proxy(self) -> None:
+        """Attributes of a result are not looked at."""
+
+        class Proxy:
+            def __getattribute__(self, name: str) -> Any:
+                raise Boom
+
+        proxy = Proxy()
+        self.assertIs(self.measured(lambda: proxy)(), proxy)
+        self.assertEqual(self.state(), ([0.0], 0.0, 0))
+
+
+class MisuseTests(MeasureTestCase):
+    """
+    Mistakes are reported where they are made, not in place of an exception of the program.
+    """
+
+    def test_noParentheses(self) -> None:
+        def work() -> None: ...
+
+        decorators: tuple[Any, ...] = (
+            self.histogram.time,
+            self.gauge.track_inprogress,
+            self.counter.count_exceptions,
+        )
+        for decorator in decorators:
+            expected = rf"write @….{decorator.__name__}\(\) with parentheses"
+            with self.assertRaisesRegex(TypeError, expected):
+                decorator(work)
+
+    def test_exceptions(self) -> None:
+        wrong: tuple[Any, ...] = ("OSError", OSError(), int, None, (), [OSError], (OSError, "x"))
+        for exceptions in wrong:
+            with self.assertRaisesRegex(TypeError, "takes an exception class or a tuple"):
+                self.counter.count_exceptions(exceptions)
+
+    def test_clock(self) -> None:
+        time: Any = self.histogram.time
+        with self.assertRaisesRegex(TypeError, "the clock must be a function, not 'x'"):
+            time(clock="x")
+        with self.assertRaisesRegex(TypeError, r"only named arguments, not 5"):
+            time(5)
+
+    def test_clockReturnsNoNumber(self) -> None:
+        """The block or function does not run."""
+        clock: Any = lambda: "x"  # noqa: E731
+        timer = self.histogram.time(clock=clock)
+        with self.assertRaisesRegex(TypeError, "the clock of .* returned 'x'"), timer:
+            self.fail("the block ran")
+        with self.assertRaisesRegex(TypeError, "the clock of .* returned 'x'"):
+            timer(self.fail)()
+        self.assertEqual(self.values(), [])
+
+    def test_clockReturnsOtherNumbers(self) -> None:
+        for times, expected in (
+            ([1, 3], 2.0),
+            ([Fraction(1, 2), Fraction(3, 2)], 1.0),
+            ([datetime(2026, 1, 1), datetime(2026, 1, 2)], 86400.0),
+        ):
+            clock: Any = iter(times).__next__
+            with self.histogram.time(clock=clock):
+                pass
+            self.assertEqual(self.values(), [expected])
