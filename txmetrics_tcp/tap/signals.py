@@ -21,7 +21,7 @@ _log = Logger(namespace="txmetrics_tcp")
 
 class HangUpService(Service):
     """
-    Reloads certificates at SIGHUP.  Without TLS, stops the daemon as SIGTERM does.
+    Reloads certificates at SIGHUP.  Without TLS, logs that there is nothing to reload.
 
     It must be started on the main thread, where signal handlers can be installed.
     """
@@ -43,21 +43,21 @@ class HangUpService(Service):
         self._install()
 
     def _install(self) -> None:
-        # If SIGHUP is ignored, as with nohup, the daemon has to survive the end of its terminal.
-        if self._reload is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Without TLS, SIGHUP stays ignored, as with nohup, or handled by the program that made the
+        # service.
+        if self._reload is not None or signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             # The handler remains installed after the service has stopped, and then does nothing.
             signal.signal(signal.SIGHUP, self._received_sighup)
 
     def _received_sighup(self, number: int, frame: FrameType | None) -> None:
         # Deferred to the reactor thread, since a signal handler may interrupt any code.
-        self._reactor.callFromThread(self._reload_or_stop)
+        self._reactor.callFromThread(self._hung_up)
 
-    def _reload_or_stop(self) -> None:
+    def _hung_up(self) -> None:
         if not self.running:
             return
         if self._reload is None:
-            _log.info("Received SIGHUP; stopping, since no certificates are configured")
-            signal.raise_signal(signal.SIGTERM)
+            _log.info("Received SIGHUP: nothing to reload, since TLS is not configured")
             return
         try:
             self._reload()

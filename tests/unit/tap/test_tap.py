@@ -23,7 +23,7 @@ from tests.logs import log_events, log_lines
 from txmetrics_tcp import DOCS, MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
-from txmetrics_tcp.tap import CannotStart, Options, makeService
+from txmetrics_tcp.tap import CannotStart, Options, makeService, signals
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 from txmetrics_tcp.testing import FakeReactor
 
@@ -334,49 +334,53 @@ class CannotStartTests(SynchronousTestCase):
 class HangUpTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.reactor = FakeReactor()
-        self.signals: list[int] = []
-
-        raise_signal = signal.raise_signal
-
-        def record_signal(number: int) -> None:
-            if number == signal.SIGHUP:
-                raise_signal(number)
-            else:
-                self.signals.append(number)
-
-        self.patch(signal, "raise_signal", record_signal)
+        self.logged = log_lines(self, signals)
 
     def hang_up(self) -> None:
         signal.raise_signal(signal.SIGHUP)
         self.reactor.settle()
 
-    def test_ignored(self) -> None:
-        """A SIGHUP ignored by nohup stays ignored, unless there are certificates to reload."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        HangUpService(self.reactor, None).startService()
-        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+    def test_nothing_to_reload(self) -> None:
+        """Without certificates, the daemon goes on, and logs why the signal has no effect."""
+        service = HangUpService(self.reactor, None)
+        service.startService()
+        for _ in range(2):
+            self.hang_up()
+        message = "Received SIGHUP: nothing to reload, since TLS is not configured"
+        self.assertEqual((service.running, self.logged), (1, [message] * 2))
+
+    def test_other_handler(self) -> None:
+        """
+        A SIGHUP that nohup ignores stays ignored, and one that another program handles stays
+        handled, unless there are certificates to reload.
+        """
+        handled: list[int] = []
         reloads: list[bool] = []
-        HangUpService(self.reactor, lambda: reloads.append(True)).startService()
-        self.hang_up()
-        self.assertEqual((reloads, self.signals), ([True], []))
+        for handler in (signal.SIG_IGN, lambda number, frame: handled.append(number)):
+            signal.signal(signal.SIGHUP, handler)
+            HangUpService(self.reactor, None).startService()
+            self.hang_up()
+            HangUpService(self.reactor, lambda: reloads.append(True)).startService()
+            self.hang_up()
+        self.assertEqual((handled, reloads), ([signal.SIGHUP], [True, True]))
 
     def test_while_starting(self) -> None:
         """A signal received while the daemon starts is handled after the start."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        service = HangUpService(self.reactor, None)
+        reloads: list[bool] = []
+        service = HangUpService(self.reactor, lambda: reloads.append(True))
         service.privilegedStartService()
         signal.raise_signal(signal.SIGHUP)
         service.startService()
+        self.assertEqual(reloads, [])
         self.reactor.settle()
-        self.assertEqual(self.signals, [signal.SIGTERM])
+        self.assertEqual(reloads, [True])
 
     def test_stopped(self) -> None:
         """A signal received after the service has stopped is ignored."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         service = HangUpService(self.reactor, None)
         service.startService()
-        self.hang_up()
         service.stopService()
         self.hang_up()
-        self.assertEqual(self.signals, [signal.SIGTERM])
+        self.assertEqual(self.logged, [])
