@@ -32,7 +32,7 @@ from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
-from txmetrics_tcp._net.internals import limit_accepts, report_rejected
+from txmetrics_tcp._net.internals import keep_others_file, limit_accepts, report_rejected
 from txmetrics_tcp._net.tls import ServerTLS
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -183,12 +183,13 @@ class MetricsService(Service):
         if self._tls is not None:
             factory = self._tls.wrap(factory, self._factory.reactor)
         self._attempts = [
-            maybeDeferred(endpoint.listen, factory).addCallback(self._add_port)
+            maybeDeferred(endpoint.listen, factory).addCallback(self._add_port, endpoint)
             for endpoint in self._endpoints
         ]
         return DeferredList(self._attempts, consumeErrors=True).addCallback(self._log_listening)
 
-    def _add_port(self, port: IListeningPort) -> None:
+    def _add_port(self, port: IListeningPort, endpoint: IStreamServerEndpoint) -> None:
+        keep_others_file(port, endpoint)
         limit_accepts(port)
         report_rejected(port, self._factory.connection_rejected)
         self._ports.append(port)

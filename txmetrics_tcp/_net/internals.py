@@ -10,23 +10,29 @@ program behaves as with plain Twisted.
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from twisted.internet.interfaces import IListeningPort, INegotiated
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, INegotiated, IStreamServerEndpoint
 from twisted.internet.main import installReactor
 from twisted.internet.tcp import Port
+from twisted.internet.unix import Port as UNIXPort
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python import threadable
 from twisted.python.runtime import seconds as time_of_day
 from zope.interface import provider
 
 from txmetrics_tcp._net.endpoints import show_address
+
+_log = Logger(namespace="txmetrics_tcp")
 
 MAX_ACCEPTS = 10
 """Maximum number of connections that a port accepts per reactor iteration; see `limit_accepts`."""
@@ -152,6 +158,54 @@ def limit_accepts(port: IListeningPort) -> None:
         accept()
 
     port.doRead = accept_some  # type: ignore[method-assign]
+
+
+def keep_others_file(port: IListeningPort, endpoint: IStreamServerEndpoint) -> None:
+    """
+    Make the port of a UNIX socket remove, when it closes, only the file that it made.
+
+    Twisted removes any file with the port's path.  Without this function, a program that stops
+    would remove the socket of the next instance, of systemd, or, in a forked child, of its parent.
+    If there was no file, or no permission to remove it, the port would not be closed.  A socket of
+    systemd would also be shut down, which Twisted prevents for TCP only
+    (https://github.com/twisted/twisted/issues/5621).
+
+    @param endpoint: the endpoint that made the port.
+    """
+    if not isinstance(port, UNIXPort) or not hasattr(port, "lockFile"):
+        return
+    path = os.path.abspath(os.fsdecode(port.getHost().name or b""))
+    made = _status(path)
+    if isinstance(endpoint, AdoptedStreamServerEndpoint):
+        # Another process made the socket and its file.
+        made = None
+        port._shouldShutdown = False
+    process = os.getpid()
+
+    def connection_lost(reason: Any) -> None:
+        # Until the socket is closed, the number of its inode is not used again.
+        found = _status(path)
+        if made and found and os.path.samestat(made, found) and os.getpid() == process:
+            try:
+                os.unlink(path)
+            except OSError as error:
+                _log.warn(
+                    "Cannot remove the socket {path}: {reason}", path=path, reason=error.strerror
+                )
+        if port.lockFile is not None:
+            # In a forked child, the lock is the parent's.
+            with suppress(OSError, ValueError):
+                port.lockFile.unlock()
+        Port.connectionLost(port, reason)
+
+    port.connectionLost = connection_lost  # type: ignore[method-assign]
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (OSError, ValueError):
+        return None
 
 
 def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]) -> None:

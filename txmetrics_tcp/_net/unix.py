@@ -51,18 +51,20 @@ def remove_stale_socket(path: str) -> None:
     @raise CannotListenError: the file is not a socket, or a program is listening on it.
     """
     try:
-        kind = os.lstat(path).st_mode
+        found = os.lstat(path)
     except (OSError, ValueError):
         # If the path is unusable, binding the socket will raise a suitable error.
         return
-    if not stat.S_ISSOCK(kind):
+    if not stat.S_ISSOCK(found.st_mode):
         raise _cannot_listen(path, "a file that is not a socket already exists")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            # Another program may have replaced the file meanwhile.
+            if os.path.samestat(found, os.lstat(path)):
+                os.unlink(path)
         except FileNotFoundError:
             pass
         except BlockingIOError:

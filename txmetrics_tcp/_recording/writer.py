@@ -192,6 +192,13 @@ class RecordingWriter:
             self._block.clear()
             self._put(encode_block(kind, payload, count, self._block_ns))
 
+    def remove(self, path: str) -> None:
+        """Remove the recording, unless another file has replaced it at this path."""
+        # Before the file is closed: until then, the number of its inode is not used again.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._file.fileno()), os.lstat(path)):
+                os.unlink(path)
+
     def close(self) -> None:
         """
         End the session and close the file.

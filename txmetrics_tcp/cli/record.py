@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from io import FileIO
 from typing import Any
 
@@ -157,7 +156,7 @@ class _Command:
 
     def run(self) -> int:
         options = self._options
-        existed = os.path.lexists(options.file)
+        self._existed = options.file == "-" or os.path.lexists(options.file)
         try:
             self._writer = _writer(options)
         except FileExistsError:
@@ -189,10 +188,6 @@ class _Command:
         self._flushing = LoopingCall(self._record.flush)
         self._flushing.clock = self._clock
         code = self._running.run(self._start)
-        if not (self._record.received_any or existed or options.file == "-"):
-            # The next run would fail because the file exists.
-            with suppress(OSError):
-                os.unlink(options.file)
         return 1 if self._failed else code or (0 if self._record.received_any else 1)
 
     def _start(self) -> None:
@@ -207,6 +202,9 @@ class _Command:
         self._flushing.stop()
         self._progress.stop()
         stopped = self._service.stopService()
+        if not (self._record.received_any or self._existed):
+            # The next run would fail because the file exists.
+            self._writer.remove(self._options.file)
         self._record.close()
         if not self._failed:
             self._say_result()

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._net.endpoints import server_endpoint, show_address
 from txmetrics_tcp._net.exposure import audience
+from txmetrics_tcp._net.internals import keep_others_file
 from txmetrics_tcp._recording.events import Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp._view.numbers import show_duration, show_share
@@ -54,6 +55,7 @@ class _Command:
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
+        keep_others_file(port, self._endpoint)
         address = port.getHost()
         where = show_address(address)
         say(f"{self._options.file} is served on {where}; waiting for the first client")

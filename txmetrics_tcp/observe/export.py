@@ -99,15 +99,19 @@ def write_new(directory: Path, ending: str, content: str) -> Path:
     number = 1
     while True:
         path = directory / f"{stem}{'' if number == 1 else f'-{number}'}.{ending}"
+        created = False
         try:
             with open(path, "x", encoding="utf-8", newline="") as file:
+                created = True
                 file.write(content)
         except FileExistsError:
             number += 1
         except OSError:
-            # Do not leave an incomplete file, for example when the disk is full.
-            with suppress(OSError):
-                os.unlink(path)
+            # Do not leave an incomplete file, for example when the disk is full.  Without free
+            # descriptors, open() fails also if the path is another file's.
+            if created:
+                with suppress(OSError):
+                    os.unlink(path)
             raise
         else:
             return path

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.commands import Child, CommandTestCase
@@ -50,6 +51,19 @@ class ProcessTests(CommandTestCase):
         await replay.says("client .* connected")
         replay.signal("TERM")
         self.assertEqual(await replay.ended, 143)
+
+    async def test_socketReplaced(self) -> None:
+        """A replay that ends removes its socket, and no other file with its path."""
+        path = f"{os.path.relpath(self.mktemp())}.sock"
+        for replaced in (False, True):
+            replay = self.child("replay", self.path, "--listen", f"unix:{path}")
+            await replay.says("is served on unix:")
+            if replaced:
+                os.unlink(path)
+                Path(path).write_text("dear")
+            replay.signal("INT")
+            self.assertEqual(await replay.ended, 130)
+            self.assertEqual(os.path.exists(path), replaced)
 
     async def test_portInUse(self) -> None:
         port = str(occupied_port(self))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 from unittest import skipIf
 
 from tests import DESCRIPTORS, no_descriptors
@@ -77,10 +78,18 @@ class ForkTests(LoopbackTestCase):
             await self.in_thread(os.waitpid, child, 0)
 
     async def test_socketFileStays(self) -> None:
-        """A child that ends does not remove the parent's socket file."""
+        """A child that closes its copy, and ends, does not remove the parent's socket file."""
         path = os.path.relpath(self.mktemp())
         await self.exporter(endpoint=f"unix:{path}")
-        in_child(lambda: None)
+
+        def close() -> object:
+            port: Any = self.service._ports[0]
+            # The epoll reactor of a child cannot remove the port.
+            port.stopReading = lambda: None
+            port.connectionLost(None)
+            return os.path.exists(path)
+
+        self.assertEqual(in_child(close), "True")
         self.assertTrue(os.path.exists(path))
 
     async def test_whichAreSilenced(self) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,18 @@ class CommandTests(SynchronousTestCase):
         ended = self.run_command("--append", "--duration", "0.3", on=CommandReactor())
         self.assertEqual(ended.code, 1)
         self.assertEqual(self.recorded, STREAM)
+
+    def test_replaced(self) -> None:
+        """A file that has replaced the empty recording is not removed."""
+
+        def replace(transport: object) -> None:
+            # The recording stays, so that its inode is not used again.
+            os.rename(self.path, f"{self.path}.moved")
+            Path(self.path).write_text("dear")
+
+        ended = self.run_command("--duration", "0.3", on=CommandReactor(replace))
+        self.assertEqual(ended.code, 1)
+        self.assertEqual(Path(self.path).read_text(), "dear")
 
     def test_cannotWrite(self) -> None:
         Path(self.path).write_text("hello")

@@ -5,9 +5,12 @@ The viewer's keys, its mouse support, and the display of normal and hostile inpu
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
 from pathlib import Path
+from unittest import mock
 
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
@@ -34,6 +37,7 @@ from tests.observing import (
 )
 from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.observe import export
 from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.bindings import KEYS, MOUSE
 from txmetrics_tcp.observe.export import to_json
@@ -600,6 +604,19 @@ class KeyTests(SynchronousTestCase):
         app = watch(scenario, export_dir=directory)
         reason = f"Cannot write to {directory.resolve()}: No such file or directory"
         self.assertEqual(messages(app), [reason] * 3)
+
+    def test_noDescriptors(self) -> None:
+        """If a file cannot be opened, an existing file with its path is not removed."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+
+        def refuse(path: Path, *arguments: object, **more: object) -> None:
+            path.write_text("dear")
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with mock.patch.object(export, "open", refuse, create=True):
+            self.assertRaises(OSError, export.write_new, directory, "json", "")
+        self.assertEqual([one.read_text() for one in directory.iterdir()], ["dear"])
 
     def test_help(self) -> None:
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
