@@ -88,6 +88,15 @@ class ScopeTests(GlobalRecorderTestCase):
             raise RuntimeError
         self.assertIs(current_recorder(), self.everywhere)
 
+    def test_notRecorders(self) -> None:
+        """Neither a scope nor the program takes something that is not a recorder."""
+        for wrong in (None, 5, ListRecorder):
+            with self.assertRaisesRegex(TypeError, "a recorder is required, not "):
+                set_global_recorder(wrong)  # type: ignore[arg-type]
+            scope = local_recorder(wrong)  # type: ignore[arg-type]
+            self.assertRaisesRegex(TypeError, "a recorder is required, not ", scope.__enter__)
+        self.assertIs(current_recorder(), self.everywhere)
+
     def test_exitedInAnotherContext(self) -> None:
         """A generator can exit its scope in a different context from the one it entered in."""
 
