@@ -4,9 +4,12 @@ The cost of a snapshot of many series.
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
+
 from suite.bench import Bench
 from suite.figures import OURS, Row, Section
-from suite.peers import PATIENCE, PeerError, seconds_from
+from suite.peers import PATIENCE, PeerError, Server, seconds_from, until
 
 SERIES = 10_000
 
@@ -15,11 +18,47 @@ TITLE = f"A snapshot of {SERIES:,} series"
 HOW = """\
 A server retains 10,000 counters with three labels. The table shows the times of a `snapshot()` by
 the program, of a client from its connection to the last total, and of the longest reactor iteration
-meanwhile. The reference has no snapshots."""
+meanwhile; the processor time of a client that reads one byte and leaves, and that of ten clients
+that connect at once and read everything, as a ratio to one; and the resident memory of each of 100
+clients that read nothing, without the kernel's socket buffers. The reference has no snapshots."""
+
+LEAVING = 50
+STALLED = 100
+
+
+def leaving(server: Server) -> float:
+    """Measure the processor time of a client that leaves, in milliseconds."""
+    before = server.cpu_seconds()
+    for _ in range(LEAVING):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.recv(1)
+    return (server.cpu_seconds() - before) / LEAVING * 1e3
+
+
+def reading(bench: Bench, server: Server, clients: int) -> float:
+    """Measure the processor time of clients that connect at once and read everything."""
+    before = server.cpu_seconds()
+    with bench.peers.reader(server.port, clients) as reader:
+        reader.wait(SERIES * clients, PATIENCE)
+        return server.cpu_seconds() - before
+
+
+def stalled(server: Server) -> float:
+    """Measure the memory of a client that reads nothing, in kilobytes."""
+    before = server.resident_bytes()
+    with ExitStack() as stack:
+        for _ in range(STALLED):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.port))
+        until(
+            lambda: len(server.ask("stats")["clients"]) == STALLED, PATIENCE, "clients are missing"
+        )
+        return (server.resident_bytes() - before) / STALLED / 1e3
 
 
 def run(bench: Bench) -> Section:
-    samples: list[dict[str, list[float]]] = [{OURS: []} for _ in range(3)]
+    samples: list[dict[str, list[float]]] = [{OURS: []} for _ in range(6)]
     with bench.peers.server(True, 1024, SERIES) as server:
         for _ in bench.rounds(7):
             snapshot = server.ask("snapshot")
@@ -31,13 +70,25 @@ def run(bench: Bench) -> Section:
             if not read == snapshot["series"] == SERIES:
                 raise PeerError(f"{read} of {SERIES} totals were read; the snapshot: {snapshot}")
             lag = server.ask("lag")["seconds"]
-            values = (snapshot["seconds"] * 1e3, received * 1e3, lag * 1e3)
+            values = (
+                snapshot["seconds"] * 1e3,
+                received * 1e3,
+                lag * 1e3,
+                leaving(server),
+                reading(bench, server, 10) / reading(bench, server, 1),
+                stalled(server),
+            )
             for columns, value in zip(samples, values, strict=True):
                 columns[OURS].append(value)
     whats = (
-        "snapshot()",
-        "connection of a client until it has all totals",
-        "longest time between two reactor iterations",
+        ("snapshot()", "ms"),
+        ("connection of a client until it has all totals", "ms"),
+        ("longest time between two reactor iterations", "ms"),
+        ("processor time of a client that leaves", "ms"),
+        ("processor time of ten clients", "x"),
+        ("memory of a client that reads nothing", "KB"),
     )
-    rows = [Row.of(what, "ms", columns) for what, columns in zip(whats, samples, strict=True)]
+    rows = [
+        Row.of(what, unit, columns) for (what, unit), columns in zip(whats, samples, strict=True)
+    ]
     return Section(TITLE, HOW, rows)
