@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import ClassVar, NamedTuple, SupportsFloat, SupportsIndex
@@ -174,6 +174,8 @@ _UNIT_LABEL = {
     Unit.COUNT_PER_SECOND: "/s",
 }
 
+_UNITS = [str(unit) for unit in Unit]
+
 Labels = tuple[tuple[str, str], ...]
 """The labels of a series: pairs of name and value, sorted by name, with unique names."""
 
@@ -203,27 +205,16 @@ class Key:
         """
         Validate a name and labels, and return their key.
 
-        @param labels: a mapping from label names to values.  Values that are not strings are
-            converted with `str`.
-        @raise TypeError: the name, or a label name, is not a `str`.
-        @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8;
-            or name and labels together exceed 64 KiB of UTF-8.
+        @param labels: a mapping from label names to values.  See `checked_labels`.
+        @raise TypeError: the name, or a label name, is not a `str`; or C{labels} is not a mapping.
+        @raise ValueError: the name or a label name is empty; a value cannot be converted to text; a
+            string cannot be encoded as UTF-8; or name and labels together exceed 64 KiB of UTF-8.
         """
-        checked_name = _text(f"{kind.value} {name!r}: the name", name)
-        size = len(checked_name.encode())
-        pairs = []
-        for label, value in (labels or {}).items():
-            label = _text(f"{kind.value} {name!r}: the label name {label!r}", label)
-            value = value if type(value) is str else str(value)
-            value = _text(f"{kind.value} {name!r}: the value of label {label!r}", value, empty=True)
-            size += len(label.encode()) + len(value.encode())
-            pairs.append((label, value))
-        if size > MAX_TEXT:
-            raise ValueError(
-                f"{kind.value} {checked_name[:40]!r}…: name and labels take {size} bytes,"
-                f" but must not exceed {MAX_TEXT}"
-            )
-        return cls(kind, checked_name, tuple(sorted(pairs)))
+        metric = (kind, name)
+        checked_name = _text("the name", name, metric)
+        texts = checked_labels(merge_labels(labels, {}, metric), metric)
+        check_size("name and labels", (checked_name, *texts, *texts.values()), metric)
+        return cls(kind, checked_name, tuple(sorted(texts.items())))
 
     def __str__(self) -> str:
         """``requests [method = GET, route = /]``: the format of the Rust viewer."""
@@ -259,23 +250,18 @@ class Metadata:
         @raise ValueError: the name is empty; the unit is neither a `Unit` nor the string of one; or
             a string exceeds 64 KiB of UTF-8 or cannot be encoded as UTF-8.
         """
-        checked_name = _text(f"{kind.value} {name!r}: the name", name)
+        metric = (kind, name)
+        checked_name = checked_text("the name", name, metric)
+        checked_unit = None
         if unit is not None:
-            try:
-                unit = Unit(unit)
-            except ValueError:
-                known = ", ".join(known.value for known in Unit)
+            if not isinstance(unit, str) or unit not in _UNITS:
                 raise ValueError(
-                    f"{kind.value} {name!r}: unknown unit {unit!r}; the units are {known}"
-                ) from None
-        description = _text(f"{kind.value} {name!r}: the description", description, empty=True)
-        for field, text in (("name", checked_name), ("description", description)):
-            if len(text.encode()) > MAX_TEXT:
-                raise ValueError(
-                    f"{kind.value} {checked_name[:40]!r}: the {field} must not exceed"
-                    f" {MAX_TEXT} bytes"
+                    f"{_prefix(metric)}unknown unit {short_repr(unit)};"
+                    f" the units are {', '.join(_UNITS)}"
                 )
-        return cls(kind, checked_name, unit, description)
+            checked_unit = Unit(unit)
+        checked_description = checked_text("the description", description, metric, empty=True)
+        return cls(kind, checked_name, checked_unit, checked_description)
 
 
 class Metric(NamedTuple):
@@ -376,19 +362,21 @@ def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
 
     @param act: the attempted operation, for the error message.
     @raise TypeError: the value is a bool, or is not accepted by `operator.index`.
-    @raise ValueError: the value is out of range.
+    @raise ValueError: the value is out of range, or its conversion raised an exception.
     """
-    rule = f"{key.kind.value} {key.name!r}: {act} {value!r}: must be a whole number"
-    if isinstance(value, bool):
-        raise TypeError(f"{rule}, not a bool")
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(
+            f"{_attempt(key, act, value)}: must be a whole number, not {type(value).__name__}"
+        )
     try:
         # int.__index__ converts an instance of a subclass of int to a plain int.  Methods of such
         # subclasses must not be called later, when the event is applied.
         number = int.__index__(operator.index(value))
-    except TypeError:
-        raise TypeError(f"{rule}, not {type(value).__name__}") from None
+    except Exception as error:
+        rule = f"{_attempt(key, act, value)}: must be a whole number"
+        raise _conversion_error(rule, error) from error
     if not 0 <= number <= U64_MAX:
-        raise ValueError(f"{rule} from 0 to {U64_MAX}")
+        raise ValueError(f"{_attempt(key, act, value)}: must be a whole number from 0 to {U64_MAX}")
     return number
 
 
@@ -398,42 +386,218 @@ def real_number(key: Key, act: str, value: SupportsFloat | datetime.timedelta) -
     seconds.
 
     @param act: the attempted operation, for the error message.
-    @raise TypeError: the value is a string, or is not accepted by `float`.
-    @raise ValueError: the value is an integer too large for a float.
+    @raise TypeError: the value is not a number.  Text is not, although `float` parses it.
+    @raise ValueError: the value is too large for a float, or its conversion raised an exception.
     """
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    rule = f"{key.kind.value} {key.name!r}: {act} {value!r}: must be a number"
-    if isinstance(value, str | bytes | bytearray):
-        raise TypeError(f"{rule}, not {type(value).__name__}")
     try:
-        return float(value)
-    except TypeError:
-        raise TypeError(f"{rule}, not {type(value).__name__}") from None
-    except OverflowError:
-        raise ValueError(f"{rule} that a float can hold") from None
+        if isinstance(value, datetime.timedelta):
+            return float(value.total_seconds())
+        if _is_number(value):
+            return float(value)
+    except OverflowError as error:
+        raise too_large(key, act, value) from error
+    except Exception as error:
+        rule = f"{_attempt(key, act, value)}: must be a number"
+        raise _conversion_error(rule, error) from error
+    raise TypeError(f"{_attempt(key, act, value)}: must be a number, not {type(value).__name__}")
+
+
+def too_large(key: Key, act: str, value: object) -> ValueError:
+    """
+    Return the error to raise for a value that a `float` cannot hold.
+
+    @param act: the attempted operation.
+    """
+    return ValueError(f"{_attempt(key, act, value)}: must be a number that a float can hold")
+
+
+def merge_labels(
+    labels: Mapping[str, object] | None,
+    more: Mapping[str, object],
+    metric: _Named | None = None,
+) -> dict[str, object]:
+    """
+    Return labels given as a mapping together with labels given as keyword arguments, which
+    override the mapping.
+
+    @param metric: the metric, for the error message.
+    @raise TypeError: C{labels} is not a mapping.
+    """
+    if labels is None:
+        return {**more}
+    if not hasattr(labels, "keys"):
+        raise not_a_mapping(metric, labels)
+    return {**labels, **more}
+
+
+def not_a_mapping(metric: _Named | None, *given: object) -> TypeError:
+    """
+    Return the error to raise for positional arguments other than a name and a mapping of labels.
+    """
+    return TypeError(
+        f"{_prefix(metric)}labels must be a mapping from names to values, not"
+        f" {', '.join(map(short_repr, given))}; {_describe(metric)} takes unit and description"
+    )
+
+
+def plain_labels(labels: Mapping[str, object], metric: _Named | None = None) -> dict[str, str]:
+    """
+    Convert the names and values of labels to plain strings, without further checks.
+
+    The text of an instance of a subclass of `str` is its characters, whatever its C{__str__}
+    returns.  Other values are converted with `str`, except those of `_NOT_LABELS`.
+
+    @param metric: the metric, for error messages.
+    @raise TypeError: a label name is not a `str`, or a value that is not a string is an error.
+    @raise ValueError: the conversion of a value raised an exception.
+    """
+    return {
+        label if type(label) is str else _text("the label name", label, metric, label): (
+            value if type(value) is str else _label_value(label, value, metric)
+        )
+        for label, value in labels.items()
+    }
+
+
+def checked_labels(labels: Mapping[str, object], metric: _Named | None = None) -> dict[str, str]:
+    """
+    Convert the names and values of labels to plain strings, and validate them.
+
+    @param metric: the metric, for error messages.
+    @raise TypeError: see `plain_labels`.
+    @raise ValueError: see `plain_labels`; or a label name is empty, or a string cannot be encoded
+        as UTF-8.
+    """
+    texts = plain_labels(labels, metric)
+    for label, value in texts.items():
+        _text("the label name", label, metric, label)
+        _text("the value of label", value, metric, label, empty=True)
+    return texts
+
+
+_NOT_LABELS = frozenset({"buckets", "description", "documentation"})
+"""
+Labels whose value must be a `str`.  Other values are parameters of the same functions of other
+libraries, such as prometheus_client, and converted with `str` they would be a label of each series.
+"""
+
+
+def checked_text(
+    part: str, text: object, metric: _Named | None = None, *, empty: bool = False
+) -> str:
+    """
+    Validate a text that the protocol limits to `MAX_TEXT`, and return it as a plain `str`.
+
+    @param part: what the text is, for error messages.
+    @param metric: the metric that it belongs to, for error messages.
+    @param empty: whether it may be empty.
+    @raise TypeError: the text is not a `str`.
+    @raise ValueError: the text is empty, exceeds `MAX_TEXT`, or cannot be encoded as UTF-8.
+    """
+    plain = _text(part, text, metric, empty=empty)
+    check_size(part, (plain,), metric)
+    return plain
+
+
+def check_size(part: str, texts: Iterable[str], metric: _Named | None = None) -> None:
+    """
+    Check that texts together do not exceed `MAX_TEXT`.
+
+    @param part: what the texts are, for the error message.
+    @param metric: the metric that they belong to, for the error message.
+    @raise ValueError: they do.
+    """
+    size = sum([len(text.encode()) for text in texts])
+    if size > MAX_TEXT:
+        raise ValueError(
+            f"{_prefix(metric)}{part} must not exceed {MAX_TEXT} bytes, but take {size}"
+        )
 
 
 def checked_source(name: str) -> str:
+    """Validate the name that a server gives itself.  See `checked_text`."""
+    return checked_text("the source", name)
+
+
+def short_repr(value: object) -> str:
     """
-    Validate the name that a server gives itself, and return it as a plain `str`.
-
-    @raise TypeError: the name is not a `str`.
-    @raise ValueError: the name is empty, exceeds `MAX_TEXT`, or cannot be encoded as UTF-8.
+    Return the `repr` of any value for an error message, shortened.  Never raises an exception.
     """
-    name = _text("the source", name)
-    if len(name.encode()) > MAX_TEXT:
-        raise ValueError(f"the source must not exceed {MAX_TEXT} bytes")
-    return name
-
-
-def _text(subject: str, text: object, empty: bool = False) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"{subject} must be a str, not {type(text).__name__}")
-    if not text and not empty:
-        raise ValueError(f"{subject} must not be empty")
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{subject} cannot be encoded as UTF-8: {error.reason}") from None
+        if isinstance(value, str | bytes | bytearray):
+            value = value[:_MAX_REPR]
+        text = repr(value)
+    except Exception:
+        # Raised by the value's own method, or for an int with too many digits.
+        text = object.__repr__(value)
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
+
+
+_MAX_REPR = 80
+
+_Named = tuple[MetricKind, object]
+"""The kind and the name of a metric, for error messages.  The name may be invalid."""
+
+
+def _text(
+    part: str, text: object, metric: _Named | None = None, *label: object, empty: bool = False
+) -> str:
+    error: type[Exception] = ValueError
+    if not issubclass(type(text), str):
+        error, rule = TypeError, f"must be a str, not {type(text).__name__}"
+    else:
+        # Methods of subclasses of str must not be called, here or later.
+        plain = str.__str__(text)
+        if plain or empty:
+            try:
+                plain.encode()
+                return plain
+            except UnicodeEncodeError as unencodable:
+                rule = f"cannot be encoded as UTF-8: {unencodable.reason}"
+        else:
+            rule = "must not be empty"
+    raise error(f"{_prefix(metric)}{' '.join((part, *map(short_repr, label)))} {rule}")
+
+
+def _label_value(label: str, value: object, metric: _Named | None) -> str:
+    # isinstance would accept proxies, such as those of Werkzeug.
+    if issubclass(type(value), str):
+        return str.__str__(value)
+    if label in _NOT_LABELS:
+        raise TypeError(
+            f"{_prefix(metric)}the value of label {label!r} must be a str, not"
+            f" {type(value).__name__}; {_describe(metric)} takes unit and description, and"
+            " histograms have no buckets"
+        )
+    try:
+        text = str(value)
+    except Exception as error:
+        rule = f"{_prefix(metric)}the value of label {short_repr(label)} must be text"
+        raise _conversion_error(rule, error) from error
     return text if type(text) is str else str.__str__(text)
+
+
+def _prefix(metric: _Named | None) -> str:
+    return "" if metric is None else f"{metric[0].value} {short_repr(metric[1])}: "
+
+
+def _describe(metric: _Named | None) -> str:
+    return f"describe_{(MetricKind.COUNTER if metric is None else metric[0]).value}()"
+
+
+def _attempt(key: Key, act: str, value: object) -> str:
+    return f"{_prefix((key.kind, key.name))}{act} {short_repr(value)}"
+
+
+def _conversion_error(rule: str, error: Exception) -> Exception:
+    # TypeErrors stay TypeErrors, since such a value can never be converted.
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{rule}, but its conversion raised {short_repr(error)}")
+
+
+def _is_number(value: object) -> bool:
+    # float() also parses strings, bytes and the contents of buffers.  numpy's strings are
+    # subclasses of str and bytes, but have the methods of numbers.
+    return not isinstance(value, str | bytes) and (
+        hasattr(type(value), "__float__") or hasattr(type(value), "__index__")
+    )

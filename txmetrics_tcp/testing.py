@@ -60,6 +60,8 @@ from txmetrics_tcp._model import (
     MetricKind,
     Number,
     Operation,
+    merge_labels,
+    short_repr,
 )
 
 __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]
@@ -394,13 +396,15 @@ class Captured:
         @raise ValueError: both a counter and a gauge have this name and these labels.
         """
         totals: dict[MetricKind, Number] = {}
-        for metric in self._metrics_of(name, labels, more):
+        for metric in self._metrics_of(MetricKind.COUNTER, name, labels, more):
             kind = metric.key.kind
             if kind is not MetricKind.HISTOGRAM:
                 total = totals.get(kind, INITIAL_TOTAL[kind])
                 totals[kind] = APPLY[metric.operation](total, metric.value)
         if len(totals) > 1:
-            raise ValueError(f"both a counter and a gauge are named {name!r}: use `metrics`")
+            raise ValueError(
+                f"both a counter and a gauge are named {short_repr(name)}: use `metrics`"
+            )
         return next(iter(totals.values()), None)
 
     def samples(
@@ -413,7 +417,7 @@ class Captured:
         """
         return [
             metric.value
-            for metric in self._metrics_of(name, labels, more)
+            for metric in self._metrics_of(MetricKind.HISTOGRAM, name, labels, more)
             if metric.key.kind is MetricKind.HISTOGRAM
         ]
 
@@ -422,10 +426,14 @@ class Captured:
         self._recorder.log.clear()
 
     def _metrics_of(
-        self, name: str, labels: Mapping[str, object] | None, more: dict[str, object]
+        self,
+        kind: MetricKind,
+        name: str,
+        labels: Mapping[str, object] | None,
+        more: dict[str, object],
     ) -> list[Metric]:
-        # The kind is arbitrary: only name and labels are compared.
-        wanted = Key.of(MetricKind.COUNTER, name, {**(labels or {}), **more})
+        # The kind is for error messages: only name and labels are compared.
+        wanted = Key.of(kind, name, merge_labels(labels, more, (kind, name)))
         return [
             metric
             for metric in self.metrics

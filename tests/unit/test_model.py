@@ -2,7 +2,9 @@
 Validation of names, labels, units and values, and the error messages.
 """
 
+import array
 import datetime
+import decimal
 import fractions
 import struct
 
@@ -58,22 +60,92 @@ class KeyTests(SynchronousTestCase):
     def test_tooLong(self) -> None:
         """Names and labels that receivers would reject raise an error."""
         Key.of(MetricKind.COUNTER, "n" * MAX_TEXT)
-        with self.assertRaisesRegex(ValueError, "name and labels take 65537 bytes"):
+        with self.assertRaisesRegex(
+            ValueError, "name and labels must not exceed 65536 bytes, but take 65537"
+        ):
             Key.of(MetricKind.COUNTER, "n" * (MAX_TEXT - 1), {"a": "b"})
 
     def test_strSubclass(self) -> None:
-        """Instances of subclasses of str are converted to plain strings."""
+        """
+        The text of an instance of a subclass of str is its characters, in names and values.  Its
+        methods are not called.
+        """
 
         class Text(str):
-            def encode(self, *args: object) -> bytes:  # type: ignore[override]
+            def encode(self, *args: object) -> bytes:
                 return b"?"
 
             def __str__(self) -> str:
-                return self
+                return "?"
 
-        key = Key.of(MetricKind.COUNTER, Text("a"), {Text("b"): Text("c")})
-        for text in (key.name, *key.labels[0]):
+            def __len__(self) -> int:
+                return 0
+
+        class Spelled:
+            def __str__(self) -> str:
+                return Text("d")
+
+        key = Key.of(MetricKind.COUNTER, Text("a"), {Text("b"): Text("c"), "s": Spelled()})
+        self.assertEqual(key, Key(MetricKind.COUNTER, "a", (("b", "c"), ("s", "d"))))
+        for text in (key.name, *key.labels[0], *key.labels[1]):
             self.assertIs(type(text), str)
+        for bad in (
+            lambda: Key.of(MetricKind.COUNTER, Text("\ud800")),
+            lambda: Key.of(MetricKind.COUNTER, "a", {"b": Text("\ud800")}),
+        ):
+            with self.assertRaisesRegex(ValueError, "cannot be encoded as UTF-8"):
+                bad()
+
+    def test_proxy(self) -> None:
+        """The text of a proxy that pretends to be a str, as Werkzeug's do, is that of its str."""
+
+        class Proxy:
+            __class__ = str  # type: ignore[assignment]
+
+            def __str__(self) -> str:
+                return "text"
+
+        self.assertEqual(Key.of(MetricKind.COUNTER, "a", {"b": Proxy()}).labels, (("b", "text"),))
+        with self.assertRaisesRegex(TypeError, "the name must be a str, not Proxy"):
+            Key.of(MetricKind.COUNTER, Proxy())  # type: ignore[arg-type]
+
+    def test_notAMapping(self) -> None:
+        for labels in ("help", "", ["route"], [("a", "b")], 5, b"x"):
+            with self.assertRaisesRegex(
+                TypeError,
+                r"gauge 'a': labels must be a mapping from names to values, not .*;"
+                r" describe_gauge\(\) takes unit and description",
+            ):
+                Key.of(MetricKind.GAUGE, "a", labels)  # type: ignore[arg-type]
+
+    def test_valueWithoutText(self) -> None:
+        """If the conversion of a label value raises, the error names series, label and cause."""
+        for cause, error in ((RuntimeError("no"), ValueError), (TypeError("no"), TypeError)):
+            with self.assertRaisesRegex(
+                error,
+                "gauge 'a': the value of label 'b' must be text, but its conversion raised"
+                rf" {type(cause).__name__}\('no'\)",
+            ) as caught:
+                Key.of(MetricKind.GAUGE, "a", {"b": Raising(cause)})
+            self.assertIs(caught.exception.__cause__, cause)
+
+    def test_shortMessages(self) -> None:
+        """Messages about long or unprintable texts are short, and complete."""
+        long = "x" * 1_000_000
+        unprintable = Raising(RuntimeError())
+        for name, labels, part in (
+            (long, {}, "name and labels must not exceed"),
+            ("a", {"b": long}, "name and labels must not exceed"),
+            (long, {"": "x"}, "the label name '' must not be empty"),
+            ("a", {long + "\ud800": "x"}, "the label name 'x.*x… cannot be encoded"),
+            ("a", {long: "\ud800"}, "the value of label 'x.*x… cannot be encoded"),
+            (unprintable, {}, "counter <.*Raising object at .*>: the name must be a str"),
+            ("a", {unprintable: "x"}, "the label name <.*Raising object at .*> must be a str"),
+            ("a", unprintable, "from names to values, not <.*Raising object at .*>"),
+        ):
+            with self.assertRaisesRegex((TypeError, ValueError), part) as caught:
+                Key.of(MetricKind.COUNTER, name, labels)  # type: ignore[arg-type]
+            self.assertLess(len(str(caught.exception)), 300)
 
     def test_str(self) -> None:
         key = Key.of(MetricKind.COUNTER, "requests", {"route": "/", "method": "GET"})
@@ -116,6 +188,10 @@ class MetadataTests(SynchronousTestCase):
             ValueError, "gauge 'a': unknown unit 'byte'; the units are count, percent, "
         ):
             Metadata.of(MetricKind.GAUGE, "a", "byte")
+        for unit in ("", 5, [1], "x" * 1_000_000, Raising(RuntimeError())):
+            with self.assertRaisesRegex(ValueError, "gauge 'a': unknown unit .*; the") as caught:
+                Metadata.of(MetricKind.GAUGE, "a", unit)  # type: ignore[arg-type]
+            self.assertLess(len(str(caught.exception)), 500)
 
     def test_badText(self) -> None:
         with self.assertRaisesRegex(TypeError, "the description must be a str, not NoneType"):
@@ -126,6 +202,27 @@ class MetadataTests(SynchronousTestCase):
             Metadata.of(MetricKind.GAUGE, "a", None, "x" * (MAX_TEXT + 1))
         with self.assertRaisesRegex(ValueError, "the name must not be empty"):
             Metadata.of(MetricKind.GAUGE, "")
+        with self.assertRaisesRegex(ValueError, "the name must not exceed 65536 bytes") as caught:
+            Metadata.of(MetricKind.GAUGE, "x" * 1_000_000)
+        self.assertLess(len(str(caught.exception)), 300)
+
+
+class Raising:
+    """A value whose methods raise an exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+    def __float__(self) -> float:
+        raise self.error
+
+    def __index__(self) -> int:
+        raise self.error
+
+    __repr__ = __str__
 
 
 class Index:
@@ -183,8 +280,19 @@ class WholeNumberTests(SynchronousTestCase):
             ):
                 whole_number(COUNTER, "increment by", value)  # type: ignore[arg-type]
 
+    def test_conversionRaises(self) -> None:
+        """The error names the metric, the rule and the exception, which is its cause."""
+        for cause, error in ((KeyError("x"), ValueError), (TypeError("x"), TypeError)):
+            with self.assertRaisesRegex(
+                error,
+                "counter 'requests': increment by <.*Raising object at .*>: must be a whole"
+                rf" number, but its conversion raised {type(cause).__name__}\('x'\)",
+            ) as caught:
+                whole_number(COUNTER, "increment by", Raising(cause))
+            self.assertIs(caught.exception.__cause__, cause)
+
     def test_bool(self) -> None:
-        with self.assertRaisesRegex(TypeError, "increment by True: .*, not a bool"):
+        with self.assertRaisesRegex(TypeError, "increment by True: .*, not bool"):
             whole_number(COUNTER, "increment by", True)
 
 
@@ -205,6 +313,8 @@ class RealNumberTests(SynchronousTestCase):
             (True, 1.0),
             (fractions.Fraction(1, 4), 0.25),
             (Float(1.5), 1.5),
+            (fractions.Fraction(10**5000 + 1, 10**5000), 1.0),
+            (decimal.Decimal("1.5"), 1.5),
             (datetime.timedelta(milliseconds=1500), 1.5),
         ):
             got = real_number(GAUGE, "set to", value)
@@ -212,15 +322,48 @@ class RealNumberTests(SynchronousTestCase):
             self.assertIs(type(got), float)
 
     def test_notANumber(self) -> None:
-        for value in ("1.5", b"1", bytearray(b"1"), None, 1j, [1.0]):
+        texts = ("1.5", b"1", bytearray(b"1"), memoryview(b"1"), array.array("b", b"1"))
+        for value in (*texts, None, 1j, [1.0], datetime.date(2000, 1, 1)):
             with self.assertRaisesRegex(
                 TypeError, "gauge 'load': set to .*: must be a number, not"
             ):
                 real_number(GAUGE, "set to", value)  # type: ignore[arg-type]
 
     def test_tooLarge(self) -> None:
-        with self.assertRaisesRegex(ValueError, "must be a number that a float can hold"):
-            real_number(GAUGE, "set to", 10**400)
+        for value in (10**400, 10**5000, fractions.Fraction(10**400, 3)):
+            with self.assertRaisesRegex(
+                ValueError, "gauge 'load': set to .*: must be a number that a float can hold"
+            ):
+                real_number(GAUGE, "set to", value)
+
+    def test_conversionRaises(self) -> None:
+        """The error names the metric, the rule and the exception, which is its cause."""
+
+        class Duration(datetime.timedelta):
+            def total_seconds(self) -> float:
+                raise ValueError("sensor offline")
+
+        for value, error, cause in (
+            (Raising(ValueError("sensor offline")), ValueError, r"ValueError\('sensor offline'\)"),
+            (Raising(TypeError("no number")), TypeError, r"TypeError\('no number'\)"),
+            (Duration(1), ValueError, r"ValueError\('sensor offline'\)"),
+            (decimal.Decimal("sNaN"), ValueError, r"ValueError\('cannot convert signaling NaN"),
+        ):
+            with self.assertRaisesRegex(
+                error,
+                "gauge 'load': set to .*: must be a number, but its conversion raised " + cause,
+            ) as caught:
+                real_number(GAUGE, "set to", value)
+            self.assertIsNotNone(caught.exception.__cause__)
+
+    def test_interrupted(self) -> None:
+        """Exceptions that end the program propagate unchanged."""
+
+        class Interrupted:
+            def __float__(self) -> float:
+                raise KeyboardInterrupt
+
+        self.assertRaises(KeyboardInterrupt, real_number, GAUGE, "set to", Interrupted())
 
 
 class OperationTests(SynchronousTestCase):

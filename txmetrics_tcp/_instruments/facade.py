@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from reprlib import repr as short_repr
+from typing import NoReturn
 
 from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
@@ -28,7 +29,7 @@ from txmetrics_tcp._instruments.recorder import (
     Recorder,
 )
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
-from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit
+from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit, not_a_mapping
 
 
 class RecorderInstalledError(Exception):
@@ -234,7 +235,13 @@ def current_recorder() -> Recorder:
     return _program.current() if recorder is _program else recorder
 
 
-def counter(name: str, labels: Mapping[str, object] | None = None, /, **more: object) -> Counter:
+def counter(
+    name: str,
+    labels: Mapping[str, object] | None = None,
+    /,
+    *unexpected: NoReturn,
+    **more: object,
+) -> Counter:
     """
     Return the counter with this name and these labels, from the current recorder.
 
@@ -246,32 +253,54 @@ def counter(name: str, labels: Mapping[str, object] | None = None, /, **more: ob
     May be called from any thread.
 
     @param labels: labels as a mapping, for names that are not Python identifiers.
-    @param more: labels as keyword arguments; they override the mapping.  Values that are not
-        strings are converted with `str`.
-    @raise TypeError: the name, or a label name, is not a `str`.
-    @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8; or
-        name and labels together exceed 64 KiB of UTF-8.
+    @param more: labels as keyword arguments; they override the mapping.  The value of a label is
+        text.  The text of an instance of a subclass of `str`, such as a member of
+        C{class Route(str, Enum)}, is its characters, as for names; its C{__str__} is not called.
+        Values that are not strings are converted with `str`, except under the names C{buckets},
+        C{documentation} and C{description}, where they are errors.
+    @param unexpected: none are accepted.  The error explains what to do with the arguments of other
+        libraries' functions, as in C{counter("x", "help", ["label"])}.
+    @raise TypeError: the name, or a label name, is not a `str`; C{labels} is not a mapping, such as
+        a description (see `describe_counter`); or a value that is not a string is an error.
+    @raise ValueError: the name or a label name is empty; a value cannot be converted to text; a
+        string cannot be encoded as UTF-8; or name and labels together exceed 64 KiB of UTF-8.
     """
+    if unexpected:
+        raise not_a_mapping((MetricKind.COUNTER, name), labels, *unexpected)
     return _scope.get(_program).counter(name, labels, **more)
 
 
-def gauge(name: str, labels: Mapping[str, object] | None = None, /, **more: object) -> Gauge:
+def gauge(
+    name: str,
+    labels: Mapping[str, object] | None = None,
+    /,
+    *unexpected: NoReturn,
+    **more: object,
+) -> Gauge:
     """
     Return the gauge with this name and these labels, from the current recorder.
 
     Parameters and errors are those of `counter`.
     """
+    if unexpected:
+        raise not_a_mapping((MetricKind.GAUGE, name), labels, *unexpected)
     return _scope.get(_program).gauge(name, labels, **more)
 
 
 def histogram(
-    name: str, labels: Mapping[str, object] | None = None, /, **more: object
+    name: str,
+    labels: Mapping[str, object] | None = None,
+    /,
+    *unexpected: NoReturn,
+    **more: object,
 ) -> Histogram:
     """
     Return the histogram with this name and these labels, from the current recorder.
 
     Parameters and errors are those of `counter`.
     """
+    if unexpected:
+        raise not_a_mapping((MetricKind.HISTOGRAM, name), labels, *unexpected)
     return _scope.get(_program).histogram(name, labels, **more)
 
 

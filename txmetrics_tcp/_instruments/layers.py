@@ -20,7 +20,16 @@ from fnmatch import translate
 
 from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
-from txmetrics_tcp._model import Key, Metadata, MetricKind
+from txmetrics_tcp._model import (
+    Key,
+    Metadata,
+    MetricKind,
+    check_size,
+    checked_labels,
+    checked_text,
+    merge_labels,
+    short_repr,
+)
 
 Pattern = str | re.Pattern[str]
 """
@@ -55,7 +64,7 @@ class PrefixRecorder(Recorder):
         super().__init__()
         self._recorder = recorder
         # Validated here: a valid prefix together with a valid name can only be too long.
-        self._prefix = Key.of(MetricKind.COUNTER, prefix).name
+        self._prefix = checked_text("the prefix", prefix)
 
     def __repr__(self) -> str:
         return f"PrefixRecorder({self._recorder!r}, {self._prefix!r})"
@@ -86,16 +95,13 @@ class LabelsRecorder(Recorder):
         """
         @param recorder: the recorder to record to.
         @param labels: labels as a mapping, for names that are not Python identifiers.
-        @param more: labels as keyword arguments; they override the mapping.  Values that are not
-            strings are converted with `str`.
-        @raise TypeError: a label name is not a `str`.
-        @raise ValueError: a label name is empty; a string cannot be encoded as UTF-8; or the labels
-            exceed 64 KiB of UTF-8.
+        @param more: labels as keyword arguments; they override the mapping.  See
+            `txmetrics_tcp.counter` for their values, and for the errors.
         """
         super().__init__()
         self._recorder = recorder
-        checked = Key.of(MetricKind.COUNTER, "labels", {**(labels or {}), **more})
-        self._labels = dict(checked.labels)
+        self._labels = checked_labels(merge_labels(labels, more))
+        check_size("the labels", (*self._labels, *self._labels.values()))
 
     def __repr__(self) -> str:
         return f"LabelsRecorder({self._recorder!r}, {self._labels!r})"
@@ -271,13 +277,15 @@ class _FanoutSeries(Series):
 
 
 def _compiled(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[str]]:
-    if isinstance(patterns, str | re.Pattern):
+    if isinstance(patterns, str | re.Pattern) or not isinstance(patterns, Iterable):
         patterns = (patterns,)
     compiled = []
     for pattern in patterns:
         if isinstance(pattern, str):
             pattern = re.compile(translate(pattern))
         elif not (isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)):
-            raise TypeError(f"a pattern must be a str or a compiled str pattern, not {pattern!r}")
+            raise TypeError(
+                f"a pattern must be a str or a compiled str pattern, not {short_repr(pattern)}"
+            )
         compiled.append(pattern)
     return compiled

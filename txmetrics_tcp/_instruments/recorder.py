@@ -25,7 +25,11 @@ from txmetrics_tcp._model import (
     MetricKind,
     Operation,
     Unit,
+    merge_labels,
+    plain_labels,
     real_number,
+    short_repr,
+    too_large,
     whole_number,
 )
 
@@ -78,16 +82,19 @@ class Handle:
 
         @param labels: labels as a mapping, for names that are not Python identifiers.
         @param more: labels as keyword arguments; they override the mapping.  Both override labels
-            of this handle.  Values that are not strings are converted with `str`.
-        @raise TypeError: a label name is not a `str`.
-        @raise ValueError: a label name is empty; a string cannot be encoded as UTF-8; name and
-            labels together exceed 64 KiB of UTF-8; or the handle was constructed without a
-            recorder.
+            of this handle.  See `txmetrics_tcp.counter` for their values.
+        @raise TypeError: C{labels} is not a mapping, or a label name is not a `str`.
+        @raise ValueError: a label name is empty; a value cannot be converted to text; a string
+            cannot be encoded as UTF-8; name and labels together exceed 64 KiB of UTF-8; or the
+            handle was constructed without a recorder.
         """
         if self._recorder is None:
             raise ValueError(f"{self!r} has no recorder: labels() is not available")
-        refined = {**dict(self.key.labels), **(labels or {}), **more}
-        return self._recorder._find(type(self), self.key.kind, self.key.name, None, refined)
+        key = self.key
+        if labels is not None:
+            more = merge_labels(labels, more, (key.kind, key.name))
+        refined = {**dict(key.labels), **more}
+        return self._recorder._find(type(self), key.kind, key.name, None, refined)
 
     def _attach(self, series: Series) -> None:
         # A single assignment, since other threads may be recording.
@@ -119,7 +126,7 @@ class Counter(Handle):
         @param n: a whole number from 0 to 2**64-1: any value that `operator.index` accepts, except
             a bool.
         @raise TypeError: C{n} is not a whole number.
-        @raise ValueError: C{n} is out of range.
+        @raise ValueError: C{n} is out of range, or its conversion raised an exception.
         """
         # The identity check is the fast path: CPython has a single object for 1.
         if n is not _ONE and (type(n) is not int or not 0 <= n <= U64_MAX):
@@ -161,7 +168,7 @@ class Counter(Handle):
 
         @param n: the new total, of the same type and range as for `increment`.
         @raise TypeError: C{n} is not a whole number.
-        @raise ValueError: C{n} is out of range.
+        @raise ValueError: C{n} is out of range, or its conversion raised an exception.
         """
         if type(n) is not int or not 0 <= n <= U64_MAX:
             n = whole_number(self.key, "absolute", n)
@@ -196,13 +203,20 @@ class Gauge(Handle):
         """
         Add to the value.
 
-        @param value: any value that `float` accepts, including NaN and infinities, except a string.
-            A timedelta is converted to seconds.
+        @param value: any value that `float` accepts, including NaN and infinities, except text: a
+            string or a buffer.  A timedelta is converted to seconds.
         @raise TypeError: C{value} is not a number.
-        @raise ValueError: C{value} is an integer too large for a float.
+        @raise ValueError: C{value} is too large for a float, or its conversion raised an exception.
         """
         if type(value) is not float:
-            value = real_number(self.key, "increment by", value)
+            try:
+                value = (
+                    value + 0.0
+                    if type(value) is int
+                    else real_number(self.key, "increment by", value)
+                )
+            except OverflowError as error:
+                raise too_large(self.key, "increment by", value) from error
         series = self._series
         sink = series.sink
         if sink.open:
@@ -217,10 +231,17 @@ class Gauge(Handle):
 
         @param value: as for `increment`.
         @raise TypeError: C{value} is not a number.
-        @raise ValueError: C{value} is an integer too large for a float.
+        @raise ValueError: C{value} is too large for a float, or its conversion raised an exception.
         """
         if type(value) is not float:
-            value = real_number(self.key, "decrement by", value)
+            try:
+                value = (
+                    value + 0.0
+                    if type(value) is int
+                    else real_number(self.key, "decrement by", value)
+                )
+            except OverflowError as error:
+                raise too_large(self.key, "decrement by", value) from error
         series = self._series
         sink = series.sink
         if sink.open:
@@ -252,10 +273,15 @@ class Gauge(Handle):
 
         @param value: as for `increment`.
         @raise TypeError: C{value} is not a number.
-        @raise ValueError: C{value} is an integer too large for a float.
+        @raise ValueError: C{value} is too large for a float, or its conversion raised an exception.
         """
         if type(value) is not float:
-            value = real_number(self.key, "set to", value)
+            try:
+                value = (
+                    value + 0.0 if type(value) is int else real_number(self.key, "set to", value)
+                )
+            except OverflowError as error:
+                raise too_large(self.key, "set to", value) from error
         series = self._series
         sink = series.sink
         if sink.open:
@@ -289,13 +315,18 @@ class Histogram(Handle):
         """
         Record one sample.
 
-        @param value: any value that `float` accepts, including NaN and infinities, except a string.
-            A timedelta is converted to seconds.
+        @param value: any value that `float` accepts, including NaN and infinities, except text: a
+            string or a buffer.  A timedelta is converted to seconds.
         @raise TypeError: C{value} is not a number.
-        @raise ValueError: C{value} is an integer too large for a float.
+        @raise ValueError: C{value} is too large for a float, or its conversion raised an exception.
         """
         if type(value) is not float:
-            value = real_number(self.key, "record", value)
+            try:
+                value = (
+                    value + 0.0 if type(value) is int else real_number(self.key, "record", value)
+                )
+            except OverflowError as error:
+                raise too_large(self.key, "record", value) from error
         series = self._series
         sink = series.sink
         if sink.open:
@@ -341,7 +372,7 @@ class Histogram(Handle):
         @param value: as for `record`.
         @param n: the number of samples; a whole number from 0 to 2**64-1.
         @raise TypeError: C{value} is not a number, or C{n} is not a whole number.
-        @raise ValueError: C{value} or C{n} is out of range.
+        @raise ValueError: C{value} or C{n} is out of range, or its conversion raised an exception.
         """
         sample = real_number(self.key, "record", value)
         count = whole_number(self.key, "record_many of", n)
@@ -419,11 +450,8 @@ class Recorder(ABC):
         Handles are cached: repeated calls with the same arguments are cheap.
 
         @param labels: labels as a mapping, for names that are not Python identifiers.
-        @param more: labels as keyword arguments; they override the mapping.  Values that are not
-            strings are converted with `str`.
-        @raise TypeError: the name, or a label name, is not a `str`.
-        @raise ValueError: the name or a label name is empty; a string cannot be encoded as UTF-8;
-            or name and labels together exceed 64 KiB of UTF-8.
+        @param more: labels as keyword arguments; they override the mapping.  See
+            `txmetrics_tcp.counter` for their values, and for the errors.
         """
         return self._find(Counter, MetricKind.COUNTER, name, labels, more)
 
@@ -467,7 +495,9 @@ class Recorder(ABC):
 
     def _register(self, handle: type[_H], kind: MetricKind, key: Key) -> _H:
         if key.kind is not kind:
-            raise ValueError(f"{key.kind.value} {key.name!r}: cannot be registered as {kind.value}")
+            raise ValueError(
+                f"{key.kind.value} {short_repr(key.name)}: cannot be registered as {kind.value}"
+            )
         return self._new_handle(kind, key)  # type: ignore[return-value]
 
     def _find(
@@ -476,16 +506,18 @@ class Recorder(ABC):
         kind: MetricKind,
         name: str,
         labels: Mapping[str, object] | None,
-        more: dict[str, object],
+        more: Mapping[str, object],
     ) -> _H:
         if type(name) is not str:
             name = Key.of(kind, name).name
-        if labels:
+        if type(labels) is dict:
             more = {**labels, **more}
+        elif labels is not None:
+            more = merge_labels(labels, more, (kind, name))
         for value in more.values():
             if type(value) is not str:
                 # The cache would confuse 1, 1.0 and True, which are equal but different labels.
-                more = {label: str(value) for label, value in more.items()}
+                more = plain_labels(more, (kind, name))
                 break
         return self._handle(kind, name, tuple(more.items()))  # type: ignore[return-value]
 

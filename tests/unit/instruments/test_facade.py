@@ -5,6 +5,7 @@ The current recorder, and handles created before it is installed.
 import gc
 import os
 import weakref
+from typing import Any
 
 from tests.recorders import GlobalRecorderTestCase, ListRecorder
 from txmetrics_tcp import (
@@ -52,6 +53,19 @@ class FacadeTests(GlobalRecorderTestCase):
     def test_valuesCheckedWithoutRecorder(self) -> None:
         with self.assertRaisesRegex(ValueError, "counter 'early': increment by -1"):
             counter("early").increment(-1)
+
+    def test_otherLibrariesArguments(self) -> None:
+        """The error about the arguments of prometheus_client names the function that describes."""
+        for find in (counter, gauge, histogram):
+            kind = find.__name__
+            mistakes: list[tuple[Any, ...]] = [("help",), ("help", ["label"]), ({}, "help")]
+            for given in mistakes:
+                with self.assertRaisesRegex(
+                    TypeError,
+                    rf"{kind} 'x': labels must be a mapping from names to values, not .*'help'.*;"
+                    rf" describe_{kind}\(\) takes",
+                ):
+                    find("x", *given)
 
     def test_earlyDescriptions(self) -> None:
         describe_counter("c", "bytes", "x")

@@ -99,6 +99,11 @@ class LabelsTests(LayerTestCase):
     def test_invalidLabels(self) -> None:
         with self.assertRaisesRegex(ValueError, "label name '' must not be empty"):
             LabelsRecorder(self.inner, {"": "x"})
+        for labels in ("region", ["region"], {"buckets": [1]}):
+            with self.assertRaisesRegex(TypeError, "must be"):
+                LabelsRecorder(self.inner, labels)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(ValueError, "the labels must not exceed 65536 bytes"):
+            LabelsRecorder(self.inner, a="x" * 65_536)
 
 
 class FilterTests(LayerTestCase):
@@ -142,7 +147,8 @@ class FilterTests(LayerTestCase):
 
     def test_invalidPatterns(self) -> None:
         for bad in (5, [5], re.compile(b"x")):
-            self.assertRaises(TypeError, FilterRecorder, self.inner, allow=bad)
+            with self.assertRaisesRegex(TypeError, "a pattern must be a str or a compiled"):
+                FilterRecorder(self.inner, allow=bad)  # type: ignore[arg-type]
 
 
 class RouterTests(LayerTestCase):

@@ -3,7 +3,9 @@ Handles, and custom recorders.
 """
 
 import collections
+import enum
 import gc
+import types
 import weakref
 from collections.abc import Callable
 from unittest import skipIf
@@ -105,8 +107,15 @@ class HandleTests(SynchronousTestCase):
         self.recorder.counter("c").increment(numpy.int32(5))
         self.recorder.histogram("h").record(numpy.float32(0.5))
         self.assertEqual([value for _, _, value in self.recorder.take()], [5, 0.5])
+        self.recorder.gauge("g").set(numpy.array(7.5))
+        self.recorder.gauge("g").set(numpy.int64(7))
+        self.recorder.counter("c").increment(numpy.array(7))
+        self.assertEqual([value for _, _, value in self.recorder.take()], [7.5, 7.0, 7])
         with self.assertRaisesRegex(TypeError, "must be a whole number"):
             self.recorder.counter("c").increment(numpy.float64(5))
+        for bad in (numpy.str_("1"), numpy.bytes_(b"1"), numpy.array([1.0, 2.0])):
+            with self.assertRaisesRegex(TypeError, "gauge 'g': set to .*: must be a number"):
+                self.recorder.gauge("g").set(bad)
 
     def test_clock(self) -> None:
         """An entry has the time of recording, if the sink needs it."""
@@ -193,11 +202,44 @@ class EveryMethodTests(SynchronousTestCase):
                     for bad, error in ((-1, ValueError), (2**64, ValueError), (0.5, TypeError)):
                         with self.assertRaisesRegex(error, f"{start} {bad}: must be a whole"):
                             act(bad)
-                    with self.assertRaisesRegex(TypeError, f"{start} True: .*, not a bool"):
+                    with self.assertRaisesRegex(TypeError, f"{start} True: .*, not bool"):
                         act(True)
                 else:
                     with self.assertRaisesRegex(ValueError, f"{start} 1000.*that a float can hold"):
                         act(10**400)
+
+    def test_reprOfValidValue(self) -> None:
+        """The repr of a valid value is not built: it may be slow, or raise an exception."""
+
+        class Unprintable:
+            def __index__(self) -> int:
+                return 3
+
+            def __repr__(self) -> str:
+                raise AssertionError
+
+        recorder = ListRecorder()
+        for _start, act, _whole in self.cases(recorder):
+            act(Unprintable())
+        recorder.histogram("h").record_many(Unprintable(), Unprintable())  # type: ignore[arg-type]
+        self.assertEqual(len(recorder.take()), 8)
+
+    def test_shortMessages(self) -> None:
+        """An error message about a large value, or one that cannot be printed, is short."""
+
+        class Unprintable:
+            def __repr__(self) -> str:
+                raise AssertionError
+
+        recorder = NoopRecorder()
+        for start, act, _whole in self.cases(recorder):
+            for bad in ("x" * 1_000_000, b"x" * 1_000_000, [1] * 10_000, 10**5000, Unprintable()):
+                with self.assertRaisesRegex((TypeError, ValueError), f"{start} .*: must") as raised:
+                    act(bad)
+                self.assertLess(len(str(raised.exception)), 250)
+        with self.assertRaisesRegex(TypeError, "counter 'x+…: increment by 'a': must") as caught:
+            recorder.counter("x" * 10_000).increment("a")  # type: ignore[arg-type]
+        self.assertLess(len(str(caught.exception)), 250)
 
     def test_nothingRecorded(self) -> None:
         """An invalid value is not recorded."""
@@ -235,6 +277,80 @@ class RecorderTests(SynchronousTestCase):
         """1, 1.0 and True are equal, but are different label values."""
         keys = [self.recorder.counter("c", v=value).key for value in (1, True, 1.0, "1")]
         self.assertEqual([dict(key.labels)["v"] for key in keys], ["1", "True", "1.0", "1"])
+
+    def test_strSubclasses(self) -> None:
+        """
+        The text of an instance of a subclass of str is its characters, in names and values, also if
+        the handle of an equal text is cached.
+        """
+
+        class Route(str, enum.Enum):
+            HOME = "home"
+
+        class Tagged(str):
+            def __str__(self) -> str:
+                return "<Tagged>"
+
+        for text in (Route.HOME, "home", Tagged("home"), Route.HOME):
+            handles = [
+                self.recorder.counter("c", route=text),
+                self.recorder.counter("c", {"route": text}),
+                self.recorder.counter("c").labels(route=text),
+                self.recorder.counter("c", {text: "x"}),
+                self.recorder.counter(text),
+            ]
+            self.assertEqual(
+                [str(handle.key) for handle in handles],
+                [*["c [route = home]"] * 3, "c [home = x]", "home"],
+            )
+        self.assertEqual(len(self.recorder.series), 4)
+
+    def test_otherLibrariesParameters(self) -> None:
+        """
+        Parameters of other libraries' functions are not taken for labels.  The error names the
+        function that describes a metric.
+        """
+        for kind in MetricKind:
+            find = getattr(self.recorder, kind.value)
+            for given, more in (
+                (("help",), {}),
+                ((["label"],), {}),
+                (([("label", "value")],), {}),
+                ((5,), {}),
+                (({"buckets": 5},), {}),
+                ((), {"buckets": [1, 2]}),
+                ((), {"buckets": (1, 2), "unit": "seconds"}),
+                ((), {"documentation": None}),
+                ((), {"description": b"help"}),
+            ):
+                for call in (find, find("x").labels):
+                    arguments = ("x", *given) if call is find else given
+                    with self.assertRaisesRegex(
+                        TypeError, rf"^{kind.value} 'x': .*must be .*describe_{kind.value}\(\)"
+                    ):
+                        call(*arguments, **more)
+            text = find("x", buckets="1", documentation="2", description="3", unit=4)
+            self.assertEqual(len(text.key.labels), 4)
+            self.assertEqual(find("x", None).key, find("x", {}).key)
+
+    def test_mappings(self) -> None:
+        """Labels may be any mapping."""
+        for labels in (types.MappingProxyType({"a": "b"}), collections.ChainMap({"a": "b"})):
+            self.assertEqual(str(self.recorder.counter("c", labels).key), "c [a = b]")
+
+    def test_badLabelValue(self) -> None:
+        class Bad:
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        for bad in (
+            lambda: self.recorder.counter("c", a=Bad()),
+            lambda: self.recorder.counter("c").labels({"a": Bad()}),
+        ):
+            with self.assertRaisesRegex(
+                ValueError, r"counter 'c': the value of label 'a' .* raised RuntimeError\('no'\)"
+            ):
+                bad()
 
     def test_badNames(self) -> None:
         for name, error in (
