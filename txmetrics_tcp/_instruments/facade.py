@@ -15,8 +15,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from reprlib import repr as short_repr
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
@@ -81,6 +80,10 @@ class _Program(Recorder):
             target.describe(metadata)
             if self._target is target:
                 return
+
+    def _reduce_handle(self, handle: Handle) -> tuple[Any, ...]:
+        key = handle.key
+        return _FIND[key.kind], (key.name, dict(key.labels))
 
     def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
         handle = HANDLES[kind](key, Series(key, NOWHERE), self)
@@ -302,6 +305,13 @@ def histogram(
     if unexpected:
         raise not_a_mapping((MetricKind.HISTOGRAM, name), labels, *unexpected)
     return _scope.get(_program).histogram(name, labels, **more)
+
+
+_FIND = {
+    MetricKind.COUNTER: counter,
+    MetricKind.GAUGE: gauge,
+    MetricKind.HISTOGRAM: histogram,
+}
 
 
 def describe_counter(name: str, unit: Unit | str | None = None, description: str = "") -> None:

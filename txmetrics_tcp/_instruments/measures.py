@@ -398,6 +398,10 @@ class Timer(Measure[float]):
     def __repr__(self) -> str:
         return f"<{self._histogram!r}.time()>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is not in use.
+        return type(self), (self._histogram, self._clock)
+
     def _begin(self) -> float:
         now = self._clock()
         if type(now) is not float:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NoReturn, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, NoReturn, SupportsFloat, SupportsIndex, TypeVar
 
 from txmetrics_tcp._instruments.measures import (
     ExceptionCount,
@@ -46,6 +46,7 @@ _ONE = 1
 
 
 _H = TypeVar("_H", bound="Handle")
+_R = TypeVar("_R", bound="Recorder")
 
 
 class Handle:
@@ -56,6 +57,10 @@ class Handle:
     `txmetrics_tcp.histogram`.  A handle can be kept indefinitely, shared between threads, and used
     in signal handlers and finalizers.  Recording never waits for the reactor or for I/O, and raises
     only for invalid values.
+
+    A copy of a handle is the same handle.  A handle from `txmetrics_tcp.counter`,
+    `txmetrics_tcp.gauge` or `txmetrics_tcp.histogram` can be pickled, unless it was created in a
+    scope: the process that loads it calls the same function with the same name and labels.
 
     @ivar key: the kind, name and labels that the handle was created with.
     """
@@ -69,6 +74,17 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
+
+    def __copy__(self: _H) -> _H:
+        return self
+
+    def __deepcopy__(self: _H, memo: object) -> _H:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._recorder is None:
+            raise TypeError(f"cannot pickle {short_repr(self)}: it has no recorder")
+        return self._recorder._reduce_handle(self)
 
     def labels(self: _H, labels: Mapping[str, object] | None = None, /, **more: object) -> _H:
         """
@@ -396,7 +412,8 @@ class Recorder(ABC):
     """
     The destination of recorded metrics, and the factory of their handles.
 
-    Subclasses implement `attach` and `describe`.  All methods may be called from any thread.
+    Subclasses implement `attach` and `describe`.  All methods may be called from any thread.  A
+    copy of a recorder is the same recorder, and recorders cannot be pickled.
     """
 
     def __init__(self) -> None:
@@ -404,6 +421,18 @@ class Recorder(ABC):
         # handle, of the same series.  lru_cache is thread-safe, and holds no lock while it calls
         # the function.
         self._handle = lru_cache(HANDLE_CACHE_SIZE)(self._make_handle)
+
+    def __copy__(self: _R) -> _R:
+        return self
+
+    def __deepcopy__(self: _R, memo: object) -> _R:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            f"cannot pickle {short_repr(self)}: create a recorder in each process, or call"
+            " txmetrics_tcp.current_recorder() there"
+        )
 
     @abstractmethod
     def attach(self, key: Key) -> Series:
@@ -525,6 +554,14 @@ class Recorder(ABC):
         self, kind: MetricKind, name: str, labels: tuple[tuple[str, object], ...]
     ) -> Handle:
         return self._new_handle(kind, Key.of(kind, name, dict(labels)))
+
+    def _reduce_handle(self, handle: Handle) -> tuple[Any, ...]:
+        """Return the result of the handle's C{__reduce__}."""
+        raise TypeError(
+            f"cannot pickle {short_repr(handle)}: it belongs to {short_repr(self)}, which other"
+            " processes do not have; handles from txmetrics_tcp.counter(), gauge() and histogram()"
+            " can be pickled"
+        )
 
     def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
         return HANDLES[kind](key, self.attach(key), self)
