@@ -25,21 +25,22 @@ an arbitrary time.
 
 _TOO_LONG = f"less than {MAX_DURATION:,.0f} seconds"
 
-_MAX_SHOWN = 200
+_MAX_REPR = 120
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """
-    Return a value as error messages show it: its C{repr}, shortened.  If C{repr} raises an
-    exception, return the name of the type.
+    Return the C{repr} of any value for an error message, shortened.  Raises no exception.
     """
-    # The repr of a long text could exhaust the memory.
-    part = value[: _MAX_SHOWN + 1] if type(value) in (str, bytes) else value  # type: ignore[index]
     try:
-        text = repr(part)
+        if isinstance(value, str | bytes | bytearray):
+            # The repr of a long text could exhaust the memory.
+            value = value[: _MAX_REPR + 1]
+        text = repr(value)
     except Exception:
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+        # Raised by the value's own method, or for an int with too many digits.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _MAX_REPR else f"{text[: _MAX_REPR - 1]}…"
 
 
 def at_least(least: int, name: str, value: Any) -> int:
@@ -52,9 +53,9 @@ def at_least(least: int, name: str, value: Any) -> int:
     @raise ValueError: C{value} is less than the minimum.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {shown(value)}")
+        raise TypeError(f"{name} must be a whole number, not {short_repr(value)}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+        raise ValueError(f"{name} must be at least {least}, not {short_repr(value)}")
     return int(value)
 
 
@@ -68,11 +69,13 @@ def seconds_from(least: float, name: str, value: Any) -> float:
     @raise ValueError: C{value} is less than the minimum, not less than `MAX_DURATION`, or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number of seconds (int or float), not {shown(value)}")
+        raise TypeError(
+            f"{name} must be a number of seconds (int or float), not {short_repr(value)}"
+        )
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+        raise ValueError(f"{name} must be at least {least}, not {short_repr(value)}")
     if not value < MAX_DURATION:
-        raise ValueError(f"{name} must be {_TOO_LONG}, not {shown(value)}")
+        raise ValueError(f"{name} must be {_TOO_LONG}, not {short_repr(value)}")
     return float(value)
 
 
@@ -83,7 +86,7 @@ def flag(name: str, value: Any) -> bool:
     @raise TypeError: C{value} is not a `bool`.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, not {shown(value)}")
+        raise TypeError(f"{name} must be a bool, not {short_repr(value)}")
     return value
 
 
@@ -95,7 +98,7 @@ def check_callable(name: str, value: object, optional: bool = True) -> None:
     @raise TypeError: C{value} is not callable.
     """
     if not (callable(value) or (optional and value is None)):
-        raise TypeError(f"{name} must be callable, not {shown(value)}")
+        raise TypeError(f"{name} must be callable, not {short_repr(value)}")
 
 
 def parse_count(text: str) -> int:
@@ -164,6 +167,6 @@ def reporting(
         try:
             return parse(text)
         except ValueError as error:
-            raise error_type(f"{prefix}expected {error}; got {shown(text)}") from None
+            raise error_type(f"{prefix}expected {error}; got {short_repr(text)}") from None
 
     return checked

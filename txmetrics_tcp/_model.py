@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import ClassVar, NamedTuple, SupportsFloat, SupportsIndex
 
+from txmetrics_tcp._checks import short_repr
+
 U64_MAX = 2**64 - 1
 """The largest counter value.  On the wire, a counter is a ``uint64``."""
 
@@ -518,22 +520,6 @@ def checked_source(name: str) -> str:
     """Validate the name that a server gives itself.  See `checked_text`."""
     return checked_text("the source", name)
 
-
-def short_repr(value: object) -> str:
-    """
-    Return the `repr` of any value for an error message, shortened.  Never raises an exception.
-    """
-    try:
-        if isinstance(value, str | bytes | bytearray):
-            value = value[:_MAX_REPR]
-        text = repr(value)
-    except Exception:
-        # Raised by the value's own method, or for an int with too many digits.
-        text = object.__repr__(value)
-    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
-
-
-_MAX_REPR = 80
 
 _Named = tuple[MetricKind, object]
 """The kind and the name of a metric, for error messages.  The name may be invalid."""

@@ -46,7 +46,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmetrics_tcp._checks import at_least
+from txmetrics_tcp._checks import at_least, short_repr
 from txmetrics_tcp._instruments.facade import capturing
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry, Series, Sink
@@ -61,7 +61,6 @@ from txmetrics_tcp._model import (
     Number,
     Operation,
     merge_labels,
-    short_repr,
 )
 
 __all__ = ["Captured", "FakeReactor", "PausingTransport", "capture"]

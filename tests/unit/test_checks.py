@@ -23,7 +23,7 @@ from txmetrics_tcp._checks import (
     parse_unless,
     reporting,
     seconds_from,
-    shown,
+    short_repr,
 )
 
 with contextlib.suppress(ImportError):  # trial uses the name `suppress` itself
@@ -80,15 +80,15 @@ class SettingTests(SynchronousTestCase):
                 check_callable("x", bad, optional)
 
 
-class ShownTests(SynchronousTestCase):
+class ShortReprTests(SynchronousTestCase):
     def test_short(self) -> None:
         for value in (5, "text", b"bytes", None, ["a", 1], "\x1b"):
-            self.assertEqual(shown(value), repr(value))
+            self.assertEqual(short_repr(value), repr(value))
 
     def test_long(self) -> None:
         for value in ("x" * 10**7, b"x" * 10**7, ["x"] * 10**5, 10**1000):
-            self.assertLessEqual(len(shown(value)), 200)
-            self.assertEqual(shown(value)[:5], repr(value)[:5])
+            self.assertLessEqual(len(short_repr(value)), 120)
+            self.assertEqual(short_repr(value)[:5], repr(value)[:5])
 
     def test_unprintable(self) -> None:
         """A C{repr} that raises an exception does not replace the error that shows the value."""
@@ -97,9 +97,9 @@ class ShownTests(SynchronousTestCase):
             def __repr__(self) -> str:
                 raise RuntimeError
 
-        self.assertEqual(shown(Unprintable()), "<Unprintable>")
+        self.assertEqual(short_repr(Unprintable()), "<Unprintable>")
         # Python converts only integers of up to 4300 digits.
-        self.assertEqual(shown(10**5000), "<int>")
+        self.assertEqual(short_repr(10**5000), "<int>")
         with self.assertRaisesRegex(TypeError, "^x must be a whole number, not <Unprintable>$"):
             at_least(1, "x", Unprintable())
 

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._checks import at_least, shown
+from txmetrics_tcp._checks import at_least, short_repr
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import as_endpoint
 from txmetrics_tcp._codec.framing import MAX_FRAME
@@ -87,7 +87,7 @@ class EventStream:
         check_reactor(reactor)
         buffer_size = at_least(1, "buffer_size", buffer_size)
         if when_full not in ("pause", "drop"):
-            raise ValueError(f"when_full must be 'pause' or 'drop', not {shown(when_full)}")
+            raise ValueError(f"when_full must be 'pause' or 'drop', not {short_repr(when_full)}")
         intake = _Intake(
             reactor, as_endpoint(reactor, endpoint), buffer_size, when_full == "drop", max_frame
         )

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
@@ -229,5 +229,6 @@ def _check_without_tls(endpoint: AnyEndpoint) -> None:
     """
     if isinstance(endpoint, str) and has_own_tls(endpoint):
         raise EndpointError(
-            f"{shown(endpoint)} already includes TLS; with tls(), give the endpoint without ssl:"
+            f"{short_repr(endpoint)} already includes TLS; with tls(), give the endpoint without"
+            " ssl:"
         )

@@ -26,7 +26,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
@@ -66,15 +66,17 @@ class MetricsService(Service):
         @raise TypeError: an argument is of the wrong type.
         """
         if not isinstance(factory, MetricsFactory):
-            raise TypeError(f"factory must be a MetricsFactory, not {shown(factory)}")
+            raise TypeError(f"factory must be a MetricsFactory, not {short_repr(factory)}")
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
-            raise TypeError(f"endpoints must be a sequence of endpoints, not {shown(endpoints)}")
+            raise TypeError(
+                f"endpoints must be a sequence of endpoints, not {short_repr(endpoints)}"
+            )
         self._endpoints = list(endpoints)
         for endpoint in self._endpoints:
             if not IStreamServerEndpoint.providedBy(endpoint):
-                raise TypeError(f"endpoints must be server endpoints, not {shown(endpoint)}")
+                raise TypeError(f"endpoints must be server endpoints, not {short_repr(endpoint)}")
         if not (tls is None or isinstance(tls, ServerTLS)):
-            raise TypeError(f"tls must be a ServerTLS, not {shown(tls)}")
+            raise TypeError(f"tls must be a ServerTLS, not {short_repr(tls)}")
         self._factory = factory
         self._tls = tls
         self._ports: list[IListeningPort] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from txmetrics_tcp._checks import at_least, flag, seconds_from, shown
+from txmetrics_tcp._checks import at_least, flag, seconds_from, short_repr
 from txmetrics_tcp._model import checked_source
 from txmetrics_tcp._net.admission import AnyNetwork, Network, network
 
@@ -84,7 +84,7 @@ def checked_settings(settings: object) -> ExporterSettings:
     if settings is None:
         return ExporterSettings()
     if not isinstance(settings, ExporterSettings):
-        raise TypeError(f"settings must be ExporterSettings, not {shown(settings)}")
+        raise TypeError(f"settings must be ExporterSettings, not {short_repr(settings)}")
     return settings
 
 
@@ -98,7 +98,7 @@ def _or_none(check: _Check) -> _Check:
 def _networks(name: str, value: Any) -> tuple[Network, ...]:
     # A str and a network are iterable too.
     if isinstance(value, AnyNetwork) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of networks, not {shown(value)}")
+        raise TypeError(f"{name} must be a sequence of networks, not {short_repr(value)}")
     networks = tuple(network(name, one) for one in value)
     if not networks:
         # An empty list must not accept clients from everywhere.
@@ -110,7 +110,7 @@ def _source(name: str, value: Any) -> str:
     try:
         return checked_source(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{error}; got {shown(value)}") from None
+        raise type(error)(f"{error}; got {short_repr(value)}") from None
 
 
 _CHECKS: dict[str, _Check] = {

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import Any, NoReturn
 
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
     HANDLES,

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
 from txmetrics_tcp._model import (
@@ -28,7 +29,6 @@ from txmetrics_tcp._model import (
     checked_labels,
     checked_text,
     merge_labels,
-    short_repr,
 )
 
 Pattern = str | re.Pattern[str]

@@ -15,9 +15,10 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
 from functools import wraps
-from reprlib import repr as short_repr
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from txmetrics_tcp._checks import short_repr
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

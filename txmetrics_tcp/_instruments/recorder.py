@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn, SupportsFloat, SupportsIndex, TypeVar
 
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._instruments.measures import (
     ExceptionCount,
     InProgress,
@@ -28,7 +29,6 @@ from txmetrics_tcp._model import (
     merge_labels,
     plain_labels,
     real_number,
-    short_repr,
     too_large,
     whole_number,
 )

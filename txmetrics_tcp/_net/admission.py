@@ -18,7 +18,7 @@ from ipaddress import (
 from twisted.internet import address as internet
 from twisted.internet.interfaces import IAddress
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 
 Network = IPv4Network | IPv6Network
 
@@ -41,8 +41,8 @@ def network(name: str, value: AnyNetwork) -> Network:
     """
     if not isinstance(value, AnyNetwork):
         # `ip_network` accepts integers and bytes as addresses.
-        raise TypeError(f"{name}: expected {_FORM}; got {shown(value)}")
-    subject = f"{name}: {shown(value)}"
+        raise TypeError(f"{name}: expected {_FORM}; got {short_repr(value)}")
+    subject = f"{name}: {short_repr(value)}"
     try:
         found = ip_network(value)
     except ValueError:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
-from txmetrics_tcp._checks import at_least, shown
+from txmetrics_tcp._checks import at_least, short_repr
 
 DEFAULT_HOST = "127.0.0.1"
 """
@@ -105,7 +105,7 @@ def plain_endpoint(endpoint: AnyEndpoint) -> str | tuple[str, int]:
             return DEFAULT_HOST, _port(endpoint, endpoint)
     raise TypeError(
         "endpoint must be a port, a str, a tuple of host and port, or a path object,"
-        f" not {shown(endpoint)}"
+        f" not {short_repr(endpoint)}"
     )
 
 
@@ -117,16 +117,16 @@ def _from_tuple(address: tuple[Any, ...]) -> tuple[str, int]:
             pass
         case _:
             raise EndpointError(
-                f"{shown(address)} is not an endpoint: expected (HOST, PORT), or"
+                f"{short_repr(address)} is not an endpoint: expected (HOST, PORT), or"
                 " (IPV6, PORT, FLOWINFO, SCOPE)"
             )
     if not _ANY_HOST.fullmatch(host):
         # In the socket module, an empty host means all interfaces.
         raise EndpointError(
-            f"{shown(address)} is not an endpoint: expected a host name, an IP address, or 0.0.0.0"
-            f" or :: for all interfaces, not {shown(host)}"
+            f"{short_repr(address)} is not an endpoint: expected a host name, an IP address, or"
+            f" 0.0.0.0 or :: for all interfaces, not {short_repr(host)}"
         )
-    if at_least(0, f"the scope in {shown(address)}", scope):
+    if at_least(0, f"the scope in {short_repr(address)}", scope):
         host = f"{host}%{scope}"
     return host, _port(port, address)
 
@@ -138,11 +138,11 @@ def _port(port: object, endpoint: object) -> int:
     @param endpoint: the endpoint that contains it, for error messages.
     """
     if isinstance(port, bool) or not isinstance(port, Integral):
-        raise TypeError(f"the port in {shown(endpoint)} must be a whole number")
+        raise TypeError(f"the port in {short_repr(endpoint)} must be a whole number")
     number = int(port)
     if not 0 <= number <= 65535:
         raise EndpointError(
-            f"{shown(endpoint)} is not an endpoint: the port must be from 0 to 65535"
+            f"{short_repr(endpoint)} is not an endpoint: the port must be from 0 to 65535"
         )
     return number
 

@@ -30,7 +30,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.endpoint_syntax import (
     AnyEndpoint,
     EndpointError,
@@ -62,7 +62,7 @@ def check_reactor(reactor: object) -> None:
     @raise TypeError: the argument is not a reactor: probably, the caller omitted it.
     """
     if not IReactorTime.providedBy(reactor):
-        raise TypeError(f"reactor must be a Twisted reactor, not {shown(reactor)}")
+        raise TypeError(f"reactor must be a Twisted reactor, not {short_repr(reactor)}")
 
 
 def server_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamServerEndpoint:
@@ -145,7 +145,7 @@ def _endpoint(
         address = found
     host, port = address
     if ":" in host and not isIPv6Address(host):
-        raise EndpointError(f"{shown(endpoint)} is not an endpoint: not an IPv6 address")
+        raise EndpointError(f"{short_repr(endpoint)} is not an endpoint: not an IPv6 address")
     return at(reactor, host, port)
 
 
@@ -160,14 +160,14 @@ def _parsed(reactor: Any, text: str, parse: Callable[[Any, str], _E]) -> _E:
         return parse(reactor, text)
     except Exception as error:
         if has_own_tls(text) and find_spec("OpenSSL") is None:
-            raise EndpointError(f"cannot use {shown(text)}: {TLS_NEEDS}") from error
+            raise EndpointError(f"cannot use {short_repr(text)}: {TLS_NEEDS}") from error
         # Twisted's parsers raise several types (KeyError, TypeError …) for invalid text.
         reason = (str(error) or type(error).__name__)[:_MAX_REASON]
         if text.startswith("systemd:") and isinstance(error, LookupError):
             reason = "systemd passed no such socket to this process"
         raise EndpointError(
-            f"{shown(text)} is not an endpoint ({reason}); expected PORT, HOST:PORT, [IPV6]:PORT"
-            " or a Twisted endpoint string such as unix:/run/metrics.sock"
+            f"{short_repr(text)} is not an endpoint ({reason}); expected PORT, HOST:PORT,"
+            " [IPV6]:PORT or a Twisted endpoint string such as unix:/run/metrics.sock"
         ) from error
 
 

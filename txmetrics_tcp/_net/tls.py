@@ -20,7 +20,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS, TLSError
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def tls_endpoint(
     @raise TypeError: an argument is of the wrong type.
     """
     if not IStreamClientEndpoint.providedBy(endpoint):
-        raise TypeError(f"endpoint must be a client endpoint, not {shown(endpoint)}")
+        raise TypeError(f"endpoint must be a client endpoint, not {short_repr(endpoint)}")
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {shown(name)}")
+        raise TypeError(f"name must be a str, not {short_repr(name)}")
     if (key is None) != (certificate is None):
         raise TLSError("a key and a certificate must be given together")
     creator = _certificates().client_creator(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import TextIOBase
 from typing import BinaryIO, NamedTuple
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._recording.blocks import (
     CONNECTION,
     END,
@@ -103,7 +103,9 @@ class RecordingReader:
         @raise OSError: the file cannot be read.
         """
         if isinstance(file, TextIOBase) or not hasattr(file, "read"):
-            raise TypeError(f"file must be a binary file, opened for reading, not {shown(file)}")
+            raise TypeError(
+                f"file must be a binary file, opened for reading, not {short_repr(file)}"
+            )
         self._blocks = Blocks(file)
         self.sessions: list[Session] = []
         self.cut_off: bool = True

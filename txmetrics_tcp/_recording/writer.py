@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from typing import BinaryIO
 
-from txmetrics_tcp._checks import flag, shown
+from txmetrics_tcp._checks import flag, short_repr
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._model import PROTOCOL_VERSION
 from txmetrics_tcp._recording.blocks import (
@@ -229,7 +229,7 @@ class RecordingWriter:
 
 def _check_source(source: object) -> None:
     if not isinstance(source, str):
-        raise TypeError(f"source must be a str, not {shown(source)}")
+        raise TypeError(f"source must be a str, not {short_repr(source)}")
 
 
 @contextmanager

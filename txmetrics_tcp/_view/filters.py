@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from txmetrics_tcp._checks import shown
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._model import Key, MetricKind
 
 
@@ -45,7 +45,7 @@ def parse_filter(text: str) -> Filter:
     @raise TypeError: the filter is not a `str`.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a filter must be a str, not {shown(text)}")
+        raise TypeError(f"a filter must be a str, not {short_repr(text)}")
     terms = []
     at = 0
     while match := _TERM.match(text, at):

@@ -83,7 +83,7 @@ class CopyTests(GlobalRecorderTestCase):
             self.recorder.gauge("g"),
             self.recorder.counter("c"),
         )
-        timer = latency.time(lambda: 5.0)
+        timer = latency.time(clock=lambda: 5.0)
         with timer:
             copies = [copy.copy(timer), copy.deepcopy(timer)]
             for copied in copies:
@@ -154,7 +154,7 @@ class PickleTests(GlobalRecorderTestCase):
         pickled = pickle.dumps(
             [
                 histogram("h").time(),
-                histogram("h").time(time.monotonic),
+                histogram("h").time(clock=time.monotonic),
                 gauge("g").track_inprogress(),
                 counter("c").count_exceptions(OSError),
             ]
