@@ -320,8 +320,8 @@ class SourceView:
         self._previous_run: dict[Key, SeriesView] = {}
         # Totals at the time of `clear`.
         self._cleared: dict[Key, int | float] = {}
-        # Within a complete snapshot, the number of events of each counter and gauge before it.
-        self._before_snapshot: dict[Key, int] | None = None
+        # Within a complete snapshot, the series that it has set.
+        self._set: set[Key] | None = None
 
     def ingest(self, events: Iterable[Event]) -> None:
         """
@@ -383,7 +383,7 @@ class SourceView:
         Its counts of dropped events start at zero, and its first totals do not count as changes.
         """
         self._connection += 1
-        self._before_snapshot = None
+        self._set = None
         self._missed_before = (self.missed_incoming, self.missed_client)
 
     def description(self, key: Key) -> Metadata | None:
@@ -401,7 +401,7 @@ class SourceView:
                 self._cleared[key] = series.value
         self._forget_series()
         self._previous_run = {}
-        self._before_snapshot = None
+        self._set = None
         self.restarts = 0
         self.restarted_at = None
         self._missed_before = (
@@ -417,9 +417,9 @@ class SourceView:
         self.series.clear()
 
     def _forget_identities(self) -> None:
-        self._by_identity.clear()
-        for series in self.series.values():
+        for series in self._by_identity.values():
             series._identified.clear()
+        self._by_identity.clear()
 
     def _find(self, event: Metric, second: int) -> SeriesView | None:
         """Find or create the series of a new key object; return None if there are too many."""
@@ -446,6 +446,8 @@ class SourceView:
             self._forget_identities()
         self._by_identity[id(key)] = series
         series._identified.append(key)
+        if self._set is not None:
+            self._set.add(series.key)
         return series
 
     def _ingest_other(self, event: Event, now: float) -> None:
@@ -465,17 +467,14 @@ class SourceView:
             self._ingest_boundary(event)
 
     def _ingest_boundary(self, boundary: Snapshot) -> None:
-        before, self._before_snapshot = self._before_snapshot, None
+        complete, self._set = self._set, None
         if boundary is Snapshot.BEGIN_COMPLETE:
-            self._before_snapshot = {
-                key: series.events
-                for key, series in self.series.items()
-                if key.kind is not MetricKind.HISTOGRAM
-            }
-        elif boundary is Snapshot.END and before is not None:
-            for key, events in before.items():
-                series = self.series.get(key)
-                if series is not None and series.events == events:
+            self._set = set()
+            # The next event of each series calls `_find`.
+            self._forget_identities()
+        elif boundary is Snapshot.END and complete is not None:
+            for key in self.series.keys() - complete:
+                if key.kind is not MetricKind.HISTOGRAM:
                     self._remove(key)
             # The snapshot has set the others.
             self._cleared.clear()
