@@ -139,9 +139,9 @@ class KeyTests(SynchronousTestCase):
             (long, {"": "x"}, "the label name '' must not be empty"),
             ("a", {long + "\ud800": "x"}, "the label name 'x.*x… cannot be encoded"),
             ("a", {long: "\ud800"}, "the value of label 'x.*x… cannot be encoded"),
-            (unprintable, {}, "counter <.*Raising object at .*>: the name must be a str"),
-            ("a", {unprintable: "x"}, "the label name <.*Raising object at .*> must be a str"),
-            ("a", unprintable, "from names to values, not <.*Raising object at .*>"),
+            (unprintable, {}, "counter <Raising>: the name must be a str"),
+            ("a", {unprintable: "x"}, "the label name <Raising> must be a str"),
+            ("a", unprintable, "from names to values, not <Raising>"),
         ):
             with self.assertRaisesRegex((TypeError, ValueError), part) as caught:
                 Key.of(MetricKind.COUNTER, name, labels)  # type: ignore[arg-type]
@@ -285,7 +285,7 @@ class WholeNumberTests(SynchronousTestCase):
         for cause, error in ((KeyError("x"), ValueError), (TypeError("x"), TypeError)):
             with self.assertRaisesRegex(
                 error,
-                "counter 'requests': increment by <.*Raising object at .*>: must be a whole"
+                "counter 'requests': increment by <Raising>: must be a whole"
                 rf" number, but its conversion raised {type(cause).__name__}\('x'\)",
             ) as caught:
                 whole_number(COUNTER, "increment by", Raising(cause))
