@@ -26,6 +26,8 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
 from txmetrics_tcp._net.endpoints import check_reactor, client_endpoint
+from txmetrics_tcp._net.failures import without_frames
+from txmetrics_tcp._net.internals import text_logger
 from txmetrics_tcp._net.tls import explain, is_tls
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -161,6 +163,8 @@ class MetricsClientService(ClientService):
             lost=self._connection_lost,
             max_frame=max_frame,
         )
+        # Twisted's logger would add this service to its events.
+        self._log = text_logger(f"{ClientService.__module__}.{ClientService.__name__}")
         super().__init__(
             _ObservedEndpoint(as_endpoint(reactor, endpoint), self._attempt_started, self._failed),
             factory,
@@ -224,7 +228,9 @@ class MetricsClientService(ClientService):
             self._observer(state)
         except Exception:
             # An exception from the observer must not prevent the next attempt.
-            _log.failure("An observer of {service} failed", service=self)
+            _log.failure(
+                "An observer of {service} failed", without_frames(Failure()), service=repr(self)
+            )
 
 
 def as_endpoint(

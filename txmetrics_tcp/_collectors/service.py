@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from twisted.application.internet import TimerService
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmetrics_tcp._net.failures import without_frames
 
 _log = Logger(namespace="txmetrics_tcp")
 
@@ -52,6 +55,10 @@ class CollectorService(TimerService):
     def _log_failure(self, name: str, error: Exception) -> None:
         if isinstance(error, OSError | NotImplementedError):
             # Containers and unusual platforms lack some readings, which is not a bug.
-            _log.warn("Cannot collect metrics of the {name}: {error}", name=name, error=error)
+            _log.warn("Cannot collect metrics of the {name}: {error}", name=name, error=str(error))
         else:
-            _log.failure("Failed to collect metrics of the {name}; will keep trying", name=name)
+            _log.failure(
+                "Failed to collect metrics of the {name}; will keep trying",
+                without_frames(Failure(error)),
+                name=name,
+            )

@@ -27,6 +27,7 @@ from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._exporter.stats import Accounts, Stats
 from txmetrics_tcp._model import Status
 from txmetrics_tcp._net.connection import for_each
+from txmetrics_tcp._net.failures import without_frames
 from txmetrics_tcp._net.log_throttle import LossReport
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -341,7 +342,7 @@ class Fanout:
             now = self._incoming.monotonic()
             if self._failed_at is None or now - self._failed_at >= FAILURE_INTERVAL:
                 self._failed_at = now
-                _log.failure(message, failure or Failure())
+                _log.failure(message, without_frames(failure or Failure()))
 
 
 def _own_name() -> str:

@@ -32,6 +32,7 @@ from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.exposure import audience
+from txmetrics_tcp._net.failures import without_frames
 from txmetrics_tcp._net.internals import keep_others_file, limit_accepts, report_rejected
 from txmetrics_tcp._net.tls import ServerTLS
 
@@ -167,7 +168,7 @@ class MetricsService(Service):
             if raising:
                 return reason
             if not stopped_meanwhile:
-                _log.failure("Could not listen: no metrics are streamed", reason)
+                _log.failure("Could not listen: no metrics are streamed", without_frames(reason))
             return None
 
         errors: list[Failure] = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from twisted.internet.interfaces import IListeningPort, INegotiated, IStreamServ
 from twisted.internet.main import installReactor
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UNIXPort
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPublisher
 from twisted.python import threadable
 from twisted.python.runtime import seconds as time_of_day
 from zope.interface import provider
@@ -236,6 +237,40 @@ def report_rejected(port: IListeningPort, rejected: Callable[[str, str], object]
             logger.observer(event)
 
     port._logger = Logger(namespace=logger.namespace, observer=observe)
+
+
+def text_logger(namespace: str) -> Logger:
+    """
+    Return a logger that logs the text of all objects, for the attribute C{_log} of a Twisted class.
+
+    Twisted's loggers add the object that logs to each event, and its endpoints.  Twisted keeps the
+    first 65,536 events of a program that does not begin logging.  Without this function, a stopped
+    client that had to reconnect would stay in memory.
+    """
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        globalLogPublisher(
+            {key: one if key.startswith("log_") else str(one) for key, one in event.items()}
+        )
+
+    return Logger(namespace=namespace, observer=observe)
+
+
+def detach_socket(transport: Any) -> int | None:
+    """
+    Take the file descriptor from the socket object of a port or connection.
+
+    Twisted closes a socket only after shutting it down, which in a forked child would end the
+    parent's connection.  Without this function, the child would keep the parent's connections open.
+
+    @return: the descriptor, which the caller has to close; None if there is no socket, or it is
+        closed.
+    """
+    handle = getattr(transport, "socket", None)
+    if not isinstance(handle, socket.socket) or handle.fileno() < 0:
+        return None
+    return handle.detach()
 
 
 def lose_connection(transport: Any) -> None:

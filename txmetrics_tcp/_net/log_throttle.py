@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._net.deadline import cancel, is_pending
+from txmetrics_tcp._net.failures import without_frames
 
 _log = Logger(namespace="txmetrics_tcp")
 
@@ -68,7 +69,7 @@ class RejectionLog:
                 address=address,
                 reason=reason,
                 detail=detail,
-                **({} if failure is None else {"log_failure": failure}),
+                **({} if failure is None else {"log_failure": without_frames(failure)}),
             )
         else:
             repeats.clients += 1
