@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.stats import Stats
+from txmetrics_tcp._instruments.facade import unset_global_recorder
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import Series
 from txmetrics_tcp._model import Key, Metadata
@@ -52,14 +53,18 @@ class TcpRecorder(Recorder):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses that the exporter listens on; empty if it is a bare `MetricsFactory`."""
+        """
+        The addresses that the exporter listens on; empty if it is a bare `MetricsFactory`, or if
+        the recorder is `silenced`.
+        """
         return self._exporter.addresses
 
     @property
     def silenced(self) -> bool:
         """
         Whether this process is a fork of the process in which the exporter listened.  A silenced
-        recorder takes no events: the child process has to install its own.
+        recorder takes no events, and logs a warning at the first one: the child process has to
+        install its own.
         """
         return self._exporter.silenced
 
@@ -96,11 +101,13 @@ class TcpRecorder(Recorder):
 
     def stop(self) -> Deferred[None]:
         """
-        Stop listening, send pending events, and close all connections.
+        Stop listening, send pending events, and close all connections.  If this is the global
+        recorder, it is uninstalled, so another one may be installed.
 
         Call this on the reactor thread.
 
         @return: a Deferred that fires when all clients are disconnected, at most half a second
             after C{flush_timeout}.
         """
+        unset_global_recorder(self)
         return self._exporter.stop()

@@ -72,7 +72,8 @@ class ThreadedExporter:
         self._flush_timeout = flush_timeout
         self._reactor = reactor
         self._process = os.getpid()
-        _exporters.append(self)
+        # An earlier one no longer has the global recorder: `recorder.stop` may have stopped it.
+        _exporters[:] = [self]
         _stop_at_exit()
 
     def __repr__(self) -> str:
@@ -80,7 +81,7 @@ class ThreadedExporter:
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses that the exporter listens on; empty after `stop`."""
+        """The addresses that the exporter listens on; empty after `stop`, and in a forked child."""
         return self.recorder.addresses
 
     def stop(self, timeout: float | None = None) -> None:
@@ -88,8 +89,8 @@ class ThreadedExporter:
         Stop listening, send pending events, and close all connections.  Blocks until that is done.
 
         Clients have C{flush_timeout} seconds (see `ExporterSettings`) to read their pending data.
-        The recorder is uninstalled, so another global recorder may be installed.  If the reactor
-        has already stopped, or in a child process, nothing else happens.
+        The recorder is uninstalled, even if stopping fails, so another global recorder may be
+        installed.  If the reactor has already stopped, or in a child process, nothing else happens.
 
         The exporter stops by itself when the program ends: after the main thread has returned,
         after an unhandled exception, and after `sys.exit`, but not if a signal kills the process.
@@ -104,20 +105,21 @@ class ThreadedExporter:
         if timeout is None:
             timeout = self._flush_timeout + STOP_MARGIN
         timeout = seconds_from(0, "timeout", timeout)
+        runs = self._process == os.getpid() and _is_running(self._reactor)
+        if runs and threadable.isInIOThread():
+            raise ReactorThreadError(
+                "stop() would wait for the reactor thread, which is this thread: call"
+                " recorder.stop() here, which returns a Deferred"
+            )
         try:
-            if self._process == os.getpid() and _is_running(self._reactor):
-                if threadable.isInIOThread():
-                    raise ReactorThreadError(
-                        "stop() would wait for the reactor thread, which is this thread: call"
-                        " recorder.stop() here, which returns a Deferred"
-                    )
-                _call(self._reactor, self.recorder.stop, timeout)
-        except ReactorStoppedError:
-            # The exporter has ended with its reactor.
-            pass
-        unset_global_recorder(self.recorder)
-        with suppress(ValueError):
-            _exporters.remove(self)
+            # If the reactor stops, the exporter has ended with it.
+            with suppress(ReactorStoppedError):
+                if runs:
+                    _call(self._reactor, self.recorder.stop, timeout)
+        finally:
+            unset_global_recorder(self.recorder)
+            with suppress(ValueError):
+                _exporters.remove(self)
 
     def __enter__(self) -> ThreadedExporter:
         return self

@@ -71,6 +71,7 @@ class UseTests(ProgramTestCase):
         self.assertEqual(program.said("clients"), "0")
 
     def test_stopThatTakesTooLong(self) -> None:
+        """The recorder is uninstalled; the exporter stops later."""
         program = Program(
             self,
             """
@@ -83,14 +84,20 @@ class UseTests(ProgramTestCase):
             accelerate_clock()
             refused(metrics.stop)
             time.monotonic = clock
+            say("global", current_recorder())
             blocked.set()
+            # Installing does not need a second stop.
+            second = start()
             metrics.stop()
             say("end", metrics)
+            say("global", current_recorder() is second.recorder)
             """,
         )
         self.assertIn("within 0.05 seconds", program.said("TimeoutError"))
         # The flush timeout is 600 seconds.
         self.assertIn("within 604.0 seconds", program.said("TimeoutError", 2))
+        self.assertIn("none installed", program.said("global"))
+        self.assertEqual(program.said("global", 2), "True")
         self.assertIn("end=<ThreadedExporter on nothing>", self.ends(program))
 
     def test_stopWhenTheReactorHasStopped(self) -> None:
@@ -136,6 +143,47 @@ class UseTests(ProgramTestCase):
             """,
         )
         self.assertEqual(program.said("same"), "True")
+        self.ends(program)
+
+    def test_oftenStopped(self) -> None:
+        """Stopped exporters, with all their totals, do not stay in memory."""
+        program = Program(
+            self,
+            """
+            import socket
+            handles = [counter("events_total", number=str(number)) for number in range(10)]
+
+            def use():
+                with TcpBuilder().listen_address(0).install_in_thread() as metrics:
+                    with socket.create_connection(("127.0.0.1", metrics.addresses[0].port)):
+                        wait_for_client(metrics)
+                        for handle in handles:
+                            handle.increment()
+                    try:
+                        TcpBuilder().install_in_thread()
+                    except RecorderInstalledError:
+                        pass
+
+            def stop_on_the_reactor_thread():
+                metrics = TcpBuilder().listen_address(0).install_in_thread()
+                blockingCallFromThread(reactor, metrics.recorder.stop)
+
+            def count():
+                # On the reactor thread, whose last call then refers to nothing.
+                gc.collect()
+                found = [type(one).__name__ for one in gc.get_objects()]
+                names = "MetricsFactory", "MetricsService", "TcpRecorder", "StreamedSeries", "Port"
+                return [found.count(name) for name in names]
+
+            from twisted.internet.threads import blockingCallFromThread
+            from twisted.internet import reactor
+            for _ in range(50):
+                stop_on_the_reactor_thread()
+                use()
+            say("left", blockingCallFromThread(reactor, count))
+            """,
+        )
+        self.assertEqual(program.said("left"), "[0, 0, 0, 0, 0]")
         self.ends(program)
 
     def test_log(self) -> None:

@@ -257,6 +257,21 @@ class InstallTests(BuilderTestCase):
         early.increment()
         self.assertEqual(len(another.take()), 1)
 
+    def test_stop(self) -> None:
+        """A stopped recorder is uninstalled, at once; another may be installed."""
+        recorder = self.successResultOf(self.builder.install())
+        handle = counter("c")
+        stopped = recorder.stop()
+        second = self.successResultOf(self.builder.listen_address(1).install())
+        handle.increment()
+        self.assertEqual([*second.snapshot().values()], [1])
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertIs(current_recorder(), second)
+        # Further calls have no effect on the second recorder.
+        recorder.stop()
+        self.assertIs(current_recorder(), second)
+
     def test_uninstalledLate(self) -> None:
         endpoint = self.late()
         installing = self.builder.install()
