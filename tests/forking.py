@@ -16,15 +16,16 @@ if sys.version_info >= (3, 12):
     import warnings
 
 
-def in_child(act: Callable[[], object]) -> str:
+def in_child(act: Callable[[], object], fork: Callable[[], int] = os.fork) -> str:
     """
     Call a function in a forked child.
 
+    @param fork: forks; returns as C{os.fork}.
     @return: the C{repr} of its result, or the traceback of its exception; empty if it hangs.
     """
     reading, writing = os.pipe()
     with warnings_of_forking_off():
-        child = os.fork()
+        child = fork()
     if child == 0:
         try:
             os.close(reading)
@@ -43,6 +44,15 @@ def in_child(act: Callable[[], object]) -> str:
         answer = answers.read().decode()
     os.waitpid(child, 0)
     return answer
+
+
+def is_open(descriptor: int) -> bool:
+    """Return whether a file descriptor is open."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 class warnings_of_forking_off:

@@ -360,8 +360,8 @@ class ForkTests(ProgramTestCase):
 
     def test_multiprocessingForkFromInstalled(self) -> None:
         """
-        If the parent has installed an exporter, a forked child cannot; its events are dropped, and
-        the parent's clients are not affected.
+        If the parent has installed an exporter, a forked child cannot; its events are dropped with
+        a warning, and the parent's clients are not affected.
         """
         program = Program(
             self,
@@ -370,7 +370,9 @@ class ForkTests(ProgramTestCase):
             warnings.simplefilter("ignore")
 
             def work():
-                events.increment(1000)
+                say("child", os.getpid())
+                for _ in range(1000):
+                    events.increment()
                 refused(start)
 
             metrics = start()
@@ -387,7 +389,7 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(total(reader, "events_total"), 1)
         self.assertIn("install after forking", program.said("ReactorThreadError"))
         self.assertEqual(program.said("status"), "0")
-        self.ends(program)
+        self.ends(program, errors=f"{self.warning(program)}\n")
 
     def test_osFork(self) -> None:
         """A child that exits normally does not affect the parent and its clients."""
@@ -401,8 +403,10 @@ class ForkTests(ProgramTestCase):
             events.increment()
             child = os.fork()
             if child == 0:
+                say("child", os.getpid())
                 events.increment(1000)
                 refused(start)
+                say("exporter", metrics)
                 metrics.stop()
                 sys.exit(7)
             say("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -413,7 +417,14 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(total(reader, "events_total"), 2)
         self.assertIn("install after forking", program.said("ReactorThreadError"))
         self.assertEqual(program.said("status"), "7")
-        self.ends(program)
+        self.assertEqual(program.said("exporter"), "<ThreadedExporter on nothing>")
+        self.ends(program, errors=f"{self.warning(program)}\n")
+
+    def warning(self, program: Program) -> str:
+        return (
+            f"Process {program.said('child')} records no metrics: it was forked from a process that"
+            " was already streaming.  Install after forking, in each process"
+        )
 
     def test_forkOnTheReactorThread(self) -> None:
         """In a child forked on the reactor thread, the reactor does not run."""

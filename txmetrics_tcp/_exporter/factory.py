@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -31,6 +32,7 @@ from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._instruments.sink import Entry
 from txmetrics_tcp._net.admission import Admission, Network
 from txmetrics_tcp._net.connection import Rejected, for_each
 from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
@@ -75,7 +77,7 @@ class MetricsFactory(ServerFactory):
     @ivar reactor: see `__init__`.
     @ivar settings: the settings of the exporter.
     @ivar silenced: whether this process is a fork of the process in which the factory listened.
-        The recorder of a silenced factory takes no events.
+        The recorder of a silenced factory takes no events; the first one is logged.
     """
 
     noisy = False
@@ -333,14 +335,38 @@ class MetricsFactory(ServerFactory):
         connections and ports.  These belong to the parent, so the peers must not notice.
         """
         self._pid = os.getpid()
-        self.silenced = self._started or bool(self._present)
+        self.silenced = self.silenced or self._started or bool(self._present)
         self.incoming.after_fork(self.silenced)
         if self.silenced:
-            release_sockets(self.reactor, self, [client.transport for client in self._present])
+            self.incoming.log = _silenced_log
+            self.incoming.open = True
+            transports = [client.transport for client in self._present]
             self._fanout.clients.clear()
             self._present.clear()
+            release_sockets(self.reactor, self, transports)
 
 
+class _SilencedLog(deque[Entry]):
+    """
+    The log of all silenced factories.  It discards the first event with a warning, and closes the
+    factories' sinks, so that handles ignore further events.
+
+    A child that records nothing, because it soon executes another program for example, logs
+    nothing.
+    """
+
+    def append(self, entry: Entry, /) -> None:
+        for factory in list(_factories):
+            if factory.silenced:
+                factory.incoming.open = False
+        _log.warn(
+            "Process {pid} records no metrics: it was forked from a process that was already"
+            " streaming.  Install after forking, in each process",
+            pid=os.getpid(),
+        )
+
+
+_silenced_log = _SilencedLog()
 _factories: weakref.WeakSet[MetricsFactory] = weakref.WeakSet()
 
 

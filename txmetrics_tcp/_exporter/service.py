@@ -90,8 +90,11 @@ class MetricsService(Service):
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
-        """The addresses that the service listens on; empty while it does not listen."""
-        return tuple(port.getHost() for port in self._ports)
+        """
+        The addresses that the service listens on; empty while it does not listen, and in a forked
+        child, where the ports are the parent's.
+        """
+        return () if self.silenced else tuple(port.getHost() for port in self._ports)
 
     @property
     def silenced(self) -> bool:
@@ -216,6 +219,9 @@ class MetricsService(Service):
         attempts, self._attempts = self._attempts, []
         for attempt in attempts:
             attempt.cancel()
+        if self.silenced:
+            # The parent's ports: a port of a UNIX socket would remove the parent's file.
+            ports = []
         stopped = [maybeDeferred(port.stopListening) for port in ports]
         return DeferredList(stopped, consumeErrors=True).addCallback(lambda results: None)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet
 
+from txmetrics_tcp._net.internals import detach_socket
+
 _LAST = 2
 """The highest of the three standard descriptors."""
 
@@ -39,18 +41,12 @@ def release_sockets(reactor: Any, factory: object, transports: Iterable[Any]) ->
     held = list(transports)
     if IReactorFDSet.providedBy(reactor):
         held += [reader for reader in reactor.getReaders() if _listens_with(reader, factory)]
-    # Some transports have no socket.
-    descriptors = [one.fileno() for one in held if hasattr(one, "fileno")]
-    # `socket.close` is not safe: some socket objects would close the descriptor twice, and its
-    # number may then belong to another file.  `shutdown` would end the parent's connection.
-    # Replacing the descriptor leaves the socket open in the parent only.
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.dup2(null, descriptor, inheritable=False)
-    finally:
-        os.close(null)
+    for one in held:
+        descriptor = detach_socket(one)
+        if descriptor is not None:
+            # Unlike `shutdown`, this leaves the parent's connection alone.  It needs no other
+            # descriptor, of which the process may have none left.
+            os.close(descriptor)
 
 
 def _listens_with(reader: object, factory: object) -> bool:

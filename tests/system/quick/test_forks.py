@@ -5,15 +5,19 @@ Exporters in forked processes.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from typing import Any
 from unittest import skipIf
 
-from tests import DESCRIPTORS, no_descriptors
-from tests.forking import in_child, warnings_of_forking_off
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from tests.forking import in_child, is_open, warnings_of_forking_off
 from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
-from txmetrics_tcp import ExporterSettings, MetricsFactory
+from tests.recorders import ListRecorder
+from txmetrics_tcp import ExporterSettings, MetricsFactory, counter, set_global_recorder
+from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -107,25 +111,91 @@ class ForkTests(LoopbackTestCase):
         )
         listening.doStop()
 
-    @skipIf(no_descriptors, no_descriptors)
-    async def test_descriptorsReplaced(self) -> None:
-        """In a child, the descriptors of port and connections are /dev/null, not inheritable."""
-        factory = await self.exporter()
-        await self.connect()
-        [protocol] = factory.present
-        numbers = [protocol.transport.fileno(), self.service._ports[0].fileno()]
+    async def test_descriptorsClosed(self) -> None:
+        """
+        In a child, the descriptors of ports and connections of all exporters are closed, even if
+        the process has no free descriptors.
+        """
+        transports = []
+        for _ in range(2):
+            factory = await self.exporter()
+            await self.connect()
+            [protocol] = factory.present
+            transports += [protocol.transport, self.service._ports[0]]
+        numbers = [one.fileno() for one in transports]
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-        def open_files() -> list[str]:
-            # Without the listing's own descriptor, which is closed.
-            present = [DESCRIPTORS / number for number in os.listdir(DESCRIPTORS)]
-            return [os.readlink(one) for one in present if os.path.lexists(one)]
+        def fork_without_descriptors() -> int:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                return os.fork()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        def still_open() -> list[int]:
+            return [number for number in numbers if is_open(number)]
+
+        self.assertEqual(still_open(), numbers)
+        for fork in (os.fork, fork_without_descriptors):
+            self.assertEqual(in_child(still_open, fork), "[]")
+        self.assertEqual(still_open(), numbers)
+
+    async def test_warning(self) -> None:
+        """
+        A child logs a warning at its first event, once for all exporters.  A grandchild logs its
+        own.
+        """
+        counters = [(await self.exporter()).recorder.counter("c") for _ in range(2)]
+        lines: list[str | None] = []
+
+        def observe(event: LogEvent) -> None:
+            if event["log_namespace"] == "txmetrics_tcp":
+                lines.append(formatEvent(event))
+
+        def record() -> list[str | None]:
+            globalLogPublisher.addObserver(observe)
+            for one in counters * 2:
+                one.increment()
+            return lines
+
+        def record_again() -> str:
+            record()
+            lines.clear()
+            return in_child(record)
+
+        warning = r"Process \d+ records no metrics: .* Install after forking, in each process"
+        self.assertRegex(in_child(record), rf"\A\['{warning}'\]\Z")
+        self.assertRegex(in_child(record_again), warning)
+        self.assertEqual(in_child(lambda: lines), "[]")
+
+    async def test_ownRecorder(self) -> None:
+        """A child that installs its own recorder before it records logs no warning."""
+        factory = await self.exporter()
+        self.patch(facade, "_program", facade._Program())
+        set_global_recorder(factory.recorder)
+        handle = counter("c")
+        events: list[LogEvent] = []
+
+        def record() -> object:
+            globalLogPublisher.addObserver(events.append)
+            recorder = ListRecorder()
+            set_global_recorder(recorder)
+            handle.increment()
+            return len(recorder.entries), events
+
+        self.assertEqual(in_child(record), "(1, [])")
+
+    async def test_inheritedService(self) -> None:
+        """In a child, an inherited service has no addresses, and can be stopped."""
+        path = os.path.relpath(self.mktemp())
+        await self.exporter(endpoint=f"unix:{path}")
+        service = self.service
 
         def look() -> object:
-            return (
-                [os.readlink(DESCRIPTORS / str(number)) for number in numbers],
-                [os.get_inheritable(number) for number in numbers],
-                open_files().count(os.devnull) - before,
-            )
+            before = service.addresses
+            # The deferred has fired: nothing has to be closed.
+            return before, service.recorder.stop().called, service.recorder.addresses
 
-        before = open_files().count(os.devnull)
-        self.assertEqual(in_child(look), repr(([os.devnull] * 2, [False] * 2, 2)))
+        self.assertEqual(in_child(look), "((), True, ())")
+        self.assertTrue(os.path.exists(path))
+        self.assertEqual(len(service.addresses), 1)

@@ -4,12 +4,10 @@ TLS connections in a process that is forked from the exporter's.
 
 from __future__ import annotations
 
-import os
-import stat
 from unittest import skipIf
 
 from tests.authority import no_tls
-from tests.forking import in_child
+from tests.forking import in_child, is_open
 from tests.unit.net.test_tls import TLSTestCase
 from txmetrics_tcp._net.tls import ServerTLS
 
@@ -25,8 +23,8 @@ class ForkTests(TLSTestCase):
         descriptors = [client.transport.fileno() for client in self.factory._present]  # type: ignore[attr-defined]
         self.assertEqual(len(descriptors), 2)
 
-        def sockets() -> list[int]:
-            return [one for one in descriptors if stat.S_ISSOCK(os.fstat(one).st_mode)]
+        def still_open() -> list[int]:
+            return [one for one in descriptors if is_open(one)]
 
-        self.assertEqual(sockets(), descriptors)
-        self.assertEqual(in_child(sockets), "[]")
+        self.assertEqual(still_open(), descriptors)
+        self.assertEqual(in_child(still_open), "[]")

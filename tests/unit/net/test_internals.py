@@ -36,6 +36,7 @@ from txmetrics_tcp._net import internals
 from txmetrics_tcp._net.internals import (
     MAX_ACCEPTS,
     call_at_exit,
+    detach_socket,
     global_reactor,
     limit_accepts,
     lose_connection,
@@ -336,6 +337,20 @@ class Layer:
 
     def loseConnection(self) -> None:
         self.closed.append(self.name)
+
+
+class DetachSocketTests(SynchronousTestCase):
+    def test_detach(self) -> None:
+        """The caller gets the descriptor once; the socket object no longer has it."""
+        transport = SimpleNamespace(socket=socket.socket())
+        descriptor = transport.socket.fileno()
+        self.assertEqual(detach_socket(transport), descriptor)
+        self.assertIsNone(detach_socket(transport))
+        os.close(descriptor)
+
+    def test_unknownInterface(self) -> None:
+        self.assertIsNone(detach_socket(SimpleNamespace()))
+        self.assertIsNone(detach_socket(SimpleNamespace(socket=object())))
 
 
 @implementer(INegotiated)
