@@ -420,6 +420,33 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(program.said("exporter"), "<ThreadedExporter on nothing>")
         self.ends(program, errors=f"{self.warning(program)}\n")
 
+    def test_finalizerInChild(self) -> None:
+        """A child whose only event is recorded during interpreter shutdown ends, silently."""
+        program = Program(
+            self,
+            """
+            import warnings
+            warnings.simplefilter("ignore")
+            metrics = start()
+
+            class Late:
+                def __del__(self):
+                    events.increment()
+                    say("late", sys.is_finalizing())
+
+            child = os.fork()
+            if child == 0:
+                gc.disable()
+                late = Late()
+                late.cycle = late
+                del late
+                sys.exit()
+            say("status", os.waitpid(child, 0)[1])
+            """,
+        )
+        self.assertEqual(program.said("status"), "0")
+        self.assertIn("late=True\n", self.ends(program))
+
     def warning(self, program: Program) -> str:
         return (
             f"Process {program.said('child')} records no metrics: it was forked from a process that"

@@ -8,6 +8,8 @@ are thread-safe.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -44,6 +46,12 @@ _log = Logger(namespace="txmetrics_tcp")
 
 ABORT_TIMEOUT = 0.5
 """How long, in seconds, `stop` waits for a transport to report that its connection was aborted."""
+
+WARNING_TIMEOUT = 1.0
+"""
+The maximum time, in seconds, that the first event in a silenced child waits for its warning to be
+logged.
+"""
 
 TICK = 1.0
 """
@@ -359,11 +367,24 @@ class _SilencedLog(deque[Entry]):
         for factory in list(_factories):
             if factory.silenced:
                 factory.incoming.open = False
-        _log.warn(
-            "Process {pid} records no metrics: it was forked from a process that was already"
-            " streaming.  Install after forking, in each process",
-            pid=os.getpid(),
-        )
+        if sys.is_finalizing():
+            # No thread can be started.
+            return
+        # Logging may deadlock in a child: another thread of the parent may have held the lock of a
+        # log file during the fork.
+        thread = threading.Thread(target=_warn_silenced, daemon=True)
+        # The process may not be allowed to start another thread.
+        with suppress(RuntimeError):
+            thread.start()
+            thread.join(WARNING_TIMEOUT)
+
+
+def _warn_silenced() -> None:
+    _log.warn(
+        "Process {pid} records no metrics: it was forked from a process that was already streaming."
+        "  Install after forking, in each process",
+        pid=os.getpid(),
+    )
 
 
 _silenced_log = _SilencedLog()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import threading
 from typing import Any
 from unittest import skipIf
 
@@ -17,6 +18,7 @@ from tests.loopback import LoopbackTestCase, reactor
 from tests.reader import FakeClient
 from tests.recorders import ListRecorder
 from txmetrics_tcp import ExporterSettings, MetricsFactory, counter, set_global_recorder
+from txmetrics_tcp._exporter import factory as factory_module
 from txmetrics_tcp._instruments import facade
 from txmetrics_tcp.testing import FakeReactor
 
@@ -167,6 +169,18 @@ class ForkTests(LoopbackTestCase):
         self.assertRegex(in_child(record), rf"\A\['{warning}'\]\Z")
         self.assertRegex(in_child(record_again), warning)
         self.assertEqual(in_child(lambda: lines), "[]")
+
+    async def test_logDeadlock(self) -> None:
+        """A child can record even if logging deadlocks, which is possible after a fork."""
+        handle = (await self.exporter()).recorder.counter("c")
+        self.patch(factory_module, "WARNING_TIMEOUT", 0.001)
+        never = threading.Event()
+
+        def record() -> None:
+            globalLogPublisher.addObserver(lambda event: never.wait())
+            handle.increment()
+
+        self.assertEqual(in_child(record), "None")
 
     async def test_ownRecorder(self) -> None:
         """A child that installs its own recorder before it records logs no warning."""
