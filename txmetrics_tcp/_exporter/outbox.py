@@ -6,6 +6,8 @@ The reactor thread owns everything here.
 
 from __future__ import annotations
 
+import sys
+
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._codec.wire import encode_snapshot
 from txmetrics_tcp._exporter.backlog import Backlog
@@ -43,8 +45,9 @@ class Outbox:
         self.status = b""
         self.probe = False
         self._descriptions = descriptions
-        # The number of the last description taken.
-        self._described = 0
+        # The number of the last description taken.  Before `begin`, none are pending: a transport
+        # may resume its producer earlier.
+        self._described = sys.maxsize
         self.snapshot: TotalsSnapshot | None = None
         # The index of the next total of the snapshot; -1 before its beginning.
         self._next = -1
@@ -58,6 +61,11 @@ class Outbox:
             or self.snapshot is not None
             or self.events
         )
+
+    def begin(self, status: bytes) -> None:
+        """Add the first status, and all descriptions."""
+        self.status = status
+        self._described = 0
 
     def add_snapshot(self, snapshot: TotalsSnapshot) -> None:
         """Add a snapshot, which replaces an unfinished one."""

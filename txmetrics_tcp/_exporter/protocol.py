@@ -263,7 +263,7 @@ class MetricsProtocol(ServedProtocol):
     # Called by the transport, directly or through `ServedProtocol`.
 
     def begin(self) -> None:
-        self._outbox.status = self._stream.status(0, 0)
+        self._outbox.begin(self._stream.status(0, 0))
         self.flush()
 
     def probe(self) -> None:

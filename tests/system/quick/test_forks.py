@@ -9,7 +9,6 @@ import resource
 import socket
 import threading
 from typing import Any
-from unittest import skipIf
 
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 

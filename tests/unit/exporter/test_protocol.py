@@ -85,6 +85,14 @@ class EagerTransport(PausingTransport):
         super().write(data)
 
 
+class PullingTransport(PausingTransport):
+    """A transport that resumes its producer at once, as Twisted's do with a pull producer."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        producer.resumeProducing()
+
+
 class ProtocolTestCase(SynchronousTestCase):
     """A test case for a protocol without its factory."""
 
@@ -236,6 +244,13 @@ class WriteTests(ProtocolTestCase):
         transport.lose()
         self.assertEqual(protocol.stats().waiting, 0)
         self.assertEqual(self.protocol(PausingTransport()).stats().waiting, 0)
+
+    def test_statusFirst(self) -> None:
+        """The status precedes descriptions, even if the transport resumes the client early."""
+        self.exporter.descriptions.update({(MetricKind.COUNTER, "a"): b"\0"})
+        self.protocol(transport := PullingTransport())
+        self.assertEqual(transport.written[-1:], b"\0")
+        self.assertGreater(len(transport.written), 1)
 
     def test_firstStatus(self) -> None:
         """The first status of a new client reports no losses."""
