@@ -223,6 +223,8 @@ class _Intake:
         self._closed = True
         self.waiting.clear()
         self._error = None
+        if self._losses is not None:
+            self._losses.close()
         if self._protocol is not None:
             self._protocol.close()
         elif self._attempt is not None:
@@ -302,7 +304,7 @@ class _Intake:
         if dropped and self._losses is not None:
             self.dropped += dropped
             self._losses.lost(dropped)
-            if self.ended:
+            if self.ended and not self.waiting:
                 self._losses.close()
 
     def _connection_made(self, protocol: MetricsClientProtocol) -> None:

@@ -206,7 +206,7 @@ class MetricsFactory(ServerFactory):
 
     def stopFactory(self) -> None:
         self._started = False
-        self._rejections.close()
+        self._close_logs()
         self._keep_ticking()
 
     def buildProtocol(self, addr: IAddress | None) -> MetricsProtocol | Rejected:
@@ -315,13 +315,17 @@ class MetricsFactory(ServerFactory):
             return
         if self._present:
             return
-        self._rejections.close()
+        self._close_logs()
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         waiters, self._waiters = self._waiters, []
         for gone in waiters:
             gone.callback(None)
+
+    def _close_logs(self) -> None:
+        self._rejections.close()
+        self._fanout.close_logs()
 
     def _abort_clients(self) -> None:
         self._deadline = Deadline(self.reactor, ABORT_TIMEOUT, self._release_clients)

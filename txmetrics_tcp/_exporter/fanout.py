@@ -54,6 +54,7 @@ class Fanout:
     @ivar descriptions: all descriptions.
     @ivar interrupting: whether a recording call on the reactor thread is draining, and may have
         interrupted a method of a transport; see `drain_at_once`.
+    @ivar client_losses: see `StreamHooks`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Fanout:
         # When a failure was last logged.
         self._failed_at: float | None = None
         self._losses = LossReport(clock, "because the reactor cannot keep up with recording")
+        self.client_losses = LossReport(clock)
         self._dropped = 0
 
     @property
@@ -130,7 +132,11 @@ class Fanout:
             self._awaiting_marker.clear()
             self._unfinished = self._memory_exhausted = False
             self._marker = None
-            self._losses.close()
+
+    def close_logs(self) -> None:
+        """Log the losses counted so far, and stop the timers for that."""
+        self._losses.close()
+        self.client_losses.close()
 
     # Called by clients.
 

@@ -29,10 +29,12 @@ class StreamHooks(Interface):
 
     @ivar descriptions: all descriptions.
     @ivar interrupting: see `Fanout`.
+    @ivar client_losses: logs the events that clients lose because they are too slow.
     """
 
     descriptions: Descriptions
     interrupting: bool
+    client_losses: LossReport
 
     def out_of_memory(self, failure: Failure) -> None:
         """Called if sending to a client exhausts memory; see `MetricsProtocol.release_pending`."""
@@ -77,7 +79,7 @@ class MetricsProtocol(ServedProtocol):
         self._stream = stream
         self._settings = settings
         self._outbox = Outbox(settings.buffer_size, stream.descriptions)
-        self._losses = LossReport(clock, f"because client {address} is too slow")
+        self._losses = stream.client_losses.client(address)
         self.flushing: bool = False
         # The event counts at the beginning and the end of this client's stream.
         self._joined: Counts | None = None
@@ -281,7 +283,6 @@ class MetricsProtocol(ServedProtocol):
             account.dropped_incoming + account.dropped_client + account.written
         )
         self._outbox.clear()
-        self._losses.close()
 
     def resumeProducing(self) -> None:
         self._has_read = True

@@ -22,7 +22,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -36,8 +35,6 @@ from txmetrics_tcp._net.keepalive import (
 )
 from txmetrics_tcp._net.tls import explain, is_tls
 from txmetrics_tcp._net.writers import Outlet, SocketOutlet, abort, outlet
-
-_log = Logger(namespace="txmetrics_tcp")
 
 HANDSHAKE_LIMIT = 10.0
 """The timeout of a TLS handshake, in seconds."""
@@ -327,13 +324,7 @@ class ServedProtocol(Protocol):
 
     def _stalled_too_long(self) -> None:
         self._stall = None
-        _log.warn(
-            "Disconnecting client {address}: it has not read its pending data for"
-            " {seconds:g} seconds",
-            address=self.address,
-            seconds=self._dead_after,
-        )
-        self.abort()
+        self._reject(f"has not read its pending data for {self._dead_after:g} seconds")
 
     def _probe_later(self) -> None:
         self._probing = self._clock.callLater(PROBE_INTERVAL, self._probe_now)

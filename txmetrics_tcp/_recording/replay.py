@@ -17,6 +17,7 @@ from txmetrics_tcp._codec.framing import EMPTY_FRAME
 from txmetrics_tcp._net.connection import ServedProtocol, for_each
 from txmetrics_tcp._net.deadline import cancel
 from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.log_throttle import MessageLimit
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.stream_state import StreamState
@@ -26,6 +27,10 @@ CATCH_UP = 1.0
 The maximum delay, in seconds, after which the replay sends faster to catch up.  A longer delay,
 caused by a slow client or by the lack of clients, shifts the rest of the replay.
 """
+
+# Rounding can make a delayed call this many seconds early.  The remaining time may be too short to
+# advance the clock.
+_EARLY = 1e-6
 
 # Reactors limit the time of a delayed call; the times in a file have no limit.
 _MAX_DELAY = 3600.0
@@ -111,7 +116,7 @@ class ReplayFactory(ServerFactory):
         self._finished = finished
         self._speed = speed
         self._loop = loop
-        self._say = say
+        self._messages = MessageLimit(reactor, say)
         self.clients: dict[ReplayProtocol, None] = {}
         self.stream_state = StreamState()
         self.begun = False
@@ -133,6 +138,7 @@ class ReplayFactory(ServerFactory):
         self._finished = lambda: None
         self._cancel()
         for_each(self.clients, ReplayProtocol.abort)
+        self._messages.close()
 
     @property
     def slow_clients(self) -> list[ReplayProtocol]:
@@ -155,7 +161,7 @@ class ReplayFactory(ServerFactory):
         failure: Failure | None = None,
     ) -> None:
         text = "" if failure is None else detail
-        self._say(f"rejected client {client.address}: {reason}{text}")
+        self._messages.say(f"rejected client {client.address}: {reason}{text}")
 
     def client_connected(self, client: ReplayProtocol) -> None:
         if self._ending:
@@ -163,7 +169,9 @@ class ReplayFactory(ServerFactory):
             return
         self.clients[client] = None
         first = not self.begun and len(self.clients) == 1
-        self._say(f"client {client.address} connected{'; the replay begins' if first else ''}")
+        self._messages.say(
+            f"client {client.address} connected{'; the replay begins' if first else ''}"
+        )
         client.start(_joined(self.stream_state.frames()))
 
     def client_ready(self) -> None:
@@ -173,13 +181,13 @@ class ReplayFactory(ServerFactory):
     def client_disconnected(self, client: ReplayProtocol) -> None:
         if client in self.clients:
             del self.clients[client]
-            self._say(f"client {client.address} disconnected")
+            self._messages.say(f"client {client.address} disconnected")
         if self._ending:
             self._finish()
         elif not self.clients:
             self._cancel()
             if self.begun:
-                self._say("no clients are connected; the replay is paused")
+                self._messages.say("no clients are connected; the replay is paused")
         else:
             # The others may have waited for this client only.
             self.client_ready()
@@ -209,7 +217,7 @@ class ReplayFactory(ServerFactory):
         size = 0
         while size < CHUNK and (piece := self._peek()) is not None:
             late = self._late(piece)
-            if late < 0:
+            if late < -_EARLY:
                 break
             if late > CATCH_UP:
                 self._origin += late
@@ -246,6 +254,7 @@ class ReplayFactory(ServerFactory):
     def _finish(self) -> None:
         if not self.clients:
             self._cancel()
+            self._messages.close()
             finished, self._finished = self._finished, lambda: None
             finished()
 

@@ -37,7 +37,7 @@ from txmetrics_tcp import (
     StreamError,
 )
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._net.log_throttle import QUIET
+from txmetrics_tcp._net.log_throttle import INTERVAL
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 reactor: Any = _reactor
@@ -437,7 +437,7 @@ class SlowConsumerTests(StreamTestCase):
             transport.receive(status(3, 5) + status(1, 1))
             self.take(3)
             self.assertEqual(self.slow.dropped, 8)
-            self.reactor.advance(QUIET)
+            self.reactor.pump([INTERVAL] * 2)
         self.assertEqual(
             [event["log_format"].format(**event) for event in logs],
             [
@@ -449,12 +449,15 @@ class SlowConsumerTests(StreamTestCase):
         self.assertEqual(self.delayed_calls(), [])
 
     def test_dropsReportedAfterTheEnd(self) -> None:
-        """Drops reported after the connection ended are logged at once, without a delayed call."""
+        """
+        Drops reported after the connection ended are logged together once everything is taken.  No
+        delayed call is left.
+        """
         transport = self.connect()
-        transport.receive(status(0, 0) + status(0, 4))
+        transport.receive(b"".join(status(0, dropped) for dropped in range(5)))
         transport.lose(ConnectionDone())
         with capturedLogs() as logs:
-            self.take(2)
+            self.take(5)
         self.assertEqual(len(logs), 2)
         self.assertEqual(self.slow.dropped, 4)
         self.assertEqual(self.delayed_calls(), [])

@@ -29,6 +29,7 @@ from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.connection import MAX_RECEIVED
+from txmetrics_tcp._net.log_throttle import INTERVAL
 from txmetrics_tcp._net.writers import CHUNK, Outlet
 from txmetrics_tcp.testing import PausingTransport
 
@@ -421,7 +422,7 @@ class LossLogTests(ServerTestCase):
             ["Events are being dropped because client 127.0.0.1:54321 is too slow"],
         )
         client.read_all(self.reactor)
-        self.reactor.pump([1] * 10)
+        self.reactor.pump([1] * 20)
         client.transport.lose()
         self.assertEqual(len(self.logged), 2)
         self.assertRegex(
@@ -443,19 +444,76 @@ class LossLogTests(ServerTestCase):
             ["Events are being dropped because the reactor cannot keep up with recording"],
         )
         dropped = factory.stats().dropped_incoming
-        self.reactor.pump([1] * 10)
+        self.reactor.pump([1] * 20)
         self.assertIn(f": {dropped} events within 0.0 seconds", self.logged[1])
 
-    def test_clientLeaves(self) -> None:
-        """The losses of a client end when it disconnects."""
-        factory = self.factory(buffer_size=10)
+    def losing(self, factory: MetricsFactory, events: int) -> FakeClient:
+        """Return a client that has lost events."""
         client = FakeClient(factory, limit=1)
-        for _ in range(100):
+        dropped = factory.stats().dropped_client
+        while factory.stats().dropped_client < dropped + events:
             factory.recorder.counter("c").increment()
             self.reactor.settle()
-        client.transport.lose()
+        return client
+
+    def test_clientLeaves(self) -> None:
+        """The losses of a client that disconnects are logged after the interval."""
+        factory = self.factory(buffer_size=10)
+        self.losing(factory, 5).transport.lose()
+        self.assertEqual(len(self.logged), 1)
+        self.reactor.pump([INTERVAL] * 2)
         self.assertEqual(len(self.logged), 2)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_manyClients(self) -> None:
+        """
+        Clients that lose events and disconnect, one after the other, cause two lines together, and
+        one line in each interval.
+        """
+        factory = self.factory(buffer_size=10)
+        for number in range(140):
+            self.losing(factory, 7 if number == 20 else 5).transport.lose()
+        self.assertEqual(len(self.logged), 1)
+        self.reactor.advance(INTERVAL)
+        self.losing(factory, 5).transport.lose()
+        self.reactor.pump([INTERVAL] * 5)
+        address = "127.0.0.1:54321"
+        self.assertEqual(
+            self.logged,
+            [
+                f"Events are being dropped because client {address} is too slow",
+                "Events are being dropped because 139 more clients are too slow; the last is"
+                f" {address}",
+                "Events are being dropped because 1 more client is too slow; the last is"
+                f" {address}",
+                "Events were dropped because 141 clients are too slow: 707 events within 10.0"
+                f" seconds; most of them (7) by {address}",
+            ],
+        )
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_incomingWithClientsThatLeave(self) -> None:
+        """Clients that come and go do not cause further lines about the incoming side."""
+        factory = self.factory(buffer_size=10)
+        for _ in range(140):
+            client = FakeClient(factory)
+            for _ in range(30):
+                factory.recorder.counter("c").increment()
+            self.reactor.settle()
+            client.transport.lose()
+        self.assertEqual(len(self.logged), 1)
+        self.reactor.pump([INTERVAL] * 2)
+        self.assertEqual(len(self.logged), 2)
+
+    def test_stop(self) -> None:
+        """When the exporter stops, or its ports close, losses are logged, and no timer is left."""
+        for end in (MetricsFactory.stop, MetricsFactory.stopFactory):
+            factory = self.factory(buffer_size=10)
+            self.logged.clear()
+            self.losing(factory, 5).transport.lose()
+            end(factory)
+            self.assertEqual(len(self.logged), 2)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_lossesAddUp(self) -> None:
         """The log line at the end of losses has the sum of all bursts."""
@@ -466,7 +524,7 @@ class LossLogTests(ServerTestCase):
                 factory.recorder.counter("c").increment()
             client.read_all(self.reactor)
             self.reactor.advance(1)
-        self.reactor.pump([1] * 10)
+        self.reactor.pump([1] * 20)
         dropped = factory.stats().dropped_incoming
         self.assertGreater(dropped, 200)
         self.assertEqual(re.findall(r": (\d+) events within", self.logged[-1]), [str(dropped)])

@@ -32,6 +32,7 @@ from txmetrics_tcp._exporter.ledger import Counts, Marker
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._net import connection
+from txmetrics_tcp._net.log_throttle import LossReport
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -44,8 +45,9 @@ class RecordingExporter:
 
     interrupting = False
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeReactor) -> None:
         self.descriptions = Descriptions()
+        self.client_losses = LossReport(clock)
         self.now = Counts(0, 0, 0)
         self.calls: list[str] = []
 
@@ -98,7 +100,7 @@ class ProtocolTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
-        self.exporter = RecordingExporter()
+        self.exporter = RecordingExporter(self.reactor)
 
     def protocol(
         self, transport: PausingTransport, buffer_size: int | None = 10, **more: Any
@@ -468,6 +470,7 @@ class ResyncTests(ProtocolTestCase):
             protocol.deliver(self.batch([10], 7))
             self.assertEqual(self.values(transport), [("a", 0), ("a", 9), ("a", 10)])
             transport.lose()
+            self.exporter.client_losses.close()
         stats = protocol.stats()
         self.assertEqual((stats.dropped_client, stats.repairs), (3, 1))
         lines = " ".join(event["log_format"].format(**event) for event in logged)
@@ -660,10 +663,25 @@ class DeadAfterTests(FactoryTestCase):
             self.assertTrue(client.transport.aborted)
         [line] = [event["log_format"].format(**event) for event in logged]
         self.assertIn(
-            f"{client.protocol.address}: it has not read its pending data for 3 sec", line
+            f"{client.protocol.address}: has not read its pending data for 3 seconds", line
         )
         client.transport.lose()
         self.reactor.advance(10)
+
+    def test_many(self) -> None:
+        """Clients that are aborted at the same time cause two lines together."""
+        factory = self.factory(dead_after=3)
+        clients = [FakeClient(factory, limit=1) for _ in range(140)]
+        self.reactor.settle()
+        with capturedLogs() as logged:
+            self.reactor.advance(3)
+            self.assertTrue(all(client.transport.aborted for client in clients))
+            factory.stopFactory()
+        lines = [event["log_format"].format(**event) for event in logged]
+        self.assertEqual(len(lines), 2)
+        self.assertIn("139 more clients: has not read its pending data for 3 seconds", lines[1])
+        for client in clients:
+            client.transport.lose()
 
     def test_resumed(self) -> None:
         """A client that takes data in time gets the full time again."""

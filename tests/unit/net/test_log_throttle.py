@@ -1,5 +1,5 @@
 """
-Rate-limited logging of rejected clients.
+Rate-limited logging of rejected clients, lost events, and messages about clients.
 """
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import log_lines
 from txmetrics_tcp._net import log_throttle
-from txmetrics_tcp._net.log_throttle import INTERVAL, RejectionLog
+from txmetrics_tcp._net.log_throttle import (
+    INTERVAL,
+    MAX_MESSAGES,
+    LossReport,
+    MessageLimit,
+    RejectionLog,
+)
 
 
 class RejectionLogTests(SynchronousTestCase):
@@ -71,3 +77,88 @@ class RejectionLogTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.log.close()
         self.assertEqual(self.taken(), [])
+
+
+class LossReportTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.logged = log_lines(self, log_throttle)
+        self.clock = Clock()
+        self.report = LossReport(self.clock)
+
+    def test_worst(self) -> None:
+        """The last line names the client that lost most, and counts each client once."""
+        few, most = self.report.client("x:1"), self.report.client("x:2")
+        for _ in range(3):
+            few.lost(1)
+            most.lost(5)
+        self.clock.advance(1)
+        few.lost(1)
+        self.report.close()
+        self.assertEqual(
+            self.logged,
+            [
+                "Events are being dropped because client x:1 is too slow",
+                "Events were dropped because 2 clients are too slow: 19 events within 1.0 seconds;"
+                " most of them (15) by x:2",
+            ],
+        )
+
+    def test_nextSeries(self) -> None:
+        """A client that loses events again later is counted from zero."""
+        client = self.report.client("x:1")
+        for events in (1000, 3):
+            client.lost(events)
+            self.report.close()
+        self.report.client("x:2").lost(4)
+        client.lost(2)
+        self.report.close()
+        self.assertIn("x:1 is too slow: 3 events", self.logged[3])
+        self.assertIn("; most of them (4) by x:2", self.logged[5])
+
+    def test_anyTime(self) -> None:
+        """The timer ends at any times of the losses, also if a remaining time would round to 0."""
+        for first in range(1, 50):
+            for second in range(1, 50):
+                clock = Clock()
+                report = LossReport(clock)
+                clock.advance(first / 7)
+                report.lost(1)
+                clock.advance(second / 11)
+                report.lost(1)
+                while calls := clock.getDelayedCalls():
+                    clock.advance(calls[0].getTime() - clock.seconds())
+
+
+class MessageLimitTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.said: list[str] = []
+        self.clock = Clock()
+        self.limit = MessageLimit(self.clock, self.said.append)
+
+    def test_few(self) -> None:
+        """Few messages are passed on, without a timer."""
+        messages = [str(number) for number in range(3 * MAX_MESSAGES)]
+        for message in messages:
+            self.limit.say(message)
+            self.clock.advance(INTERVAL / MAX_MESSAGES)
+        self.limit.close()
+        self.assertEqual((self.said, self.clock.getDelayedCalls()), (messages, []))
+
+    def test_many(self) -> None:
+        """Further messages are counted, until an interval has passed."""
+        for _ in range(1000):
+            self.limit.say("connected")
+        self.assertEqual(self.said, ["connected"] * MAX_MESSAGES)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.said[MAX_MESSAGES:], ["980 more messages about clients"])
+        self.limit.say("disconnected")
+        self.assertEqual(self.said[-1], "disconnected")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_close(self) -> None:
+        for _ in range(MAX_MESSAGES + 1):
+            self.limit.say("connected")
+        self.limit.close()
+        self.limit.close()
+        self.assertEqual(self.said[MAX_MESSAGES:], ["1 more message about clients"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -34,6 +34,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
 from txmetrics_tcp._model import PROTOCOL_VERSION, SET_OPERATION
+from txmetrics_tcp._net.log_throttle import MAX_MESSAGES
 from txmetrics_tcp._recording import stream_state
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
@@ -397,6 +398,27 @@ class ReplayTests(SynchronousTestCase):
             self.reactor.settle()
             client.read()
             self.assertEqual(self.finished, 1)
+
+    def test_anyTime(self) -> None:
+        """The replay ends at any times, also if the time until a piece would round to 0."""
+        for first in range(1, 40):
+            for second in range(1, 40):
+                self.reactor = FakeReactor()
+                self.reactor.advance(first * 1000 / 7)
+                times = (0, second / 11, second / 11 + first / 13)
+                Client(self.replay([(time, increment(1)) for time in times], speed=3.0))
+                while calls := self.reactor.getDelayedCalls():
+                    self.reactor.advance(calls[0].getTime() - self.reactor.seconds())
+
+    def test_manyClients(self) -> None:
+        """Messages about clients are limited."""
+        factory = self.replay([(0, increment(1)), (100, increment(2))])
+        for _ in range(1000):
+            Client(factory).transport.lose()
+        self.assertEqual(len(self.messages), MAX_MESSAGES)
+        factory.stop()
+        self.assertRegex(self.messages[-1], r"^\d+ more messages about clients$")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_loop(self) -> None:
         """With C{loop}, the recording is read again after each end, with its timing."""
