@@ -108,9 +108,11 @@ class Fanout:
 
     def stats(self) -> Stats:
         """Return current statistics.  Thread-safe."""
-        counts, ledger = self._incoming.counts(), self._incoming.ledger
-        present = [(client.following, client.stats()) for client in list(self.clients)]
-        return self._accounts.stats(counts, ledger.retained, ledger.refused, present)
+        figures = self._incoming.figures()
+        present = [
+            (client.following, client.stats(figures.counts)) for client in list(self.clients)
+        ]
+        return self._accounts.stats(figures, present)
 
     def add(self, client: MetricsProtocol) -> None:
         """Add a connected client: send it descriptions and totals, then events."""
@@ -141,7 +143,7 @@ class Fanout:
     # Called by clients.
 
     def counts(self) -> Counts:
-        return self._incoming.counts()
+        return self._incoming.figures().counts
 
     def status(self, dropped_incoming: int, dropped_client: int) -> bytes:
         # Determined here, because the process may fork after `__init__`.

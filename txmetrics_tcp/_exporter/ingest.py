@@ -42,7 +42,7 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._codec.encoder import GONE
 from txmetrics_tcp._codec.wire import encode_metadata
-from txmetrics_tcp._exporter.ledger import Counts, Ledger, Marker, Taken
+from txmetrics_tcp._exporter.ledger import Counts, Figures, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.sink import Entry, Sink
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
@@ -197,8 +197,12 @@ class Incoming(Sink):
             raise
 
     def counts(self) -> Counts:
-        """Return the current event counts."""
+        """Return the current event counts, without the log."""
         return self._call_locked(self.ledger.counts)
+
+    def figures(self) -> Figures:
+        """Return the event counts and numbers of series, including events still in the log."""
+        return self._call_locked(self.ledger.figures)
 
     def snapshot(self) -> dict[Key, Number]:
         """Return the total of every retained series, including events that are still in the log."""

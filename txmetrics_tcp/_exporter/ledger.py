@@ -51,7 +51,7 @@ class Counts(NamedTuple):
     """
     Event counts of the incoming side at one moment.
 
-    @ivar recorded: events taken out of the log.
+    @ivar recorded: events taken out of the log; in `Figures`, also those in the log.
     @ivar dropped: events dropped because the buffer was full.
     @ivar waiting: events pending for the reactor.
     """
@@ -59,6 +59,20 @@ class Counts(NamedTuple):
     recorded: int
     dropped: int
     waiting: int
+
+
+class Figures(NamedTuple):
+    """
+    Event counts and numbers of series that include the events in the log.
+
+    @ivar counts: the event counts.
+    @ivar series: the number of retained series.
+    @ivar refused: the number of series not retained because the maximum was reached.
+    """
+
+    counts: Counts
+    series: int
+    refused: int
 
 
 class Marker(NamedTuple):
@@ -170,8 +184,27 @@ class Ledger:
         return 0 if self._totals is None else self._totals.refused
 
     def counts(self) -> Counts:
-        """Return the current event counts."""
+        """Return the current event counts, without the log."""
         return Counts(self._recorded, self._dropped, self._waiting)
+
+    def figures(self) -> Figures:
+        """Return the current figures, with the events in the log as if they had been applied."""
+        events = series = refused = 0
+        room = 0 if self._totals is None else self._totals.room
+        fresh: set[StreamedSeries] = set()
+        # Copying a deque is atomic; iterating over it is not.
+        for one, operation, value, _stamp in self._log.copy():
+            events += value[1] if operation is RECORD_MANY or operation is _REMAINDER else 1
+            if operation in APPLY and not one.retained and one not in fresh:
+                # As in `Totals.admit`.
+                fresh.add(one)
+                if series < room:
+                    series += 1
+                elif one.epoch == 0 and self._totals is not None:
+                    refused += 1
+        waiting = self._waiting + (events if self.streaming else 0)
+        counts = Counts(self._recorded + events, self._dropped, waiting)
+        return Figures(counts, self.retained + series, self.refused + refused)
 
     def snapshot(self) -> dict[Key, Number]:
         """Return the total of every retained series, including events that are still in the log."""

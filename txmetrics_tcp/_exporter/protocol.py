@@ -245,9 +245,13 @@ class MetricsProtocol(ServedProtocol):
         """Whether the stream has begun, so that the client receives all later events."""
         return self._joined is not None
 
-    def stats(self) -> ClientStats:
-        """Return this client's account.  After the client has disconnected, it is final."""
-        now = self._left or self._stream.counts()
+    def stats(self, now: Counts | None = None) -> ClientStats:
+        """
+        Return this client's account.  After the client has disconnected, it is final.
+
+        @param now: the current event counts, if the caller knows them.
+        """
+        now = self._left or now or self._stream.counts()
         joined = self._joined or now
         return ClientStats(
             address=self.address,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from txmetrics_tcp._exporter.ledger import Counts
+from txmetrics_tcp._exporter.ledger import Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class ClientStats:
         recorded == dropped_incoming + dropped_client + written + discarded + waiting
 
     @ivar address: the client's address, human-readable.
-    @ivar recorded: recorded events that the exporter has processed.
+    @ivar recorded: recorded events, including pending ones.
     @ivar dropped_incoming: events dropped on the incoming side, before they reached any client.
     @ivar dropped_client: events dropped because this client's buffer was full, the oldest first.
     @ivar written: events handed to the client's transport.
@@ -52,10 +52,10 @@ class Stats:
     On the reactor thread, all figures are of the same moment.  On another thread, the figures of
     clients may be slightly older than the rest.
 
-    @ivar recorded: recorded events that the exporter has processed.  If totals are not kept, events
+    @ivar recorded: recorded events, including pending ones.  If totals are not kept, events
         recorded while no clients are connected are not counted.
     @ivar dropped_incoming: events dropped on the incoming side because its buffer was full.
-    @ivar waiting: events pending on the incoming side.
+    @ivar waiting: events pending on the incoming side; 0 while no clients are connected.
     @ivar series: the number of retained series, whose totals are in snapshots.
     @ivar series_refused: the number of series not retained because C{max_series} was reached.
     @ivar clients: the connected clients whose stream has begun; a new client appears here when its
@@ -99,14 +99,13 @@ class Accounts:
 
     def stats(
         self,
-        counts: Counts,
-        series: int,
-        series_refused: int,
+        figures: Figures,
         present: Sequence[tuple[bool, ClientStats]],
     ) -> Stats:
         """
         Return the current statistics.
 
+        @param figures: of the incoming side.
         @param present: for each connected client, whether its stream has begun, and its account.
         """
         clients = tuple(account for following, account in present if following)
@@ -115,12 +114,13 @@ class Accounts:
             figures: list[int] = [getattr(account, name) for account in accounts]
             return self._disconnected[name] + sum(figures)
 
+        counts = figures.counts
         return Stats(
             recorded=counts.recorded,
             dropped_incoming=counts.dropped,
             waiting=counts.waiting,
-            series=series,
-            series_refused=series_refused,
+            series=figures.series,
+            series_refused=figures.refused,
             clients=clients,
             connected=self.connected,
             written=total("written"),

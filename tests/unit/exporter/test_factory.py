@@ -395,6 +395,66 @@ class AccountTests(ServerTestCase):
         for figure in ("dropped_client", "repairs", "written", "bytes_written", "connected"):
             self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
 
+    def record_all(self, factory: MetricsFactory) -> None:
+        """Record 13 events of 5 series with totals and of a histogram."""
+        for number in range(5):
+            factory.recorder.counter("c", number=number).increment(number)
+        factory.recorder.counter("c", number=0).increment(2**63)
+        factory.recorder.histogram("h").record_many(0.5, 7)
+
+    def test_pendingWithoutClients(self) -> None:
+        """Without clients, the statistics include what no thread has processed yet."""
+        for limit, series in ((10, 5), (3, 3), (0, 0)):
+            factory = self.factory(buffer_size=1000, totals=True, max_series=limit)
+            for times in (1, 2):
+                self.record_all(factory)
+                stats = factory.stats()
+                self.assertEqual((stats.recorded, stats.waiting), (13 * times, 0))
+                self.assertEqual((stats.series, stats.series_refused), (series, 5 - series))
+                self.assertEqual(len(factory.recorder.snapshot()), series)
+            FakeClient(factory).read_all(self.reactor)
+            after = factory.stats()
+            self.assertEqual(
+                (after.recorded, after.series, after.series_refused),
+                (stats.recorded, stats.series, stats.series_refused),
+            )
+
+    def test_pending(self) -> None:
+        """The statistics of exporter and clients include events that are pending in the log."""
+        factory = self.factory(buffer_size=1000, totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        self.record_all(factory)
+        before = factory.stats()
+        self.assertEqual((before.recorded, before.waiting, before.series), (13, 13, 5))
+        [account] = before.clients
+        self.assertEqual((account.recorded, account.waiting, account.written), (13, 13, 0))
+        self.assertEqual(client.protocol.stats(), account)
+        client.read_all(self.reactor)
+        after = factory.stats()
+        self.assertEqual((after.recorded, after.waiting, after.written), (13, 0, 13))
+        self.assertEqual((after.series, after.series_refused), (5, 0))
+
+    def test_pendingWhenClientLeaves(self) -> None:
+        """Events in the log when a client disconnects are in its account, as discarded."""
+        factory = self.factory(buffer_size=1000, totals=True)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        self.record_all(factory)
+        client.transport.lose()
+        account = client.protocol.stats()
+        self.assertEqual((account.recorded, account.discarded, account.waiting), (13, 13, 0))
+        self.assertEqual(factory.stats().recorded, 13)
+
+    def test_withoutTotals(self) -> None:
+        """Without totals, no series are counted, pending or not."""
+        factory = self.factory(buffer_size=1000)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        self.record_all(factory)
+        stats = factory.stats()
+        self.assertEqual((stats.recorded, stats.series, stats.series_refused), (13, 0, 0))
+
     def test_newClient(self) -> None:
         """The account of a new client counts the bytes of its snapshot, and no events."""
         factory = self.factory(totals=True)
