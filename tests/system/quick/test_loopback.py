@@ -306,7 +306,8 @@ class DepartureTests(LoopbackTestCase):
         client.reset()
         await factory.clients(0)
         self.check_account(protocol)
-        self.assertEqual(protocol.stats().discarded, 100)
+        # Those in its buffer, and those that were in the log.
+        self.assertGreaterEqual(protocol.stats().discarded, 100)
 
     async def test_closed(self) -> None:
         """A client that closes its connection is detected, even if no event is recorded."""
