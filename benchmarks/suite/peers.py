@@ -299,14 +299,18 @@ class Peers:
             self._reference = str(rust / "serve")
             self.decode = str(rust / "decode")
 
-    def server(self, ours: bool, buffer_size: int, series: int = 0) -> Server:
+    def server(
+        self, ours: bool, buffer_size: int, series: int = 0, own_metrics: bool = False
+    ) -> Server:
         """
         Start this library's server, or the reference.
 
         @param series: the number of series that this library's server begins with.
+        @param own_metrics: whether this library's server publishes its own metrics.
         """
         if ours:
-            return Server(True, [*python("suite.server"), str(buffer_size), str(series)])
+            options = map(str, (buffer_size, series, int(own_metrics)))
+            return Server(True, [*python("suite.server"), *options])
         return Server(False, [self._reference, f"127.0.0.1:{free_port()}", str(buffer_size)])
 
     def reader(self, port: int, clients: int, mode: str = "count") -> Reader:

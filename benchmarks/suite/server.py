@@ -1,8 +1,8 @@
 """
-The process of this library's server: ``python -m suite.server BUFFER SERIES``.
+The process of this library's server: ``python -m suite.server BUFFER SERIES OWN``.
 
-Before it listens, it increments SERIES series, for snapshots. Its own metrics are off, so clients
-read only events that were recorded on command. Commands:
+Before it listens, it increments SERIES series, for snapshots. Unless OWN is 1, its own metrics are
+off, so clients read only events that were recorded on command. Commands:
 
   - C{record}: see `steps`; on a separate thread, with ``reactor=1`` on the reactor thread; with
     ``null=1``, use a counter that does nothing;
@@ -152,9 +152,12 @@ def serve(
 
 
 def main() -> None:
-    buffer_size, series = map(int, sys.argv[1:])
+    buffer_size, series, own_metrics = map(int, sys.argv[1:])
     allow_many_files()
-    factory = MetricsFactory(reactor, ExporterSettings(buffer_size=buffer_size, own_metrics=False))
+    settings = ExporterSettings(
+        buffer_size=buffer_size, own_metrics=bool(own_metrics), max_clients=None
+    )
+    factory = MetricsFactory(reactor, settings)
     for number in range(series):
         factory.recorder.counter(NAME, {**LABELS, "number": str(number)}).increment(number)
     serve(factory, Server(factory).answer)

@@ -48,7 +48,7 @@ class MetricsTests(SynchronousTestCase):
         options.parseOptions([])
         service = makeService(options).getServiceNamed("metrics-tcp")
         assert isinstance(service, MetricsService)
-        OwnMetrics(service.recorder, service.stats).publish()
+        OwnMetrics(service.recorder, service.stats).publish(1)
         described = set()
         for event in decode(b"".join(service._factory.incoming.take_described().values())):
             assert isinstance(event, Metadata)

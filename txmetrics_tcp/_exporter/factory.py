@@ -295,7 +295,7 @@ class MetricsFactory(ServerFactory):
                 series=self.incoming.ledger.retained,
             )
         if self._own_metrics is not None and self._fanout.clients:
-            self._own_metrics.publish()
+            self._own_metrics.publish(len(self._fanout.clients))
 
     def _release_idle(self) -> None:
         now = self.incoming.monotonic()

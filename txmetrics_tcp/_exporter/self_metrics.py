@@ -4,6 +4,7 @@ The exporter's metrics about itself: event counts, drops, clients and latency.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -15,12 +16,23 @@ PREFIX = "txmetrics"
 """The prefix of their names."""
 
 MAX_SAMPLES = 1000
-"""The maximum number of latency samples per publication; the oldest are discarded."""
+"""
+The maximum number of latency samples per publication; the oldest are discarded.  Fewer with more
+than `DELIVERIES` clients.
+"""
 
 LATE = 0.1
 """
 A latency of at least this many seconds is published even if nothing else has changed.  Shorter
 latencies are not: publishing causes such latencies itself, and would never end.
+"""
+
+DELIVERIES = 100
+URGENT_DELIVERIES = 1000
+"""
+The maximum number of clients, per tick, that own metrics are published to.  With more clients, they
+are published in only some of the ticks.  The second limit applies if clients, drops, resyncs or
+refused series have changed, or a latency is long.
 """
 
 _COUNTERS = {
@@ -47,8 +59,8 @@ class OwnMetrics:
     Publishes the exporter's statistics in its own stream.
 
     It publishes only if something other than publishing has changed the statistics; otherwise,
-    publishing would never end.  Counters are published as absolute values.  The reactor thread owns
-    everything here.
+    publishing would never end.  The cost is limited: see `DELIVERIES`.  Counters are published as
+    absolute values.  The reactor thread owns everything here.
     """
 
     def __init__(
@@ -63,6 +75,9 @@ class OwnMetrics:
         # The number of events recorded by publishing.
         self._events = 0
         self._seen: object = None
+        self._seen_urgent: object = None
+        # The number of ticks since the last publication.
+        self._ticks = 0
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
         # The longest latency since the last publication, even if its sample was discarded.
         self._longest = 0.0
@@ -72,20 +87,34 @@ class OwnMetrics:
         self._samples.append(seconds)
         self._longest = max(self._longest, seconds)
 
-    def publish(self) -> None:
-        """Record the statistics that have changed."""
+    def publish(self, clients: int) -> None:
+        """
+        Record the statistics that have changed, if the limits allow it.  Called once a second.
+
+        @param clients: the number of connected clients.
+        """
+        self._ticks += 1
+        # The statistics, too, cost time for each client.
+        if self._ticks % max(1, math.ceil(clients / URGENT_DELIVERIES)):
+            return
         stats = self._stats()
-        seen = (
-            stats.recorded - self._events,
+        urgent = (
             stats.dropped_incoming,
             stats.dropped_client,
             stats.repairs,
             stats.connected,
+            stats.series_refused,
             len(stats.clients),
         )
-        if seen == self._seen and self._longest < LATE:
+        recorded = stats.recorded - self._events
+        may_wait = urgent == self._seen_urgent and self._longest < LATE
+        if may_wait and (recorded == self._seen or clients > self._ticks * DELIVERIES):
             return
-        self._seen = seen
+        self._ticks = 0
+        self._seen, self._seen_urgent = recorded, urgent
+        self._publish(stats)
+
+    def _publish(self, stats: Stats) -> None:
         self._describe()
         counters = {
             "events_recorded_total": stats.recorded,
@@ -120,6 +149,8 @@ class OwnMetrics:
         # A copy: recording a sample may cause a drain, which adds another.
         samples = list(self._samples)
         self._samples.clear()
+        limit = MAX_SAMPLES * DELIVERIES // max(DELIVERIES, len(stats.clients))
+        samples = samples[-max(1, limit) :]
         if samples and longest not in samples:
             samples[-1] = longest
         for sample in samples:

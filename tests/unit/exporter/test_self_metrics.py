@@ -4,14 +4,19 @@ Tests of the exporter's metrics about itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
+from tests.recorders import ListRecorder
 from txmetrics_tcp import Histogram, MetricsFactory, Operation
 from txmetrics_tcp._exporter.factory import TICK
 from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
+from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._model import U64_MAX
 
 
@@ -41,7 +46,7 @@ class OwnMetricsTests(FactoryTestCase):
         own.sample(2.0)
         for _ in range(2 * MAX_SAMPLES):
             own.sample(0.001)
-        own.publish()
+        own.publish(1)
         self.assertEqual((max(recorded), len(recorded)), (2.0, MAX_SAMPLES))
 
     def test_blocked(self) -> None:
@@ -85,13 +90,13 @@ class OwnMetricsTests(FactoryTestCase):
         recorded: list[float] = []
         own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
-        own.publish()
+        own.publish(1)
         own.sample(0.001)
-        own.publish()
+        own.publish(1)
         self.assertEqual(recorded, [])
         own.sample(2.0)
-        own.publish()
-        own.publish()
+        own.publish(1)
+        own.publish(1)
         self.assertEqual(recorded, [0.001, 2.0])
 
     def test_refilledMeanwhile(self) -> None:
@@ -106,9 +111,9 @@ class OwnMetricsTests(FactoryTestCase):
         self.patch(Histogram, "record", record)
         for value in range(3):
             own.sample(value)
-        own.publish()
+        own.publish(1)
         self.assertEqual(recorded, [0, 1, 2])
-        own.publish()
+        own.publish(1)
         self.assertEqual(recorded, [0, 1, 2, 1, 2, 3])
 
     def test_countBeyond64Bits(self) -> None:
@@ -263,6 +268,64 @@ class OwnMetricsTests(FactoryTestCase):
         latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
         self.assertEqual(latencies, [0.0] * len(latencies))
         self.assertLessEqual(len(latencies), 2)
+
+    def intervals(self, clients: int, figures: Callable[[int], dict[str, int]]) -> set[int]:
+        """
+        Return the numbers of ticks between publications.
+
+        @param figures: returns figures of the statistics at a tick.
+        """
+        account = FakeClient(self.exporter).protocol.stats()
+        same = replace(self.exporter.stats(), clients=(account,) * clients)
+        asked, published = [0], []
+        now = 0
+
+        def stats() -> Stats:
+            asked.append(now)
+            return replace(same, **figures(now))
+
+        recorder = ListRecorder()
+        own = OwnMetrics(recorder, stats)
+        for now in range(1, 200):
+            own.publish(clients)
+            if recorder.take():
+                published.append(now)
+        # Asking for the statistics, too, costs time for each client.
+        self.assertLessEqual(len(asked), 1 + 200 * 1000 / clients)
+        return {later - now for now, later in pairwise(published)}
+
+    def test_manyClients(self) -> None:
+        """
+        The more clients, the less often own metrics are published, so that they reach no more
+        clients in a second than with few.
+        """
+        for clients, ticks in ((1, 1), (100, 1), (101, 2), (1000, 10), (4600, 50)):
+            intervals = self.intervals(clients, lambda now: {"recorded": 1000 * now})
+            self.assertEqual(intervals, {ticks}, clients)
+
+    def test_urgent(self) -> None:
+        """Changes of drops, clients, resyncs and refused series are published sooner."""
+        urgent = ("dropped_incoming", "dropped_client", "repairs", "connected", "series_refused")
+        for name in urgent:
+            for clients, ticks in ((1000, 1), (4600, 5)):
+                intervals = self.intervals(clients, lambda now, name=name: {name: now})
+                self.assertEqual(intervals, {ticks}, name)
+
+    def test_fewSamplesWithManyClients(self) -> None:
+        """The more clients, the fewer latency samples are published; always the longest."""
+        recorded: list[float] = []
+        self.patch(Histogram, "record", lambda self, value: recorded.append(value))
+        account = FakeClient(self.exporter).protocol.stats()
+        for clients, samples in ((100, 1000), (1000, 100), (4000, 25), (10**6, 1)):
+            recorded.clear()
+            stats = replace(self.exporter.stats(), clients=(account,) * clients)
+            own = OwnMetrics(self.exporter.recorder, lambda: stats)  # noqa: B023
+            own.sample(2.0)
+            for _ in range(MAX_SAMPLES):
+                own.sample(0.001)
+            for _ in range(clients // 1000 + 1):
+                own.publish(clients)
+            self.assertEqual((max(recorded), len(recorded)), (2.0, samples))
 
     def test_default(self) -> None:
         """By default, a factory publishes own metrics."""
