@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
     from txmetrics_tcp._codec.wire import encode_metadata
     from txmetrics_tcp._exporter.builder import TcpBuilder
+    from txmetrics_tcp._exporter.cardinality import MetricCardinality
     from txmetrics_tcp._exporter.factory import MetricsFactory
     from txmetrics_tcp._exporter.protocol import MetricsProtocol
     from txmetrics_tcp._exporter.recorder import TcpRecorder
@@ -116,6 +117,7 @@ __all__ = [
     "ListenError",
     "Metadata",
     "Metric",
+    "MetricCardinality",
     "MetricKind",
     "MetricsClientFactory",
     "MetricsClientProtocol",
@@ -186,6 +188,7 @@ _MODULE_OF = {
         "_codec.framing": "MAX_FRAME StreamError",
         "_codec.wire": "encode_metadata",
         "_exporter.builder": "TcpBuilder",
+        "_exporter.cardinality": "MetricCardinality",
         "_exporter.factory": "MetricsFactory",
         "_exporter.protocol": "MetricsProtocol",
         "_exporter.recorder": "TcpRecorder",

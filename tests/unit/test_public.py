@@ -27,9 +27,9 @@ from txmetrics_tcp.cli.parser import make_parser
 PUBLIC = """
     ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
     Event EventStream ExporterSettings FanoutRecorder FilterRecorder Gauge Gone Histogram
-    Key LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricKind MetricsClientFactory
-    MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol MetricsService
-    NoopRecorder Operation
+    Key LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricCardinality MetricKind
+    MetricsClientFactory MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol
+    MetricsService NoopRecorder Operation
     PrefixRecorder ReactorThreadError Recorder RecorderInstalledError Route RouterRecorder Series
     Sink Snapshot Stats Status StreamError TcpBuilder TcpRecorder ThreadedExporter Unit Unknown
     Waiting counter current_recorder decode describe_counter describe_gauge describe_histogram

@@ -121,6 +121,7 @@ class MetricsFactory(ServerFactory):
             self._drain,
             Totals(settings.max_series, settings.idle_after) if settings.totals else None,
             at_once=self._drain_at_once,
+            limit_reached=self._log_limit_reached,
             clock=clock,
             monotonic=monotonic,
             in_reactor_thread=in_reactor_thread,
@@ -287,13 +288,8 @@ class MetricsFactory(ServerFactory):
         self._keep_ticking()
         self._fanout.tick()
         self._release_idle()
-        if self.incoming.ledger.refused and not self._logged_refused:
-            self._logged_refused = True
-            _log.warn(
-                "Reached the limit of series with totals ({series}): new clients receive no totals"
-                " of further series; consider raising max_series",
-                series=self.incoming.ledger.retained,
-            )
+        if self.incoming.ledger.refused:
+            self._log_limit_reached()
         if self._own_metrics is not None and self._fanout.clients:
             self._own_metrics.publish(len(self._fanout.clients))
 
@@ -301,6 +297,17 @@ class MetricsFactory(ServerFactory):
         now = self.incoming.monotonic()
         if self.incoming.release_idle(now) and not is_pending(self._releasing):
             self._releasing = self.reactor.callLater(RELEASE_INTERVAL, self._release_idle)
+
+    def _log_limit_reached(self) -> None:
+        if not self._logged_refused:
+            self._logged_refused = True
+            _log.warn(
+                "Reached the limit of series with totals ({series:,}): new clients receive no"
+                " totals of further series.  Most series have {metrics}.  Use fewer label values,"
+                " or raise max_series",
+                series=self.incoming.ledger.retained,
+                metrics="; ".join(map(str, self.incoming.cardinality())) or "none",
+            )
 
     def _finish(self) -> None:
         """

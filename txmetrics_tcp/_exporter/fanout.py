@@ -112,7 +112,8 @@ class Fanout:
         present = [
             (client.following, client.stats(figures.counts)) for client in list(self.clients)
         ]
-        return self._accounts.stats(figures, present)
+        cardinality = self._incoming.cardinality() if figures.refused else ()
+        return self._accounts.stats(figures, cardinality, present)
 
     def add(self, client: MetricsProtocol) -> None:
         """Add a connected client: send it descriptions and totals, then events."""

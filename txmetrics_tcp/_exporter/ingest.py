@@ -34,7 +34,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -42,7 +42,9 @@ from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._codec.encoder import GONE
 from txmetrics_tcp._codec.wire import encode_metadata
+from txmetrics_tcp._exporter.cardinality import MetricCardinality, highest_cardinality
 from txmetrics_tcp._exporter.ledger import Counts, Figures, Ledger, Marker, Taken
+from txmetrics_tcp._exporter.name_conflicts import NameConflicts
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.sink import Entry, Sink
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
@@ -76,12 +78,15 @@ class Incoming(Sink):
     __slots__ = (
         "_applying",
         "_at_once",
+        "_cardinality",
         "_described",
         "_drain",
         "_holder",
         "_in_reactor_thread",
         "_limit",
+        "_limit_reached",
         "_lock",
+        "_names",
         "_reactor",
         "_registry",
         "_stopped",
@@ -104,6 +109,7 @@ class Incoming(Sink):
         totals: Totals | None = None,
         *,
         at_once: Callable[[], bool],
+        limit_reached: Callable[[], object] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
@@ -113,6 +119,8 @@ class Incoming(Sink):
         @param drain: called on the reactor thread when events are pending.
         @param at_once: called during a recording call on the reactor thread, when events must be
             taken immediately or dropped; returns whether they were taken.
+        @param limit_reached: called on the reactor thread if, without clients, series were not
+            retained because their maximum was reached.
         @param totals: the retained series.  If None, no series are retained, and nothing is
             recorded while no clients are connected.
         @param clock: returns nanoseconds since the epoch.
@@ -138,6 +146,9 @@ class Incoming(Sink):
         self._applying: set[int] = set()
         self._described: dict[tuple[MetricKind, str], bytes] = {}
         self._registry = SeriesRegistry(self)
+        self._names = NameConflicts(self._call_later)
+        self._limit_reached: Callable[[], object] | None = limit_reached
+        self._cardinality: tuple[MetricCardinality, ...] = ()
         self._stopped = False
         self._wake_up: object = None
         self.stop_streaming()
@@ -146,12 +157,14 @@ class Incoming(Sink):
 
     def series(self, key: Key) -> StreamedSeries:
         """Return the one series of a key, which exists while it is referenced or retained."""
+        self._names.used(key)
         return self._registry.find_or_make(key)
 
     def describe(self, metadata: Metadata) -> None:
         """Queue a description for the reactor thread.  Descriptions are never dropped."""
         # Encoded here, so that an invalid description raises in the caller.
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
+        self._names.described(metadata)
         self.wake()
 
     def forget(self, key: Key) -> None:
@@ -207,6 +220,16 @@ class Incoming(Sink):
     def snapshot(self) -> dict[Key, Number]:
         """Return the total of every retained series, including events that are still in the log."""
         return self._call_locked(self.ledger.snapshot)
+
+    def cardinality(self) -> tuple[MetricCardinality, ...]:
+        """
+        Return the metrics with the most series at the first call.  Call this once the maximum of
+        series is reached.
+        """
+        # Takes as long as a snapshot.  Of several threads that call this at the same time, each may
+        # compute it.
+        self._cardinality = self._cardinality or highest_cardinality(self.snapshot())
+        return self._cardinality
 
     # Reactor thread.
 
@@ -304,6 +327,15 @@ class Incoming(Sink):
                 self._call_locked(self.ledger.apply)
         finally:
             self._applying.discard(this)
+        if self.ledger.refused and self._limit_reached is not None:
+            # Without clients, no tick notices it.
+            limit_reached, self._limit_reached = self._limit_reached, None
+            self._call_later(limit_reached)
+
+    def _call_later(self, function: Callable[..., object], *args: object, **more: object) -> None:
+        """Call a function on the reactor thread, later, if the reactor still exists."""
+        with suppress(Exception):
+            self._reactor.callFromThread(function, *args, **more)
 
     def _wait_for_lock(self) -> bool:
         """

@@ -21,6 +21,9 @@ The maximum number of latency samples per publication; the oldest are discarded.
 than `DELIVERIES` clients.
 """
 
+MAX_TEXT = 1000
+"""The maximum length of names in labels, in characters."""
+
 LATE = 0.1
 """
 A latency of at least this many seconds is published even if nothing else has changed.  Shorter
@@ -31,8 +34,8 @@ DELIVERIES = 100
 URGENT_DELIVERIES = 1000
 """
 The maximum number of clients, per tick, that own metrics are published to.  With more clients, they
-are published in only some of the ticks.  The second limit applies if clients, drops, resyncs or
-refused series have changed, or a latency is long.
+are published in only some of the ticks.  The second limit applies if clients, drops or resyncs have
+changed, or a latency is long.
 """
 
 _COUNTERS = {
@@ -48,6 +51,8 @@ _GAUGES = {
     "clients": "Connected clients.",
     "client_buffer_high_water": "The most events ever pending for a connected client.",
     "series": "Series whose totals are kept.",
+    "metric_series": "Series of the metrics with the most, when the limit of series was reached.",
+    "label_values": "Values of these metrics' label with the most.",
 }
 
 _DROPPED = "events_dropped_total"
@@ -78,6 +83,7 @@ class OwnMetrics:
         self._seen_urgent: object = None
         # The number of ticks since the last publication.
         self._ticks = 0
+        self._connected = 0
         self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
         # The longest latency since the last publication, even if its sample was discarded.
         self._longest = 0.0
@@ -103,7 +109,6 @@ class OwnMetrics:
             stats.dropped_client,
             stats.repairs,
             stats.connected,
-            stats.series_refused,
             len(stats.clients),
         )
         recorded = stats.recorded - self._events
@@ -116,6 +121,10 @@ class OwnMetrics:
 
     def _publish(self, stats: Stats) -> None:
         self._describe()
+        if stats.series_refused and stats.connected != self._connected:
+            # These series, too, may have no kept totals, so a new client does not know them.
+            self._published.clear()
+        self._connected = stats.connected
         counters = {
             "events_recorded_total": stats.recorded,
             "events_delivered_total": stats.written,
@@ -144,6 +153,13 @@ class OwnMetrics:
         for name, value in gauges.items():
             if self._has_changed(name, value):
                 self._recorder.gauge(f"{PREFIX}_{name}").set(value)
+        for metric in stats.highest_cardinality:
+            # Shortened, since name and labels of a series have a maximum length.
+            labels = {"kind": metric.kind.value, "metric": metric.name[:MAX_TEXT]}
+            self._publish_gauge("metric_series", metric.series, labels)
+            if metric.label is not None:
+                labels["label"] = metric.label[:MAX_TEXT]
+                self._publish_gauge("label_values", metric.label_values, labels)
         latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
         longest, self._longest = self._longest, 0.0
         # A copy: recording a sample may cause a drain, which adds another.
@@ -156,6 +172,10 @@ class OwnMetrics:
         for sample in samples:
             latency.record(sample)
         self._events += len(samples)
+
+    def _publish_gauge(self, name: str, value: float, labels: dict[str, str]) -> None:
+        if self._has_changed((name, *labels.values()), value):
+            self._recorder.gauge(f"{PREFIX}_{name}", labels).set(value)
 
     def _has_changed(self, name: object, value: float) -> bool:
         if self._published.get(name) == value:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from txmetrics_tcp._exporter.cardinality import MetricCardinality
 from txmetrics_tcp._exporter.ledger import Figures
 
 
@@ -58,6 +59,8 @@ class Stats:
     @ivar waiting: events pending on the incoming side; 0 while no clients are connected.
     @ivar series: the number of retained series, whose totals are in snapshots.
     @ivar series_refused: the number of series not retained because C{max_series} was reached.
+    @ivar highest_cardinality: the three metrics with the most retained series, in descending order,
+        when C{max_series} was first reached; empty before.
     @ivar clients: the connected clients whose stream has begun; a new client appears here when its
         first totals are queued.  While a client is connected, every event recorded after it has
         appeared here is sent to it or counted as dropped.
@@ -73,6 +76,7 @@ class Stats:
     waiting: int
     series: int
     series_refused: int
+    highest_cardinality: tuple[MetricCardinality, ...]
     clients: tuple[ClientStats, ...]
     connected: int
     written: int
@@ -100,12 +104,14 @@ class Accounts:
     def stats(
         self,
         figures: Figures,
+        cardinality: tuple[MetricCardinality, ...],
         present: Sequence[tuple[bool, ClientStats]],
     ) -> Stats:
         """
         Return the current statistics.
 
         @param figures: of the incoming side.
+        @param cardinality: see `Stats`.
         @param present: for each connected client, whether its stream has begun, and its account.
         """
         clients = tuple(account for following, account in present if following)
@@ -121,6 +127,7 @@ class Accounts:
             waiting=counts.waiting,
             series=figures.series,
             series_refused=figures.refused,
+            highest_cardinality=cardinality,
             clients=clients,
             connected=self.connected,
             written=total("written"),

@@ -55,7 +55,8 @@ class _Program(Recorder):
         # Weak references, so that discarded handles free their memory.  A plain set, because
         # unlike a WeakSet it supports add, discard and list() atomically.
         self._followers: set[weakref.ref[Handle | _Follower]] = set()
-        self._described: dict[tuple[MetricKind, str], Metadata] = {}
+        # By kind, name and unit, so that a recorder sees conflicting units.  The last is in effect.
+        self._described: dict[tuple[MetricKind, str, str | None], Metadata] = {}
         self._noop = NoopRecorder()
         # Written with the lock held, read without.
         self._target: Recorder = self._noop
@@ -75,7 +76,9 @@ class _Program(Recorder):
     def describe(self, metadata: Metadata) -> None:
         if not self._captures:
             # For a recorder that is installed later.
-            self._described[metadata.kind, metadata.name] = metadata
+            key = (metadata.kind, metadata.name, metadata.unit)
+            self._described.pop(key, None)
+            self._described[key] = metadata
         while True:
             target = self._target
             target.describe(metadata)

@@ -304,8 +304,8 @@ class OwnMetricsTests(FactoryTestCase):
             self.assertEqual(intervals, {ticks}, clients)
 
     def test_urgent(self) -> None:
-        """Changes of drops, clients, resyncs and refused series are published sooner."""
-        urgent = ("dropped_incoming", "dropped_client", "repairs", "connected", "series_refused")
+        """Changes of drops, clients and resyncs are published sooner."""
+        urgent = ("dropped_incoming", "dropped_client", "repairs", "connected")
         for name in urgent:
             for clients, ticks in ((1000, 1), (4600, 5)):
                 intervals = self.intervals(clients, lambda now, name=name: {name: now})
