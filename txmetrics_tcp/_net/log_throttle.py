@@ -219,9 +219,9 @@ class ClientLosses:
 
     def __init__(self, report: LossReport, address: str) -> None:
         self._report = report
-        self.address = address
-        self.number = 0
-        self.events = 0
+        self.address: str = address
+        self.number: int = 0
+        self.events: int = 0
 
     def lost(self, events: int) -> None:
         """Count lost events."""
