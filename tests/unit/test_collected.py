@@ -118,7 +118,7 @@ class ServerTests(GlobalRecorderTestCase, CollectedTestCase):
             return factory
 
         self.check(use)
-        self.assertEqual(len(self.events), 2)
+        self.assertEqual(len(self.events), 1)
 
     def test_cannotListen(self) -> None:
         def use() -> object:

@@ -189,22 +189,27 @@ class Ledger:
 
     def figures(self) -> Figures:
         """Return the current figures, with the events in the log as if they had been applied."""
-        events = series = refused = 0
-        room = 0 if self._totals is None else self._totals.room
-        fresh: set[StreamedSeries] = set()
+        events = refused = 0
+        room_now = room = 0 if self._totals is None else self._totals.room
+        # Whether series are retained, once the log has been applied.
+        retained: dict[StreamedSeries, bool] = {}
         # Copying a deque is atomic; iterating over it is not.
         for one, operation, value, _stamp in self._log.copy():
             events += value[1] if operation is RECORD_MANY or operation is _REMAINDER else 1
-            if operation in APPLY and not one.retained and one not in fresh:
+            if operation is GONE:
+                room += retained.get(one, one.retained)
+                retained[one] = False
+            elif operation in APPLY and not retained.get(one, one.retained):
                 # As in `Totals.admit`.
-                fresh.add(one)
-                if series < room:
-                    series += 1
-                elif one.epoch == 0 and self._totals is not None:
+                if room:
+                    room -= 1
+                    retained[one] = True
+                elif one.epoch == 0 and one not in retained and self._totals is not None:
                     refused += 1
+                    retained[one] = False
         waiting = self._waiting + (events if self.streaming else 0)
         counts = Counts(self._recorded + events, self._dropped, waiting)
-        return Figures(counts, self.retained + series, self.refused + refused)
+        return Figures(counts, self.retained + room_now - room, self.refused + refused)
 
     def snapshot(self) -> dict[Key, Number]:
         """Return the total of every retained series, including events that are still in the log."""

@@ -339,7 +339,11 @@ class ForgetTests(FactoryTestCase):
         second = self.recorder.counter("b")
         second.increment()
         self.assertEqual(self.recorder.snapshot(), {second.key: 1})
-        self.assertEqual(self.recorder.stats().series_refused, 0)
+        stats = self.recorder.stats()
+        self.assertEqual((stats.series, stats.series_refused), (1, 0))
+        self.reactor.settle()
+        stats = self.recorder.stats()
+        self.assertEqual((stats.series, stats.series_refused), (1, 0))
 
     def test_withoutTotals(self) -> None:
         """Viewers are told of any series, also of those that have no total."""
