@@ -23,11 +23,14 @@ from txmetrics_tcp import (
     MetricsClientService,
     MetricsFactory,
     MetricsService,
+    NoopRecorder,
     TcpBuilder,
     counter,
+    set_global_recorder,
 )
 from txmetrics_tcp._collectors.service import CollectorService
 from txmetrics_tcp._exporter.ingest import Incoming
+from txmetrics_tcp._instruments.facade import unset_global_recorder
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp.testing import PausingTransport
 
@@ -133,7 +136,9 @@ class ServerTests(GlobalRecorderTestCase, CollectedTestCase):
 
         self.check(use, failures=1)
 
-    def test_installed(self) -> None:
+    def test_replaced(self) -> None:
+        """An installed recorder that has stopped stays until it is replaced."""
+
         def use() -> object:
             recorder = self.successResultOf(TcpBuilder(self.reactor).install())
             counter("c").increment()
@@ -141,6 +146,9 @@ class ServerTests(GlobalRecorderTestCase, CollectedTestCase):
             self.reactor.settle()
             self.successResultOf(stopped)
             self.reactor.ports.clear()
+            other = NoopRecorder()
+            set_global_recorder(other)
+            self.addCleanup(unset_global_recorder, other)
             return recorder
 
         self.check(use)

@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IAddress
 
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.stats import Stats
-from txmetrics_tcp._instruments.facade import unset_global_recorder
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._instruments.sink import Series
 from txmetrics_tcp._model import Key, Metadata
@@ -102,12 +101,14 @@ class TcpRecorder(Recorder):
     def stop(self) -> Deferred[None]:
         """
         Stop listening, send pending events, and close all connections.  If this is the global
-        recorder, it is uninstalled, so another one may be installed.
+        recorder, another one may be installed.
 
         Call this on the reactor thread.
 
         @return: a Deferred that fires when all clients are disconnected, at most half a second
             after C{flush_timeout}.
         """
-        unset_global_recorder(self)
+        # Not uninstalled: at exit, it keeps the reactor alive, and with it asyncio's tasks, which
+        # would log that they are pending.
+        self.replaceable = True
         return self._exporter.stop()

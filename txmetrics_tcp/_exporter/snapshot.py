@@ -50,8 +50,8 @@ class TotalsSnapshot:
         # What is not encoded yet, reversed: a list is cheap to shorten at its end.
         self._pending = series[::-1], totals[::-1]
         self._stamp = encode_stamp(timestamp_ns)
-        self.complete = complete
-        self.read = next(_reads)
+        self.complete: bool = complete
+        self.read: int = next(_reads)
 
     def __len__(self) -> int:
         return self._size

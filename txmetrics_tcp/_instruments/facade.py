@@ -110,12 +110,11 @@ class _Program(Recorder):
     def install(self, recorder: Recorder) -> None:
         """See `set_global_recorder`."""
         with self._lock:
-            # A forked process may replace the recorder that it inherited.
-            if self._installed is not None and self._installed_pid == os.getpid():
-                raise RecorderInstalledError(
-                    f"a global recorder is installed already: {self._installed!r}"
-                )
             before = self._installed
+            # A forked process may replace the recorder that it inherited.
+            inherited = self._installed_pid != os.getpid()
+            if before is not None and not (before.replaceable or inherited):
+                raise RecorderInstalledError(f"a global recorder is installed already: {before!r}")
             self._installed = recorder
             try:
                 for metadata in list(self._described.values()):
@@ -189,8 +188,8 @@ def set_global_recorder(recorder: Recorder) -> None:
     Install the recorder that the whole program records to.
 
     Handles and descriptions created earlier, at import time for example, use it from now on.  May
-    be called from any thread.  A process has at most one global recorder at a time; a forked
-    process can replace the one that it inherited.
+    be called from any thread.  A process has at most one global recorder at a time.  It can replace
+    a recorder whose exporter has stopped, and a forked process the one that it inherited.
 
     @raise TypeError: C{recorder} is not a `Recorder`.
     @raise RecorderInstalledError: a global recorder is already installed.

@@ -414,7 +414,12 @@ class Recorder(ABC):
 
     Subclasses implement `attach` and `describe`.  All methods may be called from any thread.  A
     copy of a recorder is the same recorder, and recorders cannot be pickled.
+
+    @ivar replaceable: whether `set_global_recorder` may install another recorder in its place, for
+        example because its exporter has stopped.
     """
+
+    replaceable: bool = False
 
     def __init__(self) -> None:
         # The order of labels matters to the cache: the same labels in another order have a second

@@ -258,7 +258,7 @@ class InstallTests(BuilderTestCase):
         self.assertEqual(len(another.take()), 1)
 
     def test_stop(self) -> None:
-        """A stopped recorder is uninstalled, at once; another may be installed."""
+        """After C{stop}, another recorder may be installed, at once."""
         recorder = self.successResultOf(self.builder.install())
         handle = counter("c")
         stopped = recorder.stop()
