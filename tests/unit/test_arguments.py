@@ -194,7 +194,7 @@ class TLSArgumentTests(SynchronousTestCase):
                     (5, f"{name} must be a path, not int"),
                     (b"key.pem", f"{name} must be a path, not bytes"),
                     (PEM, f"{name} must be the path of a PEM file, not its contents"),
-                    (PEM.encode(), f"{name} must be the path of a PEM file, not its contents"),
+                    (PEM.encode(), f"{name} must be a path, not bytes"),
                 ):
                     files = {"key": "x", "certificate": "x", name: wrong}
                     error = self.assertRaises(TypeError, call, **files)
@@ -209,7 +209,7 @@ class TLSArgumentTests(SynchronousTestCase):
     @skipIf(no_tls, no_tls)
     def test_unusable(self) -> None:
         """A path that no file can have is an error of TLS, with a short message."""
-        for path in ("x\0y", "x" * 10**6):
+        for path in ("x\0y", "\ud800", "x" * 10**6):
             error = self.assertRaises(TLSError, ServerTLS, path, path)
             self.assertLess(len(str(error)), 5000)
             self.assertIn("cannot read ", str(error))

@@ -292,7 +292,7 @@ def _read(file: Path) -> bytes:
     except TLSError:
         raise
     except (OSError, ValueError) as error:
-        # ValueError: the path contains a null character.  No path is longer than 4096 bytes.
+        # ValueError: the path cannot be encoded.  No path is longer than 4096 bytes.
         reason = error.strerror if isinstance(error, OSError) else error
         raise TLSError(f"cannot read {str(file)[:4096]}: {reason}") from None
 

@@ -126,7 +126,8 @@ def _from_tuple(address: tuple[Any, ...]) -> tuple[str, int]:
             f"{short_repr(address)} is not an endpoint: expected a host name, an IP address, or"
             f" 0.0.0.0 or :: for all interfaces, not {short_repr(host)}"
         )
-    if at_least(0, f"the scope in {short_repr(address)}", scope):
+    if at_least(0, f"the scope in {short_repr(address)}", scope) and "%" not in host:
+        # getsockname() returns link-local addresses with the name of the interface and its scope.
         host = f"{host}%{scope}"
     return host, _port(port, address)
 

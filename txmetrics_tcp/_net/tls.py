@@ -177,7 +177,7 @@ def _path(name: str, value: StrPath) -> Path:
     @raise TypeError: the value is not a path.
     """
     # The messages do not contain the value: it may be the private key itself.
-    if isinstance(value, str | bytes) and b"-----BEGIN" in os.fsencode(value):
+    if isinstance(value, str) and "-----BEGIN" in value:
         raise TypeError(f"{name} must be the path of a PEM file, not its contents")
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, not {type(value).__name__}")
