@@ -366,7 +366,7 @@ def whole_number(key: Key, act: str, value: SupportsIndex) -> int:
     @raise TypeError: the value is a bool, or is not accepted by `operator.index`.
     @raise ValueError: the value is out of range, or its conversion raised an exception.
     """
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if type(value) is bool or not hasattr(type(value), "__index__"):
         raise TypeError(
             f"{_attempt(key, act, value)}: must be a whole number, not {type(value).__name__}"
         )
@@ -438,7 +438,7 @@ def not_a_mapping(metric: _Named | None, *given: object) -> TypeError:
     """
     return TypeError(
         f"{_prefix(metric)}labels must be a mapping from names to values, not"
-        f" {', '.join(map(short_repr, given))}; {_describe(metric)} takes unit and description"
+        f" {', '.join(map(short_repr, given))}{_describe(metric)}"
     )
 
 
@@ -477,10 +477,16 @@ def checked_labels(labels: Mapping[str, object], metric: _Named | None = None) -
     return texts
 
 
-_NOT_LABELS = frozenset({"buckets", "description", "documentation"})
+_NOT_LABELS = {
+    "buckets": "; histograms have no buckets",
+    "description": "",
+    "documentation": "",
+    "labels": "; a mapping of labels is the second argument",
+}
 """
-Labels whose value must be a `str`.  Other values are parameters of the same functions of other
-libraries, such as prometheus_client, and converted with `str` they would be a label of each series.
+Labels whose value must be a `str`, and hints for the error message.  Other values are parameters of
+the same functions of other libraries, such as prometheus_client, and converted with `str` they
+would be a label of each series.
 """
 
 
@@ -512,7 +518,7 @@ def check_size(part: str, texts: Iterable[str], metric: _Named | None = None) ->
     size = sum([len(text.encode()) for text in texts])
     if size > MAX_TEXT:
         raise ValueError(
-            f"{_prefix(metric)}{part} must not exceed {MAX_TEXT} bytes, but take {size}"
+            f"{_prefix(metric)}{part} must not exceed {MAX_TEXT} bytes of UTF-8; got {size}"
         )
 
 
@@ -552,8 +558,7 @@ def _label_value(label: str, value: object, metric: _Named | None) -> str:
     if label in _NOT_LABELS:
         raise TypeError(
             f"{_prefix(metric)}the value of label {label!r} must be a str, not"
-            f" {type(value).__name__}; {_describe(metric)} takes unit and description, and"
-            " histograms have no buckets"
+            f" {type(value).__name__}{_describe(metric)}{_NOT_LABELS[label]}"
         )
     try:
         text = str(value)
@@ -568,7 +573,7 @@ def _prefix(metric: _Named | None) -> str:
 
 
 def _describe(metric: _Named | None) -> str:
-    return f"describe_{(MetricKind.COUNTER if metric is None else metric[0]).value}()"
+    return "" if metric is None else f"; describe_{metric[0].value}() takes unit and description"
 
 
 def _attempt(key: Key, act: str, value: object) -> str:

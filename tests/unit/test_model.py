@@ -7,6 +7,7 @@ import datetime
 import decimal
 import fractions
 import struct
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +62,7 @@ class KeyTests(SynchronousTestCase):
         """Names and labels that receivers would reject raise an error."""
         Key.of(MetricKind.COUNTER, "n" * MAX_TEXT)
         with self.assertRaisesRegex(
-            ValueError, "name and labels must not exceed 65536 bytes, but take 65537"
+            ValueError, "name and labels must not exceed 65536 bytes of UTF-8; got 65537"
         ):
             Key.of(MetricKind.COUNTER, "n" * (MAX_TEXT - 1), {"a": "b"})
 
@@ -290,6 +291,16 @@ class WholeNumberTests(SynchronousTestCase):
             ) as caught:
                 whole_number(COUNTER, "increment by", Raising(cause))
             self.assertIs(caught.exception.__cause__, cause)
+
+    def test_classRaises(self) -> None:
+        """C{__class__}, which a proxy may compute, is not looked at."""
+
+        class Proxy(Index):
+            @property
+            def __class__(self) -> Any:  # type: ignore[override]
+                raise RuntimeError
+
+        self.assertEqual(whole_number(COUNTER, "increment by", Proxy(3)), 3)
 
     def test_bool(self) -> None:
         with self.assertRaisesRegex(TypeError, "increment by True: .*, not bool"):

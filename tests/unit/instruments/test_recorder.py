@@ -322,6 +322,7 @@ class RecorderTests(SynchronousTestCase):
                 ((), {"buckets": (1, 2), "unit": "seconds"}),
                 ((), {"documentation": None}),
                 ((), {"description": b"help"}),
+                ((), {"labels": {"a": "b"}}),
             ):
                 for call in (find, find("x").labels):
                     arguments = ("x", *given) if call is find else given
