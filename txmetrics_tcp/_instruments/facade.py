@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import Any, NoReturn
 
-from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._instruments import forked as forked  # must be imported before a fork
 from txmetrics_tcp._instruments.recorder import (
     HANDLES,
@@ -27,6 +26,7 @@ from txmetrics_tcp._instruments.recorder import (
     Histogram,
     NoopRecorder,
     Recorder,
+    checked_recorder,
 )
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Unit, not_a_mapping
@@ -196,7 +196,7 @@ def set_global_recorder(recorder: Recorder) -> None:
     @raise Exception: raised by the recorder for an earlier handle or description; the recorder is
         then not installed.
     """
-    _program.install(_checked(recorder))
+    _program.install(checked_recorder(recorder))
 
 
 def unset_global_recorder(recorder: Recorder) -> None:
@@ -222,7 +222,7 @@ def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
 
     @raise TypeError: C{recorder} is not a `Recorder`; raised when the block is entered.
     """
-    token = _scope.set(_checked(recorder))
+    token = _scope.set(checked_recorder(recorder))
     try:
         yield recorder
     finally:
@@ -263,7 +263,7 @@ def counter(
         text.  The text of an instance of a subclass of `str`, such as a member of
         C{class Route(str, Enum)}, is its characters, as for names; its C{__str__} is not called.
         Values that are not strings are converted with `str`, except under the names C{buckets},
-        C{documentation} and C{description}, where they are errors.
+        C{documentation}, C{description} and C{labels}, where they are errors.
     @param unexpected: none are accepted.  The error explains what to do with the arguments of other
         libraries' functions, as in C{counter("x", "help", ["label"])}.
     @raise TypeError: the name, or a label name, is not a `str`; C{labels} is not a mapping, such as
@@ -368,12 +368,6 @@ def capturing(recorder: Recorder) -> Iterator[None]:
     finally:
         _reset_scope(token)
         _program.end_capture(recorder)
-
-
-def _checked(recorder: Recorder) -> Recorder:
-    if not isinstance(recorder, Recorder):
-        raise TypeError(f"a recorder is required, not {short_repr(recorder)}")
-    return recorder
 
 
 def _reset_scope(token: Token[Recorder]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from txmetrics_tcp._checks import short_repr
-from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder
+from txmetrics_tcp._instruments.recorder import NoopRecorder, Recorder, checked_recorder
 from txmetrics_tcp._instruments.sink import NOWHERE, RelaySink, Series
 from txmetrics_tcp._model import (
     Key,
@@ -57,12 +57,12 @@ class PrefixRecorder(Recorder):
         """
         @param recorder: the recorder to record to.
         @param prefix: the text to insert before each name, including a separator if wanted.
-        @raise TypeError: the prefix is not a `str`.
+        @raise TypeError: the prefix is not a `str`, or the recorder not a `Recorder`.
         @raise ValueError: the prefix is empty, exceeds 64 KiB of UTF-8, or cannot be encoded as
             UTF-8.
         """
         super().__init__()
-        self._recorder = recorder
+        self._recorder = checked_recorder(recorder)
         # Validated here: a valid prefix together with a valid name can only be too long.
         self._prefix = checked_text("the prefix", prefix)
 
@@ -99,7 +99,7 @@ class LabelsRecorder(Recorder):
             `txmetrics_tcp.counter` for their values, and for the errors.
         """
         super().__init__()
-        self._recorder = recorder
+        self._recorder = checked_recorder(recorder)
         self._labels = checked_labels(merge_labels(labels, more))
         check_size("the labels", (*self._labels, *self._labels.values()))
 
@@ -144,10 +144,11 @@ class FilterRecorder(Recorder):
         @param allow: a pattern, or an iterable of patterns, at least one of which must match; None
             to allow every name.
         @param deny: a pattern, or an iterable of patterns, none of which may match.
-        @raise TypeError: a pattern is neither a `str` nor a compiled `str` pattern.
+        @raise TypeError: a pattern is neither a `str` nor a compiled `str` pattern, or the recorder
+            is not a `Recorder`.
         """
         super().__init__()
-        self._recorder = recorder
+        self._recorder = checked_recorder(recorder)
         self._allow = None if allow is None else _compiled(allow)
         self._deny = _compiled(deny)
 
@@ -175,11 +176,15 @@ class Route:
     @ivar recorder: the recorder that matching metrics go to.
     @ivar prefix: the prefix of matching names; by default, all names match.
     @ivar kind: the kind of matching metrics; None for all kinds.
+    @raise TypeError: C{recorder} is not a `Recorder`.
     """
 
     recorder: Recorder
     prefix: str = ""
     kind: MetricKind | None = None
+
+    def __post_init__(self) -> None:
+        checked_recorder(self.recorder)
 
     def fits(self, kind: MetricKind, name: str) -> bool:
         """Return whether metrics with this kind and name match."""
@@ -235,9 +240,10 @@ class FanoutRecorder(Recorder):
     def __init__(self, *recorders: Recorder) -> None:
         """
         @param recorders: the recorders to record to; if there are none, everything is discarded.
+        @raise TypeError: an argument is not a `Recorder`.
         """
         super().__init__()
-        self._recorders = recorders
+        self._recorders = tuple(map(checked_recorder, recorders))
 
     def __repr__(self) -> str:
         return f"FanoutRecorder({', '.join(map(repr, self._recorders))})"

@@ -107,9 +107,7 @@ class Handle:
         if self._recorder is None:
             raise ValueError(f"{self!r} has no recorder: labels() is not available")
         key = self.key
-        if labels is not None:
-            more = merge_labels(labels, more, (key.kind, key.name))
-        refined = {**dict(key.labels), **more}
+        refined = {**dict(key.labels), **merge_labels(labels, more, (key.kind, key.name))}
         return self._recorder._find(type(self), key.kind, key.name, None, refined)
 
     def _attach(self, series: Series) -> None:
@@ -570,6 +568,17 @@ class Recorder(ABC):
 
     def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
         return HANDLES[kind](key, self.attach(key), self)
+
+
+def checked_recorder(recorder: _R) -> _R:
+    """
+    Check an argument that is a recorder, and return it.
+
+    @raise TypeError: the argument is not a `Recorder`.
+    """
+    if not isinstance(recorder, Recorder):
+        raise TypeError(f"a recorder is required, not {short_repr(recorder)}")
+    return recorder
 
 
 class NoopRecorder(Recorder):

@@ -99,8 +99,12 @@ class LabelsTests(LayerTestCase):
     def test_invalidLabels(self) -> None:
         with self.assertRaisesRegex(ValueError, "label name '' must not be empty"):
             LabelsRecorder(self.inner, {"": "x"})
-        for labels in ("region", ["region"], {"buckets": [1]}):
-            with self.assertRaisesRegex(TypeError, "must be"):
+        for labels, rule in (
+            ("region", "^labels must be a mapping from names to values, not 'region'$"),
+            (["region"], r"^labels must be a mapping .*, not \['region'\]$"),
+            ({"description": 5}, "^the value of label 'description' must be a str, not int$"),
+        ):
+            with self.assertRaisesRegex(TypeError, rule):
                 LabelsRecorder(self.inner, labels)  # type: ignore[arg-type]
         with self.assertRaisesRegex(ValueError, "the labels must not exceed 65536 bytes"):
             LabelsRecorder(self.inner, a="x" * 65_536)
@@ -280,6 +284,21 @@ class FanoutTests(LayerTestCase):
         self.assertEqual(reader.totals[key], 5002)
         for factory in factories:
             self.assertEqual(factory.recorder.snapshot()[key], 5002)
+
+
+class ArgumentTests(SynchronousTestCase):
+    def test_noRecorder(self) -> None:
+        """A layer rejects what is not a recorder when it is created, not at the first metric."""
+        for make in (
+            lambda recorder: PrefixRecorder(recorder, "p"),
+            LabelsRecorder,
+            FilterRecorder,
+            FanoutRecorder,
+            Route,
+        ):
+            for wrong in (None, [NoopRecorder()], NoopRecorder):
+                with self.assertRaisesRegex(TypeError, "^a recorder is required, not "):
+                    make(wrong)
 
 
 class ComposedTests(LayerTestCase):
