@@ -522,11 +522,6 @@ def check_size(part: str, texts: Iterable[str], metric: _Named | None = None) ->
         )
 
 
-def checked_source(name: str) -> str:
-    """Validate the name that a server gives itself.  See `checked_text`."""
-    return checked_text("the source", name)
-
-
 _Named = tuple[MetricKind, object]
 """The kind and the name of a metric, for error messages.  The name may be invalid."""
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from txmetrics_tcp._checks import at_least, flag, seconds_from, short_repr
-from txmetrics_tcp._model import checked_source
+from txmetrics_tcp._model import checked_text
 from txmetrics_tcp._net.admission import AnyNetwork, Network, network
 
 
@@ -108,7 +108,7 @@ def _networks(name: str, value: Any) -> tuple[Network, ...]:
 
 def _source(name: str, value: Any) -> str:
     try:
-        return checked_source(value)
+        return checked_text(name, value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error}; got {short_repr(value)}") from None
 

@@ -18,7 +18,7 @@ from functools import wraps
 from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from txmetrics_tcp._checks import short_repr
+from txmetrics_tcp._checks import check_callable, short_repr
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -388,8 +388,7 @@ class Timer(Measure[float]):
     __slots__ = ("_begun", "_clock", "_histogram", "_in_use")
 
     def __init__(self, histogram: _Histogram, clock: Callable[[], float]) -> None:
-        if not callable(clock):
-            raise TypeError(f"the clock must be a function, not {short_repr(clock)}")
+        check_callable("clock", clock, optional=False)
         self._histogram = histogram
         self._clock = clock
         self._begun = 0.0

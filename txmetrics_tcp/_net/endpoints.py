@@ -194,7 +194,9 @@ def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
 
 def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
     if not port:
-        raise EndpointError(f"cannot connect to port 0 of {host}: only servers have any free port")
+        raise EndpointError(
+            f"cannot connect to port 0 of {host}: only a server can use any free port"
+        )
     if isIPAddress(host) or isIPv6Address(host):
         # Works for IPv6 addresses as well, despite its name.
         return TCP4ClientEndpoint(reactor, host, port)

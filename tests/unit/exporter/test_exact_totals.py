@@ -523,7 +523,7 @@ class StatusTests(FactoryTestCase):
                 TcpBuilder(self.reactor).source,
                 lambda source: MetricsFactory(self.reactor, ExporterSettings(source=source)),
             ):
-                with self.assertRaisesRegex(error, f"^the source {why}"):
+                with self.assertRaisesRegex(error, f"^source {why}"):
                     take(bad)  # type: ignore[arg-type]
         TcpBuilder(self.reactor).source("x" * MAX_TEXT).source(None)
 

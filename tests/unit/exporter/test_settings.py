@@ -74,7 +74,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_source(self) -> None:
         for bad in ("", "\udcff", "x" * 65537):
-            with self.assertRaisesRegex(ValueError, "^the source .*; got '"):
+            with self.assertRaisesRegex(ValueError, "^source .*; got '"):
                 ExporterSettings(source=bad)
 
     def test_unlimited(self) -> None:

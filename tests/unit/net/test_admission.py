@@ -112,8 +112,8 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_missingFamily(self) -> None:
         """
-        If no network of the client's IP version is allowed, the reason says so: C{::/0} contains no
-        IPv4 client of a dual-stack socket.
+        The reason includes that no network of the client's IP version is allowed: C{::/0} contains
+        no IPv4 client of a dual-stack socket.
         """
         for allowed, rejected, hint in (
             ("::/0", "::ffff:192.0.2.1", "no IPv4 network is allowed; 0.0.0.0/0 contains all"),
