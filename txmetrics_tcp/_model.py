@@ -208,11 +208,12 @@ class Key:
         Validate a name and labels, and return their key.
 
         @param labels: a mapping from label names to values.  See `checked_labels`.
-        @raise TypeError: the name, or a label name, is not a `str`; or C{labels} is not a mapping.
+        @raise TypeError: C{kind} is not a `MetricKind`; the name, or a label name, is not a `str`;
+            or C{labels} is not a mapping.
         @raise ValueError: the name or a label name is empty; a value cannot be converted to text; a
             string cannot be encoded as UTF-8; or name and labels together exceed 64 KiB of UTF-8.
         """
-        metric = (kind, name)
+        metric = _named(kind, name)
         checked_name = _text("the name", name, metric)
         texts = checked_labels(merge_labels(labels, {}, metric), metric)
         check_size("name and labels", (checked_name, *texts, *texts.values()), metric)
@@ -248,11 +249,11 @@ class Metadata:
         Validate a description, and return it.
 
         @param unit: a `Unit` or its string.
-        @raise TypeError: name or description is not a `str`.
+        @raise TypeError: C{kind} is not a `MetricKind`, or name or description is not a `str`.
         @raise ValueError: the name is empty; the unit is neither a `Unit` nor the string of one; or
             a string exceeds 64 KiB of UTF-8 or cannot be encoded as UTF-8.
         """
-        metric = (kind, name)
+        metric = _named(kind, name)
         checked_name = checked_text("the name", name, metric)
         checked_unit = None
         if unit is not None:
@@ -561,6 +562,12 @@ def _label_value(label: str, value: object, metric: _Named | None) -> str:
         rule = f"{_prefix(metric)}the value of label {short_repr(label)} must be text"
         raise _conversion_error(rule, error) from error
     return text if type(text) is str else str.__str__(text)
+
+
+def _named(kind: MetricKind, name: object) -> _Named:
+    if not isinstance(kind, MetricKind):
+        raise TypeError(f"kind must be a MetricKind, not {short_repr(kind)}")
+    return kind, name
 
 
 def _prefix(metric: _Named | None) -> str:

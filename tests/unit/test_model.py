@@ -58,6 +58,13 @@ class KeyTests(SynchronousTestCase):
         with self.assertRaisesRegex(TypeError, "the label name 1 must be a str, not int"):
             Key.of(MetricKind.COUNTER, "a", {1: "x"})  # type: ignore[dict-item]
 
+    def test_kind(self) -> None:
+        """The text of a kind is not a kind: no recorder would know the series."""
+        for make in (Key.of, Metadata.of):
+            for wrong in ("counter", None, Operation.SET_COUNTER):
+                with self.assertRaisesRegex(TypeError, "^kind must be a MetricKind, not "):
+                    make(wrong, "a")  # type: ignore[arg-type]
+
     def test_tooLong(self) -> None:
         """Names and labels that receivers would reject raise an error."""
         Key.of(MetricKind.COUNTER, "n" * MAX_TEXT)
