@@ -12,10 +12,10 @@ import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
-from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
+from types import CodeType, CoroutineType, GeneratorType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from txmetrics_tcp._checks import check_callable, short_repr
@@ -62,14 +62,16 @@ class Measure(Generic[_Begun]):
         """
         Decorate a function, so that each call is measured.
 
-        The call of a coroutine function or a generator function begins and ends with its body, and
-        so does the call of a function that returns a coroutine.  If a function returns a Deferred,
+        The call of a coroutine function begins and ends with its body, and so does the call of a
+        function that returns a coroutine.  If a function returns a Deferred,
         a task or another future of asyncio, or a future of C{concurrent.futures}, the call ends
         when that is done; the caller receives the same object.  A call that returns another
         awaitable is not measured, and causes a C{RuntimeWarning}.
 
         @param function: a function, or another callable object that is not a class.
-        @raise TypeError: the argument is not callable, or is a class or a C{staticmethod}.
+        @raise TypeError: the argument is not callable, or is a class or a C{staticmethod}; or it is
+            a generator function, whose calls return before the body runs.  To measure an
+            C{inlineCallbacks} function, put C{@inlineCallbacks} below this decorator.
         """
         if isinstance(function, type):
             raise TypeError(
@@ -88,10 +90,12 @@ class Measure(Generic[_Begun]):
                 getattr(called, "__code__", None)
             ):
                 around = self._around_coroutine
-            elif inspect.isgeneratorfunction(called):
-                around = self._around_generator
-            elif inspect.isasyncgenfunction(called):
-                around = self._around_async_generator
+            elif inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+                raise TypeError(
+                    f"{short_repr(function)} is a generator function: calls return before its body"
+                    " runs; use a with block inside it, or put @inlineCallbacks below this"
+                    " decorator"
+                )
         return wraps(function)(around(function))
 
     def _around_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,38 +111,7 @@ class Measure(Generic[_Begun]):
 
         return measured
 
-    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with _Call(self):
-                return (yield from function(*args, **kwargs))
-
-        return measured
-
-    def _around_async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            with _Call(self):
-                generator = function(*args, **kwargs)
-                step = generator.asend(None)
-                while True:
-                    try:
-                        value = await step
-                    except StopAsyncIteration:
-                        return
-                    try:
-                        sent = yield value
-                    except GeneratorExit:
-                        await generator.aclose()
-                        raise
-                    except BaseException as error:
-                        step = generator.athrow(error)
-                    else:
-                        step = generator.asend(sent)
-
-        return measured
-
     def _around_call(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = getattr(function, "__qualname__", None)
-
         def measured(*args: Any, **kwargs: Any) -> Any:
             begun = self._begin()
             try:
@@ -146,18 +119,17 @@ class Measure(Generic[_Begun]):
             except BaseException as error:
                 self._end(begun, error)
                 raise
-            if result is None or not _may_be_pending(type(result)):
+            if type(result) in _VALUES or not _may_be_pending(type(result)):
                 self._end(begun, None)
                 return result
-            return self._until_done(begun, result, name)
+            return self._until_done(begun, result)
 
         return measured
 
-    def _until_done(self, begun: _Begun, result: Any, name: str | None) -> Any:
+    def _until_done(self, begun: _Begun, result: Any) -> Any:
         """
         End a call when its result is done.
 
-        @param name: the qualified name of the decorated function.
         @return: the object to return to the caller.
         """
         if isinstance(result, CoroutineType) or _is_iterable_coroutine(
@@ -165,20 +137,6 @@ class Measure(Generic[_Begun]):
         ):
             self._cancel(begun)
             return _named_as(result, self._around_coroutine(_Unawaited(result)))
-        # A generator has the name of its function, which other decorators copy.  A generator that
-        # was made elsewhere may have other users, and is an ordinary result; so is one that has
-        # begun, which accepts values.
-        if (
-            isinstance(result, GeneratorType)
-            and result.__qualname__ == name
-            and inspect.getgeneratorstate(result) == inspect.GEN_CREATED
-        ):
-            self._cancel(begun)
-            return _named_as(result, self._around_generator(lambda: result))
-        if isinstance(result, AsyncGeneratorType) and result.__qualname__ == name:
-            self._cancel(begun)
-            return _named_as(result, self._around_async_generator(lambda: result))
-
         # The result can be one of these only if the program has imported their module.
         if defer := _module_of("twisted.internet.defer", "Deferred", result):
 
@@ -223,21 +181,6 @@ class Measure(Generic[_Begun]):
         return result
 
 
-class _Call(Generic[_Begun]):
-    """A context manager that measures its block as one call."""
-
-    __slots__ = ("_begun", "_measure")
-
-    def __init__(self, measure: Measure[_Begun]) -> None:
-        self._measure = measure
-
-    def __enter__(self) -> None:
-        self._begun = self._measure._begin()
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._measure._end(self._begun, error)
-
-
 class _Unawaited:
     """
     Returns a coroutine when called.  It closes the coroutine if it is never called, so that Python
@@ -256,15 +199,14 @@ class _Unawaited:
         self._coroutine.close()
 
 
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+"""Common types of results, for speed."""
+
+
 def _may_be_pending(kind: type) -> bool:
     """Whether `Measure._until_done` has to look at results of this type."""
     # Only the type is looked at, since an attribute of a proxy may raise any exception.
-    return (
-        kind is GeneratorType
-        or kind is AsyncGeneratorType
-        or hasattr(kind, "__await__")
-        or hasattr(kind, "add_done_callback")
-    )
+    return kind is GeneratorType or hasattr(kind, "__await__") or hasattr(kind, "add_done_callback")
 
 
 def _is_iterable_coroutine(code: CodeType | None) -> bool:

@@ -165,9 +165,9 @@ class Counter(Handle):
             @errors.count_exceptions(OSError)
             def read(): ...
 
-        The exceptions propagate.  The exception of a coroutine, a generator, a Deferred or a future
-        that the function returns is counted when that fails; see `Histogram.time`.  The returned
-        object is reusable and re-entrant, and can be shared between threads and tasks.
+        The exceptions propagate.  The exception of a coroutine, a Deferred or a future that the
+        function returns is counted when that fails; see `Histogram.time`.  The returned object is
+        reusable and re-entrant, and can be shared between threads and tasks.
 
         @param exception: the exception class to count, or a tuple of classes.  The default,
             `Exception`, excludes `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError`,
@@ -361,8 +361,8 @@ class Histogram(Handle):
             async def handle(request): ...
 
         It records the duration even if the block or call raises.  The decorator measures a
-        coroutine or a generator from its first step to its end, also if a function decorated by
-        another library returns it.  If a function returns a Deferred or a future (of asyncio or
+        coroutine from its first step to its end, also if a function decorated by another library
+        returns it.  If a function returns a Deferred or a future (of asyncio or
         C{concurrent.futures}), its call ends when that is done.  A call that returns another
         awaitable is not recorded, and causes a C{RuntimeWarning}.  The returned object is reusable
         and re-entrant, and can be shared between threads and tasks.

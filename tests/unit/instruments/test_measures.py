@@ -11,8 +11,7 @@ import inspect
 import threading
 import types
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -393,134 +392,22 @@ class DecoratorTests(DecoratorTestCase):
             thread.join()
         self.assertEqual(self.state(), ([0.0] * 4, 0.0, 0))
 
-    def test_generatorFunction(self) -> None:
-        """A generator is measured from its first step to its end."""
+    def test_generatorFunctions(self) -> None:
+        """Generator functions are rejected: a call returns before the body runs."""
 
-        @self.measured
-        def work(n: int) -> Generator[int, int, str]:
-            """The docstring."""
-            for _ in range(n):
-                self.clock.advance((yield 1))
-            return "result"
-
-        self.assertTrue(inspect.isgeneratorfunction(work))
-        self.assertEqual(work.__doc__, "The docstring.")
-        generator = work(2)
-        self.clock.advance(100)
-        self.assertEqual(self.state(), ([], 0.0, 0))
-        next(generator)
-        generator.send(2)
-        self.assertEqual(self.state(), ([], 1.0, 0))
-        with self.assertRaises(StopIteration) as stopped:
-            generator.send(3)
-        self.assertEqual(stopped.exception.value, "result")
-        self.assertEqual(self.state(), ([5.0], 0.0, 0))
-
-    def test_generatorThatFails(self) -> None:
-        @self.measured
-        def work() -> Iterator[None]:
-            try:
-                yield
-            except ValueError:
-                raise Boom from None
-
-        generator = work()
-        next(generator)
-        self.assertRaises(Boom, generator.throw, ValueError())
-        self.assertEqual(self.state(), ([0.0], 0.0, 1))
-
-    def test_closedGenerator(self) -> None:
-        closed: list[bool] = []
-
-        @self.measured
-        def work() -> Iterator[None]:
-            try:
-                yield
-            finally:
-                closed.append(True)
-
-        generator = work()
-        next(generator)
-        self.clock.advance(1)
-        generator.close()
-        self.assertEqual((closed, self.state()), ([True], ([1.0], 0.0, 0)))
-
-    def test_contextManager(self) -> None:
-        """Below @contextmanager, the block is measured."""
-
-        @contextmanager
-        @self.measured
-        def work() -> Iterator[int]:
-            yield 7
-
-        with work() as value:
-            self.clock.advance(2)
-        self.assertEqual((value, self.state()), (7, ([2.0], 0.0, 0)))
-
-    def test_belowInlineCallbacks(self) -> None:
-        step: Deferred[int] = Deferred()
-
-        @inlineCallbacks
-        @self.measured
-        def work() -> Generator[Deferred[int], int, int]:
-            return (yield step) + 1
-
-        done = work()
-        self.clock.advance(2)
-        step.callback(1)
-        self.assertEqual(self.successResultOf(done), 2)
-        self.assertEqual(self.state(), ([2.0], 0.0, 0))
-
-    def test_asyncGeneratorFunction(self) -> None:
-        """An async generator receives values, exceptions and the close of its caller."""
-        seen: list[object] = []
-
-        @self.measured
-        async def work() -> AsyncGenerator[int, int]:
-            try:
-                seen.append((yield 1))
-                try:
-                    yield 2
-                except ValueError as error:
-                    seen.append(error)
-                self.clock.advance(3)
-                yield 3
-            finally:
-                await asyncio.sleep(0)
-                seen.append("closed")
-
-        self.assertTrue(inspect.isasyncgenfunction(work))
-        error = ValueError()
-
-        async def main() -> None:
-            generator = work()
-            self.assertEqual(await generator.__anext__(), 1)
-            self.assertEqual(await generator.asend(7), 2)
-            self.assertEqual(self.state(), ([], 1.0, 0))
-            self.assertEqual(await generator.athrow(error), 3)
-            await generator.aclose()
-            self.assertEqual(self.state(), ([3.0], 0.0, 0))
-
-        asyncio.run(main())
-        self.assertEqual(seen, [7, error, "closed"])
-
-    def test_asyncGeneratorThatEnds(self) -> None:
-        @self.measured
-        async def work(fails: bool) -> AsyncIterator[int]:
+        def generator() -> Iterator[int]:
             yield 1
-            self.clock.advance(1)
-            await asyncio.sleep(0)
-            if fails:
-                raise Boom
 
-        async def main() -> None:
-            self.assertEqual([value async for value in work(False)], [1])
-            with self.assertRaises(Boom):
-                async for _ in work(True):
-                    pass
+        async def asynchronous() -> AsyncIterator[int]:
+            yield 1
 
-        asyncio.run(main())
-        self.assertEqual(self.state(), ([1.0, 1.0], 0.0, 1))
+        class Called:
+            def __call__(self) -> Iterator[int]:
+                yield 1
+
+        for function in (generator, asynchronous, Called()):
+            with self.assertRaisesRegex(TypeError, "generator function"):
+                self.timed(function)
 
     def test_iterableCoroutineFunction(self) -> None:
         """A generator function decorated with `types.coroutine` is a coroutine function."""
@@ -724,55 +611,11 @@ class ReturnedTests(DecoratorTestCase):
             self.assertEqual(self.state(), ([2.0], 0.0, counted))
 
     def test_generator(self) -> None:
-        """A generator function below another decorator is measured to its end."""
-
-        def work() -> Iterator[int]:
-            yield 1
-            self.clock.advance(2)
-
-        async def asynchronous() -> AsyncIterator[int]:
-            yield 1
-            self.clock.advance(3)
-
-        async def main() -> list[int]:
-            return [value async for value in self.measured(plain(asynchronous))()]
-
-        generator = self.measured(plain(work))()
-        self.assertTrue(inspect.isgenerator(generator))
-        self.clock.advance(100)
-        self.assertEqual(list(generator), [1])
-        self.assertEqual(asyncio.run(main()), [1])
-        self.assertEqual(self.state(), ([2.0, 3.0], 0.0, 0))
-
-    def test_anothersGenerator(self) -> None:
-        """A generator that the function did not run is returned as it is."""
+        """A generator that a function returns is an ordinary result."""
         numbers = (number for number in (1, 2))
         measured = self.measured(lambda: numbers)
         self.assertEqual([next(measured()), next(measured())], [1, 2])
         self.assertEqual(self.state(), ([0.0, 0.0], 0.0, 0))
-
-    def test_begunGenerator(self) -> None:
-        """A generator that another decorator has begun is returned as it is."""
-
-        def begun(function: Callable[[], Generator[None, int, None]]) -> Callable[[], Any]:
-            @functools.wraps(function)
-            def call() -> Any:
-                generator = function()
-                next(generator)
-                return generator
-
-            return call
-
-        received: list[int] = []
-
-        @self.measured
-        @begun
-        def work() -> Generator[None, int, None]:
-            while True:
-                received.append((yield))
-
-        work().send(7)
-        self.assertEqual((received, self.state()), ([7], ([0.0], 0.0, 0)))
 
     def test_otherAwaitable(self) -> None:
         """A call whose end is unknown is not recorded as a short one, and causes a warning."""
