@@ -318,12 +318,13 @@ class Ledger:
                 limit = min(limit, max(0, self._buffer_size - self._waiting))
         gone = idle[:limit]
         if gone:
-            epoch = self._epoch = self._epoch + 1
+            epoch = self._begin_epoch()
             for series in gone:
                 self._totals.release(series, epoch)
             if self.streaming:
                 self._recorded += len(gone)
                 self._encode([(series, GONE, 0, 0) for series in gone], epoch)
+            self._unfinished = None
         return len(idle) > limit
 
     def apply(self) -> None:
@@ -344,9 +345,7 @@ class Ledger:
             are taken and do not fit are dropped and counted.
         """
         log = self._log
-        if self._dropped_since is None:
-            self._dropped_since = self._unfinished
-        epoch = self._unfinished = self._epoch = self._epoch + 1
+        epoch = self._begin_epoch()
         size = min(len(log), BATCH)
         todo = repeat((), size)
         drops = room is not None and room <= BATCH
@@ -410,6 +409,12 @@ class Ledger:
             if recorded > len(kept):
                 self._drop(recorded - len(kept), epoch)
         self._unfinished = None
+
+    def _begin_epoch(self) -> int:
+        if self._dropped_since is None:
+            self._dropped_since = self._unfinished
+        self._unfinished = self._epoch = self._epoch + 1
+        return self._epoch
 
     def _apply_without_clients(self) -> None:
         """
@@ -482,12 +487,12 @@ class Ledger:
             Clients that connected while the series was not retained do not know its total; other
             clients may know an outdated one.
         """
-        entry = None
         # Within an epoch, totals of counters may exceed 64 bits; this wraps them.
         series.total = wrapped(series.total)
+        # First, so that a resync after an interrupt includes the series.
+        before, series.epoch = series.epoch, epoch
         if not series.retained and self._totals is not None:
-            self._totals.admit(series)
-            if series.retained if series.epoch else self._totals.may_be_known(series):
-                entry = (series, SET_OPERATION[series.key.kind], series.total, stamp)
-        series.epoch = epoch
-        return entry
+            self._totals.admit(series, first=before == 0)
+            if series.retained if before else self._totals.may_be_known(series):
+                return series, SET_OPERATION[series.key.kind], series.total, stamp
+        return None

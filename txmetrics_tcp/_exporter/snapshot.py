@@ -81,11 +81,14 @@ class TotalsSnapshot:
 
     def _encode_group(self) -> None:
         series, totals = self._pending
-        last = slice(None, -GROUP - 1, -1)
+        # Not the length of the lists: an interrupt may occur before they are shortened.
+        left = self._size - GROUP * len(self._groups)
+        rest = max(0, left - GROUP)
         frames = [
             one.frame.encode_total(SET_OPERATION[one.key.kind], wrapped(total), self._stamp)
-            for one, total in zip(series[last], totals[last], strict=True)
+            for one, total in zip(series[rest:left], totals[rest:left], strict=True)
         ]
+        frames.reverse()
         self._groups.append(Batch(b"".join(frames), list(accumulate(map(len, frames))), 0))
         # Not before: encoding may fail for one client, and the next one tries again.
-        del series[-GROUP:], totals[-GROUP:]
+        del series[rest:], totals[rest:]

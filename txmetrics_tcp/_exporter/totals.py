@@ -84,14 +84,18 @@ class Totals:
         """The number of series that can still be retained."""
         return self._max_series - len(self._retained)
 
-    def admit(self, series: StreamedSeries) -> None:
-        """Retain a series that has just changed, if it has a total and the maximum allows it."""
+    def admit(self, series: StreamedSeries, first: bool) -> None:
+        """
+        Retain a series that has just changed, if it has a total and the maximum allows it.
+
+        @param first: whether this is its first change.
+        """
         if series.key.kind is MetricKind.HISTOGRAM:
             return
         if len(self._retained) < self._max_series:
             self._retained[series] = None
             series.retained = True
-        elif series.epoch == 0:
+        elif first:
             self.refused += 1
 
     def since(self, epoch: int) -> list[StreamedSeries]:
@@ -117,15 +121,21 @@ class Totals:
         return [series for series in self._retained if series.epoch <= self._idle]
 
     def release(self, series: StreamedSeries, epoch: int) -> None:
-        """Stop retaining a series, in an epoch."""
-        if series.retained:
-            del self._retained[series]
-            series.retained = False
-            self.gone_epoch = epoch
-            if self._released is not None:
-                self._released.add(hash(series.key))
-                if len(self._released) > MAX_RELEASED:
-                    self._released = None
+        """
+        Stop retaining a series, in an epoch.
+
+        Clients may know a series that is not retained, too.
+        """
+        if series.key.kind is MetricKind.HISTOGRAM:
+            return
+        # Before the series leaves, so that an interrupt between two lines does no harm.
+        self.gone_epoch = epoch
+        if self._released is not None:
+            self._released.add(hash(series.key))
+            if len(self._released) > MAX_RELEASED:
+                self._released = None
+        series.retained = False
+        self._retained.pop(series, None)
 
     def may_be_known(self, series: StreamedSeries) -> bool:
         """
@@ -148,18 +158,23 @@ def overlay(
 
     @param room: the maximum number of series to add.
     """
-    gone: set[StreamedSeries] = set()
+    # The totals of series that are not retained, as far as the entries change them.
+    others: dict[StreamedSeries, Number] = {}
     for series, operation, value, _stamp in entries:
         if operation is GONE:
-            gone.add(series)
             if totals.pop(series, None) is not None:
                 room += 1
+            others[series] = INITIAL_TOTAL[series.key.kind]
         elif operation in APPLY:
-            if series not in totals:
-                if room <= 0:
-                    continue
+            before = totals.get(series)
+            if before is None:
+                before = others.get(series, series.total)
+            total = APPLY[operation](before, value)
+            if series in totals:
+                totals[series] = total
+            elif room > 0:
                 room -= 1
-                initial = INITIAL_TOTAL[series.key.kind] if series in gone else series.total
-                totals[series] = initial
-            totals[series] = APPLY[operation](totals[series], value)
+                totals[series] = total
+            else:
+                others[series] = total
     return totals

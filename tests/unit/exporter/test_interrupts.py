@@ -94,6 +94,41 @@ class World:
             client.read_all(self.reactor)
 
 
+class ReleasingWorld(World):
+    """An exporter whose series are forgotten, or idle and released."""
+
+    def __init__(self, factory: MetricsFactory, reactor: FakeReactor) -> None:
+        self.idle = [factory.recorder.counter("idle", i=i) for i in range(3)]
+        for counter in self.idle:
+            counter.increment(5)
+        super().__init__(factory, reactor)
+
+    def act(self) -> None:
+        recorder = self.factory.recorder
+        gauge = recorder.gauge("g")
+        gauge.set(3)
+        self.counter.increment()
+        recorder.forget(self.counter.key)
+        self.counter.increment(2)
+        self.reactor.settle()
+        self.read()
+        # More events than the buffer holds.
+        for key in (self.counter.key, gauge.key):
+            for _ in range(10):
+                self.counter.increment()
+            recorder.forget(key)
+        self.clients.append(FakeClient(self.factory))
+        for _ in range(3):
+            self.reactor.settle()
+            self.reactor.advance(1)
+        self.read()
+
+    def resume(self) -> None:
+        self.idle[0].increment()
+        self.factory.recorder.gauge("g").increment()
+        super().resume()
+
+
 class InterruptTests(FactoryTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -103,6 +138,9 @@ class InterruptTests(FactoryTestCase):
     def world(self) -> World:
         # A new reactor has no timers of earlier worlds.
         self.reactor = FakeReactor()
+        return self.make_world()
+
+    def make_world(self) -> World:
         return World(self.factory(4), self.reactor)
 
     def interrupt(self, line: Line) -> World:
@@ -141,4 +179,9 @@ class InterruptTests(FactoryTestCase):
         """Events are recorded on the reactor thread, and delivered at once."""
         self.reactor_thread = True
         self.patch(Outlet, "bypasses", True)
+        self.check()
+
+    def test_release(self) -> None:
+        """Series are forgotten on a thread other than the reactor's, or idle and released."""
+        self.make_world = lambda: ReleasingWorld(self.factory(4, idle_after=2), self.reactor)  # type: ignore[method-assign]
         self.check()

@@ -322,6 +322,36 @@ class ForgetTests(FactoryTestCase):
         self.reactor.settle()
         self.assertEqual(self.recorder.snapshot(), {counter.key: 3, gauge.key: 1})
 
+    def test_beyondTheLimit(self) -> None:
+        """
+        A series that is not retained begins again at zero, too; a total precedes its next event.
+        """
+        factory = self.factory(max_series=1)
+        client = FakeClient(factory)
+        retained, other = factory.recorder.counter("retained"), factory.recorder.counter("other")
+        retained.increment()
+        other.increment(5)
+        self.reactor.settle()
+        for counter in (retained, other):
+            factory.recorder.forget(counter.key)
+        other.increment(2)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.bits(), exact_totals(factory))
+        self.assertEqual(reader.values("other"), [5, 0, 2])
+
+    def test_roomInTheLog(self) -> None:
+        """The total of a series that is retained in place of another includes all its events."""
+        factory = self.factory(max_series=1)
+        retained, other = factory.recorder.counter("retained"), factory.recorder.counter("other")
+        FakeClient(factory)
+        retained.increment()
+        other.increment(5)
+        self.reactor.settle()
+        other.increment(2)
+        factory.recorder.forget(retained.key)
+        other.increment()
+        self.assertEqual(factory.recorder.snapshot(), {other.key: 8})
+
     def test_withoutClients(self) -> None:
         counter = self.recorder.counter("c")
         counter.increment(5)
