@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -39,11 +39,17 @@ FAILURE_INTERVAL = 10.0
 MAX_SNAPSHOTS = 4
 """
 The maximum number of complete snapshots held by clients that have not read all of them.  All
-clients that needed totals at the same time share one, which takes about 100 bytes per series.
+clients that needed totals at the same time share one, which takes about 150 bytes per series.
 """
+
+SMALL_SNAPSHOT = 1000
+"""The number of series up to which the size of a complete snapshot does not matter."""
 
 SNAPSHOT_INTERVAL = 1.0
 """The minimum time, in seconds, between two releases of snapshots because there are too many."""
+
+STALLED = 10.0
+"""The time, in seconds, after which the oldest snapshot may be released if no client reads it."""
 
 
 class Fanout:
@@ -84,9 +90,11 @@ class Fanout:
         # The pending marker, and the clients that it is for.
         self._marker: Marker | None = None
         self._awaiting_marker: list[MetricsProtocol] = []
-        # The unfinished snapshots.
-        self._snapshots: WeakSet[TotalsSnapshot] = WeakSet()
+        # The unfinished snapshots, oldest first.
+        self._snapshots: WeakKeyDictionary[TotalsSnapshot, None] = WeakKeyDictionary()
         self._released_at = -math.inf
+        # `TotalsSnapshot.read` of the oldest snapshot, and when it was first seen.
+        self._oldest_read = (-1, -math.inf)
         self._draining = False
         self.interrupting = False
         # Whether clients may have queued data because of `interrupting`.
@@ -317,24 +325,37 @@ class Fanout:
         for client in ready:
             del self._need_totals[client]
         self._marker = self._incoming.mark(min([client.prepare_marker() for client in ready]))
-        self._snapshots.add(self._marker.snapshot)
+        self._snapshots[self._marker.snapshot] = None
 
     def _may_make_snapshot(self) -> bool:
         """
         Limit the size of unfinished snapshots: if they have as many series as `MAX_SNAPSHOTS`
-        complete ones, release the least recently read one, but at most one every
-        `SNAPSHOT_INTERVAL` seconds.
+        complete ones, release the least recently read ones, at most every `SNAPSHOT_INTERVAL`
+        seconds.
+
+        The oldest one is not released while a client reads it.  Otherwise, clients that take longer
+        for a snapshot than others take to connect would never have a whole one.
         """
         unfinished = list(self._snapshots)
-        limit = (MAX_SNAPSHOTS - 1) * self._incoming.ledger.retained
-        if sum(map(len, unfinished)) > limit:
-            now = self._incoming.monotonic()
-            if now - self._released_at < SNAPSHOT_INTERVAL:
-                # The tick tries again.
-                return False
-            self._released_at = now
-            unread = min(unfinished, key=lambda snapshot: snapshot.read)
-            for_each(self.clients, lambda client: client.release_snapshot(unread))
+        complete = max(SMALL_SNAPSHOT, self._incoming.ledger.retained)
+        excess = sum(map(len, unfinished)) - (MAX_SNAPSHOTS - 1) * complete
+        if excess <= 0:
+            return True
+        now = self._incoming.monotonic()
+        if now - self._released_at < SNAPSHOT_INTERVAL:
+            # The tick tries again.
+            return False
+        self._released_at = now
+        if self._oldest_read[0] != unfinished[0].read:
+            self._oldest_read = unfinished[0].read, now
+        if now - self._oldest_read[1] < STALLED:
+            del unfinished[0]
+        released = set()
+        for snapshot in sorted(unfinished, key=lambda one: one.read):
+            if excess > 0:
+                released.add(snapshot)
+                excess -= len(snapshot)
+        for_each(self.clients, lambda client: client.release_snapshot(released))
         return True
 
     def _report_drops(self) -> None:

@@ -6,6 +6,7 @@ The reactor thread owns everything here.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -187,6 +188,9 @@ class MetricsProtocol(ServedProtocol):
                 self.lost(since)
                 return
             if self._settings.totals:
+                if events:
+                    # Events queued since `prepare_marker` may be of earlier epochs.
+                    since = min(since, events.since)
                 self._count_dropped(len(events))
                 events.clear()
                 self._repairs += 1
@@ -202,12 +206,16 @@ class MetricsProtocol(ServedProtocol):
             self._snapshot_since = since
         self.flush()
 
-    def release_snapshot(self, snapshot: TotalsSnapshot) -> None:
-        """If this snapshot is pending, discard the rest of it, and resync later."""
-        if self._outbox.snapshot is snapshot:
+    def release_snapshot(self, snapshots: Container[TotalsSnapshot]) -> None:
+        """If one of these snapshots is pending, discard the rest of it, and resync later."""
+        snapshot = self._outbox.snapshot
+        if snapshot is not None and snapshot in snapshots:
             self._outbox.snapshot = None
+            # At the beginning of a complete snapshot, clients may have removed all totals.
+            self.lost(0 if snapshot.complete else self._snapshot_since)
+            # Another snapshot as soon as the client reads: it has waited for this one.
+            self._force = True
             self._has_read = False
-            self.lost(self._snapshot_since)
 
     def release_pending(self) -> None:
         """

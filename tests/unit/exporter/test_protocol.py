@@ -518,17 +518,44 @@ class ResyncTests(ProtocolTestCase):
         protocol = self.protocol(transport)
         protocol.prepare_marker()
         marker = self.marker(*self.many, complete=True)
-        protocol.release_snapshot(marker.snapshot)
+        protocol.release_snapshot({marker.snapshot})
         protocol.reach_marker(marker)
-        protocol.release_snapshot(self.marker().snapshot)
+        protocol.release_snapshot({self.marker().snapshot})
         protocol.lost(5)
         self.assertEqual(protocol.prepare_marker(), 5)
-        protocol.release_snapshot(marker.snapshot)
+        protocol.release_snapshot({marker.snapshot})
         self.reactor.advance(10)
         self.assertFalse(protocol.ready_for_totals(True))
         while transport.drain():
             pass
         self.assertTrue(protocol.ready_for_totals(True))
+        self.assertEqual(protocol.prepare_marker(), 0)
+
+    def test_releaseForcedSnapshot(self) -> None:
+        """The next snapshot includes the events that were dropped for the released one."""
+        protocol, _ = self.stuck()
+        protocol.lost(8)
+        self.reactor.advance(5)
+        self.assertEqual(protocol.prepare_marker(), 8)
+        # Pending on the incoming side while later events were dropped.
+        protocol.deliver(self.batch([1], 6))
+        marker = self.marker(*self.many)
+        protocol.reach_marker(marker)
+        protocol.release_snapshot({marker.snapshot})
+        self.assertEqual(protocol.prepare_marker(), 6)
+
+    def test_releaseCompleteSnapshot(self) -> None:
+        """
+        The snapshot after a complete one is complete, since the client may have removed all totals,
+        even if it needed fewer.
+        """
+        protocol, _ = self.stuck()
+        protocol.lost(8)
+        self.reactor.advance(5)
+        self.assertEqual(protocol.prepare_marker(), 8)
+        marker = self.marker(*self.many, complete=True)
+        protocol.reach_marker(marker)
+        protocol.release_snapshot({marker.snapshot})
         self.assertEqual(protocol.prepare_marker(), 0)
 
     @property

@@ -4,10 +4,23 @@ Tests of the totals that clients share.
 
 from __future__ import annotations
 
+import random
+from typing import cast
+
 from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient, Reader, counter_key, exact_totals
-from txmetrics_tcp import Key, Metric, MetricKind, MetricsFactory, Operation, decode
+from txmetrics_tcp import (
+    Decoder,
+    Key,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    Snapshot,
+    decode,
+)
 from txmetrics_tcp._exporter import snapshot as snapshot_module
+from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.fanout import MAX_SNAPSHOTS
 from txmetrics_tcp._exporter.snapshot import GROUP, TotalsSnapshot
 from txmetrics_tcp._net.writers import CHUNK
@@ -71,6 +84,21 @@ class TotalsSnapshotTests(IncomingTestCase):
         self.assertRaises(MemoryError, snapshot.chunk, 0, 1000)
         patch.restore()
         self.assertEqual(len(decode(snapshot.chunk(0, 1_000_000)[0])), SERIES)
+
+    def test_interruptedEncoding(self) -> None:
+        """An interrupt while totals are encoded for one client does not change them for others."""
+
+        class Interrupted(list[Batch]):
+            def append(self, batch: Batch) -> None:
+                super().append(batch)
+                raise KeyboardInterrupt
+
+        snapshot = self.snapshot()
+        snapshot._groups = Interrupted()
+        self.assertRaises(KeyboardInterrupt, snapshot.chunk, 0, 1000)
+        snapshot._groups = list(snapshot._groups)
+        totals = cast("list[Metric]", decode(snapshot.chunk(0, 1_000_000)[0]))
+        self.assertEqual([total.value for total in totals], list(range(SERIES)))
 
     def test_kinds(self) -> None:
         """The frames are those that protobuf would make: names, labels, and values of any size."""
@@ -173,6 +201,60 @@ class SharingTests(FactoryTestCase):
         self.assertLessEqual(len(self.held(waiting)), 1)
         for client in waiting:
             self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
+
+    def test_slowClients(self) -> None:
+        """Clients that read slowly have whole snapshots in the end, whoever else connects."""
+        factory = self.many()
+        slow: list[tuple[FakeClient, Decoder]] = []
+        served = set()
+        order = random.Random(1)
+        for _ in range(120):
+            factory.recorder.counter(NAME, i=1).increment()
+            if len(slow) < 2 * MAX_SNAPSHOTS:
+                # A decoder, because snapshots in this stream may have no end.
+                slow.append((FakeClient(factory), Decoder()))
+            else:
+                FakeClient(factory).read_all(self.reactor)
+            order.shuffle(slow)
+            for client, decoder in slow:
+                if Snapshot.END in list(decoder.feed(client.transport.drain(CHUNK // 4))):
+                    served.add(client)
+            self.reactor.settle()
+            self.reactor.advance(1)
+        self.assertEqual(len(served), len(slow))
+
+    def test_forgottenSeries(self) -> None:
+        """The limit applies to the series that are left when others have gone."""
+        factory = self.many(buffer_size=4000)
+        clients = []
+        for _ in range(MAX_SNAPSHOTS):
+            factory.recorder.counter(NAME, i=1).increment()
+            clients.append(FakeClient(factory))
+            self.reactor.settle()
+            self.reactor.advance(1)
+        for key in factory.recorder.snapshot():
+            factory.recorder.forget(key)
+        self.reactor.settle()
+        clients.append(FakeClient(factory))
+        self.reactor.settle()
+        self.assertTrue(clients[-1].protocol.following)
+        self.assertEqual(
+            [client.protocol._outbox.snapshot is not None for client in clients],
+            [True] + [False] * MAX_SNAPSHOTS,
+        )
+
+    def test_fewSeries(self) -> None:
+        """Clients do not wait because of small snapshots."""
+        factory = self.factory()
+        counter = factory.recorder.counter(NAME)
+        clients = []
+        for _ in range(3 * MAX_SNAPSHOTS):
+            counter.increment()
+            clients.append(FakeClient(factory))
+            # Otherwise, its transport takes the whole snapshot.
+            clients[-1].protocol.pauseProducing()
+            self.reactor.settle()
+        self.assertTrue(all(client.protocol.following for client in clients))
 
 
 def fail(*args: object) -> None:
