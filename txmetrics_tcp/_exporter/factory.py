@@ -303,8 +303,8 @@ class MetricsFactory(ServerFactory):
             self._logged_refused = True
             _log.warn(
                 "Reached the limit of series with totals ({series:,}): new clients receive no"
-                " totals of further series.  Most series have {metrics}.  Use fewer label values,"
-                " or raise max_series",
+                " totals of further series.  Metrics with the most series: {metrics}.  Use fewer"
+                " label values, or raise max_series",
                 series=self.incoming.ledger.retained,
                 metrics="; ".join(map(str, self.incoming.cardinality())) or "none",
             )

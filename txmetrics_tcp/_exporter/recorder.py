@@ -82,7 +82,7 @@ class TcpRecorder(Recorder):
 
     def forget(self, key: Key) -> None:
         """
-        Release the series of a key: remove it from the totals, and tell clients that it is gone.
+        Release the series of a key: remove it from the totals, and send clients `Gone`.
 
         Call it when the program has finished with what the labels name, such as a user or a
         connection::

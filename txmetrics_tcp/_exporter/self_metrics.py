@@ -9,16 +9,14 @@ from collections import deque
 from collections.abc import Callable
 
 from txmetrics_tcp._exporter.stats import Stats
+from txmetrics_tcp._exporter.totals import OWN_PREFIX
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import U64_MAX, Unit
 
-PREFIX = "txmetrics"
-"""The prefix of their names."""
-
 MAX_SAMPLES = 1000
 """
-The maximum number of latency samples per publication; the oldest are discarded.  Fewer with more
-than `DELIVERIES` clients.
+The maximum number of latency samples per publication, with at most `DELIVERIES` clients.  More
+clients reduce it proportionally.  The oldest samples are discarded.
 """
 
 MAX_TEXT = 1000
@@ -51,8 +49,8 @@ _GAUGES = {
     "clients": "Connected clients.",
     "client_buffer_high_water": "The most events ever pending for a connected client.",
     "series": "Series whose totals are kept.",
-    "metric_series": "Series of the metrics with the most, when the limit of series was reached.",
-    "label_values": "Values of these metrics' label with the most.",
+    "metric_series": "Series of each metric with the most series, when their limit was reached.",
+    "label_values": "Values of the label with the most values, of each of these metrics.",
 }
 
 _DROPPED = "events_dropped_total"
@@ -135,13 +133,13 @@ class OwnMetrics:
         }
         for name, value in counters.items():
             if self._has_changed(name, value):
-                self._recorder.counter(f"{PREFIX}_{name}").absolute(min(value, U64_MAX))
+                self._recorder.counter(f"{OWN_PREFIX}{name}").absolute(min(value, U64_MAX))
         for stage, value in (
             ("incoming", stats.dropped_incoming),
             ("client", stats.dropped_client),
         ):
             if self._has_changed(stage, value):
-                counter = self._recorder.counter(f"{PREFIX}_{_DROPPED}", stage=stage)
+                counter = self._recorder.counter(f"{OWN_PREFIX}{_DROPPED}", stage=stage)
                 counter.absolute(min(value, U64_MAX))
         gauges = {
             "clients": len(stats.clients),
@@ -152,7 +150,7 @@ class OwnMetrics:
         }
         for name, value in gauges.items():
             if self._has_changed(name, value):
-                self._recorder.gauge(f"{PREFIX}_{name}").set(value)
+                self._recorder.gauge(f"{OWN_PREFIX}{name}").set(value)
         for metric in stats.highest_cardinality:
             # Shortened, since name and labels of a series have a maximum length.
             labels = {"kind": metric.kind.value, "metric": metric.name[:MAX_TEXT]}
@@ -160,7 +158,7 @@ class OwnMetrics:
             if metric.label is not None:
                 labels["label"] = metric.label[:MAX_TEXT]
                 self._publish_gauge("label_values", metric.label_values, labels)
-        latency = self._recorder.histogram(f"{PREFIX}_{_LATENCY}")
+        latency = self._recorder.histogram(f"{OWN_PREFIX}{_LATENCY}")
         longest, self._longest = self._longest, 0.0
         # A copy: recording a sample may cause a drain, which adds another.
         samples = list(self._samples)
@@ -175,7 +173,7 @@ class OwnMetrics:
 
     def _publish_gauge(self, name: str, value: float, labels: dict[str, str]) -> None:
         if self._has_changed((name, *labels.values()), value):
-            self._recorder.gauge(f"{PREFIX}_{name}", labels).set(value)
+            self._recorder.gauge(f"{OWN_PREFIX}{name}", labels).set(value)
 
     def _has_changed(self, name: object, value: float) -> bool:
         if self._published.get(name) == value:
@@ -189,18 +187,18 @@ class OwnMetrics:
             return
         for name, text in _COUNTERS.items():
             unit = Unit.BYTES if name.startswith("bytes") else Unit.COUNT
-            self._recorder.describe_counter(f"{PREFIX}_{name}", unit, text)
+            self._recorder.describe_counter(f"{OWN_PREFIX}{name}", unit, text)
         self._recorder.describe_counter(
-            f"{PREFIX}_{_DROPPED}",
+            f"{OWN_PREFIX}{_DROPPED}",
             Unit.COUNT,
             "Dropped events. 'incoming': dropped before they reached any client, because they were"
             " recorded faster than they were handled. 'client': dropped because a client was too"
             " slow, once for each client.",
         )
         for name, text in _GAUGES.items():
-            self._recorder.describe_gauge(f"{PREFIX}_{name}", Unit.COUNT, text)
+            self._recorder.describe_gauge(f"{OWN_PREFIX}{name}", Unit.COUNT, text)
         self._recorder.describe_histogram(
-            f"{PREFIX}_{_LATENCY}",
+            f"{OWN_PREFIX}{_LATENCY}",
             Unit.SECONDS,
             "Time from the first recorded event of a batch until the batch is handed to clients.",
         )

@@ -29,8 +29,8 @@ class ExporterSettings:
         that lost events.  Without totals, recording costs less while no clients are connected.
     @ivar max_series: the maximum number of series whose totals are kept; 0 or more.
     @ivar idle_after: the number of seconds without a change after which the total of a series is
-        released; 0 or more, or None for never.  Clients receive `Gone`, and C{max_series} does
-        not count the series.
+        released; 0 or more, or None for never.  Clients receive `Gone` for the series, and
+        C{max_series} does not count it.  The exporter's own metrics are not released.
     @ivar repair_interval: the number of seconds after which a client that lost events is resynced
         even if it has not caught up; 0.1 or more.  Its pending events are dropped then.
     @ivar dead_after: the number of seconds in which a client has to read about 64 KiB of its

@@ -15,6 +15,13 @@ from txmetrics_tcp._codec.encoder import GONE, SeriesFrame
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
 from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind, Number
 
+OWN_PREFIX = "txmetrics_"
+"""
+The prefix of the exporter's own metrics.  Their series are never idle: a viewer would lose the
+number of clients, for example, and releasing a series is an event, after which own metrics are
+published again, so that an idle program would stream indefinitely.
+"""
+
 MAX_RELEASED = 50_000
 """
 The maximum number of released series whose keys are remembered.  Beyond that, connected clients are
@@ -104,7 +111,7 @@ class Totals:
 
     def idle(self, now: float, epoch: int) -> list[StreamedSeries]:
         """
-        Return the series that have not changed for C{idle_after} seconds.
+        Return the series that have not changed for C{idle_after} seconds, except own metrics.
 
         @param now: seconds, on a monotonic clock.
         @param epoch: the last epoch.
@@ -118,7 +125,11 @@ class Totals:
             history.append((now, epoch))
         while history and history[0][0] <= now - self._idle_after:
             self._idle = history.popleft()[1]
-        return [series for series in self._retained if series.epoch <= self._idle]
+        return [
+            series
+            for series in self._retained
+            if series.epoch <= self._idle and not series.key.name.startswith(OWN_PREFIX)
+        ]
 
     def release(self, series: StreamedSeries, epoch: int) -> None:
         """

@@ -193,7 +193,7 @@ class LossReport:
             where=self._cause(),
             lost=self._lost,
             seconds=self._last - self._began,
-            most=f"; most of them ({self._worst.events}) by {self._worst.address}"
+            most=f"; client {self._worst.address} lost the most ({self._worst.events})"
             if self._worst is not None and self._clients > 1
             else "",
         )

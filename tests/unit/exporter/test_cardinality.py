@@ -55,8 +55,8 @@ class HighestCardinalityTests(SynchronousTestCase):
 class LimitTests(FactoryTestCase):
     LINE = (
         "Reached the limit of series with totals (10): new clients receive no totals of further"
-        " series.  Most series have counter requests_total: 9 series, label user: 9 values;"
-        " gauge g: 1 series.  Use fewer label values, or raise max_series"
+        " series.  Metrics with the most series: counter requests_total: 9 series, label user: 9"
+        " values; gauge g: 1 series.  Use fewer label values, or raise max_series"
     )
 
     FOUND = (
@@ -113,7 +113,7 @@ class LimitTests(FactoryTestCase):
         self.reach(factory)
         client.read_all(self.reactor)
         self.reactor.advance(1)
-        self.assertIn("Most series have none", self.logged[0])
+        self.assertIn("Metrics with the most series: none.", self.logged[0])
         self.assertEqual(factory.stats().highest_cardinality, ())
 
     def test_ownMetrics(self) -> None:

@@ -547,7 +547,7 @@ class LossLogTests(ServerTestCase):
                 "Events are being dropped because 1 more client is too slow; the last is"
                 f" {address}",
                 "Events were dropped because 141 clients are too slow: 707 events within 10.0"
-                f" seconds; most of them (7) by {address}",
+                f" seconds; client {address} lost the most (7)",
             ],
         )
         self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -12,7 +12,7 @@ from typing import Any
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
 from tests.recorders import ListRecorder
-from txmetrics_tcp import Histogram, MetricsFactory, Operation
+from txmetrics_tcp import Histogram, Key, MetricKind, MetricsFactory, Operation
 from txmetrics_tcp._exporter.factory import TICK
 from txmetrics_tcp._exporter.ledger import BATCH
 from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
@@ -326,6 +326,25 @@ class OwnMetricsTests(FactoryTestCase):
             for _ in range(clients // 1000 + 1):
                 own.publish(clients)
             self.assertEqual((max(recorded), len(recorded)), (2.0, samples))
+
+    def test_idle(self) -> None:
+        """
+        With C{idle_after}, own metrics stay, and an idle program sends nothing after the release of
+        its series.
+        """
+        factory = self.factory(buffer_size=1000, own_metrics=True, idle_after=3)
+        client = FakeClient(factory)
+        factory.recorder.counter("c").increment()
+        for _ in range(10):
+            self.reactor.advance(1)
+            reader = client.read_all(self.reactor)
+        self.assertNotIn(Key.of(MetricKind.COUNTER, "c"), reader.totals)
+        self.assertEqual(reader.totals[Key.of(MetricKind.GAUGE, "txmetrics_clients")], 1)
+        before = factory.stats().recorded
+        for _ in range(10):
+            self.reactor.advance(1)
+            client.read_all(self.reactor)
+        self.assertEqual(factory.stats().recorded, before)
 
     def test_default(self) -> None:
         """By default, a factory publishes own metrics."""

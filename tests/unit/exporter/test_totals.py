@@ -281,7 +281,7 @@ class ReturnTests(FactoryTestCase):
 
 
 class ForgetTests(FactoryTestCase):
-    """`TcpRecorder.forget` releases a series, and tells clients."""
+    """`TcpRecorder.forget` releases a series, and sends clients `Gone`."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -376,7 +376,7 @@ class ForgetTests(FactoryTestCase):
         self.assertEqual((stats.series, stats.series_refused), (1, 0))
 
     def test_withoutTotals(self) -> None:
-        """Viewers are told of any series, also of those that have no total."""
+        """Clients receive `Gone` for any series, also for those that have no total."""
         for settings in ({"totals": False}, {}):
             factory = self.factory(**settings)
             client = FakeClient(factory)

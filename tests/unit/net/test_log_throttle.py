@@ -99,7 +99,7 @@ class LossReportTests(SynchronousTestCase):
             [
                 "Events are being dropped because client x:1 is too slow",
                 "Events were dropped because 2 clients are too slow: 19 events within 1.0 seconds;"
-                " most of them (15) by x:2",
+                " client x:2 lost the most (15)",
             ],
         )
 
@@ -113,7 +113,7 @@ class LossReportTests(SynchronousTestCase):
         client.lost(2)
         self.report.close()
         self.assertIn("x:1 is too slow: 3 events", self.logged[3])
-        self.assertIn("; most of them (4) by x:2", self.logged[5])
+        self.assertIn("; client x:2 lost the most (4)", self.logged[5])
 
     def test_anyTime(self) -> None:
         """The timer ends at any times of the losses, also if a remaining time would round to 0."""
