@@ -191,22 +191,23 @@ class Ledger:
         """Return the current figures, with the events in the log as if they had been applied."""
         events = refused = 0
         room_now = room = 0 if self._totals is None else self._totals.room
-        # Whether series are retained, once the log has been applied.
-        retained: dict[StreamedSeries, bool] = {}
+        # Whether series are retained, once the log has been applied; None for those without events.
+        retained: dict[StreamedSeries, bool | None] = {}
         # Copying a deque is atomic; iterating over it is not.
         for one, operation, value, _stamp in self._log.copy():
             events += value[1] if operation is RECORD_MANY or operation is _REMAINDER else 1
+            if self._totals is None or not (operation is GONE or operation in APPLY):
+                continue
+            before = retained.get(one, one.retained if one.epoch else None)
             if operation is GONE:
-                room += retained.get(one, one.retained)
-                retained[one] = False
-            elif operation in APPLY and not retained.get(one, one.retained):
+                room += before is True
+                retained[one] = None
+            elif before is not True:
                 # As in `Totals.admit`.
-                if room:
-                    room -= 1
-                    retained[one] = True
-                elif one.epoch == 0 and one not in retained and self._totals is not None:
-                    refused += 1
-                    retained[one] = False
+                admitted = room > 0
+                retained[one] = admitted
+                room -= admitted
+                refused += before is None and not admitted
         waiting = self._waiting + (events if self.streaming else 0)
         counts = Counts(self._recorded + events, self._dropped, waiting)
         return Figures(counts, self.retained + room_now - room, self.refused + refused)

@@ -375,6 +375,19 @@ class ForgetTests(FactoryTestCase):
         stats = self.recorder.stats()
         self.assertEqual((stats.series, stats.series_refused), (1, 0))
 
+    def test_refusedAgain(self) -> None:
+        """A series that is refused again after it was forgotten counts again, pending or not."""
+        factory = self.factory(max_series=1)
+        factory.recorder.counter("a").increment()
+        refused = factory.recorder.counter("b")
+        for _ in range(2):
+            refused.increment()
+            factory.recorder.forget(refused.key)
+        for _ in range(2):
+            stats = factory.stats()
+            self.assertEqual((stats.series, stats.series_refused), (1, 2))
+            FakeClient(factory).read_all(self.reactor)
+
     def test_withoutTotals(self) -> None:
         """Clients receive `Gone` for any series, also for those that have no total."""
         for settings in ({"totals": False}, {}):
