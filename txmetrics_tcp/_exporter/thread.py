@@ -147,7 +147,8 @@ def install_in_thread(
     try:
         return ThreadedExporter(reactor, _call(reactor, install), flush_timeout)
     except RecorderInstalledError as error:
-        if not _exporters:
+        if not (_exporters and _exporters[-1].addresses):
+            # Another recorder is installed.
             raise
         raise RecorderInstalledError(
             f"metrics are streamed already, by {_exporters[-1]!r}: use it, or call its stop() first"

@@ -258,6 +258,23 @@ class ErrorTests(ProgramTestCase):
         self.assertIn("call recorder.stop() here", program.said("ReactorThreadError", 2))
         self.ends(program)
 
+    def test_stoppedOneIsNotBlamed(self) -> None:
+        """The error does not name an exporter whose recorder was stopped and replaced."""
+        program = Program(
+            self,
+            """
+            from twisted.internet import reactor
+            from twisted.internet.threads import blockingCallFromThread
+            metrics = start()
+            blockingCallFromThread(reactor, metrics.recorder.stop)
+            set_global_recorder(NoopRecorder())
+            refused(start)
+            metrics.stop()
+            """,
+        )
+        self.assertNotIn("ThreadedExporter", program.said("RecorderInstalledError"))
+        self.ends(program)
+
     def test_reactorHasStopped(self) -> None:
         program = Program(
             self,
