@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._model import Key, MetricKind
 
 METRICS = 3
@@ -33,10 +34,10 @@ class MetricCardinality:
     label_values: int
 
     def __str__(self) -> str:
-        text = f"{self.kind.value} {self.name[:100]}: {self.series:,} series"
+        text = f"{self.kind.value} {short_repr(self.name)}: {self.series:,} series"
         if self.label is None:
             return text
-        return f"{text}, label {self.label[:100]}: {self.label_values:,} values"
+        return f"{text}, label {short_repr(self.label)}: {self.label_values:,} values"
 
 
 def highest_cardinality(keys: Collection[Key]) -> tuple[MetricCardinality, ...]:

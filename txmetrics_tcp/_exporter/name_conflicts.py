@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from twisted.logger import Logger
 
+from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._model import Key, Metadata, MetricKind
 
 _log = Logger(namespace="txmetrics_tcp")
@@ -59,7 +60,7 @@ class NameConflicts:
                 "The {kind} {name} is described with the unit {unit}, and before with {before}:"
                 " viewers use the last one",
                 kind=kind.value,
-                name=name[:100],
+                name=short_repr(name),
                 unit=unit or "none",
                 before=before,
             )
@@ -72,7 +73,7 @@ class NameConflicts:
                 _log.warn,
                 "The name {name} is used for a {first} and a {kind}: use each name for one kind"
                 " only",
-                name=name[:100],
+                name=short_repr(name),
                 first=first.value,
                 kind=kind.value,
             )

@@ -19,7 +19,7 @@ The maximum number of latency samples per publication, with at most `DELIVERIES`
 clients reduce it proportionally.  The oldest samples are discarded.
 """
 
-MAX_TEXT = 1000
+MAX_NAME = 1000
 """The maximum length of names in labels, in characters."""
 
 LATE = 0.1
@@ -153,10 +153,10 @@ class OwnMetrics:
                 self._recorder.gauge(f"{OWN_PREFIX}{name}").set(value)
         for metric in stats.highest_cardinality:
             # Shortened, since name and labels of a series have a maximum length.
-            labels = {"kind": metric.kind.value, "metric": metric.name[:MAX_TEXT]}
+            labels = {"kind": metric.kind.value, "metric": metric.name[:MAX_NAME]}
             self._publish_gauge("metric_series", metric.series, labels)
             if metric.label is not None:
-                labels["label"] = metric.label[:MAX_TEXT]
+                labels["label"] = metric.label[:MAX_NAME]
                 self._publish_gauge("label_values", metric.label_values, labels)
         latency = self._recorder.histogram(f"{OWN_PREFIX}{_LATENCY}")
         longest, self._longest = self._longest, 0.0

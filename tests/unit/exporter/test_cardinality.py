@@ -55,8 +55,8 @@ class HighestCardinalityTests(SynchronousTestCase):
 class LimitTests(FactoryTestCase):
     LINE = (
         "Reached the limit of series with totals (10): new clients receive no totals of further"
-        " series.  Metrics with the most series: counter requests_total: 9 series, label user: 9"
-        " values; gauge g: 1 series.  Use fewer label values, or raise max_series"
+        " series.  Metrics with the most series: counter 'requests_total': 9 series, label 'user':"
+        " 9 values; gauge 'g': 1 series.  Use fewer label values, or raise max_series"
     )
 
     FOUND = (

@@ -20,8 +20,8 @@ from txmetrics_tcp._exporter import name_conflicts
 from txmetrics_tcp._exporter.name_conflicts import MAX_NAMES
 from txmetrics_tcp.testing import FakeReactor
 
-KINDS = "The name x is used for a {} and a {}: use each name for one kind only"
-UNITS = "The {} x is described with the unit {}, and before with {}: viewers use the last one"
+KINDS = "The name 'x' is used for a {} and a {}: use each name for one kind only"
+UNITS = "The {} 'x' is described with the unit {}, and before with {}: viewers use the last one"
 
 
 class NameConflictTests(FactoryTestCase):
@@ -114,7 +114,7 @@ class GlobalTests(GlobalRecorderTestCase):
             logged,
             [
                 UNITS.format("counter", "bytes", "seconds"),
-                KINDS.format("gauge", "counter").replace("x", "y", 1),
+                KINDS.format("gauge", "counter").replace("'x'", "'y'"),
             ],
         )
         described = factory.incoming.take_described().values()

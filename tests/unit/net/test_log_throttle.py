@@ -115,19 +115,6 @@ class LossReportTests(SynchronousTestCase):
         self.assertIn("x:1 is too slow: 3 events", self.logged[3])
         self.assertIn("; client x:2 lost the most (4)", self.logged[5])
 
-    def test_anyTime(self) -> None:
-        """The timer ends at any times of the losses, also if a remaining time would round to 0."""
-        for first in range(1, 50):
-            for second in range(1, 50):
-                clock = Clock()
-                report = LossReport(clock)
-                clock.advance(first / 7)
-                report.lost(1)
-                clock.advance(second / 11)
-                report.lost(1)
-                while calls := clock.getDelayedCalls():
-                    clock.advance(calls[0].getTime() - clock.seconds())
-
 
 class MessageLimitTests(SynchronousTestCase):
     def setUp(self) -> None:
