@@ -14,33 +14,36 @@ from txmetrics_tcp import RecordingWriter
 
 
 def main(report: Report) -> None:
-    with exporter(idle_after=1.0) as metrics:
-        recorder = metrics.recorder
-        client = Viewer(connect(metrics))
+    def compare(case: str) -> None:
+        totals = {str(key): value for key, value in metrics.recorder.snapshot().items()}
+        report.equal(case, viewer.totals(), totals)
 
-        def compare(case: str) -> None:
-            totals = {str(key): value for key, value in recorder.snapshot().items()}
-            report.equal(case, client.totals(), totals)
-
-        job = recorder.counter("jobs_total", user="bob")
+    with exporter() as metrics:
+        viewer = Viewer(connect(metrics))
+        job = metrics.recorder.counter("jobs_total", user="bob")
         job.increment(7)
-        client.read_until(lambda: client.totals().get("jobs_total [user = bob]") == 7)
-        recorder.forget(job.key)
-        client.read_until(lambda: not client.view.series)
+        viewer.read_until(lambda: viewer.view.series)
+        metrics.recorder.forget(job.key)
+        viewer.read_until(lambda: viewer.view.gone)
         compare("totals after forget()")
         job.increment()
-        client.read_until(lambda: client.view.series)
-        report.equal(
-            "totals after it begins again", client.totals(), {"jobs_total [user = bob]": 1}
-        )
-        client.read_until(lambda: not client.view.series)
+        viewer.read_until(lambda: viewer.view.series)
+        compare("totals when it begins again")
+    data = viewer.data
+    with exporter(idle_after=1.0) as metrics:
+        viewer = Viewer(connect(metrics))
+        viewer.read_until(lambda: viewer.events)
+        metrics.recorder.counter("jobs_total", user="bob").increment()
+        viewer.read_until(lambda: viewer.view.gone)
         compare("totals after idle_after")
 
     with TemporaryDirectory() as directory:
         file = str(Path(directory, "gone.rec"))
         with RecordingWriter.create(file, "a test") as writer:
             writer.connected()
-            writer.write(client.data)
+            writer.write(data)
+            writer.connected()
+            writer.write(viewer.data)
         command = [sys.executable, "-m", "txmetrics_tcp", "tail", "--json", file]
         out = run_command(command, capture_output=True, text=True, env=environment()).stdout
         report.equal("series gone in JSON lines of a recording", out.count('"event":"gone"'), 2)
