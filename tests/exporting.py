@@ -53,11 +53,10 @@ def events(taken: Taken) -> list[Metric]:
 
 def totals_of(marker: Marker) -> dict[Key, float]:
     """Return the totals of a marker's snapshot."""
-    snapshot = marker.snapshot
-    if not len(snapshot):
-        return {}
-    frames, end = snapshot.chunk(0, sys.maxsize)
-    assert end == len(snapshot)
+    frames, index = b"", 0
+    while index < len(marker.snapshot):
+        chunk, index = marker.snapshot.chunk(index, sys.maxsize)
+        frames += chunk
     return {metric.key: metric.value for metric in cast("list[Metric]", decode(frames))}
 
 

@@ -4,9 +4,9 @@ connect at once share one snapshot, and a client that reads nothing costs little
 many descriptions.  Arguments: clients, series.
 """
 
-import socket
+import subprocess
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from tests.faults import (
@@ -20,29 +20,54 @@ from tests.faults import (
 )
 from tests.programs import until
 
+READERS = """
+import selectors, socket, sys
 
-def read_totals(connection: socket.socket) -> None:
-    """Read until the last series.  The processor is left to the exporter, so nothing is decoded."""
-    data = b""
-    while b"last_total" not in data:
-        received = connection.recv(1 << 20)
-        assert received, "the stream ended"
-        data = data[-20:] + received
+for line in sys.stdin:
+    port, number = map(int, line.split())
+    with selectors.DefaultSelector() as selector:
+        for _ in range(number):
+            connection = socket.create_connection(("127.0.0.1", port))
+            selector.register(connection, selectors.EVENT_READ)
+        print("connected", flush=True)
+        ends = {}
+        while number:
+            for key, _ in selector.select():
+                data = key.fileobj.recv(1 << 20)
+                assert data, "the stream ended"
+                if b"last_total" in ends.get(key.fd, b"") + data:
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()
+                    number -= 1
+                ends[key.fd] = data[-20:]
+    print("read", flush=True)
+"""
+"""
+A process that connects clients and reads until the last series.  It is another process, so that the
+exporter alone has its interpreter, and decodes nothing.
+"""
 
 
 def main(report: Report, clients: int = 100, series: int = 10_000) -> None:
-    with exporter(flush_timeout=0) as metrics:
+    readers = subprocess.Popen(
+        [sys.executable, "-c", READERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert readers.stdin is not None and readers.stdout is not None
+    with readers, readers.stdin as orders, exporter(flush_timeout=0) as metrics:
         recorder = metrics.recorder
+        port = metrics.addresses[0].port  # type: ignore[attr-defined]
 
         def read(number: int) -> float:
             """Return the processor time for clients that connect in one reactor iteration."""
             before = reactor_seconds()
             connected = threading.Event()
             reactor.callFromThread(connected.wait, 60)
-            connections = [connect(metrics, buffer=1 << 20) for _ in range(number)]
+            orders.write(f"{port} {number}\n")
+            orders.flush()
+            assert readers.stdout is not None
+            readers.stdout.readline()
             connected.set()
-            with ThreadPoolExecutor(number) as pool:
-                list(pool.map(read_totals, connections))
+            readers.stdout.readline()
             return reactor_seconds() - before
 
         for number in range(series - 1):

@@ -25,7 +25,7 @@ def main(report: Report) -> None:
         until(is_logged)
         limit = [line for line in lines if "limit of series" in line]
         report.equal("log lines", len(limit), 1)
-        report.contains("log", limit[0], "requests_total: 90", "user: 90", "queue_length: 10")
+        report.contains("log", limit[0], "'requests_total': 90", "'user': 90", "'queue_length': 10")
         first = recorder.stats().highest_cardinality[0]
         found = (first.name, first.series, first.label, first.label_values)
         report.equal("stats()", found, ("requests_total", 90, "user", 90))

@@ -5,7 +5,7 @@ decorators raise a TypeError when they decorate, and do not replace the program'
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,11 +29,6 @@ async def slow() -> None:
 
 async def fails() -> None:
     raise OSError
-
-
-def generate() -> Iterator[int]:
-    work()
-    yield 1
 
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,8 +59,6 @@ async def measure(report: Report) -> None:
         with ThreadPoolExecutor() as pool:
             timed("future", lambda: pool.submit(work))
         check("future", 1.0)
-        list(timed("generator under a decorator", wrapped(generate)))
-        check("generator under a decorator", 1.0)
         failing = counter("exceptions under a decorator").count_exceptions()(wrapped(fails))
         await asyncio.gather(failing(), return_exceptions=True)
         check("exceptions under a decorator", 1)

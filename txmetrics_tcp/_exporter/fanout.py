@@ -321,6 +321,8 @@ class Fanout:
         ready = [client for client in self._need_totals if client.ready_for_totals(quiet)]
         if not ready or not self._may_make_snapshot():
             return
+        # A client that needs few totals does not wait for all of them.
+        ready = [client for client in ready if client.needs_all == ready[0].needs_all]
         self._awaiting_marker = ready
         for client in ready:
             del self._need_totals[client]

@@ -158,6 +158,11 @@ class MetricsProtocol(ServedProtocol):
             return True
         return quiet and not (self.paused or self.flushing or self._outbox.events)
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether this client needs the totals of all series."""
+        return self._joined is None or self._lost_since in (0, None)
+
     def prepare_marker(self) -> int:
         """
         Prepare for a marker that is about to be made for this client.

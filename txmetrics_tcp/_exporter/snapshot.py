@@ -10,9 +10,16 @@ from txmetrics_tcp._codec.encoder import encode_stamp
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.totals import StreamedSeries, wrapped
 from txmetrics_tcp._model import SET_OPERATION, Number
+from txmetrics_tcp._net.writers import CHUNK
 
 GROUP = 128
-"""The number of totals that are encoded at once."""
+"""The number of totals that are encoded together."""
+
+ENCODED = CHUNK // 2
+"""
+The size of a chunk, in bytes, beyond which no totals are encoded for it.  Encoding takes ten times
+as long as sending, and delays other clients.
+"""
 
 _reads = count()
 
@@ -58,16 +65,20 @@ class TotalsSnapshot:
 
     def chunk(self, first: int, room: int) -> tuple[bytes, int]:
         """
-        Return totals from an index on, up to C{room} bytes, and at least one.
+        Return totals from an index on: up to C{room} bytes, or fewer if they have to be encoded,
+        and at least one.
 
         @param first: the index, less than the number of totals.
         @return: the concatenated frames, and the index of the next total.
         """
         self.read = next(_reads)
         pieces: list[bytes] = []
+        least = room - ENCODED
         while first < self._size:
             group, offset = divmod(first, GROUP)
             if group == len(self._groups):
+                if pieces and room <= least:
+                    break
                 self._encode_group()
             piece, end = self._groups[group].chunk(offset, room)
             if pieces and len(piece) > room:

@@ -202,13 +202,30 @@ class SharingTests(FactoryTestCase):
         for client in waiting:
             self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
 
+    def test_resyncBesideNewClient(self) -> None:
+        """A client that needs few totals does not receive all of them because another connects."""
+        factory = self.factory()
+        early = FakeClient(factory, limit=1)
+        for name in "ab":
+            factory.recorder.counter(name).increment()
+        early.read_all(self.reactor)
+        for _ in range(30):
+            factory.recorder.counter("b").increment()
+            self.reactor.settle()
+        while early.transport.producer_paused:
+            early.read()
+        late = FakeClient(factory)
+        for client in (early, late):
+            self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
+        self.assertEqual([[*one] for one in early.reader.snapshots], [[], [counter_key("b")]])
+
     def test_slowClients(self) -> None:
         """Clients that read slowly have whole snapshots in the end, whoever else connects."""
         factory = self.many()
         slow: list[tuple[FakeClient, Decoder]] = []
         served = set()
         order = random.Random(1)
-        for _ in range(120):
+        for _ in range(200):
             factory.recorder.counter(NAME, i=1).increment()
             if len(slow) < 2 * MAX_SNAPSHOTS:
                 # A decoder, because snapshots in this stream may have no end.
