@@ -119,7 +119,11 @@ def accounts(evidence: Evidence) -> Finding:
             wrong.append(f"{account['address']}: disconnected with {account['waiting']} pending")
     final = evidence.samples[-1].stats
     pairs = [
-        ("recorded", sum(evidence.recorded.values()), "the recorders counted"),
+        (
+            "recorded",
+            sum(evidence.recorded.values()) + final["released"],
+            "the recorders and released series counted",
+        ),
         ("connected", len(evidence.accounts), "the number of closed accounts is"),
     ]
     for figure in ("written", "dropped_client", "repairs", "bytes_written"):
@@ -183,6 +187,7 @@ def gaps(evidence: Evidence) -> Finding:
         if report["witness"]:
             own += sum(first for first, *_ in numbers.values())
             own += sum(count for by, count in evidence.recorded.items() if by not in numbers)
+            own += evidence.samples[-1].stats["released"] - report["gone"]
             missed += own
         if own > lost or (report["witness"] and own != lost):
             wrong.append(f"{name}: {own} numbers are missing, but losses of {lost} were reported")

@@ -133,6 +133,8 @@ class Recording:
 class Watched(MetricsFactory):
     """
     @ivar gone: the accounts of clients that disconnected since the last C{look}.
+    @ivar released: the number of series that have gone while clients were connected.
+    @ivar quiet: whether no more series are released.
     """
 
     def __init__(self, reactor: Any, seed: int) -> None:
@@ -149,6 +151,18 @@ class Watched(MetricsFactory):
             clock=lambda: stamp(time.time_ns(), reactor=isInIOThread()),
         )
         self.gone: list[dict[str, Any]] = []
+        self.released = 0
+        self.quiet = False
+        ledger = self.incoming.ledger
+        totals = ledger._totals
+        assert totals is not None
+        release = totals.release
+
+        def counted(series: Any, epoch: int) -> None:
+            self.released += ledger.streaming
+            release(series, epoch)
+
+        totals.release = counted  # type: ignore[method-assign]
         self._send_buffers = plan.send_buffers(seed)
 
     @property
@@ -158,6 +172,10 @@ class Watched(MetricsFactory):
         not count.
         """
         return len(self._present)
+
+    def _release_idle(self) -> None:
+        if not self.quiet:
+            super()._release_idle()
 
     def client_connected(self, client: MetricsProtocol) -> None:
         size = next(self._send_buffers)
@@ -205,6 +223,8 @@ class Server:
         for thread in self._threads:
             thread.join()
         blockingCallFromThread(reactor, lambda: self._in_reactor)
+        # The clients are compared with the totals of this moment.
+        self._factory.quiet = True
         descriptions: dict[str, str] = {}
         for recording in self._recordings:
             descriptions.update(recording.described)
@@ -230,6 +250,7 @@ class Server:
             "descriptors": len(os.listdir("/proc/self/fd")),
             "connections": self._factory.connections,
             "gone": gone,
+            "released": self._factory.released,
             **asdict(self._factory.stats()),
         }
 

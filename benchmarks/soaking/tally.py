@@ -61,6 +61,7 @@ class Tally:
 
     @ivar received: the number of bytes received.
     @ivar events: the number of events received, without totals.
+    @ivar gone: how many of them were `Gone`, which no recorder counts.
     @ivar fewer: the number of times that a `Status` reported fewer losses than the previous one.
     """
 
@@ -68,6 +69,7 @@ class Tally:
         self.reader = Reader()
         self.received = 0
         self.events = 0
+        self.gone = 0
         self.fewer = 0
         self.numbers: dict[str, Numbers] = {}
         self.descriptions: dict[str, str] = {}
@@ -82,7 +84,10 @@ class Tally:
                     self._add(event)
             elif isinstance(event, Metadata):
                 self.descriptions[event.name] = event.description
-        reader.events.clear()
+        self.gone += len(reader.gone)
+        self.events += len(reader.gone)
+        for kept in (reader.all, reader.events, reader.gone, reader.snapshots):
+            kept.clear()
         for before, after in zip(reader.statuses, reader.statuses[1:], strict=False):
             self.fewer += (
                 after.dropped_incoming < before.dropped_incoming
@@ -99,6 +104,7 @@ class Tally:
         return {
             "received": self.received,
             "events": self.events,
+            "gone": self.gone,
             "unfinished": self.reader.unfinished,
             "reported": [(one.dropped_incoming, one.dropped_client) for one in last],
             "fewer": self.fewer,

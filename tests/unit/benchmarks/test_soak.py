@@ -17,8 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, MetricsService, Operation
 from txmetrics_tcp._codec.encoder import encode_metric
-from txmetrics_tcp._codec.wire import encode_metadata, encode_status
-from txmetrics_tcp._model import Status
+from txmetrics_tcp._codec.wire import (
+    encode_gone,
+    encode_metadata,
+    encode_snapshot,
+    encode_status,
+)
+from txmetrics_tcp._model import Gone, Snapshot, Status
 from txmetrics_tcp.testing import FakeReactor
 
 MB = 1_000_000
@@ -50,11 +55,12 @@ def report(address: str, **more: object) -> dict[str, object]:
         "error": None,
         "received": 5000,
         "events": 90,
+        "gone": 4,
         "unfinished": 0,
         "reported": [[6, 4]],
         "fewer": 0,
         # First, next, missing, out of order.
-        "numbers": {"a": [2, 58, 6, 0], "b": [0, 40, 0, 0]},
+        "numbers": {"a": [2, 58, 6, 0], "b": [0, 36, 0, 0]},
         "descriptions": {"soak_phase_a": "phase 3"},
         "totals": {"soak_counter [by = a]": 1234, "left": 1},
         **more,
@@ -69,6 +75,7 @@ def stats(seconds: float, resident: float, **more: object) -> Sample:
         "connections": 2,
         "clients": [account("127.0.1.0:1"), account("127.0.1.1:1")],
         "recorded": 100,
+        "released": 4,
         "dropped_incoming": 6,
         "waiting": 0,
         "connected": 3,
@@ -101,13 +108,14 @@ def evidence() -> Evidence:
                 "127.0.1.1:1",
                 witness=False,
                 # A late client, which cannot know its losses before number 25 of this recorder.
-                numbers={"a": [25, 60, 8, 0], "b": [0, 40, 0, 0]},
+                numbers={"a": [25, 60, 8, 0], "b": [0, 36, 0, 0]},
+                gone=2,
             ),
             report(
                 "127.0.1.2:1", witness=False, ended=False, events=30, reported=[[1, 0]], totals={}
             ),
         ],
-        recorded={"a": 60, "b": 40},
+        recorded={"a": 60, "b": 36},
         exact_totals={"soak_counter [by = a]": 1234},
         descriptions={"soak_phase_a": "phase 3"},
     )
@@ -172,8 +180,8 @@ WRONG: list[tuple[str, str, Tamper]] = [
     ),
     (
         "accounts",
-        "is 100, but the recorders counted 101",
-        lambda found: found.recorded.update(b=41),
+        "is 100, but the recorders and released series counted 101",
+        lambda found: found.recorded.update(b=37),
     ),
     ("accounts", "written is 221, but", ended(written=221)),
     ("accounts", "repairs is 5, but", ended(repairs=5)),
@@ -194,13 +202,14 @@ WRONG: list[tuple[str, str, Tamper]] = [
     (
         "gaps",
         "9 numbers are missing, but losses of 10",
-        reported(0, numbers={"a": [2, 58, 5, 0], "b": [0, 40, 0, 0]}),
+        reported(0, numbers={"a": [2, 58, 5, 0], "b": [0, 36, 0, 0]}),
     ),
-    ("gaps", "50 numbers are missing", reported(0, numbers={"a": [2, 58, 6, 0]})),
+    ("gaps", "46 numbers are missing", reported(0, numbers={"a": [2, 58, 6, 0]})),
+    ("gaps", "11 numbers are missing, but losses of 10", reported(0, gone=3)),
     (
         "gaps",
         "11 numbers are missing",
-        reported(1, numbers={"a": [25, 60, 11, 0], "b": [0, 40, 0, 0]}),
+        reported(1, numbers={"a": [25, 60, 11, 0], "b": [0, 36, 0, 0]}),
     ),
     ("gaps", "2 events of b arrived twice", reported(2, numbers={"b": [0, 40, 0, 2]})),
     ("gaps", "fewer losses were reported than before", reported(2, fewer=1)),
@@ -362,8 +371,12 @@ class TallyTests(SynchronousTestCase):
 
     def test_keepsNoEvents(self) -> None:
         """Events are not kept, since an hour of events would not fit into memory."""
-        tally = self.tally(*[self.event(number) for number in range(100)])
-        self.assertEqual(tally.reader.events, [])
+        gone = encode_gone(Gone(Key(MetricKind.GAUGE, "g")))
+        snapshot = encode_snapshot(Snapshot.BEGIN) + encode_snapshot(Snapshot.END)
+        tally = self.tally(*[self.event(number) + gone + snapshot for number in range(100)])
+        reader = tally.reader
+        self.assertEqual((reader.all, reader.events, reader.gone, reader.snapshots), ([],) * 4)
+        self.assertEqual((tally.events, tally.gone), (200, 100))
 
 
 class PlanTests(SynchronousTestCase):
