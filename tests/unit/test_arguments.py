@@ -16,6 +16,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.authority import no_tls
+from tests.connecting import NamesReactor
 from txmetrics_tcp import (
     Decoder,
     EndpointError,
@@ -62,8 +63,8 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_clientEndpoint(self) -> None:
         for call in (
-            partial(EventStream, FakeReactor()),
-            partial(MetricsClientService, FakeReactor(), received=print),
+            partial(EventStream, NamesReactor()),
+            partial(MetricsClientService, NamesReactor(), received=print),
         ):
             server = TCP4ServerEndpoint(FakeReactor(), 5000)
             for wrong in (None, True, 5000.0, b"5000", ["localhost", 5000], print, server):
