@@ -294,7 +294,7 @@ def _metric(message: pb.Metric) -> Metric | Unknown:
         return _UNKNOWN_OPERATION
     operation = _OPERATION_OF_FIELD[which]
     return Metric(
-        Key(operation.kind, message.name, tuple(sorted(message.labels.items()))),
+        _key(operation.kind, message),
         operation,
         getattr(message, which),
         _nanoseconds(message.timestamp) if message.HasField("timestamp") else None,
@@ -329,9 +329,13 @@ def _gone(message: pb.Gone) -> Gone | Unknown:
     if kind is None:
         return _UNKNOWN_GONE
     return Gone(
-        Key(kind, message.name, tuple(sorted(message.labels.items()))),
+        _key(kind, message),
         _nanoseconds(message.timestamp) if message.HasField("timestamp") else None,
     )
+
+
+def _key(kind: MetricKind, message: pb.Metric | pb.Gone) -> Key:
+    return Key(kind, message.name, tuple(sorted(message.labels.items())))
 
 
 def _nanoseconds(timestamp: Timestamp) -> int:

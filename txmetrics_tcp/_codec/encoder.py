@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
-from txmetrics_tcp._codec.wire import encode_gone
+from txmetrics_tcp._codec.wire import encode_gone, timestamp_of
 from txmetrics_tcp._model import Gone, Key, Metric, MetricKind, Operation
 
 KEPT = 256 * 1024
@@ -160,9 +160,11 @@ class SeriesFrame:
         """Encode one event with protobuf."""
         if operation is GONE:
             return encode_gone(Gone(self._key, timestamp_ns))
-        metric = pb.Metric(name=self._key.name, labels=dict(self._key.labels))
-        if timestamp_ns is not None:
-            metric.timestamp.seconds, metric.timestamp.nanos = divmod(timestamp_ns, 1_000_000_000)
+        metric = pb.Metric(
+            name=self._key.name,
+            labels=dict(self._key.labels),
+            timestamp=timestamp_of(timestamp_ns),
+        )
         setattr(metric, operation.name.lower(), value)
         return frame(pb.Event(metric=metric).SerializeToString(deterministic=True))
 
@@ -178,9 +180,7 @@ _pack_double = Struct("<d").pack
 
 def encode_stamp(timestamp_ns: int) -> bytes:
     """Encode the timestamp field of a metric."""
-    metric = pb.Metric()
-    metric.timestamp.seconds, metric.timestamp.nanos = divmod(timestamp_ns, 1_000_000_000)
-    return metric.SerializeToString()
+    return pb.Metric(timestamp=timestamp_of(timestamp_ns)).SerializeToString()
 
 
 class Framed(Protocol):

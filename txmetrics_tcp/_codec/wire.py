@@ -7,6 +7,8 @@ No I/O, no Twisted.
 
 from __future__ import annotations
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame
 from txmetrics_tcp._model import U64_MAX, Gone, Metadata, MetricKind, Snapshot, Status
@@ -49,9 +51,8 @@ def encode_status(status: Status) -> bytes:
         dropped_incoming=min(status.dropped_incoming, U64_MAX),
         dropped_client=min(status.dropped_client, U64_MAX),
         protocol_version=status.protocol_version,
+        started=timestamp_of(status.started_ns),
     )
-    if status.started_ns is not None:
-        message.started.seconds, message.started.nanos = divmod(status.started_ns, 1_000_000_000)
     return frame(pb.Event(status=message).SerializeToString(deterministic=True))
 
 
@@ -69,9 +70,22 @@ def encode_gone(gone: Gone) -> bytes:
     The key must be valid; see `Key.of`.
     """
     key = gone.key
-    message = pb.Gone(metric_type=KIND_NUMBER[key.kind], name=key.name, labels=dict(key.labels))
-    if gone.timestamp_ns is not None:
-        message.timestamp.seconds, message.timestamp.nanos = divmod(
-            gone.timestamp_ns, 1_000_000_000
-        )
+    message = pb.Gone(
+        metric_type=KIND_NUMBER[key.kind],
+        name=key.name,
+        labels=dict(key.labels),
+        timestamp=timestamp_of(gone.timestamp_ns),
+    )
     return frame(pb.Event(gone=message).SerializeToString(deterministic=True))
+
+
+def timestamp_of(nanoseconds: int | None) -> Timestamp | None:
+    """
+    Return a time as protobuf's constructors take it; None if it is not set.
+
+    @param nanoseconds: since the epoch.
+    """
+    if nanoseconds is None:
+        return None
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
