@@ -220,7 +220,7 @@ class SharingTests(FactoryTestCase):
         self.assertEqual([[*one] for one in early.reader.snapshots], [[], [counter_key("b")]])
 
     def test_slowClients(self) -> None:
-        """Clients that read slowly have whole snapshots in the end, whoever else connects."""
+        """Clients that read slowly have whole snapshots in the end, although others connect."""
         factory = self.many()
         slow: list[tuple[FakeClient, Decoder]] = []
         served = set()
