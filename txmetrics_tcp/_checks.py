@@ -8,7 +8,7 @@ module of this package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -41,6 +41,23 @@ def short_repr(value: object) -> str:
         # Raised by the value's own method, or for an int with too many digits.
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _MAX_REPR else f"{text[: _MAX_REPR - 1]}…"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """
+    Return a question about the known word that an unknown one abbreviates or resembles, to append
+    to an error message; empty if there is none.
+
+        >>> did_you_mean("--jsno", ["--json", "--filter"])
+        '; did you mean --json?'
+    """
+    # Imported late: most commands have no such error.
+    from difflib import get_close_matches
+
+    words = list(known)
+    longer = [one for one in words if one.startswith(word)]
+    nearest = (longer or get_close_matches(word, words, cutoff=0.7))[:1]
+    return "".join(f"; did you mean {one}?" for one in nearest)
 
 
 def at_least(least: int, name: str, value: Any) -> int:

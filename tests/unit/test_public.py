@@ -7,7 +7,6 @@ The public interface: names, commands and options, which must not change uninten
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -22,7 +21,7 @@ import txmetrics_tcp
 from txmetrics_tcp import cli, event_pb2, tap, testing
 from txmetrics_tcp._view import report
 from txmetrics_tcp.cli import arguments
-from txmetrics_tcp.cli.parser import make_parser
+from txmetrics_tcp.cli.parser import make_parsers
 
 PUBLIC = """
     ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
@@ -108,11 +107,10 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(plugin.module, "txmetrics_tcp.tap")
 
     def test_options(self) -> None:
-        actions = make_parser()._actions
-        (commands,) = [one for one in actions if isinstance(one, argparse._SubParsersAction)]
+        _, commands = make_parsers()
         found = {
             name: {word for one in parser._actions for word in one.option_strings or [one.dest]}
-            for name, parser in commands.choices.items()
+            for name, parser in commands.items()
         }
         expected = {name: {"-h", "--help", *words.split()} for name, words in COMMANDS.items()}
         self.assertEqual(found, expected)

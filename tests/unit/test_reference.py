@@ -5,7 +5,6 @@ The lists of metrics, settings, options and filters in docs/reference/ are compl
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, _SubParsersAction
 from dataclasses import fields
 from unittest import skipIf
 
@@ -17,7 +16,7 @@ from txmetrics_tcp._codec.decoder import decode
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._model import Metadata
 from txmetrics_tcp._view.filter_syntax import SYNTAX
-from txmetrics_tcp.cli.parser import make_parser
+from txmetrics_tcp.cli.parser import make_parsers
 from txmetrics_tcp.tap import makeService
 from txmetrics_tcp.tap.options import Options
 
@@ -86,11 +85,8 @@ class CommandsTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """Each option is in the section of its command, or in the section on connection options."""
-        [commands] = [
-            action for action in make_parser()._actions if isinstance(action, _SubParsersAction)
-        ]
-        for name, parser in commands.choices.items():
-            assert isinstance(parser, ArgumentParser)
+        _, commands = make_parsers()
+        for name, parser in commands.items():
             options = {
                 option
                 for action in parser._actions

@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._checks import short_repr
-from txmetrics_tcp._net.tls_errors import TLSError
+from txmetrics_tcp._net.tls_errors import TLSError, TLSNameError
 
 _OLDEST = TLSVersion.TLSv1_2
 
@@ -74,7 +74,7 @@ def client_creator(
         return _ClientTLS(context, name)
     except ValueError:
         # Includes UnicodeError.
-        raise TLSError(f"{short_repr(name)} is not a valid host name or address") from None
+        raise TLSNameError(f"{short_repr(name)} is not a valid host name or address") from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)

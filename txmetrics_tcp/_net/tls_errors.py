@@ -12,3 +12,7 @@ TLS_NEEDS = "TLS needs pyOpenSSL and service-identity: pip install 'txmetrics-tc
 
 class TLSError(ValueError):
     """TLS cannot be used as configured, or the peer's certificate is invalid."""
+
+
+class TLSNameError(TLSError):
+    """The name that a certificate must be valid for is not a host name or address."""

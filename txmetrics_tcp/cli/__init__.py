@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from txmetrics_tcp._net.endpoint_syntax import EndpointError
+from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.endpoint_options import check_endpoints
-from txmetrics_tcp.cli.parser import make_parser
+from txmetrics_tcp.cli.parser import parse_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     @param argv: the arguments; by default those of the process.
     @return: the exit code.
     """
-    options = make_parser().parse_args(argv)
+    options = parse_arguments(argv)
     try:
         check_endpoints(options)
         # Imported late: this loads Twisted and protobuf, which takes ten times as long as parsing.
@@ -30,5 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EndpointError as error:
         print(f"metrics-tcp {options.command}: {visible(str(error))}", file=sys.stderr)
         return 2
+    except RecordingError as error:
+        print(f"metrics-tcp: {visible(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

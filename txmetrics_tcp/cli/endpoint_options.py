@@ -19,6 +19,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
     host_of,
     reads_as_endpoint,
 )
+from txmetrics_tcp._recording.blocks import RecordingError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
@@ -33,6 +34,8 @@ def check_endpoints(options: argparse.Namespace) -> None:
 
     @raise EndpointError: the endpoint is invalid.  The text is one line, for the user.  Some errors
         can only be detected later, with Twisted.
+    @raise RecordingError: the argument is not an endpoint, but the path of a file that cannot be
+        read.
     """
     if sys.stdout is None:
         return
@@ -44,12 +47,12 @@ def check_endpoints(options: argparse.Namespace) -> None:
                     f"FILE is missing: {options.file!r} is an endpoint (for a file of that name,"
                     f" write ./{options.file})"
                 )
-            _check_text(options.endpoint)
+            _check_text(options, options.endpoint)
         case "tail" if options.raw is not None:
             if wants_tls(options):
                 raise EndpointError("--raw reads a file: omit the --tls options")
         case "stats" | "tail" if not is_recording(options.endpoint):
-            _check_text(options.endpoint)
+            _check_text(options, options.endpoint)
         case "replay":
             check_port(options.listen)
 
@@ -78,20 +81,25 @@ def client_endpoint_from(
 
     @param endpoint: the endpoint as the user wrote it, for commands that have several; by default
         C{options.endpoint}.
-    @raise EndpointError: the endpoint is invalid, or TLS cannot be set up.  The text is one line,
-        for the user.
+    @raise EndpointError: the endpoint or a TLS option is invalid.  The text is one line, for the
+        user.
+    @raise RecordingError: see `check_endpoints`.
+    @raise CommandError: a TLS file cannot be used, or the extra ``tls`` is not installed.
     """
     from txmetrics_tcp._net.endpoints import client_endpoint
     from txmetrics_tcp._net.tls import tls_endpoint
-    from txmetrics_tcp._net.tls_errors import TLSError
+    from txmetrics_tcp._net.tls_errors import TLSError, TLSNameError
+    from txmetrics_tcp.cli.output import CommandError
 
     text = options.endpoint if endpoint is None else endpoint
-    _check_text(text)
+    _check_text(options, text)
     plain = client_endpoint(reactor, text)
     if not wants_tls(options):
         return plain
     if has_own_tls(text):
         raise EndpointError(f"{text!r} already uses TLS: omit the --tls options")
+    if (options.tls_key is None) != (options.tls_cert is None):
+        raise EndpointError("--tls-key and --tls-cert must be given together")
     name = options.tls_name or host_of(text)
     if not name:
         raise EndpointError(
@@ -99,13 +107,16 @@ def client_endpoint_from(
         )
     try:
         return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
+    except TLSNameError as error:
+        raise EndpointError(str(error)) from None
     except TLSError as error:
-        raise EndpointError(f"cannot use TLS with {text}: {error}") from None
+        raise CommandError(f"cannot use TLS with {text}: {error}") from None
 
 
-def _check_text(text: str) -> None:
+def _check_text(options: argparse.Namespace, text: str) -> None:
     """
-    @raise EndpointError: the text is the path of a file, or its port is invalid.
+    @raise EndpointError: the port is invalid, or the text is the path of a file for C{record}.
+    @raise RecordingError: the text is the path of a file, but not of a regular one.
     """
     check_port(text)
     if ":" in text or not (os.sep in text or "." in text):
@@ -123,4 +134,6 @@ def _check_text(text: str) -> None:
             why = "a file, not an endpoint"
         else:
             why = "not an endpoint or a regular file"
-    raise EndpointError(f"{text}: {why}")
+    # Of record, only FILE is a file.
+    error = EndpointError if options.command == "record" else RecordingError
+    raise error(f"{text}: {why}")

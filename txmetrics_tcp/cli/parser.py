@@ -7,10 +7,15 @@ Nothing here imports Twisted or protobuf, so that help and usage errors appear a
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NoReturn
 
 from txmetrics_tcp import DOCS, __version__
+from txmetrics_tcp._checks import did_you_mean
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.arguments import (
     DEFAULT_SECONDS,
     ENDPOINT_HELP,
@@ -26,11 +31,84 @@ from txmetrics_tcp.cli.arguments import (
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
     """
-    Create the parser of the command line.  C{options.command} is the name of the chosen command.
+    The parser of one command.
+
+    Options may stand before, between and after the other arguments, up to C{--}.  They cannot be
+    abbreviated: an abbreviation in a script would become ambiguous with a later option.
     """
-    parser = argparse.ArgumentParser(
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """
+        @raise SystemExit: the arguments are invalid, or ask for help.
+        """
+        options, extra = self.parse_known_args(self._options_first(arguments))
+        if extra:
+            self.error(f"unexpected argument {extra[0]!r}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+    def unknown(self, option: str) -> NoReturn:
+        """Report an unknown option."""
+        hint = did_you_mean(option, self._option_string_actions)
+        self.error(f"unrecognized option {option}{hint}")
+
+    def knows(self, option: str) -> bool:
+        """Whether this is an option of the command."""
+        return option in self._option_string_actions
+
+    def _options_first(self, arguments: Sequence[str]) -> list[str]:
+        # argparse assigns all positional arguments at the first of them, also those that follow an
+        # option.  Its parse_intermixed_args supports no groups and loses "--".
+        options: list[str] = []
+        others: list[str] = []
+        pending = iter(arguments)
+        for argument in pending:
+            if argument == "--":
+                others.extend(pending)
+            elif not argument.startswith("-") or argument == "-":
+                others.append(argument)
+            else:
+                name, equals, _ = argument.partition("=")
+                if not self.knows(name):
+                    self.unknown(name)
+                options.append(argument)
+                if not equals and self._option_string_actions[name].nargs != 0:
+                    options.extend(islice(pending, 1))
+        return [*options, "--", *others] if others else options
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """
+    Parse a command line.  C{options.command} is the name of the chosen command.
+
+    @param arguments: the arguments; by default those of the process.
+    @raise SystemExit: the arguments are invalid, or ask for help or the version.
+    """
+    parser, commands = make_parsers()
+    first, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if first in commands:
+        return argparse.Namespace(command=first, **vars(commands[first].parse(rest)))
+    if first.startswith("-"):
+        if not parser.knows(first) and any(one.knows(first) for one in commands.values()):
+            parser.error(f"option {first} must follow the COMMAND")
+        return parser.parse([first])
+    if first:
+        hint = did_you_mean(first, commands) or f"; the commands are {', '.join(commands)}"
+        parser.error(f"unknown command {first!r}{hint}")
+    parser.error("COMMAND is missing")
+
+
+def make_parsers() -> tuple[Parser, dict[str, Parser]]:
+    """
+    Create the parser of the command line.
+
+    @return: this parser, and those of the commands by their names.
+    """
+    parser = Parser(
         prog="metrics-tcp",
         description="Watch, record and replay the metrics that a program streams over TCP.",
         epilog=f"""\
@@ -41,15 +119,13 @@ Documentation:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(
-        title="commands", dest="command", metavar="COMMAND", required=True
-    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_tail(commands)
     _add_stats(commands)
     _add_record(commands)
     _add_replay(commands)
     _add_observe(commands)
-    return parser
+    return parser, commands.choices
 
 
 def _add_tail(commands: Any) -> None:

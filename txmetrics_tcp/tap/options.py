@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from getopt import GetoptError
 from inspect import cleandoc
 from typing import Any, ClassVar
 
@@ -15,7 +16,13 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txmetrics_tcp import DOCS
-from txmetrics_tcp._checks import parse_count, parse_duration, parse_unless, reporting
+from txmetrics_tcp._checks import (
+    did_you_mean,
+    parse_count,
+    parse_duration,
+    parse_unless,
+    reporting,
+)
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
@@ -214,11 +221,17 @@ class Options(UsageOptions):
         """
         @raise UsageError: the options are invalid.
         @raise SystemExit: the options are invalid, and twistd has called this method.  For a
-            UsageError, twistd would print the help of all options first, and the error last.
+            UsageError, twistd would print the help of all options first, and the error last.  As
+            for twistd's own options, the exit code is 1.
         """
         try:
             super().parseOptions(options)
         except UsageError as error:
             if self.parent is None:
                 raise
-            sys.exit(f"metrics-tcp: {error}")
+            hint = ""
+            if isinstance(error.__context__, GetoptError):
+                known = [f"--{option.removesuffix('=')}" for option in self.longOpt]
+                option = f"--{error.__context__.opt}"
+                hint = "" if option in known else did_you_mean(option, known)
+            sys.exit(f"{self.getSynopsis()}\nmetrics-tcp: {error}{hint}")

@@ -13,17 +13,18 @@ from tests.authority import Authority, no_tls
 from tests.loopback import reactor
 from txmetrics_tcp import EndpointError
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
-from txmetrics_tcp.cli.parser import make_parser
+from txmetrics_tcp.cli.output import CommandError
+from txmetrics_tcp.cli.parser import parse_arguments
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    return make_parser().parse_args(["tail", *arguments])
+    return parse_arguments(["tail", *arguments])
 
 
 class OptionsTests(SynchronousTestCase):
-    def refused(self, *arguments: str) -> str:
+    def refused(self, *arguments: str, error: type[Exception] = EndpointError) -> str:
         options = parsed(*arguments)
-        return str(self.assertRaises(EndpointError, client_endpoint_from, options, reactor))
+        return str(self.assertRaises(error, client_endpoint_from, options, reactor))
 
     def test_plain(self) -> None:
         """Without TLS options, the endpoint does not use TLS."""
@@ -49,7 +50,7 @@ class OptionsTests(SynchronousTestCase):
         """A TLS option with an empty value, such as an unset variable, enables TLS."""
         endpoint = client_endpoint_from(parsed("localhost:5000", "--tls-name", ""), reactor)
         self.assertIn("Wrapper", type(endpoint).__name__)
-        self.assertIn("cannot read ", self.refused("--tls-ca", ""))
+        self.assertIn("cannot read ", self.refused("--tls-ca", "", error=CommandError))
 
     def test_severalEndpoints(self) -> None:
         """A command with several endpoints passes each of them."""
@@ -61,6 +62,6 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("together", self.refused("--tls-cert", "x"))
         self.assertIn("--tls-name", self.refused("unix:/run/x", "--tls"))
         if not no_tls:
-            self.assertIn("cannot read x: ", self.refused("--tls-ca", "x"))
+            self.assertIn("cannot read x: ", self.refused("--tls-ca", "x", error=CommandError))
             self.assertIn("is not a valid host name", self.refused("--tls-name", "a..b"))
             self.assertIn("already uses TLS", self.refused("tls:localhost:5000", "--tls"))

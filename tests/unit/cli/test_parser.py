@@ -5,12 +5,14 @@ The help and the usage errors of all commands.
 from __future__ import annotations
 
 import os
+from itertools import permutations
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.commands import run
 from txmetrics_tcp import DOCS, __version__
+from txmetrics_tcp.cli.parser import parse_arguments
 
 
 class ParserTests(SynchronousTestCase):
@@ -50,13 +52,16 @@ class ParserTests(SynchronousTestCase):
     def test_invalid(self) -> None:
         frame = "argument --max-frame: expected a whole number, 1 or more; got "
         endpoint = "is an endpoint (for a file of that name, write ./"
+        count = "argument --count: expected a whole number, 1 or more; got "
         for arguments, says in [
             ("tail --max-frame=0", f"{frame}'0'"),
             ("tail --max-frame=-1", f"{frame}'-1'"),
             ("tail --max-frame=many", f"{frame}'many'"),
             ("tail --max-frame=1.5", f"{frame}'1.5'"),
             ("tail --filter kind:x", "argument --filter: unknown kind 'x'"),
-            ("tail --count x", "argument --count: expected a whole number, 1 or more; got 'x'"),
+            ("tail --count x", f"{count}'x'"),
+            ("tail --count -5", f"{count}'-5'"),
+            ("tail --tls=x", "argument --tls: ignored explicit argument 'x'"),
             (
                 "tail --duration 0",
                 "--duration: expected a duration greater than 0, such as ",
@@ -64,7 +69,7 @@ class ParserTests(SynchronousTestCase):
             ("tail nowhere", "'nowhere' is not an endpoint"),
             ("tail --raw", "argument --raw: expected one argument"),
             ("tail --raw x 5000", "argument ENDPOINT: not allowed with argument --raw"),
-            ("tail 127.0.0.1:5000 --raw -", "--raw: not allowed with argument ENDPOINT"),
+            ("tail 127.0.0.1:5000 --raw -", "argument ENDPOINT: not allowed with argument --raw"),
             ("tail --raw x --tls", "tail: --raw reads a file: omit the --tls options"),
             ("tail --raw - --tls-name x", "--raw reads a file: omit the --tls options"),
             ("stats --filter=kind:x", "argument --filter: unknown kind 'x'"),
@@ -98,6 +103,64 @@ class ParserTests(SynchronousTestCase):
             self.assertEqual((code, out), (2, ""), arguments)
             self.assertIn(says, said.replace("\\\\", "\\"))
             self.assertNotIn("\x1b", said)
+
+    def test_anyOrder(self) -> None:
+        """Options stand before, between and after other arguments."""
+        for name, *words in [
+            ["record", "x", "5000", "--compress", "--count 5"],
+            ["tail", "5000", "--json", "--count=5"],
+            ["stats", "5000", "--sort rate", "--json"],
+            ["replay", "x", "--loop", "--speed max"],
+            ["observe", "a", "b", "c", "--tls"],
+        ]:
+            values = [word for word in words if not word.startswith("-")]
+            expected = parse_arguments([name, *" ".join(words).split()])
+            given = [getattr(expected, name, None) for name in ("file", "endpoint")]
+            given = getattr(expected, "endpoints", [text for text in given if text])
+            self.assertEqual(given, values)
+            for order in permutations(words):
+                if [word for word in order if word in values] == values:
+                    moved = [name, *" ".join(order).split()]
+                    self.assertEqual(parse_arguments(moved), expected, moved)
+
+    def test_dashes(self) -> None:
+        """What follows C{--} is no option; C{-} stands for standard input or output."""
+        options = parse_arguments(["record", "--count", "1", "--", "-x.rec", "5000"])
+        self.assertEqual((options.file, options.endpoint), ("-x.rec", "5000"))
+        self.assertEqual(parse_arguments(["record", "-", "--force"]).file, "-")
+        self.assertEqual(parse_arguments(["tail", "--raw", "-", "--json"]).raw, "-")
+        (exclude,) = parse_arguments(["tail", "--filter=-kind:g", "5000"]).filter
+        self.assertEqual(exclude.text, "-kind:g")
+
+    def test_unknown(self) -> None:
+        """An error prints the usage of its command, and the nearest option or command."""
+        tail, top = "metrics-tcp tail", "metrics-tcp"
+        for arguments, program, says in [
+            ("tail --jsno", tail, "unrecognized option --jsno; did you mean --json?"),
+            ("tail a:1 --jsno=5 b", tail, "unrecognized option --jsno; did you mean --json?"),
+            ("tail --no-such", tail, "unrecognized option --no-such"),
+            ("tail -x", tail, "unrecognized option -x"),
+            ("tail \x1b --\x1b", tail, "unrecognized option --\\x1b"),
+            ("tail a b", tail, "unexpected argument 'b'"),
+            # An abbreviation could become ambiguous.
+            ("tail --dur 5", tail, "unrecognized option --dur; did you mean --duration?"),
+            ("record x --loop", f"{top} record", "unrecognized option --loop"),
+            ("record x --comprss", f"{top} record", "--comprss; did you mean --compress?"),
+            ("stats --jsno", f"{top} stats", "--jsno; did you mean --json?"),
+            ("replay x --spede 1", f"{top} replay", "--spede; did you mean --speed?"),
+            ("observe --export_dir x", f"{top} observe", "--export_dir; did you mean --export-dir"),
+            ("tial", top, "unknown command 'tial'; did you mean tail?"),
+            ("xyz --json", top, "unknown command 'xyz'; the commands are tail, stats, record"),
+            ("--verion", top, "unrecognized option --verion; did you mean --version?"),
+            ("--json tail", top, "option --json must follow the COMMAND"),
+        ]:
+            code, out, said = run(*arguments.split(" "))
+            self.assertEqual((code, out), (2, ""), arguments)
+            self.assertTrue(said.startswith(f"usage: {program} [-h]"), said)
+            self.assertIn(f"\n{program}: error: ", said)
+            self.assertIn(says, said.splitlines()[-1])
+            if "did you" not in says:
+                self.assertNotIn("did you", said)
 
     def test_closedOutput(self) -> None:
         """With a closed standard output, commands end with an error."""

@@ -115,11 +115,11 @@ class RecordingsTests(SynchronousTestCase):
                 self.assertEqual(command(), (1, message, 9))
 
     def test_directory(self) -> None:
-        """A directory is reported as an invalid endpoint."""
+        """A directory is reported as such, rather than as an invalid endpoint."""
         for command in "tail", "stats", "observe":
             code, _, said = run(command, "/")
-            message = f"metrics-tcp {command}: /: a directory, not an endpoint or a recording\n"
-            self.assertEqual((code, said), (2, message))
+            message = "metrics-tcp: /: a directory, not an endpoint or a recording\n"
+            self.assertEqual((code, said), (1, message))
 
     def test_maxFrame(self) -> None:
         """C{--max-frame} limits the frames of connections, not of recordings."""

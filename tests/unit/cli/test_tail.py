@@ -320,7 +320,7 @@ class CommandTests(SynchronousTestCase):
             ("/dev/null", "not an endpoint or a regular file"),
         ]:
             ended = run("tail", file)
-            self.assertEqual((ended.code, ended.out), (2, ""))
+            self.assertEqual((ended.code, ended.out), (1, ""))
             self.assertTrue(ended.err.endswith(f"{says}\n"), ended.err)
 
     def test_fileNamedAsPort(self) -> None:

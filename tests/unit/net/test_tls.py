@@ -40,6 +40,7 @@ from txmetrics_tcp._net.tls import ServerTLS, explain, is_tls
 from txmetrics_tcp._net.tls_errors import TLSError
 from txmetrics_tcp.cli.arguments import add_endpoint_arguments
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
+from txmetrics_tcp.cli.output import CommandError
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -122,7 +123,7 @@ class FileTests(SynchronousTestCase):
         reason = f"handshake with the private key in {own.key} failed: TLS does not support"
         self.assertIn(f"{reason} the curve secp256k1", self.error(own.key, own.cert))
         options = parsed("--tls-cert", own.cert, "--tls-key", own.key)
-        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
         self.assertIn(reason, str(error))
 
     def test_rsaPss(self) -> None:
@@ -155,7 +156,7 @@ class FileTests(SynchronousTestCase):
         self.patch(SSL.Context, "use_certificate", refuse)
         self.assertIn("ee key too small", self.error(self.good.key, self.good.cert))
         options = parsed("--tls-cert", self.good.cert, "--tls-key", self.good.key)
-        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
         self.assertIn("ee key too small", str(error))
 
     def test_expired(self) -> None:
@@ -228,7 +229,7 @@ class WithoutExtraTests(SynchronousTestCase):
     def test_client(self) -> None:
         self.hide("service_identity")
         options = parsed("5000", "--tls")
-        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
         self.assertIn(self.ADVICE, str(error))
 
 

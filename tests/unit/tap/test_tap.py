@@ -120,11 +120,12 @@ class OptionsTests(SynchronousTestCase):
 
     def assert_exits(self, *arguments: str) -> str:
         """
-        Assert that invalid options of a twistd command end the process with a one-line message.
+        Assert that invalid options of a twistd command end the process with the usage and a
+        message of one line.
         """
         error = self.assertRaises(SystemExit, run_by_twistd, "metrics-tcp", *arguments)
         # If the code is a string, the interpreter prints it to standard error and exits with 1.
-        self.assertRegex(error.code, r"\Ametrics-tcp: .*\Z")
+        self.assertRegex(error.code, r"\AUsage: .* metrics-tcp \[options\]\nmetrics-tcp: .*\Z")
         text: str = error.code
         return text
 
@@ -144,6 +145,16 @@ class OptionsTests(SynchronousTestCase):
             message = self.assert_exits(f"{option}={value}")
             self.assertIn(f"{option}", message)
             self.assertIn(repr(value), message)
+
+    def test_unknown_option(self) -> None:
+        """The error for an unknown option names the nearest option."""
+        for option, words in (
+            ("--lisen", "option --lisen not recognized; did you mean --listen?"),
+            ("--buffersize=1", "option --buffersize not recognized; did you mean --buffer-size?"),
+            ("--xyz", "option --xyz not recognized"),
+            ("--listen", "option --listen requires argument"),
+        ):
+            self.assertTrue(self.assert_exits(option).endswith(f": {words}"), option)
 
     def test_tls(self) -> None:
         for option in ("--tls-key=x", "--tls-cert=x", "--tls-client-ca=x"):
