@@ -41,7 +41,9 @@ PUBLIC = """
 TLS = "--tls --tls-ca --tls-name --tls-cert --tls-key"
 
 COMMANDS = {
-    "tail": f"endpoint --raw --json --filter --count --duration --max-frame {TLS}",
+    "tail": f"""
+        endpoint --raw --json -v --verbose --exact --filter --count --duration --max-frame {TLS}
+    """,
     "stats": f"endpoint --duration --json --filter --sort --max-frame {TLS}",
     "record": f"file endpoint --compress --append --force --count --duration --max-frame {TLS}",
     "replay": "file --speed --listen --loop",

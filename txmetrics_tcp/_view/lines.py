@@ -18,6 +18,7 @@ from txmetrics_tcp._model import (
     Status,
     Unit,
 )
+from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.text import NO_TIME, json_value, local_time, utc, visible
 
 Printable = Metadata | Metric | Status | Snapshot | Gone
@@ -42,6 +43,9 @@ _BOUNDARY: dict[Snapshot, dict[str, object]] = {
     Snapshot.END: {"boundary": "end"},
 }
 
+_UNIT_OF = {f" {unit.label}": unit for unit in Unit if unit.label}
+"""The unit that `TextLines` shows as this text after a value."""
+
 MAX_UNITS = 10_000
 """The maximum number of units that `TextLines` stores; it bounds the memory a peer can use."""
 
@@ -56,8 +60,17 @@ class TextLines:
     Times are local.  The unit is shown once the server has sent the metric's description.
     """
 
-    def __init__(self, localtime: Callable[[float], time.struct_time] = time.localtime) -> None:
+    def __init__(
+        self,
+        localtime: Callable[[float], time.struct_time] = time.localtime,
+        exact: bool = True,
+    ) -> None:
+        """
+        @param exact: whether to show exact values, in the units of the metrics, rather than
+            human-readable ones (``1.5ms``).
+        """
         self._localtime = localtime
+        self._exact = exact
         self._second = -1
         self._clock = ""
         self._units: dict[tuple[MetricKind, str], str] = {}
@@ -67,9 +80,13 @@ class TextLines:
             return self._other(event)
         key = event.key
         unit = self._units.get((key.kind, key.name), "") if self._units else ""
+        if self._exact:
+            value = f"{event.value!r}{unit}"
+        else:
+            value = show_value(event.value, _UNIT_OF.get(unit, unit[1:]))
         return (
             f"{self._time(event.timestamp_ns)} {_OPERATION[event.operation]}"
-            f" {visible(str(key))} {event.value!r}{unit}"
+            f" {visible(str(key))} {value}"
         )
 
     def _other(self, event: Metadata | Status | Snapshot | Gone) -> str:

@@ -140,6 +140,10 @@ are retried.
 ENDPOINT can also be a recording made by "metrics-tcp record". It is printed
 from beginning to end.
 
+Before the first event, a line counts the descriptions and totals that the
+server sends; --verbose prints them. On a terminal, values are human-readable;
+elsewhere, and with --exact, --json or --raw, they are exact.
+
 With --raw, print a raw capture instead: the bytes that a server sent, as in
 "nc web1 5000 > capture.bin".
 
@@ -170,6 +174,17 @@ Documentation:
         data arrives""",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print initial descriptions and totals, instead of their number",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="print exact values on a terminal too, in the unit of the metric",
+    )
     add_filter_argument(
         parser,
         "print only events and descriptions of series that match TEXT (see Filters below), and"

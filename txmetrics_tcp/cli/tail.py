@@ -5,12 +5,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
+from txmetrics_tcp._client.service import (
+    Connected,
+    ConnectionState,
+    Disconnected,
+    MetricsClientService,
+)
 from txmetrics_tcp._model import Event, Metric, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Stepper
@@ -23,6 +30,10 @@ from txmetrics_tcp.cli.output import ReaderGone, say, standard_output
 from txmetrics_tcp.cli.raw import RawCapture
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import Selection
+from txmetrics_tcp.cli.summary import Summary
+
+COUNTS_DELAY = 1.0
+"""The time, in seconds, after which counts are printed that no event has followed."""
 
 
 class Tail:
@@ -48,6 +59,7 @@ class Tail:
         filters: Sequence[Filter] = (),
         count: int | None = None,
         tls: bool = False,
+        summarize: bool = False,
     ) -> None:
         """
         @param endpoint: the endpoint of the server, as the user wrote it.
@@ -58,6 +70,8 @@ class Tail:
         @param filters: select the series to write; if empty, all series are written.
         @param count: the number of metric events to write; None for no limit.
         @param tls: whether the client uses TLS.
+        @param summarize: whether to write the number of initial descriptions and totals, rather
+            than each of them.
         """
         self._clock = clock
         self._make_lines = make_lines
@@ -66,14 +80,20 @@ class Tail:
         self._stop = stop
         self._filters = filters
         self._left = count
+        self._summarize = summarize
         self._messages = ConnectionMessages(endpoint, clock, self._say_after_lines, tls)
-        self.begin()
+        self._summary: Summary | None = None
+        self._counting: IDelayedCall | None = None
+        self._connected = False
         self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
+        self.begin()
 
     def begin(self) -> None:
         """Begin a new stream, whose server sends its descriptions again."""
+        self._end_counts()
         self._format = self._make_lines()
+        self._summary = Summary(self._format) if self._summarize else None
         self._select = Selection(self._filters)
 
     def received(self, event: Event) -> None:
@@ -85,24 +105,39 @@ class Tail:
             return
         if self._left == 0:
             return
-        for selected in self._select(event):
-            self._lines.append(self._format(selected))
-            if self._left is not None and isinstance(selected, Metric):
-                self._left -= 1
-        if self._lines and self._flushing is None:
+        selected = self._select(event)
+        if not selected:
+            return
+        summary = self._summary
+        if summary is None or (isinstance(event, Metric) and not summary.counting):
+            for one in selected:
+                self._lines.append(self._format(one))
+        elif lines := summary(selected):
+            self._lines += lines
+        else:
+            if self._connected and self._counting is None:
+                self._counting = self._clock.callLater(COUNTS_DELAY, self._end_counts)
+            return
+        if self._flushing is None:
             self._flushing = self._clock.callLater(0, self._flush)
-        if self._left == 0:
-            self.flush()
-            self._stop(0)
+        if self._left is not None and isinstance(event, Metric):
+            self._left -= 1
+            if self._left == 0:
+                self.flush()
+                self._stop(0)
 
     def state_changed(self, state: ConnectionState) -> None:
         """Handle a new state of the connection."""
         if isinstance(state, Connected):
+            self._connected = True
             self.begin()
+        elif isinstance(state, Disconnected):
+            self._end_counts()
         self._messages.state_changed(state)
 
     def flush(self) -> None:
-        """Write pending lines now."""
+        """Write pending lines and counts now."""
+        self._end_counts()
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
@@ -111,6 +146,16 @@ class Tail:
         """Print a message after the lines of earlier events."""
         self.flush()
         self._say(text)
+
+    def _end_counts(self) -> None:
+        if self._counting is not None:
+            if self._counting.active():
+                self._counting.cancel()
+            self._counting = None
+        if self._summary is not None and (lines := self._summary.end()):
+            self._lines += lines
+            if self._flushing is None:
+                self._flushing = self._clock.callLater(0, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None
@@ -213,17 +258,24 @@ def _source(options: argparse.Namespace, reactor: Any, tail: Tail, running: Runn
 def run(options: argparse.Namespace, reactor: Any) -> int:
     """See `txmetrics_tcp.cli.commands.run_command`."""
     output = standard_output()
-    running = Running(reactor, lambda: source.stop(), output.cancel)
+
+    def finish() -> object:
+        tail.flush()
+        return source.stop()
+
+    running = Running(reactor, finish, output.cancel)
+    exact = options.exact or options.raw is not None or not os.isatty(1)
     tail = Tail(
         reactor,
         options.endpoint,
-        JsonLines if options.json else TextLines,
+        JsonLines if options.json else partial(TextLines, exact=exact),
         output.write,
         say,
         running.stop,
         options.filter,
         options.count,
         wants_tls(options),
+        summarize=not (options.json or options.verbose),
     )
     source = _source(options, reactor, tail, running)
 

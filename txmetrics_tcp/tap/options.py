@@ -229,9 +229,10 @@ class Options(UsageOptions):
         except UsageError as error:
             if self.parent is None:
                 raise
-            hint = ""
+            usage = hint = ""
             if isinstance(error.__context__, GetoptError):
                 known = [f"--{option.removesuffix('=')}" for option in self.longOpt]
                 option = f"--{error.__context__.opt}"
                 hint = "" if option in known else did_you_mean(option, known)
-            sys.exit(f"{self.getSynopsis()}\nmetrics-tcp: {error}{hint}")
+                usage = f"{self.getSynopsis()}\n"
+            sys.exit(f"{usage}metrics-tcp: {error}{hint}")

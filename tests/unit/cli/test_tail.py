@@ -28,6 +28,7 @@ from tests.recordings import HTTP, MEMORY, RECORDINGS, SET, STATUS, STREAM, incr
 from txmetrics_tcp import StreamError, Unknown, decode, encode_metadata, encode_metric
 from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
 from txmetrics_tcp._recording.blocks import MAGIC
+from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.cli import tail
 from txmetrics_tcp.cli.messages import SILENCE, SilenceMessage
 from txmetrics_tcp.cli.output import Output, ReaderGone
@@ -230,6 +231,23 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((code, said), (0, ""))
         self.assertEqual([out.count(" memory 1.0 B\n"), out.count(" memory 1.0\n")], [2, 1])
         self.assertEqual(out.count("metadata"), 2)
+
+    def test_terminal(self) -> None:
+        """Values are human-readable on a terminal, unless an option asks for exact ones."""
+        frames = encode_metadata(MEMORY) + encode_metric(SET._replace(value=1536.0))
+        Path(self.path).write_bytes(record(frames))
+        raw = self.mktemp()
+        Path(raw).write_bytes(frames)
+        for terminal, arguments, value in [
+            (True, [self.path], f" memory {show_value(1536, 'bytes')}\n"),
+            (True, [self.path, "--exact"], " memory 1536.0 B\n"),
+            (True, [self.path, "--json"], '"value":1536.0}\n'),
+            (True, ["--raw", raw], " memory 1536.0 B\n"),
+            (False, [self.path], " memory 1536.0 B\n"),
+        ]:
+            with mock.patch.object(os, "isatty", lambda number, result=terminal: result):
+                out = run("tail", *arguments).out
+            self.assertTrue(out.endswith(value), out)
 
     def test_order(self) -> None:
         """Damage is reported after all events have been printed."""

@@ -33,6 +33,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
+from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.text import visible
 
 WHEN = 1_795_363_464 * SECOND + 789_260_613
@@ -130,6 +131,25 @@ class TextLinesTests(SynchronousTestCase):
             (metric(Operation.RECORD_HISTOGRAM, math.nan), "16:04:24.789 histogram/record  m nan"),
         ]:
             self.assertEqual(self.line(event), line)
+
+    def test_readable(self) -> None:
+        """Values are exact by default, and otherwise human-readable according to their units."""
+        readable = TextLines(time.gmtime, exact=False)
+        for unit, value, exact in [
+            ("seconds", 0.0015, "0.0015 s"),
+            ("bytes", 1536.0, "1536.0 B"),
+            ("apples", 1234567.25, "1234567.25 apples"),
+            ("a\x1b", 2.0, "2.0 a\\x1b"),
+            ("count", 1234567.0, "1234567.0"),
+            (None, math.inf, "inf"),
+        ]:
+            shown = show_value(value, unit and visible(unit))
+            for line, expected in (self.line, exact), (readable, shown):
+                line(Metadata(MetricKind.GAUGE, "m", unit))
+                text = line(metric(Operation.SET_GAUGE, value))
+                self.assertEqual(text, f"16:04:24.789 gauge/set         m {expected}")
+        line = readable(metric(Operation.INCREMENT_COUNTER, 1234567))
+        self.assertEqual(line, f"16:04:24.789 counter/increment m {show_value(1234567)}")
 
     def test_labels(self) -> None:
         self.assertEqual(

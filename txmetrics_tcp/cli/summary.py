@@ -1,0 +1,75 @@
+"""
+Summarize what a server sends to bring a client up to date: descriptions and totals.
+"""
+
+from __future__ import annotations
+
+from txmetrics_tcp._model import SET_OPERATION, Metadata, Metric, Snapshot, Status
+from txmetrics_tcp._view.lines import Lines, Printable
+
+_SETS = frozenset(SET_OPERATION.values())
+
+
+class Summary:
+    """
+    Format the events of one connection as lines.  Counts, instead of a line for each event, stand
+    for the descriptions before the first event, and for snapshots.
+
+    A snapshot may lack its end: an event that cannot be part of a snapshot ends it as well.
+
+    @ivar counting: whether metric events may have to be counted.  Otherwise, the caller can format
+        them itself.
+    """
+
+    counting: bool = True
+
+    def __init__(self, format: Lines) -> None:
+        """
+        @param format: formats single events.
+        """
+        self._format = format
+        self._initial = True
+        self._in_snapshot = False
+        self._descriptions = 0
+        self._totals = 0
+
+    def __call__(self, events: list[Printable]) -> list[str]:
+        """
+        @param events: an event, preceded by the description that it is the first to need, if any.
+        @return: the lines to print now.
+        """
+        last = events[-1]
+        if isinstance(last, Metric):
+            counted = self._in_snapshot and last.operation in _SETS
+        elif isinstance(last, Snapshot):
+            self._in_snapshot = last is not Snapshot.END
+            self.counting = self._in_snapshot
+            if self._in_snapshot:
+                return []
+            self._initial = False
+            return self.end()
+        elif isinstance(last, Status):
+            return [self._format(last)]
+        else:
+            counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
+        lines = [self._format(event) for event in events]
+        if counted:
+            totals = sum(isinstance(event, Metric) for event in events)
+            self._totals += totals
+            self._descriptions += len(events) - totals
+            return []
+        self._initial = self._in_snapshot = self.counting = False
+        return [*self.end(), *lines]
+
+    def end(self) -> list[str]:
+        """Return a line with the numbers that were counted since the last call, if any."""
+        if not (self._descriptions or self._totals):
+            return []
+        counts = [
+            f"{number:,} {name}{'' if number == 1 else 's'}"
+            for number, name in ((self._descriptions, "description"), (self._totals, "total"))
+            if number
+        ]
+        kind = "snapshot" if self._totals else "metadata"
+        self._descriptions = self._totals = 0
+        return [f"{kind:12} {', '.join(counts)} (--verbose prints them)"]
