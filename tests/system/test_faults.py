@@ -53,6 +53,9 @@ class ScriptTests(SynchronousTestCase):
     def test_allowed_networks(self) -> None:
         self.assert_right("allowed_networks")
 
+    def test_command_lines(self) -> None:
+        self.assert_right("command_lines")
+
     def test_failed_stop(self) -> None:
         self.assert_right("failed_stop")
 
@@ -86,6 +89,9 @@ class ScriptTests(SynchronousTestCase):
 
     def test_socket_files(self) -> None:
         self.assert_right("socket_files")
+
+    def test_tail_beginning(self) -> None:
+        self.assert_right("tail_beginning")
 
     def test_timers(self) -> None:
         self.assert_right("timers")

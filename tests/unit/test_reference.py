@@ -78,7 +78,7 @@ class CommandsTests(SynchronousTestCase):
         self.sections = {section.partition("\n")[0]: section for section in sections}
 
     def assert_documented(self, options: set[str], text: str) -> None:
-        self.assertEqual(options - set(re.findall(r"--[\w-]+", text)), set())
+        self.assertEqual(options - set(re.findall(r"--?\w[\w-]*", text)), set())
 
     def test_daemon(self) -> None:
         self.assert_documented(daemon_options(), self.sections["twistd metrics-tcp"])

@@ -154,9 +154,9 @@ Exit codes:
   0    --count or --duration was reached, the recording or capture ended, or the
        reader of standard output exited (as with "| head")
   1    nothing was received (within --duration, or from a capture), the
-       recording or capture is unreadable or damaged, or standard output cannot
-       be written
-  2    invalid arguments
+       recording or capture is missing, unreadable or damaged, a TLS file is
+       unusable, or standard output cannot be written
+  2    an invalid option, value or endpoint
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM)
 
@@ -187,8 +187,8 @@ Documentation:
     )
     add_filter_argument(
         parser,
-        "print only events and descriptions of series that match TEXT (see Filters below), and"
-        " stream status",
+        "print and count only events and descriptions of series that match TEXT (see Filters"
+        " below), and print stream status",
     )
     add_end_arguments(parser)
     add_max_frame_argument(parser)
@@ -210,9 +210,9 @@ fast as possible.""",
 Exit codes:
   0    the table was printed, even if events were dropped
   1    nothing was received within --duration, the server does not send a
-       metrics stream, the recording is unreadable or damaged, or standard
-       output cannot be written
-  2    invalid arguments
+       metrics stream, the recording is missing, unreadable or damaged, a TLS
+       file is unusable, or standard output cannot be written
+  2    an invalid option, value or endpoint
   130  interrupted (Ctrl-C), after printing the results so far
   143  terminated (SIGTERM), after printing the results so far
 
@@ -260,9 +260,9 @@ observe read recordings directly.""",
 Exit codes:
   0    --count or --duration was reached, or the command was interrupted
        (Ctrl-C) or terminated (SIGTERM)
-  1    FILE exists or cannot be written, or nothing was received (a new FILE is
-       then removed)
-  2    invalid arguments
+  1    FILE exists or cannot be written, a TLS file is unusable, or nothing was
+       received (a new FILE is then removed)
+  2    an invalid option, value or endpoint
 
 Documentation:
   {DOCS}/reference/commands.html""",
@@ -303,8 +303,8 @@ first receive the current descriptions and totals.""",
         epilog=f"""\
 Exit codes:
   0    all clients received the whole recording, even if it was cut off
-  1    FILE is unreadable or damaged, or the endpoint is unavailable
-  2    invalid arguments
+  1    FILE is missing, unreadable or damaged, or the endpoint is unavailable
+  2    an invalid option, value or endpoint
   130  interrupted (Ctrl-C)
   143  terminated (SIGTERM)
 
@@ -349,9 +349,9 @@ The viewer requires Textual: pip install 'txmetrics-tcp[observe]'""",
         epilog=f"""\
 Exit codes:
   0    the user quit (q or Ctrl-C)
-  1    a recording is unreadable, Textual is not installed, or standard input,
-       output or error is not a terminal
-  2    invalid arguments
+  1    a recording is missing or unreadable, a TLS file is unusable, Textual is
+       not installed, or standard input, output or error is not a terminal
+  2    an invalid option, value or endpoint
   129  the terminal was closed (SIGHUP)
   130  interrupted by a signal (SIGINT)
   143  terminated (SIGTERM)

@@ -1,0 +1,50 @@
+"""
+Line 8: options stand anywhere, a mistyped option or command is reported with the nearest one, and
+all commands have the same exit codes.
+"""
+
+import subprocess
+import sys
+import tempfile
+
+from tests import environment
+from tests.daemon import LIMIT
+from tests.faults import Report, run
+
+
+def command(directory: str, line: str) -> tuple[int, str]:
+    """Return the exit code and the last line on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", *line.split()],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def main(report: Report) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        for line, code, *words in (
+            ("txmetrics_tcp record x.rec --compress 1 --duration 0.1", 1, "received nothing"),
+            ("txmetrics_tcp tail --count 1 ./missing --json", 1, "no such file"),
+            ("txmetrics_tcp tail --jsno", 2, "metrics-tcp tail: ", "did you mean --json?"),
+            ("txmetrics_tcp tial", 2, "did you mean tail?"),
+            ("txmetrics_tcp tail a b", 2, "metrics-tcp tail: ", "'b'"),
+            ("txmetrics_tcp tail --dur 1 1", 2, "--duration"),
+            ("txmetrics_tcp stats ./missing", 1, "no such file"),
+            ("txmetrics_tcp replay ./missing", 1, "No such file"),
+            ("txmetrics_tcp tail /dev/null", 1, "/dev/null"),
+            ("txmetrics_tcp stats .", 1, "directory"),
+            ("twisted metrics-tcp --lisen", 1, "did you mean --listen?"),
+        ):
+            exit_code, text = command(directory, line)
+            report.equal(f"exit code of {line}", exit_code, code)
+            report.contains(f"message of {line}", text, *words)
+
+
+if __name__ == "__main__":
+    run(main)
