@@ -92,11 +92,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     first, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if first in commands:
         return argparse.Namespace(command=first, **vars(commands[first].parse(rest)))
-    if first.startswith("-"):
+    if first.startswith("-") and first != "-":
         if not parser.knows(first) and any(one.knows(first) for one in commands.values()):
             parser.error(f"option {first} must follow the COMMAND")
-        return parser.parse([first])
-    if first:
+        parser.parse([first])
+    elif first:
         hint = did_you_mean(first, commands) or f"; the commands are {', '.join(commands)}"
         parser.error(f"unknown command {first!r}{hint}")
     parser.error("COMMAND is missing")

@@ -163,11 +163,13 @@ class Tail:
         lines.append("")
         try:
             self._write("\n".join(lines))
-        except BrokenPipeError:
-            self._stop(0)
         except OSError as error:
-            self._say(f"cannot write to standard output: {error.strerror}")
-            self._stop(1)
+            # Later events are not printed.
+            self._left, self._summary = 0, None
+            broken = isinstance(error, BrokenPipeError)
+            if not broken:
+                self._say(f"cannot write to standard output: {error.strerror}")
+            self._stop(0 if broken else 1)
 
 
 class _Source(NamedTuple):

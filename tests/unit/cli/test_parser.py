@@ -152,6 +152,8 @@ class ParserTests(SynchronousTestCase):
             ("tial", top, "unknown command 'tial'; did you mean tail?"),
             ("xyz --json", top, "unknown command 'xyz'; the commands are tail, stats, record"),
             ("--verion", top, "unrecognized option --verion; did you mean --version?"),
+            ("--", top, "COMMAND is missing"),
+            ("- tail", top, "unknown command '-'; the commands are tail"),
             ("--json tail", top, "option --json must follow the COMMAND"),
         ]:
             code, out, said = run(*arguments.split(" "))

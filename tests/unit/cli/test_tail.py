@@ -136,6 +136,8 @@ class TailTests(SynchronousTestCase):
         self.error = OSError(errno.ENOSPC, "No space left on device")
         self.receive("a")
         self.reactor.advance(0)
+        self.receive("b")
+        self.tail.flush()
         self.assertEqual(
             self.printed, ["(cannot write to standard output: No space left on device)"]
         )
