@@ -26,6 +26,7 @@ USAGE = {
         "replay --help",
         "observe --help",
     ],
+    1: ["tail ./missing", "stats ./missing"],
     2: [
         "",
         "unknown",
@@ -38,7 +39,6 @@ USAGE = {
         "tail localhost:99999",
         "tail [::1]:99999",
         "tail 65536",
-        "tail ./missing",
         "stats --sort nothing",
         "record",
         "record 5000",
