@@ -74,7 +74,7 @@ class ExitCodeTests(SynchronousTestCase):
 
     def test_endpoint(self) -> None:
         """A wrong endpoint."""
-        for endpoint in "nowhere", "localhost:70000", "tcp:x", "":
+        for endpoint in "nowhere:x", "localhost:70000", "tcp:x", "":
             self.assert_exits(2, {**CLIENTS, "replay": "replay x --listen"}, endpoint)
         # Of record, only FILE can be a file.
         self.assert_exits(2, {"record": CLIENTS["record"]}, self.path)
