@@ -23,6 +23,15 @@ _ZEROS = array("d", bytes(8 * SECONDS))
 _UNKNOWN = array("d", [math.nan]) * SECONDS
 
 
+def per_second(value: float, before: float, seconds: float) -> float:
+    """
+    Return the change per second of a value.  Finite values have a finite rate, unless the rate
+    itself overflows.
+    """
+    change = value - before
+    return value / seconds - before / seconds if math.isinf(change) else change / seconds
+
+
 class Increases:
     """
     The increase of a growing total in each second.

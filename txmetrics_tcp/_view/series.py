@@ -24,7 +24,14 @@ from txmetrics_tcp._model import (
     Status,
     Unknown,
 )
-from txmetrics_tcp._view.rates import MIN_WATCHED, RATE_WINDOW, SECONDS, Increases, Values
+from txmetrics_tcp._view.rates import (
+    MIN_WATCHED,
+    RATE_WINDOW,
+    SECONDS,
+    Increases,
+    Values,
+    per_second,
+)
 from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
 
 MAX_SERIES = 100_000
@@ -125,6 +132,14 @@ class SeriesView:
         """
         return self.value - self._base + self._spread
 
+    def average_rate(self, seconds: float) -> float:
+        """
+        Return `change` per second.
+
+        @param seconds: the time in which the series has changed, in seconds.
+        """
+        return per_second(self.value + self._spread, self._base, seconds)
+
     def rate(self, now: float) -> float:
         """
         Return the change per second over the last ten seconds, or since `SourceView.since` if that
@@ -139,6 +154,7 @@ class SeriesView:
         """
         second = math.floor(now)
         first = second - RATE_WINDOW + 1
+        watched = max(min(now - first, now - self._view.since), MIN_WATCHED)
         history = self._history
         if isinstance(history, Values):
             # The first known value, starting with the second before the window.
@@ -150,15 +166,12 @@ class SeriesView:
                 ),
                 math.nan,
             )
-            change = self.value - then
-            if not math.isfinite(change):
-                return math.nan
-        else:
-            change = sum(history.between(first, second + 1))
-            if first <= self._second <= second:
-                change += self.value - self._base - self._increase_before
-        watched = min(now - first, now - self._view.since)
-        return change / max(watched, MIN_WATCHED)
+            rate = per_second(self.value, then, watched)
+            return rate if math.isfinite(rate) else math.nan
+        change = sum(history.between(first, second + 1))
+        if first <= self._second <= second:
+            change += self.value - self._base - self._increase_before
+        return change / watched
 
     def history(self, now: float, seconds: int = 60) -> list[float]:
         """

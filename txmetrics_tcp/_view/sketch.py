@@ -52,8 +52,9 @@ class Summary:
     the extra ``sketch``.
 
     @ivar count: the number of finite samples.
-    @ivar sum: the sum of the finite samples.
+    @ivar sum: the sum of the finite samples; infinite if it overflows.
     @ivar not_finite: the number of infinite and NaN samples.  All other fields ignore them.
+    @ivar mean: the average; NaN without samples.  It is finite, even if the sum overflows.
     """
 
     count: int
@@ -65,17 +66,17 @@ class Summary:
     p999: float
     max: float
     not_finite: int = 0
-
-    @property
-    def mean(self) -> float:
-        """The average; NaN without samples."""
-        return self.sum / self.count if self.count else math.nan
+    mean: float = math.nan
 
 
 PERCENTILES = ("min", "p50", "p90", "p99", "p999", "max")
 """The fields of a `Summary` that are shown as columns, in display order."""
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
+
+
+_TINY = 2.0**-100
+"""Multiplied by this, the sum of any number of samples is finite."""
 
 
 @lru_cache(maxsize=1)
@@ -97,12 +98,14 @@ def has_percentiles() -> bool:
 class Distribution:
     """The exact count, sum and extremes of samples, and their approximate distribution."""
 
-    __slots__ = ("_max", "_min", "_sketch", "_sum", "count", "exact", "not_finite")
+    __slots__ = ("_max", "_min", "_sketch", "_sum", "_tiny_sum", "count", "exact", "not_finite")
 
     def __init__(self) -> None:
         self.count = 0
         self.not_finite = 0
         self._sum = 0.0
+        # The sum multiplied by `_TINY`, for the mean of samples whose sum overflows.
+        self._tiny_sum = 0.0
         self._min = math.inf
         self._max = -math.inf
         # The samples, until the sketch replaces them.  Without the library, both are None.
@@ -116,7 +119,12 @@ class Distribution:
         if not finite:
             return
         self.count += len(finite)
-        self._sum += sum(finite)
+        total = sum(finite)
+        self._sum += total
+        if math.isfinite(total):
+            self._tiny_sum += total * _TINY
+        else:
+            self._tiny_sum += sum(sample * _TINY for sample in finite)
         self._min = min(self._min, min(finite))
         self._max = max(self._max, max(finite))
         if self.exact is not None:
@@ -134,6 +142,7 @@ class Distribution:
             return
         self.count += other.count
         self._sum += other._sum
+        self._tiny_sum += other._tiny_sum
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
         if self.exact is not None:
@@ -155,7 +164,12 @@ class Distribution:
             return Summary(0, 0.0, nan, nan, nan, nan, nan, nan, self.not_finite)
         low, high = self._min, self._max
         p50, p90, p99, p999 = (min(max(value, low), high) for value in self._quantiles())
-        return Summary(self.count, self._sum, low, p50, p90, p99, p999, high, self.not_finite)
+        total = self._sum
+        mean = total / self.count
+        if not math.isfinite(total):
+            total = self._tiny_sum / _TINY
+            mean = min(max(self._tiny_sum / self.count / _TINY, low), high)
+        return Summary(self.count, total, low, p50, p90, p99, p999, high, self.not_finite, mean)
 
     def _quantiles(self) -> Iterable[float]:
         if self.exact is not None:

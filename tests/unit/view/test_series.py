@@ -678,6 +678,33 @@ class SummaryTests(ViewCase):
         self.assertEqual(summary.count, 7 * (1 + CHUNK))
         self.assertEqual(summary.not_finite, 3 * (1 + CHUNK))
 
+    def test_overflowingSum(self) -> None:
+        """The mean of finite samples is finite, in any window, even if their sum is not."""
+        most = 1.7976931348623157e308
+        for samples, expected in (
+            ([most] * 3 * CHUNK, most),
+            ([most, most, -most, -most], 0),
+            ([most, most, most / 2, most / 2], most * 0.75),
+        ):
+            self.setUp()
+            self.record(*samples)
+            self.now += 10
+            self.record(most / 2)
+            summary = self.only().summary(300, self.now)
+            assert summary is not None
+            mean = (expected / most * len(samples) + 0.5) / (len(samples) + 1)
+            self.assertAlmostEqual(summary.mean / most, mean)
+            self.assertFalse(math.isnan(summary.sum))
+
+    def test_swing(self) -> None:
+        """The rate of a gauge whose change overflows is finite."""
+        self.view.ingest([event(Operation.SET_GAUGE, 1e308)])
+        self.now += 5
+        self.view.ingest([event(Operation.SET_GAUGE, -1e308)])
+        series = self.only()
+        self.assertAlmostEqual(series.rate(self.now) / 1e307, -4, delta=1)
+        self.assertAlmostEqual(series.average_rate(5) / 1e307, -4)
+
     def test_negative(self) -> None:
         self.record(*(-float(number) for number in range(1, 2001)))
         summary = self.only().summary()
