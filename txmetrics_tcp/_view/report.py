@@ -11,17 +11,43 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.numbers import base_scale, show_number, show_rate, show_seconds, show_value
+from txmetrics_tcp._view.numbers import base_scale, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
 from txmetrics_tcp._view.sketch import Summary, has_percentiles
-from txmetrics_tcp._view.text import json_number, json_value, utc, visible
+from txmetrics_tcp._view.text import (
+    cell_width,
+    counted,
+    cut_middle,
+    json_number,
+    json_value,
+    utc,
+    visible,
+)
 
 SHORTEST = 0.1
 """The minimum number of seconds for a rate."""
 
-_HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "MIN", "P50", "P90", "P99", "MAX")
-_RIGHT = 3
-"""The index of the first column of numbers.  This and all later columns are right-aligned."""
+_HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "COUNT", "MIN", "P50", "P90", "P99", "MAX")
+_TEXTS = _HEAD[:3]
+"""The columns of text.  All others have numbers, and are right-aligned."""
+
+_OMITTED = ("MIN", "P90", "MAX", "COUNT", "P99", "P50", "KIND", "RATE")
+"""The columns that a narrow terminal lacks, the first one first."""
+
+_LEAST_NAME = 20
+_LEAST_LABELS = 8
+"""If fewer cells than these remain for names and labels, a column is omitted."""
+
+_NUMBER = 12
+"""The maximum width of a number on a terminal, in cells."""
+
+_NUMBER_ELSEWHERE = 32
+"""The same elsewhere.  Any counter has all its digits."""
+
+_PADDED = 40
+"""Elsewhere, the width up to which names and labels are padded: longer ones are rare."""
+
+_GAP = "  "
 
 _KINDS = list(MetricKind)
 
@@ -59,27 +85,36 @@ class Report:
         Return the change per second of a counter's total, a histogram's sample count or a gauge's
         value; NaN if the stream was watched for less than `SHORTEST` seconds.
         """
-        return series.change / self.seconds if self.seconds >= SHORTEST else math.nan
+        return series.average_rate(self.seconds) if self.seconds >= SHORTEST else math.nan
 
-    def to_table(self) -> str:
+    def to_table(self, width: int | None = None) -> str:
         """
         Return one line for each series, with values in their units, and one line about the stream.
         The text is safe for a terminal.
+
+        @param width: the number of cells of the terminal, to which names, labels and the number of
+            columns are fitted; None to write all columns and complete names.
         """
-        lines = [_HEAD, *map(self._cells, self.series)]
-        if not any(line[-1] for line in lines[1:]):
+        number_width = _NUMBER_ELSEWHERE if width is None else _NUMBER
+        table = [self._cells(one, number_width) for one in self.series]
+        columns = {head: [head, *(line[at] for line in table)] for at, head in enumerate(_HEAD)}
+        if not any(columns["COUNT"][1:]):
             # No histograms: omit their columns.
-            lines = [line[: _HEAD.index("MIN")] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = "".join(
-            "  ".join(
-                cell.ljust(width) if column < _RIGHT else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            + "\n"
-            for line in lines
+            columns = {head: columns[head] for head in _HEAD[: _HEAD.index("COUNT")]}
+        widths = {head: max(map(cell_width, column)) for head, column in columns.items()}
+        if width is None:
+            for head in ("NAME", "LABELS"):
+                widths[head] = min(widths[head], _PADDED)
+        else:
+            _fit(widths, width)
+            for head in ("NAME", "LABELS"):
+                columns[head] = [cut_middle(cell, widths[head]) for cell in columns[head]]
+        lines = zip(
+            *([_pad(cell, head, widths[head]) for cell in columns[head]] for head in widths),
+            strict=True,
         )
-        return f"{text}\n{self._summary_line()}\n"
+        text = "".join(f"{_GAP.join(line).rstrip()}\n" for line in lines)
+        return f"{text}\n{self._summary_line(width)}\n"
 
     def to_json(self) -> str:
         """Return one line with an ASCII object, as described in docs/reference/commands.md."""
@@ -105,7 +140,7 @@ class Report:
         }
         return json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
 
-    def _cells(self, series: SeriesView) -> tuple[str, ...]:
+    def _cells(self, series: SeriesView, width: int) -> tuple[str, ...]:
         key = series.key
         unit = self._unit(series)
         shown = None if unit is None else visible(unit)
@@ -113,27 +148,31 @@ class Report:
         labels = ", ".join(f"{label}={value}" for label, value in key.labels)
         cells = (key.kind.value, visible(key.name), visible(labels))
         if summary is None:
-            rate = self._rate(series, shown)
-            return (*cells, show_value(series.value, shown), rate, "", "", "", "", "")
+            value = show_value(series.value, shown, width)
+            return (*cells, value, self._rate(series, shown, width), *[""] * 6)
         numbers = summary.min, summary.p50, summary.p90, summary.p99, summary.max
         return (
             *cells,
-            show_number(series.value),
-            self._rate(series, None),
-            *(("-" if math.isnan(one) else show_value(one, shown)) for one in numbers),
+            "",
+            self._rate(series, None, width),
+            show_value(series.value, width=width),
+            *(("-" if math.isnan(one) else show_value(one, shown, width)) for one in numbers),
         )
 
-    def _rate(self, series: SeriesView, unit: str | None) -> str:
+    def _rate(self, series: SeriesView, unit: str | None, width: int) -> str:
         rate = self.rate(series)
-        return "-" if math.isnan(rate) else show_rate(rate, unit)
+        return "-" if math.isnan(rate) else show_rate(rate, unit, width)
 
-    def _summary_line(self) -> str:
+    def _summary_line(self, width: int | None) -> str:
         view = self.view
         status = view.status
-        name = f" ({status.source})" if status is not None and status.source else ""
+        source = visible(status.source) if status is not None else ""
+        if width is not None:
+            source = cut_middle(source, max(_LEAST_NAME, width - _LEAST_NAME))
+        name = f" ({source})" if source else ""
         parts = [
             f"{len(self.series):,} of {len(view.series):,} series",
-            f"{view.events:,} events in {show_seconds(self.seconds)}",
+            f"{counted(view.events, 'event')} in {show_seconds(self.seconds)}",
         ]
         if status is None:
             parts.append("losses unknown")
@@ -151,10 +190,10 @@ class Report:
             times = "once" if view.restarts == 1 else f"{view.restarts:,} times"
             parts.append(f"restarted {times}")
         if view.refused:
-            parts.append(f"{view.refused:,} events left out because of too many series")
+            parts.append(f"{counted(view.refused, 'event')} left out because of too many series")
         if view.unknown:
-            parts.append(f"{view.unknown:,} unknown events skipped")
-        return visible(f"{self.endpoint}{name}: {', '.join(parts)}")
+            parts.append(f"{counted(view.unknown, 'unknown event')} skipped")
+        return f"{visible(self.endpoint)}{name}: {', '.join(parts)}"
 
     def scale(self, series: SeriesView) -> float:
         """Return the factor that makes value and rate comparable with those of other series."""
@@ -188,11 +227,45 @@ class Report:
 SORTS: dict[str, Callable[[Report, SeriesView], Any]] = {
     "name": lambda report, series: 0,
     "kind": lambda report, series: _KINDS.index(series.key.kind),
-    "value": lambda report, series: _descending(series.value * report.scale(series)),
+    "value": lambda report, series: (
+        series.key.kind is MetricKind.HISTOGRAM,
+        _descending(series.value * report.scale(series)),
+    ),
     "rate": lambda report, series: _descending(report.rate(series) * report.scale(series)),
     "events": lambda report, series: -series.events,
 }
-"""The sort keys of a report.  Numbers sort in descending order, ties by name."""
+"""
+The sort keys of a report.  Numbers sort in descending order, ties by name.  Histograms have no
+value; they come last, by their number of samples.
+"""
+
+
+def _fit(widths: dict[str, int], width: int) -> None:
+    """
+    Omit columns and narrow those of names and labels, so that a line fits.
+
+    @param widths: the width of each column.
+    @param width: the maximum width of a line.
+    """
+    name, labels = widths["NAME"], widths["LABELS"]
+
+    def room() -> int:
+        """Return the number of cells for names and labels."""
+        return width - len(_GAP) * (len(widths) - 1) - sum(widths.values()) + name + labels
+
+    least = min(name, _LEAST_NAME) + min(labels, _LEAST_LABELS)
+    for head in _OMITTED:
+        if room() < least:
+            widths.pop(head, None)
+    # Of what both need, labels get at least two fifths.
+    cells = max(room(), 2)
+    widths["LABELS"] = max(1, min(labels, max(cells - name, cells * 2 // 5)))
+    widths["NAME"] = min(name, cells - widths["LABELS"])
+
+
+def _pad(cell: str, head: str, width: int) -> str:
+    spaces = " " * (width - cell_width(cell))
+    return cell + spaces if head in _TEXTS else spaces + cell
 
 
 def _descending(value: float) -> tuple[bool, float]:
@@ -200,8 +273,7 @@ def _descending(value: float) -> tuple[bool, float]:
 
 
 def _summary(summary: Summary) -> dict[str, object]:
-    numbers = {one.name: _number_or_null(getattr(summary, one.name)) for one in fields(summary)}
-    return {**numbers, "mean": _number_or_null(summary.mean)}
+    return {one.name: _number_or_null(getattr(summary, one.name)) for one in fields(summary)}
 
 
 def _number_or_null(value: float) -> object:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -109,3 +110,58 @@ def _utc_to_the_second(second: int) -> str | None:
     if not 1 <= moment.tm_year <= 9999:
         return None
     return f"{moment.tm_year:04}{time.strftime('-%m-%dT%H:%M:%S', moment)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    Return a number with its noun, in the plural if needed.
+
+        >>> counted(1, "event"), counted(1200, "event")
+        ('1 event', '1,200 events')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def cell_width(text: str) -> int:
+    """
+    Return the number of terminal cells of printable text: two for a wide letter, none for a
+    combining mark.
+    """
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def cut(text: str, width: int) -> str:
+    """Shorten text at its end, with an ellipsis, to at most this many cells."""
+    return text if cell_width(text) <= width else f"{_start(text, width - 1)}…"
+
+
+def cut_middle(text: str, width: int) -> str:
+    """
+    Shorten text in the middle, with an ellipsis, to at most this many cells.
+
+        >>> cut_middle("http_requests_total", 11)
+        'http_…total'
+    """
+    if cell_width(text) <= width:
+        return text
+    end = _start(text[::-1], (width - 1) // 2)[::-1]
+    while end and not _cells(end[0]):
+        # A mark of a letter that is omitted.
+        end = end[1:]
+    return f"{_start(text, width - 1 - cell_width(end))}…{end}"
+
+
+def _start(text: str, width: int) -> str:
+    """Return the first letters that fit."""
+    cells = 0
+    for at, letter in enumerate(text):
+        cells += _cells(letter)
+        if cells > width:
+            return text[:at]
+    return text
+
+
+def _cells(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1

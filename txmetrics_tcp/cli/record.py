@@ -21,6 +21,7 @@ from txmetrics_tcp._model import Event, Metric, Status, Unit, Unknown
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
+from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
 from txmetrics_tcp.cli.output import CommandError, check_standard_output, say
@@ -168,8 +169,9 @@ class _Command:
             raise CommandError(self._reason(error)) from None
         if self._writer.removed:
             say(
-                f"{options.file} was cut off: kept {self._writer.salvaged} complete frames of its"
-                f" last {self._writer.removed} bytes"
+                f"{options.file} was cut off: kept"
+                f" {counted(self._writer.salvaged, 'complete frame')} of its"
+                f" last {counted(self._writer.removed, 'byte')}"
             )
         self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
         self._messages = ConnectionMessages(
@@ -237,7 +239,7 @@ class _Command:
         missed = f", {record.missed:,} dropped" if record.missed else ""
         return (
             f"recording: {show_duration(self._clock.seconds() - self._started)},"
-            f" {record.metrics:,} events, {self._size()}{missed}"
+            f" {counted(record.metrics, 'event')}, {self._size()}{missed}"
         )
 
     def _say_result(self) -> None:
@@ -245,10 +247,11 @@ class _Command:
         if not record.received_any:
             say(f"received nothing from {server_name(self._options.endpoint)}; recorded nothing")
             return
-        missed = f"; the server dropped {record.missed:,} events" if record.missed else ""
+        missed = f"; the server dropped {counted(record.missed, 'event')}" if record.missed else ""
         seconds = self._clock.seconds() - self._started
         say(
-            f"recorded {record.metrics:,} events in {show_seconds(seconds)}: {self._size()}{missed}"
+            f"recorded {counted(record.metrics, 'event')} in {show_seconds(seconds)}:"
+            f" {self._size()}{missed}"
         )
 
     def _size(self) -> str:

@@ -19,7 +19,8 @@ from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.internals import keep_others_file
 from txmetrics_tcp._recording.events import Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
-from txmetrics_tcp._view.numbers import show_duration, show_share
+from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
+from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
@@ -79,8 +80,8 @@ class _Command:
         self._progress.stop()
         exit_code = self._recording.report(say)
         say(
-            f"replayed {self._factory.stream_state.metrics:,} events,"
-            f" {show_duration(self._recording.seconds)} of recording"
+            f"replayed {counted(self._factory.stream_state.metrics, 'event')},"
+            f" {show_seconds(self._recording.seconds)} of recording"
         )
         self._running.stop(exit_code)
 
@@ -94,7 +95,7 @@ class _Command:
         recording = self._recording
         text = (
             f"{show_duration(recording.seconds)} ({show_share(recording.progress)}),"
-            f" {factory.stream_state.metrics:,} events"
+            f" {counted(factory.stream_state.metrics, 'event')}"
         )
         match len(factory.clients):
             case 0:

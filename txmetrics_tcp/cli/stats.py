@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -26,6 +28,7 @@ from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.sketch import has_percentiles
+from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import SilenceMessage, server_name
@@ -111,7 +114,7 @@ class Watch:
             return f"connecting to {self.name}"
         return (
             f"watching {self.name}: {show_duration(self.seconds)} of {show_seconds(self._limit)},"
-            f" {len(self.view.series):,} series, {self.view.events:,} events"
+            f" {len(self.view.series):,} series, {counted(self.view.events, 'event')}"
         )
 
     def _received(self, events: list[Event]) -> None:
@@ -257,7 +260,11 @@ class _Command:
 
     def _write(self, report: Report) -> None:
         try:
-            self._output.write(report.to_json() if self._options.json else report.to_table())
+            if self._options.json:
+                self._output.write(report.to_json())
+            else:
+                width = shutil.get_terminal_size().columns if os.isatty(1) else None
+                self._output.write(report.to_table(width))
         except BrokenPipeError:
             return
         except OSError as error:

@@ -6,6 +6,7 @@ larger charts for the detail pane.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -31,8 +32,10 @@ def sparkline(values: Sequence[float], width: int, from_zero: bool) -> str:
     low = min(0.0, min(finite)) if from_zero else min(finite)
     high = max(finite)
     span = high - low
-    if span <= 0 or not math.isfinite(span):
-        flat = "▁" if from_zero or not math.isfinite(span) else "▄"
+    if span == math.inf:
+        return sparkline([value / 4 for value in values], width, from_zero)
+    if span <= 0:
+        flat = "▁" if from_zero else "▄"
         line = "".join(flat if math.isfinite(value) else " " for value in values)
         return line.rjust(width)
     # The smallest value gets one level, so that it is visible.
@@ -61,12 +64,14 @@ def chart(
     high = max(finite)
     if high == low:
         # Draw a constant value as a line in the middle, or at the bottom.
-        high = low + (abs(low) or 1.0)
+        margin = abs(low) or 1.0
+        high = min(low + margin, sys.float_info.max)
         if not from_zero:
-            low -= abs(low) or 1.0
+            low = max(low - margin, -sys.float_info.max)
+    if high - low == math.inf:
+        lines, _, _ = chart([value / 4 for value in values], width, height, from_zero)
+        return lines, low, high
     span = high - low
-    if not math.isfinite(span):
-        return [" " * width] * height, low, high
     number = len(values)
     if number < width:
         values = [values[column * number // width] for column in range(width)]

@@ -99,13 +99,13 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
         columns.append(Column("source", "source", min(max(length, 6), most)))
     columns += [
         Column("labels", "labels", 0),
-        Column("kind", "kind", 9 if wide else 5),
-        Column("value", "value", 10, True),
-        Column("rate", "rate", 10 if wide else 9, True),
-        Column("trend", "trend", 12 if wide else 10),
+        Column("kind", "kind", 9 if wide else 7),
+        Column("value", "value", 10 if wide else 9, True),
+        Column("rate", "rate", 10, True),
+        Column("trend", "trend", 12 if wide else 8),
     ]
     if rows.histograms:
-        columns += [Column(name, name, 8, True) for name in PERCENTILES]
+        columns += [Column(name, name, 9, True) for name in PERCENTILES]
     return columns
 
 
@@ -129,9 +129,12 @@ def lay_out(rows: Rows, width: int, hidden: int) -> Placement:
     # enough space.
     least = _least(columns)
     text = room - sum(column.width + GAP for column in columns[:least] if column.id != "labels")
-    # Hide trend and rate if name and labels would be too short to distinguish rows.
+    # Hide trend and rate if name and labels would be too short to distinguish rows, and any column
+    # that would be cut.
     wanted = min(name, LEAST_NAME) + (min(labels, LEAST_LABELS) + GAP if labels else 0)
-    while least > 1 and text < wanted and columns[least - 1].id in ("trend", "rate"):
+    while least > 1 and (
+        text < 1 + GAP or (text < wanted and columns[least - 1].id in ("trend", "rate"))
+    ):
         least -= 1
         text += columns[least].width + GAP
     enough = min(name, 40) + (min(labels, 40) + GAP if labels else 0)

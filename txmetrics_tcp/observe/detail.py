@@ -14,21 +14,27 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from txmetrics_tcp._model import MetricKind, Operation
-from txmetrics_tcp._view.numbers import show_duration, show_rate, show_seconds, show_value
+from txmetrics_tcp._view.numbers import (
+    MIN_WIDTH,
+    show_duration,
+    show_rate,
+    show_seconds,
+    show_value,
+)
 from txmetrics_tcp._view.sketch import PERCENTILES, Summary
-from txmetrics_tcp._view.text import time_of_day
+from txmetrics_tcp._view.text import NO_TIME, counted, time_of_day
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
 from txmetrics_tcp.observe.render import label_segments
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Row, RowValues
-from txmetrics_tcp.observe.text import fit, number, right, shown
+from txmetrics_tcp.observe.text import fit, right, shown
 from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
 
 SIDE_BY_SIDE = 76
 """The minimum width in cells for showing the numbers beside the chart."""
 
-NUMBERS = 34
-"""The width of the numbers beside the chart."""
+NUMBERS = 40
+"""The width of the numbers beside the chart: the latest events with the largest total."""
 
 GUTTER = 3
 """The number of cells between chart and numbers."""
@@ -97,14 +103,20 @@ def _group(group: Group) -> Lines:
     sources = {row.source.label for row in group.rows}
     return [
         [Segment(group.title, ink(ACCENT, PANEL, bold=True))],
-        [Segment(f"{len(group.rows):,} series from {len(sources)} source(s)", ink(DIM, PANEL))],
+        [
+            Segment(
+                f"{len(group.rows):,} series from {counted(len(sources), 'source')}",
+                ink(DIM, PANEL),
+            )
+        ],
     ]
 
 
 def _series(row: Row, window: float | None, width: int, height: int) -> Lines:
     values = row.values(window)
-    numbers = _numbers(row, values, window)
-    recent_events = _events(row, values)
+    number_width = width if width < SIDE_BY_SIDE else NUMBERS
+    numbers = _numbers(row, values, window, number_width)
+    recent_events = _events(row, values, number_width)
     if width < SIDE_BY_SIDE:
         title = _title(row, width)
         chart_height = max(4, min(10, height - len(title) - len(numbers) - 4))
@@ -150,10 +162,10 @@ def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
     kind = row.key.kind
     gauge = kind is MetricKind.GAUGE
 
-    def show(value: float) -> str:
+    def show(value: float, width: int) -> str:
         if gauge:
-            return show_value(value, row.unit)
-        return show_rate(value, row.total_unit)
+            return show_value(value, row.unit, width)
+        return show_rate(value, row.total_unit, width)
 
     scale = 10
     wide = max(1, width - scale - 1)
@@ -162,11 +174,11 @@ def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
         "value" if gauge else "samples per second" if row.is_histogram else "increase per second"
     )
     finite = [value for value in values.history if math.isfinite(value)]
-    now = show(values.value if gauge else values.rate)
-    foot, top = number(show(low), scale), number(show(high), scale)
+    now = show(values.value if gauge else values.rate, max(MIN_WIDTH, width - len(caption) - 2))
+    foot, top = show(low, scale), show(high, scale)
     if top == foot and high > low:
         # Both ends round to the same text: show the difference at the top.
-        top = "+" + number(show(high - low), scale - 1).strip()
+        top = "+" + show(high - low, scale - 1)
     dim, faint = ink(DIM, PANEL), ink(FAINT, PANEL)
     lines: Lines = [
         [
@@ -182,7 +194,7 @@ def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
             edge = foot
         lines.append(
             [
-                Segment(number(edge, scale), dim),
+                Segment(right(edge, scale), dim),
                 Segment("┤" if edge else "│", faint),
                 Segment(text, ink(shade(KIND[kind], 1 - 0.6 * position / len(body), PANEL), PANEL)),
             ]
@@ -192,8 +204,9 @@ def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
     return lines
 
 
-def _numbers(row: Row, values: RowValues, window: float | None) -> Lines:
+def _numbers(row: Row, values: RowValues, window: float | None, width: int) -> Lines:
     dim, text = ink(DIM, PANEL), ink(TEXT, PANEL)
+    room = max(MIN_WIDTH, width - 12)
 
     def pair(name: str, value: str) -> list[Segment]:
         return [Segment(fit(name, 12), dim), Segment(value, text)]
@@ -206,11 +219,12 @@ def _numbers(row: Row, values: RowValues, window: float | None) -> Lines:
         lines += _percentiles(recent, row.lifetime(), window, unit)
     else:
         caption = "total" if row.key.kind is MetricKind.COUNTER else "value"
-        lines.append(pair(caption, show_value(values.value, unit)))
+        lines.append(pair(caption, show_value(values.value, unit, room)))
         exact = f"{values.value:,}" if isinstance(values.value, int) else repr(values.value)
-        lines.append(pair("exact", exact))
-        lines.append(pair("rate", show_rate(values.rate, unit)))
-    lines.append(pair("events", f"{values.events:,}"))
+        if len(exact) <= room:
+            lines.append(pair("exact", exact))
+        lines.append(pair("rate", show_rate(values.rate, unit, room)))
+    lines.append(pair("events", show_value(values.events, width=room)))
     lines.append(pair("last event", changed))
     return lines
 
@@ -233,24 +247,26 @@ def _percentiles(
             else:
                 value = getattr(summary, name)
                 # NaN without the library for percentiles.
-                shown_value = "·" if math.isnan(value) else show_value(value, unit)
-                cells.append(Segment(number(shown_value, 12), text))
+                shown_value = "·" if math.isnan(value) else show_value(value, unit, 12)
+                cells.append(Segment(right(shown_value, 12), text))
         lines.append(cells)
     counts = [Segment(fit("count", 6), dim)]
     for _, summary in columns:
-        counts.append(Segment(right("·" if summary is None else f"{summary.count:,}", 12), text))
+        count = "·" if summary is None else show_value(summary.count, width=12)
+        counts.append(Segment(right(count, 12), text))
     return [*lines, counts]
 
 
-def _events(row: Row, values: RowValues) -> Lines:
+def _events(row: Row, values: RowValues, width: int) -> Lines:
     unit = row.unit
+    room = max(MIN_WIDTH, width - len(NO_TIME) - 2)
     lines: Lines = [[Segment("last events", ink(DIM, PANEL))]]
     for timestamp_ns, operation, value in reversed(values.recent):
         lines.append(
             [
                 Segment(time_of_day(timestamp_ns), ink(DIM, PANEL)),
                 Segment(f" {_OPERATION[operation]:1}", ink(FAINT, PANEL)),
-                Segment(show_value(value, unit), ink(TEXT, PANEL)),
+                Segment(show_value(value, unit, room), ink(TEXT, PANEL)),
             ]
         )
     return lines

@@ -4,6 +4,7 @@ The first lines of the screen: the display settings, and the state and losses of
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -15,7 +16,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from txmetrics_tcp._client.service import SILENCE
-from txmetrics_tcp._view.numbers import show_brief, show_duration, show_seconds, show_share
+from txmetrics_tcp._view.numbers import (
+    MIN_WIDTH,
+    show_duration,
+    show_rate,
+    show_seconds,
+    show_share,
+    show_value,
+)
+from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.text import fit, fit_end, shown
@@ -43,6 +52,9 @@ MAX_LABEL = 36
 
 MAX_NOTE = 80
 """The maximum number of characters of an error reason."""
+
+_COUNT = 11
+"""The maximum number of cells for a number of dropped events: exact below a billion."""
 
 LEAST_NOTE = 22
 """The minimum number of cells for an error reason."""
@@ -131,9 +143,11 @@ class Header(Widget):
         else:
             state = Part(" ▶ LIVE ", ink(BACKGROUND, GOOD, bold=True))
         if recorded:
-            events = f"{sum(source.view.events for source in rows.sources):,}"
+            number = sum(source.view.events for source in rows.sources)
+            events, unit = f"{number:,}", " event" if number == 1 else " events"
         else:
-            events = show_brief(sum(source.events_per_second for source in rows.sources))
+            rate = sum(source.events_per_second for source in rows.sources)
+            events, unit = show_value(rate, width=MIN_WIDTH), " events/s"
         total = f"{len(rows.all):,}"
         listed = f"{len(rows.matching):,} of {total}" if rows.filter_text else total
         parts = [
@@ -142,7 +156,7 @@ class Header(Widget):
             Part(f"  {listed}", base),
             Part(" series", dim),
             Part(f"  {events}", base),
-            Part(" events" if recorded else " events/s", dim),
+            Part(unit, dim),
             Part("  window ", dim, 3),
             Part(window_text(rows.window), base, 2),
         ]
@@ -190,7 +204,9 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
         parts.append(Part("  no data yet: is this a metrics server?", ink(WARNING), 0, LEAST_NOTE))
     parts += [Part("  ", dim), *loss_parts(source)]
     if view.refused:
-        parts.append(Part(f"  left out {view.refused:,} (too many series)", ink(BAD)))
+        parts.append(
+            Part(f"  left out {show_value(view.refused, width=_COUNT)} (too many series)", ink(BAD))
+        )
     if view.unknown:
         parts.append(Part(f"  skipped {view.unknown:,} unknown", ink(WARNING), 2))
     if view.restarts:
@@ -203,9 +219,9 @@ def _source_parts(source: Source, several: bool) -> list[Part]:
         ]
     if several:
         events = (
-            f"{view.events:,} events"
+            counted(view.events, "event")
             if source.state in _RECORDING_STATES
-            else f"{show_brief(source.events_per_second)}/s"
+            else show_rate(source.events_per_second, width=MIN_WIDTH + 2)
         )
         parts.append(Part(f"  {events}", dim, 4))
     if view.status is not None:
@@ -225,7 +241,7 @@ def loss_parts(source: Source) -> list[Part]:
 
 def _missed(incoming: int, client: int) -> list[Part]:
     return [
-        Part(f"missed {incoming + client:,}", ink(BAD, bold=True)),
+        Part(f"missed {show_value(incoming + client, width=_COUNT)}", ink(BAD, bold=True)),
         Part(f" ({incoming:,} incoming, {client:,} client)", ink(BAD), 1),
     ]
 
@@ -240,11 +256,11 @@ def _state(source: Source) -> tuple[str, str, str]:
         case State.READING:
             return WARNING, f"reading {show_share(source.progress)}", ""
         case State.ENDED:
-            span = show_duration(source.view_now())
+            span = show_seconds(source.view_now())
             return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"
         case _:
             wait = source.retry_in
-            retry = "retrying" if wait is None else f"retry in {show_duration(wait)}"
+            retry = "retrying" if wait is None else f"retry in {show_duration(math.ceil(wait))}"
             return BAD, f"{source.state.value}, {retry}", f": {source.note[:MAX_NOTE]}"
 
 

@@ -17,7 +17,7 @@ from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Placement
 from txmetrics_tcp.observe.row import Group, Row, RowValues
 from txmetrics_tcp.observe.rows import Rows
-from txmetrics_tcp.observe.text import fit, fit_end, number, right
+from txmetrics_tcp.observe.text import fit, fit_end, right
 from txmetrics_tcp.observe.theme import (
     ACCENT,
     CHOSEN,
@@ -61,11 +61,11 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
                 text = fit(rows.brief[label] if brief else label, width)
                 segments.append(Segment(text, ink(DIM, on)))
             case "kind":
-                text = fit(kind.value, width) if width >= 9 else _SHORT[kind]
-                segments.append(Segment(text, ink(KIND[kind], on)))
+                text = kind.value if len(kind.value) <= width else "histo"
+                segments.append(Segment(fit(text, width), ink(KIND[kind], on)))
             case "value":
-                text = show_value(values.value, row.total_unit)
-                segments.append(Segment(number(text, width), value_style))
+                text = show_value(values.value, row.total_unit, width)
+                segments.append(Segment(right(text, width), value_style))
             case "rate":
                 segments.append(_rate_cell(values.rate, row.total_unit, width, on))
             case "trend":
@@ -79,8 +79,8 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
 
 def _rate_cell(rate: float, unit: str | None, width: int, on: str) -> Segment:
     if not rate or math.isnan(rate):
-        return Segment(number("·", width), ink(FAINT, on))
-    return Segment(number(show_rate(rate, unit), width), ink(WARNING, on))
+        return Segment(right("·", width), ink(FAINT, on))
+    return Segment(right(show_rate(rate, unit, width), width), ink(WARNING, on))
 
 
 def _percentile(values: RowValues, name: str, unit: str | None, width: int, on: str) -> Segment:
@@ -90,7 +90,7 @@ def _percentile(values: RowValues, name: str, unit: str | None, width: int, on: 
     value = getattr(summary, name)
     if math.isnan(value):
         return Segment(right("·", width), ink(FAINT, on))
-    return Segment(number(show_value(value, unit), width), ink(TEXT, on))
+    return Segment(right(show_value(value, unit, width), width), ink(TEXT, on))
 
 
 def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Segment]:
@@ -98,9 +98,9 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
     sums = {}
     for column, start in layout.placed:
         if column.id == "value" and group.value is not None:
-            sums[start, column.width] = show_value(group.value, group.unit)
+            sums[start, column.width] = show_value(group.value, group.unit, column.width)
         elif column.id == "rate" and group.rate:
-            sums[start, column.width] = show_rate(group.rate, group.unit)
+            sums[start, column.width] = show_rate(group.rate, group.unit, column.width)
     end = min([start for start, _ in sums], default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
@@ -112,7 +112,7 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
     x = MARK + sum(segment.cell_length for segment in segments)
     for (start, column_width), text in sums.items():
         segments.append(Segment(" " * (start - x), ink(TEXT, on)))
-        segments.append(Segment(number(text, column_width), ink(TEXT, on, bold=True)))
+        segments.append(Segment(right(text, column_width), ink(TEXT, on, bold=True)))
         x = start + column_width
     return segments
 
@@ -132,6 +132,3 @@ def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> 
         return [*segments, Segment(" " * (width - total), plain)]
     segments = list(Strip(segments, total).crop(0, max(0, width - 1)))
     return [*segments, Segment("…"[:width], faint)]
-
-
-_SHORT = {MetricKind.COUNTER: "count", MetricKind.GAUGE: "gauge", MetricKind.HISTOGRAM: "histo"}

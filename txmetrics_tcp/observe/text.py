@@ -4,12 +4,10 @@ Fit text into a number of terminal cells, including text from untrusted servers.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
-from txmetrics_tcp._view.numbers import show_brief
 from txmetrics_tcp._view.text import visible
 
 MAX_SHOWN = 400
@@ -56,30 +54,5 @@ def fit_end(text: str, width: int) -> str:
 
 def right(text: str, width: int) -> str:
     """Right-align text in a column, or cut it."""
-    return text.rjust(width) if len(text) <= width else fit(text, width)
-
-
-_NUMBER = re.compile(r"(-?)([0-9,]+)(\.[0-9]+)?( ?)([^0-9 e].*)?")
-
-
-def number(text: str, width: int) -> str:
-    """
-    Right-align a number with its unit in a column; use fewer digits if it is too long.
-
-        >>> number("1,234,567/s", 9), number("123.45 MiB/s", 10)
-        ('  1.23M/s', '123.4MiB/s')
-    """
-    if len(text) <= width:
-        return text.rjust(width)
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return fit(text, width)
-    sign, whole, fraction, _, unit = match.groups("")
-    digits = f"{sign}{whole}{fraction}"
-    room = width - len(unit)
-    if len(sign + whole) <= room:
-        return (digits[:room].rstrip(".") + unit).rjust(width)
-    plain = (sign + whole).replace(",", "")
-    if len(plain) <= min(room, 4):
-        return (plain + unit).rjust(width)
-    return right(show_brief(float(digits.replace(",", ""))) + unit, width)
+    spaces = width - cell_len(text)
+    return " " * spaces + text if spaces >= 0 else fit(text, width)

@@ -315,7 +315,7 @@ class CommandTests(SynchronousTestCase):
         os.mkfifo(self.path)
         code, out, said = run("tail", "--raw", self.path, "--duration", "2.5")
         self.assertEqual((code, out), (1, ""))
-        self.assertEqual(said, f"metrics-tcp: received nothing from {self.path} within 2.5s\n")
+        self.assertEqual(said, f"metrics-tcp: received nothing from {self.path} within 2.5 s\n")
 
     def test_interrupted(self) -> None:
         """Ctrl-C stops the command before the capture is read completely."""

@@ -58,7 +58,7 @@ class WatchTests(WatchCase):
         self.reactor.advance(9.9)
         self.assertEqual(self.exit_codes, [])
         self.assertEqual(
-            self.watch.progress_text(), "watching there: 9s of 10s, 1 series, 1 events"
+            self.watch.progress_text(), "watching there: 9 s of 10 s, 1 series, 1 event"
         )
         self.reactor.advance(0.1)
         self.assertEqual((self.exit_codes, self.messages), ([0], []))
@@ -79,7 +79,7 @@ class WatchTests(WatchCase):
             self.messages,
             [
                 "cannot connect to there: Connection was refused by other side",
-                "no connection to there within 10s",
+                "no connection to there within 10 s",
             ],
         )
         self.assertFalse(self.watch.received_any)
@@ -232,7 +232,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(head.split(), ["KIND", "NAME", "LABELS", "VALUE", "RATE"])
         self.assertEqual(series.split(), ["counter", "requests_total", "3", "0.3/s"])
         self.assertEqual(empty, "")
-        self.assertEqual(last, "127.0.0.1:5000 (s): 1 of 1 series, 1 events in 10s, none missed")
+        self.assertEqual(last, "127.0.0.1:5000 (s): 1 of 1 series, 1 event in 10 s, none missed")
 
     def test_json(self) -> None:
         code, out, said = self.stats("--json", "--duration", "1")

@@ -97,11 +97,11 @@ class TailTests(SynchronousTestCase):
             [
                 "(connecting to there)",
                 "(cannot connect to there: Connection was refused by other side;"
-                " next attempt in 1.25s)",
+                " next attempt in 1.25 s)",
                 "(connected to there)",
-                "(disconnected from there: not a metrics stream: no; next attempt in 2s)",
+                "(disconnected from there: not a metrics stream: no; next attempt in 2 s)",
                 "(cannot connect to there: Connection was refused by other side;"
-                " next attempt in 3s)",
+                " next attempt in 3 s)",
             ],
         )
 
@@ -307,7 +307,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual((code, out), (1, ""))
             self.assertIn(says, said)
             self.assertEqual(said.count("no data received"), says.count("no data received"))
-            self.assertTrue(said.endswith("received nothing from 127.0.0.1:1 within 2.5s\n"))
+            self.assertTrue(said.endswith("received nothing from 127.0.0.1:1 within 2.5 s\n"))
 
     def test_lastMoment(self) -> None:
         """Events that are received at the end of the duration are printed."""

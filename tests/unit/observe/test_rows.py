@@ -5,6 +5,7 @@ The viewer's listed series and layout: the parts that do not use Textual.
 from __future__ import annotations
 
 import math
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
 from txmetrics_tcp import Gone, Metadata, MetricKind, Snapshot
-from txmetrics_tcp._view.numbers import show_rate, show_value
+from txmetrics_tcp._model import U64_MAX
+from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
+from txmetrics_tcp.observe.render import row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 from txmetrics_tcp.observe.source_names import brief_names
-from txmetrics_tcp.observe.text import fit, fit_end, number, shown
+from txmetrics_tcp.observe.text import fit, fit_end, right, shown
+from txmetrics_tcp.observe.theme import BACKGROUND
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
 
@@ -246,24 +250,42 @@ class FittingTests(SynchronousTestCase):
             self.assertEqual(cell_len(fitted), width)
             self.assertTrue(fitted.isprintable())
 
-    @given(ANY_NUMBER, st.sampled_from([None, "bytes", "seconds", "percent", "count", "x"]))
-    def test_number(self, value: float, unit: str | None) -> None:
-        for text in (show_value(value, unit), show_rate(value, unit)):
-            for width in (8, 9, 10, 12):
-                self.assertEqual(cell_len(number(text, width)), width)
+    def test_right(self) -> None:
+        """A unit of wide letters is aligned by its width."""
+        self.assertEqual(right("3 個", 6), "  3 個")
 
-    def test_shorterNumbers(self) -> None:
-        """A number that is too long is shown with fewer digits."""
-        for text, width, expected in [
-            ("1,234/s", 9, "  1,234/s"),
-            ("1,234,567/s", 9, "  1.23M/s"),
-            ("123.45 MiB/s", 9, " 123MiB/s"),
-            ("123.45 MiB/s", 10, "123.4MiB/s"),
-            ("1,010.00 KiB/s", 9, "1010KiB/s"),
-            ("-1,234,567", 8, "  -1.23M"),
-            ("18,446,744,073,709,551,615", 8, "   18.4E"),
-        ]:
-            self.assertEqual(number(text, width), expected)
+    def test_numbers(self) -> None:
+        """No cell of a number is cut: each has the text for the width of its column."""
+        units = {"scaled": "kibibytes", "plain": None, "time": "seconds", "text": "widgets"}
+        values = (5e-324, -1.23457e-05, 6.62607e-34, 999.96, -12345678.9, 1.5e15, -1e308)
+        source = FedSource()
+        source.feed(Metadata(MetricKind.GAUGE, name, unit) for name, unit in units.items())
+        rows = Rows([source])
+        for width in (40, 80, 120, 200):
+            for value in values:
+                source.feed(gauge(name, value) for name in units)
+                source.feed([sample("h", value), count("c", U64_MAX // 3)])
+                rows.update()
+                layout = lay_out(rows, width, 0)
+                for row in rows.matching:
+                    cells = row_cells(row, rows, layout, BACKGROUND)
+                    texts = dict(
+                        zip([p.column.id for p in layout.placed], cells[::2], strict=False)
+                    )
+                    if row.labels or "labels" not in texts:
+                        continue
+                    shown_values = row.values(rows.window)
+                    place = next(p for p in layout.placed if p.column.id == "value")
+                    self.assertLessEqual(place.end, width)
+                    expected = show_value(shown_values.value, row.total_unit, place.column.width)
+                    self.assertEqual(texts["value"].text, expected.rjust(place.column.width))
+
+    def test_kinds(self) -> None:
+        """The kinds are whole, except that of histograms in a narrow table."""
+        rows = Rows([FedSource()])
+        for width, longest in ((80, "counter"), (120, "histogram")):
+            (kind,) = (one for one in columns_for(rows, width) if one.id == "kind")
+            self.assertEqual(kind.width, len(longest))
 
     @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 60), st.booleans())
     def test_sparkline(self, values: list[float], width: int, from_zero: bool) -> None:
@@ -278,6 +300,8 @@ class FittingTests(SynchronousTestCase):
         self.assertEqual(sparkline([1, math.nan, 2], 3, False), "▁ ▇")
         self.assertEqual(sparkline([9, 1, 2], 2, False), "▁▇")
         self.assertEqual(sparkline([0, 5e-324], 2, True), "▁▇")
+        # The difference overflows.
+        self.assertEqual(sparkline([-1e308, 0, 1e308], 3, False), "▁▄▇")
 
     @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 99), st.integers(1, 9), st.booleans())
     def test_chart(self, values: list[float], width: int, height: int, from_zero: bool) -> None:
@@ -289,6 +313,9 @@ class FittingTests(SynchronousTestCase):
         lines, low, high = chart([0, 2, 4], 6, 2, True)
         self.assertEqual(lines, ["    ██", "▁▁████"])
         self.assertEqual((low, high), (0, 4))
+        most = sys.float_info.max
+        self.assertEqual(chart([-most, most], 2, 1, False), (["▁█"], -most, most))
+        self.assertEqual(chart([most] * 2, 2, 1, False), (["██"], 0, most))
 
     @given(
         st.integers(40, 400),

@@ -7,29 +7,32 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
 from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
+from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.filters import parse_filter
 from txmetrics_tcp._view.report import SORTS, Report
 from txmetrics_tcp._view.series import SourceView
+from txmetrics_tcp._view.text import cell_width
 
 WHEN = 1_795_363_464_789_260_613
 """2026-11-22T16:04:24.789260613Z"""
 
 TABLE = r"""
-KIND       NAME     LABELS                 VALUE             RATE  MIN   P50   P90   P99    MAX
-gauge      depth                            -1.5              0/s
-histogram  latency                           101           10.1/s  1ms  50ms  90ms  99ms  100ms
-gauge      odd      bad=\x1b[2J\n  3 wid\x1bgets  0 wid\x1bgets/s
-counter    sent     at=x, to=b          1.50 KiB         51.2 B/s
-counter    sent     to=a                     5 B          0.5 B/s
+KIND       NAME     LABELS           VALUE       RATE  COUNT   MIN    P50    P90    P99     MAX
+gauge      depth                      -1.5        0/s
+histogram  latency                             10.1/s    101  1 ms  50 ms  90 ms  99 ms  100 ms
+gauge      odd      bad=\x1b[2J\n  3 a\x1b  0 a\x1b/s
+counter    sent     at=x, to=b     1.5 KiB   51.2 B/s
+counter    sent     to=a               5 B    0.5 B/s
 
-127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10s, none missed
+127.0.0.1:5000 (shop[1]@web): 5 of 5 series, 106 events in 10 s, none missed
 """
 
 PAGE = ROOT / "docs" / "reference" / "commands.md"
@@ -48,7 +51,7 @@ class ReportCase(SynchronousTestCase):
                 Status("shop[1]@web", WHEN - 789_260_613),
                 Metadata(MetricKind.COUNTER, "sent", "bytes", "Sent bytes."),
                 Metadata(MetricKind.HISTOGRAM, "latency", "seconds"),
-                Metadata(MetricKind.GAUGE, "odd", "wid\x1bgets"),
+                Metadata(MetricKind.GAUGE, "odd", "a\x1b"),
                 metric(Operation.SET_COUNTER, 1024, "sent", to="b", at="x"),
                 metric(Operation.INCREMENT_COUNTER, 512, "sent", to="b", at="x"),
                 metric(Operation.INCREMENT_COUNTER, 5, "sent", to="a"),
@@ -83,9 +86,64 @@ class TableTests(ReportCase):
         report = Report(SourceView(), "h:1", 0.0)
         self.assertEqual(
             report.to_table(),
-            "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0s,"
+            "KIND  NAME  LABELS  VALUE  RATE\n\nh:1: 0 of 0 series, 0 events in 0 s,"
             " losses unknown\n",
         )
+
+    def feed_odd(self) -> None:
+        """Add values, names, labels and a source that need much space."""
+        self.view.ingest(
+            [
+                Status("s" * 60_000, WHEN - 789_260_613),
+                Metadata(MetricKind.GAUGE, "never", "seconds"),
+                Metadata(MetricKind.GAUGE, "unit", "u" * 60_000),
+                metric(Operation.SET_GAUGE, sys.float_info.max, "never"),
+                metric(Operation.SET_GAUGE, 1.0, "unit"),
+                metric(Operation.SET_COUNTER, U64_MAX, "large"),
+                metric(Operation.INCREMENT_COUNTER, 1, "n" * 60_000),
+                metric(Operation.INCREMENT_COUNTER, 1, "wide", a="日本語の値", b="e\u0301\u0301"),
+                *(metric(Operation.RECORD_HISTOGRAM, 1.5e308, "big") for _ in range(9)),
+            ]
+        )
+
+    def test_terminal(self) -> None:
+        """On a terminal, lines fit: names are shortened in the middle, then columns are omitted."""
+        self.feed_odd()
+        for width, heads in (
+            (60, "NAME LABELS VALUE RATE"),
+            (80, "KIND NAME LABELS VALUE RATE P50"),
+            (120, "KIND NAME LABELS VALUE RATE COUNT P50 P90 P99 MAX"),
+            (200, "KIND NAME LABELS VALUE RATE COUNT MIN P50 P90 P99 MAX"),
+        ):
+            lines = self.report().to_table(width).splitlines()
+            self.assertEqual(lines[0].split(), heads.split())
+            self.assertLessEqual(max(map(cell_width, lines[:-1])), width)
+            text = "\n".join(lines)
+            for part in ("nnn…nnn", "18.4E", "1.8e+308 s", "  1 uuuu", "sss…sss"):
+                self.assertIn(part, text)
+        self.assertLess(cell_width(lines[-1]), 300)
+        # As many cells as columns and gaps.
+        (named,) = (line for line in lines if "nnn" in line)
+        (wide,) = (line for line in lines if "wide" in line)
+        self.assertEqual(cell_width(named), cell_width(wide))
+
+    def test_narrowTerminal(self) -> None:
+        """A terminal of any width has name and value."""
+        self.feed_odd()
+        for width in range(1, 60):
+            lines = self.report().to_table(width).splitlines()
+            self.assertIn("18.4E", "".join(lines))
+            if width > 20:
+                self.assertLessEqual(max(map(cell_width, lines[:-1])), width)
+
+    def test_pipe(self) -> None:
+        """Elsewhere, names are complete, and do not widen the lines of other series."""
+        self.feed_odd()
+        lines = self.report().to_table().splitlines()
+        long = [line for line in lines[:-1] if cell_width(line) > 200]
+        self.assertEqual(len(long), 1)
+        self.assertIn("n" * 60_000, long[0])
+        self.assertIn("18,446,744,073,709,551,615", "".join(lines))
 
     def test_gone(self) -> None:
         """A gone series is not in the table."""
@@ -104,7 +162,7 @@ class TableTests(ReportCase):
             {
                 "name": ["depth0", "latency0", "odd1", "sent2", "sent1"],
                 "kind": ["sent2", "sent1", "depth0", "odd1", "latency0"],
-                "value": ["sent2", "latency0", "sent1", "odd1", "depth0"],
+                "value": ["sent2", "sent1", "odd1", "depth0", "latency0"],
                 "rate": ["sent2", "latency0", "sent1", "depth0", "odd1"],
                 "events": ["latency0", "sent2", "depth0", "odd1", "sent1"],
             },
@@ -124,9 +182,9 @@ class TableTests(ReportCase):
             self.assertEqual(names[0], "more")
 
     def test_sortWithNaN(self) -> None:
-        """NaN sorts last."""
+        """NaN sorts last; of the values, before histograms, which have none."""
         self.view.ingest([metric(Operation.SET_GAUGE, math.nan, "a")])
-        self.assertEqual(self.report(sort="value").series[-1].key.name, "a")
+        self.assertEqual(self.report(sort="value").series[-2].key.name, "a")
         self.assertEqual(self.report(sort="rate").series[-1].key.name, "a")
 
     def test_shortTime(self) -> None:
@@ -143,7 +201,7 @@ class TableTests(ReportCase):
         last = self.report(connections=2).to_table().splitlines()[-1]
         self.assertEqual(
             last,
-            "127.0.0.1:5000 (a\\x1b): 0 of 0 series, 106 events in 10s, missed 1,234"
+            "127.0.0.1:5000 (a\\x1b): 0 of 0 series, 106 events in 10 s, missed 1,234"
             " (incoming 1,200, client 34), 2 connections, restarted 2 times, 7 events left out"
             " because of too many series",
         )
@@ -160,7 +218,15 @@ class TableTests(ReportCase):
         self.patch(sketch, "_library", lambda: None)
         self.setUp()
         line = self.report().to_table().splitlines()[2]
-        self.assertRegex(line, r"10\.1/s +1ms +- +- +- +100ms$")
+        self.assertRegex(line, r"10\.1/s +101 +1 ms +- +- +- +100 ms$")
+
+    def test_singular(self) -> None:
+        self.view = SourceView()
+        self.view.ingest([metric(Operation.SET_GAUGE, 1.0, "a"), Unknown("x")])
+        self.view.refused = 1
+        line = self.report().to_table().splitlines()[-1]
+        for part in ("1 event in", "1 event left out", "1 unknown event skipped"):
+            self.assertIn(part, line)
 
 
 class JsonTests(ReportCase):
@@ -240,6 +306,22 @@ class JsonTests(ReportCase):
         self.view.ingest([Metric(Key(MetricKind.GAUGE, "depth"), Operation.SET_GAUGE, 0.0, 2**80)])
         depth = self.document()["series"][0]
         self.assertEqual((depth["last"], depth["last_ns"]), (None, 2**80))
+
+    def test_overflow(self) -> None:
+        """The mean of finite samples is finite, and so is the rate of finite values."""
+        self.view.ingest(
+            [
+                metric(Operation.RECORD_HISTOGRAM, 1e308, "a"),
+                metric(Operation.RECORD_HISTOGRAM, 1.5e308, "a"),
+                metric(Operation.SET_GAUGE, 1e308, "b"),
+                metric(Operation.SET_GAUGE, -1e308, "b"),
+            ]
+        )
+        histogram, swinging = self.document()["series"][:2]
+        samples = histogram["samples"]
+        self.assertAlmostEqual(samples["mean"] / 1.25e308, 1)
+        self.assertEqual(samples["sum"], "Infinity")
+        self.assertAlmostEqual(swinging["rate"] / -2e307, 1)
 
     def test_noStatus(self) -> None:
         self.view = SourceView()
