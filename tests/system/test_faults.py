@@ -92,9 +92,14 @@ class ScriptTests(SynchronousTestCase):
 
     def test_tail_beginning(self) -> None:
         self.assert_right("tail_beginning")
+    def test_stats_table(self) -> None:
+        self.assert_right("stats_table")
 
     def test_timers(self) -> None:
         self.assert_right("timers")
 
     def test_value_errors(self) -> None:
         self.assert_right("value_errors")
+
+    def test_viewer_numbers(self) -> None:
+        self.assert_right("viewer_numbers")

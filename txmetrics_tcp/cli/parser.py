@@ -200,8 +200,10 @@ def _add_stats(commands: Any) -> None:
         help="watch a server for a while and print a table",
         description="""\
 Connect to a server, watch its series for a while, and print a table of them.
-Values are the last ones received; rates and percentiles cover the whole time.
-Failed and lost connections are retried.
+VALUE is the total of a counter or the last value of a gauge, COUNT the number
+of samples of a histogram, and RATE the change of either per second. Rates and
+percentiles cover the whole time. On a terminal, lines fit its width: names are
+shortened, columns omitted. Failed and lost connections are retried.
 
 ENDPOINT can also be a recording made by "metrics-tcp record". It is read as
 fast as possible.""",

@@ -11,7 +11,7 @@ from contextlib import suppress
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from txmetrics_tcp._view.text import visible
+from txmetrics_tcp._view.text import cut, visible
 from txmetrics_tcp.cli.output import say
 
 INTERVAL = 0.5
@@ -57,7 +57,7 @@ class Progress:
             # Some terminals report a width of 0.
             columns = os.get_terminal_size(2).columns or 80
             # A full line would wrap.
-            text = visible(self._text())[: columns - 1]
+            text = cut(visible(self._text()), columns - 1)
             os.write(2, f"{_CLEAR}{text}".encode())
             self._shown = True
 

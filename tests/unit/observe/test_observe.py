@@ -25,6 +25,7 @@ from tests.observing import (
     draw,
     drawn,
     drawn_text,
+    event,
     gauge,
     listed,
     messages,
@@ -36,6 +37,7 @@ from tests.observing import (
     watch,
 )
 from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
+from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe import export
 from txmetrics_tcp.observe.app import ObserveApp
@@ -818,6 +820,43 @@ class ShownTests(SynchronousTestCase):
             self.assertEqual(edges, ["+28 s", "1h 11m"])
 
         watch(scenario, source)
+
+    def test_largeTotal(self) -> None:
+        """The details and the header of any size have whole numbers."""
+        exact = "18,446,744,073,709,551,615"
+        for width, expected in ((120, exact), (80, exact), (36, "18.4E"), (24, "18.4E")):
+            source = FedSource()
+            source.feed(
+                [
+                    Status("s", 1, U64_MAX, U64_MAX),
+                    event(Operation.SET_COUNTER, "large", U64_MAX),
+                    Metadata(MetricKind.GAUGE, "tiny", "bytes"),
+                    gauge("tiny", -1.23457e-105),
+                ]
+            )
+
+            async def scenario(
+                pilot: Pilot[int],
+                app: ObserveApp,
+                source: FedSource = source,
+                expected: str = expected,
+            ) -> None:
+                await pilot.press("enter")
+                await draw(pilot, app)
+                source.feed([event(Operation.SET_COUNTER, "large", U64_MAX)])
+                await draw(pilot, app)
+                text = "\n".join(drawn(app.detail))
+                self.assertRegex(text, rf"total +{expected} *\n")
+                self.assertEqual(
+                    re.findall(r"18[.,][\d,]*\dE?", text), [expected] * text.count("18")
+                )
+                await pilot.press("down")
+                await draw(pilot, app)
+                self.assertRegex("\n".join(drawn(app.detail)), r"value +-1\.23e-105 B *\n")
+                if len(drawn(app.header)[1]) > 40:
+                    self.assertIn("missed 36.9E", drawn(app.header)[1])
+
+            watch(scenario, source, size=(width, 50))
 
     def test_units(self) -> None:
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
