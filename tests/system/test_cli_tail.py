@@ -26,6 +26,6 @@ class ProcessTests(CommandTestCase):
         await child.prints("(?s)status .*status ")
         self.counter.increment(7)
         await child.prints(r"requests_total \[route = /\] 7\n")
-        self.assertRegex(child.err, r"disconnected from .*; next attempt in [\d.]+m?s\n")
+        self.assertRegex(child.err, r"disconnected from .*; next attempt in [\d.]+ m?s\n")
         child.signal("INT")
         self.assertEqual(await child.ended, 130)

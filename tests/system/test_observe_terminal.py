@@ -99,7 +99,7 @@ class TerminalTests(SynchronousTestCase):
         # The pattern excludes partly drawn screens.
         terminal.wait_for(r"(?ms)\A(?!.*gauge).*^.reactor_lag_seconds\s+histo\s")
         terminal.press("Enter", "Enter")
-        terminal.wait_for(r"p999 +[\d.]+[mμ]?s")
+        terminal.wait_for(r"p999 +[\d.]+ [mμ]?s")
         self.assertNotIn("Saved to", terminal.screen())
         terminal.press("?")
         terminal.wait_for("Navigation")
@@ -177,7 +177,7 @@ class TerminalTests(SynchronousTestCase):
             rf"127\.0\.0\.1:{other.port}  not a metrics stream, .*: it looks like an HTTP server"
         )
         first.process.kill()
-        terminal.wait_for(rf"{label}  disconnected, retry in \d+s")
+        terminal.wait_for(rf"{label}  disconnected, retry in \d+ s")
         # The series stay visible.
         self.assertIn("1,234,567", terminal.screen())
         Program(self, script.format(42))
