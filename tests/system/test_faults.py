@@ -92,6 +92,7 @@ class ScriptTests(SynchronousTestCase):
 
     def test_tail_beginning(self) -> None:
         self.assert_right("tail_beginning")
+
     def test_stats_table(self) -> None:
         self.assert_right("stats_table")
 

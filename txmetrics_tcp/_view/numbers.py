@@ -73,7 +73,6 @@ _UNITS: dict[Unit, tuple[_Scale, float]] = {
 _ROOM_FOR_UNIT = 3
 """The minimum number of cells for a unit that is cut: a space, a letter and an ellipsis."""
 
-
 _FAR = 1e290
 """Values from here on are beyond every scale."""
 

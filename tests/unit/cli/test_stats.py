@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._recording.events import Recording
 from txmetrics_tcp._recording.writer import RecordingWriter
+from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.stats import Watch, WatchRecording
 from txmetrics_tcp.testing import FakeReactor
 
@@ -260,3 +262,19 @@ class CommandTests(SynchronousTestCase):
             (code, said),
             (1, "metrics-tcp: cannot write to standard output: No space left on device\n"),
         )
+
+
+class ProgressTests(SynchronousTestCase):
+    def test_narrow(self) -> None:
+        """The progress line is shortened by its width, visibly."""
+        written: list[bytes] = []
+        self.patch(os, "isatty", lambda descriptor: True)
+        self.patch(os, "get_terminal_size", lambda descriptor: os.terminal_size((12, 24)))
+        self.patch(os, "write", lambda descriptor, data: written.append(data))
+        self.patch(os, "environ", {"TERM": "xterm"})
+        reactor = FakeReactor()
+        progress = Progress(reactor, lambda: "日本語: 1,234,567 events")
+        progress.start()
+        reactor.advance(1)
+        progress.stop()
+        self.assertIn("\r\x1b[K日本語: 1,…".encode(), written)

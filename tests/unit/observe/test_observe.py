@@ -1100,7 +1100,8 @@ class HeaderTests(SynchronousTestCase):
     def test_states(self) -> None:
         lost, foreign, new = FedSource("lost:1"), FedSource("foreign:2"), FedSource("new:3")
         lost.set_state(State.LOST, "Connection refused")
-        lost.retry_at = lost.seconds_passed + 7
+        # The rest of a second counts as one.
+        lost.retry_at = lost.seconds_passed + 6.2
         foreign.set_state(State.FOREIGN, "it looks like an HTTP server")
         new.set_state(State.CONNECTING)
         lines = self.header(lost, foreign, new)
@@ -1155,6 +1156,13 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn("● RECORDING metrics-tcp 1 series 1,234 events window", first)
         self.assertNotIn("/s", first + line)
         self.assertIn("yesterday.rec recording, 4m 05s from there:5000; it was cut off", line)
+        short = FedSource("short.rec")
+        short.seconds_passed = 0.5
+        short.feed([count("a")], 0)
+        short.set_state(State.ENDED)
+        first, line = self.header(short)
+        self.assertIn(" 1 event window", first)
+        self.assertIn("recording, 500 ms", line)
         # With an additional server, the state is live.
         lines = self.header(source, FedSource("live:1"))
         self.assertIn("▶ LIVE metrics-tcp 1 series 0 events/s", lines[0])
