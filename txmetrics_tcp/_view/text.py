@@ -5,10 +5,33 @@ Text for terminals and JSON: escaped control characters, infinities and NaN, tim
 from __future__ import annotations
 
 import math
+import re
 import time
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from unicodedata import category
+
+# Default_Ignorable_Code_Point in DerivedCoreProperties.txt of Unicode 16.
+_IGNORABLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+
+# Braille pattern blank, Khitan small script filler, musical symbol null notehead.
+_BLANK = "\u2800\U00016fe4\U0001d159"
+
+_HIDDEN = re.compile(f"[{_IGNORABLE}{_BLANK}]")
+
+MAX_MARKS = 4
+"""
+The maximum number of marks on one character, as in section 5.4 of Unicode Technical Standard 39.
+More are drawn over the lines above and below.
+"""
+
+# Marks are neither letters nor digits.
+_MAYBE_MARK = re.compile(r"[^\w\x00-\x7f]")
 
 
 def visible(text: str) -> str:
@@ -17,17 +40,26 @@ def visible(text: str) -> str:
 
     Letters, marks, numbers, punctuation, symbols and the plain space are unchanged.  Control
     characters (C0 and C1, and with them escape sequences), characters that change the text
-    direction, line and paragraph separators, and characters without width are escaped.
+    direction, line and paragraph separators, and characters without width or ink (fillers,
+    variation selectors) are escaped, and so are marks without a character before them and those
+    beyond C{MAX_MARKS} on one character.
 
         >>> print(visible("a\\x1b[2Jb\\u202e\\n"))
         a\\x1b[2Jb\\u202e\\n
     """
-    if text.isprintable():
+    if text.isprintable() and (
+        text.isascii() or not (_HIDDEN.search(text) or _MAYBE_MARK.search(text))
+    ):
         return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    letters = []
+    # A mark at the start has no character before it.
+    marks = MAX_MARKS
+    for letter in text:
+        marks = marks + 1 if category(letter) in ("Mn", "Me") else 0
+        if marks > MAX_MARKS or not letter.isprintable() or _HIDDEN.match(letter):
+            letter = letter.encode("unicode_escape").decode()
+        letters.append(letter)
+    return "".join(letters)
 
 
 def json_number(value: float) -> float | str:

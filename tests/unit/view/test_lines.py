@@ -12,6 +12,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+from unicodedata import normalize
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +89,10 @@ ANY_EVENT = (
 class VisibleTests(SynchronousTestCase):
     def test_harmless(self) -> None:
         """Printable text in any language is unchanged."""
-        for text in ["requests_total", "Größe: µs", "東京 😀", "a b", "C:\\x1b", ""]:
+        for text in [
+            *("requests_total", "Größe: µs", "東京 😀", "a b", "C:\\x1b", "", "« — … »"),
+            *("नमस्ते", "สวัสดีที่นี่", "עִבְרִית", normalize("NFD", "Việt")),
+        ]:
             self.assertEqual(visible(text), text)
 
     def test_escaped(self) -> None:
@@ -105,8 +109,24 @@ class VisibleTests(SynchronousTestCase):
             ("\u200b\ufeff\xad", r"\u200b\ufeff\xad"),  # without width
             ("\U000e0041", r"\U000e0041"),  # a tag
             ("\ud800", r"\ud800"),
+            ("\u3164\uffa0\u115f\u1160", r"\u3164\uffa0\u115f\u1160"),  # fillers
+            ("a\u034f\ufe0f\U000e0100", r"a\u034f\ufe0f\U000e0100"),  # joiner, selectors
+            ("\u180b\u180f\u17b4", r"\u180b\u180f\u17b4"),
+            ("\u2800\U00016fe4\U0001d159", r"\u2800\U00016fe4\U0001d159"),  # without ink
         ]:
             self.assertEqual(visible(text), shown)
+
+    def test_marks(self) -> None:
+        """Marks without a character before them, and those beyond four on one, are escaped."""
+        accents = "\u0301\u0302\u0323\u20dd"
+        for text, shown in [
+            (f"a{accents}b{accents}", f"a{accents}b{accents}"),
+            (f"a{accents}\u0308\u0308b", rf"a{accents}\u0308\u0308b"),
+            (f"東{accents}\u0308", rf"東{accents}\u0308"),
+            ("\u0338=a", r"\u0338=a"),
+        ]:
+            self.assertEqual(visible(text), shown)
+        self.assertLess(len(re.findall("\u0301", visible("a" + 500 * "\u0301"))), 5)
 
     @given(st.text())
     def test_anyText(self, text: str) -> None:
