@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from txmetrics_tcp._view.sketch import PERCENTILES
-from txmetrics_tcp._view.text import utc
+from txmetrics_tcp._view.text import utc, visible
 from txmetrics_tcp.observe.row import Row
 from txmetrics_tcp.observe.rows import Rows
 
@@ -26,7 +26,13 @@ _HEAD = ("source", "kind", "name", "labels", "unit", "value", "rate", "events")
 COLUMNS = (*_HEAD, "window_count", "window_sum", *PERCENTILES, "description")
 """The columns of the CSV file."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Where a spreadsheet finds a formula: at the start of a cell, or after a semicolon, which separates
+# cells in many countries.  Some also accept the full-width and small forms of the first character.
+_FORMULA = re.compile(
+    r"(^|;)(?=[ \"]*[-=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
+    r"\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
+    r"\N{SMALL EQUALS SIGN}\N{SMALL PLUS SIGN}\N{SMALL HYPHEN-MINUS}\N{SMALL COMMERCIAL AT}])"
+)
 
 
 def to_json(rows: Rows) -> str:
@@ -63,11 +69,11 @@ def to_csv(rows: Rows) -> str:
     """
     Return one CSV line for each listed series.
 
-    Text that a spreadsheet would read as a formula gets an apostrophe in front, because names and
-    labels may come from untrusted input.
+    Names and labels may come from untrusted input.  Therefore text is quoted and escaped, and an
+    apostrophe precedes what a spreadsheet would read as a formula.  Numbers are not quoted.
     """
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for row in rows.matching:
         series = _series(row, rows.window)
@@ -151,6 +157,4 @@ def _number(value: float) -> float | None:
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
+    return _FORMULA.sub(r"\1'", visible(value)) if isinstance(value, str) else value
