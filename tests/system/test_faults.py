@@ -72,6 +72,9 @@ class ScriptTests(SynchronousTestCase):
     def test_hangup(self) -> None:
         self.assert_right("hangup")
 
+    def test_hidden_text(self) -> None:
+        self.assert_right("hidden_text")
+
     def test_labels(self) -> None:
         self.assert_right("labels")
 
@@ -104,3 +107,6 @@ class ScriptTests(SynchronousTestCase):
 
     def test_viewer_numbers(self) -> None:
         self.assert_right("viewer_numbers")
+
+    def test_viewer_steps(self) -> None:
+        self.assert_right("viewer_steps")

@@ -97,7 +97,7 @@ class TerminalTests(SynchronousTestCase):
         # Sent at once, like fast typing; outside the field, these letters trigger actions.
         terminal.press("/", "kind:histo")
         # The pattern excludes partly drawn screens.
-        terminal.wait_for(r"(?ms)\A(?!.*gauge).*^.reactor_lag_seconds\s+histo\s")
+        terminal.wait_for(r"(?ms)\A(?!.*gauge).*^.reactor_lag_seconds\s+histogram\s")
         terminal.press("Enter", "Enter")
         terminal.wait_for(r"p999 +[\d.]+ [mμ]?s")
         self.assertNotIn("Saved to", terminal.screen())
@@ -105,6 +105,9 @@ class TerminalTests(SynchronousTestCase):
         terminal.wait_for("Navigation")
         terminal.press("Escape")
         terminal.wait_for("p999")
+        # The first closes the details.
+        terminal.press("q")
+        terminal.wait_for(" q quit")
         terminal.press("q")
         terminal.wait_for("ended 0")
         self.check_restored(terminal)
@@ -131,6 +134,7 @@ class TerminalTests(SynchronousTestCase):
         for end, terminal in terminals.items():
             terminal.wait_for(rf"127\.0\.0\.1:{port}  disconnected, ")
             terminal.wait_for(r"unix:/nowhere/m  disconnected, ")
+            terminal.wait_for(f"start one: twistd -n metrics-tcp --listen 127.0.0.1:{port}")
             if end == "C-c":
                 terminal.press(end)
             else:

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import gc
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
-from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, HOST_PORT
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
 from txmetrics_tcp.cli.messages import server_name
 from txmetrics_tcp.cli.output import CommandError
 
@@ -98,4 +100,17 @@ def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
     if is_recording(text):
         return RecordingSource(reactor, text)
     endpoint = client_endpoint_from(options, reactor, text)
-    return LiveSource(reactor, server_name(text), endpoint, options.max_frame)
+    name = server_name(text)
+    return LiveSource(
+        reactor, name, endpoint, options.max_frame, server_command(name, wants_tls(options))
+    )
+
+
+def server_command(name: str, tls: bool) -> str:
+    """Return the command that starts a server; empty for a Twisted endpoint string."""
+    if not (HOST_PORT.fullmatch(name) or name.startswith("unix:")):
+        return ""
+    command = "twistd -n metrics-tcp"
+    if name != DEFAULT_ENDPOINT:
+        command += f" --listen {shlex.quote(name)}"
+    return f"{command} --tls-key KEY --tls-cert CERT" if tls else command

@@ -24,6 +24,7 @@ from txmetrics_tcp.observe.header import Header
 from txmetrics_tcp.observe.help import Help
 from txmetrics_tcp.observe.row import Group, Row
 from txmetrics_tcp.observe.rows import WINDOWS, Rows
+from txmetrics_tcp.observe.source_list import SourceList
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.table import SeriesTable
 from txmetrics_tcp.observe.text import shown
@@ -108,6 +109,7 @@ class ObserveApp(App[int]):
         )
         self._filter_bar.display = False
         self._discarded = False
+        self._filter_before = ""
 
     # Start and end
 
@@ -171,6 +173,8 @@ class ObserveApp(App[int]):
         self.table.empty_text = self._empty_text()
         self.table.update()
         self.header.update()
+        if isinstance(self.screen, SourceList):
+            self.screen.update()
         self._show_detail()
 
     def _empty_text(self) -> str:
@@ -178,6 +182,9 @@ class ObserveApp(App[int]):
             return "no series match the filter"
         if any(source.state is State.CONNECTED for source in self.rows.sources):
             return "no series yet"
+        for source in self.rows.sources:
+            if source.refused and source.server_command:
+                return f"no server there; start one: {source.server_command}"
         return "no data yet"
 
     def _show_detail(self) -> None:
@@ -213,6 +220,8 @@ class ObserveApp(App[int]):
             return not self._typing and len(self.screen_stack) < 2
         if action == "detail":
             return len(self.screen_stack) < 2
+        if action == "close_detail":
+            return self.detail_open
         return True
 
     # Key actions
@@ -238,30 +247,39 @@ class ObserveApp(App[int]):
         if isinstance(line, Group):
             self.rows.fold(line)
         elif line is not None or self.detail_open:
-            self._body.toggle_class("detail")
-            self.call_after_refresh(self._scroll_to_chosen)
+            self._open_detail(not self.detail_open)
+            # The details keep their series, and the table may have fewer lines beside them.
+            self.table.move(0)
+            self.call_after_refresh(self.table.show_chosen)
         self.redraw()
 
-    def _scroll_to_chosen(self) -> None:
-        """Scroll to the chosen line if a key has moved it off the screen."""
-        position = self.table.position
-        if position is not None:
-            self.table.choose(position)
+    def action_close_detail(self) -> None:
+        self._open_detail(False)
+        self.redraw()
+
+    def _open_detail(self, is_open: bool) -> None:
+        self._body.set_class(is_open, "detail")
+        self.refresh_bindings()
 
     def _reordered(self) -> None:
-        """Redraw after a key has reordered the lines, and keep the chosen line on the screen."""
+        """Redraw after grouping or folding, and keep the chosen line on the screen."""
         self.redraw()
-        self._scroll_to_chosen()
+        self.table.show_chosen()
 
     def action_sort(self, by: int) -> None:
         columns = [column.id for column in self.table.all_columns]
         self.rows.sort_by(_neighbour(columns, self.rows.sort, by))
         self.table.reveal(self.rows.sort)
-        self._reordered()
+        self._sorted()
+
+    def _sorted(self) -> None:
+        """Show the result of sorting from the top; open details keep their series."""
+        self.table.to_top(keep=self.detail_open)
+        self.redraw()
 
     def action_reverse(self) -> None:
         self.rows.reverse()
-        self._reordered()
+        self._sorted()
 
     def action_group(self, by: int) -> None:
         self.rows.group_by(_neighbour(self.rows.groupings, self.rows.grouping, by))
@@ -295,10 +313,16 @@ class ObserveApp(App[int]):
         self.rows.clear()
         self.redraw()
 
+    def action_sources(self) -> None:
+        self.push_screen(SourceList(self.rows))
+
     def action_help(self) -> None:
         self.push_screen(Help())
 
     def action_leave(self) -> None:
+        self.exit(0)
+
+    def action_stop(self) -> None:
         self.exit(0)
 
     # Filters
@@ -307,6 +331,7 @@ class ObserveApp(App[int]):
         self._discarded = False
         self._filter_bar.display = True
         field = self._filter_field
+        self._filter_before = self.rows.filter_text
         field.value = self.rows.filter_text
         field.cursor_position = len(field.value)
         # `Widget.focus` would take effect later, through a message.
@@ -337,12 +362,15 @@ class ObserveApp(App[int]):
             self.pop_screen()
         elif self._typing:
             self._discarded = True
-            self.rows.set_filter("")
+            self.rows.set_filter(self._filter_before)
             self._close_filter()
         elif self.detail_open:
-            self._body.remove_class("detail")
+            self._open_detail(False)
         elif self.rows.filter_text:
             self.rows.set_filter("")
+        elif self.rows.grouping is not None:
+            self.rows.group_by(None)
+            self._reordered()
         self.redraw()
 
     # Files
@@ -368,7 +396,7 @@ class ObserveApp(App[int]):
     @on(SeriesTable.SortClicked)
     def _sort_clicked(self, message: SeriesTable.SortClicked) -> None:
         self.rows.sort_by(message.column)
-        self._reordered()
+        self._sorted()
 
     @on(SeriesTable.LineClicked)
     def _line_clicked(self, message: SeriesTable.LineClicked) -> None:

@@ -58,7 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Shortcut, ...]], ...] = (
                 "escape",
                 "Esc",
                 "step_back",
-                "close the help or the details, or discard the filter",
+                "go back one step: window, details, filter, groups",
                 "",
                 True,
             ),
@@ -94,9 +94,12 @@ SECTIONS: tuple[tuple[str, tuple[Shortcut, ...]], ...] = (
     (
         "Other",
         (
+            Shortcut("o", "o", "sources", "list all sources with their states and messages"),
             Shortcut("question_mark,f1", "? F1", "help", "show this help", "help"),
-            Shortcut("q", "q", "leave", "quit", "quit"),
-            Shortcut("ctrl+c,ctrl+q", "Ctrl-C", "leave", "quit, even while typing", "", True),
+            # The first of these that is possible.
+            Shortcut("q", "q", "close_detail", "close a window or the details", "back"),
+            Shortcut("q", "q", "leave", "quit, if none is open", "quit"),
+            Shortcut("ctrl+c,ctrl+q", "Ctrl-C", "stop", "quit, even while typing", "", True),
         ),
     ),
 )

@@ -99,10 +99,10 @@ def columns_for(rows: Rows, width: int) -> list[Column]:
         columns.append(Column("source", "source", min(max(length, 6), most)))
     columns += [
         Column("labels", "labels", 0),
-        Column("kind", "kind", 9 if wide else 7),
+        Column("kind", "kind", 9 if rows.histograms else 7),
         Column("value", "value", 10 if wide else 9, True),
         Column("rate", "rate", 10, True),
-        Column("trend", "trend", 12 if wide else 8),
+        Column("trend", "trend", 12 if wide else 6),
     ]
     if rows.histograms:
         columns += [Column(name, name, 9, True) for name in PERCENTILES]

@@ -8,6 +8,7 @@ import math
 import textwrap
 from typing import ClassVar
 
+from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
@@ -145,14 +146,16 @@ def _title(row: Row, width: int) -> Lines:
         ]
     ]
     if row.labels:
-        length = sum(len(label) + len(value) + 2 for label, value in row.labels)
-        if length <= width:
+        if row.labels_length <= width:
             lines.append(label_segments(row.labels, width, PANEL))
         else:
             for label, value in row.labels[:6]:
                 lines.append(label_segments(((label, value),), width, PANEL))
     if metadata is not None and metadata.description:
-        text = textwrap.wrap(shown(metadata.description), width)[:3]
+        description = shown(metadata.description)
+        # textwrap counts characters; scripts with wide ones break lines anywhere.
+        wide = cell_len(description) > len(description)
+        text = (chop_cells if wide else textwrap.wrap)(description, width)[:3]
         lines += [[Segment(part, ink(DIM, PANEL, italic=True))] for part in text]
     return lines
 

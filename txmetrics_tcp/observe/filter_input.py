@@ -22,7 +22,7 @@ class FilterField(Input):
     # The app's keys, with hints for this field in the last line of the screen.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "app.detail", "keep", priority=True),
-        Binding("escape", "app.step_back", "discard", priority=True),
+        Binding("escape", "app.step_back", "cancel", priority=True),
     ]
 
     EDITS: ClassVar[dict[str, str]] = {

@@ -27,7 +27,7 @@ from txmetrics_tcp._view.numbers import (
 from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
-from txmetrics_tcp.observe.text import fit, fit_end, shown
+from txmetrics_tcp.observe.text import fit, fit_middle, shown
 from txmetrics_tcp.observe.theme import (
     ACCENT,
     BACKGROUND,
@@ -42,16 +42,13 @@ from txmetrics_tcp.observe.theme import (
 )
 
 SCREEN_DIVISOR = 4
-"""Sources get at most a quarter of the screen; one line summarizes the others."""
+"""If lines for the sources would take more than a quarter of the screen, one line counts them."""
 
 RESTART_SHOWN = 60.0
 """The number of seconds for which a restart is shown as a warning."""
 
 MAX_LABEL = 36
 """The maximum number of cells for the name of a source."""
-
-MAX_NOTE = 80
-"""The maximum number of characters of an error reason."""
 
 _COUNT = 11
 """The maximum number of cells for a number of dropped events: exact below a billion."""
@@ -101,11 +98,12 @@ class Header(Widget):
 
     def fit_height(self, screen: int) -> None:
         """
-        Set the height to one line for each source, limited to a share of the screen.
+        Set the height to one line for each source, or to one for all.
 
         @param screen: the height of the screen.
         """
-        height = 1 + min(len(self.rows.sources), max(1, screen // SCREEN_DIVISOR - 1))
+        count = len(self.rows.sources)
+        height = 1 + (count if count <= screen // SCREEN_DIVISOR - 1 else 1)
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 
@@ -120,15 +118,10 @@ class Header(Widget):
         width = self.size.width
         if y == 0:
             return self._summary(width)
-        lines = self.size.height - 1
-        sources = list(self.rows.sources)
-        if len(sources) <= lines:
-            return _line(_source_parts(sources[y - 1], len(sources) > 1), width)
-        # Sources with problems come first.
-        sources.sort(key=_is_fine)
-        if y < lines:
-            return _line(_source_parts(sources[y - 1], True), width)
-        return _line(_rest_parts(sources[lines - 1 :]), width)
+        sources = self.rows.sources
+        if len(sources) < self.size.height:
+            return _line(source_parts(sources[y - 1], len(sources) > 1), width)
+        return _line(_count_parts(sources), width)
 
     def _summary(self, width: int) -> Strip:
         rows = self.rows
@@ -170,7 +163,8 @@ class Header(Widget):
         return _line(parts, width, RAISED)
 
 
-def _is_fine(source: Source) -> bool:
+def is_fine(source: Source) -> bool:
+    """Whether a source has no problem that the user should look at."""
     view = source.view
     missed = view.missed_incoming + view.missed_client
     fine = source.state in (State.CONNECTED, State.ENDED, State.READING)
@@ -187,14 +181,19 @@ def _is_silent(source: Source) -> bool:
     return source.state is State.CONNECTED and not source.has_received and source.seconds >= SILENCE
 
 
-def _source_parts(source: Source, several: bool) -> list[Part]:
+def source_parts(source: Source, several: bool) -> list[Part]:
+    """
+    Return the parts of a source's line; the first are a dot and the name.
+
+    @param several: whether there are other sources.
+    """
     view = source.view
     text, dim = ink(TEXT), ink(DIM)
     color, status, details = _state(source)
     style = ink(color if color != GOOD else DIM)
     parts = [
         Part(" ● ", ink(color)),
-        Part(fit_end(source.label, min(cell_len(source.label), MAX_LABEL)), text),
+        Part(fit_middle(source.label, min(cell_len(source.label), MAX_LABEL)), text),
         # The green dot shows the same, so this may be omitted.
         Part(f"  {status}", style, 2 if color == GOOD else 0),
         # An error reason is shown at any width.
@@ -257,28 +256,47 @@ def _state(source: Source) -> tuple[str, str, str]:
             return WARNING, f"reading {show_share(source.progress)}", ""
         case State.ENDED:
             span = show_seconds(source.view_now())
-            return ACCENT, f"recording, {span}", f" {source.note[:MAX_NOTE]}"
+            return ACCENT, f"recording, {span}", f" {source.note}"
         case _:
             wait = source.retry_in
             retry = "retrying" if wait is None else f"retry in {show_duration(math.ceil(wait))}"
-            return BAD, f"{source.state.value}, {retry}", f": {source.note[:MAX_NOTE]}"
+            return BAD, f"{source.state.value}, {retry}", f": {source.note}"
 
 
-def _rest_parts(sources: Sequence[Source]) -> list[Part]:
+def _count_parts(sources: Sequence[Source]) -> list[Part]:
+    """Return the number of sources in each state, and the losses of all."""
+    parts: list[Part] = []
+    for state in _STATES:
+        same = [source for source in sources if source.state is state]
+        if same:
+            color = _state(same[0])[0]
+            parts += [
+                Part(", " if parts else " ", ink(DIM)),
+                Part(f"{len(same)} {state.value}", ink(color)),
+            ]
+    silent = sum(map(_is_silent, sources))
+    if silent:
+        parts.append(Part(f" ({silent} without data)", ink(WARNING), 1))
     incoming = sum(source.view.missed_incoming for source in sources)
     client = sum(source.view.missed_client for source in sources)
-    broken = sum(source.state in _DISCONNECTED_STATES for source in sources)
-    parts = [Part(f" … and {len(sources)} more", ink(DIM))]
-    if broken:
-        parts.append(Part(f"  {broken} not connected", ink(BAD)))
     if incoming + client:
         parts += [Part("  ", ink(DIM)), *_missed(incoming, client)]
     else:
-        parts.append(Part("  no losses reported", ink(DIM)))
-    return parts
+        parts.append(Part("  no losses reported", ink(DIM), 2))
+    refused = sum(source.view.refused for source in sources)
+    if refused:
+        parts.append(Part(f"  left out {refused:,} (too many series)", ink(BAD)))
+    return [*parts, Part("  o", ink(ACCENT)), Part(" lists them", ink(DIM), 3)]
 
 
-_DISCONNECTED_STATES = (State.CONNECTING, State.LOST, State.FOREIGN)
+_STATES = (
+    State.CONNECTED,
+    State.READING,
+    State.ENDED,
+    State.CONNECTING,
+    State.LOST,
+    State.FOREIGN,
+)
 
 _RECORDING_STATES = (State.READING, State.ENDED)
 

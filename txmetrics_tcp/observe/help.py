@@ -7,15 +7,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe.bindings import MOUSE, SECTIONS
-from txmetrics_tcp.observe.theme import ACCENT, DIM, PANEL, TEXT, WARNING
+from txmetrics_tcp.observe.popup import Popup
+from txmetrics_tcp.observe.theme import ACCENT, DIM, TEXT, WARNING
 
 _NOTES = (
     ("rate", "change per second, averaged over the last ten seconds"),
@@ -49,33 +46,10 @@ def help_text() -> Text:
     return text
 
 
-class Help(ModalScreen[None]):
-    """The help, shown over the table, which stays live."""
+class Help(Popup):
+    """The help."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,f1,q,enter", "dismiss", show=False),
-        Binding("up,k", "roll(-1)", show=False),
-        Binding("down,j", "roll(1)", show=False),
-        Binding("pageup", "roll(-12)", show=False),
-        Binding("pagedown,space", "roll(12)", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark,f1", "dismiss", show=False)]
 
-    DEFAULT_CSS: ClassVar[str] = f"""
-    Help {{ align: center middle; background: #00000080; }}
-    Help > VerticalScroll {{
-        width: 84; max-width: 100%; height: auto; max-height: 92%;
-        background: {PANEL}; border: round {ACCENT}; border-title-color: {TEXT};
-        padding: 1 1; scrollbar-size: 1 1;
-    }}
-    Help Static {{ width: 100%; height: auto; background: {PANEL}; }}
-    """
-
-    def compose(self) -> ComposeResult:
-        box = VerticalScroll(Static(help_text(), markup=False))
-        box.border_title = "metrics-tcp observe"
-        # Visible even if the text is longer than the box.
-        box.border_subtitle = "↑ ↓ PgDn scroll, Esc closes"
-        yield box
-
-    def action_roll(self, lines: int) -> None:
-        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+    def __init__(self) -> None:
+        super().__init__("metrics-tcp observe", help_text())

@@ -17,7 +17,7 @@ from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Placement
 from txmetrics_tcp.observe.row import Group, Row, RowValues
 from txmetrics_tcp.observe.rows import Rows
-from txmetrics_tcp.observe.text import fit, fit_end, right
+from txmetrics_tcp.observe.text import fit, fit_middle, right
 from txmetrics_tcp.observe.theme import (
     ACCENT,
     CHOSEN,
@@ -50,7 +50,7 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
                 grouping = rows.grouping
                 dim_name = quiet or (grouping is not None and grouping.label is None)
                 indent = "  " if grouping is not None else ""
-                text = indent + fit_end(row.name, width - len(indent))
+                text = indent + fit_middle(row.name, width - len(indent))
                 segments.append(Segment(text, ink(DIM if dim_name else TEXT, on)))
             case "labels":
                 segments += label_segments(row.labels, width, on)
@@ -61,8 +61,7 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
                 text = fit(rows.brief[label] if brief else label, width)
                 segments.append(Segment(text, ink(DIM, on)))
             case "kind":
-                text = kind.value if len(kind.value) <= width else "histo"
-                segments.append(Segment(fit(text, width), ink(KIND[kind], on)))
+                segments.append(Segment(fit(kind.value, width), ink(KIND[kind], on)))
             case "value":
                 text = show_value(values.value, row.total_unit, width)
                 segments.append(Segment(right(text, width), value_style))
@@ -104,7 +103,7 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
     end = min([start for start, _ in sums], default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
-    title = fit(fold + group.title, min(len(group.title) + 2, max(1, end - len(count) - 2)))
+    title = fit(fold + group.title, min(cell_len(group.title) + 2, max(1, end - len(count) - 2)))
     segments = [
         Segment(title, ink(ACCENT, on, bold=True)),
         Segment(count, ink(DIM, on)),

@@ -153,12 +153,11 @@ class Group:
     @ivar title: the name or label value that the series share, safe for the screen.
     @ivar rate: the sum of the rates; None unless all series have the same name and unit, and are
         counters or histograms.
-    @ivar value: the sum of the values, or None as for C{rate}.
     @ivar unit: the unit of both sums.
     @ivar folded: whether the series are hidden.
     """
 
-    __slots__ = ("folded", "rate", "rows", "title", "unit", "value")
+    __slots__ = ("_summable", "folded", "rate", "rows", "title", "unit")
 
     def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
         self.title: str = title
@@ -173,8 +172,13 @@ class Group:
             units = {row.unit for row in {row.source: row for row in rows}.values()}
             summable = len(units) == 1
             self.unit = None if rows[0].is_histogram else units.pop()
+        self._summable = summable
         self.rate = sum(row.rate() for row in rows) if summable else None
-        self.value: int | float | None = sum(row.value() for row in rows) if summable else None
+
+    @property
+    def value(self) -> int | float | None:
+        """The sum of the current values, or None as for C{rate}."""
+        return sum(row.value() for row in self.rows) if self._summable else None
 
 
 Line = Row | Group

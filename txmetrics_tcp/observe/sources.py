@@ -4,6 +4,7 @@ Sources of events: servers and recordings, each with its view and its state.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from txmetrics_tcp._client.service import (
@@ -51,6 +53,8 @@ class Source:
     @ivar since: when that state began, as `time.monotonic`.
     @ivar has_received: whether data has arrived on the current connection.
     @ivar note: a human-readable detail of the state, escaped.
+    @ivar refused: whether the last attempt failed because no server listens there.
+    @ivar server_command: the command that starts a server there; empty if unknown.
     @ivar retry_at: when the next connection attempt starts, as `time.monotonic`; None if none is
         scheduled.
     @ivar progress: the part of a recording that has been read, from 0 to 1.
@@ -65,6 +69,8 @@ class Source:
         self.state: State = State.CONNECTING
         self.has_received: bool = True
         self.note: str = ""
+        self.refused: bool = False
+        self.server_command: str = ""
         self.retry_at: float | None = None
         self.progress: float = 0.0
         self._monotonic = monotonic
@@ -117,6 +123,7 @@ class Source:
     def _set_state(self, state: State, note: str = "") -> None:
         self.state = state
         self.note = shown(note)
+        self.refused = False
         self.since = self._monotonic()
         self.retry_at = None
 
@@ -129,6 +136,8 @@ class LiveSource(Source):
     """
 
     has_received: bool
+    refused: bool
+    server_command: str
 
     def __init__(
         self,
@@ -136,8 +145,10 @@ class LiveSource(Source):
         label: str,
         endpoint: IStreamClientEndpoint,
         max_frame: int = MAX_FRAME,
+        server_command: str = "",
     ) -> None:
         super().__init__(label, SourceView())
+        self.server_command = shown(server_command)
         self._service = MetricsClientService(
             reactor,
             endpoint,
@@ -171,8 +182,16 @@ class LiveSource(Source):
                 foreign = isinstance(state.reason.value, StreamError)
                 reason = str(state).removeprefix(f"{NOT_A_STREAM}: ")
                 self._set_state(State.FOREIGN if foreign else State.LOST, reason)
+                self.refused = _is_refused(state.reason.value)
             case _:
                 self.retry_at = self._monotonic() + state.seconds
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether no server listens on the port, or the file of its socket does not exist."""
+    return isinstance(error, ConnectionRefusedError) or (
+        isinstance(error, ConnectError) and error.osError == errno.ENOENT
+    )
 
 
 class RecordingSource(Source):

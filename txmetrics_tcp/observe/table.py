@@ -35,7 +35,8 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     """
     Draws `Rows`.
 
-    The chosen line is stored as an object, not as a position, so that sorting moves it along.
+    A line that the user chose is stored as an object, not as a position, so that sorting moves it
+    along.
 
     @ivar chosen: the chosen line; None if the table is empty.
     """
@@ -69,6 +70,8 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.empty_text = ""
         # The last index of the chosen line.
         self._at = 0
+        # Whether the first line is the chosen one, whichever it is.
+        self._first = True
         self._hidden = 0
         self._layout: Placement | None = None
         # The state that the last frame was drawn from: common to all lines, and for each line.
@@ -107,7 +110,9 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Find the chosen line again after `Rows.lines` was replaced."""
         lines = self.rows.lines
         before = self.chosen
-        if isinstance(self.chosen, Group):
+        if self._first:
+            self.chosen = None
+        elif isinstance(self.chosen, Group):
             # Each update creates new groups.
             title = self.chosen.title
             self.chosen = next(
@@ -126,6 +131,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         if position is None:
             # If the series has gone, the next line takes its place.
             gone = isinstance(before, Row) and before.key not in before.source.view.series
+            gone = gone and not self._first
             position = max(0, min(self._at, len(lines) - 1)) if gone else 0
             self.chosen = lines[position] if lines else None
         self._at = position
@@ -184,12 +190,30 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Choose a line by its index and scroll to it."""
         self.chosen = self.rows.lines[position]
         self._at = position
+        self._first = False
+        self.show_chosen()
+        self.refresh()
+
+    def show_chosen(self) -> None:
+        """Scroll to the chosen line if it is off the screen."""
+        position = self.position
         top = round(self.scroll_y)
+        if position is None:
+            return
         if position < top:
             self.scroll_to(y=position, animate=False, immediate=True)
         elif position >= top + self.body_height:
             self.scroll_to(y=position - self.body_height + 1, animate=False, immediate=True)
-        self.refresh()
+
+    def to_top(self, keep: bool) -> None:
+        """
+        Scroll to the first line.
+
+        @param keep: whether the chosen line stays chosen.  Otherwise the first line is chosen until
+            the user chooses another, also if other lines come first.
+        """
+        self._first = not keep
+        self.scroll_to(y=0, animate=False, immediate=True)
 
     def shift(self, by: int) -> None:
         """Hide C{by} more columns at the left; a negative number shows columns again."""

@@ -36,20 +36,20 @@ def fit(text: str, width: int) -> str:
 
 
 @lru_cache(maxsize=16 * 1024)
-def fit_end(text: str, width: int) -> str:
-    """Like `fit`, but cut at the start: names differ more often at the end."""
-    length = cell_len(text)
-    if length <= width:
+def fit_middle(text: str, width: int) -> str:
+    """Like `fit`, but cut after three fifths: many names differ only at the end."""
+    if cell_len(text) <= width:
         return set_cell_size(text, width)
-    if width < 1:
-        return ""
+    if width < 3:
+        return fit(text, width)
+    tail = (width - 1) * 2 // 5
     # Count from the right, because a character may take zero to two cells.
     cells = 0
     start = len(text)
-    while start and cells + cell_len(text[start - 1]) <= width - 1:
+    while cells + cell_len(text[start - 1]) <= tail:
         start -= 1
         cells += cell_len(text[start])
-    return "…" + set_cell_size(text[start:], width - 1)
+    return set_cell_size(text, width - 1 - cells) + "…" + text[start:]
 
 
 def right(text: str, width: int) -> str:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import re
 from pathlib import Path
+from unicodedata import normalize
 from unittest import mock
 
 from textual.containers import VerticalScroll
@@ -44,8 +46,10 @@ from txmetrics_tcp.observe.app import ObserveApp
 from txmetrics_tcp.observe.bindings import KEYS, MOUSE
 from txmetrics_tcp.observe.export import to_json
 from txmetrics_tcp.observe.help import Help, help_text
+from txmetrics_tcp.observe.popup import Popup
 from txmetrics_tcp.observe.row import Group, Grouping, Row
-from txmetrics_tcp.observe.rows import SORTS
+from txmetrics_tcp.observe.rows import SORTS, Rows
+from txmetrics_tcp.observe.source_list import SourceList
 from txmetrics_tcp.observe.sources import State
 from txmetrics_tcp.observe.table import SeriesTable
 
@@ -234,9 +238,9 @@ class KeyTests(SynchronousTestCase):
             # A discarded filter is not applied by pending changes.
             type_fast(app, "slash", *"ory", "escape")
             await settle(pilot)
-            self.assertEqual(app.rows.filter_text, "")
-            self.assertEqual(listed(app), BY_NAME)
-            await pilot.press("slash", *"by", "enter")
+            self.assertEqual(app.rows.filter_text, "mem")
+            self.assertEqual(listed(app), BY_NAME[4:])
+            await pilot.press("slash", *["backspace"] * 3, *"by", "enter")
             self.assertEqual(app.rows.filter_text, "by")
 
         watch(scenario)
@@ -279,31 +283,100 @@ class KeyTests(SynchronousTestCase):
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter s sort .* q quit")
             await pilot.press("slash")
-            self.assertRegex(drawn_text(app, "Footer"), r"^ ?⏎ keep esc discard f1 help *$")
+            self.assertRegex(drawn_text(app, "Footer"), r"^ ?⏎ keep esc cancel f1 help *$")
             await pilot.press("a", "enter")
             self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter")
+            await pilot.press("enter")
+            await settle(pilot)
+            self.assertRegex(drawn_text(app, "Footer"), "⏎ detail / filter .* q back *$")
+            await pilot.press("q")
+            await settle(pilot)
+            self.assertRegex(drawn_text(app, "Footer"), " q quit *$")
 
         watch(scenario, size=(80, 24))
 
     def test_stepBack(self) -> None:
+        """The key goes back one step, and never quits."""
         (key,) = self.each("step_back")
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             await pilot.press("slash", "m", "e", "m", key)
             self.assertEqual(listed(app), BY_NAME)
             self.assertTrue(app.table.has_focus)
-            await pilot.press("slash", "m", "e", "m", "enter", "enter", "question_mark")
-            self.assertIsInstance(app.screen, Help)
+            await pilot.press("g", "slash", *"memory", "enter", "down", "enter")
+            for window in ("question_mark", "o"):
+                await pilot.press(window)
+                self.assertIsInstance(app.screen, Popup)
+                await pilot.press(key)
+                self.assertNotIsInstance(app.screen, Popup)
+            self.assertTrue(app.detail.display)
+            await pilot.press("slash", "x")
+            self.assertEqual(listed(app), [])
             await pilot.press(key)
-            self.assertNotIsInstance(app.screen, Help)
+            self.assertEqual(listed(app), ["memory", "memory"])
             self.assertTrue(app.detail.display)
             await pilot.press(key)
             self.assertFalse(app.detail.display)
-            self.assertEqual(listed(app), ["memory"])
+            self.assertEqual(listed(app), ["memory", "memory"])
+            await pilot.press(key)
+            self.assertEqual(app.rows.filter_text, "")
+            self.assertIn("answers", listed(app))
             await pilot.press(key)
             self.assertEqual(listed(app), BY_NAME)
+            await pilot.press(key)
+            self.assertTrue(app.is_running)
 
-        watch(scenario)
+        self.assertIsNone(watch(scenario).return_value)
+
+    def test_closeDetail(self) -> None:
+        """The key goes back from windows and details, and quits at the top only."""
+        (key,) = self.each("close_detail")
+        self.assertEqual([key], self.each("leave"))
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter")
+            for window in ("question_mark", "o"):
+                await pilot.press(window, key)
+                self.assertNotIsInstance(app.screen, Popup)
+            self.assertTrue(app.detail.display)
+            await pilot.press(key)
+            self.assertFalse(app.detail.display)
+            self.assertTrue(app.is_running)
+            await pilot.press(key)
+
+        self.assertEqual(watch(scenario).return_value, 0)
+
+    def test_sources(self) -> None:
+        """The key lists all sources with their whole names and messages; the list is live."""
+        name = "a-long-name." * 5
+        sources = [FedSource(f"{name}{number}:1") for number in range(40)]
+        message = "the server closed the connection before it sent data " * 2
+        sources[30].set_state(State.LOST, message)
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def text() -> str:
+                return " ".join(str(app.screen.query_one(Static).render()).split())
+
+            for key in self.each("sources"):
+                await pilot.press(key)
+                self.assertIsInstance(app.screen, SourceList)
+                self.assertTrue(
+                    text().startswith(f"● {name}30:1 disconnected, retrying: {message}")
+                )
+                self.assertEqual(text().count("●"), 40)
+                sources[5].set_state(State.CONNECTING)
+                await draw(pilot, app)
+                self.assertTrue(text().startswith(f"● {name}5:1 connecting"))
+                sources[5].set_state(State.CONNECTED)
+                box = app.screen.query_one(VerticalScroll)
+                await pilot.press("pagedown")
+                self.assertGreater(box.scroll_y, 0)
+                await draw(pilot, app)
+                self.assertGreater(box.scroll_y, 0)
+                await pilot.press(key)
+                self.assertNotIsInstance(app.screen, Popup)
+
+        watch(scenario, *sources, size=(80, 24))
 
     def test_sort(self) -> None:
         """The keys step through the columns, and sort the table by the chosen column."""
@@ -339,8 +412,6 @@ class KeyTests(SynchronousTestCase):
             await pilot.press(*self.each("reverse"))
             self.assertEqual(listed(app), BY_NAME[::-1])
             self.assertIn("name▼", drawn(app.table)[0])
-            # The chosen series stays chosen.
-            self.assertEqual(chosen(app), BY_NAME[0])
 
         watch(scenario)
 
@@ -374,7 +445,7 @@ class KeyTests(SynchronousTestCase):
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             await pilot.press(key)
             self.assertIn("No groups", messages(app)[0])
-            await pilot.press("g", *["down"] * 5)
+            await pilot.press("g", *["down"] * 6)
             self.assertEqual(chosen(app), "latency [route = /]")
             await pilot.press(key)
             titles = ["answers", "bytes_sent", "latency", "memory"]
@@ -447,19 +518,61 @@ class KeyTests(SynchronousTestCase):
 
         watch(scenario, source)
 
-    def test_sortGrouped(self) -> None:
-        """The chosen line stays visible when the order changes."""
+    def test_groupScrolls(self) -> None:
+        """The chosen line stays visible when the lines are grouped."""
         source = FedSource()
         source.feed(count(f"n{number:02}", number + 1, at=str(number % 3)) for number in range(60))
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
-            for keys in (["g"], ["s", "s", "s"], ["r"], ["g"], ["r"], ["g"]):
-                await pilot.press(*keys)
-                self.assertIn("▌", "".join(line[0] for line in drawn(app.table)), keys)
-            await pilot.click(app.table, offset=(2, 0))
-            self.assertEqual(app.rows.sort, "name")
-            self.assertIn("▌", "".join(line[0] for line in drawn(app.table)))
-            self.assertEqual(chosen(app), "n00 [at = 0]")
+            await pilot.press(*["down"] * 40)
+            for _ in range(3):
+                await pilot.press("g")
+                self.assertIn("▌", "".join(line[0] for line in drawn(app.table)))
+                self.assertEqual(chosen(app), "n40 [at = 1]")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_sortScrolls(self) -> None:
+        """Sorting shows the first lines, and chooses the first until a key moves."""
+        source = FedSource()
+        source.feed(count(f"n{number:02}", number + 1) for number in range(60))
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            async def sort_by_click() -> None:
+                await pilot.click(app.table, offset=(2, 0))
+
+            for sort, first in [
+                (lambda: pilot.press("s", "s", "s"), "n59"),
+                (lambda: pilot.press("r"), "n00"),
+                (lambda: pilot.press("S", "S"), "n00"),
+                (sort_by_click, "n00"),
+                (sort_by_click, "n59"),
+            ]:
+                await pilot.press("end", "up")
+                await sort()
+                self.assertEqual(chosen(app), first)
+                self.assertRegex(drawn(app.table)[1], f"^▌{first} ")
+            # A line that comes first is chosen, until the user chooses one.
+            source.feed([count("zz")])
+            await draw(pilot, app)
+            self.assertEqual(chosen(app), "zz")
+            await pilot.press("down", "up")
+            source.feed([count("zzz")])
+            await draw(pilot, app)
+            self.assertEqual(chosen(app), "zz")
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_sortDetails(self) -> None:
+        """While details are open, sorting shows the first lines, and the details keep theirs."""
+        source = FedSource()
+        source.feed(count(f"n{number:02}", number + 1) for number in range(60))
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter", "s", "s", "s")
+            self.assertIn("n59 ", drawn(app.table)[1])
+            self.assertIn("n00 ", drawn(app.detail)[0])
+            self.assertEqual(chosen(app), "n00")
 
         watch(scenario, source, size=(80, 24))
 
@@ -646,7 +759,7 @@ class KeyTests(SynchronousTestCase):
         watch(scenario, size=(80, 24))
 
     def test_leave(self) -> None:
-        for keys in [[key] for key in self.each("leave")] + [["slash", "x", "ctrl+c"]]:
+        for keys in [[key] for key in self.each("leave")]:
             source = FedSource()
 
             async def scenario(pilot: Pilot[int], app: ObserveApp, keys: list[str] = keys) -> None:
@@ -657,13 +770,17 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(app.return_value, 0)
             self.assertEqual((source.started, source.stopped), (1, 1))
 
-    def test_leaveHelp(self) -> None:
-        """Ctrl-C quits from the help screen."""
+    def test_stop(self) -> None:
+        """The keys quit from anywhere."""
+        for key in self.each("stop"):
+            for before in [[], ["enter"], ["slash", "x"], ["question_mark"], ["o"]]:
 
-        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
-            await pilot.press("question_mark", "ctrl+c")
+                async def scenario(
+                    pilot: Pilot[int], app: ObserveApp, keys: tuple[str, ...] = (*before, key)
+                ) -> None:
+                    await pilot.press(*keys)
 
-        self.assertEqual(watch(scenario).return_value, 0)
+                self.assertEqual(watch(scenario).return_value, 0)
 
 
 class MouseTests(SynchronousTestCase):
@@ -743,8 +860,10 @@ class ShownTests(SynchronousTestCase):
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
             titles, *lines = drawn(app.table)
             for line, name in zip(lines, [names[0], names[0], names[1], names[1]], strict=False):
-                self.assertIn(f"{name[-20:]} ", line)
-                self.assertIn(" cpu=11 mode=s", line)
+                # Names keep their beginning and their end.
+                self.assertRegex(line, f"{name[:13]}.*{name[-8:]} ")
+                self.assertIn(" cpu=11 mode=", line)
+                self.assertIn(" counter ", line)
             self.assertIn("▸", titles)
             # The common host is omitted.
             self.assertRegex(lines[0], " :5631 ")
@@ -805,6 +924,20 @@ class ShownTests(SynchronousTestCase):
             self.assertNotIn(name, "".join(drawn(app.table)))
 
         watch(scenario, source, size=(100, 24))
+
+    def test_wideLetters(self) -> None:
+        """Text of letters that take two cells is not cut: the title of a group, descriptions."""
+        name, description = "東京" * 8, "説明" * 40
+        source = FedSource()
+        source.feed([Metadata(MetricKind.COUNTER, name, "", description), count(name)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g", "down", "enter")
+            self.assertIn(f"▾ {name}  1 ", drawn(app.table)[1])
+            await draw(pilot, app)
+            self.assertEqual("".join(drawn(app.detail)).count("説"), 40)
+
+        watch(scenario, source)
 
     def test_slowGauge(self) -> None:
         """If both ends of a chart's scale round to the same text, the top shows the difference."""
@@ -902,22 +1035,49 @@ class ShownTests(SynchronousTestCase):
         watch(scenario, source, size=(300, 60), export_dir=directory)
 
     def test_formula(self) -> None:
-        """Names that look like formulas are escaped in CSV."""
+        """
+        No text in a CSV export is a formula, even if the reader separates cells by semicolons.
+        """
+        written = {
+            "=1+1": "'=1+1",
+            "+1": "'+1",
+            "-1": "'-1",
+            "@A1": "'@A1",
+            "\N{FULLWIDTH EQUALS SIGN}1": "'\N{FULLWIDTH EQUALS SIGN}1",
+            "\N{SMALL EQUALS SIGN}1": "'\N{SMALL EQUALS SIGN}1",
+            "  =1+1": "'  =1+1",
+            '"=1': "'\"=1",
+            "a;=1+1": "a;'=1+1",
+            'a; "\N{FULLWIDTH COMMERCIAL AT}A1;': "a;' \"\N{FULLWIDTH COMMERCIAL AT}A1;",
+            "\n\t=1": r"\n\t=1",
+            "a-b;c=d": "a-b;c=d",
+        }
         source = FedSource()
-        source.feed([count("=cmd()"), gauge("n", -1.5)])
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        source.feed([gauge(name, -1.5, a=name) for name in written])
+        rows = Rows([source])
+        rows.update()
+        text = export.to_csv(rows)
+        lines = list(csv.DictReader(io.StringIO(text)))
+        self.assertEqual({line["name"] for line in lines}, {*written.values()})
+        self.assertEqual({line["value"] for line in lines}, {"-1.5"})
+        for line in csv.reader(io.StringIO(text), delimiter=";"):
+            for cell in line:
+                self.assertNotRegex(normalize("NFKC", cell), '^[ "]*[-=+@]')
+        self.assertIn("=1+1", [series["name"] for series in json.loads(to_json(rows))["series"]])
 
-        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
-            await pilot.press("v", "e")
-
-        watch(scenario, source, export_dir=directory)
-        (path,) = directory.glob("*.csv")
-        with open(path, newline="") as file:
-            one, other = csv.DictReader(file)
-        self.assertEqual((one["name"], other["value"]), ("'=cmd()", "-1.5"))
-        (path,) = directory.glob("*.json")
-        self.assertEqual(json.loads(path.read_text())["series"][0]["name"], "=cmd()")
+    def test_csv(self) -> None:
+        """In a CSV export, text is quoted and hidden characters are escaped; numbers are not."""
+        source = FedSource()
+        source.feed([Metadata(MetricKind.GAUGE, "n\x1b", "\u202e", "a\r\nb\u3164")])
+        source.feed([gauge("n\x1b", -1.5, a="\x9b", b="x y")])
+        rows = Rows([source])
+        rows.update()
+        titles, line, end = export.to_csv(rows).split("\r\n")
+        self.assertTrue(titles.startswith('"source","kind","name",'))
+        start = r""""here:1","gauge","n\x1b","a=\x9b b=x y","\u202e",-1.5,"",1,"","""
+        self.assertTrue(line.startswith(start), line)
+        self.assertTrue(line.endswith(r',"a\r\nb\u3164"'), line)
+        self.assertEqual(end, "")
 
     def test_notFinite(self) -> None:
         """NaN, infinity and times outside the calendar are shown and exported."""
@@ -1192,16 +1352,56 @@ class HeaderTests(SynchronousTestCase):
         watch(scenario, source)
 
     def test_many(self) -> None:
-        """With many sources, those with problems are shown, and one line summarizes the others."""
-        sources = [FedSource(f"here:{number}") for number in range(20)]
+        """Many sources have one line, with the number of those in each state, and the losses."""
+        sources = [FedSource(f"here:{number}") for number in range(40)]
         for source in sources:
-            source.feed([Status("a", 1, 1 if source is sources[-1] else 0)])
-        sources[7].set_state(State.LOST, "gone")
+            source.feed([Status("a", 1)])
+        for source in sources[:2]:
+            source.set_state(State.CONNECTING)
         lines = self.header(*sources, size=(80, 24))
-        self.assertLessEqual(len(lines), 6)
-        self.assertIn("here:7 disconnected", lines[1])
-        self.assertIn("here:19 connected 1 s missed 1 ", lines[2])
-        self.assertIn("and 16 more no losses reported", lines[-1])
+        self.assertEqual(lines[1:], ["38 connected, 2 connecting no losses reported o lists them"])
+        sources[7].set_state(State.LOST, "gone")
+        sources[8].set_state(State.FOREIGN)
+        sources[9].view.ingest([Status("a", 1, 1, 2)])
+        sources[10].has_received = False
+        sources[10].seconds_passed += 10
+        for width, text in [
+            (80, "2 connecting, 1 disconnected, 1 not a metrics stream missed 3 o"),
+            (
+                200,
+                "1 not a metrics stream (1 without data) missed 3 (1 incoming, 2 client) o lists",
+            ),
+        ]:
+            self.assertIn(text, self.header(*sources, size=(width, 24))[1])
+        # They have lines if these take a quarter of the screen.
+        self.assertEqual(len(self.header(*sources, size=(80, 163))), 2)
+        self.assertEqual(len(self.header(*sources, size=(80, 164))), 41)
+
+    def test_noServer(self) -> None:
+        """If no server listens, the table shows how to start one, until one is connected."""
+        source = FedSource()
+        source.server_command = "twistd -n metrics-tcp"
+        source.set_state(State.LOST, "Connection refused")
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def text() -> str:
+                return " ".join(" ".join(drawn(app.table)).split())
+
+            self.assertIn("no data yet", text())
+            source.refused = True
+            await draw(pilot, app)
+            self.assertIn("no server there; start one: twistd -n metrics-tcp", text())
+            source.set_state(State.CONNECTED)
+            await draw(pilot, app)
+            self.assertIn("no series yet", text())
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_longReason(self) -> None:
+        """A reason is cut to the width of the screen only."""
+        source = FedSource()
+        source.set_state(State.LOST, "reason " * 20 + "end")
+        self.assertIn("reason end", self.header(source, size=(200, 24))[1])
 
     def test_tooManySeries(self) -> None:
         source = FedSource()

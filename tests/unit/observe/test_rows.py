@@ -22,7 +22,7 @@ from txmetrics_tcp.observe.render import row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 from txmetrics_tcp.observe.source_names import brief_names
-from txmetrics_tcp.observe.text import fit, fit_end, right, shown
+from txmetrics_tcp.observe.text import fit, fit_middle, right, shown
 from txmetrics_tcp.observe.theme import BACKGROUND
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
@@ -184,6 +184,21 @@ class RowsTests(SynchronousTestCase):
             titles = [line.title for line in self.rows.lines if isinstance(line, Group)]
             self.assertEqual(titles, ["c", "a", "b"])
 
+    def test_groupValue(self) -> None:
+        """The sum of a group follows its series; while paused, it does not."""
+        self.source.feed([count("a", 5, at="x"), count("a", 7, at="y")])
+        self.rows.group_by(Grouping(None))
+        self.rows.update()
+        group = self.rows.lines[0]
+        assert isinstance(group, Group)
+        self.assertEqual(group.value, 12)
+        self.source.feed([count("a", 1, at="x")], 0)
+        self.assertFalse(self.rows.update())
+        self.assertEqual(group.value, 13)
+        self.rows.pause()
+        self.source.feed([count("a", 1, at="x")], 0)
+        self.assertEqual(group.value, 13)
+
     def test_trend(self) -> None:
         """Sorting by trend sorts by the time of the last event."""
         for name in "bca":
@@ -246,9 +261,22 @@ class FittingTests(SynchronousTestCase):
     @given(st.text(), st.integers(0, 40))
     def test_text(self, text: str, width: int) -> None:
         """Any text is fitted to the exact width."""
-        for fitted in (fit(shown(text), width), fit_end(shown(text), width)):
+        for fitted in (fit(shown(text), width), fit_middle(shown(text), width)):
             self.assertEqual(cell_len(fitted), width)
             self.assertTrue(fitted.isprintable())
+
+    def test_longNames(self) -> None:
+        """A long name keeps its beginning and its end."""
+        for text, width, expected in [
+            ("host_network_received_bytes_total", 22, "host_network_…es_total"),
+            ("name", 6, "name  "),
+            ("東京の気温の平均", 9, "東京の…均"),
+            ("東京の気温の平均", 10, "東京の …均"),
+            ("name", 3, "na…"),
+            ("name", 2, "n…"),
+            ("name", 0, ""),
+        ]:
+            self.assertEqual(fit_middle(text, width), expected)
 
     def test_right(self) -> None:
         """A unit of wide letters is aligned by its width."""
@@ -281,11 +309,13 @@ class FittingTests(SynchronousTestCase):
                     self.assertEqual(texts["value"].text, expected.rjust(place.column.width))
 
     def test_kinds(self) -> None:
-        """The kinds are whole, except that of histograms in a narrow table."""
+        """The kinds are whole at any width."""
         rows = Rows([FedSource()])
-        for width, longest in ((80, "counter"), (120, "histogram")):
-            (kind,) = (one for one in columns_for(rows, width) if one.id == "kind")
-            self.assertEqual(kind.width, len(longest))
+        for histograms, longest in ((0, "counter"), (1, "histogram")):
+            rows.histograms = histograms
+            for width in (80, 120):
+                (kind,) = (one for one in columns_for(rows, width) if one.id == "kind")
+                self.assertEqual(kind.width, len(longest))
 
     @given(st.lists(ANY_NUMBER, max_size=70), st.integers(1, 60), st.booleans())
     def test_sparkline(self, values: list[float], width: int, from_zero: bool) -> None:

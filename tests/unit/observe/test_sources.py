@@ -4,10 +4,16 @@ The viewer's sources of events.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from unittest import mock
 
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connecting import FakeEndpoint
@@ -83,6 +89,23 @@ class LiveTests(SynchronousTestCase):
         # Drops are summed over all connections.
         self.assertEqual((source.view.missed_incoming, source.view.missed_client), (12, 3))
         self.assertEqual(source.view.restarts, 0)
+
+    def test_refused(self) -> None:
+        """C{refused} is set if no server listens, until the next failure or connection."""
+        for error, refused in [
+            (ConnectionRefusedError(), True),
+            (ConnectError(errno.ENOENT), True),
+            (ConnectError(errno.EACCES), False),
+            (DNSLookupError(), False),
+        ]:
+            self.endpoint.fail(error)
+            self.assertIs(self.source.refused, refused, error)
+            self.reactor.advance(20)
+        self.endpoint.fail(ConnectionRefusedError())
+        self.reactor.advance(20)
+        self.assertTrue(self.source.refused)
+        self.endpoint.succeed()
+        self.assertFalse(self.source.refused)
 
     def test_foreign(self) -> None:
         transport = self.endpoint.succeed()
