@@ -25,7 +25,15 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.framing import varint
 from txmetrics_tcp._codec.wire import encode_status
-from txmetrics_tcp._recording.blocks import END, HEADER_SIZE, MAGIC, SESSION, ZLIB, encode_block
+from txmetrics_tcp._recording.blocks import (
+    CONNECTION,
+    END,
+    HEADER_SIZE,
+    MAGIC,
+    SESSION,
+    ZLIB,
+    encode_block,
+)
 from txmetrics_tcp._recording.reader import Chunk
 
 FRAMES = [case.frame for case in CASES]
@@ -133,12 +141,20 @@ def _damaged() -> bytes:
     return bytes(data)
 
 
+def _of_blocks(*blocks: tuple[bytes, bytes]) -> bytes:
+    """
+    Return a recording of one session.
+
+    @param blocks: the kinds and payloads of its blocks.
+    """
+    session = b'{"time_ns": 42, "source": "127.0.0.1:5000"}'
+    whole = (SESSION, session), *blocks, (END, b"")
+    return MAGIC + b"".join(encode_block(kind, payload) for kind, payload in whole)
+
+
 def _in_one_chunk(frames: bytes) -> bytes:
     """Return a recording with all frames in one chunk, larger than a writer makes it."""
-    chunk = varint(0) + varint(len(frames)) + frames
-    session = b'{"time_ns": 42, "source": "127.0.0.1:5000"}'
-    blocks = (SESSION, session), (ZLIB, chunk), (END, b"")
-    return MAGIC + b"".join(encode_block(kind, payload) for kind, payload in blocks)
+    return _of_blocks((ZLIB, varint(0) + varint(len(frames)) + frames))
 
 
 CUT_OFF = "cut off; read up to the last complete event"
@@ -164,7 +180,7 @@ NO_RECORDINGS = {
 """Files that every command rejects."""
 
 RECORDINGS = {
-    "no events": RecordedFile(record()),
+    "no events": RecordedFile(_of_blocks((CONNECTION, b"{}"))),
     "several blocks": RecordedFile(record(STREAM[:500], STREAM[500:], compress=True), STREAM),
     "a frame of 2 MiB": RecordedFile(record(LONG), LONG),
     "one large chunk": RecordedFile(_in_one_chunk(MANY), MANY),
@@ -174,6 +190,13 @@ RECORDINGS = {
         record(THREE, THREE)[: -HEADER_SIZE - 1], THREE + THREE[: -len(increment(2))], CUT_OFF
     ),
     "cut off between blocks": RecordedFile(record(THREE)[:-HEADER_SIZE], THREE, CUT_OFF),
+    "cut off by NUL bytes": RecordedFile(record(THREE) + bytes(5000), THREE, CUT_OFF),
+    "cut off by NUL bytes within a block": RecordedFile(
+        record(THREE, THREE)[: -HEADER_SIZE - 1] + bytes(5000),
+        THREE + THREE[: -len(increment(2))],
+        CUT_OFF,
+    ),
+    "only NUL bytes": RecordedFile(bytes(5000), says=CUT_OFF),
     "damaged": RecordedFile(_damaged(), THREE, "damaged after the first ", 1),
     "a foreign frame": RecordedFile(
         record(THREE, THREE + FOREIGN + THREE, THREE), THREE + THREE, FOREIGN_FRAME, 1

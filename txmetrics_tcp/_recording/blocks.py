@@ -36,6 +36,15 @@ _HEADER = Struct("<4sIIIIQ")
 _CHECK = Struct("<I")
 HEADER_SIZE = _HEADER.size + _CHECK.size
 
+_HOLE = bytes(HEADER_SIZE)
+"""
+File systems may leave NUL bytes in place of data that was written shortly before a power cut.  No
+header has this many.
+"""
+
+_MAX_LOST = 256 * 1024 * 1024
+"""The maximum number of NUL bytes, after the last block, that are part of a truncated recording."""
+
 # The kinds of blocks.
 SESSION = b"sess"
 CONNECTION = b"conn"
@@ -93,9 +102,9 @@ class Blocks:
         beginning = _read(file, len(MAGIC))
         if beginning == MAGIC:
             self.position = len(MAGIC)
-        elif MAGIC.startswith(beginning):
+        elif MAGIC.startswith(self._before_hole(beginning)):
             # The first line itself is truncated.
-            self.truncated = len(beginning)
+            self.truncated = self.truncated or len(beginning)
         elif beginning.startswith(PREFIX):
             raise RecordingError(
                 "unsupported recording format; a newer version of txmetrics-tcp may read it"
@@ -114,15 +123,43 @@ class Blocks:
             if len(start) < HEADER_SIZE:
                 self.truncated = len(start)
                 break
-            header = _parse_header(start)
+            try:
+                header = _parse_header(start)
+            except Damaged:
+                self._before_hole(start)
+                if self.truncated:
+                    break
+                raise
             stored = _read(self._file, header.stored)
             if len(stored) < header.stored:
                 self.truncated = HEADER_SIZE + len(stored)
+                stored = stored.partition(_HOLE)[0]
             elif zlib.crc32(stored) != header.checksum:
-                raise Damaged("wrong block checksum")
+                stored = self._before_hole(stored)
+                if not self.truncated:
+                    raise Damaged("wrong block checksum")
+                self.truncated += HEADER_SIZE
             yield header, stored
             if not self.truncated:
                 self.position += HEADER_SIZE + header.stored
+
+    def _before_hole(self, data: bytes) -> bytes:
+        """
+        Handle invalid data.  If it has a hole, and only NUL bytes follow in the file, the recording
+        is truncated there.
+
+        @param data: the last data that was read.
+        @return: the data before the hole, if there is one.
+        """
+        lost = 0
+        while piece := self._file.read(BLOCK):
+            lost += len(piece)
+            if lost > _MAX_LOST or piece != bytes(len(piece)):
+                return data
+        before = (data + _HOLE[:lost]).partition(_HOLE)[0]
+        if len(before) < len(data):
+            self.truncated = len(data) + lost
+        return before[: len(data)]
 
     def damage_message(self, error: Damaged) -> str:
         """Describe the damage: its position, after the blocks read so far, and the reason."""

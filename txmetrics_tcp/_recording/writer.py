@@ -6,10 +6,12 @@ Write recordings: files with the bytes of a stream and their timing.  Does not i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import select
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -36,6 +38,12 @@ from txmetrics_tcp._recording.blocks import (
     split,
 )
 
+PATIENCE = 1.0
+"""How long, in seconds, writes wait for the reader of a pipe after `RecordingWriter.interrupt`."""
+
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+"""The errors by which a file system reports that data is lost."""
+
 
 class RecordingWriter:
     """
@@ -45,14 +53,15 @@ class RecordingWriter:
             writer.connected()
             writer.write(data)
 
-    Frames are buffered until they fill a block, or until `flush`.  If a write fails, a partially
-    written block is removed from the file where that is possible.
+    Frames are buffered until they fill a block, or until `flush`.  The file is not changed before
+    the first frame is written.  If a write fails, a partially written block is removed from the
+    file where that is possible.
 
     @ivar frames: the number of frames passed to `write`.
     @ivar bytes_written: the size, in bytes, of the session in the file.
-    @ivar removed: the size, in bytes, of the incomplete block that `append` removed from the end
+    @ivar removed: the size, in bytes, of the incomplete block that `append` removes from the end
         of the file.
-    @ivar salvaged: the number of frames that `append` kept from this block.
+    @ivar salvaged: the number of frames that `append` keeps from this block.
     """
 
     def __init__(
@@ -73,10 +82,10 @@ class RecordingWriter:
         @param clock: returns nanoseconds since the epoch.
         @param monotonic: returns nanoseconds of a monotonic clock.
         @raise TypeError: C{source} is not a `str`.
-        @raise OSError: the file cannot be written.
         """
         _check_source(source)
         self._file = file
+        self._regular = _is_regular(file)
         self._compress = compress
         self._monotonic = monotonic
         self._started_ns = monotonic()
@@ -96,17 +105,31 @@ class RecordingWriter:
             "protocol_version": PROTOCOL_VERSION,
         }
         self._failed = False
-        self._put((MAGIC if begin else b"") + encode_block(SESSION, json.dumps(session).encode()))
+        # The beginnings of the session and of the connection, until the next frames are written.
+        self._session = (MAGIC if begin else b"") + encode_block(
+            SESSION, json.dumps(session).encode()
+        )
+        self._connection = b""
+        # The old end of the file: its position, and the block to replace the data after it.
+        self._old_end: tuple[int, bytes] | None = None
+        # The path of the file, if this writer has created it.
+        self._created: str | None = None
+        # The end of the patience, as `time.monotonic`.
+        self._limit: float | None = None
 
     @classmethod
     def create(
         cls, path: str, source: str, *, overwrite: bool = False, compress: bool = False
     ) -> RecordingWriter:
         """
-        Begin a recording in a new file.
+        Begin a recording in a new file, in an empty file, or in a FIFO or a device.
 
-        @param overwrite: whether to replace an existing file.
-        @raise FileExistsError: the file exists, and C{overwrite} is false.
+        A FIFO is opened when a process opens it for reading.  A new file is removed again if it is
+        closed before a frame is written.
+
+        @param overwrite: whether to replace the content of an existing file, when the first frame
+            is written.
+        @raise FileExistsError: the file exists and is not empty, and C{overwrite} is false.
         @raise TypeError: an argument is of the wrong type.  The file is not changed.
         @raise RecordingError: another recorder is writing to the file.
         @raise OSError: the file cannot be written.
@@ -114,31 +137,38 @@ class RecordingWriter:
         _check_source(source)
         flag("overwrite", overwrite)
         flag("compress", compress)
-        with _open_locked(path, 0 if overwrite else os.O_EXCL) as file:
-            with suppress(OSError):  # a device
-                file.truncate(0)
-            return cls(file, source, compress=compress)
+        # Opened for reading too, a FIFO would never report that its reader has gone.
+        with _open_locked(path, os.O_WRONLY) as (file, created):
+            size = os.fstat(file.fileno()).st_size
+            if size and not overwrite:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            writer = cls(file, source, compress=compress)
+            writer._created = created
+            writer._old_end = (0, b"") if size else None
+            return writer
 
     @classmethod
     def append(cls, path: str, source: str, *, compress: bool = False) -> RecordingWriter:
         """
         Append a session to a recording, or create the file.
 
-        An incomplete block at the end is replaced by a block with its whole frames.
+        An incomplete block at the end is replaced by a block with its whole frames.  A new file is
+        removed again if it is closed before a frame is written.
 
-        @raise RecordingError: the file is not a recording, is damaged, or is being written by
-            another recorder.
+        @raise RecordingError: the file is not a regular file or not a recording, is damaged, or is
+            being written by another recorder.
         @raise TypeError: an argument is of the wrong type.  The file is not changed.
         @raise OSError: the file cannot be read or written.
         """
         _check_source(source)
         flag("compress", compress)
-        with _open_locked(path, 0) as file:
+        with _open_locked(path, os.O_RDWR) as (file, created):
+            if not _is_regular(file):
+                raise RecordingError("not a regular file")
             blocks, block, salvaged = _find_end(file)
-            file.seek(blocks.position)
-            file.truncate()
-            _write(file, block)
             writer = cls(file, source, compress=compress, begin=not blocks.position)
+            writer._created = created
+            writer._old_end = blocks.position, block
             writer.removed = blocks.truncated
             writer.salvaged = salvaged
             return writer
@@ -157,7 +187,8 @@ class RecordingWriter:
         """
         self.flush()
         self._splitter = Frames(MAX_RECORDED_FRAME)
-        self._put(encode_block(CONNECTION, b"{}", offset_ns=self._monotonic() - self._started_ns))
+        offset_ns = self._monotonic() - self._started_ns
+        self._connection = encode_block(CONNECTION, b"{}", offset_ns=offset_ns)
 
     def write(self, data: bytes) -> None:
         """
@@ -190,41 +221,97 @@ class RecordingWriter:
             kind, payload = (ZLIB if self._compress else PLAIN), bytes(self._block)
             count, self._count = self._count, 0
             self._block.clear()
-            self._put(encode_block(kind, payload, count, self._block_ns))
+            block = encode_block(kind, payload, count, self._block_ns)
+            self._put(self._session + self._connection + block)
+            self._session = self._connection = b""
 
-    def remove(self, path: str) -> None:
-        """Remove the recording, unless another file has replaced it at this path."""
-        # Before the file is closed: until then, the number of its inode is not used again.
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(self._file.fileno()), os.lstat(path)):
-                os.unlink(path)
+    def interrupt(self) -> None:
+        """
+        Limit the time that writes wait for the reader of a pipe: from now, to `PATIENCE` seconds.
+        After that, they raise `TimeoutError`.  May be called by a signal handler.
+        """
+        self._limit = time.monotonic() + PATIENCE
 
     def close(self) -> None:
         """
-        End the session and close the file.
+        End the session, if it has frames, and close the file.
 
-        @raise OSError: the file cannot be written.  It is closed nevertheless.
+        @raise OSError: data cannot be written, or was lost.  The file is closed nevertheless.
         """
         if self._closed:
             return
         self._closed = True
         try:
             self.flush()
-            if not self._failed:
+            if not (self._failed or self._session):
                 # After a failed write, readers must report the recording as cut off.
                 self._put(encode_block(END, b"", offset_ns=self._monotonic() - self._started_ns))
-            with suppress(OSError):  # a pipe or a device
-                os.fsync(self._file.fileno())
+            self._synchronize()
         finally:
+            if self._created is not None and not self.bytes_written:
+                self._remove(self._created)
             self._file.close()
 
-    def _put(self, block: bytes) -> None:
+    def _synchronize(self) -> None:
         try:
-            _write(self._file, block)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            # Other errors mean that a pipe, a device or a file in memory cannot be synchronized.
+            if error.errno in _LOST:
+                raise
+
+    def _remove(self, path: str) -> None:
+        """Remove the file, unless another file has replaced it at this path."""
+        # Before the file is closed: until then, the number of its inode is not used again.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._file.fileno()), os.lstat(path)):
+                os.unlink(path)
+
+    def _put(self, blocks: bytes) -> None:
+        try:
+            if self._old_end is not None:
+                position, block = self._old_end
+                self._file.seek(position)
+                self._write(block)
+                self._file.truncate()
+                self._old_end = None
+            self._write(blocks)
         except OSError:
             self._failed = True
             raise
-        self.bytes_written += len(block)
+        self.bytes_written += len(blocks)
+
+    def _write(self, data: bytes) -> None:
+        """
+        Write all data.  After an error, remove the part that was written, where that is possible.
+
+        @raise OSError: the file cannot be written.
+        """
+        pending = memoryview(data)
+        try:
+            while pending:
+                pending = pending[self._write_some(pending) :]
+        except OSError:
+            with suppress(OSError):  # a pipe or a device
+                if written := len(data) - len(pending):
+                    self._file.truncate(self._file.seek(-written, os.SEEK_CUR))
+            raise
+
+    def _write_some(self, data: memoryview) -> int:
+        """
+        Write the beginning of the data.
+
+        @return: the number of bytes that were written.
+        """
+        if self._regular:
+            return self._file.write(data)
+        # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
+        # write could not be interrupted, since Python resumes it after a signal.
+        while not select.select([], [self._file], [], 0.1)[1]:
+            if self._limit is not None and time.monotonic() >= self._limit:
+                raise TimeoutError(errno.ETIMEDOUT, "the reader has stopped reading")
+        # No number, if another process made the file non-blocking and fills it.
+        return self._file.write(data[: select.PIPE_BUF]) or 0
 
 
 def _check_source(source: object) -> None:
@@ -232,23 +319,41 @@ def _check_source(source: object) -> None:
         raise TypeError(f"source must be a str, not {short_repr(source)}")
 
 
-@contextmanager
-def _open_locked(path: str, flags: int) -> Iterator[FileIO]:
-    """
-    Open a file for writing and lock it.  If the block raises an exception, the file is closed.
+def _is_regular(file: BinaryIO) -> bool:
+    """Whether writes to a file do not wait for a reader."""
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except OSError:  # a file in memory
+        return True
 
+
+@contextmanager
+def _open_locked(path: str, mode: int) -> Iterator[tuple[FileIO, str | None]]:
+    """
+    Open or create a file, and lock it.  If the block raises an exception, the file is closed.
+
+    @param mode: C{os.O_WRONLY} or C{os.O_RDWR}.
+    @return: the file, and the path if the file was created.
     @raise RecordingError: another recorder holds the lock.
     """
-    file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666), "r+")
+    flags = mode | os.O_CREAT | os.O_CLOEXEC
+    created: str | None = path
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, 0o666)
+    except FileExistsError:
+        descriptor, created = os.open(path, flags, 0o666), None
     with ExitStack() as stack:
-        stack.enter_context(file)
+        file = stack.enter_context(FileIO(descriptor, "r+" if mode == os.O_RDWR else "w"))
         # Some network file systems do not support locks.
         with suppress(OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RecordingError("another recorder is writing to this file") from None
-        yield file
+        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            # That recorder has received nothing.
+            raise RecordingError("another recorder has removed this file")
+        yield file, created
         stack.pop_all()
 
 
@@ -279,25 +384,3 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
     if not salvaged:
         return blocks, b"", 0
     return blocks, encode_block(header.kind, payload, salvaged, header.offset_ns), salvaged
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    """
-    Write all data.  After an error, remove the part that was written, where that is possible.
-
-    @raise OSError: the file cannot be written.
-    """
-    written = 0
-    try:
-        while written < len(data):
-            count = file.write(data[written:])
-            if count is None:
-                # Another process made the file non-blocking.
-                select.select([], [file], [])
-            else:
-                written += count
-    except OSError:
-        with suppress(OSError):  # a pipe or a device
-            if written:
-                file.truncate(file.seek(-written, os.SEEK_CUR))
-        raise

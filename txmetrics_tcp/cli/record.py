@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from typing import Any
 
@@ -18,13 +20,14 @@ from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._model import Event, Metric, Status, Unit, Unknown
+from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_value
 from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
 from txmetrics_tcp.cli.messages import ConnectionMessages, server_name
-from txmetrics_tcp.cli.output import CommandError, check_standard_output, say
+from txmetrics_tcp.cli.output import CommandError, ReaderGone, check_standard_output, say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 
@@ -157,7 +160,6 @@ class _Command:
 
     def run(self) -> int:
         options = self._options
-        self._existed = options.file == "-" or os.path.lexists(options.file)
         try:
             self._writer = _writer(options)
         except FileExistsError:
@@ -169,11 +171,13 @@ class _Command:
             raise CommandError(self._reason(error)) from None
         if self._writer.removed:
             say(
-                f"{options.file} was cut off: kept"
+                f"{options.file} was cut off: keeping"
                 f" {counted(self._writer.salvaged, 'complete frame')} of its"
                 f" last {counted(self._writer.removed, 'byte')}"
             )
-        self._running = Running(self._reactor, self._finish, interrupted_code=lambda number: 0)
+        self._running = Running(
+            self._reactor, self._finish, self._writer.interrupt, lambda number: 0
+        )
         self._messages = ConnectionMessages(
             options.endpoint, self._clock, self._progress.say, wants_tls(options)
         )
@@ -197,16 +201,15 @@ class _Command:
         self._progress.start()
         self._flushing.start(FLUSH_INTERVAL, now=False)
         if self._options.duration is not None:
-            self._clock.callLater(self._options.duration, self._running.stop, 0)
+            Deadline(self._clock, self._options.duration, lambda: self._running.stop(0))
+        if self._options.file == "-" and ReaderGone.watches(1):
+            self._reactor.addReader(ReaderGone(1, lambda: self._fail(BrokenPipeError())))
         self._service.startService()
 
     def _finish(self) -> Any:
         self._flushing.stop()
         self._progress.stop()
         stopped = self._service.stopService()
-        if not (self._record.received_any or self._existed):
-            # The next run would fail because the file exists.
-            self._writer.remove(self._options.file)
         self._record.close()
         if not self._failed:
             self._say_result()
@@ -271,9 +274,11 @@ def _writer(options: argparse.Namespace) -> RecordingWriter:
         return RecordingWriter(FileIO(1, "w", closefd=False), source, compress=options.compress)
     if options.append:
         return RecordingWriter.append(options.file, source, compress=options.compress)
-    overwrite = options.force or (os.path.exists(options.file) and not os.path.isfile(options.file))
+    with suppress(OSError):
+        if stat.S_ISFIFO(os.stat(options.file).st_mode):
+            say(f"waiting for a program that reads {options.file}")
     return RecordingWriter.create(
-        options.file, source, overwrite=overwrite, compress=options.compress
+        options.file, source, overwrite=options.force, compress=options.compress
     )
 
 

@@ -139,7 +139,7 @@ class CommandTests(SynchronousTestCase):
         Path(self.path).write_bytes(Path(self.path).read_bytes()[:-40])
         code, _, said = self.run_command("--count", "1", "--append")
         self.assertEqual(code, 0)
-        self.assertRegex(said, "was cut off: kept .* complete frames of its last .* bytes")
+        self.assertRegex(said, "was cut off: keeping .* complete frames of its last .* bytes")
         self.assertTrue(self.recorded)
 
     def test_standardOutput(self) -> None:

@@ -4,14 +4,18 @@ Recordings: reading of written files, truncated files, and hostile files.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +25,7 @@ from tests.recordings import (
     FRAMES,
     SECOND,
     STREAM,
+    THREE,
     Clock,
     FullDisk,
     Unclosed,
@@ -90,7 +95,7 @@ class RoundTripTests(SynchronousTestCase):
             [(round(chunk.seconds * SECOND) // 1000, chunk.frames) for chunk in chunks],
             [(round(when / 1e9 * SECOND) // 1000, frames) for when, frames in expected],
         )
-        self.assertFalse(reader.cut_off or reader.damage)
+        self.assertEqual((reader.cut_off, reader.damage), (not moments, ""))
 
     def test_time(self) -> None:
         """Each write has its time, and the session ends when it is closed."""
@@ -234,9 +239,10 @@ class CutOffTests(SynchronousTestCase):
             _, before = read(whole[:cut])
             self.assertLess(len(before), len(FRAMES))
             Path(path).write_bytes(whole[:cut])
-            RecordingWriter.append(path, "again").close()
+            with RecordingWriter.append(path, "again") as writer:
+                writer.write(FRAMES[0])
             _, after = read(Path(path).read_bytes())
-            self.assertEqual(after, before)
+            self.assertEqual(after[:-1], before)
 
     def test_salvaged(self) -> None:
         """The salvaged frames are counted, and keep their time."""
@@ -251,9 +257,11 @@ class CutOffTests(SynchronousTestCase):
         appended = RecordingWriter.append(path, "again", compress=True)
         self.assertEqual(appended.salvaged, len(FRAMES) - 1)
         self.assertGreater(appended.removed, ENDS[-2])
+        appended.write(FRAMES[0])
         appended.close()
         reader, chunks = read(Path(path).read_bytes())
-        self.assertEqual([chunk.seconds for chunk in chunks], [5])
+        self.assertEqual(chunks[0].seconds, 5)
+        self.assertEqual(joined(chunks), b"".join(FRAMES[:-1]) + FRAMES[0])
         self.assertEqual(
             [session.source for session in reader.sessions], ["127.0.0.1:5000", "again"]
         )
@@ -324,14 +332,160 @@ class AppendTests(SynchronousTestCase):
         RecordingWriter.append(self.path, "").close()
 
     def test_create(self) -> None:
-        """An existing file is replaced only with C{overwrite}."""
+        """An existing file is replaced only with C{overwrite}, unless it is empty."""
         Path(self.path).write_bytes(b"x" * 10_000)
         with self.assertRaises(FileExistsError):
             RecordingWriter.create(self.path, "")
         self.assertEqual(Path(self.path).read_bytes(), b"x" * 10_000)
-        RecordingWriter.create(self.path, "", overwrite=True).close()
-        reader, chunks = read(Path(self.path).read_bytes())
-        self.assertEqual((chunks, reader.cut_off), ([], False))
+        for overwrite in (True, False):
+            with RecordingWriter.create(self.path, "", overwrite=overwrite) as writer:
+                writer.write(STREAM)
+            reader, chunks = read(Path(self.path).read_bytes())
+            self.assertEqual((joined(chunks), reader.cut_off), (STREAM, False))
+            os.truncate(self.path, 0)
+
+    def test_firstFrame(self) -> None:
+        """A file is not changed before the first frame is written."""
+        old = record(STREAM) + b"cut off"
+        for begin in (
+            RecordingWriter.append,
+            partial(RecordingWriter.create, overwrite=True),
+        ):
+            for frames in (b"", STREAM):
+                Path(self.path).write_bytes(old)
+                with begin(self.path, "") as writer:
+                    for _ in range(3):
+                        writer.connected()
+                        writer.flush()
+                    writer.write(frames)
+                    self.assertEqual(Path(self.path).read_bytes(), old)
+                self.assertEqual(writer.bytes_written > 0, bool(frames))
+                self.assertEqual(Path(self.path).read_bytes() == old, not frames)
+
+    def test_createdFile(self) -> None:
+        """A new file without frames is removed; a file that existed stays."""
+        for begin in RecordingWriter.create, RecordingWriter.append:
+            begin(self.path, "").close()
+            self.assertFalse(os.path.exists(self.path))
+            Path(self.path).touch()
+            begin(self.path, "").close()
+            self.assertEqual(Path(self.path).read_bytes(), b"")
+            os.unlink(self.path)
+
+    def test_link(self) -> None:
+        """A link to a file stays when the file is replaced, and so does the file's mode."""
+        Path(self.path).write_bytes(record(THREE))
+        os.chmod(self.path, 0o640)
+        link = Path(f"{self.path}.link")
+        link.symlink_to(Path(self.path).resolve())
+        with RecordingWriter.create(str(link), "", overwrite=True) as writer:
+            writer.write(STREAM)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(joined(read(Path(self.path).read_bytes())[1]), STREAM)
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o640)
+
+    def test_removedByOther(self) -> None:
+        """A file that another recorder removes before it is locked is not recorded into."""
+
+        def lock(*arguments: object) -> None:
+            os.rename(self.path, f"{self.path}.gone")
+            Path(self.path).touch()
+
+        Path(self.path).touch()
+        with (
+            mock.patch.object(fcntl, "flock", lock),
+            self.assertRaisesRegex(RecordingError, "another recorder has removed this file"),
+        ):
+            RecordingWriter.create(self.path, "")
+
+
+class PowerCutTests(SynchronousTestCase):
+    """
+    A power cut may replace data at the end of a file by NUL bytes.  Such a file is read up to them,
+    is reported as cut off, and can be appended to.
+    """
+
+    def setUp(self) -> None:
+        self.count = 0
+
+    def assert_cut_off(self, data: bytes, stream: bytes = STREAM) -> bytes:
+        """
+        @param stream: the recorded stream.
+        @return: the part of it that can be read.
+        """
+        reader, chunks = read(data)
+        got = joined(chunks)
+        self.assertEqual((reader.cut_off, reader.damage), (True, ""))
+        self.assertIn(len(got), ENDS)
+        self.assertTrue(stream.startswith(got))
+        self.assertEqual(reader.position + reader.truncated, len(data))
+        self.count += 1
+        if self.count % 7 == 0:
+            # Not each time, since it is slow.
+            self.assert_appended(data, got, reader.truncated)
+        return got
+
+    def assert_appended(self, data: bytes, stream: bytes, removed: int) -> None:
+        path = self.mktemp()
+        Path(path).write_bytes(data)
+        with RecordingWriter.append(path, "again") as writer:
+            writer.write(STREAM)
+        self.assertEqual(writer.removed, removed)
+        reader, chunks = read(Path(path).read_bytes())
+        self.assertEqual(joined(chunks), stream + STREAM)
+        self.assertEqual((reader.cut_off, reader.damage), (False, ""))
+
+    def test_everyByte(self) -> None:
+        """The NUL bytes may begin at any byte.  What precedes the last frame is kept."""
+        for compress in [False, True]:
+            stream = b"".join(FRAMES[:12])
+            whole = record(stream[:100], stream[100:], compress=compress)
+            for cut in range(len(whole) + 1):
+                for length in (32, 100_000):
+                    got = self.assert_cut_off(whole[:cut] + bytes(length), stream)
+                    # A frame that ends with NUL bytes may not be told from them.
+                    expected = joined(read(whole[:cut])[1])
+                    self.assertTrue(expected.startswith(got))
+                    self.assertLessEqual(len(expected) - len(got), max(map(len, FRAMES)))
+
+    def test_withinLastBlock(self) -> None:
+        """A hole within the last block ends the recording there."""
+        whole = record(STREAM)[:-HEADER_SIZE]
+        start = whole.index(STREAM)
+        for at in range(start, len(whole) - 32):
+            data = whole[:at] + bytes(32) + whole[at + 32 :]
+            self.assertLessEqual(len(self.assert_cut_off(data)), at - start)
+            self.assert_cut_off(data + bytes(1000))
+            self.assert_cut_off(data[:-1])
+
+    def test_dataFollows(self) -> None:
+        """A hole that is followed by another block is damage: appending would delete that block."""
+        data = record(STREAM)
+        end = len(data) - HEADER_SIZE
+        for at in range(len(MAGIC), end - 32):
+            reader, _ = read(data[:at] + bytes(32) + data[at + 32 :])
+            self.assertTrue(reader.damage, at)
+        self.assertTrue(read(data[:end] + bytes(5000) + data[end:])[0].damage)
+
+    def test_damagedBefore(self) -> None:
+        """NUL bytes after a damaged block do not hide the damage."""
+        data = record(STREAM)[:-HEADER_SIZE]
+        for at in range(len(MAGIC), len(data)):
+            damaged = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+            self.assertTrue(read(damaged + bytes(5000))[0].damage, at)
+
+    def test_tooMany(self) -> None:
+        """A file of very many NUL bytes is not read to its end."""
+
+        class Zeros(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                return super().read(size) or bytes(size or 0)
+
+        with self.assertRaisesRegex(RecordingError, "not a metrics recording"):
+            RecordingReader(Zeros())
+        reader = RecordingReader(Zeros(record(STREAM)))
+        self.assertEqual(joined(reader), STREAM)
+        self.assertIn("wrong block header checksum", reader.damage)
 
 
 class FullDiskTests(SynchronousTestCase):
@@ -352,6 +506,29 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual(joined(chunks), STREAM)
         self.assertEqual((reader.truncated, reader.cut_off), (0, True))
 
+    def test_fromTheStart(self) -> None:
+        """A new file into which nothing can be written is removed."""
+        path = self.mktemp()
+        writer = RecordingWriter.create(path, "")
+        writer.write(STREAM)
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with mock.patch.object(writer, "_write_some", side_effect=full):
+            self.assertIs(self.assertRaises(OSError, writer.flush), full)
+            writer.close()
+        self.assertFalse(os.path.exists(path))
+
+    def test_lostAfterwards(self) -> None:
+        """An error that the file system reports at the end is raised; the file is closed."""
+        for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            writer = RecordingWriter.create(self.mktemp(), "")
+            writer.write(STREAM)
+            with (
+                mock.patch.object(os, "fsync", side_effect=OSError(number, "lost")),
+                self.assertRaisesRegex(OSError, "lost"),
+            ):
+                writer.close()
+            self.assertTrue(writer._file.closed)
+
     def test_shortWrites(self) -> None:
         """All data is written to a file that accepts a part at a time."""
 
@@ -369,7 +546,8 @@ class HostileTests(SynchronousTestCase):
     """No file raises an unexpected exception or consumes unbounded memory."""
 
     def test_notARecording(self) -> None:
-        for content in [b"x", b"HTTP/1.1 200 OK\r\n", b"\0" * 1000, MAGIC[1:]]:
+        nul = bytes(1000)
+        for content in [b"x", b"HTTP/1.1 200 OK\r\n", b"\0", b"x" + nul, nul + MAGIC, MAGIC[1:]]:
             with self.assertRaisesRegex(RecordingError, "not a metrics recording"):
                 read(content)
         with self.assertRaisesRegex(RecordingError, "unsupported recording format"):
