@@ -5,8 +5,11 @@ Read the events of a recording, for all commands, and report damage.  Does not i
 from __future__ import annotations
 
 import os
+import select
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from io import FileIO
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from txmetrics_tcp._codec.decoder import Decoder
@@ -56,6 +59,23 @@ class Outcome(NamedTuple):
     exit_code: int = 0
 
 
+class _Pipe(FileIO):
+    """
+    A pipe, a FIFO or a device, opened for reading.
+
+    @ivar cancelled: whether reads end, even blocked ones.
+    """
+
+    cancelled = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        # A blocked read could not be cancelled, since Python resumes it after a signal.
+        while not self.cancelled:
+            if select.select([self], [], [], 0.1)[0]:
+                return super().read(size) or b""
+        return b""
+
+
 class Recording:
     """
     An open recording.  Each iteration reads the file from its beginning.
@@ -78,8 +98,12 @@ class Recording:
         try:
             with ExitStack() as stack:
                 self._file: BinaryIO = stack.enter_context(open(path, "rb"))
-                self._size = os.fstat(self._file.fileno()).st_size
-                self._reader = RecordingReader(self._file)
+                status = os.fstat(self._file.fileno())
+                self._size = status.st_size
+                self._pipe: _Pipe | None = None
+                if not stat.S_ISREG(status.st_mode):
+                    self._pipe = _Pipe(self._file.fileno(), closefd=False)
+                self._reader = RecordingReader(self._pipe or self._file)
                 if not (self._reader.position or self._reader.truncated):
                     raise RecordingError("empty file, not a metrics recording")
                 stack.pop_all()
@@ -92,6 +116,14 @@ class Recording:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def cancel(self) -> None:
+        """
+        End the reading of a pipe, even if it waits for the writer.  May be called by a signal
+        handler.
+        """
+        if self._pipe is not None:
+            self._pipe.cancelled = True
 
     @property
     def seconds(self) -> float:
@@ -137,6 +169,8 @@ class Recording:
                     return
         except (OSError, RecordingError) as error:
             self.outcome = Outcome(_reason(error), 1)
+            return
+        if self._pipe is not None and self._pipe.cancelled:
             return
         if self._reader.damage:
             self.outcome = Outcome(self._reader.damage, 1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from txmetrics_tcp._checks import parse_count, parse_duration, reporting
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 
 if TYPE_CHECKING:
@@ -69,11 +70,23 @@ def add_end_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_max_frame_argument(parser: argparse.ArgumentParser) -> None:
+def _recorded_frame(text: str) -> int:
+    size = parse_count(text)
+    if size > MAX_RECORDED_FRAME:
+        raise ValueError(f"a whole number from 1 to {MAX_RECORDED_FRAME}")
+    return size
+
+
+recorded_frame: Callable[[str], int] = reporting(argparse.ArgumentTypeError, _recorded_frame)
+
+
+def add_max_frame_argument(
+    parser: argparse.ArgumentParser, parse: Callable[[str], int] = _count
+) -> None:
     """Add the size limit of frames, C{options.max_frame}."""
     parser.add_argument(
         "--max-frame",
-        type=_count,
+        type=parse,
         default=MAX_FRAME,
         metavar="BYTES",
         help="disconnect if the server announces a frame larger than BYTES (default: %(default)s)",

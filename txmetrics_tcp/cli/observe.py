@@ -10,6 +10,7 @@ import gc
 import os
 import shlex
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ GARBAGE = 50_000
 """
 The number of new objects after which Python collects cyclic garbage.  Tens of thousands of events
 may arrive at once, and they contain no cycles.
+"""
+
+EXIT_TIMEOUT = 3.0
+"""
+The time, in seconds, in which the app exits after a signal.  A terminal that takes no output would
+delay the exit indefinitely.
 """
 
 
@@ -76,16 +83,26 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 50)
 
+    timers: list[threading.Timer] = []
+
+    def interrupted(exit_code: int) -> None:
+        timers.append(threading.Timer(EXIT_TIMEOUT, os._exit, (exit_code,)))
+        timers[-1].daemon = True
+        timers[-1].start()
+        # Restores the terminal.
+        app.exit(exit_code)
+
     def start() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # `app.exit` restores the terminal.
-            loop.add_signal_handler(number, app.exit, 128 + number)
+            loop.add_signal_handler(number, interrupted, 128 + number)
         task = loop.create_task(app.run_async())
         task.add_done_callback(lambda done: reactor.stop())
 
     reactor.callLater(0, start)
     reactor.run(installSignalHandlers=False)
+    for timer in timers:
+        timer.cancel()
     code = app.return_value
     return (app.return_code or 1) if code is None else code
 

@@ -114,7 +114,17 @@ class ReaderGone:
 
 def say(text: str) -> None:
     """Print a message of one line on standard error."""
+    write_message(f"metrics-tcp: {visible(text)}\n", 1.0)
+
+
+def write_message(text: str, patience: float) -> None:
+    """
+    Write text to standard error.  It is dropped if it cannot be written, for example to a closed
+    pipe, or if the reader of a full pipe does not read.
+
+    @param patience: how long to wait for that reader, in seconds.
+    """
     if sys.stderr is not None:
-        # Standard error may be unwritable, for example a closed pipe.
         with suppress(OSError):
-            os.write(2, f"metrics-tcp: {visible(text)}\n".encode())
+            if select.select([], [2], [], patience)[1]:
+                os.write(2, text.encode())

@@ -27,6 +27,7 @@ from txmetrics_tcp.cli.arguments import (
     add_max_frame_argument,
     add_tls_arguments,
     duration,
+    recorded_frame,
     speed,
 )
 
@@ -287,7 +288,7 @@ Documentation:
     existing.add_argument("--append", action="store_true", help="append to FILE if it exists")
     existing.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
     add_end_arguments(parser)
-    add_max_frame_argument(parser)
+    add_max_frame_argument(parser, recorded_frame)
 
 
 def _add_replay(commands: Any) -> None:

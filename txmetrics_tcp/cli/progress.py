@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from txmetrics_tcp._view.text import cut, visible
-from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.output import say, write_message
 
 INTERVAL = 0.5
 """The time, in seconds, between updates of the line."""
@@ -58,11 +58,10 @@ class Progress:
             columns = os.get_terminal_size(2).columns or 80
             # A full line would wrap.
             text = cut(visible(self._text()), columns - 1)
-            os.write(2, f"{_CLEAR}{text}".encode())
+            write_message(f"{_CLEAR}{text}", 0)
             self._shown = True
 
     def _clear(self) -> None:
         if self._shown:
             self._shown = False
-            with suppress(OSError):
-                os.write(2, _CLEAR.encode())
+            write_message(_CLEAR, 0)

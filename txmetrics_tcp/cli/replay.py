@@ -36,7 +36,7 @@ class _Command:
         self._recording = Recording(options.file)
         self._port: IListeningPort | None = None
         self._progress = Progress(reactor, self._progress_text)
-        self._running = Running(reactor, self._finish)
+        self._running = Running(reactor, self._finish, self._recording.cancel)
         self._factory = ReplayFactory(
             reactor,
             self._read,

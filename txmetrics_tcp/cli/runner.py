@@ -39,6 +39,8 @@ class Running:
         self._interrupted = interrupted
         self._interrupted_code = interrupted_code
         self._exit_code: int | None = None
+        # The exit code for a signal, which precedes that of an end by other reasons.
+        self._signal_code: int | None = None
         self._failure: Failure | None = None
 
     def run(self, start: Callable[[], object]) -> int:
@@ -67,7 +69,7 @@ class Running:
     def stop(self, exit_code: int) -> None:
         """End the run with an exit code.  Later calls have no effect."""
         if self._exit_code is None:
-            self._exit_code = exit_code
+            self._exit_code = exit_code if self._signal_code is None else self._signal_code
             # Called later, since the caller may be inside a connection attempt.
             self._reactor.callLater(0, self._end)
 
@@ -81,5 +83,6 @@ class Running:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+        self._signal_code = self._interrupted_code(number)
         self._interrupted()
-        self._reactor.callFromThread(self.stop, self._interrupted_code(number))
+        self._reactor.callFromThread(self.stop, self._signal_code)

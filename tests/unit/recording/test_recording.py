@@ -407,6 +407,8 @@ class PowerCutTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.count = 0
+        # Slow on a busy disk, and of no importance here.
+        self.patch(os, "fsync", lambda descriptor: None)
 
     def assert_cut_off(self, data: bytes, stream: bytes = STREAM) -> bytes:
         """
