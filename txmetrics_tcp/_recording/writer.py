@@ -39,7 +39,7 @@ from txmetrics_tcp._recording.blocks import (
 )
 
 PATIENCE = 1.0
-"""How long, in seconds, writes wait for the reader of a pipe after `RecordingWriter.interrupt`."""
+"""The time, in seconds, that a write waits for a reader after `RecordingWriter.interrupt`."""
 
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 """The errors by which a file system reports that data is lost."""
@@ -114,8 +114,7 @@ class RecordingWriter:
         self._old_end: tuple[int, bytes] | None = None
         # The path of the file, if this writer has created it.
         self._created: str | None = None
-        # The end of the patience, as `time.monotonic`.
-        self._limit: float | None = None
+        self._interrupted = False
 
     @classmethod
     def create(
@@ -227,10 +226,10 @@ class RecordingWriter:
 
     def interrupt(self) -> None:
         """
-        Limit the time that writes wait for the reader of a pipe: from now, to `PATIENCE` seconds.
-        After that, they raise `TimeoutError`.  May be called by a signal handler.
+        Limit the time that a write waits until the reader of a pipe continues to read: to a second.
+        Then it raises `TimeoutError`.  May be called by a signal handler.
         """
-        self._limit = time.monotonic() + PATIENCE
+        self._interrupted = True
 
     def close(self) -> None:
         """
@@ -308,8 +307,8 @@ class RecordingWriter:
         # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
         # write could not be interrupted, since Python resumes it after a signal.
         while not select.select([], [self._file], [], 0.1)[1]:
-            if self._limit is not None and time.monotonic() >= self._limit:
-                raise TimeoutError(errno.ETIMEDOUT, "the reader has stopped reading")
+            if self._interrupted and not select.select([], [self._file], [], PATIENCE)[1]:
+                raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
         # No number, if another process made the file non-blocking and fills it.
         return self._file.write(data[: select.PIPE_BUF]) or 0
 

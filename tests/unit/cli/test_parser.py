@@ -79,6 +79,10 @@ class ParserTests(SynchronousTestCase):
             ("stats no\x1bsuch", "'no\\x1bsuch' is not an endpoint"),
             ("record x x:y", "'x:y' is not an endpoint"),
             ("record x 5000 --append --force", "not allowed with argument"),
+            (
+                "record x 5000 --max-frame=16646145",
+                "expected a whole number from 1 to 16646144; got '16646145'",
+            ),
             ("record x 5000 --count 0", "argument --count: expected a whole number"),
             ("record x 5000 --duration -1", "argument --duration: "),
             ("record x 5000 --duration=-1", "2d; got '-1'"),

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from io import FileIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,9 +18,41 @@ from tests.recordings import STREAM, FullDisk, Unclosed, joined, read, record, w
 from txmetrics_tcp import Decoder, Metric
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import Status
+from txmetrics_tcp._recording import writer
 from txmetrics_tcp.cli.record import Record
+from txmetrics_tcp.testing import PausingTransport
 
 METRICS = [event for event in Decoder().feed(STREAM) if isinstance(event, Metric)]
+
+
+def sending(data: bytes, times: int) -> CommandReactor:
+    """Return a reactor with a server that sends data once per second."""
+
+    def send(transport: PausingTransport) -> None:
+        for number in range(times):
+            reactor.callLater(number + 0.5, transport.receive, data)
+
+    reactor = CommandReactor(send)
+    return reactor
+
+
+def failing(error: OSError, after: int) -> type[FileIO]:
+    """
+    Return a class of files that cannot be written.
+
+    @param after: the number of writes that succeed.
+    """
+    writes = 0
+
+    class File(FileIO):
+        def write(self, data: Any) -> int:
+            nonlocal writes
+            writes += 1
+            if writes > after:
+                raise error
+            return super().write(data)
+
+    return File
 
 
 class RecordTests(SynchronousTestCase):
@@ -177,10 +212,20 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(ended.code, 1)
             self.assertIn(message, ended.err)
             self.assertFalse(Path(self.path).exists())
-        Path(self.path).write_bytes(record(STREAM))
-        ended = self.run_command("--append", "--duration", "0.3", on=CommandReactor())
-        self.assertEqual(ended.code, 1)
-        self.assertEqual(self.recorded, STREAM)
+        old = record(STREAM)[:-10]
+        for option in "--append", "--force":
+            for reactor in (CommandReactor(), CommandReactor(lambda transport: None)):
+                Path(self.path).write_bytes(old)
+                ended = self.run_command(option, "--duration", "5", on=reactor)
+                self.assertEqual(ended.code, 1)
+                self.assertIn(message, ended.err)
+                self.assertEqual(Path(self.path).read_bytes(), old)
+
+    def test_emptyFile(self) -> None:
+        """An empty file needs no option, since no data is lost."""
+        Path(self.path).touch()
+        self.assertEqual(self.run_command("--count", "1").code, 0)
+        self.assertTrue(STREAM.startswith(self.recorded))
 
     def test_replaced(self) -> None:
         """A file that has replaced the empty recording is not removed."""
@@ -193,6 +238,29 @@ class CommandTests(SynchronousTestCase):
         ended = self.run_command("--duration", "0.3", on=CommandReactor(replace))
         self.assertEqual(ended.code, 1)
         self.assertEqual(Path(self.path).read_text(), "dear")
+
+    def test_durationWhileBusy(self) -> None:
+        """Data that arrived within C{--duration} is recorded, even if the reactor reads it late."""
+
+        def receive_late(transport: PausingTransport) -> None:
+            # After a blocked iteration, the reactor runs delayed calls before it reads.
+            on.callLater(5, on.callLater, 0, transport.receive, STREAM)
+
+        on = CommandReactor(receive_late)
+        self.assertEqual(self.run_command("--duration", "5", on=on).code, 0)
+        self.assertEqual(self.recorded, STREAM)
+
+    def test_writeErrors(self) -> None:
+        """After a write error, the recording has all that was written before it."""
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            file = failing(OSError(number, os.strerror(number)), after=2)
+            with mock.patch.object(writer, "FileIO", file):
+                code, _, said = self.run_command("--force", on=sending(STREAM, 5))
+            self.assertEqual(code, 1)
+            message = f"cannot record to {self.path}: {os.strerror(number)}\n"
+            self.assertTrue(said.endswith(message), said)
+            reader, chunks = read(Path(self.path).read_bytes())
+            self.assertEqual((joined(chunks), reader.damage), (STREAM * 2, ""))
 
     def test_cannotWrite(self) -> None:
         Path(self.path).write_text("hello")

@@ -31,7 +31,7 @@ from txmetrics_tcp._recording.blocks import MAGIC
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.cli import tail
 from txmetrics_tcp.cli.messages import SILENCE, SilenceMessage
-from txmetrics_tcp.cli.output import Output, ReaderGone
+from txmetrics_tcp.cli.output import Output, ReaderGone, write_message
 from txmetrics_tcp.cli.tail import Tail
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
@@ -202,6 +202,24 @@ class OutputTests(SynchronousTestCase):
         self.patch(select, "select", interrupted)
         output.write("x" * 1_000_000)
         self.assertEqual(waits, 1)
+
+    def test_messages(self) -> None:
+        """A message is dropped if the reader of a full pipe does not read."""
+        os.set_blocking(self.writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.writing, bytes(65536))
+        os.set_blocking(self.writing, True)
+        kept = os.dup(2)
+        try:
+            os.dup2(self.writing, 2)
+            write_message("message\n", 0.001)
+            os.read(self.reading, 1_000_000)
+            write_message("message\n", 60)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        self.assertEqual(os.read(self.reading, 1_000_000), b"message\n")
 
     def test_watches(self) -> None:
         """Only the writing end of a pipe becomes readable when the reader closes it."""

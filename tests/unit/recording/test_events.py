@@ -5,10 +5,12 @@ Reading the events of recordings.  `tests.unit.cli.test_recordings` tests the co
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from contextlib import closing
 from io import FileIO
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -64,6 +66,29 @@ class RecordingTests(SynchronousTestCase):
         self.assertEqual(len(pieces), -(-len(MANY) // PIECE))
         self.assertLess(max(len(piece.frames) for piece in pieces), PIECE + 2000)
         self.assertEqual([piece.begins for piece in pieces], [True] + [False] * (len(pieces) - 1))
+
+    def test_cancelled(self) -> None:
+        """A signal handler can cancel a read that waits for the writer of a pipe."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        os.write(writing, record(THREE, THREE)[:-HEADER_SIZE])
+        recording = Recording(f"/dev/fd/{reading}")
+        self.addCleanup(recording.close)
+        wait = select.select
+        waits: list[None] = []
+
+        def interrupted(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
+            ready = wait(*arguments[:3], 0)
+            if not ready[0]:
+                waits.append(None)
+                self.assertEqual(len(waits), 1, "the read was not cancelled")
+                recording.cancel()
+            return ready
+
+        self.patch(select, "select", interrupted)
+        self.assertEqual([piece.frames for piece in recording], [THREE, THREE])
+        self.assertEqual((len(waits), recording.outcome), (1, Outcome()))
 
     def test_time(self) -> None:
         """Times, sessions and the progress are those of the part that has been read."""

@@ -8,10 +8,13 @@ import errno
 import fcntl
 import io
 import os
+import select
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from functools import partial
+from io import FileIO
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
@@ -397,6 +400,84 @@ class AppendTests(SynchronousTestCase):
             self.assertRaisesRegex(RecordingError, "another recorder has removed this file"),
         ):
             RecordingWriter.create(self.path, "")
+
+
+class PipeTests(SynchronousTestCase):
+    """Recordings that are written to a pipe or a FIFO."""
+
+    def setUp(self) -> None:
+        self.reading, writing = os.pipe()
+        self.addCleanup(os.close, self.reading)
+        self.writer = writer_to(FileIO(writing, "w"))
+        self.addCleanup(self.writer._file.close)
+        self.seconds = 0.0
+
+    def wait_with(self, blocked: Callable[[], object]) -> None:
+        """
+        Measure waits instead of waiting.
+
+        @param blocked: called when a write has to wait for the reader.
+        """
+        real = select.select
+
+        def wait(reading: Any, writing: Any, other: Any, timeout: float) -> Any:
+            ready = real(reading, writing, other, 0)
+            if not ready[1]:
+                self.seconds += timeout
+                self.assertLess(self.seconds, 60, "the write was not interrupted")
+                blocked()
+            return ready
+
+        self.patch(select, "select", wait)
+
+    def test_interrupted(self) -> None:
+        """After C{interrupt}, a write waits a second longer for a reader that does not read."""
+
+        def blocked() -> None:
+            if self.seconds >= 5:
+                self.writer.interrupt()
+
+        self.wait_with(blocked)
+        large = frame(bytes(1_000_000))
+        self.writer.write(large)
+        error = self.assertRaises(TimeoutError, self.writer.flush)
+        self.assertEqual(error.strerror, "the reader does not read")
+        self.assertTrue(6 <= self.seconds < 6.3, self.seconds)
+        self.writer.close()
+        self.assertTrue(self.seconds < 6.3, self.seconds)
+
+    def test_interruptedWhileReading(self) -> None:
+        """After C{interrupt}, a reader that reads receives everything, however long it takes."""
+        received = bytearray()
+        self.wait_with(lambda: received.extend(os.read(self.reading, 5000)))
+        self.writer.interrupt()
+        large = frame(bytes(1_000_000))
+        self.writer.write(large)
+        self.writer.close()
+        self.assertGreater(self.seconds, 10)
+        while data := os.read(self.reading, 100_000):
+            received += data
+        reader, chunks = read(bytes(received))
+        self.assertEqual((joined(chunks), reader.cut_off), (large, False))
+
+    def test_fifo(self) -> None:
+        """A FIFO reports that its reader has gone.  It is not removed, and not appended to."""
+        path = self.mktemp()
+        os.mkfifo(path)
+        reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        writer = RecordingWriter.create(path, "")
+        with self.assertRaisesRegex(RecordingError, "another recorder is writing"):
+            RecordingWriter.create(path, "")
+        writer.write(STREAM)
+        writer.flush()
+        self.assertIn(STREAM, os.read(reading, 10_000))
+        os.close(reading)
+        writer.write(STREAM)
+        self.assertRaises(BrokenPipeError, writer.flush)
+        writer.close()
+        self.assertTrue(os.path.exists(path))
+        with self.assertRaisesRegex(RecordingError, "not a regular file"):
+            RecordingWriter.append(path, "")
 
 
 class PowerCutTests(SynchronousTestCase):
