@@ -55,6 +55,8 @@ class ScriptTests(SynchronousTestCase):
 
     def test_command_lines(self) -> None:
         self.assert_right("command_lines")
+    def test_blocked_commands(self) -> None:
+        self.assert_right("blocked_commands")
 
     def test_failed_stop(self) -> None:
         self.assert_right("failed_stop")
@@ -74,6 +76,8 @@ class ScriptTests(SynchronousTestCase):
 
     def test_hidden_text(self) -> None:
         self.assert_right("hidden_text")
+    def test_kept_recordings(self) -> None:
+        self.assert_right("kept_recordings")
 
     def test_labels(self) -> None:
         self.assert_right("labels")
@@ -83,6 +87,9 @@ class ScriptTests(SynchronousTestCase):
 
     def test_pending_stats(self) -> None:
         self.assert_right("pending_stats")
+
+    def test_power_cuts(self) -> None:
+        self.assert_right("power_cuts")
 
     def test_series_limit(self) -> None:
         self.assert_right("series_limit")

@@ -4,15 +4,19 @@ The viewer command in a real terminal, with real servers.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -144,6 +148,22 @@ class TerminalTests(SynchronousTestCase):
         for end, terminal in terminals.items():
             terminal.wait_for(f"ended {ends[end]}")
             self.check_restored(terminal)
+
+    def test_terminalBlocked(self) -> None:
+        """A signal ends the viewer while its terminal takes no output."""
+        master, slave = os.openpty()
+        self.addCleanup(os.close, master)
+        # More than the terminal's buffer holds.
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 200, 500, 0, 0))
+        command = [sys.executable, "-m", "txmetrics_tcp", "observe", "unix:/nowhere/m"]
+        with subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment()
+        ) as child:
+            os.close(slave)
+            # Its first output: it handles signals.
+            self.assertTrue(select.select([master], [], [], LIMIT)[0])
+            child.terminate()
+            self.assertEqual(child.wait(LIMIT), 143)
 
     def test_reconnects(self) -> None:
         """

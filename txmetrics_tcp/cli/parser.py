@@ -255,7 +255,8 @@ Connect to a server and write its stream to FILE, with the timing, until
 interrupted. Failed and lost connections are retried.
 
 Received data is in FILE within a second. A recording that was cut off by a
-crash or a full disk can still be read and appended to.
+crash, a power cut or a full disk can still be read and appended to. An existing
+FILE is not changed before the first event.
 
 "metrics-tcp replay" serves a recording to clients. The commands tail, stats and
 observe read recordings directly.""",
@@ -274,8 +275,8 @@ Documentation:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="""file to create, or "-" for standard output; must not exist, unless --append or
-        --force is given; write ./5000 for a file whose name looks like an endpoint""",
+        help="""file to create, or "-" for standard output; must not exist or be empty, unless --append
+        or --force is given; write ./5000 for a file whose name looks like an endpoint""",
     )
     add_endpoint_arguments(parser)
     parser.add_argument(

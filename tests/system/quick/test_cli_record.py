@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
 
 from twisted.internet.task import deferLater
@@ -66,3 +67,50 @@ class ProcessTests(CommandTestCase):
         child = self.shell(script, "record", "-", port, "--count", "1")
         self.assertEqual(await child.ended, 0, child.err)
         self.assertEqual(self.read()[1], 1)
+
+    async def test_interruptedWhileBlocked(self) -> None:
+        """A signal ends the command while its output is blocked; the recording is cut off."""
+        for signal in "INT", "TERM":
+            reading, writing = os.pipe()
+            self.addCleanup(os.close, reading)
+            self.addCleanup(os.close, writing)
+            child = self.child("record", "-", self.serve(), childFDs={0: "w", 1: writing, 2: "r"})
+            while select.select([], [writing], [], 0)[1]:
+                for _ in range(1000):
+                    self.counter.increment()
+                await deferLater(reactor, 0.01)
+            child.signal(signal)
+            self.assertEqual(await child.ended, 1)
+            self.assertIn("cannot record to -: the reader does not read\n", child.err)
+
+    async def test_outputClosed(self) -> None:
+        """The command ends when the reader of its output exits, without received events."""
+        child = self.shell('{ "$@"; echo "code $?" >&2; } | true', "record", "-", "unix:nowhere")
+        self.assertEqual(await child.ended, 0)
+        self.assertIn("the reader of the recording has closed the pipe\ncode 1\n", child.err)
+
+    async def test_fifo(self) -> None:
+        """A recording to a FIFO begins when a program reads it."""
+        os.mkfifo(self.path)
+        self.path, fifo = f"{self.path}.copy", self.path
+        port = self.serve()
+        self.counter.increment()
+        child = self.child("record", fifo, port, "--count", "1")
+        await child.says(f"waiting for a program that reads {fifo}")
+        reader = self.spawn("/bin/sh", "-c", f'cat "{fifo}" > "{self.path}"')
+        self.assertEqual(await child.ended, 0, child.err)
+        self.assertEqual(await reader.ended, 0)
+        self.assertEqual(self.read()[1], 1)
+
+    async def test_fifoWithoutReader(self) -> None:
+        """A signal ends the command while no program reads the FIFO."""
+        os.mkfifo(self.path)
+        child = self.child("record", self.path, "unix:nowhere")
+        await child.says("waiting for a program that reads")
+        child.signal("INT")
+        self.assertEqual(await child.ended, 130)
+        child = self.child("record", self.path, "unix:nowhere")
+        await child.says("waiting for a program that reads")
+        child.signal("TERM")
+        # The process has no exit code, since the signal has ended it.
+        self.assertEqual(await child.ended, None)
