@@ -57,6 +57,13 @@ def writes(report: Report, path: str) -> None:
             child = start(*arguments, stdout=writing, stderr=DEVNULL)
             fill(writing)
             report.equal(f"{command}, full pipe", ended(child, signal.SIGINT), expected)
+            while server.recorder.stats().clients:
+                time.sleep(0.01)
+            # The pipe is still full.
+            child = start("stats", port, "--duration", "999", stdout=writing, stderr=DEVNULL)
+            while not server.recorder.stats().clients:
+                time.sleep(0.01)
+            report.equal("stats, full pipe", ended(child, signal.SIGINT), 130)
             os.close(reading)
             os.close(writing)
         reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -4,6 +4,7 @@ The output of commands: lines on standard output, messages on standard error.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -19,6 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmetrics_tcp._view.text import visible
+
+PATIENCE = 1.0
+"""The time, in seconds, that messages, and other writes after a signal, wait for a slow reader."""
 
 
 class CommandError(Exception):
@@ -39,6 +43,14 @@ class Output:
         self._descriptor = descriptor
         self._encoding = encoding
         self.cancelled: bool = False
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """
+        Limit the time that a write waits until the reader continues to read: to `PATIENCE` seconds.
+        May be called by a signal handler.
+        """
+        self._interrupted = True
 
     def cancel(self) -> None:
         """
@@ -52,6 +64,7 @@ class Output:
         Write text, blocking until all of it is written.
 
         @raise BrokenPipeError: the reader has closed the pipe.
+        @raise TimeoutError: the reader does not read, after `interrupt`.
         @raise OSError: the text cannot be written, for example to a full disk.
         """
         pending = memoryview(text.encode(self._encoding, "backslashreplace"))
@@ -61,6 +74,8 @@ class Output:
             if select.select([], [self._descriptor], [], 0.1)[1]:
                 written = os.write(self._descriptor, pending[: select.PIPE_BUF])
                 pending = pending[written:]
+            elif self._interrupted and not select.select([], [self._descriptor], [], PATIENCE)[1]:
+                raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
 
 
 def check_standard_output() -> None:
@@ -114,7 +129,7 @@ class ReaderGone:
 
 def say(text: str) -> None:
     """Print a message of one line on standard error."""
-    write_message(f"metrics-tcp: {visible(text)}\n", 1.0)
+    write_message(f"metrics-tcp: {visible(text)}\n", PATIENCE)
 
 
 def write_message(text: str, patience: float) -> None:

@@ -275,8 +275,8 @@ Documentation:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="""file to create, or "-" for standard output; must not exist or be empty, unless --append
-        or --force is given; write ./5000 for a file whose name looks like an endpoint""",
+        help="""file to create, or "-" for standard output; must not exist or be empty, unless
+        --append or --force is given; write ./5000 for a file whose name looks like an endpoint""",
     )
     add_endpoint_arguments(parser)
     parser.add_argument(

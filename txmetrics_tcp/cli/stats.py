@@ -217,7 +217,7 @@ class _Command:
         self._options = options
         self._reactor = reactor
         self._progress = Progress(reactor, lambda: self._watch.progress_text())
-        self._running = Running(reactor, self._finish)
+        self._running = Running(reactor, self._finish, lambda: self._output.interrupt())
         self._watch: Watch | WatchRecording
         self._failed = False
 

@@ -203,6 +203,26 @@ class OutputTests(SynchronousTestCase):
         output.write("x" * 1_000_000)
         self.assertEqual(waits, 1)
 
+    def test_interrupted(self) -> None:
+        """After C{interrupt}, a write waits for a second longer."""
+        output = Output(self.writing, "utf-8")
+        wait = select.select
+        seconds = 0.0
+
+        def interrupted(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
+            nonlocal seconds
+            ready = wait(*arguments[:3], 0)
+            if not ready[1]:
+                seconds += arguments[3]
+                self.assertLess(seconds, 60, "the write was not interrupted")
+                if seconds > 5:
+                    output.interrupt()
+            return ready
+
+        self.patch(select, "select", interrupted)
+        self.assertRaises(TimeoutError, output.write, "x" * 1_000_000)
+        self.assertTrue(6 <= seconds < 6.3, seconds)
+
     def test_messages(self) -> None:
         """A message is dropped if the reader of a full pipe does not read."""
         os.set_blocking(self.writing, False)
