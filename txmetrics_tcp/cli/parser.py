@@ -267,6 +267,7 @@ Exit codes:
   1    FILE exists or cannot be written, a TLS file is unusable, or nothing was
        received (a new FILE is then removed)
   2    an invalid option, value or endpoint
+  130  interrupted before a program reads FILE, a FIFO; 143 if terminated
 
 Documentation:
   {DOCS}/reference/commands.html""",
