@@ -22,7 +22,7 @@ from txmetrics_tcp._checks import at_least, check_callable
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError, cut_off
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.keepalive import KEEPALIVE, is_over_tcp, probe_when_idle
 from txmetrics_tcp._net.tls import check_server
 from txmetrics_tcp._net.tls_errors import TLSError

@@ -35,11 +35,12 @@ from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._instruments.sink import Entry
+from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.admission import Admission, Network
 from txmetrics_tcp._net.connection import Rejected, for_each
 from txmetrics_tcp._net.deadline import Deadline, cancel, is_pending
 from txmetrics_tcp._net.descriptors import release_sockets
-from txmetrics_tcp._net.endpoints import check_reactor, show_address
+from txmetrics_tcp._net.endpoints import check_reactor
 from txmetrics_tcp._net.log_throttle import RejectionLog
 
 _log = Logger(namespace="txmetrics_tcp")

@@ -30,7 +30,7 @@ from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.stats import Stats
-from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.failures import without_frames
 from txmetrics_tcp._net.internals import keep_others_file, limit_accepts, report_rejected

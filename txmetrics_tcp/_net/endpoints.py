@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -21,7 +20,6 @@ from twisted.internet.endpoints import (
     serverFromString,
 )
 from twisted.internet.interfaces import (
-    IAddress,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
@@ -108,25 +106,6 @@ def client_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamClientEndpoin
         _client_from_string,
         IStreamClientEndpointStringParserWithReactor,
     )
-
-
-def show_address(address: IAddress | tuple[Any, ...] | str | bytes | None) -> str:
-    """
-    Return a human-readable form of an address.
-
-    @param address: a Twisted address, or an address of the C{socket} module: a tuple of host, port
-        and possibly more, or the path of a UNIX socket.
-    """
-    match address:
-        case IPv4Address() | IPv6Address():
-            return show_address((address.host, address.port))
-        case (str() as host, port, *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case UNIXAddress():
-            return show_address(address.name or b"")
-        case str() | bytes():
-            return f"unix:{os.fsdecode(address) or '(unnamed)'}"
-    return str(address)
 
 
 def _endpoint(

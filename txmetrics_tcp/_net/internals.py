@@ -31,7 +31,7 @@ from twisted.python import threadable
 from twisted.python.runtime import seconds as time_of_day
 from zope.interface import provider
 
-from txmetrics_tcp._net.endpoints import show_address
+from txmetrics_tcp._net.addresses import show_address
 
 _log = Logger(namespace="txmetrics_tcp")
 

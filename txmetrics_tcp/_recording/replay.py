@@ -14,9 +14,9 @@ from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._codec.framing import EMPTY_FRAME
+from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.connection import ServedProtocol, for_each
 from txmetrics_tcp._net.deadline import cancel
-from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._net.log_throttle import MessageLimit
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp._recording.events import Piece

@@ -17,9 +17,9 @@ from txmetrics_tcp._client.service import (
     Waiting,
 )
 from txmetrics_tcp._model import Unknown
+from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_HOST
-from txmetrics_tcp._net.endpoints import show_address
 from txmetrics_tcp._view.numbers import show_seconds
 
 

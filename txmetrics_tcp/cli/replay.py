@@ -14,7 +14,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._net.endpoints import server_endpoint, show_address
+from txmetrics_tcp._net.addresses import show_address
+from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.internals import keep_others_file
 from txmetrics_tcp._recording.events import Piece, Recording

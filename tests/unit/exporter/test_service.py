@@ -16,7 +16,8 @@ from tests.logs import log_events
 from tests.reader import FakeClient
 from txmetrics_tcp import ExporterSettings, ListenError, MetricsFactory, MetricsService
 from txmetrics_tcp._exporter import service as service_module
-from txmetrics_tcp._net.endpoints import server_endpoint, show_address
+from txmetrics_tcp._net.addresses import show_address
+from txmetrics_tcp._net.endpoints import server_endpoint
 
 
 class ServiceTestCase(SynchronousTestCase):

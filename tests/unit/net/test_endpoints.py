@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -27,7 +26,6 @@ from txmetrics_tcp._net.endpoints import (
     check_server_endpoint,
     client_endpoint,
     server_endpoint,
-    show_address,
 )
 
 SYNTAX = "expected PORT, HOST:PORT, [IPV6]:PORT or a Twisted endpoint string such as unix:/run/"
@@ -329,18 +327,3 @@ class HostTests(SynchronousTestCase):
     def test_ownTLS(self) -> None:
         for text, own in (("ssl:5000", True), (" tls:a:5", True), ("5000", False), ("a:1", False)):
             self.assertEqual(has_own_tls(text), own, text)
-
-
-class ShowTests(SynchronousTestCase):
-    def test_addresses(self) -> None:
-        """Addresses of Twisted and of the C{socket} module have the same human-readable form."""
-        for text, addresses in {
-            "192.0.2.1:5": [IPv4Address("TCP", "192.0.2.1", 5), ("192.0.2.1", 5)],
-            "[::1]:5": [IPv6Address("TCP", "::1", 5), ("::1", 5), ("::1", 5, 0, 0)],
-            "unix:/run/x": [UNIXAddress(b"/run/x"), b"/run/x", "/run/x"],
-            "unix:(unnamed)": [UNIXAddress(None), b"", ""],
-            "None": [None],
-        }.items():
-            self.assertEqual(
-                [show_address(address) for address in addresses], [text] * len(addresses)
-            )
