@@ -374,6 +374,31 @@ class ServerTests(TLSTestCase):
             await self.in_thread(context.wrap_socket, self.connected(), server_hostname="127.0.0.1")
         self.assertIn("TLS handshake failed: unsupported protocol", await line)
 
+    async def test_offeredProtocols(self) -> None:
+        """
+        A client that offers protocols (ALPN), such as curl, is served, and none is selected.
+        """
+        await self.listen()
+        for value, version in ((5, ssl.TLSVersion.TLSv1_2), (7, ssl.TLSVersion.TLSv1_3)):
+            context = self.context()
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            context.maximum_version = version
+            wrapped = await self.in_thread(
+                context.wrap_socket, self.connected(), server_hostname="127.0.0.1"
+            )
+            self.addCleanup(wrapped.close)
+            self.assertIsNone(wrapped.selected_alpn_protocol())
+            await self.assert_streams(SocketClient(wrapped), value)
+        self.assertEqual(self.logged, [])
+        # What curl sends next.
+        line = self.line()
+        wrapped = await self.in_thread(
+            context.wrap_socket, self.connected(), server_hostname="127.0.0.1"
+        )
+        self.addCleanup(wrapped.close)
+        wrapped.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertIn("sent an HTTP request", await line)
+
     async def test_otherName(self) -> None:
         """The TLS alert of a client that expects another name is logged."""
         await self.listen()
