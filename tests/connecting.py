@@ -64,10 +64,12 @@ class FakeEndpoint:
 class FakeResolver:
     """
     @ivar addresses: the addresses to which every name resolves.
+    @ivar complete: whether look-ups end.
     """
 
     def __init__(self) -> None:
         self.addresses: list[IAddress] = []
+        self.complete = True
 
     def resolveHostName(
         self,
@@ -80,7 +82,8 @@ class FakeResolver:
         resolutionReceiver.resolutionBegan(None)  # type: ignore[arg-type]
         for address in self.addresses:
             resolutionReceiver.addressResolved(address)
-        resolutionReceiver.resolutionComplete()
+        if self.complete:
+            resolutionReceiver.resolutionComplete()
         return None  # type: ignore[return-value]
 
 

@@ -105,6 +105,8 @@ class ScriptTests(SynchronousTestCase):
 
     def test_stats_table(self) -> None:
         self.assert_right("stats_table")
+    def test_stuck_lookup(self) -> None:
+        self.assert_right("stuck_lookup")
 
     def test_timers(self) -> None:
         self.assert_right("timers")

@@ -7,7 +7,11 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
+from txmetrics_tcp._net.internals import (
+    global_reactor,
+    resolve_in_daemon_threads,
+    use_monotonic_clock,
+)
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp.cli.output import CommandError, say
 
@@ -29,6 +33,7 @@ def run_command(options: argparse.Namespace) -> int:
         command.install_reactor()
     reactor = global_reactor()
     use_monotonic_clock(reactor)
+    resolve_in_daemon_threads(reactor)
     try:
         code: int = command.run(options, reactor)
     except (CommandError, RecordingError) as error:

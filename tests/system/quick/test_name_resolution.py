@@ -1,9 +1,10 @@
 """
-Clients of a host name with several addresses, over real connections.
+Clients of host names: with several addresses, and with a name server that does not answer.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
+from tests.commands import Child, CommandTestCase
 from tests.connecting import FakeResolver
 from txmetrics_tcp import Event, MetricsFactory, Status
 from txmetrics_tcp._client.service import MetricsClientService
@@ -47,3 +49,50 @@ class AddressTests(TestCase):
         await service.stopService()
         server.stop()
         await port.stopListening()
+
+
+STUCK = """
+import os, socket, sys, threading
+
+def getaddrinfo(*arguments):
+    os.write(2, b"looking up")
+    threading.Event().wait()
+
+socket.getaddrinfo = getaddrinfo
+from txmetrics_tcp.cli import main
+sys.exit(main())
+"""
+"""Runs a command whose look-ups of host names never end."""
+
+
+class StuckTests(CommandTestCase):
+    """A command does not wait for a look-up of a host name when it ends."""
+
+    def stuck(self, *arguments: str, **options: Any) -> Child:
+        command = (*arguments, "metrics.example:5000")
+        return self.spawn(sys.executable, "-c", STUCK, *command, **options)
+
+    async def test_interrupted(self) -> None:
+        for command, name, code in (
+            (("tail",), "INT", 130),
+            (("stats",), "TERM", 143),
+            (("record", self.mktemp()), "INT", 1),
+        ):
+            child = self.stuck(*command)
+            await child.says("looking up")
+            child.signal(name)
+            self.assertEqual(await child.ended, code)
+
+    async def test_duration(self) -> None:
+        """The limit of time ends the command, with its message last."""
+        child = self.stuck("stats", "--duration", "0.1")
+        self.assertEqual(await child.ended, 1)
+        self.assertRegex(child.err, r"no connection to metrics\.example:5000 within 100ms\n$")
+
+    async def test_viewer(self) -> None:
+        child = self.stuck("observe", usePTY=True)
+        # Both are on the terminal, in any order.
+        await child.prints("looking up")
+        await child.prints("q.*uit")
+        child.transport.write(b"q")  # type: ignore[union-attr]
+        self.assertEqual(await child.ended, 0)

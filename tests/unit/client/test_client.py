@@ -593,6 +593,14 @@ class NameTests(SynchronousTestCase):
         transport.connect(factory.buildProtocol(transport.getPeer()))
         self.assertEqual(states[-1], Connected(transport.getPeer()))
 
+    def test_stoppedInLookUp(self) -> None:
+        """A service that is looking up a name stops at once."""
+        reactor = NamesReactor()
+        reactor.nameResolver.complete = False
+        service = MetricsClientService(reactor, "metrics.example:5000", lambda event: None)
+        service.startService()
+        self.successResultOf(service.stopService())
+
     def test_severalAddresses(self) -> None:
         """All IPv4 and IPv6 addresses of a name are tried until one answers."""
         reactor = NamesReactor()

@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
-from unittest import skipIf
+from unittest import mock, skipIf
 
 from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, INegotiated, IReactorUNIX
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
@@ -32,6 +34,7 @@ from twisted.python.runtime import seconds as time_of_day
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
+from tests.connecting import NamesReactor
 from txmetrics_tcp._net import internals
 from txmetrics_tcp._net.internals import (
     MAX_ACCEPTS,
@@ -43,6 +46,7 @@ from txmetrics_tcp._net.internals import (
     reactor_thread_exists,
     replace_reactor,
     report_rejected,
+    resolve_in_daemon_threads,
     stop_handler,
     use_monotonic_clock,
 )
@@ -146,6 +150,46 @@ class ReactorTests(SynchronousTestCase):
         self.addCleanup(setattr, threadable, "ioThread", threadable.ioThread)
         del threadable.ioThread
         self.assertTrue(reactor_thread_exists())
+
+
+class ResolverTests(TestCase):
+    timeout = 60
+
+    async def test_daemonThreads(self) -> None:
+        """Host names are looked up in threads that neither reactor nor interpreter wait for."""
+        self.addCleanup(reactor.installNameResolver, reactor.nameResolver)
+        resolve_in_daemon_threads(reactor)
+        found: list[IAddress] = []
+        done: Deferred[None] = Deferred()
+        receiver = SimpleNamespace(
+            resolutionBegan=lambda resolution: None,
+            addressResolved=found.append,
+            resolutionComplete=lambda: done.callback(None),
+        )
+        reactor.nameResolver.resolveHostName(receiver, "127.0.0.1", 5000)
+        await done
+        self.assertEqual(found, [IPv4Address("TCP", "127.0.0.1", 5000)])
+        own = [one for one in threading.enumerate() if "-resolver-" in one.name]
+        self.assertTrue(own)
+        self.assertTrue(all(one.daemon for one in own))
+        self.assertFalse({*own} & {*reactor.getThreadPool().threads})
+
+    def test_otherResolver(self) -> None:
+        """A reactor with another resolver, or without a resolver, is not changed."""
+        other = NamesReactor()
+        resolver = other.nameResolver
+        resolve_in_daemon_threads(other)
+        self.assertIs(other.nameResolver, resolver)
+        bare = SimpleNamespace()
+        resolve_in_daemon_threads(bare)
+        self.assertEqual(vars(bare), {})
+
+    def test_unknownInterface(self) -> None:
+        """The reactor keeps its resolver if Twisted's resolver has moved."""
+        resolver = reactor.nameResolver
+        with mock.patch.dict(sys.modules, {"twisted.internet._resolver": None}):
+            resolve_in_daemon_threads(reactor)
+        self.assertIs(reactor.nameResolver, resolver)
 
 
 class StopHandlerTests(SynchronousTestCase):

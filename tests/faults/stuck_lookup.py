@@ -1,0 +1,54 @@
+"""
+Issue 19, line 6: a name server that does not answer does not delay the end of a command.
+"""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests import environment
+from tests.daemon import LIMIT
+from tests.faults import Report, run
+
+COMMAND = """
+import os, socket, sys, threading
+
+def getaddrinfo(*arguments):
+    os.write(2, b"looking up\\n")
+    threading.Event().wait()
+
+socket.getaddrinfo = getaddrinfo
+from txmetrics_tcp.cli import main
+sys.exit(main())
+"""
+
+
+def code(*arguments: str, interrupt: bool = False) -> object:
+    """Return the exit code of a command whose look-ups never end."""
+    command = [sys.executable, "-c", COMMAND, *arguments, "metrics.example:5000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stderr is not None
+    with process, process.stderr:
+        while interrupt and "looking up" not in process.stderr.readline():
+            pass
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return "still waits for the look-up"
+
+
+def main(report: Report) -> None:
+    report.equal("tail, Ctrl-C", code("tail", interrupt=True), 130)
+    report.equal("stats --duration 0.1", code("stats", "--duration", "0.1"), 1)
+    with TemporaryDirectory() as directory:
+        file = str(Path(directory, "x.rec"))
+        report.equal("record, Ctrl-C", code("record", file, interrupt=True), 1)
+
+
+if __name__ == "__main__":
+    run(main)
