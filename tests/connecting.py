@@ -65,11 +65,13 @@ class FakeResolver:
     """
     @ivar addresses: the addresses to which every name resolves.
     @ivar complete: whether look-ups end.
+    @ivar names: the names that were looked up.
     """
 
     def __init__(self) -> None:
         self.addresses: list[IAddress] = []
         self.complete = True
+        self.names: list[str] = []
 
     def resolveHostName(
         self,
@@ -79,6 +81,7 @@ class FakeResolver:
         *options: object,
         **more: object,
     ) -> IHostResolution:
+        self.names.append(hostName)
         resolutionReceiver.resolutionBegan(None)  # type: ignore[arg-type]
         for address in self.addresses:
             resolutionReceiver.addressResolved(address)

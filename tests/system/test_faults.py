@@ -11,6 +11,7 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT, environment, no_descriptors
+from tests.authority import no_tls
 from tests.daemon import LIMIT
 
 MEASURING = {
@@ -57,6 +58,8 @@ class ScriptTests(SynchronousTestCase):
         self.assert_right("command_lines")
     def test_blocked_commands(self) -> None:
         self.assert_right("blocked_commands")
+    def test_endpoints(self) -> None:
+        self.assert_right("endpoints")
 
     def test_failed_stop(self) -> None:
         self.assert_right("failed_stop")
@@ -85,6 +88,10 @@ class ScriptTests(SynchronousTestCase):
     def test_loss_lines(self) -> None:
         self.assert_right("loss_lines")
 
+    @skipIf(no_tls, no_tls)
+    def test_offered_protocols(self) -> None:
+        self.assert_right("offered_protocols")
+
     def test_pending_stats(self) -> None:
         self.assert_right("pending_stats")
 
@@ -107,6 +114,9 @@ class ScriptTests(SynchronousTestCase):
         self.assert_right("stats_table")
     def test_stuck_lookup(self) -> None:
         self.assert_right("stuck_lookup")
+
+    def test_systemd_sockets(self) -> None:
+        self.assert_right("systemd_sockets")
 
     def test_timers(self) -> None:
         self.assert_right("timers")

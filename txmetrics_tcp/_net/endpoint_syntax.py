@@ -37,13 +37,16 @@ DEFAULT_PORT = 5000
 DEFAULT_ENDPOINT = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 PORT = re.compile(r"[0-9]+")
-_HOST = r"[^:\[\]/\\=\s]+"
+_HOST = r"[^:\[\]/\\=\s\x00-\x1f\x7f]+"
 _IPV6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[^\[\]/\\=\s]+)?"
 
 HOST_PORT = re.compile(rf"(?P<host>{_HOST}|\[(?P<v6>{_IPV6})\]):(?P<port>[0-9]+)")
 """``HOST:PORT`` or ``[IPV6]:PORT``; the groups are C{host}, C{v6} and C{port}."""
 
 _ANY_HOST = re.compile(f"{_HOST}|{_IPV6}")
+
+_HOST_ALONE = re.compile(r"(?P<host>\w[\w.-]{0,252}):?")
+_TWISTED_PORT = re.compile(r":(?:port=)?(?P<port>-?[0-9]+)(?=:|$)")
 
 AnyEndpoint = str | int | os.PathLike[str] | tuple[str, int] | tuple[str, int, int, int]
 """An endpoint in Python."""
@@ -163,8 +166,12 @@ def host_and_port(text: str, is_prefix: Callable[[str], bool]) -> tuple[str, int
         if match is None or (match["v6"] is None and is_prefix(match["host"])):
             return None
         host, port = match["v6"] or match["host"], match["port"]
+    return host, _port(_number(port), text)
+
+
+def _number(digits: str) -> int:
     # `int` raises ValueError for thousands of digits.
-    return host, _port(int(port.lstrip("0")[:10] or "0"), text)
+    return int(digits.lstrip("0")[:10] or "0")
 
 
 def check_port(text: str) -> None:
@@ -175,3 +182,44 @@ def check_port(text: str) -> None:
     @raise EndpointError: the port is greater than 65535.
     """
     host_and_port(text, lambda host: "." not in host and host != "localhost")
+
+
+def check_twisted_ports(text: str) -> None:
+    """
+    Check the ports in a Twisted endpoint string, which Twisted does not check.
+
+    @raise EndpointError: a port is out of range.
+    """
+    for match in _TWISTED_PORT.finditer(text):
+        _port(_number(match["port"]), text)
+
+
+def host_alone(text: str) -> str | None:
+    """Return the host if a text is a host name or an IPv4 address without a port, or None."""
+    match = _HOST_ALONE.fullmatch(text)
+    if match is None or match["host"].isdigit() or match["host"] in _NO_HOST:
+        return None
+    return match["host"]
+
+
+def check_has_port(text: str) -> None:
+    """
+    @raise EndpointError: the text is a host name or an IP address without a port.
+    """
+    if (host := host_alone(text)) is not None:
+        raise EndpointError(f"{host} has no port; write {host}:{DEFAULT_PORT}")
+    if _is_ipv6(text.removesuffix("]:").strip("[]")):
+        raise EndpointError(
+            f"{text!r} is not an endpoint: write an IPv6 address in brackets, with a port, as in"
+            f" [::1]:{DEFAULT_PORT}"
+        )
+
+
+def _is_ipv6(text: str) -> bool:
+    from ipaddress import IPv6Address
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

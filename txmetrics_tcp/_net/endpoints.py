@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
@@ -32,10 +31,14 @@ from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.endpoint_syntax import (
     AnyEndpoint,
     EndpointError,
+    check_has_port,
+    check_twisted_ports,
     has_own_tls,
     host_and_port,
+    host_of,
     plain_endpoint,
 )
+from txmetrics_tcp._net.internals import ResolvedEndpoint
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
 
@@ -50,6 +53,8 @@ _E = TypeVar("_E")
 _MAX_REASON = 200
 
 _UNIX = re.compile(r"unix:((address|path)=)?(?P<path>(\\.|[^:\\])*)")
+
+_WITH_PORT = ("tcp:", "tcp6:", "ssl:", "tls:")
 
 _MAX_PATH = 107
 """The largest size of the path of a UNIX socket, in bytes, on Linux."""
@@ -117,10 +122,12 @@ def _endpoint(
 ) -> _E:
     address = plain_endpoint(endpoint)
     if isinstance(address, str):
-        text = address
-        found = host_and_port(text, lambda host: host in _prefixes(parsers))
+        prefixes = _prefixes(parsers)
+        found = host_and_port(address, prefixes.__contains__)
         if found is None:
-            return _parsed(reactor, text, parse)
+            if address.partition(":")[0] not in prefixes:
+                check_has_port(address)
+            return _parsed(reactor, address, parse)
         address = found
     host, port = address
     if ":" in host and not isIPv6Address(host):
@@ -129,25 +136,46 @@ def _endpoint(
 
 
 def _parsed(reactor: Any, text: str, parse: Callable[[Any, str], _E]) -> _E:
+    plain = text.removeprefix("haproxy:")
     try:
-        if match := _UNIX.match(text):
+        if match := _UNIX.match(plain):
             path = re.sub(r"\\(.)", r"\1", match["path"])
             if not path:
                 raise ValueError("the path is missing")
             if len(os.fsencode(path)) > _MAX_PATH:
                 raise ValueError(f"the path is longer than {_MAX_PATH} bytes")
+        elif plain.startswith(_WITH_PORT):
+            check_twisted_ports(text)
         return parse(reactor, text)
+    except EndpointError:
+        raise
     except Exception as error:
         if has_own_tls(text) and find_spec("OpenSSL") is None:
             raise EndpointError(f"cannot use {short_repr(text)}: {TLS_NEEDS}") from error
+        if plain.startswith("systemd:") and isinstance(error, LookupError):
+            raise EndpointError(f"cannot use {short_repr(text)}: {_systemd_reason()}") from error
         # Twisted's parsers raise several types (KeyError, TypeError …) for invalid text.
         reason = (str(error) or type(error).__name__)[:_MAX_REASON]
-        if text.startswith("systemd:") and isinstance(error, LookupError):
-            reason = "systemd passed no such socket to this process"
         raise EndpointError(
             f"{short_repr(text)} is not an endpoint ({reason}); expected PORT, HOST:PORT,"
             " [IPV6]:PORT or a Twisted endpoint string such as unix:/run/metrics.sock"
         ) from error
+
+
+def _systemd_reason() -> str:
+    """Return why a socket of systemd does not exist."""
+    number, process = os.environ.get("LISTEN_FDS"), os.environ.get("LISTEN_PID")
+    if number is None:
+        # Not set by systemd, or removed by Twisted, which has used it.
+        names = os.environ.get("LISTEN_FDNAMES")
+        if names:
+            return f"systemd passed no such socket to this process, only {names.replace(':', ', ')}"
+        reason = "LISTEN_FDS or LISTEN_FDNAMES is not set"
+    elif process == str(os.getpid()):
+        reason = f"LISTEN_FDS is {short_repr(number)}"
+    else:
+        reason = f"LISTEN_PID is {short_repr(process)}, and this process is {os.getpid()}"
+    return f"systemd passed no sockets to this process ({reason})"
 
 
 def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
@@ -159,6 +187,9 @@ def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
 def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:
     if text.startswith("unix:"):
         reactor = UnixReactor(reactor)
+    elif text.removeprefix("haproxy:").startswith("stdio:"):
+        # Twisted makes a connection of it, which is not a port that could be closed.
+        raise EndpointError("cannot listen on standard input and output")
     endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     return endpoint
 
@@ -167,6 +198,11 @@ def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
     if text.startswith("ssl:") and ":hostname=" not in text:
         # Twisted would accept any certificate.
         raise ValueError("ssl: without hostname=NAME verifies no name; use tls:HOST:PORT instead")
+    for prefix in ("systemd:", "tcp6:", "haproxy:", "stdio:"):
+        if text.startswith(prefix):
+            raise EndpointError(f"cannot connect to {short_repr(text)}: {prefix} is for servers")
+    if text.startswith("tcp:") and (host := host_of(text)) and not isIPv6Address(host):
+        _resolvable(host)
     endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
     return endpoint
 
@@ -180,7 +216,37 @@ def _client_at(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         # Works for IPv6 addresses as well, despite its name.
         return TCP4ClientEndpoint(reactor, host, port)
     # Unlike Twisted's "tcp:", this tries all IPv4 and IPv6 addresses of a name.
-    return HostnameEndpoint(reactor, host, port)
+    return ResolvedEndpoint(reactor, _resolvable(host), port)
+
+
+def _resolvable(host: str) -> str:
+    """
+    Return a host name in ASCII.
+
+    @raise EndpointError: the resolver would not accept the name.
+    """
+    try:
+        name = host if host.isascii() else _idna(host)
+        # For ASCII, this checks the lengths of the labels.  `socket.getaddrinfo` does the same in a
+        # thread, where Twisted ignores the error.
+        name.encode("idna")
+    except UnicodeError:
+        raise EndpointError(
+            f"{short_repr(host)} is not a host name: a label is empty, longer than 63 characters,"
+            " or has characters that are not allowed"
+        ) from None
+    return name
+
+
+def _idna(host: str) -> str:
+    """
+    @raise UnicodeError: the name has characters that are not allowed in host names.
+    """
+    try:
+        import idna
+    except ImportError:
+        return host.encode("idna").decode()
+    return idna.encode(host, uts46=True).decode()
 
 
 def _prefixes(parsers: Any) -> set[str]:

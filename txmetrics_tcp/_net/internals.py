@@ -22,7 +22,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, HostnameEndpoint
 from twisted.internet.interfaces import IListeningPort, INegotiated, IStreamServerEndpoint
 from twisted.internet.main import installReactor
 from twisted.internet.tcp import Port
@@ -124,6 +124,24 @@ def resolve_in_daemon_threads(reactor: Any) -> None:
     threads.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
     threads.start()
     reactor.installNameResolver(GAIResolver(reactor, lambda: threads))
+
+
+class ResolvedEndpoint(HostnameEndpoint):
+    """
+    Connects to any host name that the resolver knows, even if it is not a valid domain name.
+
+    Twisted rejects names with underscores (https://github.com/twisted/twisted/issues/8190), which
+    are common in container networks.  Without this class, their services would be unreachable.
+    """
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        """
+        @param host: the name, in ASCII.
+        @return: whether it is invalid, and the name.
+        """
+        text = host if isinstance(host, str) else host.decode()
+        return False, text.encode(), text
 
 
 def reactor_thread_exists() -> bool:

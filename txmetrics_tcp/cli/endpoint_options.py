@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
 from txmetrics_tcp._net.endpoint_syntax import (
+    DEFAULT_PORT,
+    PORT,
     EndpointError,
+    check_has_port,
     check_port,
     has_own_tls,
+    host_alone,
     host_of,
     reads_as_endpoint,
 )
@@ -115,16 +120,21 @@ def client_endpoint_from(
 
 def _check_text(options: argparse.Namespace, text: str) -> None:
     """
-    @raise EndpointError: the port is invalid, or the text is the path of a file for C{record}.
+    @raise EndpointError: the port is invalid or missing, or the text is the path of a file for
+        C{record}.
     @raise RecordingError: the text is the path of a file, but not of a regular one.
     """
     check_port(text)
-    if ":" in text or not (os.sep in text or "." in text):
+    if not text or ":" in text or PORT.fullmatch(text):
         return
     try:
         kind = os.stat(text).st_mode
     except (OSError, ValueError):
+        if re.fullmatch(r"[0-9.]+|localhost", text):
+            check_has_port(text)
         why = "no such file, and not an endpoint"
+        if host_alone(text) is not None:
+            why = f"no such file; for a server, write {text}:{DEFAULT_PORT}"
     else:
         if stat.S_ISSOCK(kind):
             why = f"a socket; to connect to it, write unix:{text}"

@@ -66,7 +66,6 @@ class _Command:
         self._progress.start()
 
     def _not_listening(self, reason: Failure) -> None:
-        reason.trap(CannotListenError, OSError)
         error = reason.value
         why = error.socketError if isinstance(error, CannotListenError) else error
         say(f"cannot listen on {self._options.listen}: {why}")

@@ -56,7 +56,18 @@ class OptionsTests(SynchronousTestCase):
         """A command with several endpoints passes each of them."""
         options = parsed("5000")
         error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor, "nonsense")
-        self.assertIn("'nonsense'", str(error))
+        self.assertIn("nonsense: no such file", str(error))
+
+    def test_portMissing(self) -> None:
+        """An endpoint without a port may also be the name of a file."""
+        for text in ("127.0.0.1", "127.1", "localhost"):
+            self.assertEqual(self.refused(text), f"{text} has no port; write {text}:5000")
+        for text in ("web1", "web1.example", "stream.rec"):
+            self.assertEqual(
+                self.refused(text),
+                f"{text}: no such file; for a server, write {text}:5000",
+            )
+        self.assertEqual(self.refused("./web1"), "./web1: no such file, and not an endpoint")
 
     def test_invalid(self) -> None:
         self.assertIn("together", self.refused("--tls-cert", "x"))

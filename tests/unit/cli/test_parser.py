@@ -66,7 +66,10 @@ class ParserTests(SynchronousTestCase):
                 "tail --duration 0",
                 "--duration: expected a duration greater than 0, such as ",
             ),
-            ("tail nowhere", "'nowhere' is not an endpoint"),
+            (
+                "tail nowhere",
+                "nowhere: no such file; for a server, write nowhere:5000",
+            ),
             ("tail --raw", "argument --raw: expected one argument"),
             ("tail --raw x 5000", "argument ENDPOINT: not allowed with argument --raw"),
             ("tail 127.0.0.1:5000 --raw -", "argument ENDPOINT: not allowed with argument --raw"),
@@ -76,7 +79,7 @@ class ParserTests(SynchronousTestCase):
             ("stats --duration=0", "1h or 2d; got '0'"),
             ("stats --sort=x", "argument --sort: invalid choice: 'x'"),
             ("stats --max-frame=0", f"{frame}'0'"),
-            ("stats no\x1bsuch", "'no\\x1bsuch' is not an endpoint"),
+            ("stats no\x1bsuch", "no\\x1bsuch: no such file, and not an endpoint"),
             ("record x x:y", "'x:y' is not an endpoint"),
             ("record x 5000 --append --force", "not allowed with argument"),
             (
@@ -99,7 +102,7 @@ class ParserTests(SynchronousTestCase):
             ),
             ("replay x --speed nan", "got 'nan'"),
             ("observe --max-frame=0", f"{frame}'0'"),
-            ("observe nonsense:", "metrics-tcp observe: 'nonsense:' is not an endpoint"),
+            ("observe nonsense:", "metrics-tcp observe: nonsense has no port; write nonsense:5000"),
             ("observe 5000 host:port:1", "metrics-tcp observe: 'host:port:1' is not an endpoint"),
             ("observe 5000 \x1b[2J:", "metrics-tcp observe: '\\x1b[2J:' is not an endpoint"),
         ]:

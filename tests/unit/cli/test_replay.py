@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.commands import CommandReactor, Ended, run
@@ -59,3 +61,26 @@ class CommandTests(SynchronousTestCase):
         ]:
             ended = run("replay", path)
             self.assertEqual(ended, (1, "", f"metrics-tcp: {path}: {says}\n"))
+
+    def test_cannotListen(self) -> None:
+        """All errors of listening are reported in one line, of whatever type."""
+        Path(self.path).write_bytes(record(STREAM))
+
+        class Full(CommandReactor):
+            def listenTCP(
+                self, port: int, factory: Factory, *more: object, **options: object
+            ) -> Any:
+                raise OverflowError("too many")
+
+        ended = run("replay", self.path, on=Full())
+        says = "metrics-tcp: cannot listen on 127.0.0.1:5000: too many\n"
+        self.assertEqual(ended, (1, "", says))
+
+    def test_badEndpoint(self) -> None:
+        for endpoint, reason in (
+            ("localhost", "localhost has no port; write localhost:5000"),
+            ("tcp:70000", "'tcp:70000' is not an endpoint: the port must be from 0 to 65535"),
+            ("stdio:", "cannot listen on standard input and output"),
+        ):
+            ended = run("replay", self.path, "--listen", endpoint)
+            self.assertEqual(ended, (2, "", f"metrics-tcp replay: {reason}\n"))

@@ -372,7 +372,7 @@ class CommandTests(SynchronousTestCase):
         self.addCleanup(unix.close)
         unix.bind(path)
         for file, says in [
-            ("No-such-file.rec", "No-such-file.rec: no such file, and not an endpoint"),
+            ("No-such-file.rec", "no such file; for a server, write No-such-file.rec:5000"),
             (folder, "a directory, not an endpoint or a recording"),
             (path, f"a socket; to connect to it, write unix:{path}"),
             ("/dev/null", "not an endpoint or a regular file"),
@@ -391,7 +391,7 @@ class CommandTests(SynchronousTestCase):
             self.assertIn(says, said)
 
     def test_badEndpoint(self) -> None:
-        for endpoint in ["nowhere", "no\x1bsuch", "localhost:70000", "tcp:host=x", "[::1:5000", ""]:
+        for endpoint in ["nowhere:x", "no\x1bsuch:", "localhost:70000", "tcp:host=x", "::1", ""]:
             for tls in [[], ["--tls"]]:
                 code, out, said = run("tail", endpoint, *tls)
                 self.assertEqual((code, out), (2, ""))

@@ -63,8 +63,14 @@ class SettingsTests(BuilderTestCase):
     def test_badAddress(self) -> None:
         """An invalid address raises at the call, and has no effect."""
         self.builder.listen_address(1)
-        for bad in ("nonsense", -1, ("", 1), "systemd:domain=INET:index=0"):
-            with self.assertRaisesRegex(EndpointError, " is not an endpoint"):
+        for bad, reason in (
+            ("nonsense", "^nonsense has no port; write nonsense:5000$"),
+            (-1, " is not an endpoint"),
+            (("", 1), " is not an endpoint"),
+            ("tcp:70000", " is not an endpoint: the port must be from 0 to 65535$"),
+            ("systemd:domain=INET:index=0", "systemd passed no sockets to this process"),
+        ):
+            with self.assertRaisesRegex(EndpointError, reason):
                 self.builder.listen_address(bad)
         for wrong in (None, True, 1.0, b"1", ["127.0.0.1", 1]):
             with self.assertRaisesRegex(TypeError, "^endpoint must be "):

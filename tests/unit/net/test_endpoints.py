@@ -4,9 +4,12 @@ The syntax of endpoints.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -14,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.connecting import NamesReactor
 from txmetrics_tcp._net import endpoints
 from txmetrics_tcp._net.endpoint_syntax import (
     DEFAULT_ENDPOINT,
@@ -185,6 +189,22 @@ class ClientEndpointTests(SynchronousTestCase):
             endpoint = client_endpoint(MemoryReactorClock(), text)
             self.assertEqual(repr(endpoint), f"<HostnameEndpoint {host}:5000>")
 
+    def test_resolvableNames(self) -> None:
+        """All names that the resolver knows are accepted, also those that are no domain names."""
+        for host, name in (
+            ("a_b.example", "a_b.example"),
+            ("_a-", "_a-"),
+            ("localhost.", "localhost."),
+            ("x" * 63, "x" * 63),
+            ("B\xfccher.example", "xn--bcher-kva.example"),
+        ):
+            for endpoint in (f"{host}:5000", (host, 5000)):
+                reactor = NamesReactor()
+                reactor.nameResolver.addresses = [IPv4Address("TCP", "192.0.2.1", 5000)]
+                client_endpoint(reactor, endpoint).connect(Factory.forProtocol(Protocol))
+                self.assertEqual(reactor.nameResolver.names, [name])
+                self.assertEqual(reactor.connecting[0][:2], ("192.0.2.1", 5000))
+
     def test_twistedStrings(self) -> None:
         self.assertEqual(self.connected("tcp:192.0.2.1:5000"), ("192.0.2.1", 5000))
         self.assertEqual(self.connected("tcp:host=192.0.2.1:port=5"), ("192.0.2.1", 5))
@@ -215,16 +235,24 @@ class BadEndpointTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """The error message shows the valid forms."""
-        for text in ("", "foo", "host:", ":5000", "host:-1", "-1", "http://host:80", "host:port"):
-            self.assertIn(SYNTAX, self.error(text))
-        for text in ("::1:5000", "[::1]", "[::1:5000", "[]:5000", "::1"):
+        for text in ("", ":5000", "host:-1", "-1", "http://host:80", "host:port", "[]:5000"):
             self.assertIn(SYNTAX, self.error(text))
         # `int` accepts these digits.
         self.assertIn(SYNTAX, self.error("\u0665\u0660\u0660\u0660"))
-        for text in ("exa mple:5000", "[eth0]:5000", "x" * 10**6):
+        for text in ("exa mple:5000", "a\x01b:5000", "[eth0]:5000", "x" * 10**6):
             self.assertIn(SYNTAX, self.error(text))
         for text in ("[:::]:5000", "[1::2::3]:5000"):
             self.assertIn("not an IPv6 address", self.error(text))
+
+    def test_portMissing(self) -> None:
+        """The error message shows the address with a port."""
+        for host in ("127.0.0.1", "127.1", "localhost", "web1", "a_b.example", "b\xfccher.example"):
+            for text in (host, f"{host}:"):
+                for make in (server_endpoint, client_endpoint):
+                    error = self.assertRaises(EndpointError, make, MemoryReactorClock(), text)
+                    self.assertEqual(str(error), f"{host} has no port; write {host}:5000")
+        for text in ("::1", "::1:5000", "[::1]", "[::1]:", "[::1:5000", "fe80::1%eth0", "::"):
+            self.assertIn("in brackets, with a port, as in [::1]:5000", self.error(text))
 
     def test_types(self) -> None:
         """A value of another type is rejected, with the types that are accepted."""
@@ -261,9 +289,47 @@ class BadEndpointTests(SynchronousTestCase):
 
     def test_systemd(self) -> None:
         """Without a socket from systemd, the error message explains what is missing."""
-        for text in ("systemd:domain=INET:index=0", "systemd:domain=INET:name=x"):
-            reason = self.error(text, server_endpoint)
-            self.assertIn("(systemd passed no such socket to this process)", reason)
+        process = str(os.getpid())
+        for variables, cause in (
+            ({}, "no sockets to this process (LISTEN_FDS or LISTEN_FDNAMES is not set)"),
+            (
+                {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+                f"no sockets to this process (LISTEN_PID is '1', and this process is {process})",
+            ),
+            (
+                {"LISTEN_FDS": "one", "LISTEN_PID": process},
+                "no sockets to this process (LISTEN_FDS is 'one')",
+            ),
+            # Twisted removes the other variables.
+            ({"LISTEN_FDNAMES": "a:b"}, "no such socket to this process, only a, b"),
+        ):
+            for text in (
+                "systemd:domain=INET:index=0",
+                "systemd:domain=INET:name=x",
+                "haproxy:systemd:domain=INET:name=x",
+            ):
+                with mock.patch.dict(os.environ, variables):
+                    reason = self.error(text, server_endpoint)
+                self.assertEqual(reason, f"cannot use {text!r}: systemd passed {cause}")
+
+    def test_serversOnly(self) -> None:
+        for text in ("systemd:domain=INET:index=0", "tcp6:a:b", "haproxy:tcp:5000", "stdio:"):
+            self.assertIn(": is for servers", self.error(text, client_endpoint))
+
+    def test_standardInput(self) -> None:
+        """Twisted makes a connection of C{stdio:}, which is not a port that could be closed."""
+        for text in ("stdio:", "haproxy:stdio:"):
+            error = self.assertRaises(EndpointError, server_endpoint, MemoryReactorClock(), text)
+            self.assertEqual(str(error), "cannot listen on standard input and output")
+
+    def test_hostNames(self) -> None:
+        """Names that cannot be looked up are rejected."""
+        for host in ("a..b", ".", f"{'x' * 64}.example", f"\xfc.{'x' * 64}"):
+            for text in (f"{host}:5000", (host, 5000), f"tcp:{host}:5000"):
+                error = self.assertRaises(
+                    EndpointError, client_endpoint, MemoryReactorClock(), text
+                )
+                self.assertIn(" is not a host name: a label is empty, longer than", str(error))
 
     def test_sslWithoutName(self) -> None:
         """Without a host name, Twisted's "ssl:" would accept any certificate."""
@@ -272,8 +338,20 @@ class BadEndpointTests(SynchronousTestCase):
             self.assertIn("ssl: without hostname=NAME verifies no name; use tls:HOST", reason)
 
     def test_portOutOfRange(self) -> None:
+        reason = " is not an endpoint: the port must be from 0 to 65535"
         for text in (-1, 65536, 10**30, "70000", "host:70000", "[::1]:70000", "9" * 10_000):
-            self.assertIn(" is not an endpoint: the port must be from 0 to 65535", self.error(text))
+            self.assertIn(reason, self.error(text))
+        for text in (
+            "tcp:70000",
+            "tcp:-1",
+            f"tcp:{'9' * 10_000}",
+            "tcp:port=70000:interface=\\:\\:1",
+            "ssl:70000:privateKey=x",
+            "haproxy:tcp:70000",
+        ):
+            self.assertIn(reason, self.error(text, server_endpoint))
+        for text in ("tcp:host:70000", "tcp:host=a:port=-1", "tls:host:70000"):
+            self.assertIn(reason, self.error(text, client_endpoint))
 
     def test_badTwistedStrings(self) -> None:
         """All exceptions of Twisted's parsers become an `EndpointError` with their message."""
@@ -284,7 +362,7 @@ class BadEndpointTests(SynchronousTestCase):
             ("tcp:1:nonsense=1", "nonsense"),
             ("tcp:x", "(invalid literal for int() with base 10: 'x')"),
             ("unix:x:mode=abc", "(invalid literal for int() with base 8: 'abc')"),
-            ("Foo", "'Foo' is not an endpoint (Unknown endpoint type: "),
+            ("Foo:x", "'Foo:x' is not an endpoint (Unknown endpoint type: "),
             ("ssl:5000:privateKey=/nowhere", "No such file or directory: '/nowhere'"),
         ):
             self.assertIn(reason, self.error(text, server_endpoint))
@@ -299,11 +377,14 @@ class BadEndpointTests(SynchronousTestCase):
             self.assertIn("the path is missing", self.error(text, server_endpoint))
         for text in ("unix:", "unix:path="):
             self.assertIn("the path is missing", self.error(text, client_endpoint))
+        self.assertIn("the path is missing", self.error("haproxy:unix:", server_endpoint))
 
     def test_longPath(self) -> None:
         """Twisted's client raises no suitable error for a path that is too long."""
         for text in (f"unix:{'x' * 108}", Path("\xe9" * 54), Path("x" * 10**6)):
             self.assertIn("the path is longer than 107 bytes", self.error(text))
+        text = f"haproxy:unix:{'x' * 108}"
+        self.assertIn("the path is longer than 107 bytes", self.error(text, server_endpoint))
         for text in (f"unix:{'x' * 107}", f"unix:{'x' * 107}:mode=600", Path(":" * 107)):
             server_endpoint(MemoryReactorClock(), text)
 
