@@ -1,6 +1,6 @@
 """
-Issue 19, line 13: without sockets from systemd, the error about an endpoint C{systemd:} reports that,
-and the cause.
+Issue 19, line 13: without sockets from systemd, the error about a C{systemd:} endpoint reports the
+cause.
 """
 
 import os

@@ -46,6 +46,8 @@ class MetricsClientProtocol(Protocol):
     @ivar events: the number of events passed on.
     @ivar closed_early: whether the server closed the connection before it sent any data.
     @ivar secured: called with this protocol when the TLS handshake is complete; None for no call.
+    @ivar answered: called with this protocol when the first data arrives, before its events are
+        passed on; None for no call.
     @cvar keepalive: the TCP keepalive settings, which detect a dead connection.
     """
 
@@ -86,6 +88,7 @@ class MetricsClientProtocol(Protocol):
         self.events: int = 0
         self.closed_early: bool = False
         self.secured: Callable[[MetricsClientProtocol], object] | None = None
+        self.answered: Callable[[MetricsClientProtocol], object] | None = None
 
     @property
     def refused(self) -> int:
@@ -125,6 +128,9 @@ class MetricsClientProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
             return
+        if self.answered is not None:
+            answered, self.answered = self.answered, None
+            answered(self)
         events: list[Event] = []
         failure = None
         try:

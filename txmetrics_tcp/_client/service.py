@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
     IProtocolFactory,
+    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.logger import Logger
@@ -24,6 +25,7 @@ from txmetrics_tcp._checks import check_callable
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
+from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
 from txmetrics_tcp._net.endpoints import check_reactor, client_endpoint
 from txmetrics_tcp._net.failures import without_frames
@@ -37,6 +39,15 @@ INITIAL_DELAY = 0.5
 
 SILENCE = 2.0
 """The number of seconds without events after which viewers report that a connection is silent."""
+
+ACCEPTANCE = 1.0
+"""
+The number of seconds after a TLS handshake in which the server may still reject the client.
+
+With TLS 1.3, the client's handshake ends before the server has verified the client's certificate.
+A server that accepts the client does not have to answer: the Rust exporter sends nothing before its
+first event.
+"""
 
 MAX_DELAY = 15.0
 """
@@ -53,7 +64,8 @@ class Connecting:
 @dataclass(frozen=True, slots=True)
 class Connected:
     """
-    The connection is established, including the TLS handshake if the endpoint uses TLS.
+    The connection is established.  With TLS, the handshake is complete, and the server has sent
+    data, or has not rejected the client's certificate within a second.
 
     Only the first event shows that the peer is a metrics server.
 
@@ -173,10 +185,12 @@ class MetricsClientService(ClientService):
             retryPolicy=lambda attempt: self._next_delay(),
             clock=reactor,
         )
+        self._reactor: IReactorTime = reactor
         self._observer = observer
         self._policy = retry_policy or backoffPolicy(INITIAL_DELAY, MAX_DELAY)
         self._failures = 0
         self._protocol: MetricsClientProtocol | None = None
+        self._acceptance: Deadline | None = None
 
     def stopService(self) -> Deferred[None]:
         """
@@ -202,18 +216,30 @@ class MetricsClientService(ClientService):
         self._protocol = protocol
         if is_tls(protocol.transport):
             # Before the handshake, the peer is unverified, and may not support TLS.
-            protocol.secured = self._established
+            protocol.secured = self._secured
         else:
             self._established(protocol)
 
+    def _secured(self, protocol: MetricsClientProtocol) -> None:
+        protocol.answered = self._established
+        self._acceptance = Deadline(self._reactor, ACCEPTANCE, lambda: self._established(protocol))
+
     def _established(self, protocol: MetricsClientProtocol) -> None:
+        protocol.answered = None
+        self._end_acceptance()
         self._notify(Connected(protocol.transport.getPeer()))
 
     def _connection_lost(self, protocol: MetricsClientProtocol, reason: Failure) -> None:
         self._protocol = None
+        self._end_acceptance()
         if protocol.events and not isinstance(reason.value, StreamError):
             self._failures = 0
         self._notify(Disconnected(reason, protocol.closed_early))
+
+    def _end_acceptance(self) -> None:
+        if self._acceptance is not None:
+            self._acceptance.cancel()
+            self._acceptance = None
 
     def _next_delay(self) -> float:
         self._failures += 1

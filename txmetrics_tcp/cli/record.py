@@ -209,6 +209,7 @@ class _Command:
     def _finish(self) -> Any:
         self._flushing.stop()
         self._progress.stop()
+        self._messages.end_silence()
         stopped = self._service.stopService()
         self._record.close()
         if not self._failed:

@@ -124,7 +124,6 @@ class Watch:
         self.view.ingest(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
-        self._silence.state_changed(state)
         match state:
             case Connected():
                 self.view.connected()
@@ -143,8 +142,10 @@ class Watch:
                     self._say(text)
                 if foreign:
                     self._finished(1)
+        self._silence.state_changed(state)
 
     def _end(self) -> None:
+        self._silence.end_silence()
         if not self.connections:
             self._say(f"no connection to {self.name} within {show_seconds(self._limit)}")
         elif not self.received_any:

@@ -142,6 +142,10 @@ class Tail:
             self._flushing.cancel()
             self._flush()
 
+    def end(self) -> None:
+        """Cancel pending messages."""
+        self._messages.end_silence()
+
     def _say_after_lines(self, text: str) -> None:
         """Print a message after the lines of earlier events."""
         self.flush()
@@ -284,6 +288,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
     def timed_out() -> int:
         if tail.received_any:
             return 0
+        tail.end()
         say(f"received nothing from {source.name} within {show_seconds(options.duration)}")
         return 1
 

@@ -426,3 +426,12 @@ class SilenceTests(SynchronousTestCase):
         silence.state_changed(CONNECTED)
         self.clock.advance(SILENCE)
         self.assertEqual(self.said, ["no data received yet"])
+
+    def test_end(self) -> None:
+        """A command that ends at that moment prints only its last message."""
+        for command in (["tail"], ["stats"], ["record", self.mktemp()]):
+            reactor = CommandReactor(lambda transport: None)
+            ended = run(*command, "5000", f"--duration={SILENCE:g}", on=reactor)
+            self.assertEqual(ended.code, 1)
+            self.assertIn("received nothing from 127.0.0.1:5000", ended.err.splitlines()[-1])
+            self.assertNotIn("no data received yet", ended.err)

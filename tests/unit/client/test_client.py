@@ -34,8 +34,10 @@ from txmetrics_tcp import (
     StreamError,
     encode_metric,
 )
+from txmetrics_tcp._client import protocol, service
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import (
+    ACCEPTANCE,
     MAX_DELAY,
     Connected,
     Connecting,
@@ -561,6 +563,48 @@ class ServiceTests(SynchronousTestCase):
             self.assertTrue(0.5 <= waits[0] < 2, waits)
             self.assertTrue(all(MAX_DELAY <= wait <= MAX_DELAY + 1 for wait in waits[-5:]), waits)
             self.assertLess(waits[2], waits[8])
+
+
+class AcceptanceTests(SynchronousTestCase):
+    """With TLS, the server may reject the client's certificate after the client's handshake."""
+
+    def setUp(self) -> None:
+        self.patch(service, "is_tls", lambda transport: True)
+        self.patch(protocol, "check_server", lambda transport: None)
+        self.reactor = FakeReactor()
+        self.endpoint = FakeEndpoint()
+        self.seen: list[object] = []
+        self.service = MetricsClientService(
+            self.reactor,
+            self.endpoint,
+            self.seen.append,
+            observer=lambda state: self.seen.append(type(state)),
+        )
+        self.service.startService()
+        self.transport = self.endpoint.succeed()
+        assert self.service._protocol is not None
+        self.service._protocol.handshakeCompleted()
+
+    def test_rejected(self) -> None:
+        self.assertEqual(self.seen, [Connecting])
+        self.transport.lose(ConnectionLost())
+        self.assertEqual(self.seen, [Connecting, Disconnected, Waiting])
+        self.service.stopService()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_data(self) -> None:
+        """Data from the server ends the wait, before its events are passed on."""
+        self.transport.receive(frame(1) + frame(2)[:1])
+        self.transport.receive(frame(2)[1:])
+        self.assertEqual(self.seen, [Connecting, Connected, increment(1), increment(2)])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_silence(self) -> None:
+        """A server that sends nothing has accepted the client after a while."""
+        self.reactor.advance(ACCEPTANCE)
+        self.reactor.advance(0)
+        self.transport.receive(frame(1))
+        self.assertEqual(self.seen, [Connecting, Connected, increment(1)])
 
 
 class NameTests(SynchronousTestCase):

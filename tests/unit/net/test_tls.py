@@ -31,7 +31,12 @@ from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import EndpointError, TcpBuilder
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
-from txmetrics_tcp._client.service import ConnectionState, Disconnected, MetricsClientService
+from txmetrics_tcp._client.service import (
+    Connecting,
+    ConnectionState,
+    Disconnected,
+    MetricsClientService,
+)
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net import connection, endpoints, log_throttle
@@ -379,7 +384,7 @@ class ServerTests(TLSTestCase):
         A client that offers protocols (ALPN), such as curl, is served, and none is selected.
         """
         await self.listen()
-        for value, version in ((5, ssl.TLSVersion.TLSv1_2), (7, ssl.TLSVersion.TLSv1_3)):
+        for number, version in ((1, ssl.TLSVersion.TLSv1_2), (2, ssl.TLSVersion.TLSv1_3)):
             context = self.context()
             context.set_alpn_protocols(["h2", "http/1.1"])
             context.maximum_version = version
@@ -388,7 +393,8 @@ class ServerTests(TLSTestCase):
             )
             self.addCleanup(wrapped.close)
             self.assertIsNone(wrapped.selected_alpn_protocol())
-            await self.assert_streams(SocketClient(wrapped), value)
+            await self.factory.connections(number)
+            await self.assert_streams(SocketClient(wrapped), 5 * number)
         self.assertEqual(self.logged, [])
         # What curl sends next.
         line = self.line()
@@ -807,6 +813,29 @@ class ClientTests(TLSTestCase):
                 await done
                 self.assertEqual(states, expected)
                 await service.stopService()
+        await self.service.stop()
+
+    async def test_certificateRequired(self) -> None:
+        """The state does not become Connected if the server requires a client certificate."""
+        await self.serve(self.authority.file)
+        endpoint = f"127.0.0.1:{self.address.port}"  # type: ignore[attr-defined]
+        options = parsed(endpoint, "--tls-ca", self.authority.file)
+        states: list[ConnectionState] = []
+        done: Deferred[None] = Deferred()
+
+        def observe(state: ConnectionState) -> None:
+            states.append(state)
+            if len(states) == 2:
+                done.callback(None)
+
+        service = MetricsClientService(
+            reactor, client_endpoint_from(options, reactor), lambda event: None, observer=observe
+        )
+        service.startService()
+        await done
+        await service.stopService()
+        self.assertEqual([type(state) for state in states], [Connecting, Disconnected])
+        self.assertRegex(str(states[1]), "^TLS failed: .*alert certificate required$")
         await self.service.stop()
 
     async def test_plainServer(self) -> None:
