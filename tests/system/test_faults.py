@@ -56,8 +56,10 @@ class ScriptTests(SynchronousTestCase):
 
     def test_command_lines(self) -> None:
         self.assert_right("command_lines")
+
     def test_blocked_commands(self) -> None:
         self.assert_right("blocked_commands")
+
     def test_endpoints(self) -> None:
         self.assert_right("endpoints")
 
@@ -79,6 +81,7 @@ class ScriptTests(SynchronousTestCase):
 
     def test_hidden_text(self) -> None:
         self.assert_right("hidden_text")
+
     def test_kept_recordings(self) -> None:
         self.assert_right("kept_recordings")
 
@@ -112,6 +115,7 @@ class ScriptTests(SynchronousTestCase):
 
     def test_stats_table(self) -> None:
         self.assert_right("stats_table")
+
     def test_stuck_lookup(self) -> None:
         self.assert_right("stuck_lookup")
 
