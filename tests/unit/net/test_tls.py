@@ -30,6 +30,7 @@ from tests import ROOT
 from tests.authority import DAY, Authority, Issued, no_tls
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import EndpointError, TcpBuilder
+from txmetrics_tcp._client import service as service_module
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
 from txmetrics_tcp._client.service import (
     Connecting,
@@ -817,6 +818,7 @@ class ClientTests(TLSTestCase):
 
     async def test_certificateRequired(self) -> None:
         """The state does not become Connected if the server requires a client certificate."""
+        self.patch(service_module, "ACCEPTANCE", 1000)
         await self.serve(self.authority.file)
         endpoint = f"127.0.0.1:{self.address.port}"  # type: ignore[attr-defined]
         options = parsed(endpoint, "--tls-ca", self.authority.file)
