@@ -5,6 +5,7 @@ The syntax of endpoints.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -204,6 +205,12 @@ class ClientEndpointTests(SynchronousTestCase):
                 client_endpoint(reactor, endpoint).connect(Factory.forProtocol(Protocol))
                 self.assertEqual(reactor.nameResolver.names, [name])
                 self.assertEqual(reactor.connecting[0][:2], ("192.0.2.1", 5000))
+
+    def test_withoutIdna(self) -> None:
+        """Without the package idna, which Twisted requires only indirectly, names are encoded."""
+        with mock.patch.dict(sys.modules, {"idna": None}):
+            endpoint = client_endpoint(NamesReactor(), "B\xfccher.example:5000")
+        self.assertEqual(repr(endpoint), "<HostnameEndpoint xn--bcher-kva.example:5000>")
 
     def test_twistedStrings(self) -> None:
         self.assertEqual(self.connected("tcp:192.0.2.1:5000"), ("192.0.2.1", 5000))
