@@ -44,6 +44,8 @@ class MetricsClientProtocol(Protocol):
     Must be used on the reactor thread.
 
     @ivar events: the number of events passed on.
+    @ivar batch_bytes: the size, in bytes, of the frames of the last read from which events were
+        passed on.
     @ivar closed_early: whether the server closed the connection before it sent any data.
     @ivar secured: called with this protocol when the TLS handshake is complete; None for no call.
     @ivar answered: called with this protocol when the first data arrives, before its events are
@@ -86,6 +88,7 @@ class MetricsClientProtocol(Protocol):
         self._closed = False
         self._failure: Failure | None = None
         self.events: int = 0
+        self.batch_bytes: int = 0
         self.closed_early: bool = False
         self.secured: Callable[[MetricsClientProtocol], object] | None = None
         self.answered: Callable[[MetricsClientProtocol], object] | None = None
@@ -133,11 +136,13 @@ class MetricsClientProtocol(Protocol):
             answered(self)
         events: list[Event] = []
         failure = None
+        size = self._decoder.unfinished + len(data)
         try:
             # If this raises, the list contains the events before the invalid frame.
             events.extend(self._decoder.feed(data))
         except StreamError:
             failure = Failure()
+        self.batch_bytes = size - self._decoder.unfinished
         self._pass_on(events)
         if failure is not None and not self._closed:
             self._failure = failure

@@ -29,6 +29,9 @@ from txmetrics_tcp._net.log_throttle import LossReport
 BUFFER_SIZE = 10_000
 """The default number of events that an `EventStream` buffers."""
 
+BUFFER_BYTES = 8 * 1024 * 1024
+"""The default size of the events that an `EventStream` buffers, as received, in bytes."""
+
 
 class EventStream:
     """
@@ -67,6 +70,7 @@ class EventStream:
         endpoint: IStreamClientEndpoint | AnyEndpoint = DEFAULT_ENDPOINT,
         *,
         buffer_size: int = BUFFER_SIZE,
+        buffer_bytes: int = BUFFER_BYTES,
         when_full: Literal["pause", "drop"] = "pause",
         max_frame: int = MAX_FRAME,
     ) -> None:
@@ -75,22 +79,30 @@ class EventStream:
         @param endpoint: the server: a port on the loopback interface, C{"HOST:PORT"},
             C{"[IPV6]:PORT"}, a tuple of host and port, a path object for a UNIX socket, a Twisted
             client endpoint string, or an endpoint.  By default, C{"127.0.0.1:5000"}.
-        @param buffer_size: the number of events to buffer; 1 or more, by default 10,000.  With
-            C{"pause"}, the events of one read (64 KiB) may exceed it.
+        @param buffer_size: the number of events to buffer; 1 or more, by default 10,000.
+        @param buffer_bytes: the size of the frames of the events to buffer, in bytes; 1 or more, by
+            default 8 MiB.  The buffer is full when it reaches one of these limits.  The events of
+            the last read (64 KiB, or a larger frame) may exceed them, with C{"drop"} only
+            C{buffer_bytes}.
         @param when_full: the action when the buffer is full: C{"pause"} stops reading, so that the
             server drops events; C{"drop"} drops the oldest events in the buffer.
         @param max_frame: the largest accepted frame, in bytes; 1 or more.
         @raise EndpointError: the endpoint is not valid.
         @raise TypeError: an argument is of the wrong type.
-        @raise ValueError: C{buffer_size} or C{max_frame} is less than 1, or C{when_full} is another
-            value.
+        @raise ValueError: C{buffer_size}, C{buffer_bytes} or C{max_frame} is less than 1, or
+            C{when_full} is another value.
         """
         check_reactor(reactor)
         buffer_size = at_least(1, "buffer_size", buffer_size)
         if when_full not in ("pause", "drop"):
             raise ValueError(f"when_full must be 'pause' or 'drop', not {short_repr(when_full)}")
         intake = _Intake(
-            reactor, as_endpoint(reactor, endpoint), buffer_size, when_full == "drop", max_frame
+            reactor,
+            as_endpoint(reactor, endpoint),
+            buffer_size,
+            at_least(1, "buffer_bytes", buffer_bytes),
+            when_full == "drop",
+            max_frame,
         )
         self._intake = intake
         self._next_pending = False
@@ -182,12 +194,14 @@ class _Intake:
         reactor: Any,
         endpoint: IStreamClientEndpoint,
         size: int,
+        max_bytes: int,
         drop: bool,
         max_frame: int,
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
         self._size = size
+        self._max_bytes = max_bytes
         self._drop = drop
         self._factory: IProtocolFactory = MetricsClientFactory(
             received_many=self._received,
@@ -196,6 +210,13 @@ class _Intake:
             max_frame=max_frame,
         )
         self.waiting: deque[Event] = deque()
+        # The reads whose events are buffered: the number of events up to the end of a read, and the
+        # size of its frames.
+        self._reads: deque[tuple[int, int]] = deque()
+        self._bytes = 0
+        # The number of received events, and of those that are no longer buffered.
+        self._added = 0
+        self._removed = 0
         self.connected = False
         self.ended = False
         self.dropped = 0
@@ -223,6 +244,7 @@ class _Intake:
         """Discard buffered events, and close the connection."""
         self._closed = True
         self.waiting.clear()
+        self._reads.clear()
         self._error = None
         if self._losses is not None:
             self._losses.close()
@@ -244,9 +266,16 @@ class _Intake:
     def take(self) -> Event:
         """Remove and return the oldest event.  The buffer must not be empty."""
         event = self.waiting.popleft()
+        self._removed += 1
+        if self._removed == self._reads[0][0]:
+            self._end_read()
         if type(event) is Status:
             self._count_reported(event)
-        if self._paused and len(self.waiting) <= self._size // 2:
+        if (
+            self._paused
+            and len(self.waiting) <= self._size // 2
+            and self._bytes <= self._max_bytes // 2
+        ):
             self._paused = False
             if self._protocol is not None:
                 self._protocol.transport.resumeProducing()  # type: ignore[attr-defined]
@@ -274,16 +303,26 @@ class _Intake:
         await self.wait_until(lambda: self.ended)
 
     def _received(self, events: list[Event]) -> None:
-        waiting = self.waiting
-        waiting.extend(events)
-        excess = len(waiting) - self._size
+        assert self._protocol is not None
+        size = self._protocol.batch_bytes
+        self.waiting.extend(events)
+        self._added += len(events)
+        self._bytes += size
+        self._reads.append((self._added, size))
         if self._drop:
-            if excess > 0:
-                self._drop_oldest(excess)
-        elif excess >= 0 and not self._paused and self._protocol is not None:
+            self._drop_oldest(max(0, len(self.waiting) - self._size))
+            while self._bytes > self._max_bytes and len(self._reads) > 1:
+                self._drop_oldest(self._reads[0][0] - self._removed)
+        elif not self._paused and (
+            len(self.waiting) >= self._size or self._bytes >= self._max_bytes
+        ):
             self._paused = True
             self._protocol.transport.pauseProducing()  # type: ignore[attr-defined]
         self._wake()
+
+    def _end_read(self) -> None:
+        """Handle the removal of the last event of a read."""
+        self._bytes -= self._reads.popleft()[1]
 
     def _drop_oldest(self, number: int) -> None:
         dropped = 0
@@ -293,6 +332,9 @@ class _Intake:
                 self._count_reported(event)
             else:
                 dropped += 1
+        self._removed += number
+        while self._reads and self._reads[0][0] <= self._removed:
+            self._end_read()
         self._count(dropped)
 
     def _count_reported(self, status: Status) -> None:

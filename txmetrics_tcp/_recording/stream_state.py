@@ -19,12 +19,11 @@ from txmetrics_tcp._model import (
     Key,
     Metadata,
     Metric,
-    MetricKind,
     Number,
     Snapshot,
     Status,
 )
-from txmetrics_tcp._view.series import MAX_SERIES
+from txmetrics_tcp._view.memory import MAX_BYTES, Budget, Descriptions, key_size
 
 
 class StreamState:
@@ -32,7 +31,7 @@ class StreamState:
     Track the state of a stream: the last status, the descriptions, and a snapshot of counters and
     gauges.  Histogram samples are not part of the state, as with a live server.
 
-    The state has at most `MAX_SERIES` series, and as many descriptions.
+    The state has at most `MAX_BYTES` of series, and as much of descriptions.
 
     @ivar metrics: the number of metric events so far.
     """
@@ -40,9 +39,11 @@ class StreamState:
     def __init__(self) -> None:
         self.metrics = 0
         self._status: Status | None = None
-        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
+        self._descriptions = Descriptions(Budget(MAX_BYTES))
         # Totals, with the time of the last event.
         self._totals: dict[Key, tuple[Number, int | None]] = {}
+        self._totals_budget = Budget(MAX_BYTES)
+        self._complete = True
         self._boundary: Snapshot | None = None
 
     def begin_connection(self) -> None:
@@ -56,19 +57,18 @@ class StreamState:
                 self.metrics += 1
                 self._add(event)
             elif isinstance(event, Metadata):
-                name = event.kind, event.name
-                if name in self._descriptions or len(self._descriptions) < MAX_SERIES:
-                    self._descriptions[name] = event
+                self._descriptions.put(event)
             elif isinstance(event, Status):
                 if self._status is not None and self._status.started_ns != event.started_ns:
-                    self._totals.clear()
+                    self._clear()
                 self._status = event
             elif isinstance(event, Gone):
-                self._totals.pop(event.key, None)
+                if self._totals.pop(event.key, None) is not None:
+                    self._totals_budget.give_back(key_size(event.key))
             elif isinstance(event, Snapshot):
                 self._boundary = event
                 if event is Snapshot.BEGIN_COMPLETE:
-                    self._totals.clear()
+                    self._clear()
 
     def frames(self) -> Iterator[bytes]:
         """Iterate over the current state, as frames of a stream."""
@@ -84,13 +84,18 @@ class StreamState:
         for metadata in self._descriptions.values():
             yield encode_metadata(metadata)
         if exact:
-            complete = len(self._totals) < MAX_SERIES
-            yield encode_snapshot(Snapshot.BEGIN_COMPLETE if complete else Snapshot.BEGIN)
+            begin = Snapshot.BEGIN_COMPLETE if self._complete else Snapshot.BEGIN
+            yield encode_snapshot(begin)
         for key, (total, timestamp_ns) in self._totals.items():
             yield encode_metric(Metric(key, SET_OPERATION[key.kind], total, timestamp_ns))
         # Within a snapshot, the stream itself has the end.
         if exact and self._boundary in (None, Snapshot.END):
             yield encode_snapshot(Snapshot.END)
+
+    def _clear(self) -> None:
+        self._totals.clear()
+        self._totals_budget = Budget(MAX_BYTES)
+        self._complete = True
 
     def _add(self, metric: Metric) -> None:
         apply = APPLY.get(metric.operation)
@@ -98,6 +103,10 @@ class StreamState:
             return
         totals = self._totals
         key = metric.key
-        if key in totals or len(totals) < MAX_SERIES:
-            total, _ = totals.get(key) or (INITIAL_TOTAL[key.kind], None)
-            totals[key] = apply(total, metric.value), metric.timestamp_ns
+        total = totals.get(key)
+        if total is not None:
+            totals[key] = apply(total[0], metric.value), metric.timestamp_ns
+        elif self._totals_budget.take(key_size(key)):
+            totals[key] = apply(INITIAL_TOTAL[key.kind], metric.value), metric.timestamp_ns
+        else:
+            self._complete = False

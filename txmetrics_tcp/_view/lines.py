@@ -18,6 +18,7 @@ from txmetrics_tcp._model import (
     Status,
     Unit,
 )
+from txmetrics_tcp._view.memory import CACHE_BYTES, name_size
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.text import NO_TIME, json_value, local_time, utc, visible
 
@@ -46,8 +47,8 @@ _BOUNDARY: dict[Snapshot, dict[str, object]] = {
 _UNIT_OF = {f" {unit.label}": unit for unit in Unit if unit.label}
 """The unit that `TextLines` shows as this text after a value."""
 
-MAX_UNITS = 10_000
-"""The maximum number of units that `TextLines` stores; it bounds the memory a peer can use."""
+MAX_UNIT = 40
+"""The maximum number of characters of a unit after a value: each line repeats the unit."""
 
 
 class TextLines:
@@ -73,7 +74,9 @@ class TextLines:
         self._exact = exact
         self._second = -1
         self._clock = ""
+        # Limited to `CACHE_BYTES`; the latest are kept.
         self._units: dict[tuple[MetricKind, str], str] = {}
+        self._units_bytes = 0
 
     def __call__(self, event: Printable) -> str:
         if not isinstance(event, Metric):
@@ -120,13 +123,18 @@ class TextLines:
         try:
             label = Unit(unit).label
         except ValueError:
-            label = visible(unit)
+            label = visible(unit if len(unit) <= MAX_UNIT else f"{unit[:MAX_UNIT]}…")
         units = self._units
-        units.pop((metadata.kind, metadata.name), None)
+        name = metadata.kind, metadata.name
+        if units.pop(name, None) is not None:
+            self._units_bytes -= name_size(metadata.name)
         if label:
-            units[metadata.kind, metadata.name] = f" {label}"
-            if len(units) > MAX_UNITS:
-                del units[next(iter(units))]
+            units[name] = f" {label}"
+            self._units_bytes += name_size(metadata.name)
+            while self._units_bytes > CACHE_BYTES:
+                oldest = next(iter(units))
+                del units[oldest]
+                self._units_bytes -= name_size(oldest[1])
 
     def _time(self, timestamp_ns: int | None) -> str:
         if timestamp_ns is None:

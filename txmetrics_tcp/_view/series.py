@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from txmetrics_tcp._checks import at_least
 from txmetrics_tcp._model import (
@@ -24,6 +25,7 @@ from txmetrics_tcp._model import (
     Status,
     Unknown,
 )
+from txmetrics_tcp._view.memory import MAX_BYTES, Budget, Descriptions, key_size
 from txmetrics_tcp._view.rates import (
     MIN_WATCHED,
     RATE_WINDOW,
@@ -35,13 +37,16 @@ from txmetrics_tcp._view.rates import (
 from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
 
 MAX_SERIES = 100_000
-"""The default limit of series in a view; it bounds the memory that a peer can use."""
+"""The default limit of series in a view."""
 
 RECENT = 20
 """The number of events kept for a watched series."""
 
 CHUNK = 1024
 """The maximum number of pending samples of a histogram."""
+
+SPARE = 512 * 1024
+"""The size of key objects that are identified in addition to two for each series, in bytes."""
 
 RecentEvent = tuple[int | None, Operation, int | float]
 """The time of an event (nanoseconds since the epoch, or None), its operation and its value."""
@@ -68,6 +73,7 @@ class SeriesView:
         "_pending",
         "_second",
         "_set_at",
+        "_size",
         "_spread",
         "_view",
         "_watched",
@@ -79,7 +85,7 @@ class SeriesView:
         "value",
     )
 
-    def __init__(self, key: Key, view: SourceView, second: int) -> None:
+    def __init__(self, key: Key, view: SourceView, second: int, size: int) -> None:
         self.key: Key = key
         self.events: int = 0
         self.updated: float = -math.inf
@@ -89,6 +95,7 @@ class SeriesView:
         # The equal keys by whose id() the view finds the series.  The list keeps them, so that no
         # id is reused.
         self._identified: list[Key] = []
+        self._size = size
         self._watched: deque[RecentEvent] | None = None
         # The second of the last event.  The history receives the increase in this second when an
         # event arrives in a later second.
@@ -294,23 +301,32 @@ class SourceView:
     @ivar missed_client: the number of events that the server dropped because this client was too
         slow, over all connections.
     @ivar events: the number of received metric events.
-    @ivar refused: the number of events and descriptions ignored because of too many series.
+    @ivar refused: the number of events and descriptions ignored because of too many series, or of
+        too much text in them.
     @ivar unknown: the number of `Unknown` events.
     @ivar since: when the view was created or last cleared, by the clock.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, max_series: int = MAX_SERIES
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        max_series: int = MAX_SERIES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         """
         @param clock: returns the time in seconds.  `ingest` calls it once.
         @param max_series: the maximum number of series, and of descriptions.  Events of further
             series are counted and ignored.
-        @raise TypeError: C{max_series} is not a whole number.
-        @raise ValueError: C{max_series} is negative.
+        @param max_bytes: the maximum size of the names, labels and descriptions in memory, in
+            bytes; by default 128 MiB.  Events of series that exceed it are counted and ignored.
+        @raise TypeError: C{max_series} or C{max_bytes} is not a whole number.
+        @raise ValueError: C{max_series} or C{max_bytes} is negative.
         """
         self._clock = clock
         self._max_series = at_least(0, "max_series", max_series)
+        # Charged for each description, and for each key in `series`, `_previous_run` or `_cleared`,
+        # which have no key in common.
+        self._text = Budget(at_least(0, "max_bytes", max_bytes))
         self.series: dict[Key, SeriesView] = {}
         self.gone: int = 0
         self.status: Status | None = None
@@ -322,13 +338,14 @@ class SourceView:
         self.refused: int = 0
         self.unknown: int = 0
         self.since: float = clock()
-        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
+        self._descriptions = Descriptions(self._text)
         self._connection = 0
         # The dropped events of previous connections.
         self._missed_before = (0, 0)
         # Series by the id() of keys, a much faster lookup than by value: a decoder returns few
         # objects for the same key.
         self._by_identity: dict[int, SeriesView] = {}
+        self._identified_bytes = 0
         # Series of the program's previous run.  They keep their history if they appear again.
         self._previous_run: dict[Key, SeriesView] = {}
         # Totals at the time of `clear`.
@@ -412,8 +429,10 @@ class SourceView:
         for key, series in self.series.items():
             if key.kind is not MetricKind.HISTOGRAM:
                 self._cleared[key] = series.value
+            else:
+                self._text.give_back(key_size(key))
         self._forget_series()
-        self._previous_run = {}
+        self._empty(self._previous_run)
         self._set = None
         self.restarts = 0
         self.restarted_at = None
@@ -433,6 +452,19 @@ class SourceView:
         for series in self._by_identity.values():
             series._identified.clear()
         self._by_identity.clear()
+        self._identified_bytes = 0
+
+    def _empty(self, store: dict[Key, Any]) -> None:
+        """Clear `_previous_run` or `_cleared`."""
+        self._text.give_back(sum(map(key_size, store)))
+        store.clear()
+
+    def _admits(self, key: Key, size: int) -> bool:
+        """Whether there is room for the text of a series that is not in the view."""
+        if key in self._cleared or self._text.take(size):
+            return True
+        self._empty(self._previous_run)
+        return self._text.take(size)
 
     def _find(self, event: Metric, second: int) -> SeriesView | None:
         """Find or create the series of a new key object; return None if there are too many."""
@@ -444,7 +476,11 @@ class SourceView:
                 return None
             series = self._previous_run.pop(key, None)
             if series is None:
-                series = SeriesView(key, self, second)
+                size = key_size(key)
+                if not self._admits(key, size):
+                    self.refused += 1
+                    return None
+                series = SeriesView(key, self, second, size)
                 if key in self._cleared:
                     series._continue_from(self._cleared.pop(key))
                     series._connection = self._connection
@@ -454,9 +490,10 @@ class SourceView:
             elif key.kind is MetricKind.GAUGE:
                 series._base = value if operation is _SET_GAUGE else series.value
             self.series[key] = series
-        if len(self._by_identity) > 4 * len(self.series) + 1000:
+        if self._identified_bytes > 2 * self._text.used + SPARE:
             # The decoder does not reuse key objects.
             self._forget_identities()
+        self._identified_bytes += series._size
         self._by_identity[id(key)] = series
         series._identified.append(key)
         if self._set is not None:
@@ -469,10 +506,9 @@ class SourceView:
         elif isinstance(event, Unknown):
             self.unknown += 1
         elif isinstance(event, Metadata):
-            name = event.kind, event.name
-            if name in self._descriptions or len(self._descriptions) < self._max_series:
-                self._descriptions[name] = event
-            else:
+            known = (event.kind, event.name) in self._descriptions
+            admitted = known or len(self._descriptions) < self._max_series
+            if not (admitted and self._descriptions.put(event)):
                 self.refused += 1
         elif isinstance(event, Gone):
             self._remove(event.key)
@@ -490,14 +526,19 @@ class SourceView:
                 if key.kind is not MetricKind.HISTOGRAM:
                     self._remove(key)
             # The snapshot has set the others.
-            self._cleared.clear()
+            self._empty(self._cleared)
 
     def _remove(self, key: Key) -> None:
+        if not any(key in store for store in (self.series, self._previous_run, self._cleared)):
+            return
+        size = key_size(key)
+        self._text.give_back(size)
         self._cleared.pop(key, None)
         self._previous_run.pop(key, None)
         series = self.series.pop(key, None)
         if series is not None:
             self.gone += 1
+            self._identified_bytes -= size * len(series._identified)
             for identified in series._identified:
                 del self._by_identity[id(identified)]
 
@@ -517,11 +558,12 @@ class SourceView:
         self.connected()
         self.restarts += 1
         self.restarted_at = now
+        self._empty(self._previous_run)
         self._previous_run = dict(self.series)
         for series in self._previous_run.values():
             series._reset(math.floor(now))
         self._forget_series()
-        self._cleared.clear()
+        self._empty(self._cleared)
 
 
 _INCREMENT_COUNTER = Operation.INCREMENT_COUNTER

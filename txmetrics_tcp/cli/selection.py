@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from txmetrics_tcp._model import Gone, Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import Printable
-
-MAX_REMEMBERED = 10_000
-"""The maximum number of series, and of descriptions, to keep in memory."""
+from txmetrics_tcp._view.memory import CACHE_BYTES, Budget, Descriptions, key_size, name_size
 
 
 class Selection:
@@ -21,6 +19,8 @@ class Selection:
     A description is selected just before the first selected event of its metric.  After that event,
     new descriptions of the metric are selected at once.  Stream status, which reports dropped
     events, and the boundaries of snapshots are always selected.
+
+    Pending descriptions of more than `CACHE_BYTES` are not selected.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
@@ -30,9 +30,11 @@ class Selection:
         self._filters = filters
         self._match = matcher(filters)
         self._matches: dict[Key, bool] = {}
+        self._matches_budget = Budget(CACHE_BYTES)
         # Pending descriptions, and the metrics with selected events.
-        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
+        self._descriptions = Descriptions(Budget(CACHE_BYTES))
         self._shown: set[tuple[MetricKind, str]] = set()
+        self._shown_budget = Budget(CACHE_BYTES)
 
     def __call__(self, event: Printable) -> list[Printable]:
         """
@@ -43,26 +45,29 @@ class Selection:
             return [event]
         if isinstance(event, Metric | Gone):
             return self._select(event)
-        if isinstance(event, Metadata):
-            name = event.kind, event.name
-            if name not in self._shown:
-                if len(self._descriptions) < MAX_REMEMBERED:
-                    self._descriptions[name] = event
-                return []
+        if isinstance(event, Metadata) and (event.kind, event.name) not in self._shown:
+            self._descriptions.put(event)
+            return []
         return [event]
 
     def _select(self, event: Metric | Gone) -> list[Printable]:
         key = event.key
-        if key not in self._matches:
-            if len(self._matches) >= MAX_REMEMBERED:
+        matches = self._matches.get(key)
+        if matches is None:
+            matches = self._match(key)
+            if not self._matches_budget.take(key_size(key)):
                 self._matches.clear()
-            self._matches[key] = self._match(key)
-        if not self._matches[key]:
+                self._matches_budget = Budget(CACHE_BYTES)
+            else:
+                self._matches[key] = matches
+        if not matches:
             return []
         name = key.kind, key.name
-        if len(self._shown) < MAX_REMEMBERED:
+        if name in self._shown:
+            return [event]
+        if self._shown_budget.take(name_size(key.name)):
             self._shown.add(name)
-        description = self._descriptions.pop(name, None)
+        description = self._descriptions.remove(name)
         return [event] if description is None else [description, event]
 
 

@@ -8,7 +8,6 @@ import math
 
 from rich.cells import cell_len
 from rich.segment import Segment
-from rich.style import Style
 from textual.strip import Strip
 
 from txmetrics_tcp._model import MetricKind
@@ -120,13 +119,16 @@ def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> 
     """Render labels in this many cells, with dim names."""
     dim, plain = ink(DIM, on), ink(TEXT, on)
     faint = dim if on == CHOSEN else ink(FAINT, on)
-    pieces: list[tuple[str, Style]] = []
+    segments: list[Segment] = []
+    total = 0
     for label, value in labels:
-        if pieces:
-            pieces.append((" ", plain))
-        pieces += [(label, dim), ("=", faint), (value, plain)]
-    segments = [Segment(text, style) for text, style in pieces]
-    total = sum(segment.cell_length for segment in segments)
+        if total > width:
+            # A server may send thousands.
+            break
+        added = [Segment(" ", plain)] if segments else []
+        added += [Segment(label, dim), Segment("=", faint), Segment(value, plain)]
+        segments += added
+        total += sum(segment.cell_length for segment in added)
     if total <= width:
         return [*segments, Segment(" " * (width - total), plain)]
     segments = list(Strip(segments, total).crop(0, max(0, width - 1)))

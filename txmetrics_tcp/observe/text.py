@@ -14,15 +14,16 @@ MAX_SHOWN = 400
 """The maximum number of characters processed of a text; no screen is wider."""
 
 
-@lru_cache(maxsize=16 * 1024)
 def shown(text: str) -> str:
     """
     Make text from a server safe for the screen: one line, without characters that a terminal or
     Textual would act on.
     """
-    if len(text) > MAX_SHOWN:
-        text = text[:MAX_SHOWN] + "…"
-    return visible(text)
+    # The cache holds no long text.
+    return _shown(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
+
+
+_shown = lru_cache(maxsize=16 * 1024)(visible)
 
 
 @lru_cache(maxsize=16 * 1024)

@@ -80,17 +80,27 @@ class SelectionTests(SynchronousTestCase):
 
     def test_boundedMemory(self) -> None:
         """The memory is bounded, even if the server keeps sending new series."""
-        self.patch(selection, "MAX_REMEMBERED", 10)
+        self.patch(selection, "CACHE_BYTES", 100_000)
         select = Selection([parse_filter("c")])
+        long = "c" * 9_000
         for number in range(100):
-            select(Metadata(MetricKind.COUNTER, f"c{number}"))
+            select(Metadata(MetricKind.COUNTER, f"{long}{number}"))
+            select(Metadata(MetricKind.COUNTER, "c", description=f"{number}"))
+            self.assertLess(sum(len(name) for _, name in select._descriptions), 100_000)
         for number in range(100):
-            key = Key(MetricKind.COUNTER, f"c{number}")
+            key = Key(MetricKind.COUNTER, f"{long}{number}")
             metric = Metric(key, Operation.INCREMENT_COUNTER, 1, 1)
             described = [Metadata(MetricKind.COUNTER, key.name)] if number < 10 else []
             self.assertEqual(select(metric), [*described, metric])
-        for kept in (select._matches, select._shown, select._descriptions):
-            self.assertLessEqual(len(kept), 10)
+            self.assertEqual(select(metric), [metric])
+            self.assertLess(sum(len(key.name) for key in select._matches), 100_000)
+            self.assertLess(sum(len(name) for _, name in select._shown), 100_000)
+        # What is selected makes room for further descriptions.
+        described = [Metadata(MetricKind.COUNTER, "c" * 90_000), Metadata(MetricKind.COUNTER, "c")]
+        select(described[0])
+        key = Key(MetricKind.COUNTER, described[0].name)
+        metric = Metric(key, Operation.INCREMENT_COUNTER, 1, 1)
+        self.assertEqual(select(metric), [described[0], metric])
 
 
 class CountTests(SynchronousTestCase):

@@ -359,6 +359,7 @@ class TwistedTests(StreamTestCase):
     def test_invalidArguments(self) -> None:
         self.assertRaises(EndpointError, EventStream, self.reactor, "nowhere")
         self.assertRaisesRegex(ValueError, "at least 1, not 0", self.stream, buffer_size=0)
+        self.assertRaisesRegex(ValueError, "at least 1, not 0", self.stream, buffer_bytes=0)
         self.assertRaisesRegex(ValueError, "not 'block'", self.stream, when_full="block")
 
     def test_maxFrame(self) -> None:
@@ -373,7 +374,7 @@ class SlowConsumerTests(StreamTestCase):
     """A buffer of four events, and a consumer that the test controls."""
 
     def connect(self, **options: Any) -> PausingTransport:
-        self.slow = self.stream(buffer_size=4, **options)
+        self.slow = self.stream(**{"buffer_size": 4, **options})
         self.entered = Deferred.fromCoroutine(self.slow.__aenter__())
         return self.endpoint.succeed()
 
@@ -476,6 +477,36 @@ class SlowConsumerTests(StreamTestCase):
         self.assertEqual(len(logs), 2)
         self.assertIn(": 3 events within", logs[1]["log_format"].format(**logs[1]))
         self.assertEqual(self.delayed_calls(), [])
+
+    def test_bytes(self) -> None:
+        """The buffer is full also when its frames reach the limit of bytes."""
+        transport = self.connect(buffer_size=100, buffer_bytes=10 * len(frame(1)))
+        for number in range(9):
+            transport.receive(frame(number))
+            self.assertTrue(transport.reading)
+        transport.receive(frame(9)[:5])
+        self.assertTrue(transport.reading)
+        transport.receive(frame(9)[5:] + frame(10)[:5])
+        self.assertFalse(transport.reading)
+        self.take(4)
+        self.assertFalse(transport.reading)
+        self.take(1)
+        self.assertTrue(transport.reading)
+        self.assertEqual(self.take(5), [increment(number) for number in range(5, 10)])
+
+    def test_dropsBytes(self) -> None:
+        """With C{when_full="drop"}, the oldest reads are dropped, and the latest is kept."""
+        limit = 3 * len(frame(1))
+        transport = self.connect(when_full="drop", buffer_size=100, buffer_bytes=limit)
+        transport.receive(b"".join(map(frame, range(100))))
+        self.assertEqual(self.slow.dropped, 0)
+        self.take(10)
+        for number in range(100, 105):
+            transport.receive(frame(number))
+        self.assertEqual(self.slow.dropped, 90 + 2)
+        self.assertEqual(self.take(3), [increment(number) for number in range(102, 105)])
+        self.slow.close()
+        transport.drain()
 
     def test_dropsStatus(self) -> None:
         """Drops reported by a status are counted even if the status itself is dropped."""

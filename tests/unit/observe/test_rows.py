@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import sys
+from sys import getrefcount
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,11 @@ from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
-from txmetrics_tcp.observe.render import row_cells
+from txmetrics_tcp.observe.render import label_segments, row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 from txmetrics_tcp.observe.source_names import brief_names
-from txmetrics_tcp.observe.text import fit, fit_middle, right, shown
+from txmetrics_tcp.observe.text import MAX_SHOWN, fit, fit_middle, right, shown
 from txmetrics_tcp.observe.theme import BACKGROUND
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)
@@ -264,6 +265,23 @@ class FittingTests(SynchronousTestCase):
         for fitted in (fit(shown(text), width), fit_middle(shown(text), width)):
             self.assertEqual(cell_len(fitted), width)
             self.assertTrue(fitted.isprintable())
+
+    def test_longText(self) -> None:
+        """Long text is cut, and the caches do not keep it."""
+        text = "x" * 900_000
+        references = getrefcount(text)
+        self.assertEqual(shown(text), "x" * MAX_SHOWN + "…")
+        self.assertEqual(getrefcount(text), references)
+
+    def test_manyLabels(self) -> None:
+        """Only the labels that fit are drawn."""
+        labels = tuple((f"label{number}", "value") for number in range(10_000))
+        segments = label_segments(labels, 40, BACKGROUND)
+        self.assertEqual(
+            "".join(segment.text for segment in segments),
+            "label0=value label1=value label2=value …",
+        )
+        self.assertLess(len(segments), 20)
 
     def test_longNames(self) -> None:
         """A long name keeps its beginning and its end."""

@@ -39,6 +39,7 @@ from txmetrics_tcp._recording import stream_state
 from txmetrics_tcp._recording.events import Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import StreamState
+from txmetrics_tcp._view.memory import name_size
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -567,8 +568,8 @@ class StreamStateTests(SynchronousTestCase):
             self.assertEqual(received, [Status("shop", NOON), set_counter("a", 1)])
 
     def test_tooManySeries(self) -> None:
-        """A state that has reached its limit of series is not sent as complete."""
-        self.patch(stream_state, "MAX_SERIES", 2)
+        """A state that has reached its limit of bytes is not sent as complete."""
+        self.patch(stream_state, "MAX_BYTES", 2 * name_size("a"))
         stream = [
             Snapshot.BEGIN_COMPLETE,
             set_counter("a", 1),
@@ -579,6 +580,22 @@ class StreamStateTests(SynchronousTestCase):
             self.late_clients([[*stream, Snapshot.END]])[0],
             [Snapshot.BEGIN, set_counter("a", 1), set_counter("b", 2), Snapshot.END],
         )
+        # Each complete snapshot, and each series that has gone, makes room.
+        gone = Gone(set_counter("a", 1).key, 1)
+        self.assertEqual(
+            self.late_clients([[*stream, *stream[:2], gone, *stream[2:], Snapshot.END]])[0],
+            [Snapshot.BEGIN_COMPLETE, set_counter("b", 2), set_counter("c", 3), Snapshot.END],
+        )
+
+    def test_tooManyDescriptions(self) -> None:
+        """The size of descriptions is limited, also if a server describes a metric again."""
+        self.patch(stream_state, "MAX_BYTES", 10_000)
+        state = StreamState()
+        for name in ("a", "b"):
+            for size in (1_000, 8_000, 900_000):
+                state.follow([Metadata(MetricKind.COUNTER, name, description="x" * size)])
+        descriptions = [event.description for event in decode(b"".join(state.frames()))]  # type: ignore[union-attr]
+        self.assertEqual([len(text) for text in descriptions], [8_000, 1_000])
 
     @given(STEPS)
     def test_totals(self, steps: list[list[Event]]) -> None:

@@ -33,7 +33,9 @@ from txmetrics_tcp import (
     Unknown,
 )
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._view.lines import MAX_UNITS, JsonLines, TextLines
+from txmetrics_tcp._view import lines
+from txmetrics_tcp._view.lines import MAX_UNIT, JsonLines, TextLines
+from txmetrics_tcp._view.memory import name_size
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.text import visible
 
@@ -241,14 +243,27 @@ class TextLinesTests(SynchronousTestCase):
         self.assertTrue(self.line(metric(Operation.SET_GAUGE, 1.0)).endswith(" m 1.0 B"))
 
     def test_boundedMemory(self) -> None:
-        """The number of stored units is limited; the latest are kept."""
-        for number in range(MAX_UNITS + 10):
-            self.line(Metadata(MetricKind.GAUGE, f"m{number}", "bytes"))
+        """The size of stored units is limited; the latest are kept."""
+        self.patch(lines, "CACHE_BYTES", 5 * name_size("m00") + name_size("m" * 10_000))
+        for number in range(10):
+            for unit in ("seconds", "bytes"):
+                self.line(Metadata(MetricKind.GAUGE, f"m{number:02}", unit))
+        self.line(Metadata(MetricKind.GAUGE, "m" * 10_000, "bytes"))
         shown = [
-            self.line(metric(Operation.SET_GAUGE, 1.0, name=f"m{number}")).endswith(" B")
-            for number in range(MAX_UNITS + 10)
+            self.line(metric(Operation.SET_GAUGE, 1.0, name=f"m{number:02}")).endswith(" B")
+            for number in range(10)
         ]
-        self.assertEqual(shown, [False] * 10 + [True] * MAX_UNITS)
+        self.assertEqual(shown, [False] * 5 + [True] * 5)
+        for number in range(10):
+            self.line(Metadata(MetricKind.GAUGE, f"m{number:02}"))
+        self.line(Metadata(MetricKind.GAUGE, "m" * 10_000))
+        self.assertEqual(self.line._units_bytes, 0)
+
+    def test_longUnit(self) -> None:
+        """A long unit, which each value would repeat, is cut."""
+        self.line(Metadata(MetricKind.GAUGE, "m", "\x1b" * 900_000))
+        line = self.line(metric(Operation.SET_GAUGE, 1.0))
+        self.assertTrue(line.endswith("m 1.0 " + r"\x1b" * MAX_UNIT + "…"), line[:1000])
 
     def test_status(self) -> None:
         self.assertEqual(

@@ -25,6 +25,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._model import U64_MAX, Event
 from txmetrics_tcp._view import sketch
+from txmetrics_tcp._view.memory import Budget, Descriptions, key_size
 from txmetrics_tcp._view.series import CHUNK, RECENT, SeriesView, SourceView
 
 INCREMENT = Operation.INCREMENT_COUNTER
@@ -109,6 +110,8 @@ class TotalTests(ViewCase):
             self.ingest(Metric(Key(MetricKind.COUNTER, f"m{number % 2}"), INCREMENT, 1, 0))
         self.assertEqual([series.value for series in self.view.series.values()], [5000, 5000])
         self.assertLess(len(self.view._by_identity), 2000)
+        self.ingest(*(event(INCREMENT, 1, name="x" * 300_000) for _ in range(100)))
+        self.assertLess(len(self.view._by_identity), 10)
 
     def test_failure(self) -> None:
         """Events before an error in the stream are applied and counted."""
@@ -141,6 +144,78 @@ class TotalTests(ViewCase):
         description = self.view.description(Key(MetricKind.COUNTER, "0"))
         self.assertEqual(description, Metadata(MetricKind.COUNTER, "0", "bytes"))
         self.assertIsNone(self.view.description(Key(MetricKind.COUNTER, "4")))
+
+    def test_boundedBytes(self) -> None:
+        """Names, labels and descriptions take `max_bytes`; the rest is counted and ignored."""
+        self.view = SourceView(lambda: self.now, max_bytes=1_000_000)
+        long = "x" * 300_000
+        for number in range(5):
+            self.ingest(event(INCREMENT, 1, name=f"{number}{long}"))
+        for labels in [(("l", long),), tuple((f"{label}", "") for label in range(10_000))]:
+            self.ingest(Metric(Key(MetricKind.COUNTER, "m", labels), INCREMENT, 1, 0))
+        self.ingest(Metadata(MetricKind.COUNTER, "m", description=long))
+        self.ingest(Metadata(MetricKind.COUNTER, "m", long))
+        self.assertEqual([str(key)[0] for key in self.view.series], ["0", "1", "2"])
+        self.assertEqual((self.view.refused, self.view.events), (2 + 2 + 2, 5 + 2))
+        self.ingest(event(INCREMENT, 1))
+        self.assertEqual([series.value for series in self.view.series.values()], [1] * 4)
+        self.ingest(Gone(Key(MetricKind.COUNTER, f"0{long}")))
+        self.ingest(Metadata(MetricKind.COUNTER, "m", description=long))
+        self.ingest(event(INCREMENT, 1, name=f"0{long}"))
+        self.assertEqual(self.view.refused, 7)
+        self.ingest(Metadata(MetricKind.COUNTER, "m", "bytes"))
+        self.ingest(event(INCREMENT, 1, name=f"0{long}"))
+        self.assertEqual(self.view.refused, 7)
+
+    def test_boundedAfterRestart(self) -> None:
+        """Series of the previous run count when they appear again."""
+        self.view = SourceView(lambda: self.now, max_series=2)
+        self.ingest(Status("s", 1), event(INCREMENT, 1, name="a"), event(INCREMENT, 1, name="b"))
+        self.ingest(Status("s", 2), *(event(INCREMENT, 1, name=name) for name in "cdab"))
+        self.assertEqual([str(key) for key in self.view.series], ["c", "d"])
+
+    def test_restartMakesRoom(self) -> None:
+        """The series of a program's previous run make room for those of the next."""
+        self.view = SourceView(lambda: self.now, max_bytes=1_000_000)
+        for run in range(5):
+            names = [letter * 300_000 for letter in "abcdefg"[run : run + 3]]
+            self.ingest(Status("s", run), *(event(INCREMENT, 1, name=name) for name in names))
+            self.assertEqual([key.name for key in self.view.series], names)
+
+    @given(st.lists(st.tuples(st.sampled_from("sgrcmdef"), st.integers(0, 5)), max_size=60))
+    def test_account(self, steps: list[tuple[str, int]]) -> None:
+        """Whatever happens, the view accounts for what it keeps, and for nothing else."""
+        view = SourceView(lambda: self.now, max_bytes=1800)
+        for step, number in steps:
+            name = "n" * number
+            match step:
+                case "s":
+                    view.ingest([event(SET, 1, name=name), event(RECORD, 1.0, name=name)])
+                case "g":
+                    view.ingest([Gone(event(SET, 1, name=name).key, 1)])
+                    view.ingest([Gone(event(RECORD, 1.0, name=name).key, 1)])
+                case "r":
+                    view.ingest([Status("s", number)])
+                case "c":
+                    view.clear()
+                case "m":
+                    view.ingest([Metadata(MetricKind.COUNTER, name, description="d" * number)])
+                case "d":
+                    view.ingest([Metadata(MetricKind.COUNTER, name)])
+                case "e":
+                    view.ingest([Snapshot.BEGIN_COMPLETE])
+                case _:
+                    view.ingest([Snapshot.END])
+            descriptions = Descriptions(budget := Budget(1 << 20))
+            for metadata in view._descriptions.values():
+                descriptions.put(metadata)
+            kept = [*view.series, *view._previous_run, *view._cleared]
+            self.assertEqual(len(kept), len({*kept}))
+            self.assertEqual(view._text.used, budget.used + sum(map(key_size, kept)))
+            self.assertLessEqual(view._text.used, 1800)
+            identified = [key for one in view.series.values() for key in one._identified]
+            self.assertEqual({*map(id, identified)}, {*view._by_identity})
+            self.assertEqual(view._identified_bytes, sum(map(key_size, identified)))
 
     def test_description(self) -> None:
         """Descriptions belong to a kind and a name; the last one replaces the others."""
