@@ -152,10 +152,18 @@ def _of_blocks(*blocks: tuple[bytes, bytes]) -> bytes:
     return MAGIC + b"".join(encode_block(kind, payload) for kind, payload in whole)
 
 
-def _in_one_chunk(frames: bytes) -> bytes:
-    """Return a recording with all frames in one chunk, larger than a writer makes it."""
-    return _of_blocks((ZLIB, varint(0) + varint(len(frames)) + frames))
+def chunk(frames: bytes) -> bytes:
+    """Return a chunk of a block."""
+    return varint(0) + varint(len(frames)) + frames
 
+
+def with_payload(payload: bytes, blocks: int = 1) -> bytes:
+    """Return a recording of equal blocks, whose chunks may differ from those of a writer."""
+    return _of_blocks(*blocks * [(ZLIB, payload)])
+
+
+EMPTY_FRAMES = chunk(bytes(16_000_000))
+"""A payload that is stored in 16 kB, and takes many seconds to read."""
 
 CUT_OFF = "cut off; read up to the last complete event"
 FOREIGN_FRAME = "not a metrics stream: a frame of 2 bytes is not a valid event"
@@ -183,7 +191,7 @@ RECORDINGS = {
     "no events": RecordedFile(_of_blocks((CONNECTION, b"{}"))),
     "several blocks": RecordedFile(record(STREAM[:500], STREAM[500:], compress=True), STREAM),
     "a frame of 2 MiB": RecordedFile(record(LONG), LONG),
-    "one large chunk": RecordedFile(_in_one_chunk(MANY), MANY),
+    "one large chunk": RecordedFile(with_payload(chunk(MANY)), MANY),
     "two sessions": RecordedFile(record(THREE) + record(STREAM)[len(MAGIC) :], THREE + STREAM),
     "cut off in its first line": RecordedFile(MAGIC[:10], says=CUT_OFF),
     "cut off within a block": RecordedFile(
@@ -202,7 +210,16 @@ RECORDINGS = {
         record(THREE, THREE + FOREIGN + THREE, THREE), THREE + THREE, FOREIGN_FRAME, 1
     ),
     "a foreign frame in a large chunk": RecordedFile(
-        _in_one_chunk(MANY + FOREIGN + MANY), MANY, FOREIGN_FRAME, 1
+        with_payload(chunk(MANY + FOREIGN + MANY)), MANY, FOREIGN_FRAME, 1
+    ),
+    "an empty chunk": RecordedFile(
+        with_payload(chunk(THREE) + chunk(b"") + chunk(THREE)), THREE, "damaged after the first ", 1
+    ),
+    "a large chunk that ends within a frame": RecordedFile(
+        with_payload(chunk(MANY + THREE[:-1])),
+        MANY + THREE[: -len(increment(2))],
+        "damaged after the first ",
+        1,
     ),
     "an HTTP server": RecordedFile(
         record(THREE) + record(HTTP_FRAME)[len(MAGIC) :],

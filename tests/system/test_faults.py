@@ -15,9 +15,11 @@ from tests.authority import no_tls
 from tests.daemon import LIMIT
 
 MEASURING = {
+    "consumer_memory": ("20",),
     "cost_of_own_metrics": ("2", "1"),
     "cost_of_values": ("10",),
     "many_series": ("2", "10"),
+    "recording_signals": ("2",),
     "stopped_exporters": ("1", "10"),
 }
 """The scripts that measure time or memory, with arguments for little of it."""

@@ -22,6 +22,9 @@ The approximate maximum size, in bytes, of the payload of a written block.  A la
 larger block.
 """
 
+PIECE = 16 * 1024
+"""The approximate number of bytes of frames that are read in one step."""
+
 MAX_BLOCK = 16 * 1024 * 1024
 """The maximum size of a block, in bytes, both stored and decompressed."""
 
@@ -207,9 +210,10 @@ def encode_chunk(after_ns: int, frames: bytes) -> bytes:
 
 def split(header: BlockHeader, stored: bytes) -> Iterator[tuple[int, bytes, int]]:
     """
-    Iterate over the chunks of a block.
+    Iterate over the chunks of a block, in pieces: a few compressed bytes may be millions of frames.
 
-    @return: for each chunk: nanoseconds since the block's time, whole frames, and their number.
+    @return: for each chunk, or about `PIECE` bytes of a larger one: nanoseconds since the block's
+        time, whole frames, and their number.
     @raise Damaged: the payload is invalid.
     """
     whole = len(stored) == header.stored
@@ -220,18 +224,22 @@ def split(header: BlockHeader, stored: bytes) -> Iterator[tuple[int, bytes, int]
         try:
             after_ns, at = read_varint(payload, at)
             size, at = read_varint(payload, at)
-            frames, count = splitter.feed(payload[at : at + size])
+            end = at + size
+            if not size:
+                raise Damaged("a chunk is empty")
+            for begin in range(at, min(end, len(payload)), PIECE):
+                frames, count = splitter.feed(payload[begin : min(begin + PIECE, end)])
+                if count:
+                    yield after_ns, frames, count
         except IndexError:
             if whole:
                 raise Damaged("a block ends within a chunk") from None
             return
         except StreamError as error:
             raise Damaged(str(error)) from None
-        at += size
-        if whole and (splitter.unfinished or at > len(payload)):
+        if whole and (splitter.unfinished or end > len(payload)):
             raise Damaged("a chunk does not end with a frame")
-        if count:
-            yield after_ns, frames, count
+        at = end
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

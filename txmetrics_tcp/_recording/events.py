@@ -16,13 +16,10 @@ from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, NotARecording, RecordingError
-from txmetrics_tcp._recording.reader import Chunk, RecordingReader, Session
+from txmetrics_tcp._recording.reader import RecordingReader, Session
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-PIECE = 16 * 1024
-"""The approximate number of bytes that are decoded in one step."""
 
 TIME_SLICE = 0.02
 """The number of seconds after which `Stepper` lets the reactor iterate."""
@@ -30,7 +27,7 @@ TIME_SLICE = 0.02
 
 class Piece(NamedTuple):
     """
-    Part of a recording: a `Chunk`, or about `PIECE` bytes of a larger one.
+    Part of a recording: a `Chunk`, or nothing, after many blocks without frames.
 
     @ivar seconds: the time of reception, as `Chunk.seconds`.
     @ivar frames: whole frames, as the bytes that were received.
@@ -161,10 +158,20 @@ class Recording:
                 self._reader = RecordingReader(self._file)
             self._iterated = True
             decoder = Decoder(MAX_RECORDED_FRAME)
-            for chunk in self._reader:
-                if chunk.begins:
+            for chunk in self._reader.steps():
+                if chunk is None:
+                    yield Piece(self._reader.seconds, b"", [])
+                    continue
+                seconds, frames, _, begins = chunk
+                if begins:
                     decoder = Decoder(MAX_RECORDED_FRAME)
-                yield from self._decode(decoder, chunk)
+                events: list[Event] = []
+                try:
+                    # The list keeps the events that are yielded before an exception.
+                    events.extend(decoder.feed(frames))
+                except StreamError as error:
+                    self.outcome = Outcome(str(error), 1)
+                yield Piece(seconds, frames[: len(frames) - decoder.refused], events, begins)
                 if self.outcome.text:
                     return
         except (OSError, RecordingError) as error:
@@ -176,22 +183,6 @@ class Recording:
             self.outcome = Outcome(self._reader.damage, 1)
         elif self._reader.cut_off:
             self.outcome = Outcome("cut off; read up to the last complete event")
-
-    def _decode(self, decoder: Decoder, chunk: Chunk) -> Iterator[Piece]:
-        begin, begins = 0, chunk.begins
-        for at in range(0, len(chunk.frames), PIECE):
-            data = chunk.frames[at : at + PIECE]
-            events: list[Event] = []
-            try:
-                # The list keeps the events that are yielded before an exception.
-                events.extend(decoder.feed(data))
-            except StreamError as error:
-                self.outcome = Outcome(str(error), 1)
-            end = at + len(data) - decoder.unfinished - decoder.refused
-            yield Piece(chunk.seconds, chunk.frames[begin:end], events, begins)
-            if self.outcome.text:
-                return
-            begin, begins = end, False
 
 
 class Stepper:

@@ -17,8 +17,10 @@ from typing import BinaryIO, NamedTuple
 
 from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._recording.blocks import (
+    BLOCK,
     CONNECTION,
     END,
+    HEADER_SIZE,
     PLAIN,
     SESSION,
     ZLIB,
@@ -38,7 +40,7 @@ _MAX_NS = 1 << 63
 
 class Chunk(NamedTuple):
     """
-    Frames that were received at one moment.
+    Frames that were received at one moment, or about 16 KiB of them.
 
     @ivar seconds: the time of reception, in seconds since the beginning of the recording.  The time
         between two sessions does not count.
@@ -130,13 +132,28 @@ class RecordingReader:
         """
         @raise OSError: the file cannot be read.
         """
+        return (chunk for chunk in self.steps() if chunk is not None)
+
+    def steps(self) -> Iterator[Chunk | None]:
+        """
+        Iterate over the chunks, in short steps: None stands for many blocks without frames.
+
+        @raise OSError: the file cannot be read.
+        """
+        idle = 0
         try:
             for header, stored in self._blocks:
                 self.cut_off = True
+                idle += HEADER_SIZE + len(stored)
                 if header.kind in (PLAIN, ZLIB):
-                    yield from self._chunks(header, stored)
+                    for chunk in self._chunks(header, stored):
+                        idle = 0
+                        yield chunk
                 elif len(stored) == header.stored:
                     self._control(header, stored)
+                if idle > BLOCK:
+                    idle = 0
+                    yield None
         except Damaged as error:
             self.damage = self._blocks.damage_message(error)
         if self.truncated:

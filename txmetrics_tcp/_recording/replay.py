@@ -19,7 +19,7 @@ from txmetrics_tcp._net.connection import ServedProtocol, for_each
 from txmetrics_tcp._net.deadline import cancel
 from txmetrics_tcp._net.log_throttle import MessageLimit
 from txmetrics_tcp._net.writers import CHUNK
-from txmetrics_tcp._recording.events import Piece
+from txmetrics_tcp._recording.events import TIME_SLICE, Piece
 from txmetrics_tcp._recording.stream_state import StreamState
 
 CATCH_UP = 1.0
@@ -212,9 +212,12 @@ class ReplayFactory(ServerFactory):
             self._play_call = self._clock.callLater(min(max(0.0, -late), _MAX_DELAY), self._play)
 
     def _due(self) -> bytes:
-        """Return the frames that are due, limited to about `CHUNK` bytes."""
+        """
+        Return the frames that are due: about `CHUNK` bytes, or those of `TIME_SLICE` seconds.
+        """
         pieces: list[bytes] = []
         size = 0
+        end = self._clock.seconds() + TIME_SLICE
         while size < CHUNK and (piece := self._peek()) is not None:
             late = self._late(piece)
             if late < -_EARLY:
@@ -227,6 +230,8 @@ class ReplayFactory(ServerFactory):
             pieces.append(piece.frames)
             size += len(piece.frames)
             self._next = None
+            if self._clock.seconds() >= end:
+                break
         # Load the next piece, so that the caller sees whether this was the last one.
         self._peek()
         return b"".join(pieces)

@@ -372,7 +372,7 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
         if last is None or len(last[1]) == last[0].stored:
             return blocks, b"", 0
         header, stored = last
-        payload = b""
+        payload = bytearray()
         salvaged = 0
         if header.kind in (PLAIN, ZLIB):
             for after_ns, frames, count in split(header, stored):
@@ -382,4 +382,4 @@ def _find_end(file: BinaryIO) -> tuple[Blocks, bytes, int]:
         raise RecordingError(blocks.damage_message(error)) from None
     if not salvaged:
         return blocks, b"", 0
-    return blocks, encode_block(header.kind, payload, salvaged, header.offset_ns), salvaged
+    return blocks, encode_block(header.kind, bytes(payload), salvaged, header.offset_ns), salvaged

@@ -18,8 +18,7 @@ from zope.interface import implementer
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import StreamError, cut_off
 from txmetrics_tcp._model import Event
-from txmetrics_tcp._recording.blocks import PREFIX
-from txmetrics_tcp._recording.events import PIECE
+from txmetrics_tcp._recording.blocks import PIECE, PREFIX
 from txmetrics_tcp.cli.output import CommandError
 
 STANDARD_INPUT = "-"

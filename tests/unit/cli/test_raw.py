@@ -32,8 +32,7 @@ from tests.recordings import (
 )
 from txmetrics_tcp import Event, decode, encode_metadata, encode_metric
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, MAX_FRAME
-from txmetrics_tcp._recording.blocks import PREFIX
-from txmetrics_tcp._recording.events import PIECE
+from txmetrics_tcp._recording.blocks import PIECE, PREFIX
 from txmetrics_tcp.cli import tail
 from txmetrics_tcp.cli.raw import STANDARD_INPUT, RawCapture
 

@@ -8,7 +8,7 @@ import os
 import select
 from collections.abc import Iterator
 from contextlib import closing
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,13 +25,22 @@ from tests.recordings import (
     BadDisk,
     Clock,
     Unclosed,
+    chunk,
     record,
+    with_payload,
     writer_to,
 )
-from txmetrics_tcp import Decoder, RecordingError
+from txmetrics_tcp import Decoder, RecordingError, RecordingReader
 from txmetrics_tcp._recording import events
-from txmetrics_tcp._recording.blocks import HEADER_SIZE, MAGIC
-from txmetrics_tcp._recording.events import PIECE, TIME_SLICE, Outcome, Recording, Stepper
+from txmetrics_tcp._recording.blocks import (
+    CONNECTION,
+    HEADER_SIZE,
+    MAGIC,
+    PIECE,
+    PLAIN,
+    encode_block,
+)
+from txmetrics_tcp._recording.events import TIME_SLICE, Outcome, Recording, Stepper
 from txmetrics_tcp.testing import FakeReactor
 
 
@@ -89,6 +98,24 @@ class RecordingTests(SynchronousTestCase):
         self.patch(select, "select", interrupted)
         self.assertEqual([piece.frames for piece in recording], [THREE, THREE])
         self.assertEqual((len(waits), recording.outcome), (1, Outcome()))
+
+    def test_steps(self) -> None:
+        """
+        A step has few frames and few blocks, however many there are: they take little space in a
+        file.
+        """
+        recording = self.recording(with_payload(chunk(bytes(1_000_000)) + chunk(THREE)))
+        pieces = list(recording)
+        self.assertLessEqual(max(len(piece.frames) for piece in pieces), PIECE)
+        self.assertEqual(sum(len(piece.frames) for piece in pieces), 1_000_000 + len(THREE))
+        for block in (encode_block(CONNECTION, b""), encode_block(PLAIN, b"")):
+            blocks = block * 10_000
+            recording = self.recording(MAGIC + blocks + record(THREE)[len(MAGIC) :])
+            pieces = list(recording)
+            self.assertEqual([piece.frames for piece in pieces], [b""] * 4 + [THREE])
+            self.assertEqual([piece.begins for piece in pieces], [False] * 4 + [True])
+            file = BytesIO(MAGIC + blocks + record(THREE)[len(MAGIC) :])
+            self.assertEqual([chunk.frames for chunk in RecordingReader(file)], [THREE])
 
     def test_time(self) -> None:
         """Times, sessions and the progress are those of the part that has been read."""

@@ -36,7 +36,7 @@ from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
 from txmetrics_tcp._model import PROTOCOL_VERSION, SET_OPERATION
 from txmetrics_tcp._net.log_throttle import MAX_MESSAGES
 from txmetrics_tcp._recording import stream_state
-from txmetrics_tcp._recording.events import Piece
+from txmetrics_tcp._recording.events import TIME_SLICE, Piece
 from txmetrics_tcp._recording.replay import CATCH_UP, ReplayFactory, ReplayProtocol
 from txmetrics_tcp._recording.stream_state import StreamState
 from txmetrics_tcp._view.memory import name_size
@@ -126,6 +126,23 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(client.read(), b"".join(map(increment, [1, 2, 3, 4])))
             client.read()
             self.assertEqual(self.finished, 1)
+
+    def test_elapsedTime(self) -> None:
+        """The reactor iterates after C{TIME_SLICE}, however few bytes were read meanwhile."""
+
+        def read() -> Iterator[Piece]:
+            for number in range(4):
+                log.append("piece")
+                self.reactor.rightNow += TIME_SLICE / 2
+                yield Piece(0, increment(number), [])
+
+        log: list[str] = []
+        client = Client(ReplayFactory(self.reactor, read, self.finish))
+        self.reactor.callLater(0, log.append, "iteration")
+        self.reactor.settle()
+        # The next piece is read in advance.
+        self.assertEqual(log, ["piece"] * 3 + ["iteration", "piece"])
+        self.assertEqual(client.read(), b"".join(map(increment, range(4))))
 
     def test_maxSpeed(self) -> None:
         """With infinite speed, times are ignored."""

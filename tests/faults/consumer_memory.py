@@ -1,0 +1,87 @@
+"""
+Line 2: the commands take little memory, whatever a server sends.  Argument: megabytes of it.
+"""
+
+import itertools
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests import environment
+from tests.faults import Report, run
+from txmetrics_tcp import (
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    encode_metadata,
+    encode_metric,
+)
+
+LONG = "x" * 900_000
+
+
+def series(number: int) -> bytes:
+    key = Key(MetricKind.COUNTER, f"n{number}", (("l", LONG),))
+    return encode_metric(Metric(key, Operation.INCREMENT_COUNTER, 1, 1))
+
+
+def description(number: int) -> bytes:
+    return encode_metadata(Metadata(MetricKind.COUNTER, f"n{number}", None, LONG))
+
+
+def unit(number: int) -> bytes:
+    return encode_metadata(Metadata(MetricKind.COUNTER, f"n{number}{LONG}", "bytes"))
+
+
+def peak(make: Callable[[int], bytes], megabytes: int, *arguments: str) -> float:
+    """Return the most memory, in MB, that a command takes for this much of a stream."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        screen, terminal = pty.openpty()
+        command = [sys.executable, "-m", "txmetrics_tcp", arguments[0]]
+        command += [str(server.getsockname()[1]), *arguments[1:]]
+        files = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        env = environment() | {"TERM": "xterm-256color"}
+        with subprocess.Popen(command, env=env, **files) as child:  # type: ignore[call-overload]
+            threading.Thread(target=drain, args=(screen,), daemon=True).start()
+            connection, _ = server.accept()
+            connection.settimeout(60)
+            with connection:
+                sent = 0
+                for number in itertools.count():
+                    connection.sendall(frame := make(number))
+                    sent += len(frame)
+                    if sent > megabytes * 1_000_000:
+                        break
+                status = Path(f"/proc/{child.pid}/status").read_text()
+            child.kill()
+        os.close(terminal)
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3  # type: ignore[index]
+
+
+def drain(screen: int) -> None:
+    with suppress(OSError):  # the end
+        while os.read(screen, 65536):
+            pass
+
+
+def main(report: Report, megabytes: int = 500) -> None:
+    for make in (series, description, unit):
+        for arguments in (("stats",), ("tail", "--filter", "y"), ("observe",)):
+            memory = peak(make, megabytes, *arguments)
+            report.at_most(f"{make.__name__} of 900 kB, {arguments[0]}", memory, 350, "MB")
+    memory = peak(unit, megabytes, "tail")
+    report.at_most("unit of 900 kB, tail without filter", memory, 350, "MB")
+
+
+if __name__ == "__main__":
+    run(main)
