@@ -9,6 +9,9 @@ from txmetrics_tcp._model import Key, Metadata, MetricKind
 MAX_BYTES = 128 * 1024 * 1024
 """The default limit of names, labels and descriptions in a view, in bytes."""
 
+SAMPLE_BYTES = 512 * 1024 * 1024
+"""The limit of the samples of all histograms in a view, in bytes."""
+
 CACHE_BYTES = 16 * 1024 * 1024
 """The limit of what one store of a command keeps in memory, in bytes."""
 

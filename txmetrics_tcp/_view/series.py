@@ -25,7 +25,7 @@ from txmetrics_tcp._model import (
     Status,
     Unknown,
 )
-from txmetrics_tcp._view.memory import MAX_BYTES, Budget, Descriptions, key_size
+from txmetrics_tcp._view.memory import MAX_BYTES, SAMPLE_BYTES, Budget, Descriptions, key_size
 from txmetrics_tcp._view.rates import (
     MIN_WATCHED,
     RATE_WINDOW,
@@ -44,6 +44,9 @@ RECENT = 20
 
 CHUNK = 1024
 """The maximum number of pending samples of a histogram."""
+
+MAX_PENDING = 1_000_000
+"""The maximum number of pending samples of all histograms, apart from those of one `ingest`."""
 
 SPARE = 512 * 1024
 """The size of key objects that are identified in addition to two for each series, in bytes."""
@@ -115,7 +118,7 @@ class SeriesView:
         self._connection = -1
         self._set_at = second
         self._pending: list[float] = []
-        self._windows = Windows() if key.kind is MetricKind.HISTOGRAM else None
+        self._windows = Windows(view._samples) if key.kind is MetricKind.HISTOGRAM else None
 
     def __repr__(self) -> str:
         return f"<SeriesView {self.key.kind.value} {self.key}: {self.value!r}>"
@@ -269,7 +272,7 @@ class SeriesView:
         self._set_at = second
         self._pending.clear()
         if self._windows is not None:
-            self._windows = Windows()
+            self._windows = Windows(self._view._samples)
 
 
 class SourceView:
@@ -327,6 +330,9 @@ class SourceView:
         # Charged for each description, and for each key in `series`, `_previous_run` or `_cleared`,
         # which have no key in common.
         self._text = Budget(at_least(0, "max_bytes", max_bytes))
+        self._samples = Budget(SAMPLE_BYTES)
+        # The number of events since no samples were pending.
+        self._uncounted = 0
         self.series: dict[Key, SeriesView] = {}
         self.gone: int = 0
         self.status: Status | None = None
@@ -405,6 +411,11 @@ class SourceView:
                     series._watched.append((timestamp_ns, operation, value))
         finally:
             self.events += ingested
+            self._uncounted += ingested
+            if self._uncounted > MAX_PENDING:
+                self._uncounted = 0
+                for series in self.series.values():
+                    series._count_samples()
 
     def connected(self) -> None:
         """

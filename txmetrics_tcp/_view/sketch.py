@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from txmetrics_tcp._view.memory import Budget
+
 if TYPE_CHECKING:
     from ddsketch.ddsketch import BaseDDSketch
     from ddsketch.mapping import LogarithmicMapping
@@ -31,6 +33,9 @@ suffices for samples that differ by a factor of 10**8; beyond that, low percenti
 
 MAX_EXACT = 512
 """The maximum number of samples that are stored exactly, without a sketch."""
+
+_BIN = 24
+"""The approximate size of a bin in memory, in bytes."""
 
 WINDOWS = (10, 60, 300)
 """The available windows, in seconds."""
@@ -96,7 +101,12 @@ def has_percentiles() -> bool:
 
 
 class Distribution:
-    """The exact count, sum and extremes of samples, and their approximate distribution."""
+    """
+    The exact count, sum and extremes of samples, and their approximate distribution.
+
+    @ivar exact: the samples, until the sketch replaces them.  Both are None if percentiles are
+        unknown: without the library, or after `forget`.
+    """
 
     __slots__ = ("_max", "_min", "_sketch", "_sum", "_tiny_sum", "count", "exact", "not_finite")
 
@@ -108,7 +118,6 @@ class Distribution:
         self._tiny_sum = 0.0
         self._min = math.inf
         self._max = -math.inf
-        # The samples, until the sketch replaces them.  Without the library, both are None.
         self.exact: array[float] | None = array("d") if has_percentiles() else None
         self._sketch: BaseDDSketch | None = None
 
@@ -145,7 +154,9 @@ class Distribution:
         self._tiny_sum += other._tiny_sum
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
-        if self.exact is not None:
+        if other.exact is None and other._sketch is None:
+            self.forget()
+        elif self.exact is not None:
             if other.exact is not None and len(self.exact) + len(other.exact) <= MAX_EXACT:
                 self.exact.extend(other.exact)
                 return
@@ -156,6 +167,18 @@ class Distribution:
                 _add(self._sketch, other.exact)
             elif other._sketch is not None:
                 self._sketch.merge(other._sketch)
+
+    def forget(self) -> None:
+        """Discard the samples.  Their count, sum and extremes stay."""
+        self.exact = self._sketch = None
+
+    @property
+    def size(self) -> int:
+        """The approximate size of the samples, in bytes."""
+        if self._sketch is None:
+            return 8 * len(self.exact or ())
+        sketch: Any = self._sketch
+        return _BIN * (len(sketch._store.bins) + len(sketch._negative_store.bins))
 
     def summary(self) -> Summary:
         """Return the statistics; unknown ones are NaN."""
@@ -219,21 +242,31 @@ class Windows:
     """
     The samples of a series: recent ones by interval, and all of them.
 
-    Times are whole seconds on any clock.
+    Times are whole seconds on any clock.  If the budget does not suffice, all samples so far are
+    discarded, and percentiles that include them are NaN.
     """
 
-    __slots__ = ("_all", "_levels", "_open")
+    __slots__ = ("_all", "_budget", "_levels", "_open", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        """
+        @param budget: the memory for the samples of several series.
+        """
+        self._budget = budget
+        self._size = 0
         self._all = Distribution()
         self._open = Distribution()
         # For each level, (start, samples) of its intervals, oldest first.  A deque would be ten
         # times as large as such a short list.
         self._levels: tuple[list[tuple[int, Distribution]], ...] = tuple([] for _ in _LEVELS)
 
+    def __del__(self) -> None:
+        self._budget.give_back(self._size)
+
     def add(self, samples: Sequence[float]) -> None:
         """Add samples to the open interval."""
         self._open.add(samples)
+        self._account()
 
     def close(self, start: int) -> None:
         """
@@ -254,6 +287,17 @@ class Windows:
                 level.append((begin, Distribution()))
                 del level[:-keep]
             level[-1][1].merge(done)
+        self._account()
+
+    def _account(self) -> None:
+        kept = [self._all, self._open, *(part for level in self._levels for _, part in level)]
+        size = sum(part.size for part in kept)
+        if not self._budget.take(size - self._size):
+            for part in kept:
+                part.forget()
+            self._budget.give_back(self._size)
+            size = 0
+        self._size = size
 
     def summary(self, window: float | None, now: float, start: int) -> Summary:
         """

@@ -24,6 +24,7 @@ from txmetrics_tcp import (
     Unknown,
 )
 from txmetrics_tcp._model import U64_MAX, Event
+from txmetrics_tcp._view import series as module
 from txmetrics_tcp._view import sketch
 from txmetrics_tcp._view.memory import Budget, Descriptions, key_size
 from txmetrics_tcp._view.series import CHUNK, RECENT, SeriesView, SourceView
@@ -810,9 +811,61 @@ class SummaryTests(ViewCase):
         self.assertEqual(summary.count, 20 * CHUNK)
         self.assertTrue(summary.min <= summary.p50 <= summary.p99 <= summary.max)
 
+    def test_pendingOfAll(self) -> None:
+        """The number of pending samples of all series together is limited."""
+        self.patch(module, "MAX_PENDING", 1000)
+        for number in range(100):
+            for name in "abc":
+                self.ingest(*[event(RECORD, 1.0, name=f"{name}{number % 10}")] * 7)
+            pending = sum(len(one._pending) for one in self.view.series.values())
+            self.assertLess(pending, 1000 + 7)
+        self.assertEqual({one.summary().count for one in self.view.series.values()}, {70})  # type: ignore[union-attr]
+
+    def test_boundedBytes(self) -> None:
+        """
+        The samples of all series take `SAMPLE_BYTES`.  Beyond it, percentiles of a series are NaN
+        until the samples so far are no longer in the window; count, sum, least and greatest stay.
+        """
+        self.patch(module, "SAMPLE_BYTES", 100_000)
+        self.view = SourceView(lambda: self.now)
+        names = [str(number) for number in range(10)]
+        for _ in range(20):
+            self.now += 2
+            for name in names:
+                samples = (10.0**exponent for exponent in range(-150, 150))
+                self.ingest(*(event(RECORD, sample, name=name) for sample in samples))
+                self.assertLessEqual(self.view._samples.used, 100_000)
+        summaries = [one.summary() for one in self.view.series.values()]
+        for summary in summaries:
+            assert summary is not None
+            self.assertEqual((summary.count, summary.min, summary.max), (6000, 1e-150, 1e149))
+            self.near(summary.sum / 20e149, 10 / 9, 0.01)
+        self.assertTrue(any(math.isnan(summary.p50) for summary in summaries if summary))
+        for _ in range(10):
+            self.now += 2
+            self.ingest(*(event(RECORD, 3.0, name=name) for name in names))
+        for one in self.view.series.values():
+            summary = one.summary(10, self.now)
+            assert summary is not None
+            self.assertEqual((summary.p50, summary.max), (3.0, 3.0))
+
+    def test_samplesMakeRoom(self) -> None:
+        """Series that are removed need no room for their samples."""
+        for remove in (
+            lambda: self.ingest(Gone(Key(MetricKind.HISTOGRAM, "m"))),
+            lambda: self.view.clear(),
+            lambda: self.ingest(Status("s", 2)),
+        ):
+            self.ingest(Status("s", 1))
+            self.ingest(*[event(RECORD, 1.0)] * 100)
+            self.only().summary()
+            self.assertEqual(self.view._samples.used, 800)
+            remove()
+            self.assertEqual(self.view._samples.used, 0)
+
     def test_emptyInterval(self) -> None:
         """An interval without samples changes nothing."""
-        windows = sketch.Windows()
+        windows = sketch.Windows(Budget(1 << 30))
         windows.add([1.0])
         windows.close(0)
         before = windows.summary(60, 20, 20)
