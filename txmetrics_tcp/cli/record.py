@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsClientService
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
-from txmetrics_tcp._codec.framing import Frames
+from txmetrics_tcp._codec.framing import Frames, read_varint
 from txmetrics_tcp._model import Event, Metric, Status, Unit, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
@@ -141,9 +141,12 @@ def _without_last(frames: bytes, surplus: int) -> bytes:
     """
     ends = []
     decoder = Decoder(MAX_RECORDED_FRAME)
-    for end in range(1, len(frames) + 1):
-        if any(isinstance(event, Metric) for event in decoder.feed(frames[end - 1 : end])):
-            ends.append(end)
+    at = 0
+    while at < len(frames):
+        length, begin = read_varint(frames, at)
+        begin, at = at, begin + length
+        if any(isinstance(event, Metric) for event in decoder.feed(frames[begin:at])):
+            ends.append(at)
     return frames[: ends[-surplus - 1]] if len(ends) > surplus else b""
 
 

@@ -4,6 +4,8 @@ The filter language.
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -77,6 +79,18 @@ class FilterTests(SynchronousTestCase):
         self.check("shard=", QUEUE)
         self.check("route=.*")
         self.check("route=[/]")
+
+    @given(st.text("ab*", min_size=1, max_size=8), st.text("ab", max_size=8))
+    def test_stars(self, pattern: str, value: str) -> None:
+        """A star stands for any text."""
+        key = Key(MetricKind.COUNTER, "m", (("l", value),))
+        expected = re.fullmatch(pattern.replace("*", ".*"), value) is not None
+        self.assertEqual(parse_filter(f"l={pattern}").matches(key), expected)
+
+    def test_longValue(self) -> None:
+        """The time to match a long value, which a server may send, does not explode."""
+        key = Key(MetricKind.COUNTER, "m", (("l", "a" * 1_000_000 + "b"),))
+        self.assertFalse(parse_filter("l=*a*a*a*a*c*b").matches(key))
 
     def test_hasLabel(self) -> None:
         self.check("route:", REQUESTS, LATENCY)
