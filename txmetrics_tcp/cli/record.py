@@ -204,15 +204,18 @@ class _Command:
         self._progress.start()
         self._flushing.start(FLUSH_INTERVAL, now=False)
         if self._options.duration is not None:
-            Deadline(self._clock, self._options.duration, lambda: self._running.stop(0))
+            Deadline(self._clock, self._options.duration, self._ended)
         if self._options.file == "-" and ReaderGone.watches(1):
             self._reactor.addReader(ReaderGone(1, lambda: self._fail(BrokenPipeError())))
         self._service.startService()
 
+    def _ended(self) -> None:
+        self._messages.end_silence()
+        self._running.stop(0)
+
     def _finish(self) -> Any:
         self._flushing.stop()
         self._progress.stop()
-        self._messages.end_silence()
         stopped = self._service.stopService()
         self._record.close()
         if not self._failed:

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.authority import Authority, no_tls
 from tests.loopback import reactor
 from txmetrics_tcp import EndpointError
+from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 from txmetrics_tcp.cli.output import CommandError
 from txmetrics_tcp.cli.parser import parse_arguments
@@ -55,8 +56,11 @@ class OptionsTests(SynchronousTestCase):
     def test_severalEndpoints(self) -> None:
         """A command with several endpoints passes each of them."""
         options = parsed("5000")
-        error = self.assertRaises(EndpointError, client_endpoint_from, options, reactor, "nonsense")
-        self.assertIn("nonsense: no such file", str(error))
+        for endpoint in "5000:", "host:70000":
+            error = self.assertRaises(
+                EndpointError, client_endpoint_from, options, reactor, endpoint
+            )
+            self.assertIn(endpoint.partition(":")[0], str(error))
 
     def test_portMissing(self) -> None:
         """An endpoint without a port may also be the name of a file."""
@@ -64,10 +68,13 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(self.refused(text), f"{text} has no port; write {text}:5000")
         for text in ("web1", "web1.example", "stream.rec"):
             self.assertEqual(
-                self.refused(text),
+                self.refused(text, error=RecordingError),
                 f"{text}: no such file; for a server, write {text}:5000",
             )
-        self.assertEqual(self.refused("./web1"), "./web1: no such file, and not an endpoint")
+        self.assertEqual(
+            self.refused("./web1", error=RecordingError),
+            "./web1: no such file, and not an endpoint",
+        )
 
     def test_invalid(self) -> None:
         self.assertIn("together", self.refused("--tls-cert", "x"))

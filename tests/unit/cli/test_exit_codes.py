@@ -69,7 +69,7 @@ class ExitCodeTests(SynchronousTestCase):
 
     def test_existing(self) -> None:
         """C{record} does not replace a file."""
-        Path(self.path).write_bytes(b"")
+        Path(self.path).write_bytes(b"x")
         self.assertEqual(run("record", self.path, "5000").code, 1)
 
     def test_endpoint(self) -> None:

@@ -66,10 +66,6 @@ class ParserTests(SynchronousTestCase):
                 "tail --duration 0",
                 "--duration: expected a duration greater than 0, such as ",
             ),
-            (
-                "tail nowhere",
-                "nowhere: no such file; for a server, write nowhere:5000",
-            ),
             ("tail --raw", "argument --raw: expected one argument"),
             ("tail --raw x 5000", "argument ENDPOINT: not allowed with argument --raw"),
             ("tail 127.0.0.1:5000 --raw -", "argument ENDPOINT: not allowed with argument --raw"),
@@ -79,7 +75,6 @@ class ParserTests(SynchronousTestCase):
             ("stats --duration=0", "1h or 2d; got '0'"),
             ("stats --sort=x", "argument --sort: invalid choice: 'x'"),
             ("stats --max-frame=0", f"{frame}'0'"),
-            ("stats no\x1bsuch", "no\\x1bsuch: no such file, and not an endpoint"),
             ("record x x:y", "'x:y' is not an endpoint"),
             ("record x 5000 --append --force", "not allowed with argument"),
             (
@@ -110,6 +105,14 @@ class ParserTests(SynchronousTestCase):
             self.assertEqual((code, out), (2, ""), arguments)
             self.assertIn(says, said.replace("\\\\", "\\"))
             self.assertNotIn("\x1b", said)
+
+    def test_noFile(self) -> None:
+        """What is not an endpoint is the name of a file."""
+        for arguments, says in [
+            ("tail nowhere", "nowhere: no such file; for a server, write nowhere:5000"),
+            ("stats no\x1bsuch", "no\\x1bsuch: no such file, and not an endpoint"),
+        ]:
+            self.assertEqual(run(*arguments.split(" ")), (1, "", f"metrics-tcp: {says}\n"))
 
     def test_anyOrder(self) -> None:
         """Options stand before, between and after other arguments."""
