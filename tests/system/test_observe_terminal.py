@@ -218,7 +218,7 @@ class TerminalTests(SynchronousTestCase):
             r"rust_sent +counter +[\d.]+ [KM]iB",
             r"rust_load +gauge +12\.5%",
             r"rust_special +value=nan +gauge +nan",
-            r"rust_latency +route=/a +histogram .*[\d.]+m?s +[\d.]+m?s",
+            r"rust_latency +route=/a +histogram .*[\d.]+ m?s +[\d.]+ m?s",
         ]:
             terminal.wait_for(pattern)
         terminal.press("/", "rust_load", "Enter", "Enter")

@@ -202,11 +202,12 @@ def host_alone(text: str) -> str | None:
     return match["host"]
 
 
-def check_has_port(text: str) -> None:
+def check_has_port(text: str, is_prefix: Callable[[str], bool] = lambda host: False) -> None:
     """
+    @param is_prefix: returns whether ``HOST`` in ``HOST:`` is the prefix of an endpoint string.
     @raise EndpointError: the text is a host name or an IP address without a port.
     """
-    if (host := host_alone(text)) is not None:
+    if (host := host_alone(text)) is not None and not is_prefix(host):
         raise EndpointError(f"{host} has no port; write {host}:{DEFAULT_PORT}")
     if _is_ipv6(text.removesuffix("]:").strip("[]")):
         raise EndpointError(

@@ -122,11 +122,14 @@ def _endpoint(
 ) -> _E:
     address = plain_endpoint(endpoint)
     if isinstance(address, str):
-        prefixes = _prefixes(parsers)
-        found = host_and_port(address, prefixes.__contains__)
+
+        def is_prefix(host: str) -> bool:
+            # Only called if needed: this looks for plugins.
+            return host in _prefixes(parsers)
+
+        found = host_and_port(address, is_prefix)
         if found is None:
-            if address.partition(":")[0] not in prefixes:
-                check_has_port(address)
+            check_has_port(address, is_prefix)
             return _parsed(reactor, address, parse)
         address = found
     host, port = address

@@ -87,7 +87,7 @@ class StuckTests(CommandTestCase):
         """The limit of time ends the command, with its message last."""
         child = self.stuck("stats", "--duration", "0.1")
         self.assertEqual(await child.ended, 1)
-        self.assertRegex(child.err, r"no connection to metrics\.example:5000 within 100ms\n$")
+        self.assertRegex(child.err, r"no connection to metrics\.example:5000 within 100 ms\n$")
 
     async def test_viewer(self) -> None:
         child = self.stuck("observe", usePTY=True)

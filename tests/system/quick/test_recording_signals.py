@@ -45,7 +45,10 @@ class SignalTests(CommandTestCase):
             self.assertEqual(await child.ended, code)
 
     async def test_append(self) -> None:
-        """A file that is cut off within such a block is not changed."""
+        """
+        A file that is cut off within such a block is not changed.  The signal may arrive while the
+        command reads the file, or afterwards.
+        """
         whole = Path(self.path).read_bytes()
         Path(self.path).write_bytes(whole[:-100])
         child = self.child("record", self.path, self.serve(), "--append")
@@ -57,5 +60,5 @@ class SignalTests(CommandTestCase):
         while not is_open():
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         child.signal("INT")
-        self.assertEqual(await child.ended, 130)
+        self.assertIn(await child.ended, (130, 1))
         self.assertEqual(Path(self.path).read_bytes(), whole[:-100])
