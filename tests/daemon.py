@@ -46,6 +46,23 @@ METRICS_TCP = [
     "import os, sys; os.dup2(1, 2); from txmetrics_tcp.cli import main; sys.exit(main())",
 ]
 
+STUCK_METRICS_TCP = [
+    sys.executable,
+    "-c",
+    """
+import os, socket, sys, threading
+
+def getaddrinfo(*arguments):
+    os.write(2, b"looking up\\n")
+    threading.Event().wait()
+
+socket.getaddrinfo = getaddrinfo
+from txmetrics_tcp.cli import main
+sys.exit(main())
+""",
+]
+"""The commands with look-ups of host names that never end."""
+
 LEFT_TO_THE_SYSTEM = {
     "PYTHONWARNINGS": "ignore::ResourceWarning:sys,ignore::ResourceWarning:asyncio.base_events"
 }

@@ -1,23 +1,28 @@
 """
-Scripts that provoke faults that the core had.
+Scripts that provoke faults that the package had.
 
 Each prints what it measures and the right value, and ends with C{OK} or C{WRONG} and status 0 or 1.
 They use public names only, so they also run with other versions of the package.  Run one with
 ``python -m tests.faults.NAME``; its docstring names its arguments, if it has any.
 """
 
+import os
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, CompletedProcess, Popen
+from subprocess import run as run_process
 from typing import Any, NoReturn
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.threads import blockingCallFromThread
 from twisted.logger import formatEvent, globalLogPublisher
 
+from tests import environment
 from tests.daemon import LIMIT
 from txmetrics_tcp import Decoder, Event, ExporterSettings, SourceView, TcpBuilder, ThreadedExporter
 
@@ -80,6 +85,45 @@ def exporter(endpoint: str | int = 0, **settings: Any) -> ThreadedExporter:
     return builder.listen_address(endpoint).install_in_thread()
 
 
+def port_of(exporter: ThreadedExporter) -> int:
+    return exporter.addresses[0].port  # type: ignore[attr-defined, no-any-return]
+
+
+def start(*arguments: str, **options: Any) -> Popen[bytes]:
+    """
+    Start a command of C{metrics-tcp}.
+
+    @param options: those of C{Popen}.
+    """
+    options = {"env": environment(), "stdin": DEVNULL, **options}
+    return Popen([sys.executable, "-m", "txmetrics_tcp", *arguments], **options)
+
+
+def finish(*arguments: str, module: str = "txmetrics_tcp", **options: Any) -> CompletedProcess[str]:
+    """
+    Run a command of C{metrics-tcp}, or of another module, to its end.
+
+    @param options: those of C{subprocess.run}.
+    """
+    return run_process(
+        [sys.executable, "-m", module, *arguments],
+        env=environment(),
+        stdin=DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        **options,
+    )
+
+
+def read_all(descriptor: int) -> Iterator[bytes]:
+    """Yield what arrives from a pipe or a terminal until its other side is closed, and close it."""
+    with suppress(OSError):  # the end of a terminal
+        while data := os.read(descriptor, 65536):
+            yield data
+    os.close(descriptor)
+
+
 def log_lines() -> list[str]:
     """Return a list to which the text of each later log event is appended."""
     lines: list[str] = []
@@ -96,8 +140,9 @@ def connect(
 
     @param buffer: the size of its receive buffer.
     """
-    port = exporter.addresses[0].port  # type: ignore[attr-defined]
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port_of(exporter), type=socket.SOCK_STREAM
+    )[0]
     connection = socket.socket(family, kind, protocol)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     connection.settimeout(LIMIT)

@@ -1,5 +1,5 @@
 """
-Issue 19, line 4: commands end at the first signal while a pipe blocks them.
+Line 4: commands end at the first signal while a pipe blocks them.
 """
 
 import fcntl
@@ -8,25 +8,17 @@ import re
 import select
 import signal
 import socket
-import sys
 import termios
 import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from tests import environment
 from tests.daemon import LIMIT
-from tests.faults import Report, exporter, run
+from tests.faults import Report, exporter, port_of, run, start
+from tests.programs import until
 from tests.recordings import STREAM, record
 from txmetrics_tcp import counter
-
-COMMAND = [sys.executable, "-m", "txmetrics_tcp"]
-
-
-def start(*arguments: str, **options: Any) -> Popen[bytes]:
-    return Popen([*COMMAND, *arguments], env=environment(), stdin=DEVNULL, **options)
 
 
 def ended(child: Popen[bytes], number: int) -> object:
@@ -50,19 +42,17 @@ def fill(writing: int) -> None:
 
 def writes(report: Report, path: str) -> None:
     with exporter() as server:
-        port = str(server.addresses[0].port)  # type: ignore[attr-defined]
+        port = str(port_of(server))
         for command, expected in ("record", 1), ("tail", 130):
             reading, writing = os.pipe()
             arguments = ["record", "-", port] if command == "record" else ["tail", port]
             child = start(*arguments, stdout=writing, stderr=DEVNULL)
             fill(writing)
             report.equal(f"{command}, full pipe", ended(child, signal.SIGINT), expected)
-            while server.recorder.stats().clients:
-                time.sleep(0.01)
+            until(lambda: not server.recorder.stats().clients)
             # The pipe is still full.
             child = start("stats", port, "--duration", "999", stdout=writing, stderr=DEVNULL)
-            while not server.recorder.stats().clients:
-                time.sleep(0.01)
+            until(lambda: server.recorder.stats().clients)
             report.equal("stats, full pipe", ended(child, signal.SIGINT), 130)
             os.close(reading)
             os.close(writing)
@@ -86,8 +76,7 @@ def reads(report: Report, path: str) -> None:
         with socket.create_connection(("127.0.0.1", int(found[1])), LIMIT):
             fifo.write(data[1000:-1])
             # More than one read takes, so the replay waits for data soon.
-            while any(fcntl.ioctl(fifo, termios.FIONREAD, bytes(4))):
-                time.sleep(0.01)
+            until(lambda: not any(fcntl.ioctl(fifo, termios.FIONREAD, bytes(4))))
             report.equal("replay, empty FIFO", ended(child, signal.SIGINT), 130)
     child.stderr.close()
 

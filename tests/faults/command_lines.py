@@ -3,27 +3,9 @@ Line 8: options stand anywhere, a mistyped option or command is reported with th
 all commands have the same exit codes.
 """
 
-import subprocess
-import sys
 import tempfile
 
-from tests import environment
-from tests.daemon import LIMIT
-from tests.faults import Report, run
-
-
-def command(directory: str, line: str) -> tuple[int, str]:
-    """Return the exit code and the last line on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", *line.split()],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        cwd=directory,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-    )
-    return done.returncode, done.stderr.splitlines()[-1]
+from tests.faults import Report, finish, run
 
 
 def main(report: Report) -> None:
@@ -41,9 +23,10 @@ def main(report: Report) -> None:
             ("txmetrics_tcp stats .", 1, "directory"),
             ("twisted metrics-tcp --lisen", 1, "did you mean --listen?"),
         ):
-            exit_code, text = command(directory, line)
-            report.equal(f"exit code of {line}", exit_code, code)
-            report.contains(f"message of {line}", text, *words)
+            module, *arguments = line.split()
+            done = finish(*arguments, module=module, cwd=directory)
+            report.equal(f"exit code of {line}", done.returncode, code)
+            report.contains(f"message of {line}", done.stderr.splitlines()[-1], *words)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ import os
 import pty
 import re
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from tests import environment
-from tests.faults import Report, run
+from tests.faults import Report, read_all, run, start
 from txmetrics_tcp import (
     Key,
     Metadata,
@@ -47,12 +44,12 @@ def peak(make: Callable[[int], bytes], megabytes: int, *arguments: str) -> float
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         screen, terminal = pty.openpty()
-        command = [sys.executable, "-m", "txmetrics_tcp", arguments[0]]
-        command += [str(server.getsockname()[1]), *arguments[1:]]
-        files = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        command, *options = arguments
+        files = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
         env = environment() | {"TERM": "xterm-256color"}
-        with subprocess.Popen(command, env=env, **files) as child:  # type: ignore[call-overload]
-            threading.Thread(target=drain, args=(screen,), daemon=True).start()
+        port = str(server.getsockname()[1])
+        with start(command, port, *options, env=env, **files) as child:
+            Thread(target=lambda: b"".join(read_all(screen)), daemon=True).start()
             connection, _ = server.accept()
             connection.settimeout(60)
             with connection:
@@ -66,12 +63,6 @@ def peak(make: Callable[[int], bytes], megabytes: int, *arguments: str) -> float
             child.kill()
         os.close(terminal)
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3  # type: ignore[index]
-
-
-def drain(screen: int) -> None:
-    with suppress(OSError):  # the end
-        while os.read(screen, 65536):
-            pass
 
 
 def main(report: Report, megabytes: int = 500) -> None:

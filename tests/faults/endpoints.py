@@ -1,14 +1,10 @@
 """
-Issue 19, line 7: wrong endpoints are reported in one line, and names are those that a resolver
+Line 7: wrong endpoints are reported in one line, and names are those that a resolver
 knows.
 """
 
-import subprocess
-import sys
-
-from tests import ROOT, environment
-from tests.daemon import LIMIT
-from tests.faults import Report, outcome, reactor, run
+from tests import ROOT
+from tests.faults import Report, finish, outcome, reactor, run
 from txmetrics_tcp import MetricsClientService, TcpBuilder
 
 LONG = f"unix:{'x' * 120}"
@@ -41,13 +37,7 @@ def main(report: Report) -> None:
         error = str(outcome(lambda: MetricsClientService(reactor, text, print)))  # noqa: B023
         report.contains(f"connect to {text[:40]}", error.replace("x" * 64, ""), reason)
     for command, (code, reason) in COMMANDS.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "txmetrics_tcp", *command],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            timeout=LIMIT,
-        )
+        done = finish(*command)
         report.equal(f"{command[-1]}: exit code", done.returncode, code)
         last = done.stderr.splitlines()[-1]
         report.contains(f"{command[-1]}: last line", last, "metrics-tcp", reason)

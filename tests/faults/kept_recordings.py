@@ -1,24 +1,18 @@
 """
-Issue 19, line 5: `record --force` and `record --append` keep a file until they receive an event.
+Line 5: `record --force` and `record --append` keep a file until they receive an event.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests import environment
-from tests.daemon import LIMIT
-from tests.faults import Report, exporter, run
+from tests.faults import Report, exporter, finish, run
 from tests.recordings import STREAM, record
 from txmetrics_tcp import RecordingReader, counter
 
 
 def command(path: Path, *arguments: str) -> int:
     """Run a recorder, and return its exit status."""
-    whole = [sys.executable, "-m", "txmetrics_tcp", "record", str(path), *arguments]
-    done = subprocess.run(whole, env=environment(), capture_output=True, timeout=LIMIT)
-    return done.returncode
+    return finish("record", str(path), *arguments).returncode
 
 
 def main(report: Report) -> None:

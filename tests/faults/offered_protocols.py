@@ -1,5 +1,5 @@
 """
-Issue 19, line 12: a server with TLS serves clients that offer protocols (ALPN), as curl does, and
+Line 12: a server with TLS serves clients that offer protocols (ALPN), as curl does, and
 logs what they send.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.authority import Authority
 from tests.daemon import LIMIT
-from tests.faults import Report, log_lines, outcome, run
+from tests.faults import Report, log_lines, outcome, port_of, run
 from txmetrics_tcp import TcpBuilder
 
 
@@ -39,7 +39,7 @@ def main(report: Report) -> None:
             return f"received {'data' if received else 'nothing'}"
 
     with builder.install_in_thread() as exporter:
-        address = "127.0.0.1", exporter.addresses[0].port  # type: ignore[attr-defined]
+        address = "127.0.0.1", port_of(exporter)
         for request in (b"", b"GET / HTTP/1.1\r\n\r\n"):
             report.equal(
                 f"a client that sends {request!r}",

@@ -1,17 +1,13 @@
 """
-Issue 19, line 15: what a power cut or a full disk leaves can be read and recorded into.
+Line 15: what a power cut or a full disk leaves can be read and recorded into.
 """
 
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests import environment
-from tests.daemon import LIMIT
-from tests.faults import Report, exporter, run
+from tests.faults import Report, exporter, finish, run
 from tests.recordings import STREAM, record
 from txmetrics_tcp import counter
 
@@ -23,15 +19,7 @@ def no_room() -> None:
 
 def command(*arguments: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
     """Run a command, and return its exit status and its last message."""
-    done = subprocess.run(
-        [sys.executable, "-m", "txmetrics_tcp", *arguments],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=LIMIT,
-        preexec_fn=before,
-    )
+    done = finish(*arguments, preexec_fn=before)
     return done.returncode, done.stderr.rstrip().rpartition("\n")[2]
 
 

@@ -3,15 +3,13 @@ Line 3: Ctrl-C ends a command soon that reads a recording of few bytes and many 
 """
 
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
+from subprocess import DEVNULL, TimeoutExpired
 from tempfile import TemporaryDirectory
 
-from tests import environment
-from tests.faults import Report, run
+from tests.faults import Report, run, start
 from tests.programs import until
 
 SIZE = 16 * 1024 * 1024
@@ -31,16 +29,13 @@ def block(kind: bytes, payload: bytes) -> bytes:
 
 def seconds_to_end(path: str, command: str) -> float:
     """Return the time in which SIGINT ends a command; 0 if it ended before; a minute at most."""
-    arguments = [sys.executable, "-m", "txmetrics_tcp", command, path]
-    with subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
+    with start(command, path, stdout=DEVNULL, stderr=DEVNULL) as child:
         until(lambda: child.poll() is not None or position(child.pid, path) > 16_000)
         started = time.monotonic()
         child.send_signal(2)
         try:
             child.wait(60)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             child.kill()
         return time.monotonic() - started
 

@@ -1,19 +1,19 @@
 """
-Issue 19, line 9: the table of C{metrics-tcp stats} fits the terminal, whatever a server sends.
+Line 9: the table of C{metrics-tcp stats} fits the terminal, whatever a server sends.
 """
 
 import fcntl
 import os
 import pty
 import struct
-import subprocess
 import sys
 import termios
 import unicodedata
+from subprocess import DEVNULL
 
 from tests import environment
 from tests.daemon import LIMIT
-from tests.faults import Report, exporter, run
+from tests.faults import Report, exporter, port_of, read_all, run, start
 from txmetrics_tcp import (
     Key,
     Metric,
@@ -31,18 +31,11 @@ def stats(port: int, columns: int) -> str:
     reading, writing = pty.openpty() if columns else os.pipe()
     if columns:
         fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    command = [sys.executable, "-m", "txmetrics_tcp", "stats", str(port), "--duration", "0.5"]
-    variables = {**environment(), "COLUMNS": ""}
-    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.DEVNULL, env=variables)
+    env = {**environment(), "COLUMNS": ""}
+    limit = ("--duration", "0.5")
+    process = start("stats", str(port), *limit, stdout=writing, stderr=DEVNULL, env=env)
     os.close(writing)
-    output = b""
-    try:
-        while data := os.read(reading, 65536):
-            output += data
-    except OSError:
-        # The process has closed the terminal.
-        pass
-    os.close(reading)
+    output = b"".join(read_all(reading))
     process.wait(LIMIT)
     return output.decode().replace("\r\n", "\n")
 
@@ -63,7 +56,7 @@ def main(report: Report) -> None:
             counter("labels_total", label=label).increment()
         for columns in (80, 120, 200, 0):
             case = f"{columns} columns" if columns else "pipe"
-            output = stats(metrics.addresses[0].port, columns)  # type: ignore[attr-defined]
+            output = stats(port_of(metrics), columns)
             lines = [
                 one for one in output.split("\n\n")[0].split("\n") if columns or "nn" not in one
             ]

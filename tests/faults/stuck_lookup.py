@@ -1,33 +1,20 @@
 """
-Issue 19, line 6: a name server that does not answer does not delay the end of a command.
+Line 6: a name server that does not answer does not delay the end of a command.
 """
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests import environment
-from tests.daemon import LIMIT
+from tests.daemon import LIMIT, STUCK_METRICS_TCP
 from tests.faults import Report, run
-
-COMMAND = """
-import os, socket, sys, threading
-
-def getaddrinfo(*arguments):
-    os.write(2, b"looking up\\n")
-    threading.Event().wait()
-
-socket.getaddrinfo = getaddrinfo
-from txmetrics_tcp.cli import main
-sys.exit(main())
-"""
 
 
 def code(*arguments: str, interrupt: bool = False) -> object:
     """Return the exit code of a command whose look-ups never end."""
-    command = [sys.executable, "-c", COMMAND, *arguments, "metrics.example:5000"]
+    command = [*STUCK_METRICS_TCP, *arguments, "metrics.example:5000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     with process, process.stderr:

@@ -1,5 +1,5 @@
 """
-Issue 19, line 13: without sockets from systemd, the error about a C{systemd:} endpoint reports the
+Line 13: without sockets from systemd, the error about a C{systemd:} endpoint reports the
 cause.
 """
 

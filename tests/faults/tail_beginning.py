@@ -5,30 +5,24 @@ on a terminal, and exact elsewhere.
 
 import os
 import pty
-import subprocess
-import sys
+from subprocess import DEVNULL
 
-from tests import environment
 from tests.daemon import LIMIT
-from tests.faults import Report, exporter, run
+from tests.faults import Report, exporter, port_of, run, start
 from txmetrics_tcp import ThreadedExporter
 
 SERIES = 300
 
 
-def tail(metrics: ThreadedExporter, reading: int, writing: int, *options: str) -> list[str]:
+def tail(metrics: ThreadedExporter, reading: int, writing: int) -> list[str]:
     """
     Return the output of a command, which ends after an event that is recorded after the snapshot.
 
     @param reading: the descriptor to read the output from.
     @param writing: its standard output.
     """
-    endpoint = str(metrics.addresses[0].port)  # type: ignore[attr-defined]
     limits = ["--filter", "kind:histogram", "--filter", "kind:counter", "--duration", str(LIMIT)]
-    command = [sys.executable, "-m", "txmetrics_tcp", "tail", endpoint, *limits, *options]
-    process = subprocess.Popen(
-        command, stdout=writing, stderr=subprocess.DEVNULL, env=environment()
-    )
+    process = start("tail", str(port_of(metrics)), *limits, stdout=writing, stderr=DEVNULL)
     os.close(writing)
     with open(reading) as output:
         lines = []

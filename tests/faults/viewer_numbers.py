@@ -1,5 +1,5 @@
 """
-Issue 19, line 1: the viewer shows every number with its magnitude, at any width.
+Line 1: the viewer shows every number with its magnitude, at any width.
 """
 
 from textual.pilot import Pilot

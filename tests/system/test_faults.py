@@ -56,11 +56,11 @@ class ScriptTests(SynchronousTestCase):
     def test_allowed_networks(self) -> None:
         self.assert_right("allowed_networks")
 
-    def test_command_lines(self) -> None:
-        self.assert_right("command_lines")
-
     def test_blocked_commands(self) -> None:
         self.assert_right("blocked_commands")
+
+    def test_command_lines(self) -> None:
+        self.assert_right("command_lines")
 
     def test_endpoints(self) -> None:
         self.assert_right("endpoints")
@@ -112,9 +112,6 @@ class ScriptTests(SynchronousTestCase):
     def test_socket_files(self) -> None:
         self.assert_right("socket_files")
 
-    def test_tail_beginning(self) -> None:
-        self.assert_right("tail_beginning")
-
     def test_stats_table(self) -> None:
         self.assert_right("stats_table")
 
@@ -123,6 +120,9 @@ class ScriptTests(SynchronousTestCase):
 
     def test_systemd_sockets(self) -> None:
         self.assert_right("systemd_sockets")
+
+    def test_tail_beginning(self) -> None:
+        self.assert_right("tail_beginning")
 
     def test_timers(self) -> None:
         self.assert_right("timers")

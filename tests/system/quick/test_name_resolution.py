@@ -4,7 +4,6 @@ Clients of host names: with several addresses, and with a name server that does 
 
 from __future__ import annotations
 
-import sys
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
@@ -15,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.commands import Child, CommandTestCase
 from tests.connecting import FakeResolver
+from tests.daemon import STUCK_METRICS_TCP
 from txmetrics_tcp import Event, MetricsFactory, Status
 from txmetrics_tcp._client.service import MetricsClientService
 
@@ -51,26 +51,11 @@ class AddressTests(TestCase):
         await port.stopListening()
 
 
-STUCK = """
-import os, socket, sys, threading
-
-def getaddrinfo(*arguments):
-    os.write(2, b"looking up")
-    threading.Event().wait()
-
-socket.getaddrinfo = getaddrinfo
-from txmetrics_tcp.cli import main
-sys.exit(main())
-"""
-"""Runs a command whose look-ups of host names never end."""
-
-
 class StuckTests(CommandTestCase):
     """A command does not wait for a look-up of a host name when it ends."""
 
     def stuck(self, *arguments: str, **options: Any) -> Child:
-        command = (*arguments, "metrics.example:5000")
-        return self.spawn(sys.executable, "-c", STUCK, *command, **options)
+        return self.spawn(*STUCK_METRICS_TCP, *arguments, "metrics.example:5000", **options)
 
     async def test_interrupted(self) -> None:
         for command, name, code in (
