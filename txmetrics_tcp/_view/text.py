@@ -7,10 +7,9 @@ from __future__ import annotations
 import math
 import re
 import time
-import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
-from unicodedata import category
+from unicodedata import category, east_asian_width
 
 # Default_Ignorable_Code_Point in DerivedCoreProperties.txt of Unicode 16.
 _IGNORABLE = (
@@ -156,8 +155,8 @@ def counted(number: int, noun: str) -> str:
 
 def cell_width(text: str) -> int:
     """
-    Return the number of terminal cells of printable text: two for a wide letter, none for a
-    combining mark.
+    Return the number of terminal cells of printable text: two for a wide character, none for
+    a combining mark.
     """
     return len(text) if text.isascii() else sum(map(_cells, text))
 
@@ -178,13 +177,13 @@ def cut_middle(text: str, width: int) -> str:
         return text
     end = _start(text[::-1], (width - 1) // 2)[::-1]
     while end and not _cells(end[0]):
-        # A mark of a letter that is omitted.
+        # A mark of a character that is omitted.
         end = end[1:]
     return f"{_start(text, width - 1 - cell_width(end))}…{end}"
 
 
 def _start(text: str, width: int) -> str:
-    """Return the first letters that fit."""
+    """Return the first characters that fit."""
     cells = 0
     for at, letter in enumerate(text):
         cells += _cells(letter)
@@ -194,6 +193,6 @@ def _start(text: str, width: int) -> str:
 
 
 def _cells(letter: str) -> int:
-    if unicodedata.category(letter) in ("Mn", "Me"):
+    if category(letter) in ("Mn", "Me"):
         return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+    return 2 if east_asian_width(letter) in "WF" else 1

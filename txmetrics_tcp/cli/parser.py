@@ -267,7 +267,8 @@ Exit codes:
   1    FILE exists or cannot be written, a TLS file is unusable, or nothing was
        received (a new FILE is then removed)
   2    an invalid option, value or endpoint
-  130  interrupted before a program reads FILE, a FIFO; 143 if terminated
+  130  interrupted before FILE was open, for example a FIFO without a reader;
+       143 if terminated
 
 Documentation:
   {DOCS}/reference/commands.html""",
@@ -276,8 +277,8 @@ Documentation:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="""file to create, or "-" for standard output; must not exist or be empty, unless
-        --append or --force is given; write ./5000 for a file whose name looks like an endpoint""",
+        help="""file to create, or "-" for standard output; if it exists and is not empty, --append
+        or --force is required; write ./5000 for a file whose name looks like an endpoint""",
     )
     add_endpoint_arguments(parser)
     parser.add_argument(

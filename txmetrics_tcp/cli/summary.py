@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from txmetrics_tcp._model import SET_OPERATION, Metadata, Metric, Snapshot, Status
 from txmetrics_tcp._view.lines import Lines, Printable
+from txmetrics_tcp._view.text import counted
 
 _SETS = frozenset(SET_OPERATION.values())
 
@@ -40,7 +41,7 @@ class Summary:
         """
         last = events[-1]
         if isinstance(last, Metric):
-            counted = self._in_snapshot and last.operation in _SETS
+            is_counted = self._in_snapshot and last.operation in _SETS
         elif isinstance(last, Snapshot):
             self._in_snapshot = last is not Snapshot.END
             self.counting = self._in_snapshot
@@ -51,9 +52,9 @@ class Summary:
         elif isinstance(last, Status):
             return [self._format(last)]
         else:
-            counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
+            is_counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
         lines = [self._format(event) for event in events]
-        if counted:
+        if is_counted:
             totals = sum(isinstance(event, Metric) for event in events)
             self._totals += totals
             self._descriptions += len(events) - totals
@@ -66,7 +67,7 @@ class Summary:
         if not (self._descriptions or self._totals):
             return []
         counts = [
-            f"{number:,} {name}{'' if number == 1 else 's'}"
+            counted(number, name)
             for number, name in ((self._descriptions, "description"), (self._totals, "total"))
             if number
         ]

@@ -63,7 +63,7 @@ class Options(UsageOptions):
         ' every client that connects, such as "metrics-tcp observe". The daemon needs no'
         " privileges. By default it listens on the loopback interface only, because any client"
         " that can connect can read the metrics. SIGHUP reloads the TLS certificates; without TLS,"
-        f" it stops the daemon. Documentation: {DOCS}/reference/commands.html"
+        f" it is logged and ignored. Documentation: {DOCS}/reference/commands.html"
     )
 
     optParameters: ClassVar[list[list[object]]] = [

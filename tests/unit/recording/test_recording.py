@@ -526,7 +526,7 @@ class PowerCutTests(SynchronousTestCase):
             for cut in range(len(whole) + 1):
                 for length in (32, 100_000):
                     got = self.assert_cut_off(whole[:cut] + bytes(length), stream)
-                    # A frame that ends with NUL bytes may not be told from them.
+                    # The NUL bytes at the end of a frame may be taken for lost ones.
                     expected = joined(read(whole[:cut])[1])
                     self.assertTrue(expected.startswith(got))
                     self.assertLessEqual(len(expected) - len(got), max(map(len, FRAMES)))
