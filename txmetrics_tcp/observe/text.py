@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
-from txmetrics_tcp._view.text import visible
+from txmetrics_tcp._view.text import cut_middle, visible
 
 MAX_SHOWN = 400
 """The maximum number of characters processed of a text; no screen is wider."""
@@ -38,19 +38,8 @@ def fit(text: str, width: int) -> str:
 
 @lru_cache(maxsize=16 * 1024)
 def fit_middle(text: str, width: int) -> str:
-    """Like `fit`, but cut after three fifths: many names differ only at the end."""
-    if cell_len(text) <= width:
-        return set_cell_size(text, width)
-    if width < 3:
-        return fit(text, width)
-    tail = (width - 1) * 2 // 5
-    # Count from the right, because a character may take zero to two cells.
-    cells = 0
-    start = len(text)
-    while cells + cell_len(text[start - 1]) <= tail:
-        start -= 1
-        cells += cell_len(text[start])
-    return set_cell_size(text, width - 1 - cells) + "…" + text[start:]
+    """Like `fit`, but shortened as by `cut_middle`: many names differ only at the end."""
+    return fit(cut_middle(text, width), width)
 
 
 def right(text: str, width: int) -> str:

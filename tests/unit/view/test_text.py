@@ -36,11 +36,11 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(cell_width(text), cells, text)
         for text, width, end, middle in (
             ("abc", 3, "abc", "abc"),
-            ("abcdef", 5, "abcd…", "ab…ef"),
+            ("abcdefgh", 6, "abcde…", "abc…gh"),
             ("abcdef", 4, "abc…", "ab…f"),
             ("abcdef", 1, "…", "…"),
             ("日本語日本語", 6, "日本…", "日…語"),
-            ("e\u0301e\u0301e\u0301e\u0301", 3, "e\u0301e\u0301…", "e\u0301…e\u0301"),
+            ("e\u0301" * 6, 4, "e\u0301" * 3 + "…", "e\u0301e\u0301…e\u0301"),
         ):
             self.assertEqual((cut(text, width), cut_middle(text, width)), (end, middle))
 
