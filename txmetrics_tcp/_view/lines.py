@@ -68,7 +68,7 @@ class TextLines:
     ) -> None:
         """
         @param exact: whether to show exact values, in the units of the metrics, rather than
-            human-readable ones (``1.5 ms``).
+            human-readable ones (``1.5ms``).
         """
         self._localtime = localtime
         self._exact = exact

@@ -32,7 +32,7 @@ _TEXTS = _HEAD[:3]
 """The columns of text.  All others have numbers, and are right-aligned."""
 
 _OMITTED = ("MIN", "P90", "MAX", "COUNT", "P99", "P50", "KIND", "RATE")
-"""The columns to omit on a narrow terminal, in this order."""
+"""The columns that a narrow terminal lacks, the first one first."""
 
 _LEAST_NAME = 20
 _LEAST_LABELS = 8

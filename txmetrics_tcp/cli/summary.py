@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from txmetrics_tcp._model import SET_OPERATION, Metadata, Metric, Snapshot, Status
 from txmetrics_tcp._view.lines import Lines, Printable
-from txmetrics_tcp._view.text import counted
 
 _SETS = frozenset(SET_OPERATION.values())
 
@@ -41,7 +40,7 @@ class Summary:
         """
         last = events[-1]
         if isinstance(last, Metric):
-            is_counted = self._in_snapshot and last.operation in _SETS
+            counted = self._in_snapshot and last.operation in _SETS
         elif isinstance(last, Snapshot):
             self._in_snapshot = last is not Snapshot.END
             self.counting = self._in_snapshot
@@ -52,9 +51,9 @@ class Summary:
         elif isinstance(last, Status):
             return [self._format(last)]
         else:
-            is_counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
+            counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
         lines = [self._format(event) for event in events]
-        if is_counted:
+        if counted:
             totals = sum(isinstance(event, Metric) for event in events)
             self._totals += totals
             self._descriptions += len(events) - totals
@@ -67,7 +66,7 @@ class Summary:
         if not (self._descriptions or self._totals):
             return []
         counts = [
-            counted(number, name)
+            f"{number:,} {name}{'' if number == 1 else 's'}"
             for number, name in ((self._descriptions, "description"), (self._totals, "total"))
             if number
         ]
