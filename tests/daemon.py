@@ -50,7 +50,7 @@ STUCK_METRICS_TCP = [
     sys.executable,
     "-c",
     """
-import os, socket, sys, threading
+import os, signal, socket, sys, threading
 
 def getaddrinfo(*arguments):
     os.write(2, b"looking up\\n")

@@ -172,6 +172,20 @@ def stop_handler(reactor: Any, number: int) -> SignalHandler | None:
     return handler if callable(handler) and handler in own else None
 
 
+def wake_on_signals(reactor: Any) -> None:
+    """
+    Make a reactor iterate when the process receives a signal that has a handler.
+
+    Python runs a handler between bytecodes of the main thread.  If the signal arrives immediately
+    before the reactor waits for events, or in another thread, the handler runs after the next
+    event.  Twisted prevents this only for its own handlers, which commands do not use.  Without
+    this function, a command that waits for a silent server would sometimes ignore the first Ctrl-C.
+    """
+    descriptor = getattr(getattr(reactor, "waker", None), "o", None)
+    if isinstance(descriptor, int):
+        signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+
+
 def call_at_exit(function: Callable[[], object]) -> None:
     """
     Register a function to be called when this process ends, as C{atexit} does.

@@ -12,6 +12,8 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
+from txmetrics_tcp._net.internals import wake_on_signals
+
 
 class Running:
     """
@@ -55,6 +57,7 @@ class Running:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        wake_on_signals(self._reactor)
         self._reactor.callWhenRunning(lambda: maybeDeferred(start).addErrback(self._failed))
         self._reactor.run(installSignalHandlers=False)
         if self._failure is not None:

@@ -68,6 +68,14 @@ class StuckTests(CommandTestCase):
             child.signal(name)
             self.assertEqual(await child.ended, code)
 
+    async def test_signalInThread(self) -> None:
+        """A signal that the system delivers to the look-up's thread ends the command as well."""
+        python, option, program = STUCK_METRICS_TCP
+        send = "signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+        signalled = program.replace("threading.Event", f"{send}\n    threading.Event")
+        child = self.spawn(python, option, signalled, "tail", "metrics.example:5000")
+        self.assertEqual(await child.ended, 130)
+
     async def test_duration(self) -> None:
         """The limit of time ends the command, with its message last."""
         child = self.stuck("stats", "--duration", "0.1")

@@ -49,6 +49,7 @@ from txmetrics_tcp._net.internals import (
     resolve_in_daemon_threads,
     stop_handler,
     use_monotonic_clock,
+    wake_on_signals,
 )
 from txmetrics_tcp.testing import FakeReactor
 
@@ -190,6 +191,28 @@ class ResolverTests(TestCase):
         with mock.patch.dict(sys.modules, {"twisted.internet._resolver": None}):
             resolve_in_daemon_threads(reactor)
         self.assertIs(reactor.nameResolver, resolver)
+
+
+class WakeOnSignalsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.calls: list[tuple[int, bool]] = []
+        self.patch(
+            signal,
+            "set_wakeup_fd",
+            lambda descriptor, warn_on_full_buffer: self.calls.append(
+                (descriptor, warn_on_full_buffer)
+            ),
+        )
+
+    def test_wake(self) -> None:
+        """A signal writes to the pipe that the reactor reads, without a warning if it is full."""
+        wake_on_signals(SimpleNamespace(waker=SimpleNamespace(o=5)))
+        self.assertEqual(self.calls, [(5, False)])
+
+    def test_unknownInterface(self) -> None:
+        for other in (SimpleNamespace(), SimpleNamespace(waker=SimpleNamespace(w=object()))):
+            wake_on_signals(other)
+        self.assertEqual(self.calls, [])
 
 
 class StopHandlerTests(SynchronousTestCase):
