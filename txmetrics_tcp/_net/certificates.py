@@ -55,11 +55,7 @@ def server_context(key: Path, certificate: Path, client_ca: Path | None) -> SSL.
     @raise TLSError: a file cannot be used.
     """
     trust = None if client_ca is None else _trust(client_ca)
-    context = _context(trustRoot=trust, **_identity(key, certificate))
-    # Twisted's callback works only for connections that Twisted makes.  In others, it raises, and
-    # the handshake fails with "internal error" if the client offers protocols, as curl does.
-    context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
-    return context
+    return _context(trustRoot=trust, **_identity(key, certificate))
 
 
 def client_creator(

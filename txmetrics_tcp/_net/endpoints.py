@@ -39,6 +39,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
     plain_endpoint,
 )
 from txmetrics_tcp._net.internals import ResolvedEndpoint
+from txmetrics_tcp._net.tls import SSLReactor
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS
 from txmetrics_tcp._net.unix import UnixReactor
 
@@ -188,9 +189,12 @@ def _server_at(reactor: Any, host: str, port: int) -> IStreamServerEndpoint:
 
 
 def _server_from_string(reactor: Any, text: str) -> IStreamServerEndpoint:
+    plain = text.removeprefix("haproxy:")
     if text.startswith("unix:"):
         reactor = UnixReactor(reactor)
-    elif text.removeprefix("haproxy:").startswith("stdio:"):
+    elif plain.startswith("ssl:"):
+        reactor = SSLReactor(reactor)
+    elif plain.startswith("stdio:"):
         # Twisted makes a connection of it, which is not a port that could be closed.
         raise EndpointError("cannot listen on standard input and output")
     endpoint: IStreamServerEndpoint = serverFromString(reactor, text)

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
+    IListeningPort,
     INegotiated,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
 from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS, TLSError
 
 if TYPE_CHECKING:
-    from OpenSSL.SSL import Connection
+    from OpenSSL.SSL import Connection, Context
 
 StrPath = str | os.PathLike[str]
 
@@ -65,9 +67,9 @@ class ServerTLS:
 
         @raise TLSError: a file cannot be used.  The previous key and certificates stay in use.
         """
-        self._context = _certificates().server_context(
-            self._key, self._certificate, self._client_ca
-        )
+        context = _certificates().server_context(self._key, self._certificate, self._client_ca)
+        _ignore_offered_protocols(context)
+        self._context = context
 
     def wrap(self, factory: IProtocolFactory, clock: Any) -> IProtocolFactory:
         """Return a factory that adds TLS to the connections of another factory."""
@@ -79,6 +81,39 @@ class ServerTLS:
         from OpenSSL.SSL import Connection
 
         return Connection(self._context, None)
+
+
+class SSLReactor:
+    """A wrapper of a reactor whose TLS ports serve clients that offer protocols (ALPN)."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: ServerFactory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        _ignore_offered_protocols(contextFactory.getContext())
+        listening: IListeningPort = self._reactor.listenSSL(
+            port, factory, contextFactory, backlog=backlog, interface=interface
+        )
+        return listening
+
+
+def _ignore_offered_protocols(context: Context) -> None:
+    """
+    Make a server's context select none of the protocols that a client such as curl offers.
+
+    With the callback of Twisted's C{CertificateOptions}, the handshake would fail with "internal
+    error".
+    """
+    from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS
+
+    context.set_alpn_select_callback(lambda connection, offered: NO_OVERLAPPING_PROTOCOLS)
 
 
 def tls_endpoint(

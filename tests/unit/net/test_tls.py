@@ -406,6 +406,20 @@ class ServerTests(TLSTestCase):
         wrapped.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIn("sent an HTTP request", await line)
 
+    async def test_offeredToOwnTLS(self) -> None:
+        """The same with a Twisted endpoint string that includes TLS."""
+        own = self.authority.issue()
+        text = f"ssl:0:interface=127.0.0.1:certKey={own.cert}:privateKey={own.key}"
+        await self.exporter(endpoint=text)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        wrapped = await self.in_thread(context.wrap_socket, self.connected())
+        self.addCleanup(wrapped.close)
+        await self.factory.connections(1)
+        await self.assert_streams(SocketClient(wrapped), 5)
+
     async def test_otherName(self) -> None:
         """The TLS alert of a client that expects another name is logged."""
         await self.listen()
