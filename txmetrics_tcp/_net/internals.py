@@ -18,12 +18,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from types import FrameType
 from typing import Any
 
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, HostnameEndpoint
-from twisted.internet.interfaces import IListeningPort, INegotiated, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IListeningPort,
+    INegotiated,
+    IStreamServerEndpoint,
+)
 from twisted.internet.main import installReactor
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UNIXPort
@@ -126,13 +132,35 @@ def resolve_in_daemon_threads(reactor: Any) -> None:
     reactor.installNameResolver(GAIResolver(reactor, lambda: threads))
 
 
+def _look_up(getaddrinfo: Callable[..., Any], *arguments: object) -> Any:
+    """
+    @raise gaierror: the look-up failed, for any reason.
+    """
+    try:
+        return getaddrinfo(*arguments)
+    except Exception as error:
+        raise socket.gaierror(str(error)) from error
+
+
 class ResolvedEndpoint(HostnameEndpoint):
     """
     Connects to any host name that the resolver knows, even if it is not a valid domain name.
 
     Twisted rejects names with underscores (https://github.com/twisted/twisted/issues/8190), which
     are common in container networks.  Without this class, their services would be unreachable.
+
+    Twisted's resolver handles only C{gaierror}.  After another error of the operating system, such
+    as EBUSY, an attempt to connect would never end, and a client would not reconnect.
     """
+
+    def _getNameResolverAndMaybeWarn(self, reactor: object) -> IHostnameResolver:
+        resolver = super()._getNameResolverAndMaybeWarn(reactor)
+        getaddrinfo = getattr(resolver, "_getaddrinfo", None)
+        if getaddrinfo is None:
+            return resolver
+        resolver = copy(resolver)
+        vars(resolver)["_getaddrinfo"] = partial(_look_up, getaddrinfo)
+        return resolver
 
     @staticmethod
     def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:

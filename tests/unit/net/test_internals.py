@@ -21,10 +21,12 @@ from typing import Any
 from unittest import mock, skipIf
 
 from twisted.internet import reactor as _reactor
+from twisted.internet._resolver import GAIResolver
 from twisted.internet.address import IPv4Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IAddress, INegotiated, IReactorUNIX
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
@@ -38,6 +40,7 @@ from tests.connecting import NamesReactor
 from txmetrics_tcp._net import internals
 from txmetrics_tcp._net.internals import (
     MAX_ACCEPTS,
+    ResolvedEndpoint,
     call_at_exit,
     detach_socket,
     global_reactor,
@@ -174,6 +177,15 @@ class ResolverTests(TestCase):
         self.assertTrue(own)
         self.assertTrue(all(one.daemon for one in own))
         self.assertFalse({*own} & {*reactor.getThreadPool().threads})
+
+    async def test_error(self) -> None:
+        """An attempt to connect ends, whatever error the look-up raises."""
+        for error in (OSError(errno.EBUSY, "busy"), MemoryError()):
+            resolver = GAIResolver(reactor, getaddrinfo=mock.Mock(side_effect=error))
+            self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(resolver))
+            with self.assertRaises(DNSLookupError):
+                await ResolvedEndpoint(reactor, "a_b.example", 5000).connect(Factory())
+        self.assertIs(reactor.nameResolver, resolver)
 
     def test_otherResolver(self) -> None:
         """A reactor with another resolver, or without a resolver, is not changed."""
