@@ -592,6 +592,14 @@ class AcceptanceTests(SynchronousTestCase):
         self.service.stopService()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_stopped(self) -> None:
+        """No call is pending after the service has stopped."""
+        stopped = self.service.stopService()
+        self.transport.lose(ConnectionLost())
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertNotIn(Connected, self.seen)
+
     def test_data(self) -> None:
         """Data from the server ends the wait, before its events are passed on."""
         self.transport.receive(frame(1) + frame(2)[:1])
