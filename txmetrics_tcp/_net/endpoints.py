@@ -208,9 +208,17 @@ def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
     for prefix in ("systemd:", "tcp6:", "haproxy:", "stdio:"):
         if text.startswith(prefix):
             raise EndpointError(f"cannot connect to {short_repr(text)}: {prefix} is for servers")
-    if text.startswith("tcp:") and (host := host_of(text)) and not isIPv6Address(host):
+    # The address of "ssl:" has the form of that of "tcp:".
+    host = host_of(text.replace("ssl:", "tcp:", 1)) if text.startswith(("tcp:", "ssl:")) else None
+    if host and not isIPv6Address(host):
         _resolvable(host)
-    endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
+    try:
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
+    except UnicodeError:
+        raise EndpointError(
+            f"cannot connect to {short_repr(text)}: tls: requires a valid domain name; use --tls,"
+            " or tls_endpoint in Python"
+        ) from None
     return endpoint
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
+from unittest import mock, skipIf
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.authority import no_tls
 from tests.connecting import NamesReactor
 from txmetrics_tcp._net import endpoints
 from txmetrics_tcp._net.endpoint_syntax import (
@@ -332,11 +333,21 @@ class BadEndpointTests(SynchronousTestCase):
     def test_hostNames(self) -> None:
         """Names that cannot be looked up are rejected."""
         for host in ("a..b", ".", f"{'x' * 64}.example", f"\xfc.{'x' * 64}"):
-            for text in (f"{host}:5000", (host, 5000), f"tcp:{host}:5000"):
+            ssl = f"ssl:{host}:5000:hostname=a.example"
+            for text in (f"{host}:5000", (host, 5000), f"tcp:{host}:5000", ssl):
                 error = self.assertRaises(
                     EndpointError, client_endpoint, MemoryReactorClock(), text
                 )
                 self.assertIn(" is not a host name: a label is empty, longer than", str(error))
+
+    @skipIf(no_tls, no_tls)
+    def test_tlsNames(self) -> None:
+        """Twisted's "tls:" accepts only valid domain names."""
+        for host in ("a_b", "a..b"):
+            self.assertIn(
+                "tls: requires a valid domain name; use --tls, or tls_endpoint in Python",
+                self.error(f"tls:{host}:5000", client_endpoint),
+            )
 
     def test_sslWithoutName(self) -> None:
         """Without a host name, Twisted's "ssl:" would accept any certificate."""
