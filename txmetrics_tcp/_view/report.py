@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from textwrap import fill
 from typing import Any
 
 from txmetrics_tcp._model import Key, MetricKind
@@ -34,9 +35,12 @@ _TEXTS = _HEAD[:3]
 _OMITTED = ("MIN", "P90", "MAX", "COUNT", "P99", "P50", "KIND", "RATE")
 """The columns that a narrow terminal lacks, the first one first."""
 
-_LEAST_NAME = 20
-_LEAST_LABELS = 8
-"""If fewer cells than these remain for names and labels, a column is omitted."""
+_LEAST_NAME = 35
+_LEAST_LABELS = 15
+"""
+If fewer cells than these remain for names and labels that need them, a column is omitted.  Names
+often differ in the middle, such as those of received and sent bytes.
+"""
 
 _NUMBER = 12
 """The maximum width of a number on a terminal, in cells."""
@@ -168,7 +172,7 @@ class Report:
         status = view.status
         source = visible(status.source) if status is not None else ""
         if width is not None:
-            source = cut_middle(source, max(_LEAST_NAME, width - _LEAST_NAME))
+            source = cut_middle(source, max(10, width // 2))
         name = f" ({source})" if source else ""
         parts = [
             f"{len(self.series):,} of {len(view.series):,} series",
@@ -193,7 +197,10 @@ class Report:
             parts.append(f"{counted(view.refused, 'event')} left out because of too many series")
         if view.unknown:
             parts.append(f"{counted(view.unknown, 'unknown event')} skipped")
-        return f"{visible(self.endpoint)}{name}: {', '.join(parts)}"
+        line = f"{visible(self.endpoint)}{name}: {', '.join(parts)}"
+        if width is None:
+            return line
+        return fill(line, width, break_long_words=False, break_on_hyphens=False)
 
     def scale(self, series: SeriesView) -> float:
         """Return the factor that makes value and rate comparable with those of other series."""
@@ -257,9 +264,10 @@ def _fit(widths: dict[str, int], width: int) -> None:
     for head in _OMITTED:
         if room() < least:
             widths.pop(head, None)
-    # Of what both need, labels get at least two fifths.
     cells = max(room(), 2)
-    widths["LABELS"] = max(1, min(labels, max(cells - name, cells * 2 // 5)))
+    # Names of the minimum width are complete.
+    share = cells * _LEAST_LABELS // (_LEAST_NAME + _LEAST_LABELS)
+    widths["LABELS"] = max(1, min(labels, max(cells - name, share)))
     widths["NAME"] = min(name, cells - widths["LABELS"])
 
 

@@ -110,9 +110,9 @@ class TableTests(ReportCase):
         """On a terminal, lines fit: names are shortened in the middle, then columns are omitted."""
         self.feed_odd()
         for width, heads in (
-            (60, "NAME LABELS VALUE RATE"),
-            (80, "KIND NAME LABELS VALUE RATE P50"),
-            (120, "KIND NAME LABELS VALUE RATE COUNT P50 P90 P99 MAX"),
+            (60, "NAME LABELS VALUE"),
+            (80, "NAME LABELS VALUE RATE"),
+            (120, "KIND NAME LABELS VALUE RATE COUNT P50 P99"),
             (200, "KIND NAME LABELS VALUE RATE COUNT MIN P50 P90 P99 MAX"),
         ):
             lines = self.report().to_table(width).splitlines()
@@ -126,6 +126,26 @@ class TableTests(ReportCase):
         (named,) = (line for line in lines if "nnn" in line)
         (wide,) = (line for line in lines if "wide" in line)
         self.assertEqual(cell_width(named), cell_width(wide))
+
+    def test_namesOnTerminal(self) -> None:
+        """Names that differ in the middle are complete, even if other series need more space."""
+        names = [f"host_network_{way}_packets_total" for way in ("receive", "transmit")]
+        for name in names:
+            self.view.ingest([metric(Operation.INCREMENT_COUNTER, 1, name, device="eth0")])
+        self.view.ingest([metric(Operation.INCREMENT_COUNTER, 1, "long", label="x" * 300)])
+        for width in (80, 100, 120, 160, 200):
+            table = self.report().to_table(width)
+            for name in names:
+                self.assertRegex(table, rf"\b{name} +device=eth0 ")
+
+    def test_lastLine(self) -> None:
+        """On a terminal, the line about the stream is wrapped between words."""
+        (whole,) = self.report().to_table().splitlines()[-1:]
+        for width in (30, 40, 60):
+            lines = self.report().to_table(width).splitlines()
+            end = lines[lines.index("") + 1 :]
+            self.assertEqual(" ".join(end), whole)
+            self.assertLessEqual(max(map(len, end)), width)
 
     def test_narrowTerminal(self) -> None:
         """A terminal of any width has name and value."""
