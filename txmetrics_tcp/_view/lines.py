@@ -44,9 +44,6 @@ _BOUNDARY: dict[Snapshot, dict[str, object]] = {
     Snapshot.END: {"boundary": "end"},
 }
 
-_UNIT_OF = {f" {unit.label}": unit for unit in Unit if unit.label}
-"""The unit that `TextLines` shows as this text after a value."""
-
 MAX_UNIT = 40
 """The maximum number of characters of a unit after a value: each line repeats the unit."""
 
@@ -68,13 +65,14 @@ class TextLines:
     ) -> None:
         """
         @param exact: whether to show exact values, in the units of the metrics, rather than
-            human-readable ones (``1.5ms``).
+            human-readable ones (``1.5 ms``).
         """
         self._localtime = localtime
         self._exact = exact
         self._second = -1
         self._clock = ""
-        # Limited to `CACHE_BYTES`; the latest are kept.
+        # The text after exact values, or the unit of human-readable ones.  The latest are kept, up
+        # to `CACHE_BYTES`.
         self._units: dict[tuple[MetricKind, str], str] = {}
         self._units_bytes = 0
 
@@ -83,10 +81,7 @@ class TextLines:
             return self._other(event)
         key = event.key
         unit = self._units.get((key.kind, key.name), "") if self._units else ""
-        if self._exact:
-            value = f"{event.value!r}{unit}"
-        else:
-            value = show_value(event.value, _UNIT_OF.get(unit, unit[1:]))
+        value = f"{event.value!r}{unit}" if self._exact else show_value(event.value, unit)
         return (
             f"{self._time(event.timestamp_ns)} {_OPERATION[event.operation]}"
             f" {visible(str(key))} {value}"
@@ -123,13 +118,13 @@ class TextLines:
         try:
             label = Unit(unit).label
         except ValueError:
-            label = visible(unit if len(unit) <= MAX_UNIT else f"{unit[:MAX_UNIT]}…")
+            unit = label = visible(unit if len(unit) <= MAX_UNIT else f"{unit[:MAX_UNIT]}…")
         units = self._units
         name = metadata.kind, metadata.name
         if units.pop(name, None) is not None:
             self._units_bytes -= name_size(metadata.name)
         if label:
-            units[name] = f" {label}"
+            units[name] = f" {label}" if self._exact else unit
             self._units_bytes += name_size(metadata.name)
             while self._units_bytes > CACHE_BYTES:
                 oldest = next(iter(units))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from txmetrics_tcp._model import SET_OPERATION, Metadata, Metric, Snapshot, Status
 from txmetrics_tcp._view.lines import Lines, Printable
+from txmetrics_tcp._view.text import counted
 
 _SETS = frozenset(SET_OPERATION.values())
 
@@ -40,7 +41,7 @@ class Summary:
         """
         last = events[-1]
         if isinstance(last, Metric):
-            counted = self._in_snapshot and last.operation in _SETS
+            counts = self._in_snapshot and last.operation in _SETS
         elif isinstance(last, Snapshot):
             self._in_snapshot = last is not Snapshot.END
             self.counting = self._in_snapshot
@@ -51,22 +52,25 @@ class Summary:
         elif isinstance(last, Status):
             return [self._format(last)]
         else:
-            counted = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
-        lines = [self._format(event) for event in events]
-        if counted:
-            totals = sum(isinstance(event, Metric) for event in events)
-            self._totals += totals
-            self._descriptions += len(events) - totals
+            counts = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
+        if counts:
+            for event in events:
+                if isinstance(event, Metadata):
+                    # The formatter remembers its unit.
+                    self._format(event)
+                    self._descriptions += 1
+                else:
+                    self._totals += 1
             return []
         self._initial = self._in_snapshot = self.counting = False
-        return [*self.end(), *lines]
+        return [*self.end(), *map(self._format, events)]
 
     def end(self) -> list[str]:
         """Return a line with the numbers that were counted since the last call, if any."""
         if not (self._descriptions or self._totals):
             return []
         counts = [
-            f"{number:,} {name}{'' if number == 1 else 's'}"
+            counted(number, name)
             for number, name in ((self._descriptions, "description"), (self._totals, "total"))
             if number
         ]

@@ -162,6 +162,7 @@ class TextLinesTests(SynchronousTestCase):
             ("bytes", 1536.0, "1536.0 B"),
             ("apples", 1234567.25, "1234567.25 apples"),
             ("a\x1b", 2.0, "2.0 a\\x1b"),
+            ("ms", 1500.0, "1500.0 ms"),
             ("count", 1234567.0, "1234567.0"),
             (None, math.inf, "inf"),
         ]:
