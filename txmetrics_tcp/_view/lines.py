@@ -20,7 +20,14 @@ from txmetrics_tcp._model import (
 )
 from txmetrics_tcp._view.memory import CACHE_BYTES, name_size
 from txmetrics_tcp._view.numbers import show_value
-from txmetrics_tcp._view.text import NO_TIME, json_value, local_time, utc, visible
+from txmetrics_tcp._view.text import (
+    NO_TIME,
+    json_value,
+    local_time,
+    utc,
+    visible,
+    visible_unit,
+)
 
 Printable = Metadata | Metric | Status | Snapshot | Gone
 """The events that have a line."""
@@ -43,9 +50,6 @@ _BOUNDARY: dict[Snapshot, dict[str, object]] = {
     Snapshot.BEGIN_COMPLETE: {"boundary": "begin", "complete": True},
     Snapshot.END: {"boundary": "end"},
 }
-
-MAX_UNIT = 40
-"""The maximum number of characters of a unit after a value: each line repeats the unit."""
 
 
 class TextLines:
@@ -118,7 +122,7 @@ class TextLines:
         try:
             label = Unit(unit).label
         except ValueError:
-            unit = label = visible(unit if len(unit) <= MAX_UNIT else f"{unit[:MAX_UNIT]}…")
+            unit = label = visible_unit(unit)
         units = self._units
         name = metadata.kind, metadata.name
         if units.pop(name, None) is not None:

@@ -23,6 +23,7 @@ from txmetrics_tcp._view.text import (
     json_value,
     utc,
     visible,
+    visible_unit,
 )
 
 SHORTEST = 0.1
@@ -146,21 +147,20 @@ class Report:
 
     def _cells(self, series: SeriesView, width: int) -> tuple[str, ...]:
         key = series.key
-        unit = self._unit(series)
-        shown = None if unit is None else visible(unit)
+        unit = self._visible_unit(series)
         summary = series.summary()
         labels = ", ".join(f"{label}={value}" for label, value in key.labels)
         cells = (key.kind.value, visible(key.name), visible(labels))
         if summary is None:
-            value = show_value(series.value, shown, width)
-            return (*cells, value, self._rate(series, shown, width), *[""] * 6)
+            value = show_value(series.value, unit, width)
+            return (*cells, value, self._rate(series, unit, width), *[""] * 6)
         numbers = summary.min, summary.p50, summary.p90, summary.p99, summary.max
         return (
             *cells,
             "",
             self._rate(series, None, width),
             show_value(series.value, width=width),
-            *(("-" if math.isnan(one) else show_value(one, shown, width)) for one in numbers),
+            *(("-" if math.isnan(one) else show_value(one, unit, width)) for one in numbers),
         )
 
     def _rate(self, series: SeriesView, unit: str | None, width: int) -> str:
@@ -206,7 +206,11 @@ class Report:
         """Return the factor that makes value and rate comparable with those of other series."""
         # A histogram's value and rate count samples, regardless of the unit.
         histogram = series.key.kind is MetricKind.HISTOGRAM
-        return 1 if histogram else base_scale(self._unit(series))
+        return 1 if histogram else base_scale(self._visible_unit(series))
+
+    def _visible_unit(self, series: SeriesView) -> str | None:
+        unit = self._unit(series)
+        return None if unit is None else visible_unit(unit)
 
     def _unit(self, series: SeriesView) -> str | None:
         description = self.view.description(series.key)

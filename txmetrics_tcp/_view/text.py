@@ -61,6 +61,15 @@ def visible(text: str) -> str:
     return "".join(letters)
 
 
+MAX_UNIT = 40
+"""The maximum number of cells of a unit after a value: each value repeats the unit."""
+
+
+def visible_unit(unit: str) -> str:
+    """Escape a unit, and cut a long one."""
+    return cut(visible(unit[: MAX_UNIT + 1]), MAX_UNIT)
+
+
 def json_number(value: float) -> float | str:
     """
     Convert a number for JSON.  Infinities and NaN, which JSON lacks, become strings as in the JSON

@@ -9,17 +9,18 @@ import math
 import re
 import sys
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT
 from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._view import sketch
+from txmetrics_tcp._view import sketch, text
 from txmetrics_tcp._view.filters import parse_filter
 from txmetrics_tcp._view.report import SORTS, Report
 from txmetrics_tcp._view.series import SourceView
-from txmetrics_tcp._view.text import cell_width
+from txmetrics_tcp._view.text import MAX_UNIT, cell_width, visible
 
 WHEN = 1_795_363_464_789_260_613
 """2026-11-22T16:04:24.789260613Z"""
@@ -137,6 +138,14 @@ class TableTests(ReportCase):
             table = self.report().to_table(width)
             for name in names:
                 self.assertRegex(table, rf"\b{name} +device=eth0 ")
+
+    def test_longUnit(self) -> None:
+        """A unit of a megabyte is cut before it is escaped for each series."""
+        self.view.ingest([Metadata(MetricKind.GAUGE, "depth", "\x1b" * 1_000_000)])
+        with mock.patch.object(text, "visible", wraps=visible) as escape:
+            table = self.report(sort="value").to_table()
+        self.assertLessEqual(max(len(call.args[0]) for call in escape.mock_calls), MAX_UNIT + 1)
+        self.assertIn(r"-1.5 \x1b\x1b", table)
 
     def test_lastLine(self) -> None:
         """On a terminal, the line about the stream is wrapped between words."""
