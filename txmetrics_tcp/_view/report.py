@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from textwrap import fill
 from typing import Any
@@ -121,8 +121,12 @@ class Report:
         text = "".join(f"{_GAP.join(line).rstrip()}\n" for line in lines)
         return f"{text}\n{self._summary_line(width)}\n"
 
-    def to_json(self) -> str:
-        """Return one line with an ASCII object, as described in docs/reference/commands.md."""
+    def to_json(self) -> Iterator[str]:
+        """
+        Generate the parts of one line with an ASCII object, as described in
+        docs/reference/commands.md.  A part has one series at most: many series may share a long
+        description.
+        """
         view = self.view
         status = view.status
         document = {
@@ -141,9 +145,12 @@ class Report:
             "left_out": view.refused,
             "unknown": view.unknown,
             "percentiles": has_percentiles(),
-            "series": [self._json(one) for one in self.series],
         }
-        return json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
+        encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+        yield encode(document).removesuffix("}") + ',"series":['
+        for number, one in enumerate(self.series):
+            yield ("," if number else "") + encode(self._json(one))
+        yield "]}\n"
 
     def _cells(self, series: SeriesView, width: int) -> tuple[str, ...]:
         key = series.key

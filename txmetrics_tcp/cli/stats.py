@@ -262,7 +262,8 @@ class _Command:
     def _write(self, report: Report) -> None:
         try:
             if self._options.json:
-                self._output.write(report.to_json())
+                for part in report.to_json():
+                    self._output.write(part)
             else:
                 width = shutil.get_terminal_size().columns if os.isatty(1) else None
                 self._output.write(report.to_table(width))

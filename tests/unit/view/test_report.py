@@ -240,7 +240,7 @@ class TableTests(ReportCase):
         report = self.report()
         text = "none missed, 2 unknown events skipped"
         self.assertTrue(report.to_table().endswith(f"{text}\n"))
-        self.assertEqual(json.loads(report.to_json())["unknown"], 2)
+        self.assertEqual(json.loads("".join(report.to_json()))["unknown"], 2)
 
     def test_noPercentiles(self) -> None:
         """Without the library, percentiles are dashes."""
@@ -263,10 +263,17 @@ class JsonTests(ReportCase):
         def refuse(constant: str) -> None:
             raise AssertionError(constant)
 
-        text = self.report(**more).to_json()
+        text = "".join(self.report(**more).to_json())
         self.assertTrue(text.isascii())
         self.assertTrue(text[:-1].isprintable() and text.endswith("\n"))
         return json.loads(text, parse_constant=refuse)
+
+    def test_longDescription(self) -> None:
+        """A long description of many series is not repeated in one part."""
+        self.view.ingest([Metadata(MetricKind.COUNTER, "sent", "bytes", "d" * 900_000)])
+        sizes = [len(part) for part in self.report().to_json()]
+        self.assertEqual(sum(size > 900_000 for size in sizes), 2)
+        self.assertLess(max(sizes), 1_000_000)
 
     def test_largeCounter(self) -> None:
         """A counter above 2**53 also has its digits as text."""
