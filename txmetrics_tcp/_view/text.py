@@ -177,14 +177,14 @@ def cut(text: str, width: int) -> str:
 
 def cut_middle(text: str, width: int) -> str:
     """
-    Shorten text after three fifths, with an ellipsis, to at most this many cells.
+    Shorten text in the middle, with an ellipsis, to at most this many cells.
 
         >>> cut_middle("http_requests_total", 11)
-        'http_r…otal'
+        'http_…total'
     """
     if cell_width(text) <= width:
         return text
-    end = _start(text[::-1], (width - 1) * 2 // 5)[::-1]
+    end = _start(text[::-1], (width - 1) // 2)[::-1]
     while end and not _cells(end[0]):
         # A mark of a character that is omitted.
         end = end[1:]

@@ -248,9 +248,8 @@ class ObserveApp(App[int]):
             self.rows.fold(line)
         elif line is not None or self.detail_open:
             self._open_detail(not self.detail_open)
-            # The details keep their series, and the table may have fewer lines beside them.
+            # The details keep their series.
             self.table.move(0)
-            self.call_after_refresh(self.table.show_chosen)
         self.redraw()
 
     def action_close_detail(self) -> None:
@@ -259,6 +258,8 @@ class ObserveApp(App[int]):
 
     def _open_detail(self, is_open: bool) -> None:
         self._body.set_class(is_open, "detail")
+        # The number of visible lines of the table changes.
+        self.call_after_refresh(self.table.show_chosen)
         self.refresh_bindings()
 
     def _reordered(self) -> None:

@@ -26,9 +26,9 @@ from txmetrics_tcp._view.sketch import PERCENTILES, Summary
 from txmetrics_tcp._view.text import NO_TIME, counted, time_of_day
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
-from txmetrics_tcp.observe.render import label_segments
+from txmetrics_tcp.observe.render import cut_segments, label_segments
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Row, RowValues
-from txmetrics_tcp.observe.text import fit, right, shown
+from txmetrics_tcp.observe.text import fit, fit_middle, right, shown
 from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
 
 SIDE_BY_SIDE = 76
@@ -36,6 +36,9 @@ SIDE_BY_SIDE = 76
 
 NUMBERS = 40
 """The width of the numbers beside the chart: the latest events with the largest total."""
+
+MAX_NAME_LINES = 3
+"""The maximum number of lines of a name that does not fit in one with kind, unit and source."""
 
 GUTTER = 3
 """The number of cells between chart and numbers."""
@@ -84,7 +87,7 @@ class Detail(Widget):
         if self.line is None or width < 8:
             return []
         if isinstance(self.line, Group):
-            lines = _group(self.line)
+            lines = _group(self.line, width)
         else:
             lines = _series(self.line, self.window, width, height)
         blank = ink(TEXT, PANEL)
@@ -100,10 +103,11 @@ class Detail(Widget):
         return Strip.blank(self.content_size.width, ink(TEXT, PANEL))
 
 
-def _group(group: Group) -> Lines:
+def _group(group: Group, width: int) -> Lines:
     sources = {row.source.label for row in group.rows}
+    title = ink(ACCENT, PANEL, bold=True)
     return [
-        [Segment(group.title, ink(ACCENT, PANEL, bold=True))],
+        *([Segment(part, title)] for part in chop_cells(group.title, width)),
         [
             Segment(
                 f"{len(group.rows):,} series from {counted(len(sources), 'source')}",
@@ -135,16 +139,8 @@ def _series(row: Row, window: float | None, width: int, height: int) -> Lines:
 
 
 def _title(row: Row, width: int) -> Lines:
-    kind = row.key.kind
     metadata = row.source.view.description(row.key)
-    lines: Lines = [
-        [
-            Segment(row.name, ink(TEXT, PANEL, bold=True)),
-            Segment(f"  {kind.value}", ink(KIND[kind], PANEL)),
-            Segment(f"  {shown(row.unit)}" if row.unit else "", ink(WARNING, PANEL)),
-            Segment(f"  {row.source.label}", ink(DIM, PANEL)),
-        ]
-    ]
+    lines = _heading(row, width)
     if row.labels:
         if row.labels_length <= width:
             lines.append(label_segments(row.labels, width, PANEL))
@@ -158,6 +154,27 @@ def _title(row: Row, width: int) -> Lines:
         text = (chop_cells if wide else textwrap.wrap)(description, width)[:3]
         lines += [[Segment(part, ink(DIM, PANEL, italic=True))] for part in text]
     return lines
+
+
+def _heading(row: Row, width: int) -> Lines:
+    """Return name, kind, unit and source: in one line, or the name in lines of its own."""
+    kind = row.key.kind
+    bold = ink(TEXT, PANEL, bold=True)
+    facts = [
+        Segment(kind.value, ink(KIND[kind], PANEL)),
+        Segment(f"  {row.unit}" if row.unit else "", ink(WARNING, PANEL)),
+        Segment(f"  {row.source.label}", ink(DIM, PANEL)),
+    ]
+    line = [Segment(f"{row.name}  ", bold), *facts]
+    if Segment.get_line_length(line) <= width:
+        return [line]
+    # A wide letter may leave the last cell of a line empty.
+    room = MAX_NAME_LINES * (width - 1)
+    name = fit_middle(row.name, min(cell_len(row.name), room))
+    return [
+        *([Segment(part, bold)] for part in chop_cells(name, width)),
+        cut_segments(facts, width, ink(FAINT, PANEL)),
+    ]
 
 
 def _chart(row: Row, values: RowValues, width: int, height: int) -> Lines:
@@ -239,6 +256,7 @@ def _percentiles(
     columns = [("all time", lifetime)]
     if window is not None:
         columns.insert(0, (window_text(window), recent))
+    # Numbers have one cell less than their columns, so that there is a space between them.
     lines: Lines = [
         [Segment(" " * 6, dim), *(Segment(right(title, 12), dim) for title, _ in columns)]
     ]
@@ -250,12 +268,12 @@ def _percentiles(
             else:
                 value = getattr(summary, name)
                 # NaN without the library for percentiles.
-                shown_value = "·" if math.isnan(value) else show_value(value, unit, 12)
+                shown_value = "·" if math.isnan(value) else show_value(value, unit, 11)
                 cells.append(Segment(right(shown_value, 12), text))
         lines.append(cells)
     counts = [Segment(fit("count", 6), dim)]
     for _, summary in columns:
-        count = "·" if summary is None else show_value(summary.count, width=12)
+        count = "·" if summary is None else show_value(summary.count, width=11)
         counts.append(Segment(right(count, 12), text))
     return [*lines, counts]
 

@@ -201,7 +201,9 @@ def source_parts(source: Source, several: bool) -> list[Part]:
     ]
     if _is_silent(source):
         parts.append(Part("  no data yet: is this a metrics server?", ink(WARNING), 0, LEAST_NOTE))
-    parts += [Part("  ", dim), *loss_parts(source)]
+    losses = loss_parts(source)
+    if losses:
+        parts += [Part("  ", dim), *losses]
     if view.refused:
         parts.append(
             Part(f"  left out {show_value(view.refused, width=_COUNT)} (too many series)", ink(BAD))
@@ -216,7 +218,7 @@ def source_parts(source: Source, several: bool) -> list[Part]:
             Part(f"  ↻ restarted{times}", style),
             Part(f" {show_duration(ago)} ago", style, 3),
         ]
-    if several:
+    if several and source.state in (State.CONNECTED, *_RECORDING_STATES):
         events = (
             counted(view.events, "event")
             if source.state in _RECORDING_STATES
@@ -234,7 +236,7 @@ def loss_parts(source: Source) -> list[Part]:
     if view.missed_incoming or view.missed_client:
         return _missed(view.missed_incoming, view.missed_client)
     if view.status is None:
-        return [Part("losses unknown" if view.events else "", ink(DIM), 2)]
+        return [Part("losses unknown", ink(DIM), 2)] if view.events else []
     return [Part("no losses", ink(GOOD))]
 
 
@@ -274,19 +276,19 @@ def _count_parts(sources: Sequence[Source]) -> list[Part]:
                 Part(", " if parts else " ", ink(DIM)),
                 Part(f"{len(same)} {state.value}", ink(color)),
             ]
-    silent = sum(map(_is_silent, sources))
-    if silent:
-        parts.append(Part(f" ({silent} without data)", ink(WARNING), 1))
+            silent = sum(map(_is_silent, same))
+            if silent:
+                parts.append(Part(f" ({silent} without data)", ink(WARNING), 1))
     incoming = sum(source.view.missed_incoming for source in sources)
     client = sum(source.view.missed_client for source in sources)
     if incoming + client:
         parts += [Part("  ", ink(DIM)), *_missed(incoming, client)]
     else:
-        parts.append(Part("  no losses reported", ink(DIM), 2))
+        parts.append(Part("  no losses reported", ink(DIM), 3))
     refused = sum(source.view.refused for source in sources)
     if refused:
         parts.append(Part(f"  left out {refused:,} (too many series)", ink(BAD)))
-    return [*parts, Part("  o", ink(ACCENT)), Part(" lists them", ink(DIM), 3)]
+    return [*parts, Part("  o", ink(ACCENT)), Part(" lists them", ink(DIM), 1)]
 
 
 _STATES = (

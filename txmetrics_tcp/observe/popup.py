@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -37,11 +38,10 @@ class Popup(ModalScreen[None]):
     Popup Static {{ width: 100%; height: auto; background: {PANEL}; }}
     """
 
-    def __init__(self, title: str, text: Text) -> None:
+    def __init__(self, title: str, content: Text | Table) -> None:
         super().__init__()
         self._title = title
-        self._text = text
-        self._static = Static(text, markup=False)
+        self._static = Static(content, markup=False)
 
     def compose(self) -> ComposeResult:
         box = VerticalScroll(self._static)
@@ -50,11 +50,9 @@ class Popup(ModalScreen[None]):
         box.border_subtitle = "↑ ↓ PgDn scroll, Esc closes"
         yield box
 
-    def show(self, text: Text) -> None:
-        """Replace the text."""
-        if text != self._text:
-            self._text = text
-            self._static.update(text)
+    def show(self, content: Text | Table) -> None:
+        """Replace the content."""
+        self._static.update(content)
 
     def action_roll(self, lines: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)

@@ -8,6 +8,7 @@ import math
 
 from rich.cells import cell_len
 from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 
 from txmetrics_tcp._model import MetricKind
@@ -102,9 +103,10 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
     end = min([start for start, _ in sums], default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
-    title = fit(fold + group.title, min(cell_len(group.title) + 2, max(1, end - len(count) - 2)))
+    room = max(1, end - len(count) - len(fold) - MARK - 1)
+    title = fit_middle(group.title, min(cell_len(group.title), room))
     segments = [
-        Segment(title, ink(ACCENT, on, bold=True)),
+        Segment(fold + title, ink(ACCENT, on, bold=True)),
         Segment(count, ink(DIM, on)),
     ]
     x = MARK + sum(segment.cell_length for segment in segments)
@@ -131,5 +133,11 @@ def label_segments(labels: tuple[tuple[str, str], ...], width: int, on: str) -> 
         total += sum(segment.cell_length for segment in added)
     if total <= width:
         return [*segments, Segment(" " * (width - total), plain)]
-    segments = list(Strip(segments, total).crop(0, max(0, width - 1)))
-    return [*segments, Segment("…"[:width], faint)]
+    return cut_segments(segments, width, faint)
+
+
+def cut_segments(segments: list[Segment], width: int, faint: Style) -> list[Segment]:
+    """Cut segments with an ellipsis to at most this many cells."""
+    if Segment.get_line_length(segments) <= width:
+        return segments
+    return [*Strip(segments).crop(0, max(0, width - 1)), Segment("…"[:width], faint)]

@@ -15,6 +15,7 @@ from unicodedata import normalize
 from unittest import mock
 
 from textual.containers import VerticalScroll
+from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.widgets import Input, Static
@@ -354,19 +355,28 @@ class KeyTests(SynchronousTestCase):
         sources[30].set_state(State.LOST, message)
 
         async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            def lines() -> list[str]:
+                static = app.screen.query_one(Static)
+                width, height = static.size
+                return [strip.text for strip in static.render_lines(Region(0, 0, width, height))]
+
             def text() -> str:
-                return " ".join(str(app.screen.query_one(Static).render()).split())
+                return " ".join(" ".join(lines()).split())
 
             for key in self.each("sources"):
                 await pilot.press(key)
                 self.assertIsInstance(app.screen, SourceList)
-                self.assertTrue(
-                    text().startswith(f"● {name}30:1 disconnected, retrying: {message}")
+                columns = [(line[:37], line[37:].strip()) for line in lines()[:8]]
+                # Names and states are wrapped in their columns.
+                self.assertEqual("".join(left.strip() for left, _ in columns[:2]), f"● {name}30:1")
+                self.assertEqual(
+                    " ".join(state for _, state in columns if state).split(" connected")[0],
+                    f"disconnected, retrying: {message.strip()}",
                 )
                 self.assertEqual(text().count("●"), 40)
                 sources[5].set_state(State.CONNECTING)
                 await draw(pilot, app)
-                self.assertTrue(text().startswith(f"● {name}5:1 connecting"))
+                self.assertRegex(text(), r"^● \S+ connecting… \S+5:1 ● ")
                 sources[5].set_state(State.CONNECTED)
                 box = app.screen.query_one(VerticalScroll)
                 await pilot.press("pagedown")
@@ -573,6 +583,12 @@ class KeyTests(SynchronousTestCase):
             self.assertIn("n59 ", drawn(app.table)[1])
             self.assertIn("n00 ", drawn(app.detail)[0])
             self.assertEqual(chosen(app), "n00")
+            for key in ("enter", "escape", "q"):
+                await pilot.press("r", "r", key)
+                self.assertFalse(app.detail_open)
+                # The chosen line is on the screen again.
+                self.assertIn("▌n00", " ".join(drawn(app.table)))
+                await pilot.press("enter")
 
         watch(scenario, source, size=(80, 24))
 
@@ -861,7 +877,7 @@ class ShownTests(SynchronousTestCase):
             titles, *lines = drawn(app.table)
             for line, name in zip(lines, [names[0], names[0], names[1], names[1]], strict=False):
                 # Names keep their beginning and their end.
-                self.assertRegex(line, f"{name[:13]}.*{name[-8:]} ")
+                self.assertRegex(line, f"{name[:10]}.*{name[-8:]} ")
                 self.assertIn(" cpu=11 mode=", line)
                 self.assertIn(" counter ", line)
             self.assertIn("▸", titles)
@@ -936,6 +952,43 @@ class ShownTests(SynchronousTestCase):
             self.assertIn(f"▾ {name}  1 ", drawn(app.table)[1])
             await draw(pilot, app)
             self.assertEqual("".join(drawn(app.detail)).count("説"), 40)
+
+        watch(scenario, source)
+
+    def test_longNames(self) -> None:
+        """The details show a long name whole, and kind and source; groups keep both ends."""
+        name = "http_requests_total_for_a_service_with_a_long_name_number_{}"
+        source = FedSource("127.0.0.1:5000")
+        source.feed([count(name.format(n)) for n in (1, 2)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter")
+            await draw(pilot, app)
+            lines = [line[:35].strip() for line in drawn(app.detail)]
+            self.assertEqual("".join(lines[:2]), name.format(1))
+            self.assertEqual(lines[2], "counter  127.0.0.1:5000")
+            await pilot.press("g", "f")
+            for number, line in enumerate(drawn(app.table)[1:3], 1):
+                self.assertRegex(line, f"^.▸ http_requests_.*….*number_{number}  1 +1 ")
+            await resize(pilot, 200, 24)
+            await draw(pilot, app)
+            self.assertIn(f"▸ {name.format(1)}  1 ", drawn(app.table)[1])
+            await resize(pilot, 40, 24)
+            await draw(pilot, app)
+            text = "".join(line.strip() for line in drawn(app.detail))
+            self.assertTrue(text.startswith(name.format(1)), text)
+
+        watch(scenario, source, size=(80, 24))
+
+    def test_negativeSamples(self) -> None:
+        """A space separates the percentiles of the window from those of all time."""
+        source = FedSource()
+        source.feed([Metadata(MetricKind.HISTOGRAM, "h", "seconds"), sample("h", -9.97e299)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("enter")
+            await draw(pilot, app)
+            self.assertRegex("\n".join(drawn(app.detail)), r"min +-\S+ s +-\S+ s ")
 
         watch(scenario, source)
 
@@ -1269,6 +1322,15 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn("foreign:2 not a metrics stream, retrying: it looks like an", lines[2])
         self.assertIn("new:3 connecting…", lines[3])
 
+    def test_several(self) -> None:
+        """The line of a source that is not connected has no rate."""
+        lost, idle = FedSource("lost:1"), FedSource("idle:2")
+        lost.set_state(State.LOST, "Connection refused")
+        self.assertEqual(
+            self.header(lost, idle)[1:],
+            ["● lost:1 disconnected, retrying: Connection refused", "● idle:2 connected 0 s 0/s"],
+        )
+
     def test_silent(self) -> None:
         """A connection without data gets a warning."""
         silent, quiet = FedSource("silent:1"), FedSource("quiet:2")
@@ -1366,11 +1428,9 @@ class HeaderTests(SynchronousTestCase):
         sources[10].has_received = False
         sources[10].seconds_passed += 10
         for width, text in [
-            (80, "2 connecting, 1 disconnected, 1 not a metrics stream missed 3 o"),
-            (
-                200,
-                "1 not a metrics stream (1 without data) missed 3 (1 incoming, 2 client) o lists",
-            ),
+            (80, "36 connected, 2 connecting, 1 disconnected, 1 not a metrics stream missed 3 o"),
+            (200, "36 connected (1 without data), 2 connecting, 1 disconnected, 1 not a metrics"),
+            (200, "a metrics stream missed 3 (1 incoming, 2 client) o lists them"),
         ]:
             self.assertIn(text, self.header(*sources, size=(width, 24))[1])
         # They have lines if these take a quarter of the screen.

@@ -286,11 +286,11 @@ class FittingTests(SynchronousTestCase):
     def test_longNames(self) -> None:
         """A long name keeps its beginning and its end."""
         for text, width, expected in [
-            ("host_network_received_bytes_total", 22, "host_network_…es_total"),
+            ("host_network_received_bytes_total", 22, "host_networ…ytes_total"),
             ("name", 6, "name  "),
-            ("東京の気温の平均", 9, "東京の…均"),
-            ("東京の気温の平均", 10, "東京の…均 "),
-            ("name", 3, "na…"),
+            ("東京の気温の平均", 9, "東京…平均"),
+            ("東京の気温の平均", 10, "東京 …平均"),
+            ("name", 3, "n…e"),
             ("name", 2, "n…"),
             ("name", 0, ""),
         ]:
