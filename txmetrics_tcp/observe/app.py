@@ -70,6 +70,8 @@ class ObserveApp(App[int]):
 
     CSS: ClassVar[str] = f"""
     Screen {{ background: {BACKGROUND}; color: {TEXT}; layers: base; }}
+    /* Here, because the rule for Screen has priority over those in DEFAULT_CSS. */
+    Popup {{ background: #00000080; }}
     #body {{ height: 1fr; layout: vertical; }}
     #body.wide {{ layout: horizontal; }}
     #detail {{ display: none; height: 55%; }}

@@ -29,7 +29,7 @@ class Popup(ModalScreen[None]):
     ]
 
     DEFAULT_CSS: ClassVar[str] = f"""
-    Popup {{ align: center middle; background: #00000080; }}
+    Popup {{ align: center middle; }}
     Popup > VerticalScroll {{
         width: 84; max-width: 100%; height: auto; max-height: 92%;
         background: {PANEL}; border: round {ACCENT}; border-title-color: {TEXT};

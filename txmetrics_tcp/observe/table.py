@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from rich.cells import chop_cells
 from rich.segment import Segment
 from textual import events
 from textual.geometry import Region, Size
@@ -293,6 +294,8 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         return Strip.join([strip, more])
 
     def _empty_line(self, y: int, width: int) -> Strip:
-        if not self.rows.lines and y == 2:
-            return Strip([Segment(fit(f"  {self.empty_text}", width), ink(DIM))], width)
+        if not self.rows.lines and y >= 2:
+            lines = chop_cells(self.empty_text, max(2, width - 4))
+            text = lines[y - 2] if y - 2 < len(lines) else ""
+            return Strip([Segment(fit(f"  {text}", width), ink(DIM))], width)
         return Strip.blank(width, ink(TEXT))

@@ -754,6 +754,8 @@ class KeyTests(SynchronousTestCase):
             for key in self.each("help"):
                 await pilot.press(key)
                 self.assertIsInstance(app.screen, Help)
+                # The table is visible behind the help.
+                self.assertLess(app.screen.styles.background.a, 1)
                 await pilot.press("pagedown", "down", "j", "k", "up", "pageup", "space")
                 self.assertIsInstance(app.screen, Help)
                 await pilot.press(key)
@@ -1451,6 +1453,10 @@ class HeaderTests(SynchronousTestCase):
             source.refused = True
             await draw(pilot, app)
             self.assertIn("no server there; start one: twistd -n metrics-tcp", text())
+            source.server_command += " --listen unix:/" + 100 * "x"
+            await draw(pilot, app)
+            # A long command is whole.
+            self.assertTrue(text().replace(" ", "").endswith(100 * "x"), text())
             source.set_state(State.CONNECTED)
             await draw(pilot, app)
             self.assertIn("no series yet", text())
