@@ -5,9 +5,9 @@ The table of series.  Only the rows on the screen are computed.
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import ClassVar
 
-from rich.cells import chop_cells
 from rich.segment import Segment
 from textual import events
 from textual.geometry import Region, Size
@@ -295,7 +295,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _empty_line(self, y: int, width: int) -> Strip:
         if not self.rows.lines and y >= 2:
-            lines = chop_cells(self.empty_text, max(2, width - 4))
+            lines = textwrap.wrap(self.empty_text, max(1, width - 4), break_on_hyphens=False)
             text = lines[y - 2] if y - 2 < len(lines) else ""
             return Strip([Segment(fit(f"  {text}", width), ink(DIM))], width)
         return Strip.blank(width, ink(TEXT))

@@ -289,7 +289,7 @@ class FittingTests(SynchronousTestCase):
             ("host_network_received_bytes_total", 22, "host_networ…ytes_total"),
             ("name", 6, "name  "),
             ("東京の気温の平均", 9, "東京…平均"),
-            ("東京の気温の平均", 10, "東京 …平均"),
+            ("東京の気温の平均", 10, "東京…平均 "),
             ("name", 3, "n…e"),
             ("name", 2, "n…"),
             ("name", 0, ""),
