@@ -206,12 +206,17 @@ class _Command:
         if self._options.duration is not None:
             Deadline(self._clock, self._options.duration, self._ended)
         if self._options.file == "-" and ReaderGone.watches(1):
-            self._reactor.addReader(ReaderGone(1, lambda: self._fail(BrokenPipeError())))
+            self._reactor.addReader(ReaderGone(1, self._reader_gone))
         self._service.startService()
 
     def _ended(self) -> None:
         self._messages.end_silence()
         self._running.stop(0)
+
+    def _reader_gone(self) -> None:
+        # The reactor also calls this when it stops.
+        if not self._running.stopping:
+            self._fail(BrokenPipeError())
 
     def _finish(self) -> Any:
         self._flushing.stop()
@@ -282,7 +287,8 @@ def _writer(options: argparse.Namespace) -> RecordingWriter:
     if options.append:
         return RecordingWriter.append(options.file, source, compress=options.compress)
     with suppress(OSError):
-        if stat.S_ISFIFO(os.stat(options.file).st_mode):
+        # A name of an open pipe, such as /dev/stdout, resolves to a path that does not exist.
+        if stat.S_ISFIFO(os.stat(os.path.realpath(options.file)).st_mode):
             say(f"waiting for a program that reads {options.file}")
     return RecordingWriter.create(
         options.file, source, overwrite=options.force, compress=options.compress

@@ -60,13 +60,17 @@ class ProcessTests(CommandTestCase):
         self.assertEqual(len(self.read()[0].sessions), 2)
 
     async def test_output(self) -> None:
-        """With C{-}, the recording goes to standard output, for a pipe."""
+        """With C{-} or the name of a pipe, the recording goes to standard output."""
         port = self.serve()
         self.counter.increment()
-        script = f'"$@" | cat > "{self.path}"'
-        child = self.shell(script, "record", "-", port, "--count", "1")
-        self.assertEqual(await child.ended, 0, child.err)
-        self.assertEqual(self.read()[1], 1)
+        for output in "-", "/dev/stdout":
+            script = f'{{ "$@"; echo "code $?" >&2; }} | cat > "{self.path}"'
+            child = self.shell(script, "record", output, port, "--count", "1")
+            self.assertEqual(await child.ended, 0, child.err)
+            self.assertIn("\ncode 0\n", child.err)
+            self.assertNotIn("reader", child.err)
+            self.assertNotIn("waiting", child.err)
+            self.assertEqual(self.read()[1], 1)
 
     async def test_interruptedWhileBlocked(self) -> None:
         """A signal ends the command while its output is blocked; the recording is cut off."""
