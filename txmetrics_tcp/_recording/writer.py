@@ -349,7 +349,8 @@ def _open_locked(path: str, mode: int) -> Iterator[tuple[FileIO, str | None]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RecordingError("another recorder is writing to this file") from None
-        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+        kept = os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
+        if not kept:
             # That recorder has received nothing.
             raise RecordingError("another recorder has removed this file")
         yield file, created

@@ -390,16 +390,20 @@ class AppendTests(SynchronousTestCase):
     def test_removedByOther(self) -> None:
         """A file that another recorder removes before it is locked is not recorded into."""
 
-        def lock(*arguments: object) -> None:
+        def remove(*arguments: object) -> None:
+            os.unlink(self.path)
+
+        def replace(*arguments: object) -> None:
             os.rename(self.path, f"{self.path}.gone")
             Path(self.path).touch()
 
-        Path(self.path).touch()
-        with (
-            mock.patch.object(fcntl, "flock", lock),
-            self.assertRaisesRegex(RecordingError, "another recorder has removed this file"),
-        ):
-            RecordingWriter.create(self.path, "")
+        for lock in remove, replace:
+            Path(self.path).touch()
+            with (
+                mock.patch.object(fcntl, "flock", lock),
+                self.assertRaisesRegex(RecordingError, "another recorder has removed this file"),
+            ):
+                RecordingWriter.create(self.path, "")
 
 
 class PipeTests(SynchronousTestCase):
