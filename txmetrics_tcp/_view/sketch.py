@@ -238,6 +238,13 @@ def _add(sketch: BaseDDSketch, samples: Iterable[float]) -> None:
         sketch.add(0.0, zeros)
 
 
+def _merge(part: Distribution, other: Distribution) -> int:
+    """Add all samples of another distribution; return by how many bytes the first one grows."""
+    before = part.size
+    part.merge(other)
+    return part.size - before
+
+
 class Windows:
     """
     The samples of a series: recent ones by interval, and all of them.
@@ -265,8 +272,9 @@ class Windows:
 
     def add(self, samples: Sequence[float]) -> None:
         """Add samples to the open interval."""
+        before = self._open.size
         self._open.add(samples)
-        self._account()
+        self._account(self._open.size - before)
 
     def close(self, start: int) -> None:
         """
@@ -277,27 +285,33 @@ class Windows:
         done, self._open = self._open, Distribution()
         if not (done.count or done.not_finite):
             return
-        self._all.merge(done)
+        grown = _merge(self._all, done) - done.size
         for (length, keep), level in zip(_LEVELS, self._levels, strict=True):
             begin = start - start % length
             if level and level[-1][0] > begin:
                 # The clock went back.
+                grown -= sum(part.size for _, part in level)
                 level.clear()
             if not level or level[-1][0] != begin:
                 level.append((begin, Distribution()))
+                grown -= sum(part.size for _, part in level[:-keep])
                 del level[:-keep]
-            level[-1][1].merge(done)
-        self._account()
+            grown += _merge(level[-1][1], done)
+        self._account(grown)
 
-    def _account(self) -> None:
-        kept = [self._all, self._open, *(part for level in self._levels for _, part in level)]
-        size = sum(part.size for part in kept)
-        if not self._budget.take(size - self._size):
-            for part in kept:
-                part.forget()
-            self._budget.give_back(self._size)
-            size = 0
-        self._size = size
+    def _account(self, grown: int) -> None:
+        """
+        Use or return bytes of the budget; discard all samples if it does not suffice.
+
+        @param grown: the change of the size of the samples, in bytes.
+        """
+        if self._budget.take(grown):
+            self._size += grown
+            return
+        for part in (self._all, self._open, *(part for level in self._levels for _, part in level)):
+            part.forget()
+        self._budget.give_back(self._size)
+        self._size = 0
 
     def summary(self, window: float | None, now: float, start: int) -> Summary:
         """

@@ -863,6 +863,18 @@ class SummaryTests(ViewCase):
             remove()
             self.assertEqual(self.view._samples.used, 0)
 
+    def test_samplesOfIntervals(self) -> None:
+        """The budget has the size of all intervals, also after a clock that goes back."""
+        for limit in 1 << 30, 6_000:
+            windows = sketch.Windows(budget := Budget(limit))
+            for start in [*range(0, 1000, 10), 500, *range(500, 600, 2)]:
+                windows.add([10.0 ** (start % 97)] * (start % 7 * 50))
+                windows.close(start)
+                levels = (part for level in windows._levels for _, part in level)
+                kept = windows._all, windows._open, *levels
+                self.assertEqual(budget.used, sum(part.size for part in kept))
+                self.assertLessEqual(budget.used, limit)
+
     def test_emptyInterval(self) -> None:
         """An interval without samples changes nothing."""
         windows = sketch.Windows(Budget(1 << 30))
