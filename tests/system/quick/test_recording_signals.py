@@ -50,7 +50,7 @@ class SignalTests(CommandTestCase):
         command reads the file, or afterwards.
         """
         # Without a run of NUL bytes, which would end the block.
-        cut = with_payload(5_000_000 * chunk(b"\0"), 20)[:-100]
+        cut = with_payload(5_000_000 * chunk(b"\0"))[:-100]
         Path(self.path).write_bytes(cut)
         child = self.child("record", self.path, self.serve(), "--append")
         descriptors = Path(f"/proc/{child.transport.pid}/fd")  # type: ignore[union-attr]
