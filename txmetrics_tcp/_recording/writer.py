@@ -306,8 +306,8 @@ class RecordingWriter:
             return self._file.write(data)
         # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
         # write could not be interrupted, since Python resumes it after a signal.
-        while not select.select([], [self._file], [], 0.1)[1]:
-            if self._interrupted and not select.select([], [self._file], [], PATIENCE)[1]:
+        while not _is_writable(self._file, 0.1):
+            if self._interrupted and not _is_writable(self._file, PATIENCE):
                 raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
         # No number, if another process made the file non-blocking and fills it.
         return self._file.write(data[: select.PIPE_BUF]) or 0
@@ -316,6 +316,14 @@ class RecordingWriter:
 def _check_source(source: object) -> None:
     if not isinstance(source, str):
         raise TypeError(f"source must be a str, not {short_repr(source)}")
+
+
+def _is_writable(file: BinaryIO, seconds: float) -> bool:
+    """Wait until a write of a few bytes would not block, but no longer than a time."""
+    # Unlike `select.select`, this accepts any descriptor.
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _is_regular(file: BinaryIO) -> bool:

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import io
 import os
-import select
 import struct
 import tracemalloc
 import zlib
@@ -17,7 +16,7 @@ from functools import partial
 from io import FileIO
 from itertools import accumulate, product
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest import mock
 
 from hypothesis import given
@@ -51,6 +50,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import PROTOCOL_VERSION
+from txmetrics_tcp._recording import writer as writer_module
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     HEADER_SIZE,
@@ -422,17 +422,17 @@ class PipeTests(SynchronousTestCase):
 
         @param blocked: called when a write has to wait for the reader.
         """
-        real = select.select
+        real = writer_module._is_writable
 
-        def wait(reading: Any, writing: Any, other: Any, timeout: float) -> Any:
-            ready = real(reading, writing, other, 0)
-            if not ready[1]:
-                self.seconds += timeout
+        def wait(file: BinaryIO, seconds: float) -> bool:
+            ready = real(file, 0)
+            if not ready:
+                self.seconds += seconds
                 self.assertLess(self.seconds, 60, "the write was not interrupted")
                 blocked()
             return ready
 
-        self.patch(select, "select", wait)
+        self.patch(writer_module, "_is_writable", wait)
 
     def test_interrupted(self) -> None:
         """After C{interrupt}, a write waits a second longer for a reader that does not read."""
@@ -463,6 +463,14 @@ class PipeTests(SynchronousTestCase):
             received += data
         reader, chunks = read(bytes(received))
         self.assertEqual((joined(chunks), reader.cut_off), (large, False))
+
+    def test_largeDescriptor(self) -> None:
+        """A program with thousands of open files can record to a pipe."""
+        file = FileIO(fcntl.fcntl(self.writer._file, fcntl.F_DUPFD, 1100), "w")
+        recording = writer_to(file)
+        recording.write(frame(b"x"))
+        recording.close()
+        self.assertIn(frame(b"x"), os.read(self.reading, 1000))
 
     def test_fifo(self) -> None:
         """A FIFO reports that its reader has gone.  It is not removed, and not appended to."""
