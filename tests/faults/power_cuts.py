@@ -2,24 +2,46 @@
 Line 15: what a power cut or a full disk leaves can be read and recorded into.
 """
 
-import resource
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests import environment
+from tests.daemon import LIMIT
 from tests.faults import Report, exporter, finish, run
 from tests.recordings import STREAM, record
 from txmetrics_tcp import counter
 
+METRICS_TCP_WITHOUT_ROOM = """
+import resource, sys
+from txmetrics_tcp.cli import main
 
-def no_room() -> None:
-    """Allow this process to write nothing to files."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+code = main()
+# What measures coverage writes its file at exit.
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+sys.exit(code)
+"""
+"""Runs a command that cannot write to files."""
 
 
-def command(*arguments: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
+def command(*arguments: str) -> tuple[int, str]:
     """Run a command, and return its exit status and its last message."""
-    done = finish(*arguments, preexec_fn=before)
+    return _outcome(finish(*arguments))
+
+
+def command_without_room(*arguments: str) -> tuple[int, str]:
+    program = [sys.executable, "-c", METRICS_TCP_WITHOUT_ROOM, *arguments]
+    return _outcome(
+        subprocess.run(
+            program, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    )
+
+
+def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     return done.returncode, done.stderr.rstrip().rpartition("\n")[2]
 
 
@@ -41,7 +63,7 @@ def main(report: Report) -> None:
             report.equal(f"exit status of record --append, {name}", status, 0)
             report.equal("exit status of stats afterwards", command("stats", str(path))[0], 0)
         new = str(Path(directory, "new.rec"))
-        status, said = command("record", new, server, "--duration", "30", before=no_room)
+        status, said = command_without_room("record", new, server, "--duration", "30")
         report.equal("exit status, no room", status, 1)
         report.contains("message", said, "cannot record to", "File too large")
         status, _ = command("record", new, server, "--count", "1")
