@@ -10,7 +10,6 @@ import errno
 import fcntl
 import json
 import os
-import select
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from txmetrics_tcp._checks import flag, short_repr
 from txmetrics_tcp._codec.framing import Frames
 from txmetrics_tcp._model import PROTOCOL_VERSION
+from txmetrics_tcp._net.pipes import write_some
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     CONNECTION,
@@ -37,9 +37,6 @@ from txmetrics_tcp._recording.blocks import (
     encode_chunk,
     split,
 )
-
-PATIENCE = 1.0
-"""The time, in seconds, that a write waits for a reader after `RecordingWriter.interrupt`."""
 
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 """The errors by which a file system reports that data is lost."""
@@ -304,26 +301,12 @@ class RecordingWriter:
         """
         if self._regular:
             return self._file.write(data)
-        # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
-        # write could not be interrupted, since Python resumes it after a signal.
-        while not _is_writable(self._file, 0.1):
-            if self._interrupted and not _is_writable(self._file, PATIENCE):
-                raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
-        # No number, if another process made the file non-blocking and fills it.
-        return self._file.write(data[: select.PIPE_BUF]) or 0
+        return write_some(self._file.fileno(), data, self._interrupted)
 
 
 def _check_source(source: object) -> None:
     if not isinstance(source, str):
         raise TypeError(f"source must be a str, not {short_repr(source)}")
-
-
-def _is_writable(file: BinaryIO, seconds: float) -> bool:
-    """Wait until a write of a few bytes would not block, but no longer than a time."""
-    # Unlike `select.select`, this accepts any descriptor.
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
 
 
 def _is_regular(file: BinaryIO) -> bool:

@@ -4,10 +4,8 @@ The output of commands: lines on standard output, messages on standard error.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import select
 import stat
 import sys
 from collections.abc import Callable
@@ -19,10 +17,8 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmetrics_tcp._net.pipes import PATIENCE, is_writable, write_some
 from txmetrics_tcp._view.text import visible
-
-PATIENCE = 1.0
-"""The time, in seconds, that messages, and other writes after a signal, wait for a slow reader."""
 
 
 class CommandError(Exception):
@@ -69,13 +65,7 @@ class Output:
         """
         pending = memoryview(text.encode(self._encoding, "backslashreplace"))
         while pending and not self.cancelled:
-            # If the descriptor is ready, a write of up to PIPE_BUF bytes does not block.  A blocked
-            # write could not be cancelled, since Python resumes it after a signal.
-            if select.select([], [self._descriptor], [], 0.1)[1]:
-                written = os.write(self._descriptor, pending[: select.PIPE_BUF])
-                pending = pending[written:]
-            elif self._interrupted and not select.select([], [self._descriptor], [], PATIENCE)[1]:
-                raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
+            pending = pending[write_some(self._descriptor, pending, self._interrupted) :]
 
 
 def check_standard_output() -> None:
@@ -141,5 +131,5 @@ def write_message(text: str, patience: float) -> None:
     """
     if sys.stderr is not None:
         with suppress(OSError):
-            if select.select([], [2], [], patience)[1]:
+            if is_writable(2, patience):
                 os.write(2, text.encode())

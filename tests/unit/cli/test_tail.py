@@ -8,7 +8,6 @@ import contextlib
 import errno
 import json
 import os
-import select
 import shutil
 import socket
 import tempfile
@@ -27,6 +26,7 @@ from tests.commands import CommandReactor, Ended, run, serving
 from tests.recordings import HTTP, MEMORY, RECORDINGS, SET, STATUS, STREAM, increment, record
 from txmetrics_tcp import StreamError, Unknown, decode, encode_metadata, encode_metric
 from txmetrics_tcp._client.service import Connected, Connecting, Disconnected, Waiting
+from txmetrics_tcp._net import pipes
 from txmetrics_tcp._recording.blocks import MAGIC
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.cli import tail
@@ -187,41 +187,55 @@ class OutputTests(SynchronousTestCase):
     def test_cancelled(self) -> None:
         """A signal handler can cancel a blocked write."""
         output = Output(self.writing, "utf-8")
-        wait = select.select
+        wait = pipes.is_writable
         waits = 0
 
-        def interrupted(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
+        def interrupted(descriptor: int, seconds: float) -> bool:
             nonlocal waits
-            ready = wait(*arguments[:3], 0)
-            if not ready[1]:
+            ready = wait(descriptor, 0)
+            if not ready:
                 waits += 1
                 self.assertEqual(waits, 1, "the write was not cancelled")
                 output.cancel()
             return ready
 
-        self.patch(select, "select", interrupted)
+        self.patch(pipes, "is_writable", interrupted)
         output.write("x" * 1_000_000)
         self.assertEqual(waits, 1)
 
     def test_interrupted(self) -> None:
         """After C{interrupt}, a write waits for a second longer."""
         output = Output(self.writing, "utf-8")
-        wait = select.select
+        wait = pipes.is_writable
         seconds = 0.0
 
-        def interrupted(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
+        def interrupted(descriptor: int, timeout: float) -> bool:
             nonlocal seconds
-            ready = wait(*arguments[:3], 0)
-            if not ready[1]:
-                seconds += arguments[3]
+            ready = wait(descriptor, 0)
+            if not ready:
+                seconds += timeout
                 self.assertLess(seconds, 60, "the write was not interrupted")
                 if seconds > 5:
                     output.interrupt()
             return ready
 
-        self.patch(select, "select", interrupted)
+        self.patch(pipes, "is_writable", interrupted)
         self.assertRaises(TimeoutError, output.write, "x" * 1_000_000)
         self.assertTrue(6 <= seconds < 6.3, seconds)
+
+    def test_nonBlocking(self) -> None:
+        """A write is repeated if another process makes the pipe non-blocking and fills it."""
+        write = os.write
+        failures = iter([BlockingIOError(errno.EAGAIN, "full")])
+
+        def fail_once(descriptor: int, data: bytes) -> int:
+            for error in failures:
+                raise error
+            return write(descriptor, data)
+
+        self.patch(os, "write", fail_once)
+        Output(self.writing, "utf-8").write("text")
+        self.assertEqual(os.read(self.reading, 100), b"text")
 
     def test_messages(self) -> None:
         """A message is dropped if the reader of a full pipe does not read."""

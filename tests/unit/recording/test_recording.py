@@ -16,7 +16,7 @@ from functools import partial
 from io import FileIO
 from itertools import accumulate, product
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from unittest import mock
 
 from hypothesis import given
@@ -50,7 +50,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import PROTOCOL_VERSION
-from txmetrics_tcp._recording import writer as writer_module
+from txmetrics_tcp._net import pipes
 from txmetrics_tcp._recording.blocks import (
     BLOCK,
     HEADER_SIZE,
@@ -422,17 +422,17 @@ class PipeTests(SynchronousTestCase):
 
         @param blocked: called when a write has to wait for the reader.
         """
-        real = writer_module._is_writable
+        real = pipes.is_writable
 
-        def wait(file: BinaryIO, seconds: float) -> bool:
-            ready = real(file, 0)
+        def wait(descriptor: int, seconds: float) -> bool:
+            ready = real(descriptor, 0)
             if not ready:
                 self.seconds += seconds
                 self.assertLess(self.seconds, 60, "the write was not interrupted")
                 blocked()
             return ready
 
-        self.patch(writer_module, "_is_writable", wait)
+        self.patch(pipes, "is_writable", wait)
 
     def test_interrupted(self) -> None:
         """After C{interrupt}, a write waits a second longer for a reader that does not read."""
