@@ -210,12 +210,11 @@ class _Intake:
             max_frame=max_frame,
         )
         self.waiting: deque[Event] = deque()
-        # The reads whose events are buffered: the number of events up to the end of a read, and the
-        # size of its frames.
+        # The reads whose events are buffered: the number of events received up to the end of a
+        # read, and the size of its frames.
         self._reads: deque[tuple[int, int]] = deque()
         self._bytes = 0
-        # The number of received events, and of those that are no longer buffered.
-        self._added = 0
+        # The number of received events that are no longer buffered.
         self._removed = 0
         self.connected = False
         self.ended = False
@@ -306,9 +305,8 @@ class _Intake:
         assert self._protocol is not None
         size = self._protocol.batch_bytes
         self.waiting.extend(events)
-        self._added += len(events)
         self._bytes += size
-        self._reads.append((self._added, size))
+        self._reads.append((self._removed + len(self.waiting), size))
         if self._drop:
             self._drop_oldest(max(0, len(self.waiting) - self._size))
             while self._bytes > self._max_bytes and len(self._reads) > 1:
