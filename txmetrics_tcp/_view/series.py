@@ -441,7 +441,7 @@ class SourceView:
             if key.kind is not MetricKind.HISTOGRAM:
                 self._cleared[key] = series.value
             else:
-                self._text.give_back(key_size(key))
+                self._text.give_back(series._size)
         self._forget_series()
         self._empty(self._previous_run)
         self._set = None

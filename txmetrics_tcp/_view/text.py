@@ -29,6 +29,9 @@ The maximum number of marks on one character, as in section 5.4 of Unicode Techn
 More are drawn over the lines above and below.
 """
 
+_MARKS = ("Mn", "Me")
+"""The categories of marks: characters that are drawn on the one before them."""
+
 # Marks are neither letters nor digits.
 _MAYBE_MARK = re.compile(r"[^\w\x00-\x7f]")
 
@@ -54,7 +57,7 @@ def visible(text: str) -> str:
     # A mark at the start has no character before it.
     marks = MAX_MARKS
     for letter in text:
-        marks = marks + 1 if category(letter) in ("Mn", "Me") else 0
+        marks = marks + 1 if category(letter) in _MARKS else 0
         if marks > MAX_MARKS or not letter.isprintable() or _HIDDEN.match(letter):
             letter = letter.encode("unicode_escape").decode()
         letters.append(letter)
@@ -202,6 +205,6 @@ def _start(text: str, width: int) -> str:
 
 
 def _cells(letter: str) -> int:
-    if category(letter) in ("Mn", "Me"):
+    if category(letter) in _MARKS:
         return 0
     return 2 if east_asian_width(letter) in "WF" else 1
