@@ -96,8 +96,8 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
     """Render the line of a group: its title, and the sums of value and rate if defined."""
     sums = {}
     for column, start in layout.placed:
-        if column.id == "value" and group.value is not None:
-            sums[start, column.width] = show_value(group.value, group.unit, column.width)
+        if column.id == "value" and (value := group.value) is not None:
+            sums[start, column.width] = show_value(value, group.unit, column.width)
         elif column.id == "rate" and group.rate:
             sums[start, column.width] = show_rate(group.rate, group.unit, column.width)
     end = min([start for start, _ in sums], default=width)

@@ -157,7 +157,7 @@ class Group:
     @ivar folded: whether the series are hidden.
     """
 
-    __slots__ = ("_summable", "folded", "rate", "rows", "title", "unit")
+    __slots__ = ("folded", "rate", "rows", "title", "unit")
 
     def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
         self.title: str = title
@@ -172,13 +172,12 @@ class Group:
             units = {row.unit for row in {row.source: row for row in rows}.values()}
             summable = len(units) == 1
             self.unit = None if rows[0].is_histogram else units.pop()
-        self._summable = summable
         self.rate = sum(row.rate() for row in rows) if summable else None
 
     @property
     def value(self) -> int | float | None:
         """The sum of the current values, or None as for C{rate}."""
-        return sum(row.value() for row in self.rows) if self._summable else None
+        return None if self.rate is None else sum(row.value() for row in self.rows)
 
 
 Line = Row | Group

@@ -311,12 +311,12 @@ class Rows:
         ]
         if self.sort in ("rate", "value"):
             # Groups without a sum come last, like series without a value.
-            with_sum = [group for group in groups if group.value is not None]
+            with_sum = [group for group in groups if group.rate is not None]
             by = attrgetter(self.sort)
             with_sum.sort(
                 key=lambda group: by(group) * base_scale(group.unit), reverse=self.descending
             )
-            groups = with_sum + [group for group in groups if group.value is None]
+            groups = with_sum + [group for group in groups if group.rate is None]
         elif self.descending and self.sort == "name":
             groups.reverse()
         lines: list[Line] = []
