@@ -374,6 +374,7 @@ class ObserveApp(App[int]):
         elif self.rows.grouping is not None:
             self.rows.group_by(None)
             self._reordered()
+            return
         self.redraw()
 
     # Files

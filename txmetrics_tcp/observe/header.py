@@ -204,10 +204,7 @@ def source_parts(source: Source, several: bool) -> list[Part]:
     losses = loss_parts(source)
     if losses:
         parts += [Part("  ", dim), *losses]
-    if view.refused:
-        parts.append(
-            Part(f"  left out {show_value(view.refused, width=_COUNT)} (too many series)", ink(BAD))
-        )
+    parts += _left_out(view.refused)
     if view.unknown:
         parts.append(Part(f"  skipped {view.unknown:,} unknown", ink(WARNING), 2))
     if view.restarts:
@@ -245,6 +242,12 @@ def _missed(incoming: int, client: int) -> list[Part]:
         Part(f"missed {show_value(incoming + client, width=_COUNT)}", ink(BAD, bold=True)),
         Part(f" ({incoming:,} incoming, {client:,} client)", ink(BAD), 1),
     ]
+
+
+def _left_out(refused: int) -> list[Part]:
+    if not refused:
+        return []
+    return [Part(f"  left out {show_value(refused, width=_COUNT)} (too many series)", ink(BAD))]
 
 
 def _state(source: Source) -> tuple[str, str, str]:
@@ -285,9 +288,7 @@ def _count_parts(sources: Sequence[Source]) -> list[Part]:
         parts += [Part("  ", ink(DIM)), *_missed(incoming, client)]
     else:
         parts.append(Part("  no losses reported", ink(DIM), 3))
-    refused = sum(source.view.refused for source in sources)
-    if refused:
-        parts.append(Part(f"  left out {refused:,} (too many series)", ink(BAD)))
+    parts += _left_out(sum(source.view.refused for source in sources))
     return [*parts, Part("  o", ink(ACCENT)), Part(" lists them", ink(DIM), 1)]
 
 

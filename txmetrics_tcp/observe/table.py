@@ -110,10 +110,10 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
     def lines_changed(self) -> None:
         """Find the chosen line again after `Rows.lines` was replaced."""
         lines = self.rows.lines
-        before = self.chosen
         if self._first:
             self.chosen = None
-        elif isinstance(self.chosen, Group):
+        before = self.chosen
+        if isinstance(self.chosen, Group):
             # Each update creates new groups.
             title = self.chosen.title
             self.chosen = next(
@@ -132,7 +132,6 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         if position is None:
             # If the series has gone, the next line takes its place.
             gone = isinstance(before, Row) and before.key not in before.source.view.series
-            gone = gone and not self._first
             position = max(0, min(self._at, len(lines) - 1)) if gone else 0
             self.chosen = lines[position] if lines else None
         self._at = position
