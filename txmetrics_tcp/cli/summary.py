@@ -18,8 +18,8 @@ class Summary:
 
     A snapshot may lack its end: an event that cannot be part of a snapshot ends it as well.
 
-    @ivar counting: whether metric events may have to be counted.  Otherwise, the caller can format
-        them itself.
+    @ivar counting: whether descriptions are counted, and metric events may have to be.  Otherwise,
+        the caller can format metric events itself.
     """
 
     counting: bool = True
@@ -29,7 +29,6 @@ class Summary:
         @param format: formats single events.
         """
         self._format = format
-        self._initial = True
         self._in_snapshot = False
         self._descriptions = 0
         self._totals = 0
@@ -43,16 +42,12 @@ class Summary:
         if isinstance(last, Metric):
             counts = self._in_snapshot and last.operation in _SETS
         elif isinstance(last, Snapshot):
-            self._in_snapshot = last is not Snapshot.END
-            self.counting = self._in_snapshot
-            if self._in_snapshot:
-                return []
-            self._initial = False
-            return self.end()
+            self._in_snapshot = self.counting = last is not Snapshot.END
+            return [] if self.counting else self.end()
         elif isinstance(last, Status):
             return [self._format(last)]
         else:
-            counts = isinstance(last, Metadata) and (self._initial or self._in_snapshot)
+            counts = self.counting and isinstance(last, Metadata)
         if counts:
             for event in events:
                 if isinstance(event, Metadata):
@@ -62,7 +57,7 @@ class Summary:
                 else:
                     self._totals += 1
             return []
-        self._initial = self._in_snapshot = self.counting = False
+        self._in_snapshot = self.counting = False
         return [*self.end(), *map(self._format, events)]
 
     def end(self) -> list[str]:
