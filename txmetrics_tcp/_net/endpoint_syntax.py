@@ -67,9 +67,9 @@ def host_of(text: str | int) -> str | None:
     text = str(text).strip()
     if PORT.fullmatch(text):
         return DEFAULT_HOST
-    if text.startswith("tcp:"):
+    if text.startswith(("tcp:", "ssl:")):
         # Twisted accepts tcp:HOST:PORT and tcp:host=HOST:port=PORT.
-        text = text.removeprefix("tcp:").removeprefix("host=")
+        text = text.partition(":")[2].removeprefix("host=")
         text = text.partition(":")[0] + ":0"
     match = HOST_PORT.fullmatch(text)
     return None if match is None or match["host"] in _NO_HOST else match["v6"] or match["host"]

@@ -208,8 +208,7 @@ def _client_from_string(reactor: Any, text: str) -> IStreamClientEndpoint:
     for prefix in ("systemd:", "tcp6:", "haproxy:", "stdio:"):
         if text.startswith(prefix):
             raise EndpointError(f"cannot connect to {short_repr(text)}: {prefix} is for servers")
-    # The address of "ssl:" has the form of that of "tcp:".
-    host = host_of(text.replace("ssl:", "tcp:", 1)) if text.startswith(("tcp:", "ssl:")) else None
+    host = host_of(text) if text.startswith(("tcp:", "ssl:")) else None
     if host and not isIPv6Address(host):
         _resolvable(host)
     try:
