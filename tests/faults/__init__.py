@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, CompletedProcess, Popen
@@ -28,6 +28,9 @@ from txmetrics_tcp import Decoder, Event, ExporterSettings, SourceView, TcpBuild
 
 # Twisted declares the reactor as a module.
 reactor: Any = _reactor
+
+COMMAND = [sys.executable, "-m", "txmetrics_tcp"]
+"""The program C{metrics-tcp}."""
 
 
 class Report:
@@ -89,24 +92,26 @@ def port_of(exporter: ThreadedExporter) -> int:
     return exporter.addresses[0].port  # type: ignore[attr-defined, no-any-return]
 
 
-def start(*arguments: str, **options: Any) -> Popen[bytes]:
+def start(*arguments: str, program: Sequence[str] = COMMAND, **options: Any) -> Popen[bytes]:
     """
-    Start a command of C{metrics-tcp}.
+    Start a command of C{metrics-tcp}, or another program.
 
     @param options: those of C{Popen}.
     """
     options = {"env": environment(), "stdin": DEVNULL, **options}
-    return Popen([sys.executable, "-m", "txmetrics_tcp", *arguments], **options)
+    return Popen([*program, *arguments], **options)
 
 
-def finish(*arguments: str, module: str = "txmetrics_tcp", **options: Any) -> CompletedProcess[str]:
+def finish(
+    *arguments: str, program: Sequence[str] = COMMAND, **options: Any
+) -> CompletedProcess[str]:
     """
-    Run a command of C{metrics-tcp}, or of another module, to its end.
+    Run a command of C{metrics-tcp}, or another program, to its end.
 
     @param options: those of C{subprocess.run}.
     """
     return run_process(
-        [sys.executable, "-m", module, *arguments],
+        [*program, *arguments],
         env=environment(),
         stdin=DEVNULL,
         capture_output=True,

@@ -3,6 +3,7 @@ Line 8: options stand anywhere, a mistyped option or command is reported with th
 all commands have the same exit codes.
 """
 
+import sys
 import tempfile
 
 from tests.faults import Report, finish, run
@@ -24,7 +25,7 @@ def main(report: Report) -> None:
             ("twisted metrics-tcp --lisen", 1, "did you mean --listen?"),
         ):
             module, *arguments = line.split()
-            done = finish(*arguments, module=module, cwd=directory)
+            done = finish(*arguments, program=[sys.executable, "-m", module], cwd=directory)
             report.equal(f"exit code of {line}", done.returncode, code)
             report.contains(f"message of {line}", done.stderr.splitlines()[-1], *words)
 

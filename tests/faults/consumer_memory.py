@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from tests import environment
 from tests.faults import Report, read_all, run, start
@@ -45,7 +46,7 @@ def peak(make: Callable[[int], bytes], megabytes: int, *arguments: str) -> float
         server.settimeout(60)
         screen, terminal = pty.openpty()
         command, *options = arguments
-        files = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+        files: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
         env = environment() | {"TERM": "xterm-256color"}
         port = str(server.getsockname()[1])
         with start(command, port, *options, env=env, **files) as child:

@@ -2,18 +2,19 @@
 Line 15: what a power cut or a full disk leaves can be read and recorded into.
 """
 
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests import environment
-from tests.daemon import LIMIT
-from tests.faults import Report, exporter, finish, run
+from tests.faults import COMMAND, Report, exporter, finish, run
 from tests.recordings import STREAM, record
 from txmetrics_tcp import counter
 
-METRICS_TCP_WITHOUT_ROOM = """
+WITHOUT_ROOM = [
+    sys.executable,
+    "-c",
+    """
 import resource, sys
 from txmetrics_tcp.cli import main
 
@@ -23,25 +24,14 @@ code = main()
 # What measures coverage writes its file at exit.
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 sys.exit(code)
-"""
-"""Runs a command that cannot write to files."""
+""",
+]
+"""The commands, if they cannot write to files."""
 
 
-def command(*arguments: str) -> tuple[int, str]:
+def command(*arguments: str, program: Sequence[str] = COMMAND) -> tuple[int, str]:
     """Run a command, and return its exit status and its last message."""
-    return _outcome(finish(*arguments))
-
-
-def command_without_room(*arguments: str) -> tuple[int, str]:
-    program = [sys.executable, "-c", METRICS_TCP_WITHOUT_ROOM, *arguments]
-    return _outcome(
-        subprocess.run(
-            program, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
-        )
-    )
-
-
-def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    done = finish(*arguments, program=program)
     return done.returncode, done.stderr.rstrip().rpartition("\n")[2]
 
 
@@ -63,7 +53,7 @@ def main(report: Report) -> None:
             report.equal(f"exit status of record --append, {name}", status, 0)
             report.equal("exit status of stats afterwards", command("stats", str(path))[0], 0)
         new = str(Path(directory, "new.rec"))
-        status, said = command_without_room("record", new, server, "--duration", "30")
+        status, said = command("record", new, server, "--duration", "30", program=WITHOUT_ROOM)
         report.equal("exit status, no room", status, 1)
         report.contains("message", said, "cannot record to", "File too large")
         status, _ = command("record", new, server, "--count", "1")

@@ -3,28 +3,26 @@ Line 6: a name server that does not answer does not delay the end of a command.
 """
 
 import signal
-import subprocess
 from pathlib import Path
+from subprocess import PIPE, TimeoutExpired
 from tempfile import TemporaryDirectory
 
-from tests import environment
 from tests.daemon import LIMIT, STUCK_METRICS_TCP
-from tests.faults import Report, run
+from tests.faults import Report, run, start
 
 
 def code(*arguments: str, interrupt: bool = False) -> object:
     """Return the exit code of a command whose look-ups never end."""
-    command = [*STUCK_METRICS_TCP, *arguments, "metrics.example:5000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    process = start(*arguments, "metrics.example:5000", program=STUCK_METRICS_TCP, stderr=PIPE)
     assert process.stderr is not None
     with process, process.stderr:
-        while interrupt and "looking up" not in process.stderr.readline():
+        while interrupt and b"looking up" not in process.stderr.readline():
             pass
         if interrupt:
             process.send_signal(signal.SIGINT)
         try:
             return process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             process.kill()
             return "still waits for the look-up"
 
