@@ -20,16 +20,19 @@ class Batch:
     @ivar joined: the concatenated frames.
     @ivar size: the number of frames.
     @ivar since: the epoch; see `Ledger`.
+    @ivar recorded_ns: when the first event was recorded, in nanoseconds since the epoch; 0 if
+        unknown.
     """
 
-    __slots__ = ("_chunks", "_ends", "joined", "since", "size")
+    __slots__ = ("_chunks", "_ends", "joined", "recorded_ns", "since", "size")
 
-    def __init__(self, joined: bytes, ends: list[int], since: int) -> None:
+    def __init__(self, joined: bytes, ends: list[int], since: int, recorded_ns: int = 0) -> None:
         """
         @param joined: the concatenated frames of one or more events.
         @param ends: the end offset of each frame in C{joined}.
         """
         self.since: int = since
+        self.recorded_ns: int = recorded_ns
         self.size: int = len(ends)
         self.joined: bytes = joined
         self._ends = ends

@@ -457,7 +457,7 @@ class Ledger:
     def _encode(self, entries: list[Entry], epoch: int) -> None:
         try:
             joined, ends = self._encoder.encode(entries)
-            self._ready.append(Batch(joined, ends, epoch))
+            self._ready.append(Batch(joined, ends, epoch, entries[0][3]))
         except MemoryError as error:
             self._failure = error.with_traceback(None)
             self._drop(len(entries), epoch)

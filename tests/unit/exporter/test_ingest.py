@@ -18,6 +18,7 @@ from txmetrics_tcp import Key, Metadata, MetricKind, Operation
 from txmetrics_tcp._codec.encoder import Encoder
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter import ingest, ledger
+from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import BATCH, FREE_REPEATS, Ledger, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
@@ -138,6 +139,23 @@ class TakeTests(IncomingTestCase):
         self.counter(incoming).increment()
         self.now += 5
         self.assertEqual([event.timestamp_ns for event in events(incoming.take())], [1000, 1005])
+
+    def test_recorded(self) -> None:
+        """A batch has the time at which its first event was recorded, if there is one."""
+        incoming = self.incoming()
+        counter = self.counter(incoming)
+        for _ in range(2):
+            self.now += 5
+            counter.increment()
+        incoming.stamped = False
+        self.assertEqual(self.batch(incoming).recorded_ns, 1005)
+        counter.increment()
+        self.assertEqual(self.batch(incoming).recorded_ns, 0)
+
+    def batch(self, incoming: Incoming) -> Batch:
+        batch = incoming.take().batch
+        assert batch is not None
+        return batch
 
     def test_oneBatchAtATime(self) -> None:
         """`take` returns at most one batch, for any number of pending events."""
