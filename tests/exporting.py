@@ -28,6 +28,10 @@ class FactoryTestCase(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.reactor_thread = False
 
+    def now_ns(self) -> int:
+        """Return the fake reactor's time, in nanoseconds."""
+        return round(self.reactor.seconds() * 1e9)
+
     def factory(
         self,
         buffer_size: int | None = 10,
@@ -35,10 +39,12 @@ class FactoryTestCase(SynchronousTestCase):
         monotonic: Callable[[], float] | None = None,
         **settings: Any,
     ) -> MetricsFactory:
-        """Return a factory; by default, without own metrics."""
+        """Return a factory; by default, without own metrics and without a timer for events."""
         return MetricsFactory(
             self.reactor,
-            ExporterSettings(buffer_size=buffer_size, **{"own_metrics": False, **settings}),
+            ExporterSettings(
+                buffer_size=buffer_size, **{"own_metrics": False, "max_delay": 0, **settings}
+            ),
             clock=clock,
             monotonic=monotonic or self.reactor.seconds,
             in_reactor_thread=lambda: self.reactor_thread,
@@ -72,6 +78,7 @@ class IncomingTestCase(SynchronousTestCase):
         totals: Totals | None = None,
         in_reactor_thread: bool = False,
         streaming: bool = True,
+        **options: Any,
     ) -> Incoming:
         def want() -> bool:
             self.wanted += 1
@@ -85,6 +92,7 @@ class IncomingTestCase(SynchronousTestCase):
             at_once=want,
             clock=lambda: self.now,
             in_reactor_thread=lambda: in_reactor_thread,
+            **options,
         )
         if streaming:
             incoming.start_streaming()

@@ -154,7 +154,9 @@ class FakeClient:
         return self.reader
 
     def read_all(self, reactor: FakeReactor) -> Reader:
-        """Read until no data is pending."""
+        """Read until no events or data are pending."""
+        reactor.settle()
+        reactor.advance(self.protocol.factory.settings.max_delay)
         while True:
             reactor.settle()
             transport = self.transport

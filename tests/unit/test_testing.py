@@ -373,7 +373,7 @@ class ExporterTests(SynchronousTestCase):
 
     def test_slowClient(self) -> None:
         reactor = FakeReactor()
-        factory = MetricsFactory(reactor, ExporterSettings(buffer_size=3))
+        factory = MetricsFactory(reactor, ExporterSettings(buffer_size=3, max_delay=0))
         client = PausingTransport(limit=1)
         client.connect(factory.buildProtocol(client.getPeer()))
         while client.drain():

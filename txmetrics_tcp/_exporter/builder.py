@@ -74,6 +74,11 @@ class TcpBuilder:
         self._settings = replace(self._settings, buffer_size=buffer_size)
         return self
 
+    def max_delay(self, seconds: float) -> TcpBuilder:
+        """Set the longest time for which events are pending while the program keeps recording."""
+        self._settings = replace(self._settings, max_delay=seconds)
+        return self
+
     def totals(self, keep: bool = True) -> TcpBuilder:
         """Set whether the totals of counters and gauges are kept."""
         self._settings = replace(self._settings, totals=keep)

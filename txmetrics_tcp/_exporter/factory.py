@@ -122,6 +122,7 @@ class MetricsFactory(ServerFactory):
             self._drain,
             Totals(settings.max_series, settings.idle_after) if settings.totals else None,
             at_once=self._drain_at_once,
+            max_delay=settings.max_delay,
             limit_reached=self._log_limit_reached,
             clock=clock,
             monotonic=monotonic,

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.descriptions import Descriptions
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import Counts, Marker
@@ -78,6 +79,7 @@ class Fanout:
         @param sample: called with the latency of each batch, in seconds.
         """
         self._incoming = incoming
+        self._wake_ups = incoming.wake_ups
         self._source = source
         self._drained = drained
         self._sample = sample
@@ -182,10 +184,10 @@ class Fanout:
         """
         Call `drain` from the reactor.
 
-        No drain is on the stack then, so this resets C{_draining}, which an exception may have left
-        set.
+        No drain is on the stack then, so this resets what an exception may have left set.
         """
         self._draining = self.interrupting = False
+        self._wake_ups.handled()
         self.drain()
 
     def tick(self) -> None:
@@ -208,22 +210,19 @@ class Fanout:
             return
         try:
             self._draining = True
-            pending_since = self._deliver_next()
+            self._deliver_next()
         except MemoryError:
             self.out_of_memory(Failure())
-            pending_since = None
         except Exception:
             self._log_failure("Events could not be delivered; clients will receive totals again")
-            pending_since = None
         finally:
             self._draining = False
+            self._wake_ups.rearm()
+        if self.settled:
+            self._wake_ups.continue_later()
+        # Otherwise, the next event or the tick drains again.
         if not (self.clients and (self._incoming.more() or not self.settled)):
             self._drained()
-        elif self.settled:
-            self._drain_later()
-            if pending_since is not None:
-                self._incoming.wake_requested_at = pending_since
-        # If not settled, the next event or the tick drains again.
 
     def drain_at_once(self) -> bool:
         """
@@ -252,20 +251,12 @@ class Fanout:
         if not self._draining:
             # Not `callLater`: most reactors use the system clock for it, so setting the clock back
             # by an hour would delay the stream by an hour.
-            self._incoming.wake()
+            self._wake_ups.wake()
 
-    def _deliver_next(self) -> float | None:
-        """
-        Take a batch and the marker after it, and deliver both.
-
-        @return: the time from which to measure the latency of the remaining events, on the clock
-            C{incoming.monotonic}.  None to measure it from the next wake-up request, which is
-            always the case after a batch.
-        """
+    def _deliver_next(self) -> None:
+        """Take a batch and the marker after it, and deliver both."""
         incoming = self._incoming
-        # With a threshold of -1, no wake-up is pending, and this is the time of an earlier one.
-        wake_requested_at = incoming.wake_requested_at if incoming.wake_threshold >= 0 else None
-        incoming.rearm()
+        self._wake_ups.hold()
         if self._unfinished:
             self._resync()
         # An exception below leaves this set.
@@ -283,8 +274,8 @@ class Fanout:
             for_each(self.clients, lambda client: client.lost(since))
         if batch is not None and self.clients:
             for_each(self.clients, lambda client: client.deliver(batch))
-            if self._sample is not None and wake_requested_at is not None:
-                self._sample(incoming.monotonic() - wake_requested_at)
+            if self._sample is not None:
+                self._sample(self._latency(batch))
         if marker is not None and marker is self._marker:
             marked, self._awaiting_marker = self._awaiting_marker, []
             self._marker = None
@@ -294,7 +285,14 @@ class Fanout:
         self._unfinished = False
         if taken.failure is not None:
             self.out_of_memory(Failure(taken.failure))
-        return wake_requested_at if batch is None else None
+
+    def _latency(self, batch: Batch) -> float:
+        """Return the seconds since the first event of a batch was recorded."""
+        seconds = (self._incoming.clock() - batch.recorded_ns) / 1e9
+        # The system clock may have been set since.  No event is older than the last drain that left
+        # none pending.
+        longest = self._incoming.monotonic() - self._wake_ups.drained_at
+        return max(0.0, min(seconds, longest))
 
     def _resync(self) -> None:
         """

@@ -11,16 +11,16 @@ An event passes through it in three steps:
 The log defines the order of events.  Only the ledger counts events, under the lock, so threads
 cannot lose counts.  Totals are exact even if events are dropped.
 
-Any thread may append to `log`, read the attributes of `Sink`, and call `notify`, `wake` and
-`describe` at any time.  These calls are re-entrant: a signal handler or a finalizer may record
+Any thread may append to `log`, read the attributes of `Sink`, and call `notify` and `describe` at
+any time.  These calls are re-entrant: a signal handler or a finalizer may record
 while the same thread records or applies events.  The ledger's methods require the lock, except
 `Ledger.more`.  The ledger's attributes and properties may be read without the lock.  A thread holds
 the lock for one epoch of at most `BATCH` events, or for one pass over the log or the totals.  Under
 the lock, no methods of the program's values are called, because entries hold plain ints and floats.
 
 An exception at any line (Ctrl-C in a notebook, a signal handler that raises) must not stop the
-stream.  Afterwards, `wake_threshold` may indicate a wake-up that is not pending.  The exporter's
-tick then drains within a second.
+stream.  Afterwards, `WakeUps` may take a wake-up for pending that is not.  The exporter's tick then
+drains within a second.
 
 During interpreter shutdown, other threads no longer run, and may never release a lock.  Therefore,
 finalizers that record or read totals then take no lock and apply no events.
@@ -37,7 +37,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadable import isInIOThread
 
 from txmetrics_tcp._codec.encoder import GONE
@@ -46,6 +45,7 @@ from txmetrics_tcp._exporter.cardinality import MetricCardinality, highest_cardi
 from txmetrics_tcp._exporter.ledger import Counts, Figures, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.name_conflicts import NameConflicts
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
+from txmetrics_tcp._exporter.wake_ups import WakeUps
 from txmetrics_tcp._instruments.sink import Entry, Sink
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
 
@@ -71,8 +71,7 @@ class Incoming(Sink):
     holds the lock, the log may grow to about four times its limit.
 
     @ivar ledger: applies events; see the module about the lock.
-    @ivar wake_requested_at: the time of the last request to wake the reactor, on the clock
-        C{monotonic}.
+    @ivar wake_ups: determines when the reactor thread drains.
     """
 
     __slots__ = (
@@ -80,7 +79,6 @@ class Incoming(Sink):
         "_at_once",
         "_cardinality",
         "_described",
-        "_drain",
         "_holder",
         "_in_reactor_thread",
         "_limit",
@@ -90,10 +88,9 @@ class Incoming(Sink):
         "_reactor",
         "_registry",
         "_stopped",
-        "_wake_up",
         "ledger",
         "monotonic",
-        "wake_requested_at",
+        "wake_ups",
     )
 
     log: deque[Entry]
@@ -103,22 +100,25 @@ class Incoming(Sink):
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: Any,
         buffer_size: int | None,
         drain: Callable[[], object],
         totals: Totals | None = None,
         *,
         at_once: Callable[[], bool],
+        max_delay: float = 0.0,
         limit_reached: Callable[[], object] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
         in_reactor_thread: Callable[[], bool] = isInIOThread,
     ) -> None:
         """
+        @param reactor: provides C{IReactorTime} and C{IReactorFromThreads}.
         @param buffer_size: the maximum number of pending events; None for no limit.
         @param drain: called on the reactor thread when events are pending.
         @param at_once: called during a recording call on the reactor thread, when events must be
             taken immediately or dropped; returns whether they were taken.
+        @param max_delay: see `WakeUps`.
         @param limit_reached: called on the reactor thread if, without clients, series were not
             retained because their maximum was reached.
         @param totals: the retained series.  If None, no series are retained, and nothing is
@@ -127,18 +127,25 @@ class Incoming(Sink):
         @param monotonic: returns seconds, on a monotonic clock.
         @param in_reactor_thread: returns whether the calling thread is the reactor thread.
         """
-        # The maximum length of the log.  `wake_threshold` has this value while a wake-up is pending
-        # or none is needed, and -1 while the next event must wake the reactor.  A handle therefore
-        # needs only one comparison.
+        # The maximum length of the log.  `wake_threshold` never exceeds it, so that a handle needs
+        # only one comparison.
         self._limit = LOG_LIMIT if buffer_size is None else min(buffer_size, LOG_LIMIT)
         super().__init__(deque(), self._limit, clock)
         self._reactor = reactor
-        self._drain = drain
         self._at_once = at_once
         self._in_reactor_thread = in_reactor_thread
         self.monotonic: Callable[[], float] = monotonic
-        self.wake_requested_at: float | None = None
         self.ledger: Ledger = Ledger(self.log, buffer_size, totals, clock)
+        self.wake_ups: WakeUps = WakeUps(
+            self,
+            self.ledger,
+            reactor,
+            drain,
+            limit=self._limit,
+            buffer_size=buffer_size,
+            max_delay=max_delay,
+            monotonic=monotonic,
+        )
         self._lock = threading.RLock()
         # The id of the thread that holds the lock.
         self._holder: int | None = None
@@ -150,7 +157,6 @@ class Incoming(Sink):
         self._limit_reached: Callable[[], object] | None = limit_reached
         self._cardinality: tuple[MetricCardinality, ...] = ()
         self._stopped = False
-        self._wake_up: object = None
         self.stop_streaming()
 
     # Any thread.
@@ -165,7 +171,7 @@ class Incoming(Sink):
         # Encoded here, so that an invalid description raises in the caller.
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
         self._names.described(metadata)
-        self.wake()
+        self.wake_ups.wake()
 
     def forget(self, key: Key) -> None:
         """Release the series of a key after all events that this thread has recorded."""
@@ -177,8 +183,8 @@ class Incoming(Sink):
                 self.notify()
 
     def notify(self) -> None:
-        """Wake the reactor if no wake-up is pending, and apply events if the log is too long."""
-        self.wake()
+        """Wake the reactor if necessary, and apply events if the log is too long."""
+        self.wake_ups.notify()
         if len(self.log) <= self._limit or self._holder == threading.get_ident():
             # If this thread holds the lock, this call interrupts an epoch, which has to end first.
             return
@@ -186,28 +192,6 @@ class Incoming(Sink):
             # The caller blocks the reactor, which therefore could not drain the log.
             return
         self._apply_in_this_thread()
-
-    def wake(self) -> None:
-        """
-        Have the reactor thread take events, unless a wake-up is pending or no client is connected.
-        """
-        if self.wake_threshold >= 0:
-            return
-        try:
-            self.wake_threshold = self._limit
-            self.wake_requested_at = self.monotonic()
-            # Of several pending wake-ups, only the last one counts.
-            self._wake_up = wake_up = object()
-            try:
-                self._reactor.callFromThread(self._on_wake_up, wake_up)
-            except Exception:
-                # The caller must see no error if the reactor is gone: a closed asyncio loop raises.
-                # The buffer remains bounded.
-                self.rearm()
-        except BaseException:
-            # The wake-up may not have been scheduled.
-            self.rearm()
-            raise
 
     def counts(self) -> Counts:
         """Return the current event counts, without the log."""
@@ -241,14 +225,14 @@ class Incoming(Sink):
             self._call_locked(self.ledger.start_streaming)
         self.stamped = True
         self.open = True
-        self.rearm()
+        self.wake_ups.rearm()
 
     def stop_streaming(self) -> None:
         """Stop buffering, and discard pending events but not their totals; no clients are left."""
         self._call_locked(self.ledger.stop_streaming)
         self.open = self.ledger.keeps_totals and not self._stopped
         self.stamped = False
-        self.rearm()
+        self.wake_ups.stop()
 
     def stop(self) -> None:
         """Take no further events.  Events already in the log can still be taken."""
@@ -278,6 +262,8 @@ class Incoming(Sink):
 
     def take_described(self) -> dict[tuple[MetricKind, str], bytes]:
         """Return the descriptions queued since the last call, encoded."""
+        if not self._described:
+            return {}
         # list() copies the keys atomically: other threads may add descriptions meanwhile.
         return {name: self._described.pop(name) for name in list(self._described)}
 
@@ -292,24 +278,15 @@ class Incoming(Sink):
     def release_idle(self, now: float) -> bool:
         """See `Ledger.release_idle`."""
         more = self._call_locked(self.ledger.release_idle, now)
-        self.wake()
+        if self.more():
+            self.wake_ups.wake()
         return more
 
     def more(self) -> bool:
         """Return whether `take` would return a batch or a marker."""
         return self.ledger.more()
 
-    def rearm(self) -> None:
-        """
-        Let the next event wake the reactor.  Call this before `take`, so that no event is missed.
-        """
-        self.wake_threshold = -1 if self.ledger.streaming else self._limit
-
     # Private.
-
-    def _on_wake_up(self, wake_up: object) -> None:
-        if wake_up is self._wake_up:
-            self._drain()
 
     def _apply_in_this_thread(self) -> None:
         this = threading.get_ident()

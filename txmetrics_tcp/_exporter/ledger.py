@@ -174,6 +174,11 @@ class Ledger:
         self.streaming: bool = False
 
     @property
+    def recorded(self) -> int:
+        """The number of events taken out of the log."""
+        return self._recorded
+
+    @property
     def retained(self) -> int:
         """The number of retained series."""
         return 0 if self._totals is None else len(self._totals)

@@ -25,6 +25,10 @@ class ExporterSettings:
 
     @ivar buffer_size: the maximum number of pending events, on the incoming side and again for
         each client; 1 or more, or None for no limit, which may exhaust memory.
+    @ivar max_delay: the longest time, in seconds, for which events are pending for the reactor
+        while the program keeps recording; 0 or more.  An event after a quiet time, and one that
+        fills half of the buffer, wakes the reactor at once.  With less than 0.001, every event
+        does.
     @ivar totals: whether to keep the totals of counters and gauges, for new clients and for clients
         that lost events.  Without totals, recording costs less while no clients are connected.
     @ivar max_series: the maximum number of series whose totals are kept; 0 or more.
@@ -58,6 +62,7 @@ class ExporterSettings:
     """
 
     buffer_size: int | None = 1024
+    max_delay: float = 0.02
     totals: bool = True
     max_series: int = 10_000
     idle_after: float | None = None
@@ -115,6 +120,7 @@ def _source(name: str, value: Any) -> str:
 
 _CHECKS: dict[str, _Check] = {
     "buffer_size": _or_none(partial(at_least, 1)),
+    "max_delay": partial(seconds_from, 0),
     "totals": flag,
     "max_series": partial(at_least, 0),
     "idle_after": _or_none(partial(seconds_from, 0)),

@@ -76,6 +76,14 @@ class Options(UsageOptions):
             parse_unless("none", parse_count),
         ),
         _parameter(
+            "max-delay",
+            _DEFAULTS.max_delay,
+            "Longest time for which events are collected while they keep coming: seconds, or a"
+            " duration such as 50ms. A shorter one costs more processor time; 0 sends each event"
+            " at once",
+            parse_duration,
+        ),
+        _parameter(
             "dead-after",
             _DEFAULTS.dead_after,
             "Disconnect a client that has not read its pending data for this long: seconds, or a"
@@ -193,6 +201,7 @@ class Options(UsageOptions):
     def settings(self) -> ExporterSettings:
         return ExporterSettings(
             buffer_size=self["buffer-size"],
+            max_delay=self["max-delay"],
             dead_after=self["dead-after"],
             allow=self._networks or None,
             max_clients=self["max-clients"],

@@ -381,7 +381,7 @@ class ClientTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
             self.reactor,
-            ExporterSettings(own_metrics=False, max_clients=3),
+            ExporterSettings(own_metrics=False, max_delay=0, max_clients=3),
             in_reactor_thread=lambda: False,
         )
         self.counter = self.factory.recorder.counter("c")
@@ -547,7 +547,9 @@ class AbortedDrainTests(SynchronousTestCase):
         log_lines(self, fanout, log_throttle)
         self.reactor = FakeReactor()
         self.factory = MetricsFactory(
-            self.reactor, ExporterSettings(own_metrics=False), in_reactor_thread=lambda: False
+            self.reactor,
+            ExporterSettings(own_metrics=False, max_delay=0),
+            in_reactor_thread=lambda: False,
         )
 
     def once(self, owner: type, method: str, error: BaseException) -> None:

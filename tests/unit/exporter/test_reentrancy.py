@@ -20,7 +20,7 @@ from txmetrics_tcp import Key, Metric, MetricKind, Operation, decode
 from txmetrics_tcp._exporter import ingest
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
-from txmetrics_tcp._exporter.ledger import BATCH, Ledger, Marker
+from txmetrics_tcp._exporter.ledger import BATCH, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._net.writers import Outlet
@@ -404,21 +404,21 @@ class InterruptedTransportTests(FactoryTestCase):
         client = FakeClient(factory)
         client.read_all(self.reactor)
         histogram = factory.recorder.histogram("h")
-        call_from_thread = self.reactor.callFromThread
+        take = Incoming.take
         interrupted: list[int] = []
 
-        def call(*args: Any) -> None:
+        def interrupted_take(this: Incoming) -> Taken:
             if factory._fanout.interrupting and not interrupted:
                 interrupted.append(1)
                 histogram.record(LOG_LIMIT + 1)
-            call_from_thread(*args)
+            return take(this)
 
         def act() -> None:
             for number in range(LOG_LIMIT + 1):
                 histogram.record(number)
             self.assertEqual(client.transport.written, b"")
 
-        self.patch(self.reactor, "callFromThread", call)
+        self.patch(Incoming, "take", interrupted_take)
         in_descriptor(act)
         self.assertEqual(interrupted, [1])
         self.assertFalse(factory._fanout.interrupting)

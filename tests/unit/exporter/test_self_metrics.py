@@ -55,7 +55,7 @@ class OwnMetricsTests(FactoryTestCase):
         client had already requested a wake-up.
         """
         now = 100.0
-        self.exporter = self.factory(monotonic=lambda: now)
+        self.exporter = self.factory(monotonic=lambda: now, clock=lambda: round(now * 1e9))
         handle = self.exporter.recorder.counter("c")
         client = FakeClient(self.exporter)
         self.assertEqual(self.reactor.waiting, 1)
@@ -69,7 +69,7 @@ class OwnMetricsTests(FactoryTestCase):
     def test_noLatencyWithoutClients(self) -> None:
         """Time without clients does not count towards the latency of later events."""
         now = 100.0
-        self.exporter = self.factory(monotonic=lambda: now)
+        self.exporter = self.factory(monotonic=lambda: now, clock=lambda: round(now * 1e9))
         handle = self.exporter.recorder.counter("c")
         first = FakeClient(self.exporter)
         first.read_all(self.reactor)
@@ -209,6 +209,7 @@ class OwnMetricsTests(FactoryTestCase):
 
     def test_latency(self) -> None:
         """Each batch has one sample: the latency of its first event."""
+        self.exporter = self.factory(clock=self.now_ns)
         client = FakeClient(self.exporter)
         client.read_all(self.reactor)
         for _ in range(5):
@@ -240,8 +241,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(stats.bytes_written, written)
 
     def test_latencyOfLaterBatches(self) -> None:
-        """Events that an iteration leaves pending count as pending since that iteration."""
-        factory = self.factory(buffer_size=None)
+        """Each batch of a long log has the latency of its own first event."""
+        factory = self.factory(buffer_size=None, clock=self.now_ns)
         client = FakeClient(factory)
         client.read_all(self.reactor)
         counter = factory.recorder.counter("c")
@@ -253,7 +254,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.reactor.drain()
         self.reactor.advance(1)
         latencies = client.read_all(self.reactor).values("txmetrics_record_to_write_seconds")
-        self.assertEqual(latencies, [0.25, 0.5])
+        self.assertEqual(latencies, [0.25, 0.75])
 
     def test_latencyOfEvents(self) -> None:
         """A description alone is not a batch and has no latency."""

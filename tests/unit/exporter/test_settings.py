@@ -22,6 +22,7 @@ with contextlib.suppress(ImportError):  # trial uses the name `suppress` itself
     import numpy
 
 NOT_WHOLE = (1.5, "1", True, math.nan)
+SECONDS = ("max_delay", "idle_after", "repair_interval", "dead_after", "flush_timeout")
 NO_SECONDS = ("1", True)
 
 
@@ -30,6 +31,7 @@ class SettingsTests(SynchronousTestCase):
         """The minimum is accepted; a value below it is rejected with the name of the setting."""
         for name, least, below in (
             ("buffer_size", 1, 0),
+            ("max_delay", 0, -0.1),
             ("max_series", 0, -1),
             ("idle_after", 0, -0.1),
             ("repair_interval", 0.1, 0.09),
@@ -45,7 +47,7 @@ class SettingsTests(SynchronousTestCase):
     def test_types(self) -> None:
         for names, values in (
             (("buffer_size", "max_series", "max_clients", "max_clients_per_address"), NOT_WHOLE),
-            (("idle_after", "repair_interval", "dead_after", "flush_timeout"), NO_SECONDS),
+            (SECONDS, NO_SECONDS),
             (("source",), (5, b"shop")),
         ):
             for name in names:
@@ -54,7 +56,7 @@ class SettingsTests(SynchronousTestCase):
                     self.assertRegex(str(error), f"{name} must be ")
 
     def test_notFinite(self) -> None:
-        for name in ("idle_after", "repair_interval", "dead_after", "flush_timeout"):
+        for name in SECONDS:
             for value in (math.inf, math.nan, 10**400, 1e300, 1e9):
                 error = self.assertRaises(ValueError, ExporterSettings, **{name: value})
                 self.assertRegex(str(error), f"^{name} must be less than 1,000,000,000 seconds")
@@ -87,7 +89,7 @@ class SettingsTests(SynchronousTestCase):
             "max_clients_per_address",
         ):
             self.assertIsNone(getattr(ExporterSettings(**{name: None}), name))
-        for name in ("max_series", "repair_interval", "flush_timeout"):
+        for name in ("max_delay", "max_series", "repair_interval", "flush_timeout"):
             self.assertRaises(TypeError, ExporterSettings, **{name: None})
 
     def test_networks(self) -> None:
@@ -158,6 +160,7 @@ class UsersTests(SynchronousTestCase):
         builder = (
             TcpBuilder()
             .buffer_size(2)
+            .max_delay(0)
             .totals(False)
             .max_series(3)
             .idle_after(4)
