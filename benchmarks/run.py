@@ -40,8 +40,9 @@ BEGINNING = f"""\
 
 Figures of one run of `python benchmarks/run.py --page` on the host below, for this library (ours)
 and the Rust crate metrics-exporter-tcp (reference). Only ratios carry over to other hosts. Subjects
-are measured in turns (A B A B). A cell shows the median and [the range]; a ratio (x), to which
-goals apply, is the median of the pairs' ratios.
+are measured in turns (A B A B). A cell shows the median and [the range]; a ratio (x) is the median
+of the pairs' ratios. A goal applies to the ratio or, with another unit, to the median, in each
+column of ours.
 
 Most events increment a counter with a name of 16 characters and two labels. All clients are in one
 process, the reader, for both sides. Recorded, read and dropped events must agree, or the figure is

@@ -5,13 +5,16 @@ The results of a benchmark: figures with their ranges, in Markdown tables.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 OURS = "ours"
 REACTOR = "ours, recorded on the reactor thread"
+AT_ONCE = "max_delay=0"
 REFERENCE = "reference"
+
+RATIO = "x"
 
 HEADROOM = 1.5
 """A figure is marked if the reader alone is less than this many times as fast."""
@@ -40,19 +43,21 @@ class Spread:
 @dataclass(frozen=True)
 class Goal:
     """
-    A goal for a ratio.
+    A goal for a ratio or, with another unit, for the figure itself.
 
     @ivar at_least: whether the limit is a minimum, not a maximum.
+    @ivar unit: the unit of the limit; C{x} for a ratio.
     """
 
     limit: float
     at_least: bool = True
+    unit: str = RATIO
 
     def met(self, value: Spread) -> bool:
         return value.median >= self.limit if self.at_least else value.median <= self.limit
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g} x"
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Row:
     @ivar unit: the unit of the cells.
     @ivar cells: the figures by column.
     @ivar base: the column with which the others are compared, if any.
-    @ivar goal: the goal for the ratio to the base.
+    @ivar goals: the goals for the ratio to the base, or for the figure.
     @ivar reader: the speed of the reader alone, in the unit of the cells.
     @ivar call: the cost of an empty method call, in the unit of the cells.
     """
@@ -88,7 +93,7 @@ class Row:
     unit: str
     cells: dict[str, Spread]
     base: str | None = None
-    goal: Goal | None = None
+    goals: tuple[Goal, ...] = ()
     reader: ReaderSpeed | None = None
     call: float | None = None
 
@@ -99,12 +104,17 @@ class Row:
         unit: str,
         samples: Mapping[str, Sequence[float]],
         base: str | None = None,
-        goal: Goal | None = None,
+        *goals: Goal | None,
         **more: Any,
     ) -> Row:
-        """Make a row from measurements, without the columns that have none."""
+        """
+        Make a row from measurements, without the columns that have none, and without goals for a
+        ratio if there is no base.
+        """
         cells = {name: Spread(tuple(values)) for name, values in samples.items() if values}
-        return cls(what, unit, cells, base if base in cells else None, goal, **more)
+        base = base if base in cells else None
+        able = tuple(goal for goal in goals if goal and (base or goal.unit != RATIO))
+        return cls(what, unit, cells, base, able, **more)
 
     @property
     def ratios(self) -> dict[str, Spread]:
@@ -132,7 +142,7 @@ class Section:
 def to_table(rows: Sequence[Row]) -> str:
     """Return a Markdown table, with each column that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    goals = any(row.goal is not None for row in rows)
+    goals = any(row.goals for row in rows)
     readers = any(row.reader is not None for row in rows)
     titles = [*columns, *["reader alone"] * readers, *["goal", "reached"] * goals]
     lines = [["", *titles], ["---", *["---:"] * len(titles)]]
@@ -141,7 +151,7 @@ def to_table(rows: Sequence[Row]) -> str:
         if readers:
             line.append("" if row.reader is None else str(row.reader))
         if goals:
-            line += [str(row.goal) if row.goal and row.base else "", _verdict(row)]
+            line += ["; ".join(map(str, row.goals)), "; ".join(_verdicts(row))]
         lines.append(line)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -162,13 +172,12 @@ def _cell(row: Row, name: str) -> str:
     return text
 
 
-def _verdict(row: Row) -> str:
-    """Return the outcome for each column of this library."""
-    goal = row.goal
-    if goal is None:
-        return ""
-    verdicts = [goal.met(value) for name, value in row.ratios.items() if name.startswith(OURS)]
-    return ", ".join("yes" if met else "no" for met in verdicts)
+def _verdicts(row: Row) -> Iterator[str]:
+    """Yield the outcomes of each goal, for each column of this library."""
+    for goal in row.goals:
+        values = row.ratios if goal.unit == RATIO else row.cells
+        ours = [value for name, value in values.items() if name.startswith(OURS)]
+        yield ", ".join("yes" if goal.met(value) else "no" for value in ours)
 
 
 def number(value: float) -> str:

@@ -18,7 +18,18 @@ import run
 from suite import reader
 from suite.bench import left_out
 from suite.commands import output_file
-from suite.figures import OURS, REFERENCE, Goal, ReaderSpeed, Row, Section, number, to_table
+from suite.figures import (
+    AT_ONCE,
+    OURS,
+    REACTOR,
+    REFERENCE,
+    Goal,
+    ReaderSpeed,
+    Row,
+    Section,
+    number,
+    to_table,
+)
 from suite.peers import NoFigure, PeerError, Session, seconds_from, until
 from suite.streams import plain
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,7 +58,20 @@ class TableTests(SynchronousTestCase):
         for cells in ({OURS: [1.0]}, {OURS: [1.0], REFERENCE: [0.0]}):
             table = to_table([Row.of("what", "unit", cells, REFERENCE, Goal(1))])
             self.assertNotIn(" x**", table)
-            self.assertTrue(table.endswith("|  |\n"), table)
+            self.assertNotIn("yes", table)
+
+    def test_goals_with_units(self) -> None:
+        """
+        A goal with another unit applies to the figure, also if there is no ratio. Each goal has an
+        outcome for each column of this library.
+        """
+        cells = {OURS: [20.0], REACTOR: [21.0], AT_ONCE: [10.0]}
+        goals = (Goal(20, False, "µs"), Goal(0.5, False))
+        table = to_table([Row.of("what", "µs an event", cells, REFERENCE, *goals)])
+        self.assertTrue(table.endswith("| 10 | ≤ 20 µs | yes, no |\n"), table)
+        cells[REFERENCE] = [41.0]
+        table = to_table([Row.of("what", "µs an event", cells, REFERENCE, *goals)])
+        self.assertTrue(table.endswith("| 41 | ≤ 20 µs; ≤ 0.5 x | yes, no; yes, no |\n"), table)
 
     def test_limited_by_the_reader(self) -> None:
         """A figure is marked if the reader's speed is less than 1.5 times as high."""
