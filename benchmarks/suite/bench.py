@@ -4,12 +4,12 @@ The context of a benchmark, with the measurement of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from suite.figures import OURS, REACTOR, REFERENCE, ReaderSpeed
-from suite.peers import NoFigure, Peers
+from suite.peers import MAX_DELAY, NoFigure, Peers
 
 EVENTS = 8_000_000
 """The number of events in a ready-made stream, for all clients together."""
@@ -27,11 +27,13 @@ class Subject:
     @ivar name: the column of its figures.
     @ivar ours: whether it is this library's server, not the reference.
     @ivar reactor: whether it records on its reactor thread.
+    @ivar max_delay: the setting of this library's server.
     """
 
     name: str
     ours: bool
     reactor: bool = False
+    max_delay: float = MAX_DELAY
 
 
 SUBJECTS = (Subject(OURS, True), Subject(REACTOR, True, True), Subject(REFERENCE, False))
@@ -57,27 +59,35 @@ class Bench:
         return range(1 if self.quick else full)
 
     def alternate(
-        self, rounds: int, measure: Callable[[Subject], tuple[float, ...]], reactor: bool = True
+        self,
+        rounds: int,
+        measure: Callable[[Subject], tuple[float, ...]],
+        subjects: Sequence[Subject] = SUBJECTS,
     ) -> list[dict[str, list[float]]]:
         """
         Measure each subject in turns (A B A B).
 
         @param measure: returns one or more values for a subject.
-        @param reactor: whether to include the server that records on its reactor thread (never if
-            C{quick}).
+        @param subjects: the subjects. The reference is left out if it was not built, and servers
+            that record on their reactor thread if C{quick}.
         @return: for each value, its samples by column.
         """
-        subjects = [one for one in SUBJECTS if one.ours or self.peers.rust]
-        if self.quick or not reactor:
-            subjects = [one for one in subjects if not one.reactor]
         samples: list[dict[str, list[float]]] = []
         for _ in self.rounds(rounds):
-            for subject in subjects:
+            for subject in self.measured(subjects):
                 for index, value in enumerate(measure(subject)):
                     if index == len(samples):
                         samples.append({})
                     samples[index].setdefault(subject.name, []).append(value)
         return samples
+
+    def measured(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """Return the subjects that this run measures; see `alternate`."""
+        return [
+            one
+            for one in subjects
+            if (one.ours or self.peers.rust) and not (self.quick and one.reactor)
+        ]
 
     def reader_speed(self, clients: int, mode: str = "count") -> ReaderSpeed:
         """Measure how many events per second the reader reads from a ready-made stream."""

@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack
 from select import select
 
-from suite.bench import Bench, Subject
+from suite.bench import SUBJECTS, Bench, Subject
 from suite.figures import Row, Section
 from suite.peers import PATIENCE, Server, Session, until
 
@@ -64,7 +64,7 @@ def run(bench: Bench) -> Section:
         with bench.peers.server(subject.ours, 1024) as server:
             return idle, each, stuck(bench, server)
 
-    idle, each, together = bench.alternate(2, measure, reactor=False)
+    idle, each, together = bench.alternate(2, measure, [one for one in SUBJECTS if not one.reactor])
     rows = [
         Row.of("idle", "MB", idle),
         Row.of("per client", "KB", each),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.figures import ReaderSpeed
+from txmetrics_tcp import ExporterSettings
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,8 @@ PATIENCE = 30.0
 
 WRITER_WAITS = 0.05
 """The share of time that the writer must spend waiting; otherwise it may limit the reader."""
+
+MAX_DELAY = ExporterSettings().max_delay
 
 
 class PeerError(Exception):
@@ -300,16 +303,22 @@ class Peers:
             self.decode = str(rust / "decode")
 
     def server(
-        self, ours: bool, buffer_size: int, series: int = 0, own_metrics: bool = False
+        self,
+        ours: bool,
+        buffer_size: int,
+        series: int = 0,
+        own_metrics: bool = False,
+        max_delay: float = MAX_DELAY,
     ) -> Server:
         """
         Start this library's server, or the reference.
 
         @param series: the number of series that this library's server begins with.
         @param own_metrics: whether this library's server publishes its own metrics.
+        @param max_delay: this library's setting.
         """
         if ours:
-            options = map(str, (buffer_size, series, int(own_metrics)))
+            options = map(str, (buffer_size, series, int(own_metrics), max_delay))
             return Server(True, [*python("suite.server"), *options])
         return Server(False, [self._reference, f"127.0.0.1:{free_port()}", str(buffer_size)])
 
@@ -318,11 +327,16 @@ class Peers:
 
     @contextmanager
     def session(
-        self, ours: bool, clients: int, buffer_size: int, mode: str = "count"
+        self,
+        ours: bool,
+        clients: int,
+        buffer_size: int,
+        mode: str = "count",
+        max_delay: float = MAX_DELAY,
     ) -> Iterator[Session]:
         """Start a server and its clients, and wait until all clients are connected."""
         with (
-            self.server(ours, buffer_size) as server,
+            self.server(ours, buffer_size, max_delay=max_delay) as server,
             self.reader(server.port, clients, mode) as reader,
         ):
             yield Session(server, reader)

@@ -1,8 +1,9 @@
 """
-The process of this library's server: ``python -m suite.server BUFFER SERIES OWN``.
+The process of this library's server: ``python -m suite.server BUFFER SERIES OWN MAX_DELAY``.
 
 Before it listens, it increments SERIES series, for snapshots. Unless OWN is 1, its own metrics are
-off, so clients read only events that were recorded on command. Commands:
+off, so clients read only events that were recorded on command. MAX_DELAY is the setting of that
+name. Commands:
 
   - C{record}: see `steps`; on a separate thread, with ``reactor=1`` on the reactor thread; with
     ``null=1``, use a counter that does nothing;
@@ -152,13 +153,16 @@ def serve(
 
 
 def main() -> None:
-    buffer_size, series, own_metrics = map(int, sys.argv[1:])
+    buffer_size, series, own_metrics, max_delay = sys.argv[1:]
     allow_many_files()
     settings = ExporterSettings(
-        buffer_size=buffer_size, own_metrics=bool(own_metrics), max_clients=None
+        buffer_size=int(buffer_size),
+        own_metrics=own_metrics == "1",
+        max_delay=float(max_delay),
+        max_clients=None,
     )
     factory = MetricsFactory(reactor, settings)
-    for number in range(series):
+    for number in range(int(series)):
         factory.recorder.counter(NAME, {**LABELS, "number": str(number)}).increment(number)
     serve(factory, Server(factory).answer)
 
