@@ -22,7 +22,7 @@ class RunTests(SynchronousTestCase):
         ended = subprocess.run(
             [
                 *(sys.executable, str(BENCHMARKS / "run.py"), "--quick"),
-                *("--only", "snapshot", "latency", "--page", str(page)),
+                *("--only", "snapshot", "latency", "website", "--page", str(page)),
             ],
             capture_output=True,
             text=True,
@@ -33,5 +33,10 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertIn("latency: not measured", ended.stderr)
         text = page.read_text()
-        for part in ("- reader: Python; ", "- a system call", "| snapshot() (ms) | "):
+        for part in (
+            "- reader: Python; ",
+            "- a system call",
+            "| snapshot() (ms) | ",
+            "| responses at full speed (1/s) | ",
+        ):
             self.assertIn(part, text)
