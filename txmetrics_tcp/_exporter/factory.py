@@ -233,6 +233,9 @@ class MetricsFactory(ServerFactory):
         self._admission.enter(client.peer)
 
     def client_connected(self, client: MetricsProtocol) -> None:
+        if not self._fanout.clients:
+            # They were not published while no clients were connected.
+            self._publish_own_metrics()
         self._fanout.add(client)
         self._keep_ticking()
 
@@ -292,7 +295,12 @@ class MetricsFactory(ServerFactory):
         self._release_idle()
         if self.incoming.ledger.refused:
             self._log_limit_reached()
-        if self._own_metrics is not None and self._fanout.clients:
+        if self._fanout.clients:
+            self._publish_own_metrics()
+
+    def _publish_own_metrics(self) -> None:
+        # While the recorder takes no events, they would be lost.
+        if self._own_metrics is not None and self.incoming.open:
             self._own_metrics.publish(len(self._fanout.clients))
 
     def _release_idle(self) -> None:

@@ -74,7 +74,7 @@ class TcpRecorder(Recorder):
     def snapshot(self) -> dict[Key, int | float]:
         """
         Return the current total of every retained counter and gauge: the totals that a client would
-        receive if it connected now.
+        receive if it connected now.  The exporter's own metrics are those last published.
 
         Thread-safe, and changes nothing.  Empty if totals are not kept.
         """

@@ -4,57 +4,111 @@ The exporter's metrics about itself: event counts, drops, clients and latency.
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+from typing import NamedTuple
 
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._exporter.totals import OWN_PREFIX
 from txmetrics_tcp._instruments.recorder import Recorder
-from txmetrics_tcp._model import U64_MAX, Unit
+from txmetrics_tcp._model import U64_MAX, Metadata, MetricKind, Unit
 
-MAX_SAMPLES = 1000
+MAX_SAMPLES = 10
+"""The maximum number of latency samples per publication."""
+
+LATE = 0.1
 """
-The maximum number of latency samples per publication, with at most `DELIVERIES` clients.  More
-clients reduce it proportionally.  The oldest samples are discarded.
+The longest latency is always among the samples if it is at least this many seconds.  A batch that
+is so late concerns a tenth of a second's events, so one of ten samples does not overstate it.  If
+shorter ones were always included, percentiles would be too high.
+"""
+
+DELIVERIES = 100
+"""
+The maximum number of clients, per tick, that own metrics are published to.  With more clients, they
+are published in only some of the ticks.
 """
 
 MAX_NAME = 1000
 """The maximum length of names in labels, in characters."""
 
-LATE = 0.1
-"""
-A latency of at least this many seconds is published even if nothing else has changed.  Shorter
-latencies are not: publishing causes such latencies itself, and would never end.
-"""
 
-DELIVERIES = 100
-URGENT_DELIVERIES = 1000
-"""
-The maximum number of clients, per tick, that own metrics are published to.  With more clients, they
-are published in only some of the ticks.  The second limit applies if clients, drops or resyncs have
-changed, or a latency is long.
-"""
+class OwnMetric(NamedTuple):
+    """
+    @ivar suffix: the name after `OWN_PREFIX`.
+    @ivar figure: returns the current value; if there are labels, one for each combination of their
+        values.  A histogram has none.
+    @ivar labels: the names of the labels.
+    """
 
-_COUNTERS = {
-    "events_recorded_total": "Recorded events.",
-    "events_delivered_total": "Events handed to clients, once for each client.",
-    "bytes_sent_total": "Bytes handed to clients.",
-    "repairs_total": "Times that a client received totals because it had lost events.",
-    "clients_connected_total": "Clients that have ever connected.",
-    "series_refused_total": "Series without totals because there are too many series.",
-}
+    kind: MetricKind
+    suffix: str
+    text: str
+    figure: Callable[[Stats], int | Mapping[tuple[str, ...], int]]
+    unit: Unit = Unit.COUNT
+    labels: tuple[str, ...] = ()
 
-_GAUGES = {
-    "clients": "Connected clients.",
-    "client_buffer_high_water": "The most events ever pending for a connected client.",
-    "series": "Series whose totals are kept.",
-    "metric_series": "Series of each metric with the most series, when their limit was reached.",
-    "label_values": "Values of the label with the most values, of each of these metrics.",
-}
+    @property
+    def name(self) -> str:
+        return OWN_PREFIX + self.suffix
 
-_DROPPED = "events_dropped_total"
-_LATENCY = "record_to_write_seconds"
+
+_counter = partial(OwnMetric, MetricKind.COUNTER)
+_gauge = partial(OwnMetric, MetricKind.GAUGE)
+_LATENCY = OwnMetric(
+    MetricKind.HISTOGRAM,
+    "record_to_write_seconds",
+    "Time from the first event of a batch until the batch is sent, for at most ten batches a"
+    " second, chosen at random. The longest is always one of them if it is 0.1 seconds or more.",
+    lambda s: {},
+    Unit.SECONDS,
+)
+
+METRICS = (
+    _counter("events_recorded_total", "Recorded events.", lambda s: s.recorded),
+    _counter("events_delivered_total", "Events sent, once per client.", lambda s: s.written),
+    _counter(
+        "events_dropped_total",
+        "Dropped events. 'incoming': dropped before they reached any client, because they were"
+        " recorded faster than they were handled. 'client': dropped because a client was too slow,"
+        " once for each client.",
+        lambda s: {("incoming",): s.dropped_incoming, ("client",): s.dropped_client},
+        labels=("stage",),
+    ),
+    _counter("bytes_sent_total", "Bytes sent.", lambda s: s.bytes_written, Unit.BYTES),
+    _counter("repairs_total", "Resyncs of clients that lost events.", lambda s: s.repairs),
+    _counter("clients_connected_total", "Clients that ever connected.", lambda s: s.connected),
+    _counter(
+        "series_refused_total", "Series whose totals are not kept.", lambda s: s.series_refused
+    ),
+    _gauge("clients", "Connected clients.", lambda s: len(s.clients)),
+    _gauge(
+        "client_buffer_high_water",
+        "The most events ever pending for a connected client.",
+        lambda s: max((client.high_water for client in s.clients), default=0),
+    ),
+    _gauge("series", "Series whose totals are kept.", lambda s: s.series),
+    _gauge(
+        "metric_series",
+        "Series of each metric with the most series, when their limit was reached.",
+        lambda s: {
+            (one.kind.value, one.name[:MAX_NAME]): one.series for one in s.highest_cardinality
+        },
+        labels=("kind", "metric"),
+    ),
+    _gauge(
+        "label_values",
+        "Values of the label with the most values, of each of these metrics.",
+        lambda s: {
+            (one.kind.value, one.name[:MAX_NAME], one.label[:MAX_NAME]): one.label_values
+            for one in s.highest_cardinality
+            if one.label is not None
+        },
+        labels=("kind", "metric", "label"),
+    ),
+    _LATENCY,
+)
 
 
 class OwnMetrics:
@@ -62,144 +116,96 @@ class OwnMetrics:
     Publishes the exporter's statistics in its own stream.
 
     It publishes only if something other than publishing has changed the statistics; otherwise,
-    publishing would never end.  The cost is limited: see `DELIVERIES`.  Counters are published as
-    absolute values.  The reactor thread owns everything here.
+    publishing would never end.  The cost is limited: see `MAX_SAMPLES` and `DELIVERIES`.  Counters
+    are published as absolute values.  The reactor thread owns everything here.
     """
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        stats: Callable[[], Stats],
-    ) -> None:
+    def __init__(self, recorder: Recorder, stats: Callable[[], Stats]) -> None:
         self._recorder = recorder
         self._stats = stats
         self._described = False
-        self._published: dict[object, float] = {}
+        # The last value of each series, by name and values of labels.
+        self._published: dict[tuple[str, ...], int] = {}
         # The number of events recorded by publishing.
         self._events = 0
+        # The statistics that publishing does not change, at the last publication.
         self._seen: object = None
-        self._seen_urgent: object = None
-        # The number of ticks since the last publication.
+        # The number of ticks since the statistics were last compared.
         self._ticks = 0
         self._connected = 0
-        self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
-        # The longest latency since the last publication, even if its sample was discarded.
+        # The latencies since the last publication: a random choice, the longest, and their number.
+        self._samples: list[float] = []
         self._longest = 0.0
+        self._batches = 0
+        # Not the program's random numbers, which it may want to reproduce.
+        self._random = Random().random
 
     def sample(self, seconds: float) -> None:
         """Add the latency of a batch, in seconds: from its first event to its delivery."""
-        self._samples.append(seconds)
-        self._longest = max(self._longest, seconds)
+        # Reservoir sampling: each batch is equally likely to be chosen.
+        self._batches += 1
+        if self._batches <= MAX_SAMPLES:
+            self._samples.append(seconds)
+        elif (place := int(self._random() * self._batches)) < MAX_SAMPLES:
+            self._samples[place] = seconds
+        if seconds > self._longest:
+            self._longest = seconds
 
     def publish(self, clients: int) -> None:
         """
-        Record the statistics that have changed, if the limits allow it.  Called once a second.
+        Record the statistics that have changed, if the limits allow it.  Called once a second while
+        clients are connected; and without clients when one connects, so that the totals that it
+        receives are current, not those of the last publication to earlier clients.
 
         @param clients: the number of connected clients.
         """
+        if not clients and not self._published:
+            # The first client of all has no outdated totals to receive.
+            return
         self._ticks += 1
         # The statistics, too, cost time for each client.
-        if self._ticks % max(1, math.ceil(clients / URGENT_DELIVERIES)):
-            return
-        stats = self._stats()
-        urgent = (
-            stats.dropped_incoming,
-            stats.dropped_client,
-            stats.repairs,
-            stats.connected,
-            len(stats.clients),
-        )
-        recorded = stats.recorded - self._events
-        may_wait = urgent == self._seen_urgent and self._longest < LATE
-        if may_wait and (recorded == self._seen or clients > self._ticks * DELIVERIES):
+        if clients > self._ticks * DELIVERIES:
             return
         self._ticks = 0
-        self._seen, self._seen_urgent = recorded, urgent
-        self._publish(stats)
+        stats = self._stats()
+        seen = stats.recorded - self._events, stats.repairs, stats.connected, len(stats.clients)
+        if seen != self._seen:
+            # The delivery of pending events will change the statistics, too.
+            self._seen = None if stats.waiting else seen
+            self._publish(stats)
 
     def _publish(self, stats: Stats) -> None:
-        self._describe()
-        if stats.series_refused and stats.connected != self._connected:
-            # These series, too, may have no kept totals, so a new client does not know them.
+        if not self._described:
+            for one in METRICS:
+                self._recorder.describe(Metadata(one.kind, one.name, one.unit, one.text))
+            self._described = True
+        if stats.connected != self._connected and (stats.series_refused or not stats.series):
+            # Totals of these series may not be kept (if totals are off, C{series} is 0), so a new
+            # client does not know them.
             self._published.clear()
         self._connected = stats.connected
-        counters = {
-            "events_recorded_total": stats.recorded,
-            "events_delivered_total": stats.written,
-            "bytes_sent_total": stats.bytes_written,
-            "repairs_total": stats.repairs,
-            "clients_connected_total": stats.connected,
-            "series_refused_total": stats.series_refused,
-        }
-        for name, value in counters.items():
-            if self._has_changed(name, value):
-                self._recorder.counter(f"{OWN_PREFIX}{name}").absolute(min(value, U64_MAX))
-        for stage, value in (
-            ("incoming", stats.dropped_incoming),
-            ("client", stats.dropped_client),
-        ):
-            if self._has_changed(stage, value):
-                counter = self._recorder.counter(f"{OWN_PREFIX}{_DROPPED}", stage=stage)
-                counter.absolute(min(value, U64_MAX))
-        gauges = {
-            "clients": len(stats.clients),
-            "client_buffer_high_water": max(
-                (client.high_water for client in stats.clients), default=0
-            ),
-            "series": stats.series,
-        }
-        for name, value in gauges.items():
-            if self._has_changed(name, value):
-                self._recorder.gauge(f"{OWN_PREFIX}{name}").set(value)
-        for metric in stats.highest_cardinality:
-            # Shortened, since name and labels of a series have a maximum length.
-            labels = {"kind": metric.kind.value, "metric": metric.name[:MAX_NAME]}
-            self._publish_gauge("metric_series", metric.series, labels)
-            if metric.label is not None:
-                labels["label"] = metric.label[:MAX_NAME]
-                self._publish_gauge("label_values", metric.label_values, labels)
-        latency = self._recorder.histogram(f"{OWN_PREFIX}{_LATENCY}")
-        longest, self._longest = self._longest, 0.0
-        # A copy: recording a sample may cause a drain, which adds another.
-        samples = list(self._samples)
-        self._samples.clear()
-        limit = MAX_SAMPLES * DELIVERIES // max(DELIVERIES, len(stats.clients))
-        samples = samples[-max(1, limit) :]
-        if samples and longest not in samples:
-            samples[-1] = longest
+        for one in METRICS:
+            figure = one.figure(stats)
+            figures = {(): figure} if isinstance(figure, int) else figure
+            for values, value in figures.items():
+                self._publish_value(one, values, min(value, U64_MAX))
+        samples, self._samples = self._samples, []
+        if self._longest >= LATE and self._longest not in samples:
+            samples[-1] = self._longest
+        self._longest, self._batches = 0.0, 0
+        self._events += len(samples)
+        latency = self._recorder.histogram(_LATENCY.name)
         for sample in samples:
             latency.record(sample)
-        self._events += len(samples)
 
-    def _publish_gauge(self, name: str, value: float, labels: dict[str, str]) -> None:
-        if self._has_changed((name, *labels.values()), value):
-            self._recorder.gauge(f"{OWN_PREFIX}{name}", labels).set(value)
-
-    def _has_changed(self, name: object, value: float) -> bool:
-        if self._published.get(name) == value:
-            return False
-        self._published[name] = value
-        self._events += 1
-        return True
-
-    def _describe(self) -> None:
-        if self._described:
+    def _publish_value(self, metric: OwnMetric, values: tuple[str, ...], value: int) -> None:
+        series = metric.name, *values
+        if self._published.get(series) == value:
             return
-        for name, text in _COUNTERS.items():
-            unit = Unit.BYTES if name.startswith("bytes") else Unit.COUNT
-            self._recorder.describe_counter(f"{OWN_PREFIX}{name}", unit, text)
-        self._recorder.describe_counter(
-            f"{OWN_PREFIX}{_DROPPED}",
-            Unit.COUNT,
-            "Dropped events. 'incoming': dropped before they reached any client, because they were"
-            " recorded faster than they were handled. 'client': dropped because a client was too"
-            " slow, once for each client.",
-        )
-        for name, text in _GAUGES.items():
-            self._recorder.describe_gauge(f"{OWN_PREFIX}{name}", Unit.COUNT, text)
-        self._recorder.describe_histogram(
-            f"{OWN_PREFIX}{_LATENCY}",
-            Unit.SECONDS,
-            "Time from the first recorded event of a batch until the batch is handed to clients.",
-        )
-        self._described = True
+        self._published[series] = value
+        self._events += 1
+        labels = dict(zip(metric.labels, values, strict=True))
+        if metric.kind is MetricKind.COUNTER:
+            self._recorder.counter(metric.name, labels).absolute(value)
+        else:
+            self._recorder.gauge(metric.name, labels).set(value)

@@ -4,7 +4,6 @@ Tests of the exporter's metrics about itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,15 +11,15 @@ from typing import Any
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
 from tests.recorders import ListRecorder
-from txmetrics_tcp import Histogram, Key, MetricKind, MetricsFactory, Operation
+from txmetrics_tcp import Histogram, Key, MetricKind, MetricsFactory, Operation, SourceView
 from txmetrics_tcp._exporter.factory import TICK
 from txmetrics_tcp._exporter.ledger import BATCH
-from txmetrics_tcp._exporter.self_metrics import MAX_SAMPLES, OwnMetrics
+from txmetrics_tcp._exporter.self_metrics import LATE, MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._model import U64_MAX
 
 
-class OwnMetricsTests(FactoryTestCase):
+class OwnMetricsTestCase(FactoryTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.exporter = self.factory()
@@ -38,16 +37,54 @@ class OwnMetricsTests(FactoryTestCase):
             if key.name.startswith("txmetrics_")
         }
 
-    def test_longest(self) -> None:
-        """The longest latency is published, for any number of samples."""
+
+class OwnMetricsTests(OwnMetricsTestCase):
+    def own(self) -> tuple[OwnMetrics, list[float]]:
+        """Return own metrics, and the list of the samples that they publish."""
         recorded: list[float] = []
-        own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
         self.patch(Histogram, "record", lambda self, value: recorded.append(value))
-        own.sample(2.0)
-        for _ in range(2 * MAX_SAMPLES):
-            own.sample(0.001)
-        own.publish(1)
-        self.assertEqual((max(recorded), len(recorded)), (2.0, MAX_SAMPLES))
+        return OwnMetrics(self.exporter.recorder, self.exporter.stats), recorded
+
+    def test_longest(self) -> None:
+        """A long latency is published once, for any number of samples."""
+        own, recorded = self.own()
+        for latency in (LATE, 0.001, 2.0, 0.001):
+            for before in (0, 1000):
+                recorded.clear()
+                for sample in (*[0.001] * before, latency, *[0.001] * 1000):
+                    own.sample(sample)
+                self.exporter.recorder.counter("c").increment()
+                own.publish(1)
+                self.assertEqual((max(recorded), len(recorded)), (latency, MAX_SAMPLES))
+
+    def test_random(self) -> None:
+        """Each batch is equally likely to be a sample, also the one with the longest latency."""
+        own, recorded = self.own()
+        for _ in range(2000):
+            for i in range(40):
+                own.sample(i / 1000)
+            self.exporter.recorder.counter("c").increment()
+            own.publish(1)
+        self.assertEqual(len(recorded), 2000 * MAX_SAMPLES)
+        for i in range(40):
+            # 500 are expected, with a standard deviation of less than 20.
+            self.assertLess(abs(recorded.count(i / 1000) - 500), 150)
+
+    def test_share(self) -> None:
+        """With 1,024 events a second, each in a batch, less than 5% are the exporter's own."""
+        factory = self.factory(buffer_size=1000)
+        client = FakeClient(factory)
+        counter = factory.recorder.counter("c")
+        self.reactor.advance(TICK)
+        before = len(client.read_all(self.reactor).metrics)
+        for _ in range(1024):
+            counter.increment()
+            self.reactor.settle()
+            self.reactor.advance(TICK / 1024)
+        sent = [metric.key.name for metric in client.read_all(self.reactor).metrics[before:]]
+        self.assertEqual(sent.count("c"), 1024)
+        self.assertEqual(sent.count("txmetrics_record_to_write_seconds"), MAX_SAMPLES)
+        self.assertLess(len(sent) - 1024, 50)
 
     def test_blocked(self) -> None:
         """
@@ -85,19 +122,44 @@ class OwnMetricsTests(FactoryTestCase):
         name = "txmetrics_record_to_write_seconds"
         self.assertEqual(max(client.read_all(self.reactor).values(name)), 0.5)
 
-    def test_late(self) -> None:
-        """A long latency is published even if the counts were published before."""
-        recorded: list[float] = []
-        own = OwnMetrics(self.exporter.recorder, self.exporter.stats)
-        self.patch(Histogram, "record", lambda self, value: recorded.append(value))
-        own.publish(1)
-        own.sample(0.001)
-        own.publish(1)
-        self.assertEqual(recorded, [])
-        own.sample(2.0)
-        own.publish(1)
-        own.publish(1)
-        self.assertEqual(recorded, [0.001, 2.0])
+    def test_pending(self) -> None:
+        """Events that a publication finds pending count as delivered in the next one."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        client.read_all(self.reactor)
+        for _ in range(2 * BATCH):
+            factory.recorder.counter("c").increment()
+        # The tick delivers one batch.
+        self.reactor.advance(TICK)
+        client.read_all(self.reactor)
+        self.reactor.advance(TICK)
+        latest = self.latest(client)
+        self.assertGreaterEqual(latest["events_delivered_total"], 2 * BATCH)
+        self.assertGreaterEqual(latest["events_recorded_total"], latest["events_delivered_total"])
+
+    def test_resynced(self) -> None:
+        """A resync is published even if the program records nothing."""
+        factory = self.factory(buffer_size=30)
+        client, slow = FakeClient(factory), FakeClient(factory, limit=100)
+        for _ in range(50):
+            factory.recorder.counter("c").increment()
+            self.reactor.settle()
+        for _ in range(3):
+            self.reactor.advance(TICK)
+            self.assertEqual(self.latest(client)["repairs_total"], 0)
+        slow.read_all(self.reactor)
+        self.reactor.advance(TICK)
+        self.assertEqual(self.latest(client)["repairs_total"], 1)
+
+    def test_publicationPending(self) -> None:
+        """Own metrics are not published because earlier ones are still pending."""
+        factory = self.factory(buffer_size=1000)
+        FakeClient(factory).read_all(self.reactor)
+        self.reactor.advance(TICK)
+        before = factory.stats()
+        self.assertGreater(before.waiting, 0)
+        self.reactor.pump([TICK] * 3)
+        self.assertEqual(factory.stats().recorded, before.recorded)
 
     def test_refilledMeanwhile(self) -> None:
         """Samples added by drains during a publication are published next time."""
@@ -113,6 +175,7 @@ class OwnMetricsTests(FactoryTestCase):
             own.sample(value)
         own.publish(1)
         self.assertEqual(recorded, [0, 1, 2])
+        self.exporter.recorder.counter("c").increment()
         own.publish(1)
         self.assertEqual(recorded, [0, 1, 2, 1, 2, 3])
 
@@ -128,6 +191,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latest["events_dropped_total [stage = incoming]"], U64_MAX)
         self.assertEqual(latest["clients"], 1)
         self.assertGreater(self.exporter.stats().dropped_incoming, 2 * U64_MAX)
+        counts = client.reader.values("txmetrics_events_recorded_total")
+        self.assertEqual(len(counts), len(set(counts)))
 
     def test_values(self) -> None:
         """The published values equal those of `stats`."""
@@ -177,10 +242,15 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertGreater(len(seen), 10)
 
     def test_noFeedback(self) -> None:
-        """While the program records nothing, nothing is published."""
+        """
+        While the program records nothing, nothing is published, even if own metrics are dropped for
+        a client that reads nothing.
+        """
         client = FakeClient(self.exporter)
-        self.exporter.recorder.counter("c").increment()
-        self.reactor.settle()
+        stalled = FakeClient(self.exporter, limit=1)
+        for _ in range(20):
+            self.exporter.recorder.counter("c").increment()
+            self.reactor.settle()
         for _ in range(3):
             self.reactor.advance(1)
             client.read_all(self.reactor)
@@ -188,6 +258,7 @@ class OwnMetricsTests(FactoryTestCase):
         self.reactor.pump([1] * 100)
         client.read_all(self.reactor)
         self.assertEqual(self.exporter.stats().recorded, before)
+        self.assertGreater(stalled.protocol.stats().dropped_client, 20)
 
     def test_changedValuesOnly(self) -> None:
         client = FakeClient(self.exporter)
@@ -270,12 +341,8 @@ class OwnMetricsTests(FactoryTestCase):
         self.assertEqual(latencies, [0.0] * len(latencies))
         self.assertLessEqual(len(latencies), 2)
 
-    def intervals(self, clients: int, figures: Callable[[int], dict[str, int]]) -> set[int]:
-        """
-        Return the numbers of ticks between publications.
-
-        @param figures: returns figures of the statistics at a tick.
-        """
+    def intervals(self, clients: int) -> set[int]:
+        """Return the numbers of ticks between publications while the program records."""
         account = FakeClient(self.exporter).protocol.stats()
         same = replace(self.exporter.stats(), clients=(account,) * clients)
         asked, published = [0], []
@@ -283,7 +350,7 @@ class OwnMetricsTests(FactoryTestCase):
 
         def stats() -> Stats:
             asked.append(now)
-            return replace(same, **figures(now))
+            return replace(same, recorded=1000 * now)
 
         recorder = ListRecorder()
         own = OwnMetrics(recorder, stats)
@@ -292,7 +359,7 @@ class OwnMetricsTests(FactoryTestCase):
             if recorder.take():
                 published.append(now)
         # Asking for the statistics, too, costs time for each client.
-        self.assertLessEqual(len(asked), 1 + 200 * 1000 / clients)
+        self.assertLessEqual(len(asked), 1 + 200 * 100 / clients)
         return {later - now for now, later in pairwise(published)}
 
     def test_manyClients(self) -> None:
@@ -300,33 +367,8 @@ class OwnMetricsTests(FactoryTestCase):
         The more clients, the less often own metrics are published, so that they reach no more
         clients in a second than with few.
         """
-        for clients, ticks in ((1, 1), (100, 1), (101, 2), (1000, 10), (4600, 50)):
-            intervals = self.intervals(clients, lambda now: {"recorded": 1000 * now})
-            self.assertEqual(intervals, {ticks}, clients)
-
-    def test_urgent(self) -> None:
-        """Changes of drops, clients and resyncs are published sooner."""
-        urgent = ("dropped_incoming", "dropped_client", "repairs", "connected")
-        for name in urgent:
-            for clients, ticks in ((1000, 1), (4600, 5)):
-                intervals = self.intervals(clients, lambda now, name=name: {name: now})
-                self.assertEqual(intervals, {ticks}, name)
-
-    def test_fewSamplesWithManyClients(self) -> None:
-        """The more clients, the fewer latency samples are published; always the longest."""
-        recorded: list[float] = []
-        self.patch(Histogram, "record", lambda self, value: recorded.append(value))
-        account = FakeClient(self.exporter).protocol.stats()
-        for clients, samples in ((100, 1000), (1000, 100), (4000, 25), (10**6, 1)):
-            recorded.clear()
-            stats = replace(self.exporter.stats(), clients=(account,) * clients)
-            own = OwnMetrics(self.exporter.recorder, lambda: stats)  # noqa: B023
-            own.sample(2.0)
-            for _ in range(MAX_SAMPLES):
-                own.sample(0.001)
-            for _ in range(clients // 1000 + 1):
-                own.publish(clients)
-            self.assertEqual((max(recorded), len(recorded)), (2.0, samples))
+        for clients, ticks in ((1, 1), (100, 1), (101, 2), (1000, 10), (4600, 46)):
+            self.assertEqual(self.intervals(clients), {ticks}, clients)
 
     def test_idle(self) -> None:
         """
@@ -354,3 +396,96 @@ class OwnMetricsTests(FactoryTestCase):
         client.read_all(self.reactor)
         self.reactor.advance(1)
         self.assertEqual(client.read_all(self.reactor).values("txmetrics_clients"), [1])
+
+
+class FirstTotalsTests(OwnMetricsTestCase):
+    """A client that connects while no clients are connected receives current totals."""
+
+    def rates(self, factory: MetricsFactory) -> dict[str, float]:
+        """
+        Connect a client to an idle program, and return the rates of the exporter's own counters
+        three seconds later.
+        """
+        view = SourceView(clock=self.reactor.seconds)
+        client = FakeClient(factory)
+        seen = 1
+        view.ingest(client.reader.all)
+        for _ in range(3):
+            client.read_all(self.reactor)
+            view.ingest(client.reader.all[seen:])
+            seen = len(client.reader.all)
+            self.reactor.advance(TICK)
+        client.transport.lose()
+        return {
+            key.name.removeprefix("txmetrics_"): series.rate(self.reactor.seconds())
+            for key, series in view.series.items()
+            if key.kind is MetricKind.COUNTER and key.name.startswith("txmetrics_")
+        }
+
+    def test_rates(self) -> None:
+        """What happened without clients is no change, whether or not own metrics have totals."""
+        cases: list[dict[str, Any]] = [{}, {"max_series": 1}, {"max_series": 3}, {"totals": False}]
+        for settings in cases:
+            factory = self.factory(buffer_size=1000, **settings)
+            for _ in range(3):
+                rates = self.rates(factory)
+                self.assertEqual(len(rates), 7)
+                self.assertLess(rates.pop("bytes_sent_total"), 2000)
+                for name, rate in rates.items():
+                    self.assertLess(rate, 50, (settings, name))
+                for number in range(10):
+                    factory.recorder.counter("c", number=number).increment()
+                for _ in range(100_000):
+                    factory.recorder.histogram("h").record(1.0)
+            self.assertEqual(factory.stats().recorded > 200_000, factory.settings.totals)
+
+    def test_all(self) -> None:
+        """Without kept totals, each client still receives all own metrics within a tick."""
+        for settings in ({"max_series": 0}, {"totals": False}):
+            factory = self.factory(buffer_size=1000, **settings)
+            for clients in range(1, 4):
+                client = FakeClient(factory)
+                client.read_all(self.reactor)
+                self.reactor.advance(TICK)
+                latest = self.latest(client)
+                self.assertEqual(len(latest), 11)
+                self.assertEqual(latest["clients"], clients)
+
+    def test_idleAfter(self) -> None:
+        """The number of series is current after idle ones were released without clients."""
+        factory = self.factory(buffer_size=1000, idle_after=3)
+        factory.doStart()
+        for number in range(100):
+            factory.recorder.counter("c", number=number).increment()
+        client = FakeClient(factory)
+        self.reactor.advance(TICK)
+        self.assertEqual(self.latest(client)["series"], 100)
+        own = len(self.latest(client))
+        client.transport.lose()
+        self.reactor.pump([TICK] * 10)
+        self.assertEqual(self.latest(FakeClient(factory))["series"], own)
+        factory.doStop()
+
+    def test_restart(self) -> None:
+        """Figures that change while the factory stops are current after it listens again."""
+        self.exporter.doStart()
+        clients = [FakeClient(self.exporter, limit=1) for _ in range(3)]
+        self.reactor.settle()
+        self.reactor.advance(TICK)
+        self.assertEqual(self.latest(clients[0])["clients"], 3)
+        self.exporter.stop(timeout=3)
+        clients[0].transport.lose()
+        self.exporter.doStop()
+        self.reactor.pump([TICK] * 5)
+        stats = self.exporter.stats()
+        self.assertEqual(stats.clients, ())
+        self.exporter.doStart()
+        client = FakeClient(self.exporter)
+        latest = self.latest(client)
+        self.assertEqual(latest["clients"], 0)
+        self.assertEqual(latest["bytes_sent_total"], stats.bytes_written)
+        self.assertEqual(latest["events_dropped_total [stage = client]"], stats.dropped_client)
+        FakeClient(self.exporter)
+        self.reactor.advance(TICK)
+        self.assertEqual(self.latest(client)["clients"], 2)
+        self.exporter.doStop()
