@@ -8,7 +8,6 @@ time and, of the exporter, the port and the statistics.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -175,7 +174,7 @@ def main(kind: str) -> None:
         return {"cpu_seconds": time.process_time(), **exporter}
 
     page = Page() if kind == "bare" else Instrumented()
-    serve(Site(page, logPath=os.devnull), answer)
+    serve(Site(page), answer)
 
 
 if __name__ == "__main__":
