@@ -52,7 +52,7 @@ COMMANDS = {
 
 DAEMON = """
     allow= buffer-size= dead-after= help interval= listen= max-clients-per-address= max-clients=
-    no-host no-process tls-cert= tls-client-ca= tls-key= version
+    max-delay= no-host no-process tls-cert= tls-client-ca= tls-key= version
 """
 
 
