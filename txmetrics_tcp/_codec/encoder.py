@@ -4,13 +4,14 @@ Encodes metric events.  No I/O, no Twisted.
 A busy exporter spends most of its time encoding, so this module encodes without protobuf.  A metric
 frame has the following layout, with optional parts and the value in brackets::
 
-    length 12 length 0a name 12 length 08 second 10 [nanos] 1a label 1a label tag [value]
-    '------------------- the head ----------------'         '------ the tail ----'
+    length 12 length 0a name 12 length 08 second 10 nanos 1a label 1a label tag [value]
+    '--------- the head ----' '---- the stamp ----'       '------ the tail ----'
 
-Head and tail are the same for all events of a series with the same operation, the same size of the
-value, and a timestamp in the same `Period`.  They are therefore built once per period, from the
-name and labels that protobuf serialized when the series was created.  One `struct.Struct` packs the
-frame.
+Head and tail are the same for all events of a series with the same operation and the same sizes of
+value and nanoseconds.  They are therefore built once, from the name and labels that protobuf
+serialized when the series was created.  The stamp is the same for all series in a `Period`, and the
+high bits of the nanoseconds are the same for events that are recorded within a few microseconds.
+One `struct.Struct` packs the frame.
 
 The result is identical to that of protobuf's ``SerializeToString(deterministic=True)``.
 """
@@ -27,9 +28,6 @@ from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._codec.wire import encode_gone, timestamp_of
 from txmetrics_tcp._model import Gone, Key, Metric, MetricKind, Operation
-
-KEPT = 256 * 1024
-"""The size of an encoder's buffer, in bytes, above which the encoder does not keep it."""
 
 GONE: Any = 0
 """In place of an operation, with the value 0: the series is gone; see `Gone`."""
@@ -60,50 +58,55 @@ class Period(NamedTuple):
     @ivar since: the first nanosecond of the period, within the second.
     @ivar until: the first nanosecond after the period.
     @ivar stamp: the constant start of its timestamps, with their tag and size.
-    @ivar nanos: the number of bytes of the nanoseconds.
-    @ivar layout: the `struct` format of the nanoseconds.
+    @ivar head_at: the index in a `Layout` of the head for this period; the packer is after it.
     """
 
     second_ns: int
     since: int
     until: int
     stamp: bytes
-    nanos: int
-    layout: str
+    head_at: int
     low: list[int]
-    low_bits: int
-    middle_from: int
+    low_width: int
     middle: list[int]
-    middle_bits: int
-    top_from: int
+    middle_width: int
 
     @classmethod
     def of(cls, timestamp_ns: int) -> Period:
         """
-        Return the period of a timestamp; `_UNCACHED` for the first 16 microseconds of a second,
-        which are too rare to be worth a layout.
+        Return the period of a timestamp; `_NO_PERIOD` if such timestamps are too rare to be worth a
+        layout: the first 16 and the last 3 microseconds of a second, and the seconds whose size
+        differs from that of today's.
         """
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
-        second_ns = timestamp_ns - nanos
-        for since, until, width, layout, *tables in _PERIODS:
-            if since <= nanos < until:
-                # Protobuf encodes a negative number as 64 bits in two's complement.
-                seconds = b"\x08" + varint(second % 2**64) if second else b""
-                size = len(seconds) + 1 + width
-                stamp = b"\x12" + bytes([size]) + seconds + b"\x10"
-                return cls(second_ns, since, until, stamp, width, layout, *tables)
-        return _UNCACHED
+        if 1 << 28 <= second < 1 << 35:
+            for since, until, width, head_at, *tables in _PERIODS:
+                if since <= nanos < until:
+                    stamp = bytes([0x12, 7 + width, 0x08]) + varint(second) + b"\x10"
+                    return cls(timestamp_ns - nanos, since, until, stamp, head_at, *tables)
+        return _NO_PERIOD
 
 
+# The limits are multiples of 1 << 14, so that nanoseconds with the same high bits are in the same
+# period.
 _PERIODS: list[tuple[Any, ...]] = [
-    (1 << 28, 1_000_000_000, 5, "HHB", _TWO, 0x3FFF, 14, _TWO, 0x3FFF, 28),
-    (1 << 21, 1 << 28, 4, "HBB", _TWO, 0x3FFF, 14, _ONE, 0x7F, 21),
-    (1 << 14, 1 << 21, 3, "BBB", _ONE, 0x7F, 7, _ONE, 0x7F, 14),
+    (1 << 28, 1_000_000_000 >> 14 << 14, 5, 1, _TWO, 14, _TWO, 14),
+    (1 << 21, 1 << 28, 4, 3, _TWO, 14, _ONE, 7),
+    (1 << 14, 1 << 21, 3, 5, _ONE, 7, _ONE, 7),
 ]
-_UNCACHED = Period(0, 1, 0, b"", 0, "", [], 0, 0, [], 0, 0)
+_NO_PERIOD = Period(0, 1, 0, b"", 0, [], 0, [], 0)
 
-Layout = tuple[Period, Callable[..., None], bytes, bytes, int]
-"""How to pack a frame: its period, a `Struct.pack_into`, head, tail, and the frame's size."""
+_STAMP_SIZE = 9
+"""The size of a period's stamp."""
+
+_WIDTHS = ((5, "HHB"), (4, "HBB"), (3, "BBB"))
+"""The number of bytes of the nanoseconds, and their `struct` format, as in `_PERIODS`."""
+
+Layout = tuple[Any, ...]
+"""
+How to pack the frames of a series with an operation: the tail, then a head and a `Struct.pack` for
+each of `_WIDTHS`.
+"""
 
 
 class SeriesFrame:
@@ -122,9 +125,9 @@ class SeriesFrame:
         self._labels = pb.Metric(labels=dict(key.labels)).SerializeToString(deterministic=True)
         self.layouts: dict[int, Layout] = {}
 
-    def lay_out(self, period: Period, operation: Operation, value: float | bytes) -> Layout:
+    def lay_out(self, operation: Operation, value: float | bytes) -> Layout:
         """
-        Create the layout of a frame, and store it.
+        Create the layout of frames, and store it.
 
         @param value: for a counter, the encoded varint, or the value itself if it fits in one byte.
         """
@@ -135,13 +138,15 @@ class SeriesFrame:
         else:
             which, number, width = int(operation), "d", 8
         tail = self._labels + _TAG[operation]
-        size = len(self._name) + len(period.stamp) + period.nanos + len(tail) + width
-        metric = b"\x12" + varint(size) + self._name + period.stamp
-        rest = period.nanos + len(tail) + width
-        head = varint(len(metric) + rest) + metric
-        pack = _packer(f"<{len(head)}s{period.layout}{len(tail)}s{number}")
-        layout = self.layouts[which] = (period, pack, head, tail, len(head) + rest)
-        return layout
+        layout: list[Any] = [tail]
+        for nanos, parts in _WIDTHS:
+            rest = _STAMP_SIZE + nanos + len(tail) + width
+            metric = b"\x12" + varint(len(self._name) + rest) + self._name
+            head = varint(len(metric) + rest) + metric
+            pack = _packer(f"<{len(head)}s{_STAMP_SIZE}s{parts}{len(tail)}s{number}")
+            layout += head, pack
+        self.layouts[which] = made = tuple(layout)
+        return made
 
     def encode_total(self, operation: Operation, total: float, stamp: bytes) -> bytes:
         """
@@ -170,8 +175,8 @@ class SeriesFrame:
 
 
 @lru_cache(maxsize=1024)
-def _packer(layout: str) -> Callable[..., None]:
-    return Struct(layout).pack_into
+def _packer(layout: str) -> Callable[..., bytes]:
+    return Struct(layout).pack
 
 
 _varint = lru_cache(maxsize=1024)(varint)
@@ -192,22 +197,21 @@ class Framed(Protocol):
 
 class Encoder:
     """
-    Encodes events in batches.  Not thread-safe.
+    Encodes events.  Not thread-safe.
 
     It caches the last period, which consecutive events nearly always share.
     """
 
-    __slots__ = ("_buffer", "_clock", "_period")
+    __slots__ = ("_clock", "_period")
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         """
         @param clock: returns the time for events without one, in nanoseconds since the epoch.
         """
         self._clock = clock
-        self._period = _UNCACHED
-        self._buffer = bytearray(256)
+        self._period = _NO_PERIOD
 
-    def encode(self, entries: Iterable[tuple[Framed, Any, Any, int]]) -> tuple[bytes, list[int]]:
+    def encode(self, entries: Iterable[tuple[Framed, Any, Any, int]]) -> list[bytes]:
         """
         Encode events as complete frames.
 
@@ -217,64 +221,55 @@ class Encoder:
         @param entries: series, operation, value, and nanoseconds since the epoch.  The time is
             negative if the clock is set to a time before the epoch.  An event with a time of 0 gets
             the current time of C{clock}.
-        @return: the concatenated frames, and the end offset of each.
         """
-        buffer = self._buffer
-        room = len(buffer)
-        at = 0
-        ends: list[int] = []
-        add = ends.append
-        period = self._period
-        second_ns, since, until, *_ = period
-        low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
+        frames: list[bytes] = []
+        add = frames.append
+        second_ns, since, until, stamp, head_at = self._period[:5]
+        low, low_width, middle, middle_width = self._period[5:]
+        low_bits, pack_at = (1 << low_width) - 1, head_at + 1
+        # The high bits of the last nanoseconds, or None, and the two parts of their encoding.
+        high: int | None = None
+        high_low = high_high = 0
+        # Consecutive events often have the same series and operation, hence the same layout.
+        last = last_which = None
         for series, operation, value, timestamp_ns in entries:
-            frame = series.frame
             # Relative to the second, because small integers are compared faster.
             nanos = timestamp_ns - second_ns
-            if not since <= nanos < until:
-                timestamp_ns = timestamp_ns or self._clock()
-                nanos = timestamp_ns - second_ns
+            if nanos >> low_width != high:
+                if not timestamp_ns:
+                    timestamp_ns = self._clock()
+                    nanos = timestamp_ns - second_ns
                 if not since <= nanos < until:
                     period = self._period = Period.of(timestamp_ns)
-                    second_ns, since, until, *_ = period
-                    low, low_bits, middle_from, middle, middle_bits, top_from = period[6:]
+                    second_ns, since, until, stamp, head_at = period[:5]
+                    low, low_width, middle, middle_width = period[5:]
+                    low_bits, pack_at = (1 << low_width) - 1, head_at + 1
+                    high = last = None
+                    if not stamp:
+                        add(series.frame.encode(operation, value, timestamp_ns))
+                        continue
                     nanos = timestamp_ns - second_ns
+                high = nanos >> low_width
+                high_low = middle[high & (1 << middle_width) - 1]
+                high_high = high >> middle_width
             if value >= 0x80 and operation <= _SET_COUNTER:
                 number = _varint(value)
-                layout = frame.layouts.get(operation | len(number) << 4)
+                which = operation | len(number) << 4
             else:
                 number = value
-                layout = frame.layouts.get(operation)
-            if layout is None or layout[0] is not period:
-                if period.nanos == 0 or operation is GONE:
-                    whole = frame.encode(operation, value, timestamp_ns)
-                    buffer[at:] = whole
-                    room = len(buffer)
-                    at += len(whole)
-                    add(at)
-                    continue
-                layout = frame.lay_out(period, operation, number)
-            _, pack, head, tail, size = layout
-            end = at + size
-            if end > room:
-                buffer += bytes(end)
-                room = len(buffer)
-            pack(
-                buffer,
-                at,
-                head,
-                low[nanos & low_bits],
-                middle[nanos >> middle_from & middle_bits],
-                nanos >> top_from,
-                tail,
-                number,
-            )
-            add(end)
-            at = end
-        joined = bytes(memoryview(buffer)[:at])
-        if room > KEPT:
-            self._buffer = bytearray(256)
-        return joined, ends
+                which = operation
+            if series is not last or which is not last_which:
+                try:
+                    layout = series.frame.layouts[which]
+                except KeyError:
+                    if operation is GONE:
+                        add(series.frame.encode(operation, value, timestamp_ns))
+                        continue
+                    layout = series.frame.lay_out(operation, number)
+                last, last_which = series, which
+                tail, head, pack = layout[0], layout[head_at], layout[pack_at]
+            add(pack(head, stamp, low[nanos & low_bits], high_low, high_high, tail, number))
+        return frames
 
 
 class _SingleSeries:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from itertools import accumulate
 
 from txmetrics_tcp._net.writers import CHUNK
 
@@ -24,18 +25,20 @@ class Batch:
         unknown.
     """
 
-    __slots__ = ("_chunks", "_ends", "joined", "recorded_ns", "since", "size")
+    __slots__ = ("_chunks", "_ends", "_sizes", "joined", "recorded_ns", "since", "size")
 
-    def __init__(self, joined: bytes, ends: list[int], since: int, recorded_ns: int = 0) -> None:
+    def __init__(self, frames: list[bytes], since: int, recorded_ns: int = 0) -> None:
         """
-        @param joined: the concatenated frames of one or more events.
-        @param ends: the end offset of each frame in C{joined}.
+        @param frames: the frames of one or more events.
         """
         self.since: int = since
         self.recorded_ns: int = recorded_ns
-        self.size: int = len(ends)
-        self.joined: bytes = joined
-        self._ends = ends
+        self.size: int = len(frames)
+        self.joined: bytes = b"".join(frames)
+        # The size of each frame.  Most are small integers, which take no memory.
+        self._sizes = list(map(len, frames))
+        # The end offset of each frame, if needed.
+        self._ends: list[int] | None = None
         self._chunks: list[tuple[bytes, int]] | None = None
 
     def chunks(self) -> list[tuple[bytes, int]]:
@@ -54,7 +57,15 @@ class Batch:
 
     def end(self, index: int) -> int:
         """Return the number of bytes in the frames before an index."""
-        return self._ends[index - 1] if index else 0
+        if index == self.size:
+            return len(self.joined)
+        return self.ends()[index - 1] if index else 0
+
+    def ends(self) -> list[int]:
+        """Return the end offset of each frame in C{joined}."""
+        if self._ends is None:
+            self._ends = list(accumulate(self._sizes))
+        return self._ends
 
     def chunk(self, first: int, room: int) -> tuple[bytes, int]:
         """
@@ -66,7 +77,7 @@ class Batch:
         joined = self.joined
         if first == 0 and len(joined) <= room:
             return joined, self.size
-        ends = self._ends
+        ends = self.ends()
         start = self.end(first)
         after = max(bisect_right(ends, start + room), first + 1)
         return joined[start : ends[after - 1]], after

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import repeat, starmap
+from itertools import islice, repeat, starmap
 from operator import length_hint
 from typing import Any, NamedTuple
 from weakref import ref
@@ -20,7 +20,15 @@ from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay, wrapped
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry
-from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, SET_OPERATION, Key, Number, Operation
+from txmetrics_tcp._model import (
+    APPLY,
+    INITIAL_TOTAL,
+    SET_OPERATION,
+    U64_MAX,
+    Key,
+    Number,
+    Operation,
+)
 
 BATCH = 1024
 """
@@ -355,7 +363,7 @@ class Ledger:
         size = min(len(log), BATCH)
         todo = repeat((), size)
         drops = room is not None and room <= BATCH
-        left = room if room is not None and drops else BATCH
+        limit = room if room is not None and drops else BATCH
         kept: list[Entry] = []
         keep = kept.append
         # `applied` counts entries.  An entry may hold several events: `more` counts all but one.
@@ -370,9 +378,7 @@ class Ledger:
                     total = self._first_in_epoch(series, epoch, stamp)
                     if total is not None:
                         more += 1
-                        if left > 0 or not drops:
-                            keep(total)
-                            left -= drops
+                        keep(total)
                 if operation is _INCREMENT_COUNTER:
                     series.total += value
                 elif operation in APPLY:
@@ -386,19 +392,20 @@ class Ledger:
                     if count > FREE_REPEATS and operation is RECORD_MANY and not drops:
                         allowed = min(count, FREE_REPEATS + self._repeats)
                         self._repeats -= allowed - FREE_REPEATS
+                    left = limit - len(kept)
                     fitting = min(allowed - 1, max(0, left - 1))
                     rest = 0 if drops else allowed - 1 - fitting
                     if rest:
                         log.appendleft((series, _REMAINDER, (value, rest), stamp))
                     more += count - 1 - rest
                     kept.extend(repeat(entry, fitting))
-                    left -= fitting
+                    if not drops:
+                        # Entries that would exceed the limit stay in the log.
+                        excess = max(0, length_hint(todo) - max(0, left - 1 - fitting))
+                        size -= excess
+                        next(islice(todo, excess, excess), None)
                 applied += 1
-                if left > 0:
-                    keep(entry)
-                    left -= 1
-                    if left == 0 and not drops:
-                        break
+                keep(entry)
             if not log:
                 self._repeats = REPEATS
         except MemoryError as error:
@@ -408,6 +415,8 @@ class Ledger:
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
         finally:
+            if drops:
+                del kept[limit:]
             if kept:
                 self._encode(kept, epoch)
             recorded = applied + more
@@ -461,13 +470,13 @@ class Ledger:
 
     def _encode(self, entries: list[Entry], epoch: int) -> None:
         try:
-            joined, ends = self._encoder.encode(entries)
-            self._ready.append(Batch(joined, ends, epoch, entries[0][3]))
+            frames = self._encoder.encode(entries)
+            self._ready.append(Batch(frames, epoch, entries[0][3]))
         except MemoryError as error:
             self._failure = error.with_traceback(None)
             self._drop(len(entries), epoch)
         else:
-            self._waiting += len(ends)
+            self._waiting += len(frames)
 
     def _drop(self, events: int, epoch: int) -> None:
         self._dropped += events
@@ -494,7 +503,9 @@ class Ledger:
             clients may know an outdated one.
         """
         # Within an epoch, totals of counters may exceed 64 bits; this wraps them.
-        series.total = wrapped(series.total)
+        total = series.total
+        if type(total) is int and total > U64_MAX:
+            series.total = wrapped(total)
         # First, so that a resync after an interrupt includes the series.
         before, series.epoch = series.epoch, epoch
         if not series.retained and self._totals is not None:

@@ -4,7 +4,7 @@ The totals at one position of the stream, encoded once for all clients that need
 
 from __future__ import annotations
 
-from itertools import accumulate, count
+from itertools import count
 
 from txmetrics_tcp._codec.encoder import encode_stamp
 from txmetrics_tcp._exporter.backlog import Batch
@@ -100,6 +100,6 @@ class TotalsSnapshot:
             for one, total in zip(series[rest:left], totals[rest:left], strict=True)
         ]
         frames.reverse()
-        self._groups.append(Batch(b"".join(frames), list(accumulate(map(len, frames))), 0))
+        self._groups.append(Batch(frames, 0))
         # Not before: encoding may fail for one client, and the next one tries again.
         del series[rest:], totals[rest:]

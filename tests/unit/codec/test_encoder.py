@@ -4,7 +4,7 @@ The encoder, compared with handwritten frames and with protobuf.
 
 from __future__ import annotations
 
-from itertools import islice, pairwise, product
+from itertools import islice, product
 from typing import Any
 
 from hypothesis import given
@@ -25,7 +25,7 @@ from tests.unit.codec.test_wire import (
 )
 from tests.wire_cases import SECOND
 from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode, encode_metric
-from txmetrics_tcp._codec.encoder import KEPT, Encoder, SeriesFrame
+from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 
 ASCII = [chr(code) for code in range(128)]
@@ -43,18 +43,15 @@ BEFORE_1970 = (
 """Timestamps, in nanoseconds."""
 
 
+NOW = 1_700_000_000_500_000_000
+"""A timestamp, in nanoseconds, in a second whose timestamps are encoded without protobuf."""
+
+
 class Series:
     """A series for the encoder."""
 
     def __init__(self, key: Key) -> None:
         self.frame = SeriesFrame(key)
-
-
-def frames(encoded: tuple[bytes, list[int]]) -> list[bytes]:
-    """Split the result of an encoder into frames."""
-    joined, ends = encoded
-    assert len(joined) == (ends[-1] if ends else 0)
-    return [joined[start:end] for start, end in pairwise([0, *ends])]
 
 
 class EncoderTests(SynchronousTestCase):
@@ -83,7 +80,7 @@ class EncoderTests(SynchronousTestCase):
                 continue
             parts = series.setdefault(event.key, Series(event.key))
             entry = (parts, event.operation, event.value, event.timestamp_ns)
-            [encoded] = frames(encoder.encode([entry]))
+            [encoded] = encoder.encode([entry])
             self.assertEqual(encoded.hex(" "), expected.hex(" "), name)
         self.assertLess(len(series), len(metrics), "no series occurs twice")
 
@@ -123,7 +120,7 @@ class EncoderTests(SynchronousTestCase):
         expected = [
             by_protobuf(Metric(key, Operation.SET_COUNTER, value, when)) for value, when in events
         ]
-        self.assertEqual(frames(encoder.encode(entries)), expected)
+        self.assertEqual(encoder.encode(entries), expected)
         self.assertEqual([encoder.encode([entry])[0] for entry in entries], expected)
 
     def test_periods(self) -> None:
@@ -133,7 +130,8 @@ class EncoderTests(SynchronousTestCase):
         """
         key = Key.of(MetricKind.GAUGE, "g")
         moments = (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 10**9 - (1 << 14))
-        for second, moment, reverse in product((-1, 0, 7), moments, (False, True)):
+        seconds = (-1, 0, (1 << 28) - 1, 1_700_000_000, (1 << 35) - 1)
+        for second, moment, reverse in product(seconds, moments, (False, True)):
             start = second * 10**9 + moment
             whens = [start + delta for delta in range(-20_000, 20_001, 1000)]
             whens += [start - 1, start, start + 1]
@@ -143,14 +141,47 @@ class EncoderTests(SynchronousTestCase):
             series = Series(key)
             entries = [(series, Operation.SET_GAUGE, 0.5, when) for when in whens]
             expected = [by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when)) for when in whens]
-            self.assertEqual(frames(Encoder(lambda: 0).encode(entries)), expected)
+            self.assertEqual(Encoder(lambda: 0).encode(entries), expected)
+
+    def test_earlierSecond(self) -> None:
+        """A timestamp is correct just before the second of an earlier call."""
+        key = Key.of(MetricKind.GAUGE, "g")
+        series, encoder = Series(key), Encoder()
+        for when in (NOW, NOW // SECOND * SECOND - 10_000, NOW, NOW // SECOND * SECOND - 1):
+            entry = (series, Operation.SET_GAUGE, 0.5, when)
+            expected = by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when))
+            self.assertEqual(encoder.encode([entry]), [expected])
+
+    def test_runs(self) -> None:
+        """Frames are correct whether or not an event follows one of the same series."""
+        metrics = [
+            Metric(Key.of(operation.kind, name), operation, value, NOW + later)
+            for name in "aabab"
+            for operation in Operation
+            for value in ((1, 1, 0x7F, 0x80, 0x4000, 2) if operation <= 5 else (0.5, 0.5, -1.0))
+            for later in (0, 1, SECOND // 2, SECOND // 4 - 1)
+        ]
+        series: dict[Key, Series] = {}
+        for step in (1, 5, 7):
+            for ordered in (metrics, metrics[::-1]):
+                chosen = ordered[::step]
+                entries = [
+                    (
+                        series.setdefault(one.key, Series(one.key)),
+                        one.operation,
+                        one.value,
+                        one.timestamp_ns or 0,
+                    )
+                    for one in chosen
+                ]
+                self.assertEqual(Encoder().encode(entries), list(map(by_protobuf, chosen)))
 
     def test_repeatedEntry(self) -> None:
         """An entry that occurs several times gives several frames."""
         key = Key.of(MetricKind.HISTOGRAM, "h")
-        entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, 7)
-        expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, 7))
-        self.assertEqual(frames(Encoder().encode([entry] * 3)), [expected] * 3)
+        entry = (Series(key), Operation.RECORD_HISTOGRAM, 0.5, NOW)
+        expected = by_protobuf(Metric(key, Operation.RECORD_HISTOGRAM, 0.5, NOW))
+        self.assertEqual(Encoder().encode([entry] * 3), [expected] * 3)
 
     def test_noTime(self) -> None:
         """An event without a time gets the time of its encoding."""
@@ -159,7 +190,7 @@ class EncoderTests(SynchronousTestCase):
         entry = (Series(key), Operation.SET_COUNTER, 1, 0)
         other = (Series(key), Operation.SET_COUNTER, 1, 0)
         self.assertEqual(
-            frames(Encoder(lambda: next(times)).encode([entry, other])),
+            Encoder(lambda: next(times)).encode([entry, other]),
             [
                 by_protobuf(Metric(key, Operation.SET_COUNTER, 1, when))
                 for when in (1_000_000_005, 3_000_000_007)
@@ -167,26 +198,10 @@ class EncoderTests(SynchronousTestCase):
         )
 
 
-class BufferTests(SynchronousTestCase):
-    def test_reused(self) -> None:
-        """
-        A buffer of normal size is reused; an unusually large one is not.
-        """
-        encoder = Encoder()
-        series = Series(counter_key("c"))
-        entry = (series, Operation.SET_COUNTER, 1, 1_700_000_000_500_000_000)
-        encoder.encode([entry] * 100)
-        kept = encoder._buffer
-        encoder.encode([entry] * 100)
-        self.assertIs(encoder._buffer, kept)
-        joined, ends = encoder.encode([entry] * KEPT)
-        self.assertEqual((len(ends), len(joined)), (KEPT, ends[-1]))
-        self.assertGreater(len(joined), KEPT)
-        self.assertLess(len(encoder._buffer), KEPT)
-
+class LayoutTests(SynchronousTestCase):
     def test_oneLayout(self) -> None:
-        """Events without a time share one layout of their series."""
-        encoder = Encoder(lambda: 1_700_000_000_500_000_000)
+        """Events of a series share one layout, at any time of any second."""
+        encoder = Encoder(lambda: NOW)
         series = Series(counter_key("c"))
         lay_out = SeriesFrame.lay_out
         laid_out: list[object] = []
@@ -196,7 +211,8 @@ class BufferTests(SynchronousTestCase):
             return lay_out(this, *args)
 
         self.patch(SeriesFrame, "lay_out", counted)
-        encoder.encode([(series, Operation.SET_COUNTER, 1, 0)] * 100)
+        for when in (0, NOW, NOW + SECOND // 2, NOW + SECOND // 2 + 10**6, NOW + 99 * SECOND):
+            encoder.encode([(series, Operation.SET_COUNTER, 1, when)] * 100)
         self.assertEqual(laid_out, [series.frame])
 
 

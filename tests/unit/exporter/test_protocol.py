@@ -5,7 +5,6 @@ Tests of a client's protocol without its factory: writes, totals, and disconnect
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 from twisted.logger import capturedLogs
@@ -134,7 +133,7 @@ class ProtocolTestCase(SynchronousTestCase):
         """Return a batch of events that set a counter."""
         key = counter_key(name)
         frames = [encode_metric(Metric(key, Operation.SET_COUNTER, one, 1)) for one in values]
-        return Batch(b"".join(frames), list(accumulate(map(len, frames))), since)
+        return Batch(frames, since)
 
     def marker(self, *totals: tuple[str, int], dropped: int = 0, complete: bool = False) -> Marker:
         """Return a marker with totals, each given as the series' name and the value."""

@@ -64,9 +64,9 @@ class TotalsSnapshotTests(IncomingTestCase):
         encoded = []
         batch = snapshot_module.Batch
 
-        def counted(joined: bytes, ends: list[int], since: int) -> object:
-            encoded.append(len(ends))
-            return batch(joined, ends, since)
+        def counted(frames: list[bytes], since: int) -> object:
+            encoded.append(len(frames))
+            return batch(frames, since)
 
         self.patch(snapshot_module, "Batch", counted)
         snapshot = self.snapshot()
