@@ -141,8 +141,8 @@ class SeriesFrame:
         layout: list[Any] = [tail]
         for nanos, parts in _WIDTHS:
             rest = _STAMP_SIZE + nanos + len(tail) + width
-            metric = b"\x12" + varint(len(self._name) + rest) + self._name
-            head = varint(len(metric) + rest) + metric
+            metric = b"\x12" + _varint(len(self._name) + rest) + self._name
+            head = _varint(len(metric) + rest) + metric
             pack = _packer(f"<{len(head)}s{_STAMP_SIZE}s{parts}{len(tail)}s{number}")
             layout += head, pack
         self.layouts[which] = made = tuple(layout)
