@@ -93,7 +93,7 @@ class ServerTests(GlobalRecorderTestCase, CollectedTestCase):
 
     def test_failedDelivery(self) -> None:
         def use() -> object:
-            factory = MetricsFactory(self.reactor)
+            factory = MetricsFactory(self.reactor, ExporterSettings(max_delay=0))
             client = FakeClient(factory)
             self.reactor.settle()
 

@@ -218,7 +218,7 @@ class ClientTests(SocketTestCase):
         self.clock = FakeReactor()
         self.factory = MetricsFactory(
             self.clock,
-            ExporterSettings(buffer_size=buffer_size, own_metrics=False),
+            ExporterSettings(buffer_size=buffer_size, max_delay=0, own_metrics=False),
             in_reactor_thread=lambda: True,
         )
         protocol = self.factory.buildProtocol(None)
@@ -435,7 +435,7 @@ class Streamed:
         self.clock = FakeReactor()
         self.factory = MetricsFactory(
             self.clock,
-            ExporterSettings(buffer_size=None, own_metrics=False),
+            ExporterSettings(buffer_size=None, max_delay=0, own_metrics=False),
             in_reactor_thread=lambda: True,
         )
         self.long = self.factory.recorder.counter("c", label="x" * 60_000)
