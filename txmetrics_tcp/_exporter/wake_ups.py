@@ -4,14 +4,16 @@ coming.
 
 A wake-up of the reactor costs as much as recording and sending a hundred events, so a program that
 records a few events each millisecond would mostly pay for wake-ups.  There are four states, and
-C{wake_threshold} of the sink tells handles which events must call `WakeUps.notify`:
+C{wake_threshold} of the sink tells handles which events must call `WakeUps.notify`, in addition to
+those that find the log too long:
 
 - B{idle}: no clients are connected.  No event does.
 - B{quiet}: no events are pending.  The next event does, and wakes the reactor.
 - B{paced}: a timer is pending.  Only an event that exceeds half of the buffer wakes the reactor.
 - B{woken}: the reactor drains in its next iteration.  No event wakes it.
 
-A drain begins the paced state, and a timer that finds no events begins the quiet state.
+A drain that took events begins the paced state, unless the rate is too high for a timer.  A timer
+that finds no events begins the quiet state.
 """
 
 from __future__ import annotations
@@ -112,12 +114,14 @@ class WakeUps:
 
     def wake(self) -> None:
         """Have the reactor thread drain in its next iteration, if clients are connected."""
-        if self._request is not None or not self._ledger.streaming:
+        if not self._ledger.streaming:
             return
         try:
             # In this order: if the reactor drains between any two of these lines, either the call
             # is made after it, or the state is the one that it began.
             self._sink.wake_threshold = self._limit
+            if self._request is not None:
+                return
             self._request = request = object()
             try:
                 self._reactor.callFromThread(self._on_request, request)
@@ -154,37 +158,44 @@ class WakeUps:
 
     def continue_later(self) -> None:
         """
-        Determine when to drain next: in the next iteration if events are pending, else after an
-        interval, or when the next event is recorded.  Call this after `rearm`, so that no event is
-        missed.
+        Determine when to drain next: in the next iteration if events or a request are pending, else
+        after an interval, or when the next event is recorded.  Call this after `rearm`, so that no
+        event is missed.
         """
         if not self._ledger.streaming:
             return
-        if self._ledger.more():
+        # A recording call that drains has made a request.  It may have interrupted a method of the
+        # reactor, which could then lose a new timer.
+        if self._request is not None or self._ledger.more():
             self.wake()
             return
         try:
-            interval = self._interval()
-            if interval < ROUNDING:
-                return
-            if is_pending(self._timer):
-                self._timer.reset(interval)
-            else:
+            now, recorded = self._monotonic(), self._ledger.recorded
+            events, seconds = recorded - self._recorded, now - self.drained_at
+            self.drained_at, self._recorded = now, recorded
+            interval = self._interval(events, seconds)
+            if events and interval >= ROUNDING:
+                cancel(self._timer)
                 self._timer = self._reactor.callLater(interval, self._on_timer)
-            self.hold()
+                self.hold()
+            elif not events and is_pending(self._timer):
+                self.hold()
         except Exception:
             # A recording call may drain, and must see no error, as in `wake`.
             return
 
     # Private.
 
-    def _interval(self) -> float:
-        """Return the seconds until a quarter of the buffer is used, and at most the maximum."""
-        now, recorded = self._monotonic(), self._ledger.recorded
-        seconds, events = now - self.drained_at, recorded - self._recorded
-        self.drained_at, self._recorded = now, recorded
-        rate = events / seconds if seconds > 0 else math.inf
-        self._rate = max(rate, DECAY * self._rate + (1 - DECAY) * rate)
+    def _interval(self, events: int, seconds: float) -> float:
+        """
+        Return the seconds until a quarter of the buffer is used, and at most the maximum.
+
+        @param events: the number of events recorded since the previous call.
+        @param seconds: the time since then.
+        """
+        if seconds > 0:
+            rate = events / seconds
+            self._rate = max(rate, DECAY * self._rate + (1 - DECAY) * rate)
         if self._rate <= 0:
             return self._max_delay
         return min(self._max_delay, self._half / 2 / self._rate - ROUNDING)

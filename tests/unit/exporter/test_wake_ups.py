@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.base import DelayedCall
+
 from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Metadata, MetricKind, MetricsFactory
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._net.writers import Outlet
 
 
 class WakeTests(IncomingTestCase):
@@ -231,6 +234,94 @@ class PacedTests(FactoryTestCase):
         self.reactor.drain()
         # 12,750 events a second: 1.96 ms for a quarter, of which the timer may be late by one.
         self.assertEqual(self.record(5), 1)
+
+    def test_quietForLong(self) -> None:
+        """A tick that finds no events does not count: the next event wakes the reactor."""
+        for max_delay in (0.02, 1, 10):
+            factory = self.factory(max_delay=max_delay)
+            self.record(1)
+            self.reactor.settle()
+            for _ in range(30):
+                self.reactor.advance(1)
+                self.reactor.settle()
+            tick = factory._tick
+            assert tick is not None
+            self.reactor.advance(tick.getTime() - self.reactor.seconds())
+            self.assertEqual(self.record(1), 1)
+            self.client.transport.lose()
+
+    def test_timerStays(self) -> None:
+        """A drain that finds no events does not defer the timer."""
+        self.factory(max_delay=3)
+        self.record(1)
+        self.reactor.drain()
+        due = self.reactor.seconds() + 3
+        self.reactor.advance(2.5)
+        self.assertIn(due, [call.getTime() for call in self.reactor.getDelayedCalls()])
+        self.assertEqual(self.record(1), 0)
+
+    def test_drainsAtTheSameTime(self) -> None:
+        """Two drains at the same time, by a coarse clock, do not count as an infinite rate."""
+        factory = self.factory()
+        self.record(1)
+        self.reactor.drain()
+        self.record(1)
+        factory.recorder.describe_counter("c")
+        self.reactor.drain()
+        self.assertEqual(self.received(), 2)
+        self.assertEqual(self.record(1), 0)
+
+    def test_requestDuringDrain(self) -> None:
+        """After an event that woke the reactor while it drained, events do not call C{notify}."""
+        factory = self.factory(buffer_size=100)
+        self.record(1)
+        take = Incoming.take
+
+        def take_then_record(this: Incoming) -> Any:
+            patch.restore()
+            taken = take(this)
+            self.assertEqual(self.record(51), 1)
+            return taken
+
+        patch = self.patch(Incoming, "take", take_then_record)
+        self.reactor.drain()
+        self.assertEqual((self.reactor.waiting, factory.incoming.wake_threshold), (1, 100))
+
+    def test_recordThatDrains(self) -> None:
+        """
+        A recording call that drains sets no timer: it may have interrupted a method of the reactor,
+        which would lose it.
+        """
+        self.reactor_thread = True
+        self.patch(Outlet, "bypasses", True)
+        self.factory(buffer_size=100)
+        self.assertEqual(self.record(101), 1)
+        self.assertEqual(self.received(), 101)
+        self.assertGreater(self.due(), 0.1)
+        self.reactor.advance(0.1)
+        self.reactor.drain()
+        self.assertAlmostEqual(self.due(), 0.02)
+
+    def test_lostTimer(self) -> None:
+        """
+        If the reactor loses the timer, because a signal handler raised in one of its methods, the
+        next tick makes another one.
+        """
+
+        def lose(seconds: float, function: Any) -> DelayedCall:
+            due = self.reactor.seconds() + seconds
+            return DelayedCall(due, function, (), {}, id, id, self.reactor.seconds)
+
+        self.factory()
+        self.record(1)
+        patch = self.patch(self.reactor, "callLater", lose)
+        self.reactor.drain()
+        patch.restore()
+        self.record(1)
+        self.reactor.advance(0.98)
+        self.assertEqual(self.received(), 2)
+        self.assertEqual(self.record(1), 0)
+        self.assertAlmostEqual(self.due(), 0.02)
 
     def test_noTimer(self) -> None:
         """With 0, each event that finds no other pending wakes the reactor."""
