@@ -1,11 +1,13 @@
 """
-Tests of interrupts: a KeyboardInterrupt at any line of the exporter does not stop the stream.
+Tests of interrupts: neither a KeyboardInterrupt nor a record at any line of the exporter stops the
+stream.
 """
 
 from __future__ import annotations
 
 import contextlib
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import txmetrics_tcp
@@ -14,6 +16,7 @@ from tests.logs import log_lines
 from tests.reader import FakeClient, exact_totals
 from tests.tracing import Line, lines_of, tracing
 from txmetrics_tcp import MetricsFactory
+from txmetrics_tcp._exporter import factory, fanout, wake_ups
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.writers import Outlet
 from txmetrics_tcp.testing import FakeReactor
@@ -30,6 +33,11 @@ def is_exporter(file: str) -> bool:
         "_instruments",
         "_net",
     }
+
+
+def is_draining(file: str) -> bool:
+    """Whether a file is part of wake-ups and drains."""
+    return file in {wake_ups.__file__, fanout.__file__}
 
 
 class World:
@@ -129,6 +137,29 @@ class ReleasingWorld(World):
         super().resume()
 
 
+class PacedWorld(World):
+    """An exporter whose timer takes events while they keep coming."""
+
+    def act(self) -> None:
+        super().act()
+        # Few events, none, none after an event, more than half of the buffer, and too many for the
+        # timer.
+        for events in (1, 1, 0, 1, 0, 3, 1, 20, 1):
+            for _ in range(events):
+                self.counter.increment()
+            self.reactor.settle()
+            self.reactor.advance(0.02)
+            self.reactor.settle()
+            self.read()
+        for _ in range(3):
+            self.counter.increment(3)
+            self.reactor.advance(0.0005)
+            self.reactor.settle()
+        self.factory.recorder.describe_counter("c", "bytes")
+        self.clients.pop().transport.lose()
+        self.reactor.settle()
+
+
 class InterruptTests(FactoryTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -143,6 +174,9 @@ class InterruptTests(FactoryTestCase):
     def make_world(self) -> World:
         return World(self.factory(4), self.reactor)
 
+    def make_paced_world(self) -> World:
+        return PacedWorld(self.factory(4, max_delay=0.02), self.reactor)
+
     def interrupt(self, line: Line) -> World:
         """Make a line raise the first time that it is reached."""
         world = self.world()
@@ -155,6 +189,45 @@ class InterruptTests(FactoryTestCase):
         with contextlib.suppress(KeyboardInterrupt), tracing(is_exporter, reached):
             world.act()
         return world
+
+    def check_records(self) -> None:
+        """
+        Record before each line between a wake-up and the end of a drain, as signal handlers and
+        finalizers do, one event or more than the buffer holds.  Check that all events are taken
+        without a tick.
+        """
+        self.make_world = self.make_paced_world  # type: ignore[method-assign]
+        self.patch(factory, "TICK", 1e6)
+        lines = lines_of(is_draining, self.world().act)
+        self.assertGreater(len(lines), 100)
+        for line, events in product(lines, (1, 6)):
+            world = self.world()
+            pending = [line]
+
+            def reached(
+                this: Line,
+                pending: list[Line] = pending,
+                world: World = world,
+                events: int = events,
+            ) -> None:
+                if this in pending:
+                    pending.clear()
+                    for _ in range(events):
+                        world.counter.increment()
+
+            with tracing(is_draining, reached):
+                world.act()
+            self.reactor.settle()
+            self.reactor.advance(world.factory.settings.max_delay)
+            self.reactor.settle()
+            self.assertFalse(world.factory.incoming.more(), line)
+            # The next event wakes the reactor, too.
+            self.reactor.advance(5)
+            world.counter.increment()
+            self.assertGreater(self.reactor.waiting, 0, line)
+            world.read_all()
+            for client in world.connected:
+                self.assertEqual(client.reader.bits(), exact_totals(world.factory), line)
 
     def check(self) -> None:
         lines = lines_of(is_exporter, self.world().act)
@@ -180,6 +253,21 @@ class InterruptTests(FactoryTestCase):
         self.reactor_thread = True
         self.patch(Outlet, "bypasses", True)
         self.check()
+
+    def test_paced(self) -> None:
+        """A timer takes events while they keep coming."""
+        self.make_world = self.make_paced_world  # type: ignore[method-assign]
+        self.check()
+
+    def test_records(self) -> None:
+        """A record at any line, on a thread other than the reactor's, delays no event."""
+        self.check_records()
+
+    def test_recordsOnReactorThread(self) -> None:
+        """The same on the reactor thread."""
+        self.reactor_thread = True
+        self.patch(Outlet, "bypasses", True)
+        self.check_records()
 
     def test_release(self) -> None:
         """Series are forgotten on a thread other than the reactor's, or idle and released."""
