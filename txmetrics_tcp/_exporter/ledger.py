@@ -337,7 +337,8 @@ class Ledger:
                 self._totals.release(series, epoch)
             if self.streaming:
                 self._recorded += len(gone)
-                self._encode([(series, GONE, 0, 0) for series in gone], epoch)
+                stamp = self._clock()
+                self._encode([(series, GONE, 0, stamp) for series in gone], epoch)
             self._unfinished = None
         return len(idle) > limit
 

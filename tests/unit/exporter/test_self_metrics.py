@@ -13,7 +13,7 @@ from tests.reader import FakeClient
 from tests.recorders import ListRecorder
 from txmetrics_tcp import Histogram, Key, MetricKind, MetricsFactory, Operation, SourceView
 from txmetrics_tcp._exporter.factory import TICK
-from txmetrics_tcp._exporter.ledger import BATCH
+from txmetrics_tcp._exporter.ledger import BATCH, RELEASED_AT_ONCE
 from txmetrics_tcp._exporter.self_metrics import LATE, MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._model import U64_MAX
@@ -102,6 +102,21 @@ class OwnMetricsTests(OwnMetricsTestCase):
         self.reactor.advance(TICK)
         name = "txmetrics_record_to_write_seconds"
         self.assertEqual(client.read_all(self.reactor).values(name), [2.0])
+
+    def test_latencyOfReleases(self) -> None:
+        """The latency of a batch of released series is the time since their release."""
+        self.exporter = self.factory(buffer_size=1000, idle_after=2, clock=self.now_ns)
+        client = FakeClient(self.exporter)
+        for number in range(3 * RELEASED_AT_ONCE):
+            self.exporter.recorder.counter("c", number=number).increment()
+        client.read_all(self.reactor)
+        latencies: list[float] = []
+        self.exporter._fanout._sample = latencies.append
+        for _ in range(100):
+            self.reactor.advance(0.05)
+            self.reactor.settle()
+        self.assertEqual(len([key for key in client.read().totals if key.name == "c"]), 0)
+        self.assertEqual(max(latencies), 0)
 
     def test_noLatencyWithoutClients(self) -> None:
         """Time without clients does not count towards the latency of later events."""
