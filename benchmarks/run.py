@@ -42,7 +42,7 @@ Figures of one run of `python benchmarks/run.py --page` on the host below, for t
 and the Rust crate metrics-exporter-tcp (reference). Only ratios carry over to other hosts. Subjects
 are measured in turns (A B A B). A cell shows the median and [the range]; a ratio (x) is the median
 of the pairs' ratios. A goal applies to the ratio or, with another unit, to the median, in each
-column of ours.
+column that begins with "ours".
 
 Most events increment a counter with a name of 16 characters and two labels. All clients are in one
 process, the reader, for both sides. Recorded, read and dropped events must agree, or the figure is

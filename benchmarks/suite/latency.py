@@ -26,9 +26,9 @@ A program records at a steady rate, in ticks of a millisecond, with one client a
 buffers: with `max_delay=0`, then with the default of 20 ms, which the reference does not have. An
 event's value is the time just before the recording call (the reference's timestamps are later); its
 latency ends when the client's recv returns. A run that loses an event is repeated, up to four
-times: at 20,000 events a second, a pause of a twentieth of a second fills the buffers. The first
-event after a quiet time is the only one for a second or more, with the default `max_delay`; the
-subjects record in turns, and at 1 event a second, the figure is the longest of twelve latencies."""
+times: at 50,000 events a second, a pause of 20 ms fills the buffers. "First event after a quiet
+time" is the latency of an event before and after which none is recorded for a second, with the
+default `max_delay`; at 1 event a second, the figure is the longest of twelve of these."""
 
 
 def run(bench: Bench) -> Section:
@@ -78,7 +78,7 @@ def latency(bench: Bench, rate: int, seconds: float, subject: Subject) -> tuple[
 
 
 def after_quiet(bench: Bench) -> dict[str, list[float]]:
-    """Measure single events in microseconds, between which no events are recorded for a second."""
+    """Measure the latencies of events that are a second apart, in microseconds."""
     with ExitStack() as stack:
         sessions = {
             subject: stack.enter_context(bench.peers.session(subject.ours, 1, 1024, "timed"))

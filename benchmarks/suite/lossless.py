@@ -24,7 +24,7 @@ A program records for 0.4 seconds at a steady rate, in ticks of half a milliseco
 default buffers of 1024 events. The rate rises if every client reads every event, and falls if two
 attempts lose some, until it is known within 10 %. The figure is the achieved rate, not the
 requested one. "Lost" is the share of events that do not reach the clients at twice that rate, the
-median of three attempts; a stream of the reference that becomes corrupt is lost from there."""
+median of three attempts. What follows the first corrupt frame of a reference's stream is lost."""
 
 
 def highest(bench: Bench, subject: Subject, clients: int) -> float:

@@ -18,9 +18,9 @@ TITLE = "Own metrics"
 
 HOW = """\
 A program records 10 events a second, for 20 seconds, with and without `own_metrics`. Each event
-is sent to every client at once. The figure is the processor time of the server's process. The share
-is that of own events in the events that are sent to one client in 10 seconds in which a program
-records 1,000 a second, in ticks of a millisecond."""
+is sent to every client at once. The figure is the processor time of the server's process. "Share of
+the stream" is the share of own metrics in the events sent to one client, while a program records
+1,000 events a second for 10 seconds, in ticks of a millisecond."""
 
 
 def run(bench: Bench) -> Section:
@@ -39,7 +39,7 @@ def run(bench: Bench) -> Section:
 
 
 def share(bench: Bench) -> float:
-    """Return the share of own events in the events that are sent to a client, in percent."""
+    """Return the share of own metrics in the events sent to a client, in percent."""
     with (
         bench.peers.server(True, 1024, own_metrics=True) as server,
         bench.peers.reader(server.port, 1),

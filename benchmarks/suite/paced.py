@@ -16,7 +16,7 @@ CASES: dict[tuple[int, int], tuple[Goal, ...]] = {
     (10, 20_000): (),
     (100, 4_000): (Goal(0.35, False),),
 }
-"""The goals by the number of clients and the rate."""
+"""The goals by the number of clients and the events per second."""
 
 SUBJECTS_AND_AT_ONCE = (*SUBJECTS[:-1], Subject(AT_ONCE, True, max_delay=0), SUBJECTS[-1])
 

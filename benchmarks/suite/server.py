@@ -25,6 +25,7 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import blockingCallFromThread
 
@@ -132,7 +133,7 @@ class Server:
 
 
 def serve(
-    factory: MetricsFactory, answer: Callable[[str, dict[str, float]], Mapping[str, object]]
+    factory: ServerFactory, answer: Callable[[str, dict[str, float]], Mapping[str, object]]
 ) -> None:
     """
     Listen on a free port and report it, then answer commands on a thread other than the reactor

@@ -23,8 +23,8 @@ A program records at full speed, with buffers of a million events, so that none 
 events with one client, 200,000 with 10, 40,000 with 100. The time runs from the first record until
 the last client has the last event. Events are recorded on a separate thread or, in the second
 column, on the reactor thread, a thousand in each iteration. The processor time is the server's, for
-a million delivered events; for one client, also in empty method calls, which are measured before
-each turn."""
+a million delivered events; with one client also in empty method calls for an event ("in all"); the
+time of a call is measured before each turn."""
 
 
 def run(bench: Bench) -> Section:

@@ -2,8 +2,8 @@
 The cost of a viewer for a website.
 
 ``python -m suite.website KIND`` is the process of the site; the kinds are C{bare}, without metrics,
-C{instrumented}, without an exporter, and C{exported}. The command C{stats} answers its processor
-time and, of the exporter, the port and the statistics.
+C{instrumented}, without an exporter, and C{exported}. The command C{stats} answers the site's
+processor time and, for an exporter, its port and statistics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from suite.bench import Bench, left_out
+from suite.bench import Bench, Subject, left_out
 from suite.figures import Goal, Row, Section
 from suite.peers import PATIENCE, NoFigure, Peer, PeerError, Server, python, until
 from txmetrics_tcp import (
@@ -46,7 +46,7 @@ EVENTS = 4
 THROUGHPUT = Goal(0.97)
 SHARE = Goal(3, False, "%")
 
-BUSY = 0.2
+LOAD_WAITS = 0.2
 """The share of time that the load generator must spend waiting; otherwise it may be the limit."""
 
 TITLE = "A website"
@@ -55,21 +55,20 @@ HOW = """\
 A site of twisted.web, in a process of its own, renders a page of 2 KB and writes an access log to
 `/dev/null`. A request records four events: a counter with route and status, a gauge of requests in
 progress, up and down, and a histogram of seconds. The exporter has its default settings. Another
-process sends 1,000 requests a second over 16 connections for 1.5 seconds, and then, "at full
-speed", the next one over each connection as soon as it has the response; it waits for the site at
-least a fifth of the time. A latency begins when the request is due. "Beyond no exporter" is the
+process sends 1,000 requests a second over 16 connections for 1.5 seconds. Then, "at full speed", it
+sends a request over each connection as soon as the previous one is answered; it waits for the site
+at least a fifth of the time. A latency begins when the request is due. "Beyond no exporter" is the
 difference of the processor times of a pair, as a share of one core."""
 
 
 def run(bench: Bench) -> Section:
-    samples: list[dict[str, list[float]]] = [{name: [] for name in SITES} for _ in range(5)]
     rows = []
     with left_out("all figures"):
-        for _ in bench.rounds(5):
-            for name, (kind, viewers) in SITES.items():
-                for columns, value in zip(samples, measure(bench, kind, viewers), strict=True):
-                    columns[name].append(value)
-        answered, cpu, median, p99, full = samples
+        answered, cpu, median, p99, full = bench.alternate(
+            5,
+            lambda subject: measure(bench, *SITES[subject.name]),
+            [Subject(name, True) for name in SITES],
+        )
         beyond = {name: shares_beyond(cpu[name], cpu[NO_EXPORTER]) for name in (NO_VIEWER, VIEWER)}
         at = f"at {RATE:,} requests/s"
         rows = [
@@ -113,7 +112,7 @@ def measure(bench: Bench, kind: str, viewers: int) -> tuple[float, ...]:
         full = load.ask("load", rate=0, seconds=seconds)
         for account in site.ask("stats").get("clients", ()):
             check(account, steady["requests"] + full["requests"])
-    if full["waited"] < BUSY:
+    if full["waited"] < LOAD_WAITS:
         raise NoFigure(f"the load generator waited only {full['waited']:.0%} of the time")
     return (
         steady["requests"] / steady["seconds"],
@@ -126,9 +125,9 @@ def measure(bench: Bench, kind: str, viewers: int) -> tuple[float, ...]:
 
 def check(account: dict[str, Any], requests: int) -> None:
     """
-    Check that a viewer was sent the events of all requests.
+    Check that the exporter sent a viewer the events of all requests.
 
-    @raise PeerError: it was not.
+    @raise PeerError: it did not.
     """
     sent = account["written"] + account["waiting"]
     if sent < requests * EVENTS or account["dropped_client"] or account["dropped_incoming"]:
