@@ -1,5 +1,5 @@
 """
-Tests of the incoming side: the log, the ledger, wake-ups and bounds.
+Tests of the incoming side: the log, the ledger and bounds.
 """
 
 from __future__ import annotations

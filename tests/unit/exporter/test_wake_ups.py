@@ -12,6 +12,7 @@ from tests.exporting import FactoryTestCase, IncomingTestCase
 from tests.reader import FakeClient
 from txmetrics_tcp import Metadata, MetricKind, MetricsFactory
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
+from txmetrics_tcp._exporter.ledger import Taken
 from txmetrics_tcp._exporter.totals import Totals
 from txmetrics_tcp._net.writers import Outlet
 
@@ -24,6 +25,7 @@ class WakeTests(IncomingTestCase):
         for _ in range(5):
             counter.increment()
         self.assertEqual(self.reactor.waiting, 1)
+        self.assertGreater(incoming.wake_threshold, 5)
         self.reactor.drain()
         self.assertEqual(self.wanted, 1)
 
@@ -135,13 +137,12 @@ class PacedTests(FactoryTestCase):
         self.assertEqual(self.received(), 1)
         self.reactor.advance(0.001)
         self.assertEqual(self.received(), 21)
-        # Again, while events keep coming.
         self.assertEqual(self.record(3), 0)
         self.reactor.advance(0.02)
         self.assertEqual(self.received(), 24)
 
     def test_quietAgain(self) -> None:
-        """After a timer that found no events, the next event wakes the reactor, and none is due."""
+        """After a timer that found no events, none is pending, and an event wakes the reactor."""
         self.factory()
         self.record(1)
         self.reactor.drain()
@@ -185,7 +186,7 @@ class PacedTests(FactoryTestCase):
             factory = self.factory(buffer_size=buffer_size)
             self.record(1)
             self.reactor.drain()
-            # Threads only compare when they apply events.
+            # A thread looks at the pending events only when the log is too long.
             self.assertEqual(self.record(buffer_size // 2), 0)
             self.assertEqual(self.record(LOG_LIMIT + 1), 1)
             self.assertEqual(factory.stats().dropped_incoming, 0)
@@ -224,6 +225,36 @@ class PacedTests(FactoryTestCase):
             self.reactor.advance(self.due())
         self.assertAlmostEqual(self.due(), 0.02)
 
+    def test_rateBeforeQuiet(self) -> None:
+        """After a quiet time, the rate before does not count."""
+        self.factory(buffer_size=1000)
+        self.record(1)
+        self.reactor.drain()
+        self.record(400)
+        self.reactor.pump([self.due()] * 2)
+        self.assertEqual(self.record(1), 1)
+        self.reactor.drain()
+        self.assertAlmostEqual(self.due(), 0.02)
+
+    def test_duringDrain(self) -> None:
+        """An event that another thread records while the timer drains does not wake the reactor."""
+        self.factory()
+        self.record(1)
+        self.reactor.drain()
+        self.record(1)
+        take = Incoming.take
+        wake_ups = []
+
+        def take_then_record(this: Incoming) -> Taken:
+            patch.restore()
+            taken = take(this)
+            wake_ups.append(self.record(1))
+            return taken
+
+        patch = self.patch(Incoming, "take", take_then_record)
+        self.reactor.advance(0.02)
+        self.assertEqual(wake_ups, [0])
+
     def test_fastProgram(self) -> None:
         """If the timer is too slow for the rate, the next event wakes the reactor."""
         self.factory(buffer_size=100)
@@ -232,7 +263,7 @@ class PacedTests(FactoryTestCase):
         self.reactor.advance(0.004)
         self.assertEqual(self.record(51), 1)
         self.reactor.drain()
-        # 12,750 events a second: 1.96 ms for a quarter, of which the timer may be late by one.
+        # 12,750 events a second: a quarter in 1.96 ms, and the timer may be a millisecond late.
         self.assertEqual(self.record(5), 1)
 
     def test_quietForLong(self) -> None:
