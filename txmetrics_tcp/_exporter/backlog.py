@@ -35,9 +35,9 @@ class Batch:
         self.recorded_ns: int = recorded_ns
         self.size: int = len(frames)
         self.joined: bytes = b"".join(frames)
-        # The size of each frame.  Most are small integers, which take no memory.
+        # The size of each frame.  CPython has one object for each small integer.
         self._sizes = list(map(len, frames))
-        # The end offset of each frame, if needed.
+        # The result of `ends`.
         self._ends: list[int] | None = None
         self._chunks: list[tuple[bytes, int]] | None = None
 

@@ -75,7 +75,7 @@ class TcpBuilder:
         return self
 
     def max_delay(self, seconds: float) -> TcpBuilder:
-        """Set the longest time for which events are pending while the program keeps recording."""
+        """Set the longest time for which events are collected while the program keeps recording."""
         self._settings = replace(self._settings, max_delay=seconds)
         return self
 

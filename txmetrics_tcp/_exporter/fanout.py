@@ -249,8 +249,8 @@ class Fanout:
 
     def _drain_later(self) -> None:
         if not self._draining:
-            # Not `callLater`: most reactors use the system clock for it, so setting the clock back
-            # by an hour would delay the stream by an hour.
+            # Not a timer: most reactors use the system clock for `callLater`, so setting the clock
+            # back by an hour would delay this by an hour.
             self._wake_ups.wake()
 
     def _deliver_next(self) -> None:
@@ -289,8 +289,8 @@ class Fanout:
     def _latency(self, batch: Batch) -> float:
         """Return the seconds since the first event of a batch was recorded."""
         seconds = (self._incoming.clock() - batch.recorded_ns) / 1e9
-        # The system clock may have been set since.  No event is older than the last drain that left
-        # none pending.
+        # The system clock may have been set since.  The event is not older than the last drain that
+        # left none pending.
         longest = self._incoming.monotonic() - self._wake_ups.drained_at
         return max(0.0, min(seconds, longest))
 

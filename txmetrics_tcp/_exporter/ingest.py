@@ -12,15 +12,15 @@ The log defines the order of events.  Only the ledger counts events, under the l
 cannot lose counts.  Totals are exact even if events are dropped.
 
 Any thread may append to `log`, read the attributes of `Sink`, and call `notify` and `describe` at
-any time.  These calls are re-entrant: a signal handler or a finalizer may record
-while the same thread records or applies events.  The ledger's methods require the lock, except
-`Ledger.more`.  The ledger's attributes and properties may be read without the lock.  A thread holds
-the lock for one epoch of at most `BATCH` events, or for one pass over the log or the totals.  Under
-the lock, no methods of the program's values are called, because entries hold plain ints and floats.
+any time.  These calls are re-entrant: a signal handler or a finalizer may record while the same
+thread records or applies events.  The ledger's methods require the lock, except `Ledger.more`.  The
+ledger's attributes and properties may be read without the lock.  A thread holds the lock for one
+epoch of at most `BATCH` events, or for one pass over the log or the totals.  Under the lock, no
+methods of the program's values are called, because entries hold plain ints and floats.
 
 An exception at any line (Ctrl-C in a notebook, a signal handler that raises) must not stop the
-stream.  Afterwards, `WakeUps` may take a wake-up for pending that is not.  The exporter's tick then
-drains within a second.
+stream.  Afterwards, a wake-up or a timer may be missing.  The exporter's tick then drains within a
+second.
 
 During interpreter shutdown, other threads no longer run, and may never release a lock.  Therefore,
 finalizers that record or read totals then take no lock and apply no events.

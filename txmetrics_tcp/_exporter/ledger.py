@@ -187,6 +187,11 @@ class Ledger:
         return self._recorded
 
     @property
+    def waiting(self) -> int:
+        """The number of encoded events that are pending."""
+        return self._waiting
+
+    @property
     def retained(self) -> int:
         """The number of retained series."""
         return 0 if self._totals is None else len(self._totals)

@@ -25,10 +25,9 @@ class ExporterSettings:
 
     @ivar buffer_size: the maximum number of pending events, on the incoming side and again for
         each client; 1 or more, or None for no limit, which may exhaust memory.
-    @ivar max_delay: the longest time, in seconds, for which events are pending for the reactor
-        while the program keeps recording; 0 or more.  An event after a quiet time, and one that
-        fills half of the buffer, wakes the reactor at once.  With less than 0.001, every event
-        does.
+    @ivar max_delay: the longest time, in seconds, for which events are collected while the program
+        keeps recording; 0 or more.  An event after a quiet time, and one that exceeds half of the
+        buffer, wake the reactor at once.  Less than 0.001 is the same as 0.
     @ivar totals: whether to keep the totals of counters and gauges, for new clients and for clients
         that lost events.  Without totals, recording costs less while no clients are connected.
     @ivar max_series: the maximum number of series whose totals are kept; 0 or more.

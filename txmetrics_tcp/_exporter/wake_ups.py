@@ -2,18 +2,16 @@
 When the reactor thread takes events: at once after a quiet time, and from a timer while events keep
 coming.
 
-A wake-up of the reactor costs as much as recording and sending a hundred events, so a program that
-records a few events each millisecond would mostly pay for wake-ups.  There are four states, and
-C{wake_threshold} of the sink tells handles which events must call `WakeUps.notify`, in addition to
-those that find the log too long:
+Otherwise, a program that records a few events each millisecond would mostly pay for wake-ups.
+There are four states.  The sink's C{wake_threshold} determines which events wake the reactor:
 
-- B{idle}: no clients are connected.  No event does.
-- B{quiet}: no events are pending.  The next event does, and wakes the reactor.
-- B{paced}: a timer is pending.  Only an event that exceeds half of the buffer wakes the reactor.
-- B{woken}: the reactor drains in its next iteration.  No event wakes it.
+- B{idle}, while no clients are connected: none.
+- B{quiet}, after a timer that found no events: the next one.
+- B{paced}, after a drain that took events, while a timer is pending: one that exceeds half of the
+  buffer.
+- B{waking}, until the reactor drains: none.
 
-A drain that took events begins the paced state, unless the rate is too high for a timer.  A timer
-that finds no events begins the quiet state.
+If the timer would be too slow, or is turned off, the quiet state follows a drain.
 """
 
 from __future__ import annotations
@@ -30,25 +28,24 @@ from txmetrics_tcp._net.deadline import cancel, is_pending
 
 ROUNDING = 0.001
 """
-The seconds by which a timer may be late, since reactors round up to a millisecond.  If that is all
-the time there is, the next event wakes the reactor instead.
+The seconds by which a timer may be late, since reactors round up to a millisecond.  If the interval
+is shorter, the next event wakes the reactor instead.
 """
 
 DECAY = 0.75
 """
-The part of the estimated rate that remains from one drain to the next if the program slows down.
-Events come in bursts, so a single interval may have few.
+The weight of the previous estimate of the rate if the rate has fallen.  Events come in bursts, so a
+single interval may have few.
 """
 
 
 class WakeUps:
     """
-    Calls C{drain} on the reactor thread, soon after events are recorded.
+    Calls C{drain} on the reactor thread while events are pending.
 
     Any thread may call `wake` and `notify`, re-entrantly; the reactor thread calls the rest.
 
-    @ivar drained_at: the last time, on a monotonic clock, at which a drain had left no events
-        pending.
+    @ivar drained_at: when a drain last left no events pending, on a monotonic clock.
     """
 
     __slots__ = (
@@ -97,7 +94,7 @@ class WakeUps:
         self._held = int(min(self._half, limit))
         self._max_delay = max_delay
         self._monotonic = monotonic
-        # The pending call from a thread.  Calls other than this one do nothing.
+        # The argument of the pending call; calls with another one do nothing.
         self._request: object = None
         self._timer: IDelayedCall | None = None
         # The number of recorded events at `drained_at`, and the estimated events per second.
@@ -108,7 +105,7 @@ class WakeUps:
     # Any thread.
 
     def notify(self) -> None:
-        """Wake the reactor if it is quiet, or if half of the buffer is pending."""
+        """Wake the reactor in the quiet state, or if half of the buffer is pending."""
         if self._sink.wake_threshold < 0 or self._pending() > self._half:
             self.wake()
 
@@ -117,8 +114,7 @@ class WakeUps:
         if not self._ledger.streaming:
             return
         try:
-            # In this order: if the reactor drains between any two of these lines, either the call
-            # is made after it, or the state is the one that it began.
+            # First the threshold: if the reactor drains after this line, its threshold remains.
             self._sink.wake_threshold = self._limit
             if self._request is not None:
                 return
@@ -137,7 +133,7 @@ class WakeUps:
             raise
 
     def handled(self) -> None:
-        """Forget a pending request.  If this is not its call, the caller drains instead."""
+        """Cancel the pending call; the caller drains instead."""
         self._request = None
 
     def rearm(self) -> None:
@@ -147,20 +143,19 @@ class WakeUps:
     # Reactor thread.
 
     def stop(self) -> None:
-        """Let no event wake the reactor; no clients are left."""
+        """Cancel the timer, and let no event wake the reactor; no clients are left."""
         self.rearm()
         cancel(self._timer)
 
     def hold(self) -> None:
         """Let events wake the reactor only if half of the buffer is pending."""
-        if self._ledger.streaming:
-            self._sink.wake_threshold = self._held
+        self._sink.wake_threshold = self._held
 
     def continue_later(self) -> None:
         """
-        Determine when to drain next: in the next iteration if events or a request are pending, else
-        after an interval, or when the next event is recorded.  Call this after `rearm`, so that no
-        event is missed.
+        Determine when to drain next: in the next iteration if events or a request are pending,
+        otherwise from the timer or when the next event is recorded.  Call this after `rearm`, so
+        that an event recorded meanwhile wakes the reactor.
         """
         if not self._ledger.streaming:
             return
@@ -188,7 +183,8 @@ class WakeUps:
 
     def _interval(self, events: int, seconds: float) -> float:
         """
-        Return the seconds until a quarter of the buffer is used, and at most the maximum.
+        Update the rate, and return the seconds until a quarter of the buffer is used, at most
+        C{max_delay}.
 
         @param events: the number of events recorded since the previous call.
         @param seconds: the time since then.
@@ -201,7 +197,7 @@ class WakeUps:
         return min(self._max_delay, self._half / 2 / self._rate - ROUNDING)
 
     def _pending(self) -> int:
-        return len(self._sink.log) + self._ledger.counts().waiting
+        return len(self._sink.log) + self._ledger.waiting
 
     def _on_request(self, request: object) -> None:
         if request is self._request:
