@@ -32,6 +32,12 @@ The seconds by which a timer may be late, since reactors round up to a milliseco
 is shorter, the next event wakes the reactor instead.
 """
 
+UNLIMITED = 131_072
+"""
+Without a limit, the timer and wake-ups take the buffer to be this large, so that pending events are
+bounded even if the reactor's clock is set back, which delays the timer.
+"""
+
 DECAY = 0.75
 """
 The weight of the previous estimate of the rate if the rate has fallen.  Events come in bursts, so a
@@ -89,7 +95,7 @@ class WakeUps:
         self._reactor = reactor
         self._drain = drain
         self._limit = limit
-        self._half: float = math.inf if buffer_size is None else buffer_size / 2
+        self._half = (UNLIMITED if buffer_size is None else buffer_size) / 2
         # The wake threshold in the paced state.
         self._held = int(min(self._half, limit))
         self._max_delay = max_delay

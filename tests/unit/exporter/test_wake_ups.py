@@ -14,6 +14,7 @@ from txmetrics_tcp import Metadata, MetricKind, MetricsFactory
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import Taken
 from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._exporter.wake_ups import UNLIMITED
 from txmetrics_tcp._net.writers import Outlet
 
 
@@ -193,12 +194,13 @@ class PacedTests(FactoryTestCase):
             self.client.transport.lose()
 
     def test_unlimitedBuffer(self) -> None:
-        """Without a limit, only the timer takes events."""
+        """Without a limit, only the timer takes events, unless very many are pending."""
         self.factory(buffer_size=None)
         self.record(1)
         self.reactor.drain()
-        self.assertEqual(self.record(20_000), 0)
+        self.assertEqual(self.record(UNLIMITED // 2), 0)
         self.assertAlmostEqual(self.due(), 0.02)
+        self.assertEqual(self.record(LOG_LIMIT + 1), 1)
 
     def test_rate(self) -> None:
         """
