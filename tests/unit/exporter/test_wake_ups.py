@@ -335,6 +335,20 @@ class PacedTests(FactoryTestCase):
         self.reactor.drain()
         self.assertAlmostEqual(self.due(), 0.02)
 
+    def test_clockSetBack(self) -> None:
+        """If the reactor's clock is set back, the timer is late until half of the buffer is pending."""
+        self.factory()
+        self.record(1)
+        self.reactor.drain()
+        for call in self.reactor.calls:
+            call.time += 3600
+        self.assertEqual(self.record(51), 1)
+        self.reactor.drain()
+        self.assertEqual(self.received(), 52)
+        self.record(1)
+        self.reactor.advance(0.02)
+        self.assertEqual(self.received(), 53)
+
     def test_lostTimer(self) -> None:
         """
         If the reactor loses the timer, because a signal handler raised in one of its methods, the
