@@ -58,14 +58,18 @@ class Period(NamedTuple):
     @ivar since: the first nanosecond of the period, within the second.
     @ivar until: the first nanosecond after the period.
     @ivar stamp: the constant start of its timestamps, with their tag and size.
-    @ivar head_at: the index in a `Layout` of the head for this period; the packer is after it.
+    @ivar width: the number of bytes of the nanoseconds.
+    @ivar parts: the `struct` format of the nanoseconds.
+    @ivar key: for `SeriesFrame.layouts`; depends on C{width}.
     """
 
     second_ns: int
     since: int
     until: int
     stamp: bytes
-    head_at: int
+    width: int
+    parts: str
+    key: int
     low: list[int]
     low_width: int
     middle: list[int]
@@ -80,41 +84,35 @@ class Period(NamedTuple):
         """
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
         if 1 << 28 <= second < 1 << 35:
-            for since, until, width, head_at, *tables in _PERIODS:
+            for since, until, width, *packing in _PERIODS:
                 if since <= nanos < until:
                     stamp = bytes([0x12, 7 + width, 0x08]) + varint(second) + b"\x10"
-                    return cls(timestamp_ns - nanos, since, until, stamp, head_at, *tables)
+                    return cls(timestamp_ns - nanos, since, until, stamp, width, *packing)
         return _NO_PERIOD
 
 
 # The limits are multiples of 1 << 14, so that nanoseconds with the same high bits are in the same
 # period.
 _PERIODS: list[tuple[Any, ...]] = [
-    (1 << 28, 1_000_000_000 >> 14 << 14, 5, 1, _TWO, 14, _TWO, 14),
-    (1 << 21, 1 << 28, 4, 3, _TWO, 14, _ONE, 7),
-    (1 << 14, 1 << 21, 3, 5, _ONE, 7, _ONE, 7),
+    (1 << 28, 1_000_000_000 >> 14 << 14, 5, "HHB", 0, _TWO, 14, _TWO, 14),
+    (1 << 21, 1 << 28, 4, "HBB", 1 << 8, _TWO, 14, _ONE, 7),
+    (1 << 14, 1 << 21, 3, "BBB", 2 << 8, _ONE, 7, _ONE, 7),
 ]
-_NO_PERIOD = Period(0, 1, 0, b"", 0, [], 0, [], 0)
+_NO_PERIOD = Period(0, 1, 0, b"", 0, "", 0, [], 0, [], 0)
 
 _STAMP_SIZE = 9
 """The size of a period's stamp."""
 
-_WIDTHS = ((5, "HHB"), (4, "HBB"), (3, "BBB"))
-"""The number of bytes of the nanoseconds, and their `struct` format, as in `_PERIODS`."""
-
-Layout = tuple[Any, ...]
-"""
-How to pack the frames of a series with an operation: the tail, then a head and a `Struct.pack` for
-each of `_WIDTHS`.
-"""
+Layout = tuple[bytes, bytes, Callable[..., bytes]]
+"""How to pack a frame: its head, its tail, and a `Struct.pack`."""
 
 
 class SeriesFrame:
     """
     The constant parts of the frames of one series.
 
-    @ivar layouts: layouts by operation.  If the value is a varint of more than one byte, the key is
-        C{operation | size << 4}.
+    @ivar layouts: the key is C{operation | Period.key}.  If the value is a varint of more than one
+        byte, the key is C{operation | size << 4 | Period.key}.
     """
 
     __slots__ = ("_key", "_labels", "_name", "layouts")
@@ -125,28 +123,25 @@ class SeriesFrame:
         self._labels = pb.Metric(labels=dict(key.labels)).SerializeToString(deterministic=True)
         self.layouts: dict[int, Layout] = {}
 
-    def lay_out(self, operation: Operation, value: float | bytes) -> Layout:
+    def lay_out(self, period: Period, operation: Operation, value: float | bytes) -> Layout:
         """
-        Create the layout of frames, and store it.
+        Create the layout of a frame, and store it.
 
         @param value: for a counter, the encoded varint, or the value itself if it fits in one byte.
         """
         if isinstance(value, bytes):
-            which, number, width = operation | len(value) << 4, f"{len(value)}s", len(value)
+            which, number, size = operation | len(value) << 4, f"{len(value)}s", len(value)
         elif operation <= _SET_COUNTER:
-            which, number, width = int(operation), "B", 1
+            which, number, size = operation, "B", 1
         else:
-            which, number, width = int(operation), "d", 8
+            which, number, size = operation, "d", 8
         tail = self._labels + _TAG[operation]
-        layout: list[Any] = [tail]
-        for nanos, parts in _WIDTHS:
-            rest = _STAMP_SIZE + nanos + len(tail) + width
-            metric = b"\x12" + _varint(len(self._name) + rest) + self._name
-            head = _varint(len(metric) + rest) + metric
-            pack = _packer(f"<{len(head)}s{_STAMP_SIZE}s{parts}{len(tail)}s{number}")
-            layout += head, pack
-        self.layouts[which] = made = tuple(layout)
-        return made
+        rest = _STAMP_SIZE + period.width + len(tail) + size
+        metric = b"\x12" + _varint(len(self._name) + rest) + self._name
+        head = _varint(len(metric) + rest) + metric
+        pack = _packer(f"<{len(head)}s{_STAMP_SIZE}s{period.parts}{len(tail)}s{number}")
+        layout = self.layouts[which | period.key] = head, tail, pack
+        return layout
 
     def encode_total(self, operation: Operation, total: float, stamp: bytes) -> bytes:
         """
@@ -224,9 +219,10 @@ class Encoder:
         """
         frames: list[bytes] = []
         add = frames.append
-        second_ns, since, until, stamp, head_at = self._period[:5]
-        low, low_width, middle, middle_width = self._period[5:]
-        low_bits, pack_at = (1 << low_width) - 1, head_at + 1
+        period = self._period
+        second_ns, since, until, stamp, *_ = period
+        key, low, low_width, middle, middle_width = period[6:]
+        low_bits = (1 << low_width) - 1
         # The high bits of the last nanoseconds, or None, and the two parts of their encoding.
         high: int | None = None
         high_low = high_high = 0
@@ -241,9 +237,9 @@ class Encoder:
                     nanos = timestamp_ns - second_ns
                 if not since <= nanos < until:
                     period = self._period = Period.of(timestamp_ns)
-                    second_ns, since, until, stamp, head_at = period[:5]
-                    low, low_width, middle, middle_width = period[5:]
-                    low_bits, pack_at = (1 << low_width) - 1, head_at + 1
+                    second_ns, since, until, stamp, *_ = period
+                    key, low, low_width, middle, middle_width = period[6:]
+                    low_bits = (1 << low_width) - 1
                     high = last = None
                     if not stamp:
                         add(series.frame.encode(operation, value, timestamp_ns))
@@ -260,14 +256,14 @@ class Encoder:
                 which = operation
             if series is not last or which is not last_which:
                 try:
-                    layout = series.frame.layouts[which]
+                    layout = series.frame.layouts[which | key]
                 except KeyError:
                     if operation is GONE:
                         add(series.frame.encode(operation, value, timestamp_ns))
                         continue
-                    layout = series.frame.lay_out(operation, number)
+                    layout = series.frame.lay_out(period, operation, number)
                 last, last_which = series, which
-                tail, head, pack = layout[0], layout[head_at], layout[pack_at]
+                head, tail, pack = layout
             add(pack(head, stamp, low[nanos & low_bits], high_low, high_high, tail, number))
         return frames
 

@@ -199,8 +199,11 @@ class EncoderTests(SynchronousTestCase):
 
 
 class LayoutTests(SynchronousTestCase):
-    def test_oneLayout(self) -> None:
-        """Events of a series share one layout, at any time of any second."""
+    def test_once(self) -> None:
+        """
+        The first event of a series with a size of the nanoseconds makes a layout, which later
+        events of any second share.
+        """
         encoder = Encoder(lambda: NOW)
         series = Series(counter_key("c"))
         lay_out = SeriesFrame.lay_out
@@ -211,9 +214,18 @@ class LayoutTests(SynchronousTestCase):
             return lay_out(this, *args)
 
         self.patch(SeriesFrame, "lay_out", counted)
-        for when in (0, NOW, NOW + SECOND // 2, NOW + SECOND // 2 + 10**6, NOW + 99 * SECOND):
+        early = NOW // SECOND * SECOND + 10**6
+        for when, expected in (
+            (0, 1),
+            (NOW, 1),
+            (NOW + SECOND // 4, 1),
+            (NOW + 99 * SECOND, 1),
+            (early, 2),
+            (early + 99 * SECOND, 2),
+            (NOW, 2),
+        ):
             encoder.encode([(series, Operation.SET_COUNTER, 1, when)] * 100)
-        self.assertEqual(laid_out, [series.frame])
+            self.assertEqual(laid_out, [series.frame] * expected)
 
 
 class Before1970Tests(SynchronousTestCase):
