@@ -59,8 +59,8 @@ class Period(NamedTuple):
     @ivar until: the first nanosecond after the period.
     @ivar stamp: the constant start of its timestamps, with their tag and size.
     @ivar width: the number of bytes of the nanoseconds.
+    @ivar key: differs for each size of a timestamp; see `SeriesFrame.layouts`.
     @ivar parts: the `struct` format of the nanoseconds.
-    @ivar key: for `SeriesFrame.layouts`; depends on C{width}.
     """
 
     second_ns: int
@@ -68,8 +68,8 @@ class Period(NamedTuple):
     until: int
     stamp: bytes
     width: int
-    parts: str
     key: int
+    parts: str
     low: list[int]
     low_width: int
     middle: list[int]
@@ -78,30 +78,29 @@ class Period(NamedTuple):
     @classmethod
     def of(cls, timestamp_ns: int) -> Period:
         """
-        Return the period of a timestamp; `_NO_PERIOD` if such timestamps are too rare to be worth a
-        layout: the first 16 and the last 3 microseconds of a second, and the seconds whose size
-        differs from that of today's.
+        Return the period of a timestamp; `_NO_PERIOD` for the first 16 and the last 3 microseconds
+        of a second, which are too rare to be worth a layout.
         """
         second, nanos = divmod(timestamp_ns, 1_000_000_000)
-        if 1 << 28 <= second < 1 << 35:
-            for since, until, width, *packing in _PERIODS:
-                if since <= nanos < until:
-                    stamp = bytes([0x12, 7 + width, 0x08]) + varint(second) + b"\x10"
-                    return cls(timestamp_ns - nanos, since, until, stamp, width, *packing)
+        for since, until, width, *packing in _PERIODS:
+            if since <= nanos < until:
+                # Protobuf encodes a negative number as 64 bits in two's complement.
+                seconds = b"\x08" + varint(second % 2**64) if second else b""
+                stamp = bytes([0x12, len(seconds) + 1 + width]) + seconds + b"\x10"
+                # 0 for most timestamps of this century: small integers are faster.
+                key = (9 - len(stamp) << 2 | 5 - width) << 8
+                return cls(timestamp_ns - nanos, since, until, stamp, width, key, *packing)
         return _NO_PERIOD
 
 
 # The limits are multiples of 1 << 14, so that nanoseconds with the same high bits are in the same
 # period.
 _PERIODS: list[tuple[Any, ...]] = [
-    (1 << 28, 1_000_000_000 >> 14 << 14, 5, "HHB", 0, _TWO, 14, _TWO, 14),
-    (1 << 21, 1 << 28, 4, "HBB", 1 << 8, _TWO, 14, _ONE, 7),
-    (1 << 14, 1 << 21, 3, "BBB", 2 << 8, _ONE, 7, _ONE, 7),
+    (1 << 28, 1_000_000_000 >> 14 << 14, 5, "HHB", _TWO, 14, _TWO, 14),
+    (1 << 21, 1 << 28, 4, "HBB", _TWO, 14, _ONE, 7),
+    (1 << 14, 1 << 21, 3, "BBB", _ONE, 7, _ONE, 7),
 ]
-_NO_PERIOD = Period(0, 1, 0, b"", 0, "", 0, [], 0, [], 0)
-
-_STAMP_SIZE = 9
-"""The size of a period's stamp."""
+_NO_PERIOD = Period(0, 1, 0, b"", 0, 0, "", [], 0, [], 0)
 
 Layout = tuple[bytes, bytes, Callable[..., bytes]]
 """How to pack a frame: its head, its tail, and a `Struct.pack`."""
@@ -136,10 +135,10 @@ class SeriesFrame:
         else:
             which, number, size = operation, "d", 8
         tail = self._labels + _TAG[operation]
-        rest = _STAMP_SIZE + period.width + len(tail) + size
+        rest = len(period.stamp) + period.width + len(tail) + size
         metric = b"\x12" + _varint(len(self._name) + rest) + self._name
         head = _varint(len(metric) + rest) + metric
-        pack = _packer(f"<{len(head)}s{_STAMP_SIZE}s{period.parts}{len(tail)}s{number}")
+        pack = _packer(f"<{len(head)}s{len(period.stamp)}s{period.parts}{len(tail)}s{number}")
         layout = self.layouts[which | period.key] = head, tail, pack
         return layout
 
@@ -220,8 +219,9 @@ class Encoder:
         frames: list[bytes] = []
         add = frames.append
         period = self._period
-        second_ns, since, until, stamp, *_ = period
-        key, low, low_width, middle, middle_width = period[6:]
+        second_ns, since, until, stamp = period[:4]
+        key = period.key
+        low, low_width, middle, middle_width = period[7:]
         low_bits = (1 << low_width) - 1
         # The high bits of the last nanoseconds, or None, and the two parts of their encoding.
         high: int | None = None
@@ -237,8 +237,9 @@ class Encoder:
                     nanos = timestamp_ns - second_ns
                 if not since <= nanos < until:
                     period = self._period = Period.of(timestamp_ns)
-                    second_ns, since, until, stamp, *_ = period
-                    key, low, low_width, middle, middle_width = period[6:]
+                    second_ns, since, until, stamp = period[:4]
+                    key = period.key
+                    low, low_width, middle, middle_width = period[7:]
                     low_bits = (1 << low_width) - 1
                     high = last = None
                     if not stamp:

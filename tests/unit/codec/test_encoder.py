@@ -44,7 +44,7 @@ BEFORE_1970 = (
 
 
 NOW = 1_700_000_000_500_000_000
-"""A timestamp, in nanoseconds, in a second whose timestamps are encoded without protobuf."""
+"""A timestamp, in nanoseconds, that is encoded without protobuf."""
 
 
 class Series:
@@ -226,6 +226,18 @@ class LayoutTests(SynchronousTestCase):
         ):
             encoder.encode([(series, Operation.SET_COUNTER, 1, when)] * 100)
             self.assertEqual(laid_out, [series.frame] * expected)
+
+    def test_anySecond(self) -> None:
+        """Layouts serve a clock that is set to any second: protobuf would take 20 times as long."""
+        self.patch(SeriesFrame, "encode", None)
+        key = Key.of(MetricKind.GAUGE, "g")
+        series, encoder = Series(key), Encoder()
+        for second in (-1, 0, 1, 1 << 14, (1 << 28) - 1, 1 << 28, 1 << 35, 1 << 37):
+            for nanos in (1 << 14, 1 << 21, 1 << 28):
+                when = second * SECOND + nanos
+                entry = (series, Operation.SET_GAUGE, 0.5, when)
+                expected = by_protobuf(Metric(key, Operation.SET_GAUGE, 0.5, when))
+                self.assertEqual(encoder.encode([entry]), [expected], when)
 
 
 class Before1970Tests(SynchronousTestCase):
