@@ -337,13 +337,13 @@ class Ledger:
                 limit = min(limit, max(0, self._buffer_size - self._waiting))
         gone = idle[:limit]
         if gone:
+            stamp = self._clock()
             epoch = self._begin_epoch()
             for series in gone:
                 self._totals.release(series, epoch)
             if self.streaming:
                 self._recorded += len(gone)
-                stamp = self._clock()
-                self._encode([(series, GONE, 0, stamp) for series in gone], epoch)
+                self._encode([(series, GONE, 0, stamp) for series in gone], len(gone), epoch)
             self._unfinished = None
         return len(idle) > limit
 
@@ -421,14 +421,14 @@ class Ledger:
             if size - length_hint(todo) > applied:
                 log.appendleft(entry)
         finally:
-            if drops:
-                del kept[limit:]
-            if kept:
-                self._encode(kept, epoch)
+            # Only `_encode` may exhaust memory here, or events would not be counted.
+            encoded = limit if drops and len(kept) > limit else len(kept)
+            if encoded:
+                self._encode(kept, encoded, epoch)
             recorded = applied + more
             self._recorded += recorded
-            if recorded > len(kept):
-                self._drop(recorded - len(kept), epoch)
+            if recorded > encoded:
+                self._drop(recorded - encoded, epoch)
         self._unfinished = None
 
     def _begin_epoch(self) -> int:
@@ -474,13 +474,14 @@ class Ledger:
         for _ in range(0, len(self._log), BATCH):
             self._apply_without_clients()
 
-    def _encode(self, entries: list[Entry], epoch: int) -> None:
+    def _encode(self, entries: list[Entry], size: int, epoch: int) -> None:
+        """Encode the first C{size} entries.  Drop and count them if memory is exhausted."""
         try:
-            frames = self._encoder.encode(entries)
+            frames = self._encoder.encode(entries[:size])
             self._ready.append(Batch(frames, epoch, entries[0][3]))
         except MemoryError as error:
             self._failure = error.with_traceback(None)
-            self._drop(len(entries), epoch)
+            self._drop(size, epoch)
         else:
             self._waiting += len(frames)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from unittest import mock
+from typing import Any
+from unittest import mock, skipIf
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -25,6 +26,11 @@ from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.recorder import Counter
 from txmetrics_tcp._instruments.sink import Sink
 from txmetrics_tcp._model import U64_MAX
+
+try:
+    import _testcapi
+except ImportError:
+    _testcapi: Any = None  # type: ignore[no-redef]
 
 COUNTS = (1, FREE_REPEATS, FREE_REPEATS + 1, BATCH, BATCH + 1, 2000 + FREE_REPEATS, 10**9)
 """Counts around the limits of `Histogram.record_many`."""
@@ -214,6 +220,26 @@ class BoundTests(IncomingTestCase):
         recorder.join(LIMIT)
         self.assertEqual(finished, [None])
         self.assertEqual(incoming.counts().recorded, 41)
+
+    @skipIf(_testcapi is None, "needs CPython's test module")
+    def test_noMemoryForOne(self) -> None:
+        """If memory is exhausted once while events are dropped, all of them are counted."""
+        for at in range(60):
+            incoming = self.incoming(buffer_size=1, totals=Totals())
+            series = incoming.series(Key.of(MetricKind.COUNTER, "c"))
+            # The encoder encodes such a time itself: protobuf crashes without memory.
+            entries = [(series, Operation.INCREMENT_COUNTER, 1, 1 << 28)] * 20
+            incoming.log.extend(entries)
+            try:
+                _testcapi.set_nomemory(at, at + 1)
+                incoming.ledger.apply()
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+            counts = incoming.counts()
+            self.assertEqual(counts.recorded + len(incoming.log), 20, at)
+            self.assertEqual(counts.recorded, counts.dropped + counts.waiting, at)
 
 
 class RecordManyTests(IncomingTestCase):

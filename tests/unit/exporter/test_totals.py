@@ -111,6 +111,17 @@ class IncomingTotalsTests(IncomingTestCase):
         )
         self.assertEqual({key.name: n for key, n in incoming.snapshot().items()}["resting"], 9)
 
+    def test_timeOfRelease(self) -> None:
+        """A batch of released series has the time of their release, so it has a latency."""
+        incoming = self.incoming(totals=Totals(idle_after=0))
+        self.counter(incoming).increment()
+        incoming.take()
+        self.now += 5
+        incoming.release_idle(1)
+        batch = incoming.take().batch
+        assert batch is not None
+        self.assertEqual(batch.recorded_ns, self.now)
+
     def test_withoutTotals(self) -> None:
         incoming = self.incoming(streaming=False)
         self.assertFalse(incoming.open)
