@@ -35,7 +35,8 @@ class Batch:
         self.recorded_ns: int = recorded_ns
         self.size: int = len(frames)
         self.joined: bytes = b"".join(frames)
-        # The size of each frame.  CPython has one object for each small integer.
+        # The size of each frame, until `ends` is called.  CPython has one object for each small
+        # integer.
         self._sizes = list(map(len, frames))
         # The result of `ends`.
         self._ends: list[int] | None = None
@@ -65,6 +66,7 @@ class Batch:
         """Return the end offset of each frame in C{joined}."""
         if self._ends is None:
             self._ends = list(accumulate(self._sizes))
+            self._sizes = []
         return self._ends
 
     def chunk(self, first: int, room: int) -> tuple[bytes, int]:

@@ -4,6 +4,7 @@ Tests of batches, and of the pending events of one client.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 
 from hypothesis import given
@@ -43,6 +44,17 @@ class BatchTests(SynchronousTestCase):
         shared = batch(frames(1, 2, 3))
         self.assertIs(shared.chunks()[0][0], shared.chunks()[0][0])
         self.assertIs(shared.chunk(0, CHUNK)[0], shared.chunks()[0][0])
+
+    def test_memory(self) -> None:
+        """Whether or not it was split, a batch keeps one number for each frame."""
+        for size in (1, CHUNK):
+            one = batch(frames(*[size] * 7))
+            self.assertEqual(len(one.chunks()), size // CHUNK * 6 + 1)
+            self.assertEqual(one.end(6), 6 * size)
+            self.assertEqual(one.end(7), 7 * size)
+            kept = gc.get_referents(one)
+            numbers = [x for x in kept if isinstance(x, list) and isinstance((*x, 0)[0], int)]
+            self.assertEqual([len(x) for x in numbers if x], [7])
 
 
 class BacklogTests(SynchronousTestCase):
