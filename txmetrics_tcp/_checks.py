@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>[smhd]?)")
+_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>ms|[smhd]?)")
 
 MAX_DURATION = 1e9
 """
@@ -133,21 +133,21 @@ def parse_count(text: str) -> int:
     return count
 
 
-def parse_duration(text: str, least: float = 0) -> float:
+def parse_duration(text: str, least: float | None = None) -> float:
     """
-    Parse a duration greater than 0, such as C{"90"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}.
+    Parse a duration such as C{"90"}, C{"50ms"}, C{"1.5s"}, C{"5m"}, C{"1h"} or C{"2d"}.
 
-    @param least: the minimum, in seconds.
+    @param least: the minimum, in seconds; None for any duration greater than 0.
     @return: seconds.
     @raise ValueError: C{text} is not such a duration.  The message is the expected form.
     """
     match = _DURATION.fullmatch(text)
-    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
-    if not (least <= seconds < MAX_DURATION and seconds):
-        bound = f"of {least:g} seconds or more" if least else "greater than 0"
+    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else -1.0
+    if not (seconds > 0 if least is None else seconds >= least) or seconds >= MAX_DURATION:
+        bound = "greater than 0" if least is None else f"of {least:g} seconds or more"
         if seconds >= MAX_DURATION:
             bound = _TOO_LONG
-        raise ValueError(f"a duration {bound}, such as 90, 1.5s, 5m, 1h or 2d")
+        raise ValueError(f"a duration {bound}, such as 90, 50ms, 1.5s, 5m, 1h or 2d")
     return seconds
 
 

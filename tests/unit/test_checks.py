@@ -29,7 +29,7 @@ from txmetrics_tcp._checks import (
 with contextlib.suppress(ImportError):  # trial uses the name `suppress` itself
     import numpy
 
-EXAMPLES = "such as 90, 1.5s, 5m, 1h or 2d"
+EXAMPLES = "such as 90, 50ms, 1.5s, 5m, 1h or 2d"
 
 
 class SettingTests(SynchronousTestCase):
@@ -116,13 +116,14 @@ class ParserTests(SynchronousTestCase):
         for text, seconds in (
             ("90", 90.0),
             (".5", 0.5),
+            ("50ms", 0.05),
             ("1.5s", 1.5),
             ("5m", 300.0),
             ("1h", 3600.0),
             ("2d", 172_800.0),
         ):
             self.assertEqual(parse_duration(text), seconds)
-        for bad in ("0", "-1", "nan", "inf", "1e3", "", "1w", "5 m"):
+        for bad in ("0", "-1", "nan", "inf", "1e3", "", "1w", "5 m", "5sm", "0ms"):
             with self.assertRaisesRegex(ValueError, f"^a duration greater than 0, {EXAMPLES}$"):
                 parse_duration(bad)
 
@@ -136,6 +137,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_leastDuration(self) -> None:
         self.assertEqual(parse_duration("0.1", least=0.1), 0.1)
+        self.assertEqual(parse_duration("0", least=0), 0.0)
         message = f"^a duration of 0.1 seconds or more, {EXAMPLES}$"
         with self.assertRaisesRegex(ValueError, message):
             parse_duration("0.09", least=0.1)

@@ -81,7 +81,7 @@ class Options(UsageOptions):
             "Longest time for which events are collected while they keep coming: seconds, or a"
             " duration such as 50ms. A shorter one costs more processor time; 0 sends each event"
             " at once",
-            parse_duration,
+            partial(parse_duration, least=0),
         ),
         _parameter(
             "dead-after",

@@ -20,7 +20,7 @@ from tests import needs
 from tests.authority import DAY, Authority, no_tls
 from tests.daemon import occupied_port
 from tests.logs import log_events, log_lines
-from txmetrics_tcp import DOCS, MetricsService, current_recorder, tap
+from txmetrics_tcp import DOCS, ExporterSettings, MetricsService, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
 from txmetrics_tcp.tap import CannotStart, Options, makeService, signals
@@ -237,6 +237,14 @@ class ServiceTests(SynchronousTestCase):
         for text in ("soon", "0", "-1", "nan", "inf", ""):
             error = self.assertRaises(UsageError, parsed, f"--dead-after={text}")
             self.assertIn("--dead-after: expected a duration of 0.1 seconds or more", str(error))
+
+    def test_max_delay(self) -> None:
+        for text, seconds in (("0", 0.0), ("50ms", 0.05), ("0.001", 0.001), ("1h", 3600.0)):
+            self.assertEqual(parsed(f"--max-delay={text}").settings.max_delay, seconds)
+        self.assertEqual(parsed().settings.max_delay, ExporterSettings().max_delay)
+        for text in ("soon", "-1", "nan", "inf", "none", ""):
+            error = self.assertRaises(UsageError, parsed, f"--max-delay={text}")
+            self.assertIn("--max-delay: expected a duration of 0 seconds or more", str(error))
 
     def test_no_global_recorder(self) -> None:
         before = current_recorder()
