@@ -144,7 +144,7 @@ class OwnMetrics:
         """Add the latency of a batch, in seconds: from its first event to its delivery."""
         # Reservoir sampling: each batch is equally likely to be chosen.
         self._batches += 1
-        if self._batches <= MAX_SAMPLES:
+        if len(self._samples) < MAX_SAMPLES:
             self._samples.append(seconds)
         elif (place := int(self._random() * self._batches)) < MAX_SAMPLES:
             self._samples[place] = seconds
@@ -170,9 +170,9 @@ class OwnMetrics:
         stats = self._stats()
         seen = stats.recorded - self._events, stats.repairs, stats.connected, len(stats.clients)
         if seen != self._seen:
+            self._publish(stats)
             # The delivery of pending events will change the statistics, too.
             self._seen = None if stats.waiting else seen
-            self._publish(stats)
 
     def _publish(self, stats: Stats) -> None:
         if not self._described:
@@ -189,10 +189,11 @@ class OwnMetrics:
             figures = {(): figure} if isinstance(figure, int) else figure
             for values, value in figures.items():
                 self._publish_value(one, values, min(value, U64_MAX))
+        # In this order: an exception between any two lines must not break `sample`.
+        longest, self._longest, self._batches = self._longest, 0.0, 0
         samples, self._samples = self._samples, []
-        if self._longest >= LATE and self._longest not in samples:
-            samples[-1] = self._longest
-        self._longest, self._batches = 0.0, 0
+        if longest >= LATE and longest not in samples:
+            samples[-1] = longest
         self._events += len(samples)
         latency = self._recorder.histogram(_LATENCY.name)
         for sample in samples:
@@ -202,10 +203,10 @@ class OwnMetrics:
         series = metric.name, *values
         if self._published.get(series) == value:
             return
-        self._published[series] = value
         self._events += 1
         labels = dict(zip(metric.labels, values, strict=True))
         if metric.kind is MetricKind.COUNTER:
             self._recorder.counter(metric.name, labels).absolute(value)
         else:
             self._recorder.gauge(metric.name, labels).set(value)
+        self._published[series] = value

@@ -4,19 +4,25 @@ Tests of the exporter's metrics about itself.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from tests.exporting import FactoryTestCase
 from tests.reader import FakeClient
 from tests.recorders import ListRecorder
+from tests.tracing import Line, tracing
 from txmetrics_tcp import Histogram, Key, MetricKind, MetricsFactory, Operation, SourceView
+from txmetrics_tcp._exporter import self_metrics
 from txmetrics_tcp._exporter.factory import TICK
 from txmetrics_tcp._exporter.ledger import BATCH, RELEASED_AT_ONCE
 from txmetrics_tcp._exporter.self_metrics import LATE, MAX_SAMPLES, OwnMetrics
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._model import U64_MAX
+from txmetrics_tcp.testing import FakeReactor
 
 
 class OwnMetricsTestCase(FactoryTestCase):
@@ -193,6 +199,58 @@ class OwnMetricsTests(OwnMetricsTestCase):
         self.exporter.recorder.counter("c").increment()
         own.publish(1)
         self.assertEqual(recorded, [0, 1, 2, 1, 2, 3])
+
+    def test_interrupted(self) -> None:
+        """
+        After an interrupt at any line, values that have not been published are, even if the program
+        records nothing more, and later samples are.
+        """
+
+        def is_traced(file: str) -> bool:
+            return file == self_metrics.__file__
+
+        def follow() -> FakeClient:
+            # A new reactor has no timers of earlier exporters.
+            self.reactor = FakeReactor()
+            self.exporter = self.factory(buffer_size=1000)
+            client = FakeClient(self.exporter)
+            client.read_all(self.reactor)
+            return client
+
+        def act() -> None:
+            for _ in range(2 * MAX_SAMPLES):
+                self.exporter.recorder.counter("c").increment()
+                self.reactor.settle()
+            self.reactor.advance(TICK)
+
+        def interrupt(line: Line, time: int) -> Callable[[Line], None]:
+            times = count(1)
+
+            def reach(this: Line) -> None:
+                if this == line and next(times) == time:
+                    raise KeyboardInterrupt
+
+            return reach
+
+        follow()
+        reached: list[Line] = []
+        with tracing(is_traced, reached.append):
+            act()
+        for line, times in Counter(reached).items():
+            for time in {1, (times + 1) // 2, times}:
+                client = follow()
+                interrupted = tracing(is_traced, interrupt(line, time))
+                with contextlib.suppress(KeyboardInterrupt), interrupted:
+                    act()
+                for _ in range(2):
+                    self.reactor.advance(TICK)
+                    latest = self.latest(client)
+                self.assertEqual((len(latest), latest["clients"]), (11, 1), line)
+                name = "txmetrics_record_to_write_seconds"
+                before = len(client.reader.values(name))
+                act()
+                later = client.read_all(self.reactor).values(name)[before:]
+                self.assertEqual(len(later), MAX_SAMPLES, line)
 
     def test_countBeyond64Bits(self) -> None:
         """A count that exceeds a counter is published as the maximum."""
