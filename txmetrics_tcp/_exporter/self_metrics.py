@@ -123,7 +123,6 @@ class OwnMetrics:
     def __init__(self, recorder: Recorder, stats: Callable[[], Stats]) -> None:
         self._recorder = recorder
         self._stats = stats
-        self._described = False
         # The last value of each series, by name and values of labels.
         self._published: dict[tuple[str, ...], int] = {}
         # The number of events recorded by publishing.
@@ -175,10 +174,9 @@ class OwnMetrics:
             self._seen = None if stats.waiting else seen
 
     def _publish(self, stats: Stats) -> None:
-        if not self._described:
+        if not self._published:
             for one in METRICS:
                 self._recorder.describe(Metadata(one.kind, one.name, one.unit, one.text))
-            self._described = True
         if stats.connected != self._connected and (stats.series_refused or not stats.series):
             # Totals of these series may not be kept (if totals are off, C{series} is 0), so a new
             # client does not know them.
