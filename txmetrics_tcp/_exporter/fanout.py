@@ -79,7 +79,7 @@ class Fanout:
         @param sample: called with the latency of each batch, in seconds.
         """
         self._incoming = incoming
-        self._wake_ups = incoming.wake_ups
+        self._scheduler = incoming.scheduler
         self._source = source
         self._drained = drained
         self._sample = sample
@@ -187,7 +187,7 @@ class Fanout:
         No drain is on the stack then, so this resets what an exception may have left set.
         """
         self._draining = self.interrupting = False
-        self._wake_ups.handled()
+        self._scheduler.cancel_request()
         self.drain()
 
     def tick(self) -> None:
@@ -217,9 +217,9 @@ class Fanout:
             self._log_failure("Events could not be delivered; clients will receive totals again")
         finally:
             self._draining = False
-            self._wake_ups.rearm()
+            self._scheduler.rearm()
         if self.settled:
-            self._wake_ups.continue_later()
+            self._scheduler.schedule()
         # Otherwise, the next event or the tick drains again.
         if not (self.clients and (self._incoming.more() or not self.settled)):
             self._drained()
@@ -251,12 +251,12 @@ class Fanout:
         if not self._draining:
             # Not a timer: most reactors use the system clock for `callLater`, so setting the clock
             # back by an hour would delay this by an hour.
-            self._wake_ups.wake()
+            self._scheduler.wake()
 
     def _deliver_next(self) -> None:
         """Take a batch and the marker after it, and deliver both."""
         incoming = self._incoming
-        self._wake_ups.hold()
+        self._scheduler.disarm()
         if self._unfinished:
             self._resync()
         # An exception below leaves this set.
@@ -291,7 +291,7 @@ class Fanout:
         seconds = (self._incoming.clock() - batch.recorded_ns) / 1e9
         # The system clock may have been set since.  The event is not older than the last drain that
         # left none pending.
-        longest = self._incoming.monotonic() - self._wake_ups.drained_at
+        longest = self._incoming.monotonic() - self._scheduler.drained_at
         return max(0.0, min(seconds, longest))
 
     def _resync(self) -> None:

@@ -44,8 +44,8 @@ from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter.cardinality import MetricCardinality, highest_cardinality
 from txmetrics_tcp._exporter.ledger import Counts, Figures, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.name_conflicts import NameConflicts
+from txmetrics_tcp._exporter.scheduler import DrainScheduler
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
-from txmetrics_tcp._exporter.wake_ups import WakeUps
 from txmetrics_tcp._instruments.sink import Entry, Sink
 from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
 
@@ -71,7 +71,7 @@ class Incoming(Sink):
     holds the lock, the log may grow to about four times its limit.
 
     @ivar ledger: applies events; see the module about the lock.
-    @ivar wake_ups: determines when the reactor thread drains.
+    @ivar scheduler: determines when the reactor thread drains.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Incoming(Sink):
         "_stopped",
         "ledger",
         "monotonic",
-        "wake_ups",
+        "scheduler",
     )
 
     log: deque[Entry]
@@ -118,7 +118,7 @@ class Incoming(Sink):
         @param drain: called on the reactor thread when events are pending.
         @param at_once: called during a recording call on the reactor thread, when events must be
             taken immediately or dropped; returns whether they were taken.
-        @param max_delay: see `WakeUps`.
+        @param max_delay: see `DrainScheduler`.
         @param limit_reached: called on the reactor thread if, without clients, series were not
             retained because their maximum was reached.
         @param totals: the retained series.  If None, no series are retained, and nothing is
@@ -136,7 +136,7 @@ class Incoming(Sink):
         self._in_reactor_thread = in_reactor_thread
         self.monotonic: Callable[[], float] = monotonic
         self.ledger: Ledger = Ledger(self.log, buffer_size, totals, clock)
-        self.wake_ups: WakeUps = WakeUps(
+        self.scheduler: DrainScheduler = DrainScheduler(
             self,
             self.ledger,
             reactor,
@@ -171,7 +171,7 @@ class Incoming(Sink):
         # Encoded here, so that an invalid description raises in the caller.
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
         self._names.described(metadata)
-        self.wake_ups.wake()
+        self.scheduler.wake()
 
     def forget(self, key: Key) -> None:
         """Release the series of a key after all events that this thread has recorded."""
@@ -184,7 +184,7 @@ class Incoming(Sink):
 
     def notify(self) -> None:
         """Wake the reactor if necessary, and apply events if the log is too long."""
-        self.wake_ups.notify()
+        self.scheduler.notify()
         if len(self.log) <= self._limit or self._holder == threading.get_ident():
             # If this thread holds the lock, this call interrupts an epoch, which has to end first.
             return
@@ -225,14 +225,14 @@ class Incoming(Sink):
             self._call_locked(self.ledger.start_streaming)
         self.stamped = True
         self.open = True
-        self.wake_ups.rearm()
+        self.scheduler.rearm()
 
     def stop_streaming(self) -> None:
         """Stop buffering, and discard pending events but not their totals; no clients are left."""
         self._call_locked(self.ledger.stop_streaming)
         self.open = self.ledger.keeps_totals and not self._stopped
         self.stamped = False
-        self.wake_ups.stop()
+        self.scheduler.stop()
 
     def stop(self) -> None:
         """Take no further events.  Events already in the log can still be taken."""
@@ -279,7 +279,7 @@ class Incoming(Sink):
         """See `Ledger.release_idle`."""
         more = self._call_locked(self.ledger.release_idle, now)
         if self.more():
-            self.wake_ups.wake()
+            self.scheduler.wake()
         return more
 
     def more(self) -> bool:

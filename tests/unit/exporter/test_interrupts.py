@@ -16,7 +16,7 @@ from tests.logs import log_lines
 from tests.reader import FakeClient, exact_totals
 from tests.tracing import Line, lines_of, tracing
 from txmetrics_tcp import MetricsFactory
-from txmetrics_tcp._exporter import factory, fanout, wake_ups
+from txmetrics_tcp._exporter import factory, fanout, scheduler
 from txmetrics_tcp._net import log_throttle
 from txmetrics_tcp._net.writers import Outlet
 from txmetrics_tcp.testing import FakeReactor
@@ -37,7 +37,7 @@ def is_exporter(file: str) -> bool:
 
 def is_draining(file: str) -> bool:
     """Whether a file is part of wake-ups and drains."""
-    return file in {wake_ups.__file__, fanout.__file__}
+    return file in {scheduler.__file__, fanout.__file__}
 
 
 class World:

@@ -13,8 +13,8 @@ from tests.reader import FakeClient
 from txmetrics_tcp import Metadata, MetricKind, MetricsFactory
 from txmetrics_tcp._exporter.ingest import LOG_LIMIT, Incoming
 from txmetrics_tcp._exporter.ledger import Taken
+from txmetrics_tcp._exporter.scheduler import UNLIMITED
 from txmetrics_tcp._exporter.totals import Totals
-from txmetrics_tcp._exporter.wake_ups import UNLIMITED
 from txmetrics_tcp._net.writers import Outlet
 
 
@@ -33,8 +33,8 @@ class WakeTests(IncomingTestCase):
     def test_againAfterDrain(self) -> None:
         incoming = self.incoming()
         self.counter(incoming).increment()
-        incoming.wake_ups.handled()
-        incoming.wake_ups.rearm()
+        incoming.scheduler.cancel_request()
+        incoming.scheduler.rearm()
         self.counter(incoming).increment()
         self.assertEqual(self.reactor.waiting, 2)
         self.reactor.drain()
@@ -46,7 +46,7 @@ class WakeTests(IncomingTestCase):
             incoming = self.incoming(totals=totals, streaming=False)
             self.counter(incoming).increment()
             incoming.describe(Metadata(MetricKind.COUNTER, "c"))
-            incoming.wake_ups.rearm()
+            incoming.scheduler.rearm()
             self.counter(incoming).increment()
             self.assertEqual(self.reactor.waiting, 0)
 
@@ -245,17 +245,17 @@ class PacedTests(FactoryTestCase):
         self.reactor.drain()
         self.record(1)
         take = Incoming.take
-        wake_ups = []
+        scheduler = []
 
         def take_then_record(this: Incoming) -> Taken:
             patch.restore()
             taken = take(this)
-            wake_ups.append(self.record(1))
+            scheduler.append(self.record(1))
             return taken
 
         patch = self.patch(Incoming, "take", take_then_record)
         self.reactor.advance(0.02)
-        self.assertEqual(wake_ups, [0])
+        self.assertEqual(scheduler, [0])
 
     def test_fastProgram(self) -> None:
         """If the timer is too slow for the rate, the next event wakes the reactor."""
@@ -336,7 +336,7 @@ class PacedTests(FactoryTestCase):
         self.assertAlmostEqual(self.due(), 0.02)
 
     def test_clockSetBack(self) -> None:
-        """If the reactor's clock is set back, the timer is late until half of the buffer is pending."""
+        """If the clock is set back, events are late until half of the buffer is pending."""
         self.factory()
         self.record(1)
         self.reactor.drain()

@@ -45,7 +45,7 @@ single interval may have few.
 """
 
 
-class WakeUps:
+class DrainScheduler:
     """
     Calls C{drain} on the reactor thread while events are pending.
 
@@ -57,11 +57,11 @@ class WakeUps:
     __slots__ = (
         "_drain",
         "_half",
-        "_held",
         "_ledger",
         "_limit",
         "_max_delay",
         "_monotonic",
+        "_paced_threshold",
         "_rate",
         "_reactor",
         "_recorded",
@@ -97,7 +97,7 @@ class WakeUps:
         self._limit = limit
         self._half = (UNLIMITED if buffer_size is None else buffer_size) / 2
         # The wake threshold in the paced state.
-        self._held = int(min(self._half, limit))
+        self._paced_threshold = int(min(self._half, limit))
         self._max_delay = max_delay
         self._monotonic = monotonic
         # The argument of the pending call; calls with another one do nothing.
@@ -130,15 +130,15 @@ class WakeUps:
             except Exception:
                 # The caller must see no error if the reactor is gone: a closed asyncio loop raises.
                 # The buffer remains bounded.
-                self.handled()
+                self.cancel_request()
                 self.rearm()
         except BaseException:
             # The call may not have been made.
-            self.handled()
+            self.cancel_request()
             self.rearm()
             raise
 
-    def handled(self) -> None:
+    def cancel_request(self) -> None:
         """Cancel the pending call; the caller drains instead."""
         self._request = None
 
@@ -153,11 +153,11 @@ class WakeUps:
         self.rearm()
         cancel(self._timer)
 
-    def hold(self) -> None:
+    def disarm(self) -> None:
         """Let events wake the reactor only if half of the buffer is pending."""
-        self._sink.wake_threshold = self._held
+        self._sink.wake_threshold = self._paced_threshold
 
-    def continue_later(self) -> None:
+    def schedule(self) -> None:
         """
         Determine when to drain next: in the next iteration if events or a request are pending,
         otherwise from the timer or when the next event is recorded.  Call this after `rearm`, so
@@ -178,9 +178,9 @@ class WakeUps:
             if events and interval >= ROUNDING:
                 cancel(self._timer)
                 self._timer = self._reactor.callLater(interval, self._on_timer)
-                self.hold()
+                self.disarm()
             elif not events and is_pending(self._timer):
-                self.hold()
+                self.disarm()
         except Exception:
             # A recording call may drain, and must see no error, as in `wake`.
             return
