@@ -105,6 +105,13 @@ class PacedTests(FactoryTestCase):
         self.counter = factory.recorder.counter("c")
         return factory
 
+    def paced(self, **settings: Any) -> MetricsFactory:
+        """Return a factory that has just sent an event, so that its timer is pending."""
+        factory = self.factory(**settings)
+        self.record(1)
+        self.reactor.drain()
+        return factory
+
     def record(self, events: int) -> int:
         """Record events, and return the number of times that they wake the reactor."""
         before = self.reactor.waiting
@@ -130,9 +137,7 @@ class PacedTests(FactoryTestCase):
 
     def test_laterEvents(self) -> None:
         """Later events wait for the timer, which comes C{max_delay} later at the latest."""
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         self.assertEqual(self.record(20), 0)
         self.reactor.advance(0.019)
         self.assertEqual(self.received(), 1)
@@ -144,18 +149,14 @@ class PacedTests(FactoryTestCase):
 
     def test_quietAgain(self) -> None:
         """After a timer that found no events, none is pending, and an event wakes the reactor."""
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         self.reactor.advance(0.02)
         self.assertGreater(self.due(), 0.1)
         self.assertEqual(self.record(5), 1)
 
     def test_eventBeforeQuiet(self) -> None:
         """An event recorded just before the reactor becomes quiet is delivered."""
-        factory = self.factory()
-        self.record(1)
-        self.reactor.drain()
+        factory = self.paced()
         ledger = factory.incoming.ledger
         more = type(ledger).more
 
@@ -172,9 +173,7 @@ class PacedTests(FactoryTestCase):
 
     def test_halfOfBuffer(self) -> None:
         """An event that exceeds half of the buffer wakes the reactor at once."""
-        self.factory(buffer_size=100)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(buffer_size=100)
         self.assertEqual(self.record(50), 0)
         self.assertEqual(self.record(1), 1)
         self.assertEqual(self.record(49), 0)
@@ -184,9 +183,7 @@ class PacedTests(FactoryTestCase):
     def test_halfOfLargeBuffer(self) -> None:
         """Pending events that recording threads have applied count, too."""
         for buffer_size in (4 * LOG_LIMIT, 10 * LOG_LIMIT):
-            factory = self.factory(buffer_size=buffer_size)
-            self.record(1)
-            self.reactor.drain()
+            factory = self.paced(buffer_size=buffer_size)
             # A thread looks at the pending events only when the log is too long.
             self.assertEqual(self.record(buffer_size // 2), 0)
             self.assertEqual(self.record(LOG_LIMIT + 1), 1)
@@ -195,9 +192,7 @@ class PacedTests(FactoryTestCase):
 
     def test_unlimitedBuffer(self) -> None:
         """Without a limit, only the timer takes events, unless very many are pending."""
-        self.factory(buffer_size=None)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(buffer_size=None)
         self.assertEqual(self.record(UNLIMITED // 2), 0)
         self.assertAlmostEqual(self.due(), 0.02)
         self.assertEqual(self.record(LOG_LIMIT + 1), 1)
@@ -207,9 +202,7 @@ class PacedTests(FactoryTestCase):
         The timer comes before a quarter of the buffer is used at the present rate, even if it is a
         millisecond late.  A lower rate counts in full only after some drains.
         """
-        self.factory(buffer_size=1000)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(buffer_size=1000)
         for events, interval in (
             (20, 0.02),
             # 20,000 events a second: 12.5 ms for a quarter.
@@ -229,9 +222,7 @@ class PacedTests(FactoryTestCase):
 
     def test_rateBeforeQuiet(self) -> None:
         """After a quiet time, the rate before does not count."""
-        self.factory(buffer_size=1000)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(buffer_size=1000)
         self.record(400)
         self.reactor.pump([self.due()] * 2)
         self.assertEqual(self.record(1), 1)
@@ -240,28 +231,24 @@ class PacedTests(FactoryTestCase):
 
     def test_duringDrain(self) -> None:
         """An event that another thread records while the timer drains does not wake the reactor."""
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         self.record(1)
         take = Incoming.take
-        scheduler = []
+        woken = []
 
         def take_then_record(this: Incoming) -> Taken:
             patch.restore()
             taken = take(this)
-            scheduler.append(self.record(1))
+            woken.append(self.record(1))
             return taken
 
         patch = self.patch(Incoming, "take", take_then_record)
         self.reactor.advance(0.02)
-        self.assertEqual(scheduler, [0])
+        self.assertEqual(woken, [0])
 
     def test_fastProgram(self) -> None:
         """If the timer is too slow for the rate, the next event wakes the reactor."""
-        self.factory(buffer_size=100)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(buffer_size=100)
         self.reactor.advance(0.004)
         self.assertEqual(self.record(51), 1)
         self.reactor.drain()
@@ -285,9 +272,7 @@ class PacedTests(FactoryTestCase):
 
     def test_timerStays(self) -> None:
         """A drain that finds no events does not defer the timer."""
-        self.factory(max_delay=3)
-        self.record(1)
-        self.reactor.drain()
+        self.paced(max_delay=3)
         due = self.reactor.seconds() + 3
         self.reactor.advance(2.5)
         self.assertIn(due, [call.getTime() for call in self.reactor.getDelayedCalls()])
@@ -295,9 +280,7 @@ class PacedTests(FactoryTestCase):
 
     def test_drainsAtTheSameTime(self) -> None:
         """Two drains at the same time, by a coarse clock, do not count as an infinite rate."""
-        factory = self.factory()
-        self.record(1)
-        self.reactor.drain()
+        factory = self.paced()
         self.record(1)
         factory.recorder.describe_counter("c")
         self.reactor.drain()
@@ -337,9 +320,7 @@ class PacedTests(FactoryTestCase):
 
     def test_clockSetBack(self) -> None:
         """If the clock is set back, events are late until half of the buffer is pending."""
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         for call in self.reactor.calls:
             call.time += 3600
         self.assertEqual(self.record(51), 1)
@@ -381,18 +362,14 @@ class PacedTests(FactoryTestCase):
     def test_reactorThread(self) -> None:
         """Events recorded on the reactor thread wait for the timer, too."""
         self.reactor_thread = True
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         self.assertEqual(self.record(20), 0)
         self.reactor.advance(0.02)
         self.assertEqual(self.received(), 21)
 
     def test_atOnce(self) -> None:
         """A description, a new client and a stop do not wait for the timer."""
-        factory = self.factory()
-        self.record(1)
-        self.reactor.drain()
+        factory = self.paced()
         self.record(1)
         factory.recorder.describe_counter("d")
         self.reactor.drain()
@@ -413,9 +390,7 @@ class PacedTests(FactoryTestCase):
 
     def test_lastClient(self) -> None:
         """When the last client leaves, no timer is left."""
-        self.factory()
-        self.record(1)
-        self.reactor.drain()
+        self.paced()
         self.client.transport.lose()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
