@@ -234,17 +234,17 @@ class PacedTests(FactoryTestCase):
         self.paced()
         self.record(1)
         take = Incoming.take
-        woken = []
+        wake_ups = []
 
         def take_then_record(this: Incoming) -> Taken:
             patch.restore()
             taken = take(this)
-            woken.append(self.record(1))
+            wake_ups.append(self.record(1))
             return taken
 
         patch = self.patch(Incoming, "take", take_then_record)
         self.reactor.advance(0.02)
-        self.assertEqual(woken, [0])
+        self.assertEqual(wake_ups, [0])
 
     def test_fastProgram(self) -> None:
         """If the timer is too slow for the rate, the next event wakes the reactor."""
