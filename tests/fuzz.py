@@ -139,7 +139,10 @@ def check_server(sent: bytes, cuts: list[int]) -> None:
 
 
 def ingest(events: list[Event]) -> None:
-    """Let a view ingest events, and call all methods of its series."""
+    """
+    Let a view and a replay ingest events; call all methods of the series, and write the state.
+    """
+    from txmetrics_tcp._recording.stream_state import StreamState
     from txmetrics_tcp._view.series import SourceView
 
     now = 1.0
@@ -152,6 +155,10 @@ def ingest(events: list[Event]) -> None:
         series.history(now)
         series.summary(10.0, now)
         series.summary()
+    state = StreamState()
+    state.follow(events)
+    for frame in state.frames():
+        Decoder().feed(frame)
 
 
 def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:

@@ -6,11 +6,22 @@ It shares no code with the package's decoder, and keeps no state between frames.
 
 from __future__ import annotations
 
+import math
 import struct
 
 from google.protobuf.message import DecodeError
 
-from txmetrics_tcp import Event, Gone, Metadata, Metric, MetricKind, Snapshot, Status, Unknown
+from txmetrics_tcp import (
+    Event,
+    Gone,
+    HistogramTotal,
+    Metadata,
+    Metric,
+    MetricKind,
+    Snapshot,
+    Status,
+    Unknown,
+)
 from txmetrics_tcp import event_pb2 as pb
 
 Plain = tuple[object, ...]
@@ -38,6 +49,14 @@ def plain(event: Event) -> Plain:
         return ("snapshot", event.value)
     if isinstance(event, Gone):
         return ("gone", event.key.kind, event.key.name, event.key.labels, event.timestamp_ns)
+    if isinstance(event, HistogramTotal):
+        key, one = event.key, event.distribution
+        assert key.kind is MetricKind.HISTOGRAM
+        return (
+            *("histogram total", key.name, key.labels, one.scale, one.zeros, one.not_finite),
+            *(*_value(one.sum), *_value(one.min), *_value(one.max)),
+            *(one.positive, one.negative, event.timestamp_ns),
+        )
     if isinstance(event, Unknown):
         return ("unknown",)
     assert isinstance(event, Status), event
@@ -117,6 +136,8 @@ def _event(message: bytes) -> Plain | None:
             return ("unknown",)
         labels = tuple(sorted(gone.labels.items()))
         return ("gone", _KINDS[gone.metric_type], gone.name, labels, _time(gone, "timestamp"))
+    if event.HasField("histogram_total"):
+        return _histogram_total(event.histogram_total)
     match event.snapshot.boundary:
         case 1:
             return ("snapshot", "begin complete" if event.snapshot.complete else "begin")
@@ -125,13 +146,41 @@ def _event(message: bytes) -> Plain | None:
     return None
 
 
+def _histogram_total(total: pb.HistogramTotal) -> Plain:
+    name, labels = total.name, tuple(sorted(total.labels.items()))
+    # The decoder rejects other scales, whatever the buckets.
+    width = 2.0 ** min(max(total.scale, -10), 5)
+    valid = -10 <= total.scale <= 5
+    for side in total.positive, total.negative:
+        indices = list(side.indices)
+        valid = valid and len(indices) == len(side.counts) <= 1024 and 0 not in side.counts
+        valid = valid and indices == sorted(set(indices))
+        # The bucket has the smallest number above zero, the largest number, or one between them.
+        valid = valid and all((at + 1) / width >= -1074 and at / width < 1024 for at in indices)
+    least, greatest, amount = total.min, total.max, total.sum
+    if not (total.zeros or total.positive.counts or total.negative.counts):
+        amount, least, greatest = 0.0, math.nan, math.nan
+    else:
+        valid = valid and math.isfinite(least) and math.isfinite(greatest) and least <= greatest
+        valid = valid and not math.isnan(amount)
+    if not valid:
+        return ("unknown",)
+    sides = total.positive, total.negative
+    return (
+        *("histogram total", name, labels, total.scale, total.zeros, total.not_finite),
+        *(*_value(amount), *_value(least), *_value(greatest)),
+        *(tuple(zip(side.indices, side.counts, strict=True)) for side in sides),
+        _time(total, "timestamp"),
+    )
+
+
 def _value(value: float) -> Plain:
     if isinstance(value, int):
         return (int, value)
     return (float, b"NaN" if value != value else struct.pack("<d", value))
 
 
-def _time(message: pb.Metric | pb.Status | pb.Gone, field: str) -> int | None:
+def _time(message: pb.Metric | pb.Status | pb.Gone | pb.HistogramTotal, field: str) -> int | None:
     if not message.HasField(field):
         return None
     time = getattr(message, field)

@@ -7,6 +7,8 @@ number of bytes that follow, then one protobuf ``Event``.  The encoding:
 - a field begins with its number times eight, plus 0 for a varint, 1 for eight bytes, or 2 for a
   length and that number of bytes;
 - a varint has seven bits in each byte, lowest first; all bytes except the last have 80 added;
+- signed numbers in the total of a histogram are 0, -1, 1, -2, … in this order;
+- a list of numbers is one field with a length;
 - doubles are little-endian.
 """
 
@@ -17,8 +19,10 @@ from dataclasses import dataclass
 from math import inf, nan
 
 from txmetrics_tcp import (
+    Distribution,
     Event,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -64,13 +68,21 @@ def seen(events: Iterable[Event]) -> list[str]:
 
     Units become text, as they are after decoding.
     """
-    return [repr(_plain(event)) for event in events]
+    return [repr(_plain(event)) + _parts(event) for event in events]
 
 
 def _plain(event: Event) -> Event:
     if isinstance(event, Metadata) and event.unit is not None:
         return Metadata(event.kind, event.name, str(event.unit), event.description)
     return event
+
+
+def _parts(event: Event) -> str:
+    """Return what the representation of an event does not show."""
+    if not isinstance(event, HistogramTotal):
+        return ""
+    one = event.distribution
+    return f" zeros {one.zeros}, positive {one.positive}, negative {one.negative}"
 
 
 def metric(
@@ -90,6 +102,38 @@ def increment(n: int) -> Metric:
 def at(when: int) -> Metric:
     return metric(Operation.INCREMENT_COUNTER, 1, when=when)
 
+
+def histogram_total(
+    *positive: tuple[int, int],
+    negative: tuple[tuple[int, int], ...] = (),
+    scale: int = 5,
+    sum: float = 0.0,
+    min: float = nan,
+    max: float = nan,
+    zeros: int = 0,
+    not_finite: int = 0,
+) -> HistogramTotal:
+    distribution = Distribution.from_buckets(
+        scale, positive, negative, sum=sum, min=min, max=max, zeros=zeros, not_finite=not_finite
+    )
+    return HistogramTotal(Key(HISTOGRAM, "m"), distribution)
+
+
+def _total(fields: str) -> bytes:
+    """Return the frame of a histogram's total that has the name "m" and other fields."""
+    message = wire(f"0a 01 6d {fields}")
+    event = wire("da 3e") + _length(message) + message
+    return _length(event) + event
+
+
+def _length(message: bytes) -> bytes:
+    length = len(message)
+    return bytes([length] if length < 128 else [length % 128 + 128, length // 128])
+
+
+LARGEST = 1.7976931348623157e308
+
+INVALID_TOTAL = Unknown("an invalid total of a histogram")
 
 CASES = [
     # Operations
@@ -218,7 +262,7 @@ CASES = [
     Case(
         "the largest double",
         wire("14 12 12 0a 01 6d 12 04 08 01 10 02  49 ff ff ff ff ff ff ef 7f"),
-        metric(Operation.RECORD_HISTOGRAM, 1.7976931348623157e308),
+        metric(Operation.RECORD_HISTOGRAM, LARGEST),
     ),
     Case(
         "the smallest double above zero",
@@ -585,7 +629,7 @@ CASES = [
             c2 3e 0e                  # status, 14 bytes
               0a 04 08 01 10 02       # started: 1 second, 2 nanoseconds
               12 04 64 65 6d 6f       # source: "demo"
-              28 02                   # protocol_version: 2
+              28 03                   # protocol_version: 3
         """),
         Status("demo", WHEN),
     ),
@@ -598,13 +642,13 @@ CASES = [
               12 04 64 65 6d 6f
               18 ac 02                # dropped_incoming: 300
               20 ff ff ff ff ff ff ff ff ff 01  # dropped_client: 2**64 - 1
-              28 02
+              28 03
         """),
         Status("demo", WHEN, 300, 2**64 - 1),
     ),
     Case(
         "a server without a name, started at the epoch",
-        wire("07 c2 3e 04 0a 00 28 02"),
+        wire("07 c2 3e 04 0a 00 28 03"),
         Status("", 0),
     ),
     Case(
@@ -614,8 +658,8 @@ CASES = [
     ),
     Case(
         "a status of a later version",
-        wire("09 c2 3e 06 0a 00 28 03 30 07"),
-        Status("", 0, protocol_version=3),
+        wire("09 c2 3e 06 0a 00 28 04 30 07"),
+        Status("", 0, protocol_version=4),
         ours=False,
     ),
     # Snapshots
@@ -657,6 +701,93 @@ CASES = [
         "a histogram is gone",
         wire("08 d2 3e 05 08 02 12 01 6d"),
         Gone(Key(HISTOGRAM, "m")),
+    ),
+    # Totals of histograms
+    Case(
+        "the total of the samples -1.0, 0.0, 1.0, 2.0, 2.0 and infinity",
+        wire("""
+            3f
+            da 3e 3c                  # histogram_total, 60 bytes
+              0a 01 6d                # name: "m"
+              12 04 08 01 10 02       # timestamp: 1 second, 2 nanoseconds
+              20 0a                   # scale: 5
+              29 00 00 00 00 00 00 10 40  # sum: 4.0
+              31 00 00 00 00 00 00 f0 bf  # min: -1.0
+              39 00 00 00 00 00 00 00 40  # max: 2.0
+              40 01                   # zeros: 1
+              48 01                   # not_finite: 1
+              52 08                   # positive, 8 bytes
+                0a 02 01 3e           # indices: -1, 31
+                12 02 01 02           # counts: 1, 2
+              5a 06                   # negative, 6 bytes
+                0a 01 01              # indices: -1
+                12 01 01              # counts: 1
+        """),
+        HistogramTotal(Key(HISTOGRAM, "m"), Distribution.of([-1.0, 0.0, 1.0, 2.0, 2.0, inf]), WHEN),
+    ),
+    Case(
+        "the total of a histogram with a label, without samples, at an unknown time",
+        wire("10 da 3e 0d 0a 01 6d  1a 06 0a 01 61 12 01 62  20 0a"),
+        HistogramTotal(Key(HISTOGRAM, "m", (("a", "b"),)), Distribution.EMPTY),
+    ),
+    Case(
+        "a total of samples that are not finite",
+        wire("0b da 3e 08 0a 01 6d 20 0a  48 ac 02"),
+        histogram_total(not_finite=300),
+    ),
+    Case(
+        "a total of zeros: the minimum and the maximum are 0, which is omitted",
+        wire("0a da 3e 07 0a 01 6d 20 0a  40 7f"),
+        histogram_total(zeros=127, min=0.0, max=0.0),
+    ),
+    Case(
+        "a total of the lowest scale, with its two buckets, and an infinite sum",
+        wire("""
+            31
+            da 3e 2e
+              0a 01 6d
+              20 13                   # scale: -10
+              29 00 00 00 00 00 00 f0 7f  # sum: infinity
+              31 01 00 00 00 00 00 00 00  # min: 5e-324
+              39 ff ff ff ff ff ff ef 7f  # max: 1.7976931348623157e308
+              52 0c
+                0a 02 03 00           # indices: -2, 0
+                12 06 ff ff ff ff 0f 01
+        """),
+        histogram_total((-2, 2**32 - 1), (0, 1), scale=-10, sum=inf, min=5e-324, max=LARGEST),
+    ),
+    Case(
+        "an empty total: the scale of 0 is omitted",
+        wire("03 da 3e 00"),
+        HistogramTotal(Key(HISTOGRAM, ""), histogram_total(scale=0).distribution),
+    ),
+    Case(
+        "the highest and the lowest bucket of the highest scale, whose count is 2**64 - 1",
+        _total(
+            "20 0a 31 01 00 00 00 00 00 00 00 39 ff ff ff ff ff ff ef 7f"
+            "52 15 0a 06 81 99 04 fe ff 03 12 0b 01 ff ff ff ff ff ff ff ff ff 01"
+        ),
+        histogram_total((-34369, 1), (32767, 2**64 - 1), min=5e-324, max=LARGEST),
+    ),
+    Case(
+        "a total with fields in another order, numbers that are not packed, and unknown fields",
+        _total(
+            "80 06 01"  # a future field
+            "52 0a 10 01 08 01 0a 01 3e 12 01 02"  # a count, an index, indices, counts
+            "20 0a"
+            "39 00 00 00 00 00 00 00 40"
+            "31 00 00 00 00 00 00 f0 3f"
+        ),
+        histogram_total((-1, 1), (31, 2), min=1.0, max=2.0),
+        ours=False,
+    ),
+    Case(
+        "buckets without numbers; without samples, sum, minimum and maximum mean nothing",
+        _total(
+            "20 0a 29 00 00 00 00 00 00 f8 7f 31 00 00 00 00 00 00 f0 3f 52 00 5a 04 0a 00 12 00"
+        ),
+        histogram_total(),
+        ours=False,
     ),
     # Events of other or future encoders
     Case("the empty frame", wire("00"), None, ours=False),
@@ -743,5 +874,36 @@ CASES = [
         wire("0a 12 08 12 04 08 01 10 02 20 01"),
         Metric(Key(COUNTER, ""), Operation.INCREMENT_COUNTER, 1, WHEN),
         ours=False,
+    ),
+    # Invalid totals of histograms
+    *(
+        Case(f"an invalid total: {why}", _total(fields), INVALID_TOTAL, ours=False)
+        for why, fields in [
+            ("a scale above 5", "20 0c 40 01"),
+            ("a scale below -10", "20 15 40 01"),
+            ("an index without a count", "20 0a 52 03 0a 01 00"),
+            ("a count without an index", "20 0a 52 03 12 01 01"),
+            ("more counts than indices", "20 0a 5a 07 0a 01 00 12 02 01 01"),
+            ("an index twice", "20 0a 52 08 0a 02 02 02 12 02 01 01"),
+            ("indices in descending order", "20 0a 5a 08 0a 02 02 00 12 02 01 01"),
+            ("a bucket beyond the largest number", "20 0a 52 08 0a 03 80 80 04 12 01 01"),
+            ("a bucket below the smallest number", "20 0a 52 08 0a 03 83 99 04 12 01 01"),
+            ("the same for negative samples, at scale 0", "5a 07 0a 02 80 10 12 01 01"),
+            ("a count of 0", "20 0a 52 06 0a 01 00 12 01 00"),
+            (
+                "1,025 buckets",
+                "20 0a 52 c9 17 0a c2 0f"
+                + "".join(f"{n:02x}" for n in range(0, 128, 2))
+                + "".join(f"{n & 127 | 128:02x}{n >> 7:02x}" for n in range(128, 2050, 2))
+                + "12 81 08"
+                + "01" * 1025,
+            ),
+            ("a minimum above the maximum", "40 01 31 00 00 00 00 00 00 f0 3f"),
+            ("NaN as the minimum", "40 01 31 00 00 00 00 00 00 f8 7f"),
+            ("NaN as the maximum", "40 01 39 00 00 00 00 00 00 f8 7f"),
+            ("an infinite maximum", "40 01 39 00 00 00 00 00 00 f0 7f"),
+            ("an infinite minimum", "40 01 31 00 00 00 00 00 00 f0 ff"),
+            ("NaN as the sum", "40 01 29 00 00 00 00 00 00 f8 7f"),
+        ]
     ),
 ]

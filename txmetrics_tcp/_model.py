@@ -15,14 +15,18 @@ from enum import Enum, IntEnum
 from typing import ClassVar, NamedTuple, SupportsFloat, SupportsIndex
 
 from txmetrics_tcp._checks import short_repr
+from txmetrics_tcp._distribution import Distribution
 
 U64_MAX = 2**64 - 1
 """The largest counter value.  On the wire, a counter is a ``uint64``."""
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """
 The version of the protocol, in each `Status`.  ``event.proto`` lists what each version has added.
 """
+
+HISTOGRAM_TOTALS = 3
+"""The first version of the protocol with totals of histograms."""
 
 MAX_TEXT = 64 * 1024
 """
@@ -75,6 +79,9 @@ _KIND_OF = {
 
 Number = int | float
 
+Total = int | float | Distribution
+"""The total of a counter, a gauge or a histogram."""
+
 
 def _set(total: Number, value: Number) -> Number:
     return value
@@ -107,15 +114,15 @@ INITIAL_TOTAL: dict[MetricKind, Number] = {
 """
 The total before the first event, by kind.
 
-A histogram has no total, and no operation in `APPLY`.  Its entry is the initial number of samples,
-which views count.
+Histograms have no operation in `APPLY`: their total is a `Distribution`.  Their entry is the
+initial number of samples, which views count.
 """
 
 SET_OPERATION = {
     MetricKind.COUNTER: Operation.SET_COUNTER,
     MetricKind.GAUGE: Operation.SET_GAUGE,
 }
-"""The operation that sets a total, by kind.  Histograms have none."""
+"""The operation that sets a total, by kind.  Histograms have none; see `HistogramTotal`."""
 
 
 class Unit(str, Enum):
@@ -319,8 +326,8 @@ class Snapshot(Enum):
     connects, and when it resyncs the client after drops.
 
     Between `BEGIN` or `BEGIN_COMPLETE` and `END`, every metric event sets a total.  A complete
-    snapshot has all retained series: at its end, counters and gauges that it has not set are
-    `Gone`.  Rust servers send no snapshots.
+    snapshot has all retained series: at its end, series that it has not set are `Gone`; histograms
+    only if the server's `Status.protocol_version` is 3 or more.  Rust servers send no snapshots.
     """
 
     BEGIN = "begin"
@@ -343,9 +350,30 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramTotal:
+    """
+    The distribution of all samples of a histogram.  Servers send it as they send totals of counters
+    and gauges: when a client connects, and after drops.  Rust servers do not send it.
+
+    @ivar key: the series.
+    @ivar distribution: replaces what the client knows of the distribution.
+    @ivar timestamp_ns: when the server copied it, in nanoseconds since the epoch; None if not sent.
+    """
+
+    key: Key
+    distribution: Distribution
+    timestamp_ns: int | None = None
+
+
+METRIC_EVENTS = Metric, HistogramTotal
+"""The classes of events that counts of events include."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """
-    A metric event, a description or a gone series that this version cannot interpret, and skips.
+    A metric event, a description, a gone series or a total of a histogram that this version cannot
+    interpret, and skips.
 
     Decoders return it, so that clients can tell that they do not show everything.
 
@@ -355,7 +383,7 @@ class Unknown:
     reason: str
 
 
-Event = Metadata | Metric | Status | Snapshot | Gone | Unknown
+Event = Metadata | Metric | Status | Snapshot | Gone | HistogramTotal | Unknown
 """Any decoded event of a stream.  Ignore events of other types, which a later version may add."""
 
 
@@ -479,7 +507,7 @@ def checked_labels(labels: Mapping[str, object], metric: _Named | None = None) -
 
 
 _NOT_LABELS = {
-    "buckets": "; histograms have no buckets",
+    "buckets": "; buckets need no configuration",
     "description": "",
     "documentation": "",
     "labels": "; a mapping of labels is the second argument",

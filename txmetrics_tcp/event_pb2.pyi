@@ -3,7 +3,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import Any as _Any, ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
+from typing import Any as _Any, ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -105,16 +105,58 @@ class Gone(_message.Message):
     timestamp: _timestamp_pb2.Timestamp
     def __init__(self, metric_type: _Optional[_Union[Metadata.MetricType, str]] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ...) -> None: ...
 
+class HistogramTotal(_message.Message):
+    __slots__ = ("name", "timestamp", "labels", "scale", "sum", "min", "max", "zeros", "not_finite", "positive", "negative")
+    class Buckets(_message.Message):
+        __slots__ = ("indices", "counts")
+        INDICES_FIELD_NUMBER: _ClassVar[int]
+        COUNTS_FIELD_NUMBER: _ClassVar[int]
+        indices: _containers.RepeatedScalarFieldContainer[int]
+        counts: _containers.RepeatedScalarFieldContainer[int]
+        def __init__(self, indices: _Optional[_Iterable[int]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    ZEROS_FIELD_NUMBER: _ClassVar[int]
+    NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    timestamp: _timestamp_pb2.Timestamp
+    labels: _containers.ScalarMap[str, str]
+    scale: int
+    sum: float
+    min: float
+    max: float
+    zeros: int
+    not_finite: int
+    positive: HistogramTotal.Buckets
+    negative: HistogramTotal.Buckets
+    def __init__(self, name: _Optional[str] = ..., timestamp: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scale: _Optional[int] = ..., sum: _Optional[float] = ..., min: _Optional[float] = ..., max: _Optional[float] = ..., zeros: _Optional[int] = ..., not_finite: _Optional[int] = ..., positive: _Optional[_Union[HistogramTotal.Buckets, _Mapping[str, _Any]]] = ..., negative: _Optional[_Union[HistogramTotal.Buckets, _Mapping[str, _Any]]] = ...) -> None: ...
+
 class Event(_message.Message):
-    __slots__ = ("metadata", "metric", "status", "snapshot", "gone")
+    __slots__ = ("metadata", "metric", "status", "snapshot", "gone", "histogram_total")
     METADATA_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_TOTAL_FIELD_NUMBER: _ClassVar[int]
     metadata: Metadata
     metric: Metric
     status: Status
     snapshot: Snapshot
     gone: Gone
-    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping[str, _Any]]] = ..., metric: _Optional[_Union[Metric, _Mapping[str, _Any]]] = ..., status: _Optional[_Union[Status, _Mapping[str, _Any]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping[str, _Any]]] = ..., gone: _Optional[_Union[Gone, _Mapping[str, _Any]]] = ...) -> None: ...
+    histogram_total: HistogramTotal
+    def __init__(self, metadata: _Optional[_Union[Metadata, _Mapping[str, _Any]]] = ..., metric: _Optional[_Union[Metric, _Mapping[str, _Any]]] = ..., status: _Optional[_Union[Status, _Mapping[str, _Any]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping[str, _Any]]] = ..., gone: _Optional[_Union[Gone, _Mapping[str, _Any]]] = ..., histogram_total: _Optional[_Union[HistogramTotal, _Mapping[str, _Any]]] = ...) -> None: ...

@@ -29,9 +29,11 @@ from txmetrics_tcp._codec.framing import (
     too_long,
 )
 from txmetrics_tcp._codec.wire import BOUNDARY, KIND_NUMBER
+from txmetrics_tcp._distribution import MAX_BUCKETS, Distribution
 from txmetrics_tcp._model import (
     Event,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -239,6 +241,8 @@ class Decoder:
                 return _snapshot(event.snapshot)
             if which == "gone":
                 return _gone(event.gone)
+            if which == "histogram_total":
+                return _histogram_total(event.histogram_total)
         except (DecodeError, UnicodeDecodeError) as error:
             # UnicodeDecodeError comes from the pure Python implementation of protobuf.
             raise self._fail(
@@ -334,7 +338,37 @@ def _gone(message: pb.Gone) -> Gone | Unknown:
     )
 
 
-def _key(kind: MetricKind, message: pb.Metric | pb.Gone) -> Key:
+def _histogram_total(message: pb.HistogramTotal) -> HistogramTotal | Unknown:
+    try:
+        distribution = Distribution.from_buckets(
+            message.scale,
+            _buckets(message.positive),
+            _buckets(message.negative),
+            sum=message.sum,
+            min=message.min,
+            max=message.max,
+            zeros=message.zeros,
+            not_finite=message.not_finite,
+        )
+    except ValueError:
+        return _UNKNOWN_DISTRIBUTION
+    return HistogramTotal(
+        _key(MetricKind.HISTOGRAM, message),
+        distribution,
+        _nanoseconds(message.timestamp) if message.HasField("timestamp") else None,
+    )
+
+
+def _buckets(message: pb.HistogramTotal.Buckets) -> list[tuple[int, int]]:
+    """
+    @raise ValueError: the numbers of indices and counts differ, or are too large.
+    """
+    if len(message.indices) > MAX_BUCKETS:
+        raise ValueError
+    return list(zip(message.indices, message.counts, strict=True))
+
+
+def _key(kind: MetricKind, message: pb.Metric | pb.Gone | pb.HistogramTotal) -> Key:
     return Key(kind, message.name, tuple(sorted(message.labels.items())))
 
 
@@ -349,6 +383,7 @@ _SNAPSHOT_OF_NUMBER: dict[tuple[int, bool], Snapshot] = {
 _UNKNOWN_OPERATION = Unknown("a metric without a known operation")
 _UNKNOWN_KIND = Unknown("a description of an unknown kind of metric")
 _UNKNOWN_GONE = Unknown("a gone series of an unknown kind of metric")
+_UNKNOWN_DISTRIBUTION = Unknown("an invalid total of a histogram")
 _OPERATION_OF_FIELD = {operation.name.lower(): operation for operation in Operation}
 
 # Other protocols, by the first bytes that their servers send.  A metrics stream never starts with

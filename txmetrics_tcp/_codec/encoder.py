@@ -1,5 +1,5 @@
 """
-Encodes metric events.  No I/O, no Twisted.
+Encodes metric events and totals of histograms.  No I/O, no Twisted.
 
 A busy exporter spends most of its time encoding, so this module encodes without protobuf.  A metric
 frame has the following layout, with optional parts and the value in brackets::
@@ -19,7 +19,7 @@ The result is identical to that of protobuf's ``SerializeToString(deterministic=
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
@@ -27,12 +27,18 @@ from typing import Any, NamedTuple, Protocol
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._codec.wire import encode_gone, timestamp_of
-from txmetrics_tcp._model import Gone, Key, Metric, MetricKind, Operation
+from txmetrics_tcp._distribution import Distribution
+from txmetrics_tcp._model import Gone, HistogramTotal, Key, Metric, MetricKind, Operation
 
 GONE: Any = 0
-"""In place of an operation, with the value 0: the series is gone; see `Gone`."""
+"""
+In place of an operation, with the value 0: the series is gone; see `Gone` and `TotalFrame`.
+"""
 
 _SET_COUNTER = Operation.SET_COUNTER
+
+# The tag of `HistogramTotal` in an event.
+_HISTOGRAM_TOTAL = varint(pb.Event.HISTOGRAM_TOTAL_FIELD_NUMBER << 3 | 2)
 
 # The tag byte of each operation: its field number and wire type (0: varint, 1: eight bytes).
 _TAG = {
@@ -151,9 +157,17 @@ class SeriesFrame:
         @param stamp: the result of `encode_stamp`.
         """
         value = _varint(total) if operation is _SET_COUNTER else _pack_double(total)
-        metric = b"".join((self._name, stamp, self._labels, _TAG[operation], value))
-        head = b"\x12" + _varint(len(metric))
-        return b"".join((_varint(len(head) + len(metric)), head, metric))
+        return _frame_of(b"\x12", self._name, stamp, self._labels, _TAG[operation], value)
+
+    def encode_distribution(self, distribution: Distribution, stamp: bytes) -> bytes:
+        """
+        Encode the total of a histogram.
+
+        @param stamp: the result of `encode_stamp`.
+        """
+        # Name, timestamp and labels have the same field numbers as in a metric.
+        rest = _distribution_message(distribution).SerializeToString(deterministic=True)
+        return _frame_of(_HISTOGRAM_TOTAL, self._name, stamp, self._labels, rest)
 
     def encode(self, operation: Operation, value: float, timestamp_ns: int | None) -> bytes:
         """Encode one event with protobuf."""
@@ -173,13 +187,47 @@ def _packer(layout: str) -> Callable[..., bytes]:
     return Struct(layout).pack
 
 
+def _frame_of(tag: bytes, *parts: bytes) -> bytes:
+    """
+    Return the frame of an event.
+
+    @param tag: the tag of its variant.
+    @param parts: the fields of the variant.
+    """
+    message = b"".join(parts)
+    head = tag + _varint(len(message))
+    return b"".join((_varint(len(head) + len(message)), head, message))
+
+
 _varint = lru_cache(maxsize=1024)(varint)
 _pack_double = Struct("<d").pack
 
 
-def encode_stamp(timestamp_ns: int) -> bytes:
-    """Encode the timestamp field of a metric."""
+def encode_stamp(timestamp_ns: int | None) -> bytes:
+    """Encode the timestamp field of a metric, or of the total of a histogram."""
     return pb.Metric(timestamp=timestamp_of(timestamp_ns)).SerializeToString()
+
+
+def _distribution_message(distribution: Distribution) -> pb.HistogramTotal:
+    """Return the message of a total without its series and time."""
+    empty = not distribution.count
+    return pb.HistogramTotal(
+        scale=distribution.scale,
+        sum=distribution.sum,
+        min=0.0 if empty else distribution.min,
+        max=0.0 if empty else distribution.max,
+        zeros=distribution.zeros,
+        not_finite=distribution.not_finite,
+        positive=_buckets(distribution.positive),
+        negative=_buckets(distribution.negative),
+    )
+
+
+def _buckets(buckets: tuple[tuple[int, int], ...]) -> pb.HistogramTotal.Buckets | None:
+    if not buckets:
+        return None
+    indices, counts = zip(*buckets, strict=True)
+    return pb.HistogramTotal.Buckets(indices=indices, counts=counts)
 
 
 class Framed(Protocol):
@@ -187,6 +235,28 @@ class Framed(Protocol):
 
     @property
     def frame(self) -> SeriesFrame: ...
+
+
+class TotalFrame:
+    """
+    Takes the place of a series in an entry with the operation `GONE`, which is then encoded as the
+    total of a histogram.
+    """
+
+    __slots__ = ("_distribution", "_series")
+
+    layouts: Mapping[int, Layout] = {}
+
+    def __init__(self, series: SeriesFrame, distribution: Distribution) -> None:
+        self._series = series
+        self._distribution = distribution
+
+    @property
+    def frame(self) -> TotalFrame:
+        return self
+
+    def encode(self, operation: object, value: object, timestamp_ns: int) -> bytes:
+        return self._series.encode_distribution(self._distribution, encode_stamp(timestamp_ns))
 
 
 class Encoder:
@@ -296,3 +366,13 @@ def encode_metric(metric: Metric) -> bytes:
     # The encoder replaces a timestamp of 0 by the clock's time, which is 0 here.
     entry = (series, metric.operation, metric.value, metric.timestamp_ns)
     return Encoder(lambda: 0).encode([entry])[0]
+
+
+def encode_histogram_total(total: HistogramTotal) -> bytes:
+    """
+    Encode the total of a histogram, as a complete frame.
+
+    The key must be valid; see `Key.of`.
+    """
+    stamp = encode_stamp(total.timestamp_ns)
+    return SeriesFrame(total.key).encode_distribution(total.distribution, stamp)

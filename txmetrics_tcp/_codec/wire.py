@@ -1,6 +1,6 @@
 """
 Encodes descriptions, stream status, snapshot boundaries and gone series.  `encoder` encodes metric
-events.
+events and totals of histograms.
 
 No I/O, no Twisted.
 """
@@ -83,9 +83,10 @@ def timestamp_of(nanoseconds: int | None) -> Timestamp | None:
     """
     Return a time as protobuf's constructors take it; None if it is not set.
 
-    @param nanoseconds: since the epoch.
+    @param nanoseconds: since the epoch.  A time beyond 64 bits of seconds, which a peer's invalid
+        nanoseconds can give, becomes the nearest one.
     """
     if nanoseconds is None:
         return None
     seconds, nanos = divmod(nanoseconds, 1_000_000_000)
-    return Timestamp(seconds=seconds, nanos=nanos)
+    return Timestamp(seconds=max(-(2**63), min(seconds, 2**63 - 1)), nanos=nanos)

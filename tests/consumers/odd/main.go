@@ -84,6 +84,7 @@ func setGauge(value float64) []byte   { return double(8, value) }
 func record(value float64) []byte     { return double(9, value) }
 func snapshot(parts ...[]byte) []byte { return message(1001, parts...) }
 func gone(parts ...[]byte) []byte     { return message(1002, parts...) }
+func total(parts ...[]byte) []byte    { return message(1003, parts...) }
 
 func timestamp(seconds, nanos uint64) []byte {
 	return message(2, number(1, seconds), number(2, nanos))
@@ -139,6 +140,21 @@ var (
 		frame(gone(text(2, "stays"), number(1, 2))), // a histogram
 		frame(gone()),
 
+		// Totals of histograms: fields in another order and more than once, numbers that are not packed, and unknown fields.
+		// The numbers of buckets are in zigzag encoding.
+		frame(metric(name("total"), label("a", "1"), record(1))),
+		frame(
+			total(
+				message(10, number(1, 1), number(2, 2), unknown()), // bucket -1
+				double(7, 8), double(6, -8), double(5, 0.5),
+				number(9, 1), unknown(), number(4, 9), label("a", "1"), // scale -5
+				message(11, message(1, varint(0)), message(2, varint(1<<40))),
+			),
+			total(name("total"), number(8, 3), number(4, 0), timestamp(9, 10), message(10, message(1, varint(4)), message(2, varint(4)))),
+		),
+		frame(metric(name("total"), label("a", "1"), record(2))),
+		frame(total()),
+
 		// Labels.
 		frame(metric(name("labels"), label("a", "first"), label("b", ""), label("a", "last"), increment(1))),
 		frame(metric(name("labels"), label("b", ""), label("a", "last"), increment(2))),
@@ -180,7 +196,7 @@ var (
 		frame(unknown()),
 		frame(text(3, "a variant of the Rust crate")),
 		frame(message(999, unknown())),
-		frame(message(1003, unknown())),
+		frame(message(1004, unknown())),
 		frame(snapshot(unknown())),
 		frame(snapshot(number(1, 3))),
 		frame(metric(name("no operation"))),

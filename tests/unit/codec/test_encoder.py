@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.reader import counter_key
 from tests.unit.codec.test_wire import (
     ENCODER_CASES,
+    HISTOGRAM_TOTALS,
     LABELS,
     METADATA,
     METRICS,
@@ -24,8 +25,19 @@ from tests.unit.codec.test_wire import (
     encode,
 )
 from tests.wire_cases import SECOND
-from txmetrics_tcp import Key, Metadata, Metric, MetricKind, Operation, decode, encode_metric
+from txmetrics_tcp import (
+    Distribution,
+    HistogramTotal,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    decode,
+    encode_metric,
+)
 from txmetrics_tcp._codec.encoder import Encoder, SeriesFrame
+from txmetrics_tcp._distribution import MAX_BUCKETS
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX, Status
 
 ASCII = [chr(code) for code in range(128)]
@@ -94,15 +106,20 @@ class EncoderTests(SynchronousTestCase):
         metric = Metric(key, Operation.SET_COUNTER, U64_MAX, SECOND - 1)
         text = "x" * MAX_TEXT
         metadata = Metadata.of(MetricKind.COUNTER, text, "count", text)
-        for event in (metric, metadata, Status(text, SECOND, U64_MAX, U64_MAX)):
+        buckets = [(index, U64_MAX) for index in range(32768 - MAX_BUCKETS, 32768)]
+        distribution = Distribution.from_buckets(
+            5, buckets, buckets, sum=1.0, min=-1.0, max=1.0, zeros=U64_MAX, not_finite=U64_MAX
+        )
+        total = HistogramTotal(key, distribution, SECOND - 1)
+        for event in (metric, metadata, total, Status(text, SECOND, U64_MAX, U64_MAX)):
             self.assertLess(len(encode(event)), 256 * 1024)
 
     @given(METRICS)
     def test_anyMetric(self, event: Metric) -> None:
         self.assertEqual(encode_metric(event), by_protobuf(event))
 
-    @given(METADATA | STATUSES)
-    def test_anyOther(self, event: Metadata | Status) -> None:
+    @given(METADATA | STATUSES | HISTOGRAM_TOTALS)
+    def test_anyOther(self, event: Metadata | Status | HistogramTotal) -> None:
         self.assertEqual(encode(event), by_protobuf(event))
 
     @given(

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mutations
 from tests.fuzz import check_decoder, ingest, pieces
-from tests.wire_cases import CASES, increment, seen
+from tests.wire_cases import CASES, INVALID_TOTAL, increment, seen
 from txmetrics_tcp import (
     Event,
     Key,
@@ -26,6 +26,7 @@ from txmetrics_tcp import (
     MetricsClientFactory,
     Operation,
     StreamError,
+    decode,
     encode_metric,
 )
 from txmetrics_tcp import event_pb2 as pb
@@ -267,6 +268,21 @@ class MemoryTests(SynchronousTestCase):
 
         self.assertGreater(self.peak(stream(range(500))), most // 8)
         self.assertLess(self.peak(stream(range(1500))), most)
+
+    def test_manyBuckets(self) -> None:
+        """
+        A total of a histogram with too many buckets is skipped.  Only protobuf's own copy of them
+        takes memory.
+        """
+        for indices, counts in [
+            (bytes(500_000), b"\x01" * 500_000),
+            (bytes(1025), b"\x01" * 900_000),
+            (b"", b"\x01" * 1_000_000),
+        ]:
+            side = b"\x0a" + frame(indices) + b"\x12" + frame(counts)
+            total = frame(b"\xda\x3e" + frame(b"\x52" + frame(side)))
+            self.assertEqual(decode(total), [INVALID_TOTAL])
+            self.assertLess(self.peak(iter([total, ONE])), 8_000_000)
 
     def test_endlessGarbage(self) -> None:
         """Data that arrives after the rejection is discarded."""

@@ -19,8 +19,10 @@ from tests.wire_cases import CASES, SECOND, WHEN, increment, seen, wire
 from txmetrics_tcp import (
     MAX_FRAME,
     Decoder,
+    Distribution,
     Event,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -35,6 +37,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp import event_pb2 as pb
+from txmetrics_tcp._codec.encoder import encode_histogram_total
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
 from txmetrics_tcp._codec.wire import encode_gone, encode_snapshot, encode_status
 from txmetrics_tcp._model import U64_MAX
@@ -63,6 +66,8 @@ def encode(event: Event) -> bytes:
         return encode_snapshot(event)
     if isinstance(event, Gone):
         return encode_gone(event)
+    if isinstance(event, HistogramTotal):
+        return encode_histogram_total(event)
     assert isinstance(event, Status), event
     return encode_status(event)
 
@@ -97,6 +102,24 @@ def by_protobuf(event: Event) -> bytes:
             **_stamp("timestamp", event.timestamp_ns),
         )
         data = pb.Event(gone=gone).SerializeToString(deterministic=True)
+    elif isinstance(event, HistogramTotal):
+        one = event.distribution
+        total = pb.HistogramTotal(
+            name=event.key.name,
+            labels=dict(event.key.labels),
+            **_stamp("timestamp", event.timestamp_ns),
+            scale=one.scale,
+            sum=one.sum,
+            zeros=one.zeros,
+            not_finite=one.not_finite,
+        )
+        if one.count:
+            total.min, total.max = one.min, one.max
+        for side, buckets in (total.positive, one.positive), (total.negative, one.negative):
+            for index, count in buckets:
+                side.indices.append(index)
+                side.counts.append(count)
+        data = pb.Event(histogram_total=total).SerializeToString(deterministic=True)
     else:
         assert isinstance(event, Metric), event
         fields: dict[str, Any] = {
@@ -171,6 +194,20 @@ GONE = st.builds(
     Gone, st.builds(Key.of, st.sampled_from(MetricKind), NAMES, LABELS), st.none() | WHENS
 )
 
+SAMPLES = st.lists(st.floats() | st.sampled_from([0.0, 1.0, -1.0]), max_size=20)
+HISTOGRAM_TOTALS = st.builds(
+    lambda name, labels, samples, n, when: HistogramTotal(
+        Key.of(MetricKind.HISTOGRAM, name, labels),
+        Distribution.of(samples).with_repeated(1.5, n),
+        when,
+    ),
+    NAMES,
+    LABELS,
+    SAMPLES,
+    COUNTS,
+    st.none() | WHENS,
+)
+
 
 class VarintTests(SynchronousTestCase):
     def test_knownValues(self) -> None:
@@ -234,7 +271,10 @@ class DecoderTests(SynchronousTestCase):
         pieces = [STREAM[start:end] for start, end in pairwise(ends)]
         self.assertEqual(seen(fed(pieces)), seen(EVENTS))
 
-    @given(st.lists(METRICS | METADATA | STATUSES | GONE, max_size=20), st.integers(1, 100))
+    @given(
+        st.lists(METRICS | METADATA | STATUSES | GONE | HISTOGRAM_TOTALS, max_size=20),
+        st.integers(1, 100),
+    )
     def test_anyEvents(self, events: list[Event], size: int) -> None:
         """Encoded events decode to the same events."""
         stream = b"".join(map(encode, events))
