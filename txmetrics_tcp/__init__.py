@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._codec.encoder import encode_metric
     from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
     from txmetrics_tcp._codec.wire import encode_metadata
+    from txmetrics_tcp._distribution import Bucket, Distribution
     from txmetrics_tcp._exporter.builder import TcpBuilder
     from txmetrics_tcp._exporter.cardinality import MetricCardinality
     from txmetrics_tcp._exporter.factory import MetricsFactory
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._model import (
         Event,
         Gone,
+        HistogramTotal,
         Key,
         Metadata,
         Metric,
@@ -90,10 +92,11 @@ if TYPE_CHECKING:
     from txmetrics_tcp._recording.writer import RecordingWriter
     from txmetrics_tcp._view.filters import Filter, FilterError, parse_filter
     from txmetrics_tcp._view.series import SeriesView, SourceView
-    from txmetrics_tcp._view.sketch import Summary
+    from txmetrics_tcp._view.windows import Summary
 
 __all__ = [
     "MAX_FRAME",
+    "Bucket",
     "ClientStats",
     "Connected",
     "Connecting",
@@ -101,6 +104,7 @@ __all__ = [
     "Counter",
     "Decoder",
     "Disconnected",
+    "Distribution",
     "EndpointError",
     "Event",
     "EventStream",
@@ -112,6 +116,7 @@ __all__ = [
     "Gauge",
     "Gone",
     "Histogram",
+    "HistogramTotal",
     "Key",
     "LabelsRecorder",
     "ListenError",
@@ -187,6 +192,7 @@ _MODULE_OF = {
         "_codec.encoder": "encode_metric",
         "_codec.framing": "MAX_FRAME StreamError",
         "_codec.wire": "encode_metadata",
+        "_distribution": "Bucket Distribution",
         "_exporter.builder": "TcpBuilder",
         "_exporter.cardinality": "MetricCardinality",
         "_exporter.factory": "MetricsFactory",
@@ -204,7 +210,8 @@ _MODULE_OF = {
         "_instruments.recorder": "Counter Gauge Histogram NoopRecorder Recorder",
         "_instruments.sink": "Series Sink",
         "_model": (
-            "Event Gone Key Metadata Metric MetricKind Operation Snapshot Status Unit Unknown"
+            "Event Gone HistogramTotal Key Metadata Metric MetricKind Operation Snapshot Status"
+            " Unit Unknown"
         ),
         "_net.endpoint_syntax": "EndpointError",
         "_net.tls": "ServerTLS tls_endpoint",
@@ -214,7 +221,7 @@ _MODULE_OF = {
         "_recording.writer": "RecordingWriter",
         "_view.filters": "Filter FilterError parse_filter",
         "_view.series": "SeriesView SourceView",
-        "_view.sketch": "Summary",
+        "_view.windows": "Summary",
     }.items()
     for name in names.split()
 }

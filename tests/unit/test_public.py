@@ -24,7 +24,8 @@ from txmetrics_tcp.cli import arguments
 from txmetrics_tcp.cli.parser import make_parsers
 
 PUBLIC = """
-    ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected EndpointError
+    Bucket ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected
+    Distribution EndpointError HistogramTotal
     Event EventStream ExporterSettings FanoutRecorder FilterRecorder Gauge Gone Histogram
     Key LabelsRecorder ListenError MAX_FRAME Metadata Metric MetricCardinality MetricKind
     MetricsClientFactory MetricsClientProtocol MetricsClientService MetricsFactory MetricsProtocol

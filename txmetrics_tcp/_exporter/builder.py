@@ -80,7 +80,7 @@ class TcpBuilder:
         return self
 
     def totals(self, keep: bool = True) -> TcpBuilder:
-        """Set whether the totals of counters and gauges are kept."""
+        """Set whether the totals of all series are kept."""
         self._settings = replace(self._settings, totals=keep)
         return self
 

@@ -77,10 +77,10 @@ class MetricsFactory(ServerFactory):
         TCP4ServerEndpoint(reactor, 5000, interface="127.0.0.1").listen(factory)
         set_global_recorder(factory.recorder)
 
-    A client receives all descriptions, then the totals of all counters and gauges, then events.  A
-    slow client loses its oldest pending events, but slows down neither the program nor other
-    clients.  Once it has caught up, it is resynced: it receives the totals of all series that
-    changed since its first lost event.
+    A client receives all descriptions, then the totals of all series, then events.  A slow client
+    loses its oldest pending events, but slows down neither the program nor other clients.  Once it
+    has caught up, it is resynced: it receives the totals of all series that changed since its first
+    lost event.
 
     @ivar recorder: records from any thread.
     @ivar reactor: see `__init__`.

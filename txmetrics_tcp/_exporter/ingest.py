@@ -47,7 +47,7 @@ from txmetrics_tcp._exporter.name_conflicts import NameConflicts
 from txmetrics_tcp._exporter.scheduler import DrainScheduler
 from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._instruments.sink import Entry, Sink
-from txmetrics_tcp._model import Key, Metadata, MetricKind, Number
+from txmetrics_tcp._model import Key, Metadata, MetricKind, Total
 
 LOG_LIMIT = 1024
 """The maximum length of the log before recording threads apply events themselves."""
@@ -56,7 +56,8 @@ WAIT = 0.000_5
 WAITS = 100
 """
 When the log exceeds four times its limit, a recording thread waits for the thread that applies
-events: up to C{WAITS} times, for C{WAIT} seconds each.  One epoch takes less than C{WAIT}.
+events: up to C{WAITS} times, for C{WAIT} seconds each.  One epoch takes less than C{WAIT}, or up to
+3 ms with samples of thousands of histograms.
 """
 
 _T = TypeVar("_T")
@@ -79,6 +80,7 @@ class Incoming(Sink):
         "_at_once",
         "_cardinality",
         "_described",
+        "_descriptions",
         "_holder",
         "_in_reactor_thread",
         "_limit",
@@ -151,7 +153,9 @@ class Incoming(Sink):
         self._holder: int | None = None
         # The ids of the recording threads that apply events or wait for the lock.
         self._applying: set[int] = set()
+        # Pending, encoded.
         self._described: dict[tuple[MetricKind, str], bytes] = {}
+        self._descriptions: dict[tuple[MetricKind, str], Metadata] = {}
         self._registry = SeriesRegistry(self)
         self._names = NameConflicts(self._call_later)
         self._limit_reached: Callable[[], object] | None = limit_reached
@@ -170,6 +174,7 @@ class Incoming(Sink):
         """Queue a description for the reactor thread.  Descriptions are never dropped."""
         # Encoded here, so that an invalid description raises in the caller.
         self._described[metadata.kind, metadata.name] = encode_metadata(metadata)
+        self._descriptions[metadata.kind, metadata.name] = metadata
         self._names.described(metadata)
         self.scheduler.wake()
 
@@ -201,9 +206,14 @@ class Incoming(Sink):
         """Return the event counts and numbers of series, including events still in the log."""
         return self._call_locked(self.ledger.figures)
 
-    def snapshot(self) -> dict[Key, Number]:
+    def snapshot(self) -> dict[Key, Total]:
         """Return the total of every retained series, including events that are still in the log."""
-        return self._call_locked(self.ledger.snapshot)
+        return self._call_locked(self.ledger.copy_totals).applied()
+
+    def descriptions(self) -> list[Metadata]:
+        """Return the last description of each kind and name."""
+        # list() copies the values atomically.
+        return list(self._descriptions.values())
 
     def cardinality(self) -> tuple[MetricCardinality, ...]:
         """

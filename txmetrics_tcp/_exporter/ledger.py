@@ -11,29 +11,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import islice, repeat, starmap
+from math import ceil
 from operator import length_hint
 from typing import Any, NamedTuple
 from weakref import ref
 
-from txmetrics_tcp._codec.encoder import GONE, Encoder
+from txmetrics_tcp._codec.encoder import GONE, Encoder, TotalFrame
+from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
-from txmetrics_tcp._exporter.totals import StreamedSeries, Totals, overlay, wrapped
+from txmetrics_tcp._exporter.totals import CopiedTotals, StreamedSeries, Totals, wrapped
 from txmetrics_tcp._instruments.sink import RECORD_MANY, Entry
-from txmetrics_tcp._model import (
-    APPLY,
-    INITIAL_TOTAL,
-    SET_OPERATION,
-    U64_MAX,
-    Key,
-    Number,
-    Operation,
-)
+from txmetrics_tcp._model import APPLY, SET_OPERATION, U64_MAX, Operation
 
 BATCH = 1024
 """
 The maximum number of events that the ledger applies or returns at once, so that threads hold the
 lock only briefly, and drains block the reactor only briefly.
+"""
+
+EPOCHS = 8
+"""
+The least number of epochs after which samples of a histogram are added to its total.  Each addition
+costs the series about two microseconds, and each sample a tenth of that.  An epoch therefore adds
+those of this share of the histograms only.
 """
 
 RELEASED_AT_ONCE = 256
@@ -138,6 +139,7 @@ class Ledger:
         "_ready",
         "_recorded",
         "_repeats",
+        "_sampled",
         "_totals",
         "_unfinished",
         "_waiting",
@@ -178,6 +180,9 @@ class Ledger:
         self._last_complete: tuple[int, Callable[[], TotalsSnapshot | None]] = (0, lambda: None)
         # The unused part of `REPEATS`.
         self._repeats = REPEATS
+        # The histograms with samples that are not in their totals yet, each with the epoch of the
+        # first of them, in ascending order.
+        self._sampled: deque[tuple[int, StreamedSeries]] = deque()
         self.keeps_totals: bool = totals is not None
         self.streaming: bool = False
 
@@ -214,7 +219,7 @@ class Ledger:
         # Copying a deque is atomic; iterating over it is not.
         for one, operation, value, _stamp in self._log.copy():
             events += value[1] if operation is RECORD_MANY or operation is _REMAINDER else 1
-            if self._totals is None or not (operation is GONE or operation in APPLY):
+            if self._totals is None:
                 continue
             before = retained.get(one, one.retained if one.epoch else None)
             if operation is GONE:
@@ -230,15 +235,17 @@ class Ledger:
         counts = Counts(self._recorded + events, self._dropped, waiting)
         return Figures(counts, self.retained + room_now - room, self.refused + refused)
 
-    def snapshot(self) -> dict[Key, Number]:
-        """Return the total of every retained series, including events that are still in the log."""
+    def copy_totals(self) -> CopiedTotals:
+        """
+        Copy the totals and the log.  `CopiedTotals.applied` combines the copies without the lock.
+        """
         if self._totals is None:
-            return {}
-        totals = {series: wrapped(series.total) for series in self._totals.since(0)}
+            return CopiedTotals({}, {}, {}, deque(), 0)
+        retained = {series: series.total for series in self._totals.since(0)}
         # Copying a deque is atomic; iterating over it is not.
         entries = self._log.copy()
-        totals = overlay(totals, entries, self._totals.room)
-        return {series.key: total for series, total in totals.items()}
+        others = {series: series.total for series, *_ in entries if not series.retained}
+        return CopiedTotals(retained, others, self._copy_samples(0), entries, self._totals.room)
 
     def start_streaming(self) -> None:
         """Begin to buffer events; the first client has connected."""
@@ -308,7 +315,8 @@ class Ledger:
         if snapshot is None:
             series = [] if self._totals is None else self._totals.since(since)
             totals = [one.total for one in series]
-            snapshot = TotalsSnapshot(series, totals, self._clock(), complete=since == 0)
+            samples = self._copy_samples(since)
+            snapshot = TotalsSnapshot(series, totals, samples, self._clock(), complete=since == 0)
             if since == 0:
                 self._last_complete = self._epoch, ref(snapshot)
         marker = Marker(self.counts(), snapshot)
@@ -337,6 +345,8 @@ class Ledger:
                 limit = min(limit, max(0, self._buffer_size - self._waiting))
         gone = idle[:limit]
         if gone:
+            # So that nothing keeps a series whose handles have been discarded.
+            self._add_samples(max(series.epoch for series in gone), len(self._sampled))
             stamp = self._clock()
             epoch = self._begin_epoch()
             for series in gone:
@@ -374,6 +384,7 @@ class Ledger:
         keep = kept.append
         # `applied` counts entries.  An entry may hold several events: `more` counts all but one.
         applied = more = 0
+        keeps_totals = self.keeps_totals
         try:
             # Every step of this loop is performance-critical: see
             # docs/contributing/performance.md.
@@ -389,11 +400,13 @@ class Ledger:
                     series.total += value
                 elif operation in APPLY:
                     series.total = APPLY[operation](series.total, value)
+                elif operation is _RECORD_HISTOGRAM:
+                    if keeps_totals:
+                        series.samples.append(value)
                 elif operation is GONE:
                     self._forget(series, epoch)
-                elif operation is not _RECORD_HISTOGRAM:
-                    value, count = value
-                    entry = (series, _RECORD_HISTOGRAM, value, stamp)
+                else:
+                    sample, count = value
                     allowed = count
                     if count > FREE_REPEATS and operation is RECORD_MANY and not drops:
                         allowed = min(count, FREE_REPEATS + self._repeats)
@@ -401,15 +414,22 @@ class Ledger:
                     left = limit - len(kept)
                     fitting = min(allowed - 1, max(0, left - 1))
                     rest = 0 if drops else allowed - 1 - fitting
-                    if rest:
-                        log.appendleft((series, _REMAINDER, (value, rest), stamp))
-                    more += count - 1 - rest
-                    kept.extend(repeat(entry, fitting))
                     if not drops:
                         # Entries that would exceed the limit stay in the log.
                         excess = max(0, length_hint(todo) - max(0, left - 1 - fitting))
                         size -= excess
                         next(islice(todo, excess, excess), None)
+                    # Before anything changes: these lines may exhaust memory.
+                    sent = series, _RECORD_HISTOGRAM, sample, stamp
+                    remainder = series, _REMAINDER, (sample, rest), stamp
+                    events = more + count - 1 - rest
+                    total = series.total
+                    if keeps_totals:
+                        total = total.with_repeated(sample, count - rest)
+                    kept.extend(repeat(sent, fitting))
+                    if rest:
+                        log.appendleft(remainder)
+                    series.total, entry, more = total, sent, events
                 applied += 1
                 keep(entry)
             if not log:
@@ -429,6 +449,7 @@ class Ledger:
             self._recorded += recorded
             if recorded > encoded:
                 self._drop(recorded - encoded, epoch)
+        self._add_samples(epoch - EPOCHS, ceil(len(self._sampled) / EPOCHS))
         self._unfinished = None
 
     def _begin_epoch(self) -> int:
@@ -449,6 +470,7 @@ class Ledger:
         todo = repeat((), size)
         more = 0
         increment_counter, apply = _INCREMENT_COUNTER, APPLY
+        keeps_totals = self.keeps_totals
         try:
             for series, operation, value, _stamp in starmap(log.popleft, todo):
                 if series.epoch is not epoch and operation is not GONE:
@@ -457,10 +479,16 @@ class Ledger:
                     series.total += value
                 elif operation in apply:
                     series.total = apply[operation](series.total, value)
+                elif operation is _RECORD_HISTOGRAM:
+                    if keeps_totals:
+                        series.samples.append(value)
                 elif operation is GONE:
                     self._forget(series, epoch)
-                elif operation is not _RECORD_HISTOGRAM:
-                    more += value[1] - 1
+                else:
+                    events = more + value[1] - 1
+                    if keeps_totals:
+                        series.total = series.total.with_repeated(*value)
+                    more = events
         except MemoryError as error:
             # As in `_apply`, the entry that failed has not been applied.
             self._failure = error.with_traceback(None)
@@ -468,6 +496,7 @@ class Ledger:
             more -= 1
         finally:
             self._recorded += size - length_hint(todo) + more
+        self._add_samples(epoch - EPOCHS, ceil(len(self._sampled) / EPOCHS))
 
     def _apply_all_without_clients(self) -> None:
         """Apply all entries that are in the log now; other threads may continue to append."""
@@ -494,8 +523,26 @@ class Ledger:
         """Release a series, so that it begins again at zero."""
         if self._totals is not None:
             self._totals.release(series, epoch)
-        series.total = INITIAL_TOTAL[series.key.kind]
-        series.epoch = 0
+        series.reset()
+
+    def _add_samples(self, until: int, most: int) -> None:
+        """
+        Add samples of epochs up to C{until} to the totals of at most C{most} histograms; later if
+        memory is exhausted.
+        """
+        sampled = self._sampled
+        try:
+            for _ in range(most):
+                if sampled[0][0] > until:
+                    break
+                sampled[0][1].add_samples()
+                sampled.popleft()
+        except MemoryError as error:
+            self._failure = error.with_traceback(None)
+
+    def _copy_samples(self, since: int) -> dict[StreamedSeries, list[float]]:
+        """Copy the samples that are not in the totals of series that changed since an epoch."""
+        return {one: one.samples.copy() for _, one in self._sampled if one.epoch >= since}
 
     def _first_pending(self) -> int | None:
         """Return the epoch of the first pending batch, or None."""
@@ -513,10 +560,18 @@ class Ledger:
         total = series.total
         if type(total) is int and total > U64_MAX:
             series.total = wrapped(total)
+        elif type(total) is Distribution and self._totals is not None:
+            if not series.retained and self._totals.room > 0:
+                # The total may be sent below.
+                series.add_samples()
+            if not series.samples:
+                self._sampled.append((epoch, series))
         # First, so that a resync after an interrupt includes the series.
         before, series.epoch = series.epoch, epoch
         if not series.retained and self._totals is not None:
             self._totals.admit(series, first=before == 0)
             if series.retained if before else self._totals.may_be_known(series):
+                if type(total) is Distribution:
+                    return TotalFrame(series.frame, series.total), GONE, 0, stamp
                 return series, SET_OPERATION[series.key.kind], series.total, stamp
         return None

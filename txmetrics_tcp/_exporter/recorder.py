@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
+from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._instruments.recorder import Recorder
@@ -71,14 +72,25 @@ class TcpRecorder(Recorder):
         """Return current statistics.  Thread-safe; see `Stats`."""
         return self._exporter.stats()
 
-    def snapshot(self) -> dict[Key, int | float]:
+    def snapshot(self) -> dict[Key, int | float | Distribution]:
         """
-        Return the current total of every retained counter and gauge: the totals that a client would
-        receive if it connected now.  The exporter's own metrics are those last published.
+        Return the current total of every retained series: the totals that a client would receive if
+        it connected now.  The exporter's own metrics are those last published.
 
         Thread-safe, and changes nothing.  Empty if totals are not kept.
+
+        @return: by key, an `int` for a counter, a `float` for a gauge, and a `Distribution` for a
+            histogram.
         """
         return self._incoming.snapshot()
+
+    def descriptions(self) -> list[Metadata]:
+        """
+        Return the last description of each metric: its kind, name, unit and text.
+
+        Thread-safe.  It includes metrics without series, and also works if totals are not kept.
+        """
+        return self._incoming.descriptions()
 
     def forget(self, key: Key) -> None:
         """

@@ -28,8 +28,8 @@ class ExporterSettings:
     @ivar max_delay: the longest time, in seconds, for which events are collected while the program
         keeps recording; 0 or more.  An event after a quiet time, and one that exceeds half of the
         buffer, wake the reactor at once.  Less than 0.001 is the same as 0.
-    @ivar totals: whether to keep the totals of counters and gauges, for new clients and for clients
-        that lost events.  Without totals, recording costs less while no clients are connected.
+    @ivar totals: whether to keep the totals of all series, for new clients and for clients that
+        lost events.  Without totals, recording costs less while no clients are connected.
     @ivar max_series: the maximum number of series whose totals are kept; 0 or more.
     @ivar idle_after: the number of seconds without a change after which the total of a series is
         released; 0 or more, or None for never.  Clients receive `Gone` for the series, and

@@ -7,13 +7,16 @@ from __future__ import annotations
 from itertools import count
 
 from txmetrics_tcp._codec.encoder import encode_stamp
+from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.totals import StreamedSeries, wrapped
-from txmetrics_tcp._model import SET_OPERATION, Number
+from txmetrics_tcp._model import SET_OPERATION, Total
 from txmetrics_tcp._net.writers import CHUNK
 
-GROUP = 128
-"""The number of totals that are encoded together."""
+GROUP = 32
+"""
+The number of totals that are encoded together.  With 1,000 buckets, encoding them takes 6 ms.
+"""
 
 ENCODED = CHUNK // 2
 """
@@ -39,23 +42,35 @@ class TotalsSnapshot:
         value is the least recently read one.
     """
 
-    __slots__ = ("__weakref__", "_groups", "_pending", "_size", "_stamp", "complete", "read")
+    __slots__ = (
+        "__weakref__",
+        "_groups",
+        "_pending",
+        "_samples",
+        "_size",
+        "_stamp",
+        "complete",
+        "read",
+    )
 
     def __init__(
         self,
         series: list[StreamedSeries],
-        totals: list[Number],
+        totals: list[Total],
+        samples: dict[StreamedSeries, list[float]],
         timestamp_ns: int,
         complete: bool,
     ) -> None:
         """
         @param totals: the total of each of C{series}; of counters, possibly before wrapping.
+        @param samples: samples that are not in the totals yet.
         @param timestamp_ns: when the totals were copied.
         """
         self._groups: list[Batch] = []
         self._size = len(series)
         # What is not encoded yet, reversed: a list is cheap to shorten at its end.
         self._pending = series[::-1], totals[::-1]
+        self._samples = samples
         self._stamp = encode_stamp(timestamp_ns)
         self.complete: bool = complete
         self.read: int = next(_reads)
@@ -96,10 +111,18 @@ class TotalsSnapshot:
         left = self._size - GROUP * len(self._groups)
         rest = max(0, left - GROUP)
         frames = [
-            one.frame.encode_total(SET_OPERATION[one.key.kind], wrapped(total), self._stamp)
+            self._encode(one, total)
             for one, total in zip(series[rest:left], totals[rest:left], strict=True)
         ]
         frames.reverse()
         self._groups.append(Batch(frames, 0))
         # Not before: encoding may fail for one client, and the next one tries again.
         del series[rest:], totals[rest:]
+
+    def _encode(self, series: StreamedSeries, total: Total) -> bytes:
+        if isinstance(total, Distribution):
+            total = total.with_samples(self._samples.get(series, ()))
+            return series.frame.encode_distribution(total, self._stamp)
+        return series.frame.encode_total(
+            SET_OPERATION[series.key.kind], wrapped(total), self._stamp
+        )

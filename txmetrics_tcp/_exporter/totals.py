@@ -1,5 +1,5 @@
 """
-The totals of counters and gauges, which are sent to new clients and in resyncs.
+The totals of all series, which are sent to new clients and in resyncs.
 
 The lock of the owning `Incoming` guards all changes here.
 """
@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from typing import Any, NamedTuple
 
 from txmetrics_tcp._codec.encoder import GONE, SeriesFrame
+from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp._instruments.sink import Entry, Series, Sink
-from txmetrics_tcp._model import APPLY, INITIAL_TOTAL, U64_MAX, Key, MetricKind, Number
+from txmetrics_tcp._model import (
+    APPLY,
+    INITIAL_TOTAL,
+    U64_MAX,
+    Key,
+    MetricKind,
+    Number,
+    Operation,
+    Total,
+)
 
 OWN_PREFIX = "txmetrics_"
 """
@@ -34,20 +44,37 @@ class StreamedSeries(Series):
     A series whose events are streamed to clients.
 
     @ivar frame: the encoded part that all frames of the series share.
-    @ivar total: the current total; of a counter, before wrapping (see `wrapped`).  Meaningless for
-        a histogram.
+    @ivar total: the current total; of a counter, before wrapping (see `wrapped`).
+    @ivar samples: only of a histogram: the samples that are not in the total yet.
     @ivar epoch: the last epoch that changed the series; 0 for none.
     @ivar retained: whether the series is in snapshots.
     """
 
-    __slots__ = ("epoch", "frame", "retained", "total")
+    __slots__ = ("epoch", "frame", "retained", "samples", "total")
 
     def __init__(self, key: Key, sink: Sink) -> None:
         super().__init__(key, sink)
         self.frame: SeriesFrame = SeriesFrame(key)
-        self.total: Number = INITIAL_TOTAL[key.kind]
-        self.epoch: int = 0
         self.retained: bool = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again without events."""
+        kind = self.key.kind
+        # Any, because the kind determines the type.
+        self.total: Any = _initial_total(kind)
+        self.epoch: int = 0
+        if kind is MetricKind.HISTOGRAM:
+            self.samples: list[float] = []
+
+    def add_samples(self) -> None:
+        """Add the samples to the total."""
+        # On one line, so that an interrupt cannot separate the two assignments.
+        self.total, self.samples = self.total.with_samples(self.samples), []
+
+
+def _initial_total(kind: MetricKind) -> Total:
+    return Distribution.EMPTY if kind is MetricKind.HISTOGRAM else INITIAL_TOTAL[kind]
 
 
 def wrapped(total: Number) -> Number:
@@ -93,12 +120,10 @@ class Totals:
 
     def admit(self, series: StreamedSeries, first: bool) -> None:
         """
-        Retain a series that has just changed, if it has a total and the maximum allows it.
+        Retain a series that has just changed, if the maximum allows it.
 
         @param first: whether this is its first change.
         """
-        if series.key.kind is MetricKind.HISTOGRAM:
-            return
         if len(self._retained) < self._max_series:
             self._retained[series] = None
             series.retained = True
@@ -137,8 +162,6 @@ class Totals:
 
         Clients may know a series that is not retained, too.
         """
-        if series.key.kind is MetricKind.HISTOGRAM:
-            return
         # Before the series leaves, so that an interrupt between two lines does no harm.
         self.gone_epoch = epoch
         if self._released is not None:
@@ -152,8 +175,6 @@ class Totals:
         """
         Return whether connected clients may have received an earlier total of this series' key.
         """
-        if series.key.kind is MetricKind.HISTOGRAM:
-            return False
         return self._released is None or hash(series.key) in self._released
 
     def forget_released(self) -> None:
@@ -161,31 +182,45 @@ class Totals:
         self._released = set()
 
 
-def overlay(
-    totals: dict[StreamedSeries, Number], entries: Iterable[Entry], room: int
-) -> dict[StreamedSeries, Number]:
+class CopiedTotals(NamedTuple):
     """
-    Apply entries that are still in the log to a copy of the totals.
+    A copy of the totals and of the log at one moment.
 
-    @param room: the maximum number of series to add.
+    @ivar retained: the totals of the retained series.
+    @ivar others: the totals of other series in the log.
+    @ivar samples: the samples that are not in the totals yet.
+    @ivar entries: the log.
+    @ivar room: the number of series that can still be retained.
     """
-    # The totals of series that are not retained, as far as the entries change them.
-    others: dict[StreamedSeries, Number] = {}
-    for series, operation, value, _stamp in entries:
-        if operation is GONE:
-            if totals.pop(series, None) is not None:
-                room += 1
-            others[series] = INITIAL_TOTAL[series.key.kind]
-        elif operation in APPLY:
-            before = totals.get(series)
-            if before is None:
-                before = others.get(series, series.total)
-            total = APPLY[operation](before, value)
-            if series in totals:
-                totals[series] = total
-            elif room > 0:
+
+    retained: dict[StreamedSeries, Any]
+    others: dict[StreamedSeries, Any]
+    samples: dict[StreamedSeries, list[float]]
+    entries: deque[Entry]
+    room: int
+
+    def applied(self) -> dict[Key, Total]:
+        """Return the totals of the retained series, once the log has been applied."""
+        retained, others, pending, entries, room = self
+        samples = defaultdict(list, pending)
+        for series, operation, value, _stamp in entries:
+            if operation is GONE:
+                if retained.pop(series, None) is not None:
+                    room += 1
+                samples.pop(series, None)
+                others[series] = _initial_total(series.key.kind)
+                continue
+            if room > 0 and series not in retained:
                 room -= 1
-                totals[series] = total
+                retained[series] = others[series]
+            totals = retained if series in retained else others
+            if operation is Operation.RECORD_HISTOGRAM:
+                samples[series].append(value)
+            elif operation in APPLY:
+                totals[series] = APPLY[operation](totals[series], value)
             else:
-                others[series] = total
-    return totals
+                totals[series] = totals[series].with_repeated(*value)
+        for series, added in samples.items():
+            if series in retained:
+                retained[series] = retained[series].with_samples(added)
+        return {series.key: wrapped(total) for series, total in retained.items()}

@@ -309,9 +309,8 @@ class Histogram(Handle):
     """
     The distribution of samples: durations, sizes.
 
-    Every sample is streamed as a separate event.  The exporter keeps no totals for histograms:
-    clients receive the samples recorded after they connected, and aggregate them themselves.
-    Record durations in seconds.
+    Every sample is streamed as a separate event.  The exporter also keeps the `Distribution` of all
+    samples, in buckets that need no configuration.  Record durations in seconds.
 
         >>> from txmetrics_tcp import histogram
         >>> from txmetrics_tcp.testing import capture

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from itertools import repeat
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,11 +16,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exporting import FactoryTestCase
-from tests.reader import Bits, FakeClient, bits, counter_key, exact_totals
+from tests.reader import Bits, FakeClient, bits, counter_key, exact_totals, histogram_key
 from txmetrics_tcp import (
+    Distribution,
     Event,
     ExporterSettings,
     Key,
+    Metadata,
     Metric,
     MetricKind,
     MetricsFactory,
@@ -27,12 +30,15 @@ from txmetrics_tcp import (
     Snapshot,
     Status,
     TcpBuilder,
+    Unit,
     decode,
 )
+from txmetrics_tcp._exporter import ledger as ledger_module
 from txmetrics_tcp._exporter import totals as totals_module
+from txmetrics_tcp._exporter.factory import TICK
 from txmetrics_tcp._exporter.ingest import Incoming
-from txmetrics_tcp._exporter.ledger import BATCH, Taken
-from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._exporter.ledger import BATCH, EPOCHS, Taken
+from txmetrics_tcp._exporter.totals import StreamedSeries, Totals
 from txmetrics_tcp._model import MAX_TEXT, U64_MAX
 from txmetrics_tcp._net.writers import CHUNK
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
@@ -59,6 +65,8 @@ class SnapshotTests(FactoryTestCase):
                 ("g", Operation.SET_GAUGE, 1.25),
             ],
         )
+        total = Distribution.of([1.0])
+        self.assertEqual(reader.totals[histogram_key("h")], total)
         recorder.counter("c", route="/").increment()
         reader = client.read_all(self.reactor)
         self.assertEqual(reader.totals[counter_key("c", ("route", "/"))], 5001)
@@ -178,6 +186,264 @@ class SnapshotTests(FactoryTestCase):
         self.assertEqual(
             [(event.operation, event.value) for event in client.reader.metrics],
             [(Operation.SET_COUNTER, 100), (Operation.INCREMENT_COUNTER, 1)],
+        )
+
+
+class HistogramTests(FactoryTestCase):
+    """Totals of histograms, which clients receive like those of counters."""
+
+    def test_withoutClients(self) -> None:
+        """Samples recorded without clients are in the total of the first client."""
+        factory = self.factory(max_series=10)
+        histogram = factory.recorder.histogram("h", route="/")
+        samples = [number / 7 for number in range(3000)]
+        for sample in samples:
+            histogram.record(sample)
+        histogram.record_many(2.5, 1000)
+        expected = bits(Distribution.of(samples + [2.5] * 1000))
+        self.assertEqual(exact_totals(factory), {histogram.key: expected})
+        reader = FakeClient(factory).read_all(self.reactor)
+        self.assertEqual(reader.bits(), {histogram.key: expected})
+        self.assertEqual([_kind(event) for event in reader.all[2:]], ["HistogramTotal", "END"])
+
+    def test_dropped(self) -> None:
+        """Dropped samples are in the total that follows; others are streamed one by one."""
+        factory = self.factory(buffer_size=10)
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        for number in range(500):
+            histogram.record(number)
+        histogram.record_many(0.5, 10_000)
+        reader = client.read_all(self.reactor)
+        self.assertGreater(client.protocol.stats().dropped_incoming, 400)
+        samples = [*map(float, range(500)), *[0.5] * 10_000]
+        self.assertEqual(reader.bits(), {histogram.key: bits(Distribution.of(samples))})
+        histogram.record(7)
+        reader = client.read_all(self.reactor)
+        self.assertEqual((reader.all[-1].value, reader.bits()), (7.0, exact_totals(factory)))
+
+    def test_repeatedOverSeveralBatches(self) -> None:
+        """Each batch of repeated samples changes the total once."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        histogram.record_many(0.5, 5 * BATCH)
+        late = []
+        while factory.incoming.more():
+            late.append(FakeClient(factory))
+            self.assertEqual(factory.recorder.snapshot()[histogram.key].count, 5 * BATCH)
+            self.reactor.drain()
+        self.assertGreater(len(late), 3)
+        for reader in [one.read_all(self.reactor) for one in (client, *late)]:
+            self.assertEqual(reader.bits(), exact_totals(factory))
+
+    def test_forgotten(self) -> None:
+        """A forgotten histogram begins again, and its new total precedes its next sample."""
+        factory = self.factory()
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        for sample in (1.0, 2.0):
+            histogram.record(sample)
+            factory.recorder.forget(histogram.key)
+            histogram.record(sample)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(
+            [_kind(event) for event in reader.all[3:]],
+            [
+                *("RECORD_HISTOGRAM", "Gone", "HistogramTotal", "RECORD_HISTOGRAM"),
+                *("RECORD_HISTOGRAM", "Gone", "HistogramTotal", "RECORD_HISTOGRAM"),
+            ],
+        )
+        self.assertEqual(reader.totals, {histogram.key: Distribution.of([2.0])})
+        self.assertEqual(reader.bits(), exact_totals(factory))
+
+    def test_idle(self) -> None:
+        """An idle histogram leaves the totals, and returns with all samples of its handle."""
+        factory = self.factory(idle_after=1)
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        histogram.record(1.0)
+        for _ in range(3):
+            client.read_all(self.reactor)
+            self.reactor.advance(1)
+        self.assertEqual((client.reader.totals, factory.recorder.snapshot()), ({}, {}))
+        histogram.record(2.0)
+        reader = client.read_all(self.reactor)
+        self.assertEqual(reader.totals, {histogram.key: Distribution.of([1.0, 2.0])})
+        self.assertEqual(reader.bits(), exact_totals(factory))
+
+    def test_idleWithoutHandle(self) -> None:
+        """An idle histogram whose handles have been discarded begins again."""
+        for connected in (False, True):
+            factory = self.factory(idle_after=1)
+            factory.doStart()
+            if connected:
+                FakeClient(factory)
+            recorder = factory.recorder
+            for sample in (1.0, 2.0):
+                recorder.histogram("h").record(sample)
+                self.assertEqual(
+                    recorder.snapshot(), {histogram_key("h"): Distribution.of([sample])}
+                )
+                recorder._handle.cache_clear()
+                self.reactor.pump([1] * 3)
+                self.assertEqual(recorder.snapshot(), {})
+
+    def test_limit(self) -> None:
+        """Histograms count towards the limit of series."""
+        factory = self.factory(max_series=1)
+        for name in "ab":
+            factory.recorder.histogram(name).record(1.0)
+        self.assertEqual(list(factory.recorder.snapshot()), [histogram_key("a")])
+        self.assertEqual(factory.stats().series_refused, 1)
+
+    def test_sharedSnapshot(self) -> None:
+        """Samples that are recorded later do not change the totals of a pending snapshot."""
+        factory = self.factory(buffer_size=None)
+        for number in range(2000):
+            factory.recorder.histogram("h", number=number).record(1.0)
+        client = FakeClient(factory, limit=1)
+        self.reactor.settle()
+        for number in range(2000):
+            factory.recorder.histogram("h", number=number).record(2.0)
+        reader = client.read_all(self.reactor)
+        [totals] = reader.snapshots
+        self.assertEqual({one.count for one in totals.values()}, {1})
+        self.assertEqual(reader.bits(), exact_totals(factory))
+
+    def test_withoutTotals(self) -> None:
+        """Without totals, no distribution is kept."""
+        factory = self.factory(totals=False)
+        client = FakeClient(factory)
+        histogram = factory.recorder.histogram("h")
+        histogram.record(1.0)
+        histogram.record_many(1.0, 5)
+        self.assertEqual(client.read_all(self.reactor).values("h"), [1.0] * 6)
+        self.assertEqual(factory.recorder.snapshot(), {})
+        self.assertIs(histogram._series.total, Distribution.EMPTY)
+
+    def test_addedTogether(self) -> None:
+        """Samples of several epochs are added to the total together; a snapshot has all."""
+        factory = self.factory(buffer_size=None)
+        histogram = factory.recorder.histogram("h")
+        added = []
+        with_samples = Distribution.with_samples
+
+        def counted(distribution: Distribution, samples: list[float]) -> Distribution:
+            added.append(len(samples))
+            return with_samples(distribution, samples)
+
+        self.patch(Distribution, "with_samples", counted)
+        for sample in range(2 * EPOCHS * BATCH):
+            histogram.record(sample)
+        self.assertEqual(max(added), (EPOCHS + 1) * BATCH)
+        expected = bits(Distribution.of(range(2 * EPOCHS * BATCH)))
+        self.assertEqual(exact_totals(factory), {histogram.key: expected})
+
+    def test_addedInTurn(self) -> None:
+        """An epoch adds samples to a part of the totals only, and each of them has its turn."""
+        factory = self.factory(buffer_size=None)
+        FakeClient(factory)
+        histograms = [factory.recorder.histogram("h", number=number) for number in range(80)]
+        added: list[StreamedSeries] = []
+        add_samples = StreamedSeries.add_samples
+
+        def counted(series: StreamedSeries) -> None:
+            if series.samples:
+                added.append(series)
+            add_samples(series)
+
+        self.patch(StreamedSeries, "add_samples", counted)
+        for sample in range(5 * EPOCHS):
+            before = len(added)
+            for histogram in histograms:
+                histogram.record(sample)
+            self.reactor.settle()
+            self.assertLessEqual(len(added) - before, 80 / EPOCHS)
+        self.assertEqual(len(set(added)), 80)
+        expected = bits(Distribution.of(range(5 * EPOCHS)))
+        for total in exact_totals(factory).values():
+            self.assertEqual(total, expected)
+
+    def test_retainedLater(self) -> None:
+        """The total of a histogram that is retained later has the samples of earlier epochs."""
+        factory = self.factory(max_series=1)
+        other = factory.recorder.counter("a")
+        other.increment()
+        histogram = factory.recorder.histogram("h")
+        client = FakeClient(factory)
+        for sample in (1, 2):
+            histogram.record(sample)
+            self.reactor.settle()
+        factory.recorder.forget(other.key)
+        histogram.record(3)
+        expected = {histogram.key: bits(Distribution.of([1, 2, 3]))}
+        self.assertEqual(client.read_all(self.reactor).bits(), expected)
+        self.assertEqual(exact_totals(factory), expected)
+
+    def test_memoryExhausted(self) -> None:
+        """If memory is exhausted while samples are added to a total, they are added later."""
+        for streaming in (False, True):
+            factory = self.factory(buffer_size=None)
+            client = FakeClient(factory)
+            if not streaming:
+                client.transport.lose()
+            histogram = factory.recorder.histogram("h")
+            with_samples = Distribution.with_samples
+
+            def fail(distribution: Distribution, samples: list[float]) -> Distribution:
+                raise MemoryError
+
+            self.patch(Distribution, "with_samples", fail)
+            samples = range((EPOCHS + 2) * BATCH)
+            for sample in samples:
+                histogram.record(sample)
+            self.reactor.settle()
+            self.patch(Distribution, "with_samples", with_samples)
+            if streaming:
+                self.assertTrue(self.flushLoggedErrors(MemoryError))
+            histogram.record(-1)
+            expected = bits(Distribution.of([*samples, -1]))
+            self.assertEqual(exact_totals(factory), {histogram.key: expected})
+            late = FakeClient(factory)
+            self.reactor.advance(TICK)
+            self.assertEqual(late.read_all(self.reactor).bits(), {histogram.key: expected})
+
+    def test_memoryExhaustedByRepeats(self) -> None:
+        """If memory is exhausted by the events of repeated samples, each sample counts once."""
+        factory = self.factory(buffer_size=None)
+        client = FakeClient(factory)
+        failures = [MemoryError()]
+
+        def fail_once(entry: object, times: int) -> repeat[object]:
+            if entry and failures:
+                raise failures.pop()
+            return repeat(entry, times)
+
+        self.patch(ledger_module, "repeat", fail_once)
+        histogram = factory.recorder.histogram("h")
+        histogram.record_many(0.5, 2 * BATCH)
+        self.reactor.settle()
+        self.assertTrue(self.flushLoggedErrors(MemoryError))
+        self.reactor.advance(TICK)
+        self.assertEqual(factory.recorder.snapshot()[histogram.key].count, 2 * BATCH)
+        self.assertEqual(client.read_all(self.reactor).bits(), exact_totals(factory))
+
+
+class DescriptionsTests(FactoryTestCase):
+    def test_last(self) -> None:
+        """The recorder has the last description of each metric, with or without series."""
+        recorder = self.factory(totals=False).recorder
+        self.assertEqual(recorder.descriptions(), [])
+        recorder.describe_counter("a", "bytes", "first")
+        recorder.describe_histogram("a", "seconds", "samples")
+        recorder.describe_counter("a", "count", "last")
+        self.assertEqual(
+            recorder.descriptions(),
+            [
+                Metadata(MetricKind.COUNTER, "a", Unit.COUNT, "last"),
+                Metadata(MetricKind.HISTOGRAM, "a", Unit.SECONDS, "samples"),
+            ],
         )
 
 
@@ -687,9 +953,24 @@ class Machine(RuleBasedStateMachine):
     def forget_gauge(self) -> None:
         self.factory.recorder.forget(Key(MetricKind.GAUGE, "g"))
 
+    @rule()
+    def forget_histogram(self) -> None:
+        self.factory.recorder.forget(Key(MetricKind.HISTOGRAM, "h"))
+
     @rule(n=st.one_of(st.integers(0, 5000), st.just(2**64 - 1)))
     def sample(self, n: int) -> None:
         self.factory.recorder.histogram("h").record_many(0.5, n)
+
+    @rule(
+        samples=st.lists(st.floats(), min_size=1, max_size=5),
+        repeat=st.sampled_from([1, 2, 10]),
+        on_reactor_thread=st.booleans(),
+    )
+    def samples(self, samples: list[float], repeat: int, on_reactor_thread: bool) -> None:
+        self.on_reactor_thread = on_reactor_thread
+        for sample in samples * repeat:
+            self.factory.recorder.histogram("h").record(sample)
+        self.on_reactor_thread = False
 
     @rule()
     def describe(self) -> None:

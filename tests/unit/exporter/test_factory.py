@@ -396,7 +396,7 @@ class AccountTests(ServerTestCase):
             self.assertEqual(getattr(after, figure), getattr(before, figure), figure)
 
     def record_all(self, factory: MetricsFactory) -> None:
-        """Record 13 events of 5 series with totals and of a histogram."""
+        """Record 13 events of 6 series."""
         for number in range(5):
             factory.recorder.counter("c", number=number).increment(number)
         factory.recorder.counter("c", number=0).increment(2**63)
@@ -404,13 +404,13 @@ class AccountTests(ServerTestCase):
 
     def test_pendingWithoutClients(self) -> None:
         """Without clients, the statistics include what no thread has processed yet."""
-        for limit, series in ((10, 5), (3, 3), (0, 0)):
+        for limit, series in ((10, 6), (3, 3), (0, 0)):
             factory = self.factory(buffer_size=1000, totals=True, max_series=limit)
             for times in (1, 2):
                 self.record_all(factory)
                 stats = factory.stats()
                 self.assertEqual((stats.recorded, stats.waiting), (13 * times, 0))
-                self.assertEqual((stats.series, stats.series_refused), (series, 5 - series))
+                self.assertEqual((stats.series, stats.series_refused), (series, 6 - series))
                 self.assertEqual(len(factory.recorder.snapshot()), series)
             FakeClient(factory).read_all(self.reactor)
             after = factory.stats()
@@ -426,14 +426,14 @@ class AccountTests(ServerTestCase):
         client.read_all(self.reactor)
         self.record_all(factory)
         before = factory.stats()
-        self.assertEqual((before.recorded, before.waiting, before.series), (13, 13, 5))
+        self.assertEqual((before.recorded, before.waiting, before.series), (13, 13, 6))
         [account] = before.clients
         self.assertEqual((account.recorded, account.waiting, account.written), (13, 13, 0))
         self.assertEqual(client.protocol.stats(), account)
         client.read_all(self.reactor)
         after = factory.stats()
         self.assertEqual((after.recorded, after.waiting, after.written), (13, 0, 13))
-        self.assertEqual((after.series, after.series_refused), (5, 0))
+        self.assertEqual((after.series, after.series_refused), (6, 0))
 
     def test_pendingWhenClientLeaves(self) -> None:
         """Events in the log when a client disconnects are in its account, as discarded."""

@@ -139,7 +139,7 @@ class ProtocolTestCase(SynchronousTestCase):
         """Return a marker with totals, each given as the series' name and the value."""
         incoming = Incoming(self.reactor, None, lambda: None, at_once=lambda: False)
         series = [incoming.series(counter_key(name)) for name, _ in totals]
-        snapshot = TotalsSnapshot(series, [value for _, value in totals], 77, complete)
+        snapshot = TotalsSnapshot(series, [value for _, value in totals], {}, 77, complete)
         return Marker(Counts(0, dropped, 0), snapshot)
 
     def describe(self, protocol: MetricsProtocol, frames: dict[str, bytes]) -> None:

@@ -8,9 +8,10 @@ import random
 from typing import cast
 
 from tests.exporting import FactoryTestCase, IncomingTestCase
-from tests.reader import FakeClient, Reader, counter_key, exact_totals
+from tests.reader import FakeClient, Reader, counter_key, exact_totals, histogram_key
 from txmetrics_tcp import (
     Decoder,
+    Distribution,
     Key,
     Metric,
     MetricKind,
@@ -19,6 +20,7 @@ from txmetrics_tcp import (
     Snapshot,
     decode,
 )
+from txmetrics_tcp._distribution import MAX_BUCKETS
 from txmetrics_tcp._exporter import snapshot as snapshot_module
 from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.fanout import MAX_SNAPSHOTS
@@ -35,7 +37,7 @@ class TotalsSnapshotTests(IncomingTestCase):
     def snapshot(self, size: int = SERIES) -> TotalsSnapshot:
         incoming = self.incoming()
         series = [incoming.series(counter_key("c", ("i", str(i)))) for i in range(size)]
-        return TotalsSnapshot(series, list(range(size)), 77, complete=True)
+        return TotalsSnapshot(series, list(range(size)), {}, 77, complete=True)
 
     def test_chunks(self) -> None:
         """Readers with room for any number of bytes receive the same totals, in order."""
@@ -77,6 +79,23 @@ class TotalsSnapshotTests(IncomingTestCase):
             snapshot.chunk(0, 1_000_000)
         self.assertEqual(encoded, [GROUP, GROUP, GROUP, 1])
 
+    def test_largeDistributions(self) -> None:
+        """The totals encoded for one chunk exceed it by less than another chunk."""
+        sizes = []
+        batch = snapshot_module.Batch
+
+        def counted(frames: list[bytes], since: int) -> object:
+            sizes.extend(map(len, frames))
+            return batch(frames, since)
+
+        self.patch(snapshot_module, "Batch", counted)
+        incoming = self.incoming()
+        series = [incoming.series(histogram_key("h", ("i", str(i)))) for i in range(SERIES)]
+        large = Distribution.of([2.0 ** (i / 32) for i in range(MAX_BUCKETS)])
+        snapshot = TotalsSnapshot(series, [large] * SERIES, {}, 77, complete=True)
+        snapshot.chunk(0, CHUNK)
+        self.assertLess(sum(sizes), 2 * CHUNK)
+
     def test_failedEncoding(self) -> None:
         """If encoding fails for one client, the next one receives all totals."""
         snapshot = self.snapshot()
@@ -109,7 +128,8 @@ class TotalsSnapshotTests(IncomingTestCase):
             Key(MetricKind.GAUGE, "g", (("label", "value"),)),
         ]
         series = [incoming.series(key) for key in keys]
-        snapshot = TotalsSnapshot(series, [2**64 + 5, 0, -0.5], 1_700_000_000_000_000_001, False)
+        stamp = 1_700_000_000_000_000_001
+        snapshot = TotalsSnapshot(series, [2**64 + 5, 0, -0.5], {}, stamp, False)
         totals = [
             Metric(keys[0], Operation.SET_COUNTER, 5, 1_700_000_000_000_000_001),
             Metric(keys[1], Operation.SET_COUNTER, 0, 1_700_000_000_000_000_001),

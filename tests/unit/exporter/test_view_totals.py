@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import bits, exact_totals
-from txmetrics_tcp import Decoder, ExporterSettings, MetricKind, MetricsFactory, SourceView
+from tests.reader import exact_totals, view_bits
+from txmetrics_tcp import Decoder, ExporterSettings, MetricsFactory, SourceView
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 
@@ -22,6 +22,7 @@ class Viewer:
         self.view = SourceView(reactor.seconds)
 
     def connect(self, factory: MetricsFactory) -> None:
+        self.max_delay = factory.settings.max_delay
         self.transport = PausingTransport(self.limit)
         protocol = factory.buildProtocol(self.transport.getPeer())
         assert protocol is not None
@@ -34,18 +35,13 @@ class Viewer:
         self.view.ingest(self.decoder.feed(self.transport.drain(size)))
 
     def read_all(self) -> None:
+        self.reactor.settle()
+        self.reactor.advance(self.max_delay)
         while True:
             self.reactor.settle()
             if not (self.transport.written or self.transport.producer_paused):
                 return
             self.read()
-
-    def bits(self) -> object:
-        return {
-            key: bits(series.value)
-            for key, series in self.view.series.items()
-            if key.kind is not MetricKind.HISTOGRAM
-        }
 
 
 class ExactTotalsTests(SynchronousTestCase):
@@ -89,6 +85,37 @@ class ExactTotalsTests(SynchronousTestCase):
         self.assertLess(max(history), 200)
         self.assertLess(abs(series.rate(now) - 100), 30)
 
+    def test_lostSamples(self) -> None:
+        """A viewer that lost samples has the exact distribution, and marks the windows."""
+        recorder = self.factory.recorder
+        lost, kept = recorder.histogram("lost"), recorder.histogram("kept")
+        for histogram in (lost, kept):
+            histogram.record_many(0.5, 1000)
+        self.viewer.connect(self.factory)
+        self.viewer.read_all()
+        self.reactor.advance(3)
+        kept.record(0.5)
+        self.viewer.read_all()
+        for number in range(3000):
+            lost.record(number)
+            self.reactor.settle()
+        self.viewer.read_all()
+        self.assertGreater(self.viewer.view.missed_client, 1000)
+        self.assertEqual(view_bits(self.viewer.view), exact_totals(self.factory))
+        now = self.reactor.seconds()
+        for key, series in self.viewer.view.series.items():
+            recent, lifetime = series.summary(60, now), series.summary()
+            assert recent is not None
+            assert lifetime is not None
+            self.assertEqual(recent.partial, key.name == "lost")
+            self.assertFalse(lifetime.partial)
+            if key.name == "lost":
+                self.assertEqual(lifetime.count, 4000)
+                self.assertLess(recent.count, 3000)
+                self.assertEqual(recent.max, 2999)
+            else:
+                self.assertEqual((lifetime.count, recent.count), (1001, 1))
+
     def protocol_repairs(self) -> int:
         """Return the number of received events that were totals."""
         return self.viewer.protocol.stats().repairs
@@ -119,7 +146,7 @@ class ExactTotalsTests(SynchronousTestCase):
         self.factory.recorder.counter("c").increment(2)
         self.viewer.connect(self.factory)
         self.viewer.read_all()
-        self.assertEqual(self.viewer.bits(), exact_totals(self.factory))
+        self.assertEqual(view_bits(self.viewer.view), exact_totals(self.factory))
         self.assertEqual(self.viewer.view.restarts, 1)
 
     @given(
@@ -146,8 +173,8 @@ class ExactTotalsTests(SynchronousTestCase):
                     for _ in range(number):
                         recorder.gauge("g").increment(0.1)
                 case "sample", int():
-                    for _ in range(number):
-                        recorder.histogram("h").record(0.1)
+                    for sample in range(number):
+                        recorder.histogram("h").record(sample / 7)
                 case "pass", float():
                     self.reactor.advance(number)
                 case "read", _:
@@ -163,11 +190,10 @@ class ExactTotalsTests(SynchronousTestCase):
                     self.viewer.connect(self.factory)
             self.reactor.settle()
         self.viewer.read_all()
-        shown = self.viewer.bits()
+        shown = view_bits(self.viewer.view)
         expected = exact_totals(self.factory)
         if any(step == "clear" for step, _ in steps):
             # Series that have not changed since are not shown.
-            assert isinstance(shown, dict)
             self.assertEqual(shown, {k: v for k, v in expected.items() if k in shown})
         else:
             self.assertEqual(shown, expected)
