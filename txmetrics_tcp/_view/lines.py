@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from txmetrics_tcp._model import (
     Gone,
+    HistogramTotal,
+    Key,
     Metadata,
     Metric,
     MetricKind,
@@ -22,6 +24,7 @@ from txmetrics_tcp._view.memory import CACHE_BYTES, name_size
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.text import (
     NO_TIME,
+    json_number,
     json_value,
     local_time,
     utc,
@@ -29,7 +32,7 @@ from txmetrics_tcp._view.text import (
     visible_unit,
 )
 
-Printable = Metadata | Metric | Status | Snapshot | Gone
+Printable = Metadata | Metric | Status | Snapshot | Gone | HistogramTotal
 """The events that have a line."""
 
 Lines = Callable[[Printable], str]
@@ -42,6 +45,8 @@ _OPERATION = {
     operation: f"{operation.kind.value}/{_ACTION[operation]}".ljust(len("counter/increment"))
     for operation in Operation
 }
+
+_SET_HISTOGRAM = "histogram/set".ljust(len("counter/increment"))
 
 _GONE = {kind: f"{kind.value}/gone".ljust(len("counter/increment")) for kind in MetricKind}
 
@@ -58,6 +63,7 @@ class TextLines:
 
         12:30:05.042 counter/increment requests_total [route = /] 1
         12:30:05.042 histogram/record  latency 0.0015 s
+        12:30:05.042 histogram/set     latency count 1, sum 0.0015 s, min 0.0015 s, …
 
     Times are local.  The unit is shown once the server has sent the metric's description.
     """
@@ -91,13 +97,31 @@ class TextLines:
             f" {visible(str(key))} {value}"
         )
 
-    def _other(self, event: Metadata | Status | Snapshot | Gone) -> str:
+    def _other(self, event: Metadata | Status | Snapshot | Gone | HistogramTotal) -> str:
         if isinstance(event, Snapshot):
             return f"snapshot     {event.value}"
         if isinstance(event, Gone):
             key = event.key
             return f"{self._time(event.timestamp_ns)} {_GONE[key.kind]} {visible(str(key))}"
+        if isinstance(event, HistogramTotal):
+            return self._histogram_total(event)
         return self._metadata(event) if isinstance(event, Metadata) else self._status(event)
+
+    def _histogram_total(self, total: HistogramTotal) -> str:
+        key, one = total.key, total.distribution
+        values: list[tuple[str, float, str]] = [("count", one.count, "")]
+        if one.count:
+            unit = self._units.get((key.kind, key.name), "")
+            p50, p99 = one.quantiles([0.5, 0.99])
+            values += [("sum", one.sum, unit), ("min", one.min, unit), ("p50", p50, unit)]
+            values += [("p99", p99, unit), ("max", one.max, unit)]
+        if one.not_finite:
+            values.append(("not finite", one.not_finite, ""))
+        shown = ", ".join(
+            f"{name} {value!r}{unit}" if self._exact else f"{name} {show_value(value, unit)}"
+            for name, value, unit in values
+        )
+        return f"{self._time(total.timestamp_ns)} {_SET_HISTOGRAM} {visible(str(key))} {shown}"
 
     def _metadata(self, metadata: Metadata) -> str:
         self._remember(metadata)
@@ -161,7 +185,9 @@ class JsonLines:
         if isinstance(event, Snapshot):
             return self._encode({"event": "snapshot", **_BOUNDARY[event]})
         if isinstance(event, Gone):
-            return self._encode(self._gone(event))
+            return self._encode(_of_series("gone", event.key, event.timestamp_ns))
+        if isinstance(event, HistogramTotal):
+            return self._encode(self._histogram_total(event))
         return self._encode(self._status(event))
 
     def _metric(self, metric: Metric) -> dict[str, object]:
@@ -177,15 +203,20 @@ class JsonLines:
             **json_value(metric.value),
         }
 
-    def _gone(self, gone: Gone) -> dict[str, object]:
-        key = gone.key
+    def _histogram_total(self, total: HistogramTotal) -> dict[str, object]:
+        one = total.distribution
+        count = one.count
         return {
-            "event": "gone",
-            "time": utc(gone.timestamp_ns),
-            "timestamp_ns": gone.timestamp_ns,
-            "kind": key.kind.value,
-            "name": key.name,
-            "labels": dict(key.labels),
+            **_of_series("histogram_total", total.key, total.timestamp_ns),
+            "count": count,
+            "sum": json_number(one.sum),
+            "min": one.min if count else None,
+            "max": one.max if count else None,
+            "zeros": one.zeros,
+            "not_finite": one.not_finite,
+            "scale": one.scale,
+            "positive": one.positive,
+            "negative": one.negative,
         }
 
     def _metadata(self, metadata: Metadata) -> dict[str, object]:
@@ -207,3 +238,14 @@ class JsonLines:
             "dropped_client": status.dropped_client,
             "protocol_version": status.protocol_version,
         }
+
+
+def _of_series(event: str, key: Key, timestamp_ns: int | None) -> dict[str, object]:
+    return {
+        "event": event,
+        "time": utc(timestamp_ns),
+        "timestamp_ns": timestamp_ns,
+        "kind": key.kind.value,
+        "name": key.name,
+        "labels": dict(key.labels),
+    }

@@ -12,6 +12,9 @@ MAX_BYTES = 128 * 1024 * 1024
 SAMPLE_BYTES = 512 * 1024 * 1024
 """The limit of the samples of all histograms in a view, in bytes."""
 
+BUCKET_BYTES = 12
+"""The approximate size of a bucket of a `Distribution` in memory, in bytes."""
+
 CACHE_BYTES = 16 * 1024 * 1024
 """The limit of what one store of a command keeps in memory, in bytes."""
 

@@ -14,7 +14,6 @@ from typing import Any
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._view.numbers import base_scale, show_rate, show_seconds, show_value
 from txmetrics_tcp._view.series import SeriesView, SourceView
-from txmetrics_tcp._view.sketch import Summary, has_percentiles
 from txmetrics_tcp._view.text import (
     cell_width,
     counted,
@@ -25,6 +24,7 @@ from txmetrics_tcp._view.text import (
     visible,
     visible_unit,
 )
+from txmetrics_tcp._view.windows import PARTIAL, PARTIAL_NOTE, Summary
 
 SHORTEST = 0.1
 """The minimum number of seconds for a rate."""
@@ -32,6 +32,9 @@ SHORTEST = 0.1
 _HEAD = ("KIND", "NAME", "LABELS", "VALUE", "RATE", "COUNT", "MIN", "P50", "P90", "P99", "MAX")
 _TEXTS = _HEAD[:3]
 """The columns of text.  All others have numbers, and are right-aligned."""
+
+_NUMBERS = _HEAD.index("COUNT")
+"""The first of the columns that only histograms have."""
 
 _OMITTED = ("MIN", "P90", "MAX", "COUNT", "P99", "P50", "KIND", "RATE")
 """The columns that a narrow terminal lacks, the first one first."""
@@ -102,10 +105,11 @@ class Report:
         """
         number_width = _NUMBER_ELSEWHERE if width is None else _NUMBER
         table = [self._cells(one, number_width) for one in self.series]
+        partial = any(cell.startswith(PARTIAL) for line in table for cell in line[_NUMBERS:])
         columns = {head: [head, *(line[at] for line in table)] for at, head in enumerate(_HEAD)}
         if not any(columns["COUNT"][1:]):
             # No histograms: omit their columns.
-            columns = {head: columns[head] for head in _HEAD[: _HEAD.index("COUNT")]}
+            columns = {head: columns[head] for head in _HEAD[:_NUMBERS]}
         widths = {head: max(map(cell_width, column)) for head, column in columns.items()}
         if width is None:
             for head in ("NAME", "LABELS"):
@@ -119,7 +123,7 @@ class Report:
             strict=True,
         )
         text = "".join(f"{_GAP.join(line).rstrip()}\n" for line in lines)
-        return f"{text}\n{self._summary_line(width)}\n"
+        return f"{text}\n{self._summary_line(width, partial)}\n"
 
     def to_json(self) -> Iterator[str]:
         """
@@ -144,7 +148,7 @@ class Report:
             else {"incoming": view.missed_incoming, "client": view.missed_client},
             "left_out": view.refused,
             "unknown": view.unknown,
-            "percentiles": has_percentiles(),
+            "percentiles": True,
         }
         encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
         yield encode(document).removesuffix("}") + ',"series":['
@@ -162,19 +166,20 @@ class Report:
             value = show_value(series.value, unit, width)
             return (*cells, value, self._rate(series, unit, width), *[""] * 6)
         numbers = summary.min, summary.p50, summary.p90, summary.p99, summary.max
+        mark = PARTIAL if summary.partial else ""
         return (
             *cells,
             "",
             self._rate(series, None, width),
             show_value(series.value, width=width),
-            *(("-" if math.isnan(one) else show_value(one, unit, width)) for one in numbers),
+            *(("-" if math.isnan(one) else mark + show_value(one, unit, width)) for one in numbers),
         )
 
     def _rate(self, series: SeriesView, unit: str | None, width: int) -> str:
         rate = self.rate(series)
         return "-" if math.isnan(rate) else show_rate(rate, unit, width)
 
-    def _summary_line(self, width: int | None) -> str:
+    def _summary_line(self, width: int | None, partial: bool) -> str:
         view = self.view
         status = view.status
         source = visible(status.source) if status is not None else ""
@@ -195,6 +200,8 @@ class Report:
             )
         else:
             parts.append("none missed")
+        if partial:
+            parts.append(PARTIAL_NOTE)
         if self.connections > 1:
             parts.append(f"{self.connections:,} connections")
         if view.restarts:
@@ -292,7 +299,11 @@ def _descending(value: float) -> tuple[bool, float]:
 
 
 def _summary(summary: Summary) -> dict[str, object]:
-    return {one.name: _number_or_null(getattr(summary, one.name)) for one in fields(summary)}
+    numbers = [one.name for one in fields(summary) if one.name != "partial"]
+    return {
+        **{name: _number_or_null(getattr(summary, name)) for name in numbers},
+        "partial": summary.partial,
+    }
 
 
 def _number_or_null(value: float) -> object:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from txmetrics_tcp._checks import at_least
+from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp._model import (
+    HISTOGRAM_TOTALS,
     INITIAL_TOTAL,
     U64_MAX,
     Event,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -34,7 +37,7 @@ from txmetrics_tcp._view.rates import (
     Values,
     per_second,
 )
-from txmetrics_tcp._view.sketch import FINEST, Summary, Windows
+from txmetrics_tcp._view.windows import FINEST, Samples, Summary, Windows, covers
 
 MAX_SERIES = 100_000
 """The default limit of series in a view."""
@@ -42,10 +45,7 @@ MAX_SERIES = 100_000
 RECENT = 20
 """The number of events kept for a watched series."""
 
-CHUNK = 1024
-"""The maximum number of pending samples of a histogram."""
-
-MAX_PENDING = 1_000_000
+MAX_PENDING = 250_000
 """The maximum number of pending samples of all histograms, apart from those of one `ingest`."""
 
 SPARE = 512 * 1024
@@ -60,16 +60,15 @@ class SeriesView:
     The state of one series.  Created by `SourceView` and updated by each `SourceView.ingest`.
 
     @ivar key: the series.
-    @ivar events: the number of events received.
     @ivar updated: when the last event was received, by the view's clock.
     @ivar timestamp_ns: when the last event was recorded, in nanoseconds since the epoch; None if
         unknown.
-    @ivar value: the total of a counter, the value of a gauge, the number of samples of a histogram.
     """
 
     __slots__ = (
         "_base",
         "_connection",
+        "_events",
         "_history",
         "_identified",
         "_increase_before",
@@ -78,22 +77,22 @@ class SeriesView:
         "_set_at",
         "_size",
         "_spread",
+        "_value",
         "_view",
         "_watched",
         "_windows",
-        "events",
         "key",
         "timestamp_ns",
         "updated",
-        "value",
     )
 
     def __init__(self, key: Key, view: SourceView, second: int, size: int) -> None:
         self.key: Key = key
-        self.events: int = 0
         self.updated: float = -math.inf
         self.timestamp_ns: int | None = None
-        self.value = INITIAL_TOTAL[key.kind]
+        # Both without the pending samples.
+        self._events = 0
+        self._value = INITIAL_TOTAL[key.kind]
         self._view = view
         # The equal keys by whose id() the view finds the series.  The list keeps them, so that no
         # id is reused.
@@ -118,10 +117,25 @@ class SeriesView:
         self._connection = -1
         self._set_at = second
         self._pending: list[float] = []
-        self._windows = Windows(view._samples) if key.kind is MetricKind.HISTOGRAM else None
+        self._windows: Windows | None = None
+        if key.kind is MetricKind.HISTOGRAM:
+            self._windows = Windows(view._samples, second)
 
     def __repr__(self) -> str:
         return f"<SeriesView {self.key.kind.value} {self.key}: {self.value!r}>"
+
+    @property
+    def events(self) -> int:
+        """The number of events received."""
+        return self._events + len(self._pending)
+
+    @property
+    def value(self) -> int | float:
+        """
+        The total of a counter, the value of a gauge, the number of samples of a histogram.
+        """
+        pending = self._pending
+        return self._value + len(pending) if pending else self._value
 
     @property
     def recent(self) -> deque[RecentEvent]:
@@ -156,8 +170,9 @@ class SeriesView:
         is more recent.
 
         This is the change of a counter's total, a histogram's sample count or a gauge's value.  The
-        first known total of a counter, the first total after a reconnect and a lower total do not
-        count as changes.  Any other new total is spread over the time since the last exact total.
+        first known total of a counter or histogram, the first total after a reconnect and a lower
+        total do not count as changes.  Any other new total is spread over the time since the last
+        exact total.
 
         @param now: the time, by the view's clock.
         @return: the rate; NaN for a gauge that is, or was ten seconds ago, infinite or NaN.
@@ -207,18 +222,27 @@ class SeriesView:
         """
         Return statistics of a histogram's samples.
 
+        Statistics of a window are those of the samples that the view has received in it.  Those of
+        all time include all samples that the program has recorded, if the server sends totals of
+        histograms.
+
         @param window: the length of the window in seconds: 10, 60 or 300.  Up to a fifth more is
             included.  None for all time.
         @param now: the time, by the view's clock; by default, the time of the last event.
         @return: the statistics; None for counters and gauges.
         """
-        windows = self._windows
-        if windows is None:
-            return None
-        self._count_samples()
-        if now is None:
-            now = self.updated
-        return windows.summary(window, now, self._second - self._second % FINEST)
+        samples = samples_of(self, window, self.updated if now is None else now)
+        return None if samples is None else samples.summary()
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """
+        The distribution of all samples of a histogram since the program has started; if the server
+        sends no totals of histograms, of those that the view has received.  It is None for counters
+        and gauges, or if the memory for samples did not suffice.
+        """
+        samples = samples_of(self, None, self.updated)
+        return samples.whole if samples is not None and samples.known else None
 
     # Called by the view
 
@@ -238,26 +262,44 @@ class SeriesView:
         self._second = second
 
     def _set_total(self, total: int, connection: int) -> None:
-        """Apply a SET of a counter."""
+        """Apply a total of a counter, or the number of samples in that of a histogram."""
         risen = total - self.value
         if self._connection == connection and risen > 0:
             assert isinstance(self._history, Increases)
             self._history.spread(risen, self._set_at + 1)
             self._spread += risen  # type: ignore[assignment]
         self._base += risen
-        self.value = total
+        self._value = total
         self._connection = connection
         self._set_at = self._second
 
-    def _count_samples(self) -> None:
-        if self._pending and self._windows is not None:
-            self._windows.add(self._pending)
-            self._pending.clear()
+    def _set_distribution(self, total: Distribution, connection: int) -> None:
+        """Apply a total of a histogram."""
+        windows = self._windows
+        assert windows is not None
+        self._count_samples()
+        windows.set_total(total, self._second - self._second % FINEST)
+        count = total.count + total.not_finite
+        # The first total of a series shows lost samples only in a resync or after a reconnect.
+        known = self._connection >= 0 or self._view._lost_at > -math.inf
+        # With a lower one, the series has begun again.
+        if known and count not in (0, self.value):
+            windows.lost_at = self._second
+        self._set_total(count, connection)
 
-    def _continue_from(self, total: int | float) -> None:
-        """Start with a total from before the series was created."""
-        self.value = total
-        if self.key.kind is MetricKind.COUNTER:
+    def _count_samples(self) -> None:
+        pending = self._pending
+        if pending and self._windows is not None:
+            self._windows.add(pending)
+            self._events += len(pending)
+            self._value += len(pending)
+            pending.clear()
+
+    def _continue_from(self, total: int | float, windows: Windows | None) -> None:
+        """Start with a total, and the distribution of a histogram, from before C{clear}."""
+        self._value = total
+        self._windows = windows
+        if self.key.kind is not MetricKind.GAUGE:
             self._base = total
 
     def _reset(self, second: int) -> None:
@@ -266,13 +308,32 @@ class SeriesView:
             self._advance(second)
         if self.key.kind is not MetricKind.GAUGE:
             self._base -= self.value
-        self.value = INITIAL_TOTAL[self.key.kind]
-        self.events = 0
+        self._value = INITIAL_TOTAL[self.key.kind]
+        self._events = 0
         self._connection = -1
         self._set_at = second
         self._pending.clear()
         if self._windows is not None:
-            self._windows = Windows(self._view._samples)
+            self._windows = Windows(self._view._samples, second)
+
+
+def samples_of(series: SeriesView, window: float | None, now: float) -> Samples | None:
+    """
+    Return the samples of a histogram in a window; None for counters and gauges.  See
+    `SeriesView.summary`.
+    """
+    windows = series._windows
+    if windows is None:
+        return None
+    series._count_samples()
+    samples = windows.samples(window, now, series._second - series._second % FINEST)
+    view = series._view
+    lost_at = -math.inf if window is None else windows.lost_at
+    if view._lost_at >= windows.since:
+        # It is unknown of which series the events were.
+        lost_at = max(lost_at, view._lost_at)
+    samples.partial = lost_at > -math.inf and (window is None or covers(window, now, lost_at))
+    return samples
 
 
 class SourceView:
@@ -354,8 +415,11 @@ class SourceView:
         self._identified_bytes = 0
         # Series of the program's previous run.  They keep their history if they appear again.
         self._previous_run: dict[Key, SeriesView] = {}
-        # Totals at the time of `clear`.
-        self._cleared: dict[Key, int | float] = {}
+        # Totals at the time of `clear`, with the distributions of histograms.
+        self._cleared: dict[Key, tuple[int | float, Windows | None]] = {}
+        # The second in which a status last reported further dropped events or another connection,
+        # if no totals of histograms have made up for them.
+        self._lost_at = -math.inf
         # Within a complete snapshot, the series that it has set.
         self._set: set[Key] | None = None
 
@@ -378,35 +442,33 @@ class SourceView:
                 key, operation, value, timestamp_ns = event
                 series = series_of(id(key))
                 if series is None:
-                    series = self._find(event, second)
+                    series = self._find(key, operation, value, second)
                     if series is None:
                         continue
                 if series._second != second:
                     series._advance(second)
-                series.events += 1
                 series.updated = now
                 series.timestamp_ns = timestamp_ns
                 # `APPLY`, inlined because a viewer spends most of its time here.
                 if operation is _INCREMENT_COUNTER:
-                    total = series.value + value
+                    series._events += 1
+                    total = series._value + value
                     if total > U64_MAX:
                         total -= U64_MAX + 1
                         series._base -= U64_MAX + 1
-                    series.value = total
+                    series._value = total
                 elif operation is _RECORD_HISTOGRAM:
-                    series.value += 1
-                    pending = series._pending
-                    pending.append(value)
-                    if len(pending) >= CHUNK:
-                        series._count_samples()
-                elif operation is _SET_GAUGE:
-                    series.value = value
-                elif operation is _INCREMENT_GAUGE:
-                    series.value += value
-                elif operation is _DECREMENT_GAUGE:
-                    series.value -= value
+                    series._pending.append(value)
                 else:
-                    series._set_total(value, self._connection)  # type: ignore[arg-type]
+                    series._events += 1
+                    if operation is _SET_GAUGE:
+                        series._value = value
+                    elif operation is _INCREMENT_GAUGE:
+                        series._value += value
+                    elif operation is _DECREMENT_GAUGE:
+                        series._value -= value
+                    else:
+                        series._set_total(value, self._connection)  # type: ignore[arg-type]
                 if series._watched is not None:
                     series._watched.append((timestamp_ns, operation, value))
         finally:
@@ -435,13 +497,14 @@ class SourceView:
         """
         Remove all series and reset the counts of events, dropped events, gone series and restarts.
 
-        Totals continue: a counter appears again with its next event and its full total.
+        Totals continue: a counter or histogram appears again with its next event and its full total
+        or distribution.
         """
         for key, series in self.series.items():
-            if key.kind is not MetricKind.HISTOGRAM:
-                self._cleared[key] = series.value
-            else:
-                self._text.give_back(series._size)
+            series._count_samples()
+            if series._windows is not None:
+                series._windows.clear()
+            self._cleared[key] = series.value, series._windows
         self._forget_series()
         self._empty(self._previous_run)
         self._set = None
@@ -477,30 +540,20 @@ class SourceView:
         self._empty(self._previous_run)
         return self._text.take(size)
 
-    def _find(self, event: Metric, second: int) -> SeriesView | None:
+    def _find(
+        self, key: Key, operation: Operation, value: int | float, second: int
+    ) -> SeriesView | None:
         """Find or create the series of a new key object; return None if there are too many."""
-        key, operation, value, _timestamp_ns = event
         series = self.series.get(key)
         if series is None:
-            if len(self.series) >= self._max_series:
-                self.refused += 1
-                return None
-            series = self._previous_run.pop(key, None)
+            series = self._begin(key, second)
             if series is None:
-                size = key_size(key)
-                if not self._admits(key, size):
-                    self.refused += 1
-                    return None
-                series = SeriesView(key, self, second, size)
-                if key in self._cleared:
-                    series._continue_from(self._cleared.pop(key))
-                    series._connection = self._connection
-            if operation is _INCREMENT_COUNTER:
-                # The counter has just started, so its total is exact.
+                return None
+            if operation is _INCREMENT_COUNTER or operation is _RECORD_HISTOGRAM:
+                # The series has just started, so its total is exact.
                 series._connection = self._connection
             elif key.kind is MetricKind.GAUGE:
                 series._base = value if operation is _SET_GAUGE else series.value
-            self.series[key] = series
         if self._identified_bytes > 2 * self._text.used + SPARE:
             # The decoder does not reuse key objects.
             self._forget_identities()
@@ -511,9 +564,29 @@ class SourceView:
             self._set.add(series.key)
         return series
 
+    def _begin(self, key: Key, second: int) -> SeriesView | None:
+        """Create a series; return None if there are too many."""
+        if len(self.series) >= self._max_series:
+            self.refused += 1
+            return None
+        series = self._previous_run.pop(key, None)
+        if series is None:
+            size = key_size(key)
+            if not self._admits(key, size):
+                self.refused += 1
+                return None
+            series = SeriesView(key, self, second, size)
+            if key in self._cleared:
+                series._continue_from(*self._cleared.pop(key))
+                series._connection = self._connection
+        self.series[key] = series
+        return series
+
     def _ingest_other(self, event: Event, now: float) -> None:
         if isinstance(event, Status):
             self._ingest_status(event, now)
+        elif isinstance(event, HistogramTotal):
+            self._ingest_total(event, now)
         elif isinstance(event, Unknown):
             self.unknown += 1
         elif isinstance(event, Metadata):
@@ -526,18 +599,38 @@ class SourceView:
         elif isinstance(event, Snapshot):
             self._ingest_boundary(event)
 
+    def _ingest_total(self, event: HistogramTotal, now: float) -> None:
+        self.events += 1
+        second = math.floor(now)
+        key = event.key
+        series = self.series.get(key) or self._begin(key, second)
+        if series is None:
+            return
+        if self._set is not None:
+            self._set.add(series.key)
+        if series._second != second:
+            series._advance(second)
+        series._events += 1
+        series.updated = now
+        series.timestamp_ns = event.timestamp_ns
+        series._set_distribution(event.distribution, self._connection)
+
     def _ingest_boundary(self, boundary: Snapshot) -> None:
         complete, self._set = self._set, None
         if boundary is Snapshot.BEGIN_COMPLETE:
             self._set = set()
             # The next event of each series calls `_find`.
             self._forget_identities()
-        elif boundary is Snapshot.END and complete is not None:
-            for key in self.series.keys() - complete:
-                if key.kind is not MetricKind.HISTOGRAM:
-                    self._remove(key)
-            # The snapshot has set the others.
-            self._empty(self._cleared)
+        elif boundary is Snapshot.END:
+            version = 0 if self.status is None else self.status.protocol_version
+            with_histograms = version >= HISTOGRAM_TOTALS
+            if with_histograms:
+                self._lost_at = -math.inf
+            if complete is not None:
+                # The snapshot has set no series that is still in `_cleared`.
+                for key in [*self.series.keys() - complete, *self._cleared]:
+                    if with_histograms or key.kind is not MetricKind.HISTOGRAM:
+                        self._remove(key)
 
     def _remove(self, key: Key) -> None:
         if not any(key in store for store in (self.series, self._previous_run, self._cleared)):
@@ -555,20 +648,28 @@ class SourceView:
 
     def _ingest_status(self, event: Status, now: float) -> None:
         before, self.status = self.status, event
+        missed = self.missed_incoming + self.missed_client
+        reconnected = False
         if before is not None and before.started_ns != event.started_ns:
             self._restarted(now)
         elif not (event.dropped_incoming or event.dropped_client):
             # A status without drops is the first one of a connection.  The caller may not have
             # called `connected`.
             self.connected()
+            reconnected = before is not None
         incoming, client = self._missed_before
         self.missed_incoming = incoming + event.dropped_incoming
         self.missed_client = client + event.dropped_client
+        # The first status may report what was dropped before the view was created.
+        lost = before is not None and self.missed_incoming + self.missed_client > missed
+        if lost or reconnected:
+            self._lost_at = math.floor(now)
 
     def _restarted(self, now: float) -> None:
         self.connected()
         self.restarts += 1
         self.restarted_at = now
+        self._lost_at = -math.inf
         self._empty(self._previous_run)
         self._previous_run = dict(self.series)
         for series in self._previous_run.values():

@@ -202,9 +202,10 @@ def _add_stats(commands: Any) -> None:
         description="""\
 Connect to a server, watch its series for a while, and print a table of them.
 VALUE is the total of a counter or the last value of a gauge, COUNT the number
-of samples of a histogram, and RATE the change of either per second. Rates and
-percentiles cover the whole time. On a terminal, lines fit its width: columns
-are omitted, long names shortened. Failed and lost connections are retried.
+of samples of a histogram, and RATE the change of either per second. Rates cover
+the whole time, COUNT and percentiles all samples since the program's start. On
+a terminal, lines fit its width: columns are omitted, long names shortened.
+Failed and lost connections are retried.
 
 ENDPOINT can also be a recording made by "metrics-tcp record". It is read as
 fast as possible.""",

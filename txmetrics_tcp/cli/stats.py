@@ -21,13 +21,12 @@ from txmetrics_tcp._client.service import (
     MetricsClientService,
 )
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
-from txmetrics_tcp._model import Event, MetricKind
+from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
 from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
-from txmetrics_tcp._view.sketch import has_percentiles
 from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
@@ -272,11 +271,6 @@ class _Command:
         except OSError as error:
             self._failed = True
             say(f"cannot write to standard output: {error.strerror}")
-            return
-        if not has_percentiles() and any(
-            one.key.kind is MetricKind.HISTOGRAM for one in report.series
-        ):
-            say("percentiles require an extra: pip install 'txmetrics-tcp[sketch]'")
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:

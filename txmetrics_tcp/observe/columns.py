@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from txmetrics_tcp._view.sketch import PERCENTILES
+from txmetrics_tcp._view.windows import PERCENTILES
 from txmetrics_tcp.observe.rows import Rows
 
 GAP = 2

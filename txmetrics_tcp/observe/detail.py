@@ -22,11 +22,16 @@ from txmetrics_tcp._view.numbers import (
     show_seconds,
     show_value,
 )
-from txmetrics_tcp._view.sketch import PERCENTILES, Summary
 from txmetrics_tcp._view.text import NO_TIME, counted, time_of_day
+from txmetrics_tcp._view.windows import PARTIAL_NOTE, PERCENTILES, Summary
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
-from txmetrics_tcp.observe.render import cut_segments, label_segments
+from txmetrics_tcp.observe.render import (
+    UNKNOWN,
+    cut_segments,
+    label_segments,
+    percentile_text,
+)
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Row, RowValues
 from txmetrics_tcp.observe.text import fit, fit_middle, right, shown
 from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
@@ -263,19 +268,18 @@ def _percentiles(
     for name in (*PERCENTILES, "mean"):
         cells = [Segment(fit(name, 6), dim)]
         for _, summary in columns:
-            if summary is None or not summary.count:
-                cells.append(Segment(right("·", 12), faint))
-            else:
-                value = getattr(summary, name)
-                # NaN without the library for percentiles.
-                shown_value = "·" if math.isnan(value) else show_value(value, unit, 11)
-                cells.append(Segment(right(shown_value, 12), text))
+            number = percentile_text(summary, name, unit, 11)
+            style = faint if number == UNKNOWN else text
+            cells.append(Segment(right(number, 12), style))
         lines.append(cells)
     counts = [Segment(fit("count", 6), dim)]
     for _, summary in columns:
-        count = "·" if summary is None else show_value(summary.count, width=11)
+        count = UNKNOWN if summary is None else show_value(summary.count, width=11)
         counts.append(Segment(right(count, 12), text))
-    return [*lines, counts]
+    lines.append(counts)
+    if any(summary is not None and summary.partial for _, summary in columns):
+        lines.append([Segment(PARTIAL_NOTE, ink(WARNING, PANEL))])
+    return lines
 
 
 def _events(row: Row, values: RowValues, width: int) -> Lines:

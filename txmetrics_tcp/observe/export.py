@@ -17,13 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from txmetrics_tcp._view.sketch import PERCENTILES
 from txmetrics_tcp._view.text import utc, visible
+from txmetrics_tcp._view.windows import PERCENTILES
 from txmetrics_tcp.observe.row import Row
 from txmetrics_tcp.observe.rows import Rows
 
 _HEAD = ("source", "kind", "name", "labels", "unit", "value", "rate", "events")
-COLUMNS = (*_HEAD, "window_count", "window_sum", *PERCENTILES, "description")
+COLUMNS = (*_HEAD, "window_count", "window_sum", "window_partial", *PERCENTILES, "description")
 """The columns of the CSV file."""
 
 # Where a spreadsheet finds a formula: at the start of a cell, or after a semicolon, which separates
@@ -82,6 +82,7 @@ def to_csv(rows: Rows) -> str:
         cells = {**series, "labels": labels, **{name: summary.get(name) for name in PERCENTILES}}
         cells["window_count"] = summary.get("count")
         cells["window_sum"] = summary.get("sum")
+        cells["window_partial"] = str(summary["partial"]).lower() if summary else None
         writer.writerow([_cell(cells[column]) for column in COLUMNS])
     return text.getvalue()
 
@@ -147,6 +148,7 @@ def _series(row: Row, window: float | None) -> dict[str, Any]:
         else {
             "count": summary.count,
             "sum": _number(summary.sum),
+            "partial": summary.partial,
             **{name: _number(getattr(summary, name)) for name in PERCENTILES},
         },
     }

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp._view.windows import PARTIAL
 from txmetrics_tcp.observe.bindings import MOUSE, SECTIONS
 from txmetrics_tcp.observe.popup import Popup
 from txmetrics_tcp.observe.theme import ACCENT, DIM, TEXT, WARNING
@@ -17,6 +18,7 @@ from txmetrics_tcp.observe.theme import ACCENT, DIM, TEXT, WARNING
 _NOTES = (
     ("rate", "change per second, averaged over the last ten seconds"),
     ("trend", "one character per second, newest right; sorts by last event"),
+    (PARTIAL, "some samples of the window were dropped or not received"),
     ("incoming", "events missed because the program recorded too fast"),
     ("client", "events missed because the viewer or the network was too slow"),
 )

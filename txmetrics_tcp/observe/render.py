@@ -13,9 +13,10 @@ from textual.strip import Strip
 
 from txmetrics_tcp._model import MetricKind
 from txmetrics_tcp._view.numbers import show_rate, show_value
+from txmetrics_tcp._view.windows import PARTIAL, PERCENTILES, Summary
 from txmetrics_tcp.observe.charts import sparkline
 from txmetrics_tcp.observe.columns import GAP, MARK, Placement
-from txmetrics_tcp.observe.row import Group, Row, RowValues
+from txmetrics_tcp.observe.row import Group, Row
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.text import fit, fit_middle, right
 from txmetrics_tcp.observe.theme import (
@@ -28,6 +29,9 @@ from txmetrics_tcp.observe.theme import (
     WARNING,
     ink,
 )
+
+UNKNOWN = "·"
+"""Shown instead of an unknown number."""
 
 QUIET = 30.0
 """The number of seconds without events after which a series is drawn dim."""
@@ -72,35 +76,52 @@ def row_cells(row: Row, rows: Rows, layout: Placement, on: str) -> list[Segment]
                 line = sparkline(values.history, width, kind is not MetricKind.GAUGE)
                 segments.append(Segment(line, ink(color, on)))
             case _:
-                segments.append(_percentile(values, column.id, row.unit, width, on))
+                summary = values.summary
+                text = percentile_text(summary, column.id, row.unit, width) if summary else ""
+                segments.append(_percentile(text, width, on))
     return segments
 
 
 def _rate_cell(rate: float, unit: str | None, width: int, on: str) -> Segment:
     if not rate or math.isnan(rate):
-        return Segment(right("·", width), ink(FAINT, on))
+        return Segment(right(UNKNOWN, width), ink(FAINT, on))
     return Segment(right(show_rate(rate, unit, width), width), ink(WARNING, on))
 
 
-def _percentile(values: RowValues, name: str, unit: str | None, width: int, on: str) -> Segment:
-    summary = values.summary
-    if summary is None or not summary.count:
-        return Segment(right("" if summary is None else "·", width), ink(FAINT, on))
+def percentile_text(summary: Summary | None, name: str, unit: str | None, width: int) -> str:
+    """
+    Return a number of a summary, marked if the summary is partial; a dot if it is unknown.
+
+    @param name: a field of `Summary`.
+    @param width: the maximum number of cells.
+    """
+    if summary is None:
+        return UNKNOWN
     value = getattr(summary, name)
-    if math.isnan(value):
-        return Segment(right("·", width), ink(FAINT, on))
-    return Segment(right(show_value(value, unit, width), width), ink(TEXT, on))
+    unknown = math.isnan(value) or not summary.count
+    mark = PARTIAL if summary.partial else ""
+    return mark + (UNKNOWN if unknown else show_value(value, unit, width - len(mark)))
 
 
-def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Segment]:
-    """Render the line of a group: its title, and the sums of value and rate if defined."""
-    sums = {}
+def _percentile(text: str, width: int, on: str, bold: bool = False) -> Segment:
+    color = FAINT if text == UNKNOWN else WARNING if text.startswith(PARTIAL) else TEXT
+    return Segment(right(text, width), ink(color, on, bold=bold))
+
+
+def group_cells(group: Group, rows: Rows, layout: Placement, width: int, on: str) -> list[Segment]:
+    """Render the line of a group: its title, and sums and percentiles if defined."""
+    numbers: dict[int, Segment] = {}
     for column, start in layout.placed:
         if column.id == "value" and (value := group.value) is not None:
-            sums[start, column.width] = show_value(value, group.unit, column.width)
+            text = show_value(value, group.unit, column.width)
+            numbers[start] = Segment(right(text, column.width), ink(TEXT, on, bold=True))
         elif column.id == "rate" and group.rate:
-            sums[start, column.width] = show_rate(group.rate, group.unit, column.width)
-    end = min([start for start, _ in sums], default=width)
+            text = show_rate(group.rate, group.unit, column.width)
+            numbers[start] = Segment(right(text, column.width), ink(TEXT, on, bold=True))
+        elif column.id in PERCENTILES and (summary := rows.summary(group)) is not None:
+            text = percentile_text(summary, column.id, group.sample_unit, column.width)
+            numbers[start] = _percentile(text, column.width, on, bold=True)
+    end = min(numbers, default=width)
     fold = "▸ " if group.folded else "▾ "
     count = f"  {len(group.rows):,}"
     room = max(1, end - len(count) - len(fold) - MARK - 1)
@@ -110,10 +131,9 @@ def group_cells(group: Group, layout: Placement, width: int, on: str) -> list[Se
         Segment(count, ink(DIM, on)),
     ]
     x = MARK + sum(segment.cell_length for segment in segments)
-    for (start, column_width), text in sums.items():
-        segments.append(Segment(" " * (start - x), ink(TEXT, on)))
-        segments.append(Segment(right(text, column_width), ink(TEXT, on, bold=True)))
-        x = start + column_width
+    for start, number in numbers.items():
+        segments += [Segment(" " * (start - x), ink(TEXT, on)), number]
+        x = start + number.cell_length
     return segments
 
 

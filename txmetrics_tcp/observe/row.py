@@ -9,8 +9,8 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from txmetrics_tcp._model import Key, MetricKind
-from txmetrics_tcp._view.series import RecentEvent, SeriesView
-from txmetrics_tcp._view.sketch import Summary
+from txmetrics_tcp._view.series import RecentEvent, SeriesView, samples_of
+from txmetrics_tcp._view.windows import Samples, Summary
 from txmetrics_tcp.observe.sources import Source
 from txmetrics_tcp.observe.text import shown
 
@@ -28,6 +28,7 @@ class RowValues(NamedTuple):
     The displayed values of a series at one moment.
 
     @ivar lifetime: see `Row.lifetime`; set only while the display is paused.
+    @ivar samples: see `Row.samples`; set only while the display is paused.
     @ivar age: the number of seconds since the last event.
     """
 
@@ -36,6 +37,7 @@ class RowValues(NamedTuple):
     history: list[float]
     summary: Summary | None
     lifetime: Summary | None
+    samples: Samples | None
     events: int
     age: float
     timestamp_ns: int | None
@@ -111,6 +113,22 @@ class Row:
             return self.frozen.summary
         return self.series.summary(window, self.source.now)
 
+    def samples(self, window: float | None) -> Samples | None:
+        """Return the samples of a histogram in the window."""
+        if self.frozen is not None:
+            return self.frozen.samples
+        return samples_of(self.series, window, self.source.now)
+
+    def freeze(self, window: float | None) -> None:
+        """
+        Keep the displayed values.
+
+        @param window: the window of the summary in seconds.
+        """
+        self.frozen = self.values(window)._replace(
+            lifetime=self.lifetime(), samples=self.samples(window)
+        )
+
     def lifetime(self) -> Summary | None:
         """Return the statistics of all time; while paused, those at the time of the pause."""
         if self.frozen is not None:
@@ -139,6 +157,7 @@ class Row:
             series.history(now, HISTORY),
             self.summary(window),
             None,
+            None,
             series.events,
             self.age(),
             series.timestamp_ns,
@@ -154,10 +173,13 @@ class Group:
     @ivar rate: the sum of the rates; None unless all series have the same name and unit, and are
         counters or histograms.
     @ivar unit: the unit of both sums.
+    @ivar sample_unit: the unit of the percentiles.
+    @ivar summary: the statistics of all samples of the series; None before `summarize`, and unless
+        all series are histograms and have a C{rate}.
     @ivar folded: whether the series are hidden.
     """
 
-    __slots__ = ("folded", "rate", "rows", "title", "unit")
+    __slots__ = ("folded", "rate", "rows", "sample_unit", "summary", "title", "unit")
 
     def __init__(self, title: str, rows: list[Row], folded: bool) -> None:
         self.title: str = title
@@ -167,12 +189,21 @@ class Group:
         metrics = {(row.key.kind, row.key.name) for row in rows}
         summable = len(metrics) == 1 and rows[0].key.kind is not MetricKind.GAUGE
         self.unit: str | None = None
+        self.sample_unit: str | None = None
+        self.summary: Summary | None = None
         if summable:
             # Sources may describe the same metric with different units.
             units = {row.unit for row in {row.source: row for row in rows}.values()}
             summable = len(units) == 1
-            self.unit = None if rows[0].is_histogram else units.pop()
+            self.sample_unit = units.pop()
+            self.unit = None if rows[0].is_histogram else self.sample_unit
         self.rate = sum(row.rate() for row in rows) if summable else None
+
+    def summarize(self, window: float | None) -> None:
+        """Compute `summary`, once."""
+        if self.summary is None and self.rate is not None and self.rows[0].is_histogram:
+            parts = (row.samples(window) for row in self.rows)
+            self.summary = Samples.of(part for part in parts if part is not None).summary()
 
     @property
     def value(self) -> int | float | None:

@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from txmetrics_tcp._model import Key
 from txmetrics_tcp._view.filters import Filter, parse_filter
 from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import SeriesView
-from txmetrics_tcp._view.sketch import PERCENTILES
-from txmetrics_tcp._view.sketch import WINDOWS as _WINDOWS
+from txmetrics_tcp._view.windows import PERCENTILES, Summary
+from txmetrics_tcp._view.windows import WINDOWS as _WINDOWS
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
 from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.sources import Source
@@ -194,6 +194,13 @@ class Rows:
         self._dirty = True
         return before - len(self.all)
 
+    def summary(self, group: Group) -> Summary | None:
+        """Return the statistics of a group's samples; computed once for each sort."""
+        started = self._clock()
+        group.summarize(self.window)
+        self._took += self._clock() - started
+        return group.summary
+
     # User actions
 
     def clear(self) -> None:
@@ -263,7 +270,7 @@ class Rows:
             self.paused = True
             self.paused_at = self._clock()
             for row in self.all:
-                row.frozen = row.values(self.window)._replace(lifetime=row.lifetime())
+                row.freeze(self.window)
 
     def resume(self) -> None:
         if self.paused:
@@ -317,6 +324,16 @@ class Rows:
                 key=lambda group: by(group) * base_scale(group.unit), reverse=self.descending
             )
             groups = with_sum + [group for group in groups if group.rate is None]
+        elif self.sort in PERCENTILES:
+            with_number: list[tuple[float, Group]] = []
+            without: list[tuple[float, Group]] = []
+            for group in groups:
+                group.summarize(self.window)
+                number = getattr(group.summary, self.sort, math.nan)
+                scaled = number * base_scale(group.sample_unit), group
+                (without if math.isnan(number) else with_number).append(scaled)
+            with_number.sort(key=itemgetter(0), reverse=self.descending)
+            groups = [group for _, group in with_number + without]
         elif self.descending and self.sort == "name":
             groups.reverse()
         lines: list[Line] = []

@@ -268,7 +268,7 @@ class SeriesTable(ScrollView, can_focus=True, inherit_bindings=False):
         on = CHOSEN if line is self.chosen else BACKGROUND
         mark = Segment("▌" if line is self.chosen else " ", ink(ACCENT, on))
         if isinstance(line, Group):
-            segments = group_cells(line, layout, width, on)
+            segments = group_cells(line, self.rows, layout, width, on)
         else:
             segments = row_cells(line, self.rows, layout, on)
         strip = Strip([mark, *segments])

@@ -39,7 +39,18 @@ from tests.observing import (
     type_fast,
     watch,
 )
-from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
+from txmetrics_tcp import (
+    Distribution,
+    Gone,
+    HistogramTotal,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Status,
+    Unknown,
+)
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.observe import export
@@ -506,8 +517,44 @@ class KeyTests(SynchronousTestCase):
 
         watch(scenario, one, other)
 
+    def test_partial(self) -> None:
+        """
+        If samples of the window are missing, percentiles of the series and of its group are marked,
+        and the details and the help explain the mark.
+        """
+        source = FedSource()
+        key = sample("took", 0.0, route="/").key
+        source.feed([Status("s", 1), HistogramTotal(key, Distribution.EMPTY)])
+        source.feed(sample("took", 0.25, route="/") for _ in range(3))
+        source.feed([HistogramTotal(key, Distribution.of([0.25] * 5)), sample("other", 1.0)])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            await pilot.press("g", "down", "down", "down", "enter")
+            await draw(pilot, app)
+            group, row = (" ".join(line.split()) for line in drawn(app.table)[3:5])
+            self.assertRegex(group, r"^▾ took 1 5 [\d.]+/s( \*0\.25){4}$")
+            self.assertRegex(row, r"took .*( \*0\.25){4}$")
+            self.assertNotIn("*", drawn(app.table)[2])
+            detail = "\n".join(drawn(app.detail))
+            self.assertRegex(detail, r"p50 +\*0\.25 +0\.25\b")
+            self.assertRegex(detail, r"count +3 +5\b")
+            self.assertIn("* some samples missing", detail)
+            data = json.loads(to_json(app.rows))["series"]
+            self.assertEqual([one["window"]["partial"] for one in data], [False, True])
+            lines = list(csv.DictReader(io.StringIO(export.to_csv(app.rows))))
+            self.assertEqual([one["window_partial"] for one in lines], ["false", "true"])
+            await pilot.press("w", "w")
+            await draw(pilot, app)
+            self.assertNotIn("*", "".join([*drawn(app.table), *drawn(app.detail)]))
+
+        watch(scenario, source)
+        self.assertRegex(str(help_text()), r"\n  \* +some samples of the window")
+
     def test_groupRate(self) -> None:
-        """The rate of a group has the unit of its series, except for histograms."""
+        """
+        Sums and rate of a group have the unit of its series, except for histograms, whose
+        percentiles have it.
+        """
         source = FedSource()
         source.feed(
             [
@@ -524,7 +571,7 @@ class KeyTests(SynchronousTestCase):
             lines = [" ".join(line.split()) for line in drawn(app.table)]
             sent, took = (line for line in lines if "▾" in line)
             self.assertRegex(sent, r"▾ sent 2 300 KiB [\d.]+ KiB/s$")
-            self.assertRegex(took, r"▾ took 2 10 [\d.]+/s$")
+            self.assertRegex(took, r"▾ took 2 10 [\d.]+/s 500 ms 500 ms 500 ms 500 ms$")
 
         watch(scenario, source)
 
@@ -1131,7 +1178,8 @@ class ShownTests(SynchronousTestCase):
         self.assertTrue(titles.startswith('"source","kind","name",'))
         start = r""""here:1","gauge","n\x1b","a=\x9b b=x y","\u202e",-1.5,"",1,"","""
         self.assertTrue(line.startswith(start), line)
-        self.assertTrue(line.endswith(r',"a\r\nb\u3164"'), line)
+        # No histogram, and so no window.
+        self.assertTrue(line.endswith(r',"","","","","","","","","","a\r\nb\u3164"'), line)
         self.assertEqual(end, "")
 
     def test_notFinite(self) -> None:

@@ -14,12 +14,20 @@ from rich.cells import cell_len
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import FedSource, count, gauge, sample
-from txmetrics_tcp import Gone, Metadata, MetricKind, Snapshot
+from txmetrics_tcp import (
+    Distribution,
+    Gone,
+    HistogramTotal,
+    Metadata,
+    MetricKind,
+    Snapshot,
+)
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.numbers import show_value
+from txmetrics_tcp._view.windows import Samples
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
-from txmetrics_tcp.observe.render import label_segments, row_cells
+from txmetrics_tcp.observe.render import label_segments, percentile_text, row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
 from txmetrics_tcp.observe.source_names import brief_names
@@ -200,6 +208,91 @@ class RowsTests(SynchronousTestCase):
         self.source.feed([count("a", 1, at="x")], 0)
         self.assertEqual(group.value, 13)
 
+    def groups(self) -> list[Group]:
+        return [line for line in self.rows.lines if isinstance(line, Group)]
+
+    def test_groupSummary(self) -> None:
+        """A group of histograms of one name and unit has the statistics of all their samples."""
+        other = FedSource("there:1")
+        self.rows = Rows([self.source, other], lambda: self.now)
+        samples = [float(number) for number in range(100)]
+        self.source.feed(sample("a", one, route=str(int(one) % 3)) for one in samples[:60])
+        other.feed(sample("a", one) for one in samples[60:])
+        other.feed([count("b"), sample("c", 1.0)])
+        self.source.feed([gauge("b", 1.0), sample("c", 1.0)])
+        self.source.feed([Metadata(MetricKind.HISTOGRAM, "c", "seconds")])
+        for source in (self.source, other):
+            source.tick()
+        self.rows.group_by(Grouping(None))
+        self.rows.update()
+        a, b, c = self.groups()
+        summary = self.rows.summary(a)
+        assert summary is not None
+        self.assertEqual((summary.count, summary.min, summary.max), (100, 0.0, 99.0))
+        self.assertEqual((summary.p50, summary.p90, summary.p99), (49.0, 89.0, 98.0))
+        self.assertFalse(summary.partial)
+        self.assertEqual((self.rows.summary(b), self.rows.summary(c)), (None, None))
+        # All time, with totals of which no samples were received.
+        self.source.feed([HistogramTotal(sample("a", 0, route="0").key, Distribution.of([-5.0]))])
+        self.rows.set_window(None)
+        self.rows.update()
+        summary = self.rows.summary(self.groups()[0])
+        assert summary is not None
+        self.assertEqual((summary.count, summary.min), (81, -5.0))
+
+    def test_groupSummaryOfMany(self) -> None:
+        """The statistics are computed once for each sort, and their time counts as its time."""
+        self.source.feed(sample("a", float(one), route=str(one % 3)) for one in range(3000))
+        self.source.tick()
+        self.rows.group_by(Grouping(None))
+        self.rows.update()
+        (group,) = self.groups()
+        clock = iter([0.0, 5.0, 5.0, 5.0])
+        self.rows._clock = lambda: next(clock)
+        summary = self.rows.summary(group)
+        assert summary is not None
+        self.assertEqual(summary.count, 3000)
+        self.assertLess(abs(summary.p99 - 2970), 33)
+        self.assertIs(self.rows.summary(group), summary)
+        self.rows._clock = lambda: self.now
+        self.now += 49
+        self.assertFalse(self.rows.update())
+        self.now += 2
+        self.assertTrue(self.rows.update())
+
+    def test_groupSummaryPaused(self) -> None:
+        """While paused, groups have the samples at the time of the pause, also new groups."""
+        self.source.feed(sample("a", float(one), route=str(one % 3)) for one in range(100))
+        self.source.tick()
+        self.rows.update()
+        self.rows.pause()
+        self.source.feed(sample("a", 1e6, route="0") for _ in range(100))
+        self.source.tick()
+        self.rows.group_by(Grouping(None))
+        self.rows.update()
+        summary = self.rows.summary(self.groups()[0])
+        assert summary is not None
+        self.assertEqual((summary.count, summary.max, summary.p50), (100, 99.0, 49.0))
+        self.rows.resume()
+        self.rows.update()
+        summary = self.rows.summary(self.groups()[0])
+        assert summary is not None
+        self.assertEqual((summary.count, summary.max), (200, 1e6))
+
+    def test_sortGroupsByPercentile(self) -> None:
+        """Groups sort by a percentile in one unit; those without one come last."""
+        units = {"b": "seconds", "c": "milliseconds", "d": "milliseconds"}
+        self.source.feed(Metadata(MetricKind.HISTOGRAM, name, unit) for name, unit in units.items())
+        self.source.feed([count("a"), sample("b", 1.0), sample("c", 20.0), sample("d", 3000.0)])
+        self.source.tick()
+        self.rows.group_by(Grouping(None))
+        for column in ("p50", "max"):
+            self.rows.sort_by(column)
+            for titles in (["d", "b", "c", "a"], ["c", "b", "d", "a"]):
+                self.rows.update()
+                self.assertEqual([group.title for group in self.groups()], titles)
+                self.rows.reverse()
+
     def test_trend(self) -> None:
         """Sorting by trend sorts by the time of the last event."""
         for name in "bca":
@@ -325,6 +418,21 @@ class FittingTests(SynchronousTestCase):
                     self.assertLessEqual(place.end, width)
                     expected = show_value(shown_values.value, row.total_unit, place.column.width)
                     self.assertEqual(texts["value"].text, expected.rjust(place.column.width))
+
+    def test_partial(self) -> None:
+        """Percentiles of partial windows are marked, with and without samples, in any width."""
+        for number in (1.0, 1.23457e-300, None):
+            text = percentile_text(
+                Samples(Distribution.of([] if number is None else [number])).summary(),
+                *("p50", "seconds", 9),
+            )
+            samples = Samples(Distribution.of([] if number is None else [number]))
+            samples.partial = True
+            marked = percentile_text(samples.summary(), "p50", "seconds", 9)
+            self.assertLessEqual(cell_len(marked), 9)
+            self.assertEqual(marked[0], "*")
+            if number != 1.23457e-300:
+                self.assertEqual(marked, f"*{text}")
 
     def test_kinds(self) -> None:
         """The kinds are whole at any width."""

@@ -22,7 +22,9 @@ from tests import ROOT, wire_cases
 from tests.unit.codec.test_wire import encode
 from tests.wire_cases import CASES, SECOND
 from txmetrics_tcp import (
+    Distribution,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -44,6 +46,11 @@ WHEN = 1_795_363_464 * SECOND + 789_260_613
 
 
 metric = partial(wire_cases.metric, when=WHEN)
+
+
+def histogram_total(*samples: float, when: int | None = WHEN, **labels: str) -> HistogramTotal:
+    key = Key.of(MetricKind.HISTOGRAM, "latency", labels)
+    return HistogramTotal(key, Distribution.of(samples), when)
 
 
 ANY_TEXT = st.text(max_size=20)
@@ -83,6 +90,18 @@ ANY_EVENT = (
         st.sampled_from(MetricKind),
         ANY_TEXT,
         st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        ANY_TIME,
+    )
+    | st.builds(
+        lambda name, labels, samples, count, when: HistogramTotal(
+            Key(MetricKind.HISTOGRAM, name, tuple(sorted(labels.items()))),
+            Distribution.of(samples).with_repeated(samples[0] if samples else 0.0, count),
+            when,
+        ),
+        ANY_TEXT,
+        st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        st.lists(st.floats() | st.just(0.0), max_size=20),
+        st.integers(0, U64_MAX),
         ANY_TIME,
     )
 )
@@ -210,6 +229,37 @@ class TextLinesTests(SynchronousTestCase):
         ]:
             self.assertEqual(self.line(event), line)
 
+    def test_histogramTotal(self) -> None:
+        """The total of a histogram is one line, with exact or human-readable values."""
+        readable = TextLines(time.gmtime, exact=False)
+        for line in self.line, readable:
+            line(Metadata(MetricKind.HISTOGRAM, "latency", "seconds"))
+        hundred = Distribution.of([0.0015] * 1000).with_repeated(2.0, 234)
+        for event, exact, human in [
+            (
+                HistogramTotal(Key(MetricKind.HISTOGRAM, "latency", (("route", "/"),)), hundred),
+                "--:--:--.--- histogram/set     latency [route = /] count 1234, sum 469.5 s,"
+                f" min 0.0015 s, p50 0.0015 s, p99 {hundred.quantile(0.99)!r} s, max 2.0 s",
+                "--:--:--.--- histogram/set     latency [route = /] count 1,234, sum 7m 50s,"
+                " min 1.5 ms, p50 1.5 ms, p99 1.98 s, max 2 s",
+            ),
+            (
+                histogram_total(math.inf, 0.25, math.nan),
+                "16:04:24.789 histogram/set     latency count 1, sum 0.25 s, min 0.25 s,"
+                " p50 0.25 s, p99 0.25 s, max 0.25 s, not finite 2",
+                "16:04:24.789 histogram/set     latency count 1, sum 250 ms, min 250 ms,"
+                " p50 250 ms, p99 250 ms, max 250 ms, not finite 2",
+            ),
+            *(
+                (histogram_total(*samples), line, line)
+                for samples, line in [
+                    ([], "16:04:24.789 histogram/set     latency count 0"),
+                    ([math.nan], "16:04:24.789 histogram/set     latency count 0, not finite 1"),
+                ]
+            ),
+        ]:
+            self.assertEqual((self.line(event), readable(event)), (exact, human))
+
     def test_metadata(self) -> None:
         for event, line in [
             (Metadata(MetricKind.COUNTER, "m"), "metadata     counter           m"),
@@ -284,6 +334,7 @@ class TextLinesTests(SynchronousTestCase):
             metric(Operation.INCREMENT_COUNTER, 1, {hostile: hostile}, name=hostile),
             Metadata(MetricKind.GAUGE, hostile, hostile, hostile),
             metric(Operation.SET_GAUGE, 1.0, name=hostile),
+            HistogramTotal(Key(MetricKind.HISTOGRAM, hostile), Distribution.of([1.0])),
         ]:
             line = self.line(event)
             self.assertTrue(line.isprintable(), line)
@@ -364,6 +415,53 @@ class JsonLinesTests(SynchronousTestCase):
             self.assertEqual(decoded["time"], shown)
             self.assertEqual(decoded["timestamp_ns"], when)
 
+    def test_histogramTotal(self) -> None:
+        """Counts are exact integers, and what is unknown is null."""
+        total = Distribution.of([-1.0, 0.0, 2.0, math.inf]).with_repeated(2.0, U64_MAX - 1)
+        series = {
+            "event": "histogram_total",
+            "time": "2026-11-22T16:04:24.789260613Z",
+            "timestamp_ns": WHEN,
+            "kind": "histogram",
+            "name": "latency",
+            "labels": {"b": "1"},
+        }
+        self.assertEqual(
+            json.loads(self.line(HistogramTotal(histogram_total(b="1").key, total, WHEN))),
+            {
+                **series,
+                "count": U64_MAX + 2,
+                "sum": 2.0 * U64_MAX,
+                "min": -1.0,
+                "max": 2.0,
+                "zeros": 1,
+                "not_finite": 1,
+                "scale": 5,
+                "positive": [[31, U64_MAX]],
+                "negative": [[-1, 1]],
+            },
+        )
+        empty = json.loads(self.line(histogram_total(math.nan, b="1", when=None)))
+        self.assertEqual(
+            empty,
+            {
+                **series,
+                "time": None,
+                "timestamp_ns": None,
+                "count": 0,
+                "sum": 0.0,
+                "min": None,
+                "max": None,
+                "zeros": 0,
+                "not_finite": 1,
+                "scale": 5,
+                "positive": [],
+                "negative": [],
+            },
+        )
+        overflow = json.loads(self.line(histogram_total(-1e308, -1e308)))
+        self.assertEqual((overflow["sum"], overflow["min"]), ("-Infinity", -1e308))
+
     def test_metadata(self) -> None:
         for event, unit, description in [
             (Metadata(MetricKind.COUNTER, "m", "seconds", "how long"), "seconds", "how long"),
@@ -413,6 +511,13 @@ class JsonLinesTests(SynchronousTestCase):
                 self.assertEqual(decoded["labels"], dict(event.key.labels))
                 self.assertEqual(decoded["timestamp_ns"], event.timestamp_ns)
                 self.assertEqual((decoded["kind"], decoded["name"]), _kind_and_name(event.key))
+            case HistogramTotal():
+                one = event.distribution
+                sides = [tuple(map(tuple, decoded[side])) for side in ("positive", "negative")]
+                self.assertEqual(sides, [one.positive, one.negative])
+                self.assertEqual(decoded["count"], one.count)
+                self.assertEqual(float(decoded["sum"]), one.sum)
+                self.assertEqual(decoded["min"], one.min if one.count else None)
             case Status():
                 self.assertEqual(decoded["source"], event.source)
                 self.assertEqual(decoded["started_ns"], event.started_ns)
@@ -442,6 +547,7 @@ class JsonLinesTests(SynchronousTestCase):
             Status("shop[4711]@web1", second + 5, 300, 0),
             Snapshot.BEGIN_COMPLETE,
             Gone(Key(MetricKind.GAUGE, "queue_depth", (("queue", "mail"),)), WHEN),
+            histogram_total(0.25, 0.25, 0.5, 0.0, route="/"),
         ]
         self.assertEqual(documented, [self.line(event) for event in events])
 
@@ -492,8 +598,35 @@ class SchemaTests(SynchronousTestCase):
             {"event": "gone", "kind": "summary"},
         ]:
             self.assertFalse(validator.is_valid({**good, **wrong}), wrong)
-        for name in good:
-            self.assertFalse(validator.is_valid({k: v for k, v in good.items() if k != name}))
+        total = json.loads(self.line(histogram_total(-0.25, 0.5, 0.0)))
+        for wrong in [
+            {"kind": "gauge"},
+            {"labels": {"a": 1}},
+            {"time": 0},
+            {"timestamp_ns": "1"},
+            {"count": -1},
+            {"count": 1.5},
+            {"sum": "NaN"},
+            {"sum": None},
+            {"min": "Infinity"},
+            {"max": "NaN"},
+            {"zeros": 2**64},
+            {"not_finite": None},
+            {"scale": 6},
+            {"scale": -11},
+            {"positive": [[1, 0]]},
+            {"positive": [[1]]},
+            {"positive": [[1, 1, 1]]},
+            {"positive": [[32768, 1]]},
+            {"negative": [[-34370, 1]]},
+            {"negative": [1, 1]},
+            {"positive": [[index, 1] for index in range(1025)]},
+        ]:
+            self.assertFalse(validator.is_valid({**total, **wrong}), wrong)
+        for line in good, total:
+            for name in line:
+                less = {k: v for k, v in line.items() if k != name}
+                self.assertFalse(validator.is_valid(less), name)
         self.assertTrue(validator.is_valid({"event": "of a later version", "more": 1}))
 
 

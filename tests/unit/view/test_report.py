@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import ROOT
 from txmetrics_tcp import Gone, Key, Metadata, Metric, MetricKind, Operation, Status, Unknown
 from txmetrics_tcp._model import U64_MAX
-from txmetrics_tcp._view import sketch, text
+from txmetrics_tcp._view import text
 from txmetrics_tcp._view.filters import parse_filter
 from txmetrics_tcp._view.report import SORTS, Report
 from txmetrics_tcp._view.series import SourceView
@@ -73,6 +73,13 @@ class TableTests(ReportCase):
             self.report().to_table(),
             TABLE.lstrip(),
         )
+
+    def test_partial(self) -> None:
+        """Percentiles are marked if samples were dropped, and the server sends no totals."""
+        self.view.ingest([Status("shop[1]@web", WHEN - 789_260_613, 7)])
+        table = self.report().to_table()
+        self.assertRegex(table, r"latency .* 101  \*1 ms  \*50 ms  \*90 ms  \*99 ms  \*100 ms\n")
+        self.assertIn("missed 7 (incoming 7, client 0), * some samples missing", table)
 
     def test_noHistograms(self) -> None:
         """Without histograms, the columns for percentiles are omitted."""
@@ -242,13 +249,6 @@ class TableTests(ReportCase):
         self.assertTrue(report.to_table().endswith(f"{text}\n"))
         self.assertEqual(json.loads("".join(report.to_json()))["unknown"], 2)
 
-    def test_noPercentiles(self) -> None:
-        """Without the library, percentiles are dashes."""
-        self.patch(sketch, "_library", lambda: None)
-        self.setUp()
-        line = self.report().to_table().splitlines()[2]
-        self.assertRegex(line, r"10\.1/s +101 +1 ms +- +- +- +100 ms$")
-
     def test_singular(self) -> None:
         self.view = SourceView()
         self.view.ingest([metric(Operation.SET_GAUGE, 1.0, "a"), Unknown("x")])
@@ -274,6 +274,13 @@ class JsonTests(ReportCase):
         sizes = [len(part) for part in self.report().to_json()]
         self.assertEqual(sum(size > 900_000 for size in sizes), 2)
         self.assertLess(max(sizes), 1_000_000)
+
+    def test_partial(self) -> None:
+        """The statistics of samples tell whether samples are missing."""
+        for partial in (False, True):
+            samples = [one["samples"] for one in self.document()["series"] if one["samples"]]
+            self.assertEqual([one["partial"] for one in samples], [partial])
+            self.view.ingest([Status("shop[1]@web", WHEN - 789_260_613, 7)])
 
     def test_largeCounter(self) -> None:
         """A counter above 2**53 also has its digits as text."""
