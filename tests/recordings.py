@@ -25,6 +25,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._codec.framing import varint
 from txmetrics_tcp._codec.wire import encode_status
+from txmetrics_tcp._model import METRIC_EVENTS
 from txmetrics_tcp._recording.blocks import (
     CONNECTION,
     END,
@@ -247,6 +248,6 @@ class BadDisk(io.FileIO):
 
 
 def metrics(stream: bytes) -> int:
-    """Return the number of metric events in a stream."""
+    """Return the number of metric events in a stream, totals of histograms included."""
     events = Decoder(2 * len(stream)).feed(stream)
-    return sum(isinstance(event, Metric) for event in events)
+    return sum(isinstance(event, METRIC_EVENTS) for event in events)

@@ -19,7 +19,7 @@ from txmetrics_tcp._client.service import Connected, ConnectionState, MetricsCli
 from txmetrics_tcp._client.tee import TappedEndpoint
 from txmetrics_tcp._codec.decoder import Decoder
 from txmetrics_tcp._codec.framing import Frames, read_varint
-from txmetrics_tcp._model import Event, Metric, Status, Unit, Unknown
+from txmetrics_tcp._model import METRIC_EVENTS, Event, Status, Unit, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME, RecordingError
 from txmetrics_tcp._recording.writer import RecordingWriter
@@ -85,7 +85,7 @@ class Record:
         """Count received events.  Their bytes are passed to `tap` afterwards."""
         self.received_any = True
         for event in events:
-            if isinstance(event, Metric):
+            if isinstance(event, METRIC_EVENTS):
                 self.metrics += 1
             elif isinstance(event, Status):
                 self._missed_now = event.dropped_incoming + event.dropped_client
@@ -145,7 +145,7 @@ def _without_last(frames: bytes, surplus: int) -> bytes:
     while at < len(frames):
         length, begin = read_varint(frames, at)
         begin, at = at, begin + length
-        if any(isinstance(event, Metric) for event in decoder.feed(frames[begin:at])):
+        if any(isinstance(event, METRIC_EVENTS) for event in decoder.feed(frames[begin:at])):
             ends.append(at)
     return frames[: ends[-surplus - 1]] if len(ends) > surplus else b""
 

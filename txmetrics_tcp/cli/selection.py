@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from txmetrics_tcp._model import Gone, Key, Metadata, Metric, MetricKind
+from txmetrics_tcp._model import Gone, HistogramTotal, Key, Metadata, Metric, MetricKind
 from txmetrics_tcp._view.filters import Filter
 from txmetrics_tcp._view.lines import Printable
 from txmetrics_tcp._view.memory import CACHE_BYTES, Budget, Descriptions, key_size, name_size
@@ -14,7 +14,7 @@ from txmetrics_tcp._view.memory import CACHE_BYTES, Budget, Descriptions, key_si
 
 class Selection:
     """
-    Select the metric events and gone series that match at least one filter.
+    Select the metric events, totals of histograms and gone series that match at least one filter.
 
     A description is selected just before the first selected event of its metric.  After that event,
     new descriptions of the metric are selected at once.  Stream status, which reports dropped
@@ -43,14 +43,14 @@ class Selection:
         """
         if not self._filters:
             return [event]
-        if isinstance(event, Metric | Gone):
+        if isinstance(event, Metric | Gone | HistogramTotal):
             return self._select(event)
         if isinstance(event, Metadata) and (event.kind, event.name) not in self._shown:
             self._descriptions.put(event)
             return []
         return [event]
 
-    def _select(self, event: Metric | Gone) -> list[Printable]:
+    def _select(self, event: Metric | Gone | HistogramTotal) -> list[Printable]:
         key = event.key
         matches = self._matches.get(key)
         if matches is None:

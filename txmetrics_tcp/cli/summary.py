@@ -4,7 +4,14 @@ Summarize what a server sends to bring a client up to date: descriptions and tot
 
 from __future__ import annotations
 
-from txmetrics_tcp._model import SET_OPERATION, Metadata, Metric, Snapshot, Status
+from txmetrics_tcp._model import (
+    SET_OPERATION,
+    HistogramTotal,
+    Metadata,
+    Metric,
+    Snapshot,
+    Status,
+)
 from txmetrics_tcp._view.lines import Lines, Printable
 from txmetrics_tcp._view.text import counted
 
@@ -41,6 +48,8 @@ class Summary:
         last = events[-1]
         if isinstance(last, Metric):
             counts = self._in_snapshot and last.operation in _SETS
+        elif isinstance(last, HistogramTotal):
+            counts = self._in_snapshot
         elif isinstance(last, Snapshot):
             self._in_snapshot = self.counting = last is not Snapshot.END
             return [] if self.counting else self.end()

@@ -18,7 +18,7 @@ from txmetrics_tcp._client.service import (
     Disconnected,
     MetricsClientService,
 )
-from txmetrics_tcp._model import Event, Metric, Unknown
+from txmetrics_tcp._model import METRIC_EVENTS, Event, Metric, Unknown
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.filters import Filter
@@ -120,7 +120,7 @@ class Tail:
             return
         if self._flushing is None:
             self._flushing = self._clock.callLater(0, self._flush)
-        if self._left is not None and isinstance(event, Metric):
+        if self._left is not None and isinstance(event, METRIC_EVENTS):
             self._left -= 1
             if self._left == 0:
                 self.flush()

@@ -22,11 +22,14 @@ from tests.recordings import (
     MANY,
     NO_RECORDINGS,
     RECORDINGS,
+    STREAM,
     THREE,
     BadDisk,
     metrics,
     record,
 )
+from txmetrics_tcp import HistogramTotal, decode
+from txmetrics_tcp._codec.encoder import encode_histogram_total
 from txmetrics_tcp._recording import events
 
 
@@ -56,7 +59,7 @@ class RecordingsTests(SynchronousTestCase):
         code, out, said = run("tail", self.path, "--json", on=on)
         said = re.sub(r"metrics-tcp: cannot interpret .*\n", "", said)
         lines = map(json.loads, out.splitlines())
-        return code, said, sum(line["event"] == "metric" for line in lines)
+        return code, said, sum(line["event"] in ("metric", "histogram_total") for line in lines)
 
     def stats(self, on: CommandReactor | None = None) -> tuple[object, str, int]:
         code, out, said = run("stats", self.path, "--json", on=on)
@@ -142,3 +145,13 @@ class RecordingsTests(SynchronousTestCase):
         Path(self.path).write_bytes(record(MANY, FOREIGN))
         code, out, said = run("tail", self.path, "--count", "2")
         self.assertEqual((code, out.count("\n"), said), (0, 2, ""))
+
+    def test_totalsOfHistograms(self) -> None:
+        """The numbers of events include totals of histograms."""
+        total = next(event for event in decode(STREAM) if isinstance(event, HistogramTotal))
+        stream = b"".join([encode_histogram_total(total)] * 3)
+        Path(self.path).write_bytes(record(stream))
+        code, out, _ = run("tail", self.path, "--json", "--count", "2")
+        self.assertEqual((code, out.count("\n")), (0, 2))
+        self.assertEqual(self.stats(), (0, "", 3))
+        self.assertIn("replayed 3 events", run("replay", self.path, on=CommandReactor()).err)

@@ -29,7 +29,7 @@ class CommandTests(SynchronousTestCase):
     def test_whole(self) -> None:
         ended, received = self.replay(record(STREAM[:500], STREAM[500:], compress=True))
         self.assertEqual((ended.code, ended.out, received), (0, "", STREAM))
-        self.assertIn("replayed 63 events, 0 s of recording", ended.err)
+        self.assertIn("replayed 72 events, 0 s of recording", ended.err)
 
     def test_damagedLoop(self) -> None:
         """Even with C{--loop}, a damaged recording is served once."""

@@ -8,8 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.recordings import MEMORY, SET
 from txmetrics_tcp import (
+    Distribution,
     Event,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
@@ -72,6 +74,20 @@ class SelectionTests(SynchronousTestCase):
         gone = [Gone(request(route).key, 1) for route in ("/", "/a")]
         self.assertEqual(self.select(["route=/a"], REQUESTS, *gone), [REQUESTS, gone[1]])
         self.assertEqual(self.select([], REQUESTS, *gone), [REQUESTS, *gone])
+
+    def test_histogramTotal(self) -> None:
+        """The total of a histogram is selected like its samples, after its description."""
+        described = Metadata(MetricKind.HISTOGRAM, "latency")
+        totals = [
+            HistogramTotal(
+                Key.of(MetricKind.HISTOGRAM, "latency", {"route": route}), Distribution.of([1.0])
+            )
+            for route in ("/", "/a")
+        ]
+        self.assertEqual(
+            self.select(["route=/a"], REQUESTS, described, *totals), [described, totals[1]]
+        )
+        self.assertEqual(self.select([], described, *totals), [described, *totals])
 
     def test_status(self) -> None:
         """A status is selected with any filter, since it reports dropped events."""

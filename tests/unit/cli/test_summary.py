@@ -12,7 +12,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.commands import CommandReactor, run, serving
 from tests.recordings import MEMORY, REQUESTS, SET, increment, record
 from tests.unit.codec.test_wire import encode
-from txmetrics_tcp import Event, Gone, Metadata, Metric, MetricKind, Operation, Snapshot, Status
+from txmetrics_tcp import (
+    Distribution,
+    Event,
+    Gone,
+    HistogramTotal,
+    Key,
+    Metadata,
+    Metric,
+    MetricKind,
+    Operation,
+    Snapshot,
+    Status,
+)
 from txmetrics_tcp._recording.blocks import MAGIC
 from txmetrics_tcp.cli import tail
 from txmetrics_tcp.cli.tail import COUNTS_DELAY
@@ -24,6 +36,7 @@ ORDERS = Metadata(MetricKind.COUNTER, "requests_total", "count", "How many.")
 TOTAL = Metric(REQUESTS, Operation.SET_COUNTER, 41, 1)
 ONE = Metric(REQUESTS, Operation.INCREMENT_COUNTER, 1, 1)
 GONE = Gone(SET.key, 1)
+LATENCY = HistogramTotal(Key(MetricKind.HISTOGRAM, "latency"), Distribution.of([1.0, 2.0]), 1)
 
 
 def frames(*events: Event) -> bytes:
@@ -67,6 +80,18 @@ class SummaryTests(SynchronousTestCase):
             "gauge/set",
         )
         self.assert_prints([ORDERS, BEGIN, TOTAL, END], "snapshot 1 description, 1 total")
+
+    def test_histogramTotals(self) -> None:
+        """Totals of histograms are counted like others; outside a snapshot, they are printed."""
+        self.assert_prints(
+            [LOST, BEGIN, TOTAL, LATENCY, LATENCY, END, LATENCY, BEGIN, LATENCY, END],
+            *["status", "snapshot 3 totals", "histogram/set", "snapshot 1 total"],
+        )
+        self.assert_prints(
+            [LOST, BEGIN, TOTAL, SET, LATENCY, END, LATENCY, ONE],
+            *["status", "snapshot 1 total", "histogram/set"],
+            filters="kind:h",
+        )
 
     def test_nothing(self) -> None:
         """Without descriptions and totals, there is no line."""
@@ -142,7 +167,7 @@ class SummaryTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """With C{--verbose} and C{--json}, each description and total is printed."""
-        events: list[Event] = [LOST, ORDERS, BEGIN, TOTAL, END, ONE]
+        events: list[Event] = [LOST, ORDERS, BEGIN, TOTAL, LATENCY, END, ONE]
         for options in ["-v"], ["--verbose"], ["--json"]:
             options += ["5000", "--duration", "1"]
             _, out, _ = run("tail", *options, on=serving(frames(*events)))
@@ -150,7 +175,8 @@ class SummaryTests(SynchronousTestCase):
 
     def test_count(self) -> None:
         """C{--count} counts printed metric events: totals only with C{--verbose}."""
-        stream = frames(ORDERS, BEGIN, TOTAL, END) + increment(7) + increment(8)
-        for options, last in ([], " 8\n"), (["-v"], " 7\n"), (["--json"], '"value":7}\n'):
+        stream = frames(ORDERS, BEGIN, TOTAL, LATENCY, END) + increment(7) + increment(8)
+        shown = ([], " 8\n"), (["-v"], " max 2.0\n"), (["--json"], '"negative":[]}\n')
+        for options, last in shown:
             code, out, _ = run("tail", "5000", "--count", "2", *options, on=serving(stream))
             self.assertEqual((code, out.endswith(last)), (0, True), out)

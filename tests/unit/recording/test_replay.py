@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,18 +14,22 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reader import Reader, bits
+from tests.reader import FakeClient, Reader, bits, exact_totals, view_bits
 from tests.recordings import NOON, REQUESTS, increment
 from tests.unit.codec.test_wire import encode
 from tests.unit.net.test_writers import SocketTestCase
 from txmetrics_tcp import (
     Decoder,
+    Distribution,
     Event,
+    ExporterSettings,
     Gone,
+    HistogramTotal,
     Key,
     Metadata,
     Metric,
     MetricKind,
+    MetricsFactory,
     Operation,
     Snapshot,
     SourceView,
@@ -33,7 +38,7 @@ from txmetrics_tcp import (
     encode_metric,
 )
 from txmetrics_tcp._codec.wire import encode_snapshot, encode_status
-from txmetrics_tcp._model import PROTOCOL_VERSION, SET_OPERATION
+from txmetrics_tcp._model import METRIC_EVENTS, PROTOCOL_VERSION, SET_OPERATION
 from txmetrics_tcp._net.log_throttle import MAX_MESSAGES
 from txmetrics_tcp._recording import stream_state
 from txmetrics_tcp._recording.events import TIME_SLICE, Piece
@@ -45,6 +50,14 @@ from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 def set_counter(name: str, value: int) -> Metric:
     return Metric(Key(MetricKind.COUNTER, name), Operation.SET_COUNTER, value, NOON)
+
+
+def record(value: float, name: str = "h", when: int = NOON) -> Metric:
+    return Metric(Key(MetricKind.HISTOGRAM, name), Operation.RECORD_HISTOGRAM, value, when)
+
+
+def total(*samples: float, name: str = "h", when: int = NOON) -> HistogramTotal:
+    return HistogramTotal(Key(MetricKind.HISTOGRAM, name), Distribution.of(samples), when)
 
 
 class Client:
@@ -237,6 +250,7 @@ class ReplayTests(SynchronousTestCase):
             Snapshot.BEGIN_COMPLETE,
             Metric(REQUESTS, Operation.SET_COUNTER, 2, NOON + 1),
             Metric(Key(MetricKind.GAUGE, "g"), Operation.SET_GAUGE, -1.5, NOON + 2),
+            HistogramTotal(Key(MetricKind.HISTOGRAM, "h"), Distribution.of([1.5]), NOON + 3),
             Snapshot.END,
         ]
         self.assertEqual(list(Decoder().feed(late.read())), [*first, *Decoder().feed(increment(1))])
@@ -520,7 +534,10 @@ SERIES = [
     for name in "ab"
 ]
 
-TOTALS = [one for one in SERIES if one.operation in SET_OPERATION.values()]
+TOTALS = [
+    *(one for one in SERIES if one.operation in SET_OPERATION.values()),
+    *(total(0.5, -2.0, name=name) for name in "ab"),
+]
 
 STEPS = st.lists(
     st.sampled_from(SERIES).map(lambda event: [event])
@@ -604,6 +621,151 @@ class StreamStateTests(SynchronousTestCase):
             [Snapshot.BEGIN_COMPLETE, set_counter("b", 2), set_counter("c", 3), Snapshot.END],
         )
 
+    def test_invalidTime(self) -> None:
+        """A recorded time beyond that of any valid timestamp becomes the nearest one."""
+        seconds = 1_000_000_000
+        stream = [
+            Metric(Key(MetricKind.COUNTER, name), Operation.SET_COUNTER, 1, when)
+            for name, when in [("a", -(2**63) * seconds - 1), ("b", 2**63 * seconds + 1)]
+        ]
+        [received] = self.late_clients([list(stream)])
+        self.assertEqual(
+            [event.timestamp_ns for event in received],  # type: ignore[union-attr]
+            [-(2**63) * seconds + seconds - 1, (2**63 - 1) * seconds + 1],
+        )
+
+    def test_histograms(self) -> None:
+        """
+        The total of a histogram has the samples that the server has sent as a total, and those
+        after it.
+        """
+        parts: list[list[Event]] = [
+            [Status("shop", NOON), Snapshot.BEGIN_COMPLETE],
+            [total(1.0, 2.0), Snapshot.END],
+            [record(-3.0, when=NOON + 1), record(math.nan), record(2.0, when=NOON + 2)],
+            # After drops: the total has samples that the client missed.
+            [Snapshot.BEGIN, total(1.0, 2.0, -3.0, 5.0, 6.0), Snapshot.END, record(7.0)],
+            [record(8.0, "other")],
+        ]
+        received = [
+            [event for event in first if isinstance(event, HistogramTotal)]
+            for first in self.late_clients(parts)
+        ]
+        self.assertEqual(
+            received,
+            [
+                [],
+                [total(1.0, 2.0)],
+                [total(1.0, 2.0, -3.0, math.nan, 2.0, when=NOON + 2)],
+                [total(1.0, 2.0, -3.0, 5.0, 6.0, 7.0)],
+                [total(1.0, 2.0, -3.0, 5.0, 6.0, 7.0), total(8.0, name="other")],
+            ],
+        )
+
+    def test_histogramsGone(self) -> None:
+        """
+        `Gone`, a restart of the server and, from version 3 on, a complete snapshot remove totals of
+        histograms.
+        """
+        samples: list[Event] = [record(1.0), record(2.0, "other")]
+        end: list[Event] = [Snapshot.BEGIN_COMPLETE, total(3.0, name="other"), Snapshot.END]
+        for version, events, expected in [
+            (3, [Gone(total().key)], [total(2.0, name="other")]),
+            (3, [Gone(total().key), record(4.0)], [total(2.0, name="other"), total(4.0)]),
+            (3, end, [total(3.0, name="other")]),
+            (2, end, [total(1.0), total(3.0, name="other")]),
+            (2, [Snapshot.BEGIN_COMPLETE, Snapshot.END], [total(1.0), total(2.0, name="other")]),
+            (3, [Status("shop", NOON + 1), record(5.0)], [total(5.0)]),
+            (3, [Status("shop", NOON, 5, 5)], [total(1.0), total(2.0, name="other")]),
+        ]:
+            status = Status("shop", NOON, protocol_version=version)
+            [received] = self.late_clients([[status, *samples, *events]])
+            totals = [event for event in received if isinstance(event, HistogramTotal)]
+            self.assertEqual(totals, expected, (version, events))
+
+    def test_histogramsOfOldRecording(self) -> None:
+        """
+        Before version 3, a total has the samples of the recording, as those of a client that has
+        received it from its beginning.  A server without snapshots has sent no exact totals.
+        """
+        old = Status("shop", NOON, protocol_version=2)
+        begin, end = Snapshot.BEGIN_COMPLETE, Snapshot.END
+        received = self.late_clients([[old, begin, end, record(1.0), record(2.0)]])
+        self.assertEqual(received, [[Status("shop", NOON), begin, total(1.0, 2.0), end]])
+        self.assertEqual(self.late_clients([[record(1.0)]]), [[total(1.0)]])
+
+    def test_program(self) -> None:
+        """
+        A late client of a replay has the distributions of the recorded program, bucket by bucket,
+        whether samples were recorded before the recording began, during it, or dropped.
+        """
+        reactor = FakeReactor()
+        factory = MetricsFactory(
+            reactor,
+            ExporterSettings(own_metrics=False, buffer_size=50),
+            in_reactor_thread=lambda: False,
+        )
+        values = [0.0, -2.5, math.inf, *(1.1**power for power in range(-200, 200))]
+        record = [factory.recorder.histogram("h", number=n).record for n in "12"]
+        for value in values:
+            record[0](value)
+        client = FakeClient(factory)
+        for number, value in enumerate(values * 3):
+            record[number % 2](value)
+            if number % 40 == 0 and number < 600:
+                client.read_all(reactor)
+        client.read_all(reactor)
+        reactor.advance(10)
+        [received] = self.late_clients([client.read_all(reactor).all])
+        self.assertGreater(client.reader.statuses[-1].dropped_incoming, 0)
+        totals = {
+            event.key: bits(event.distribution)
+            for event in received
+            if isinstance(event, HistogramTotal)
+        }
+        self.assertEqual(totals, exact_totals(factory))
+        self.assertEqual(len(totals), 2)
+        factory.stop()
+
+    def test_tooManyHistograms(self) -> None:
+        """
+        A histogram for which the memory does not suffice is left out, and the snapshot is not
+        complete.  Its later samples do not begin a new total.
+        """
+        begin: list[Event] = [Status("shop", NOON), Snapshot.BEGIN_COMPLETE]
+        begin += [total(1.0), total(1.0, name="b"), Snapshot.END]
+        wide = [record(2.0**power) for power in range(40)]
+        left: list[Event] = [Status("shop", NOON), Snapshot.BEGIN]
+        left += [total(1.0, name="b"), Snapshot.END]
+        self.patch(stream_state, "SAMPLE_BYTES", 1500)
+        received = self.late_clients([begin, [*wide, Gone(total(name="c").key)], [record(2.0)]])
+        self.assertEqual(received, [begin, left, left])
+        # With a later total of the server, the histogram is complete again.
+        [*_, received_again] = self.late_clients(
+            [[*begin, *wide], [Snapshot.BEGIN_COMPLETE, total(4.0), Snapshot.END]]
+        )
+        self.assertEqual(
+            received_again, [begin[0], Snapshot.BEGIN_COMPLETE, total(4.0), Snapshot.END]
+        )
+        self.patch(stream_state, "SAMPLE_BYTES", 10**6)
+        self.patch(stream_state, "MAX_BYTES", 2 * name_size("h"))
+        [first] = self.late_clients([[*begin, record(1.0, "c")]])
+        self.assertEqual(first, [begin[0], Snapshot.BEGIN, *begin[2:]])
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("ab"), st.floats(width=16)), max_size=40),
+        st.integers(1, 10),
+    )
+    def test_batches(self, samples: list[tuple[str, float]], size: int) -> None:
+        """The buckets do not depend on the number of samples that are applied together."""
+        with mock.patch.object(stream_state, "MAX_SAMPLES", size):
+            [received] = self.late_clients([[record(value, name) for name, value in samples]])
+        for event in received:
+            assert isinstance(event, HistogramTotal)
+            expected = [value for name, value in samples if name == event.key.name]
+            self.assertEqual(bits(event.distribution), bits(Distribution.of(expected)))
+        self.assertEqual(len(received), len({name for name, _ in samples}))
+
     def test_tooManyDescriptions(self) -> None:
         """The size of descriptions is limited, also if a server describes a metric again."""
         self.patch(stream_state, "MAX_BYTES", 10_000)
@@ -617,19 +779,21 @@ class StreamStateTests(SynchronousTestCase):
     @given(STEPS)
     def test_totals(self, steps: list[list[Event]]) -> None:
         """The frames of the state give the same totals as the whole stream."""
-        events = [event for step in steps for event in step]
+        events: list[Event] = [Status("shop", NOON)]
+        events += [event for step in steps for event in step]
         state = StreamState()
         state.follow(events)
         early, late = Reader(), Reader()
         early.feed(encoded(events))
         late.feed(b"".join(state.frames()))
         self.assertEqual(late.bits(), early.bits())
-        self.assertEqual(state.metrics, len(early.metrics))
+        counted = sum(isinstance(event, METRIC_EVENTS) for event in events)
+        self.assertEqual(state.metrics, counted)
 
     @given(STEPS)
     def test_view(self, steps: list[list[Event]]) -> None:
         """A view has the same totals; with a replay, also in place of those it had before."""
-        events: list[Event] = [Snapshot.BEGIN_COMPLETE, Snapshot.END]
+        events: list[Event] = [Status("shop", NOON), Snapshot.BEGIN_COMPLETE, Snapshot.END]
         events += [event for step in steps for event in step]
         reader, view, late, state = Reader(), SourceView(), SourceView(), StreamState()
         reader.feed(encoded(events))
@@ -638,9 +802,4 @@ class StreamStateTests(SynchronousTestCase):
         late.ingest([set_counter("of an earlier connection", 1)])
         late.ingest(decode(b"".join(state.frames())))
         for one in (view, late):
-            totals = {
-                key: bits(series.value)
-                for key, series in one.series.items()
-                if key.kind is not MetricKind.HISTOGRAM
-            }
-            self.assertEqual(totals, reader.bits())
+            self.assertEqual(view_bits(one), reader.bits())
