@@ -93,6 +93,11 @@ def screen_module() -> Any:
     return import_module("pyte")
 
 
+def lasting(totals: dict[Key, Bits]) -> dict[Key, Bits]:
+    """Return the totals of counters and gauges, which all clients keep."""
+    return {key: value for key, value in totals.items() if key.kind is not MetricKind.HISTOGRAM}
+
+
 class Peer(ProcessProtocol):
     """
     A child process with waits for its output.

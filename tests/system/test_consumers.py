@@ -31,7 +31,7 @@ from tests.daemon import METRICS_TCP, Daemon, DaemonTestCase
 from tests.loopback import SMALL, LoopbackTestCase, reactor
 from tests.programs import Stream, total
 from tests.reader import Bits, Reader, bits, exact_totals
-from tests.rust_peers import Peer, Printer
+from tests.rust_peers import Peer, Printer, lasting
 from txmetrics_tcp import Key, MetricKind
 
 VARIABLE = "TXMETRICS_CONSUMERS"
@@ -156,11 +156,6 @@ def reported_totals(text: str) -> Totals:
     }
 
 
-def lasting(totals: Totals) -> Totals:
-    """Return the totals of counters and gauges, which are the same for all clients."""
-    return {key: value for key, value in totals.items() if key.kind is not MetricKind.HISTOGRAM}
-
-
 class Consumer(Printer):
     """A consumer in some language."""
 
@@ -272,7 +267,7 @@ class DaemonConsumersTests(DaemonTestCase):
         _, output, _ = stats.end()
         expected = lasting(reported_totals(output[output.index("{") :]))
         self.assertIn("process_cpu_seconds_total", {key.name for key in expected})
-        self.assertEqual(expected, stream.reader.bits())
+        self.assertEqual(expected, lasting(stream.reader.bits()))
         for language, consumer in consumers.items():
             status, output, errors = consumer.end()
             self.assertEqual((status, errors), (0, ""))
@@ -591,6 +586,28 @@ def gone(
     }
 
 
+def histogram_total(name: str, **fields: Any) -> Event:
+    """Return the JSON line of the total of a histogram."""
+    return {
+        "event": "histogram_total",
+        "time": None,
+        "timestamp_ns": None,
+        "kind": "histogram",
+        "name": name,
+        "labels": {},
+        "count": 0,
+        "sum": 0.0,
+        "min": None,
+        "max": None,
+        "zeros": 0,
+        "not_finite": 0,
+        "scale": 0,
+        "positive": [],
+        "negative": [],
+        **fields,
+    }
+
+
 ODD = [
     # A complete snapshot
     metric("increment_counter", "absent", 1),
@@ -619,6 +636,24 @@ ODD = [
     gone("gauge", "gone", None, 7_000_000_000, "1970-01-01T00:00:07.000000000Z"),
     gone("histogram", "stays"),
     gone("counter", ""),
+    # Totals of histograms
+    metric("record_histogram", "total", 1.0, {"a": "1"}),
+    histogram_total(
+        "total",
+        time="1970-01-01T00:00:09.000000010Z",
+        timestamp_ns=9_000_000_010,
+        labels={"a": "1"},
+        count=9 + 2**40,
+        sum=0.5,
+        min=-8.0,
+        max=8.0,
+        zeros=3,
+        not_finite=1,
+        positive=[[-1, 2], [2, 4]],
+        negative=[[0, 2**40]],
+    ),
+    metric("record_histogram", "total", 2.0, {"a": "1"}),
+    histogram_total(""),
     # Labels
     metric("increment_counter", "labels", 1, {"a": "last", "b": ""}),
     metric("increment_counter", "labels", 2, {"a": "last", "b": ""}),
@@ -695,8 +730,8 @@ ODD = [
 ]
 """The JSON lines of all events that a client can use, with long texts `shortened`."""
 
-ODD_METRICS = 34
-"""The number of metrics among them."""
+ODD_METRICS = 38
+"""The number of metric events among them, totals of histograms included."""
 
 ODD_TOTALS: Totals = {
     Key(MetricKind.COUNTER, "present", ()): 5,
@@ -704,6 +739,8 @@ ODD_TOTALS: Totals = {
     Key(MetricKind.COUNTER, "padded_value", ()): 7,
     Key(MetricKind.COUNTER, "unknown_fields", ()): 9,
     Key(MetricKind.COUNTER, "stays", ()): 1,
+    Key(MetricKind.HISTOGRAM, "total", (("a", "1"),)): 11 + 2**40,
+    Key(MetricKind.HISTOGRAM, "", ()): 0,
     Key(MetricKind.COUNTER, "labels", (("a", "last"), ("b", ""))): 3,
     Key(MetricKind.COUNTER, "labels", (("a", "last"),)): 12,
     Key(MetricKind.COUNTER, "labels", (("absent value", ""),)): 16,

@@ -33,6 +33,7 @@ from tests.rust_peers import (
     PeersTestCase,
     Receiver,
     as_text,
+    lasting,
     metadata_line,
     metric_line,
     reactor,
@@ -41,10 +42,12 @@ from tests.rust_peers import (
 from tests.unit.codec.test_wire import encode
 from txmetrics_tcp import (
     Decoder,
+    Distribution,
     Event,
     EventStream,
     ExporterSettings,
     Gone,
+    HistogramTotal,
     Key,
     Metric,
     MetricKind,
@@ -52,6 +55,7 @@ from txmetrics_tcp import (
     Operation,
     Recorder,
     Snapshot,
+    Status,
     Unit,
 )
 from txmetrics_tcp._net import connection
@@ -223,8 +227,8 @@ class ReceiveTests(PeersTestCase):
             metric_line("set_gauge", "g", {"value": "-inf"}, -math.inf, connected_ns),
         ]
         self.assertEqual(sorted(map(as_text, receiver.lines[1:8])), sorted(map(as_text, totals)))
-        # The status, and the two boundaries of the snapshot.
-        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 3)
+        # The status, the two boundaries of the snapshot, and the total of the histogram.
+        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 4)
         self.assert_lines(
             receiver.lines[8:],
             [
@@ -232,7 +236,7 @@ class ReceiveTests(PeersTestCase):
                 metric_line("record_histogram", "h", {}, 2.0, self.now_ns),
             ],
         )
-        self.assertEqual(receiver.bits(), exact_totals(factory))
+        self.assertEqual(receiver.bits(), lasting(exact_totals(factory)))
 
     async def test_gone(self) -> None:
         """
@@ -261,6 +265,44 @@ class ReceiveTests(PeersTestCase):
         self.assertEqual(receiver.bits(), {gone: 1, other: 8})
         self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 5)
 
+    async def test_histogramTotal(self) -> None:
+        """
+        A client skips totals of histograms, also within a snapshot, and receives samples and other
+        totals.
+        """
+        other = counter_key("other")
+        histogram = Key(MetricKind.HISTOGRAM, "h")
+        distribution = Distribution.of([-1.0, 0.0, math.inf, *range(1000)])
+        events: list[Event] = [
+            Status("demo", 1),
+            Snapshot.BEGIN_COMPLETE,
+            Metric(other, Operation.SET_COUNTER, 7, 1),
+            HistogramTotal(histogram, distribution, 1),
+            Snapshot.END,
+            HistogramTotal(histogram, distribution, 1),
+            Metric(histogram, Operation.RECORD_HISTOGRAM, 2.0, 1),
+            Metric(other, Operation.INCREMENT_COUNTER, 1, 1),
+        ]
+
+        class Serve(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"".join(map(encode, events)))
+                self.transport.loseConnection()
+
+        receiver = self.receive(await self.listen(Factory.forProtocol(Serve)))
+        self.assertEqual(await receiver.exited(), 0, receiver.errors)
+        self.assertEqual(receiver.bits(), {other: 8})
+        self.assert_lines(
+            receiver.only("metric"),
+            [
+                metric_line("set_counter", "other", {}, 7, 1),
+                metric_line("record_histogram", "h", {}, 2.0, 1),
+                metric_line("increment_counter", "other", {}, 1, 1),
+            ],
+        )
+        self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 5)
+
     async def test_halfClosed(self) -> None:
         """A half-closed client receives empty events as probes, and further events."""
         self.patch(connection, "PROBE_INTERVAL", 0.01)
@@ -272,7 +314,7 @@ class ReceiveTests(PeersTestCase):
         await receiver.until(lambda: len(receiver.others) >= before + 2, "two empty events")
         factory.recorder.counter("c").increment()
         await receiver.until_lines(2)
-        self.assertEqual(receiver.bits(), exact_totals(factory))
+        self.assertEqual(receiver.bits(), lasting(exact_totals(factory)))
         factory.stop(LIMIT)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual({line["what"] for line in receiver.others}, {"empty"})
@@ -356,7 +398,7 @@ class ObserverTests(PeersTestCase):
         expected["requests_total [method = GET, route = /ä]"] = "total: 2500"
         expected["largest"] = "total: 1"
         expected["gauge_bytes"] = "current: 2.00 KiB"
-        # The sketch's quantiles are accurate to four digits.
+        # The viewer's quantiles are accurate to four digits.
         quantile = r"(249\.9\d?|250\.?)ms"
         await observer.until_shown(
             {

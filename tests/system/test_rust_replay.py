@@ -20,6 +20,7 @@ from tests.rust_peers import (
     PeersTestCase,
     Printer,
     as_text,
+    lasting,
     metric_line,
     reactor,
     screen_module,
@@ -88,7 +89,7 @@ class RustReplayTests(PeersTestCase):
             for metric in reader.metrics
         ]
         self.assertEqual(list(map(as_text, receiver.only("metric"))), list(map(as_text, expected)))
-        self.assertEqual(receiver.bits(), reader.bits())
+        self.assertEqual(receiver.bits(), lasting(reader.bits()))
 
     async def test_beforeVersion1(self) -> None:
         """A recording of before version 1 of the protocol is replayed with exact totals."""
@@ -100,7 +101,7 @@ class RustReplayTests(PeersTestCase):
         receiver = self.receive(port)
         await finished.addTimeout(LIMIT, reactor)
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
-        self.assertEqual(receiver.bits(), reader.bits())
+        self.assertEqual(receiver.bits(), lasting(reader.bits()))
         # Each status, under its present number.
         self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 4)
 

@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protodelim"
 
@@ -25,6 +26,7 @@ func main() {
 	}
 	stream := bufio.NewReader(connection)
 	counters, histograms, gauges := map[string]uint64{}, map[string]uint64{}, map[string]float64{}
+	version := uint32(0)
 	for {
 		event := &pb.Event{}
 		if err := protodelim.UnmarshalFrom(stream, event); err == io.EOF {
@@ -32,10 +34,24 @@ func main() {
 		} else if err != nil {
 			log.Fatal(err)
 		}
+		if status := event.GetStatus(); status != nil {
+			version = status.GetProtocolVersion()
+		}
 		if event.GetSnapshot().GetComplete() {
-			// All totals follow. Histograms have none.
+			// All totals follow; before version 3, histograms had none.
 			clear(counters)
 			clear(gauges)
+			if version >= 3 {
+				clear(histograms)
+			}
+		}
+		if total := event.GetHistogramTotal(); total != nil {
+			// For a histogram, the total is the number of samples.
+			samples := total.GetZeros() + total.GetNotFinite()
+			for _, count := range slices.Concat(total.GetPositive().GetCounts(), total.GetNegative().GetCounts()) {
+				samples += count
+			}
+			histograms[key(total.GetName(), total.GetLabels())] = samples
 		}
 		if gone := event.GetGone(); gone != nil {
 			series := key(gone.GetName(), gone.GetLabels())

@@ -28,14 +28,22 @@ const key = (kind, { name, labels }) =>
   JSON.stringify([kind, name, Object.entries(labels).sort(byName)]);
 
 const totals = new Map();
+let version = 0;
 const [host, port] = process.argv.slice(2);
 for await (const { event } of sizeDelimitedDecodeStream(Event, connect(port, host))) {
   if (event.case === "gone") totals.delete(key(kinds[event.value.metricType], event.value));
+  if (event.case === "status") version = event.value.protocolVersion;
   if (event.case === "snapshot" && event.value.complete) {
-    // All totals follow. Histograms have none.
+    // All totals follow; before version 3, histograms had none.
     for (const series of totals.keys()) {
-      if (!series.startsWith('["histogram"')) totals.delete(series);
+      if (version >= 3 || !series.startsWith('["histogram"')) totals.delete(series);
     }
+  }
+  if (event.case === "histogramTotal") {
+    // For a histogram, the total is the number of samples.
+    const { zeros, notFinite, positive, negative } = event.value;
+    const counts = [zeros, notFinite, ...(positive?.counts ?? []), ...(negative?.counts ?? [])];
+    totals.set(key("histogram", event.value), counts.reduce((sum, count) => sum + count));
   }
   // Unknown variants and operations of a later version have no case.
   if (event.case !== "metric" || !event.value.operation.case) continue;

@@ -14,12 +14,21 @@ from txmetrics_tcp.event_pb2 import Event, Metadata
 
 KINDS = {number: name.lower() for name, number in Metadata.MetricType.items()}
 totals: dict[tuple[object, ...], float] = {}
+version = 0
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
     stream = connection.makefile("rb")
     while (event := parse_length_prefixed(Event, stream)) is not None:
+        if event.HasField("status"):
+            version = event.status.protocol_version
         if event.snapshot.complete:
-            # All totals follow. Histograms have none.
-            totals = {key: total for key, total in totals.items() if key[0] == "histogram"}
+            # All totals follow; before version 3, histograms had none.
+            kept = ("histogram",) if version < 3 else ()
+            totals = {key: total for key, total in totals.items() if key[0] in kept}
+        if event.HasField("histogram_total"):
+            # For a histogram, the total is the number of samples.
+            one = event.histogram_total
+            counts = one.zeros, one.not_finite, *one.positive.counts, *one.negative.counts
+            totals["histogram", one.name, tuple(sorted(one.labels.items()))] = sum(counts)
         if event.HasField("gone"):
             gone = event.gone
             kind = KINDS.get(gone.metric_type)
@@ -36,7 +45,6 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
         elif action == "decrement":
             total -= value
         else:
-            # For a histogram, the total is the number of samples.
             total = value if action == "set" else total + 1
         totals[series] = total % 2**64 if kind == "counter" else total
 for series, total in totals.items():

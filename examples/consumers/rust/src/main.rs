@@ -20,15 +20,28 @@ fn main() -> Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(arguments[1..].join(":"))?);
     let mut counts = BTreeMap::<Series, u64>::new();
     let mut gauges = BTreeMap::<Series, f64>::new();
+    let mut version = 0;
     while !stream.fill_buf()?.is_empty() {
         let mut frame = vec![0; read_varint(&mut stream)?];
         stream.read_exact(&mut frame)?;
         let metric = match proto::Event::decode(&frame[..])?.event {
             Some(Event::Metric(metric)) => metric,
+            Some(Event::Status(status)) => {
+                version = status.protocol_version;
+                continue;
+            }
             Some(Event::Snapshot(snapshot)) if snapshot.complete => {
-                // All totals follow. Histograms have none.
-                counts.retain(|(kind, ..), _| *kind == "histogram");
+                // All totals follow; before version 3, histograms had none.
+                counts.retain(|(kind, ..), _| version < 3 && *kind == "histogram");
                 gauges.clear();
+                continue;
+            }
+            Some(Event::HistogramTotal(total)) => {
+                // For a histogram, the total is the number of samples.
+                let sides = [total.positive, total.negative].into_iter().flatten();
+                let samples = sides.flat_map(|side| side.counts).sum::<u64>();
+                let series = ("histogram", total.name, total.labels);
+                counts.insert(series, total.zeros + total.not_finite + samples);
                 continue;
             }
             Some(Event::Gone(gone)) => {

@@ -5,6 +5,7 @@
 import com.google.protobuf.CodedInputStream;
 import io.github.txmetrics_tcp.Event;
 import io.github.txmetrics_tcp.Gone;
+import io.github.txmetrics_tcp.HistogramTotal;
 import io.github.txmetrics_tcp.Metric;
 import java.io.BufferedInputStream;
 import java.io.EOFException;
@@ -20,6 +21,7 @@ public class Consume {
     Map<List<?>, Long> counters = new HashMap<>();
     Map<List<?>, Double> gauges = new HashMap<>();
     Map<List<?>, Long> histograms = new HashMap<>();
+    int version = 0;
     try (Socket socket = new Socket(arguments[0], Integer.parseInt(arguments[1]))) {
       InputStream stream = new BufferedInputStream(socket.getInputStream());
       for (int first; (first = stream.read()) >= 0; ) {
@@ -28,10 +30,24 @@ public class Consume {
           throw new EOFException("the stream ended within a frame");
         }
         Event event = Event.parseFrom(frame);
+        if (event.hasStatus()) {
+          version = event.getStatus().getProtocolVersion();
+        }
         if (event.getSnapshot().getComplete()) {
-          // All totals follow. Histograms have none.
+          // All totals follow; before version 3, histograms had none.
           counters.clear();
           gauges.clear();
+          if (version >= 3) {
+            histograms.clear();
+          }
+        }
+        if (event.hasHistogramTotal()) {
+          // For a histogram, the total is the number of samples.
+          HistogramTotal total = event.getHistogramTotal();
+          long samples = total.getZeros() + total.getNotFinite();
+          samples += total.getPositive().getCountsList().stream().reduce(0L, Long::sum);
+          samples += total.getNegative().getCountsList().stream().reduce(0L, Long::sum);
+          histograms.put(List.of(total.getName(), total.getLabelsMap()), samples);
         }
         if (event.hasGone()) {
           Gone gone = event.getGone();
@@ -60,7 +76,7 @@ public class Consume {
     }
     counters.forEach((series, total) -> show("counter", series, Long.toUnsignedString(total)));
     gauges.forEach((series, total) -> show("gauge", series, total));
-    histograms.forEach((series, total) -> show("histogram", series, total));
+    histograms.forEach((series, total) -> show("histogram", series, Long.toUnsignedString(total)));
   }
 
   static void show(String kind, List<?> series, Object total) {
