@@ -18,6 +18,7 @@ from txmetrics_tcp import Decoder, Event, MetricKind, SourceView
 
 PIECE = 64 * 1024
 VIEW = "ours, with a view"
+DECODE = "decoding"
 
 TITLE = "Decoding and viewing"
 
@@ -25,7 +26,8 @@ HOW = """\
 `Decoder` decodes a stream in memory, in pieces of 64 KiB. With a view, a `SourceView` also ingests
 the events, with lognormal samples and a clock that advances a second every 100,000 events, and
 summarizes each series at the end. The reference is prost, the decoder of Rust clients, without a
-view. Both have decoded the stream once before."""
+view. Both have decoded the stream once before. In the last rows, a view ingests histograms' samples
+that are already decoded, beside the time of decoding one."""
 
 
 def pieces(data: bytes) -> Iterable[bytes]:
@@ -66,6 +68,21 @@ def view(data: bytes, events: int, series: int) -> float:
     return events / seconds
 
 
+def ingest(data: bytes) -> float:
+    """Ingest decoded events into a view, and return the seconds."""
+    now = [0.0]
+    decoder = Decoder()
+    decoded = [list(decoder.feed(piece)) for piece in pieces(data)]
+    seen = SourceView(lambda: now[0])
+    start = time.perf_counter()
+    for events in decoded:
+        seen.ingest(events)
+        now[0] = seen.events / 100_000
+    for one in seen.series.values():
+        one.summary()
+    return time.perf_counter() - start
+
+
 def prost(program: str, path: str, events: int) -> float:
     """Decode a file with prost, and return the events per second."""
     done = subprocess.run([program, path], capture_output=True, text=True, check=True)
@@ -94,4 +111,11 @@ def run(bench: Bench) -> Section:
                         speed[REFERENCE].append(prost(bench.peers.decode, file.name, events))
             what = f"{kind.value}s, {series:,} series"
             rows.append(Row.of(what, "events/s", speed, REFERENCE, Goal(0.25)))
+    for series in (1, 1000):
+        data = b"".join(mixed([MetricKind.HISTOGRAM], series, events))
+        times: dict[str, list[float]] = {OURS: [], DECODE: []}
+        for _ in bench.rounds(5):
+            times[OURS].append(ingest(data) / events * 1e9)
+            times[DECODE].append(1e9 / decode(data, events))
+        rows.append(Row.of(f"a sample into a view, {series:,} series", "ns", times, DECODE))
     return Section(TITLE, HOW, rows)

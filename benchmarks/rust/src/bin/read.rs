@@ -1,9 +1,10 @@
 //! `read 127.0.0.1:PORT CLIENTS MODE`: CLIENTS clients of one server, in one thread, with minimal
 //! work: poll, recv of 256 KiB, and a walk along the lengths of frames.
 //!
-//! The mode `count` reads only the length and the first byte of a frame, and counts every metric as
-//! an event. The other modes decode the value of an increment, from the end of its frame, and count
-//! only increments, not totals. In the mode `timed`, the value is the time of recording.
+//! The mode `count` reads only the length and the first byte of a frame, and counts every metric and
+//! every total of a histogram as an event. The other modes decode the value of an increment, from
+//! the end of its frame, and count only increments, not totals. In the mode `timed`, the value is
+//! the time of recording.
 //!
 //! - `wait total= quiet=`: report when all clients together have `total` events, or when none has
 //!   received data for `quiet` seconds.
@@ -84,7 +85,8 @@ impl Client {
             }
             start = at + length;
             match data[at..start].first() {
-                Some(0x12) if mode == Mode::Count => self.events += 1,
+                // A metric, or the total of a histogram.
+                Some(0x12 | 0xda) if mode == Mode::Count => self.events += 1,
                 Some(0x12) => {
                     if let Some(value) = increment(&data[at..start]) {
                         self.events += 1;
