@@ -202,17 +202,22 @@ def host_alone(text: str) -> str | None:
     return match["host"]
 
 
-def check_has_port(text: str, is_prefix: Callable[[str], bool] = lambda host: False) -> None:
+def check_has_port(
+    text: str,
+    is_prefix: Callable[[str], bool] = lambda host: False,
+    usual_port: int = DEFAULT_PORT,
+) -> None:
     """
     @param is_prefix: returns whether ``HOST`` in ``HOST:`` is the prefix of an endpoint string.
+    @param usual_port: the port that the error message suggests.
     @raise EndpointError: the text is a host name or an IP address without a port.
     """
     if (host := host_alone(text)) is not None and not is_prefix(host):
-        raise EndpointError(f"{host} has no port; write {host}:{DEFAULT_PORT}")
+        raise EndpointError(f"{host} has no port; write {host}:{usual_port}")
     if _is_ipv6(text.removesuffix("]:").strip("[]")):
         raise EndpointError(
             f"{text!r} is not an endpoint: write an IPv6 address in brackets, with a port, as in"
-            f" [::1]:{DEFAULT_PORT}"
+            f" [::1]:{usual_port}"
         )
 
 

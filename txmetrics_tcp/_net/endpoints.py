@@ -29,6 +29,7 @@ from twisted.plugin import getPlugins
 
 from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.endpoint_syntax import (
+    DEFAULT_PORT,
     AnyEndpoint,
     EndpointError,
     check_has_port,
@@ -69,15 +70,23 @@ def check_reactor(reactor: object) -> None:
         raise TypeError(f"reactor must be a Twisted reactor, not {short_repr(reactor)}")
 
 
-def server_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, endpoint: AnyEndpoint, usual_port: int = DEFAULT_PORT
+) -> IStreamServerEndpoint:
     """
     Make an endpoint to listen on.  Port 0 means any free port.
 
+    @param usual_port: the port that the error message suggests if C{endpoint} has none.
     @raise EndpointError: C{endpoint} is not a valid endpoint.
     @raise TypeError: C{endpoint} is of a wrong type.
     """
     return _endpoint(
-        reactor, endpoint, _server_at, _server_from_string, IStreamServerEndpointStringParser
+        reactor,
+        endpoint,
+        _server_at,
+        _server_from_string,
+        IStreamServerEndpointStringParser,
+        usual_port,
     )
 
 
@@ -120,6 +129,7 @@ def _endpoint(
     at: Callable[[Any, str, int], _E],
     parse: Callable[[Any, str], _E],
     parsers: Any,
+    usual_port: int = DEFAULT_PORT,
 ) -> _E:
     address = plain_endpoint(endpoint)
     if isinstance(address, str):
@@ -130,7 +140,7 @@ def _endpoint(
 
         found = host_and_port(address, is_prefix)
         if found is None:
-            check_has_port(address, is_prefix)
+            check_has_port(address, is_prefix, usual_port)
             return _parsed(reactor, address, parse)
         address = found
     host, port = address

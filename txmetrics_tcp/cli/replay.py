@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
@@ -22,6 +21,7 @@ from txmetrics_tcp._recording.events import Piece, Recording
 from txmetrics_tcp._recording.replay import ReplayFactory
 from txmetrics_tcp._view.numbers import show_duration, show_seconds, show_share
 from txmetrics_tcp._view.text import counted
+from txmetrics_tcp.cli.messages import cannot_listen
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
@@ -66,9 +66,7 @@ class _Command:
         self._progress.start()
 
     def _not_listening(self, reason: Failure) -> None:
-        error = reason.value
-        why = error.socketError if isinstance(error, CannotListenError) else error
-        say(f"cannot listen on {self._options.listen}: {why}")
+        say(cannot_listen(self._options.listen, reason))
         self._running.stop(1)
 
     def _read(self) -> Iterable[Piece]:

@@ -15,7 +15,7 @@ from tests.listening import LateEndpoint, ListeningReactor
 from tests.logs import log_events
 from tests.reader import FakeClient
 from txmetrics_tcp import ExporterSettings, ListenError, MetricsFactory, MetricsService
-from txmetrics_tcp._exporter import service as service_module
+from txmetrics_tcp._net import listening
 from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.endpoints import server_endpoint
 
@@ -24,7 +24,7 @@ class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = ListeningReactor()
         self.factory = MetricsFactory(self.reactor, ExporterSettings(own_metrics=False))  # type: ignore[arg-type]
-        self.events = log_events(self, service_module)
+        self.events = log_events(self, listening)
 
     def service(self, *endpoints: str | LateEndpoint) -> MetricsService:
         return MetricsService(

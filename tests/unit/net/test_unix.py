@@ -23,8 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.logs import log_lines
 from tests.loopback import LoopbackTestCase, SocketClient, reactor
 from txmetrics_tcp import ListenError, MetricsFactory, MetricsService
-from txmetrics_tcp._exporter import service as service_module
-from txmetrics_tcp._net import exposure, internals
+from txmetrics_tcp._net import exposure, internals, listening
 from txmetrics_tcp._net import unix as unix_module
 from txmetrics_tcp._net.unix import remove_stale_socket
 
@@ -119,7 +118,7 @@ class UnixTestCase(LoopbackTestCase):
         self.path = os.path.relpath(self.mktemp())
         # Other users may have no access to the directory that the suite runs in.
         self.patch(exposure, "may_enter", lambda path, bits: True)
-        self.logged = log_lines(self, service_module)
+        self.logged = log_lines(self, listening)
 
     async def read(self) -> None:
         """Connect a client, and read the snapshot."""
