@@ -20,8 +20,9 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, chain, pairwise
-from math import ceil, inf, isfinite, log2, nan
+from math import ceil, inf, isfinite, isinf, log2, nan
 from typing import ClassVar, NamedTuple
 
 MAX_SCALE = 5
@@ -60,7 +61,7 @@ class Bucket:
     count: int
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """
     The occupied buckets of the positive or of the negative samples.  Never changed.
 
@@ -71,7 +72,7 @@ class _Side(NamedTuple):
     indices: array[int]
     counts: array[int]
 
-    def with_counts(self, found: Mapping[int, int]) -> _Side:
+    def with_counts(self, found: Mapping[int, int]) -> Side:
         """Add counts by index."""
         indices = self.indices
         if len(found) > len(indices):
@@ -89,9 +90,9 @@ class _Side(NamedTuple):
                 counts.insert(at, count)
         except OverflowError:
             return self._with_many(found)
-        return _Side(indices, counts)
+        return Side(indices, counts)
 
-    def _with_many(self, found: Mapping[int, int]) -> _Side:
+    def _with_many(self, found: Mapping[int, int]) -> Side:
         """Like `with_counts`; faster for many indices, and for counts of any size."""
         if self.indices:
             together = self.by_index()
@@ -104,17 +105,31 @@ class _Side(NamedTuple):
         """Return the counts by index."""
         return dict(zip(self.indices.tolist(), self.counts.tolist(), strict=True))
 
-    def at_lower_scale(self, steps: int) -> _Side:
+    def cumulative(self, places: Sequence[int], before: int) -> list[int]:
+        """
+        Return C{before} and the sum of the counts up to each index, in ascending order.
+        """
+        indices = self.indices
+        if not indices:
+            return [before] * len(places)
+        sums = list(accumulate(self.counts, initial=before))
+        # Many places are usually outside of the occupied buckets.
+        first, last = bisect_left(places, indices[0]), bisect_left(places, indices[-1])
+        found = [before] * first
+        found += [sums[bisect_right(indices, place)] for place in places[first:last]]
+        return found + [sums[-1]] * (len(places) - last)
+
+    def at_lower_scale(self, steps: int) -> Side:
         """Merge groups of ``2**steps`` neighbors."""
         return _EMPTY_SIDE.with_counts(_with_side({}, self, steps))
 
 
-def _packed(indices: list[int], counts: list[int]) -> _Side:
+def _packed(indices: list[int], counts: list[int]) -> Side:
     """Return a side in as little memory as possible."""
     try:
-        return _Side(array("i", indices), array("I", counts))
+        return Side(array("i", indices), array("I", counts))
     except OverflowError:
-        return _Side(array("i", indices), array("Q", [min(one, MAX_COUNT) for one in counts]))
+        return Side(array("i", indices), array("Q", [min(one, MAX_COUNT) for one in counts]))
 
 
 _EMPTY_SIDE = _packed([], [])
@@ -158,8 +173,8 @@ class Distribution:
         zeros: int,
         not_finite: int,
         scale: int,
-        positive: _Side,
-        negative: _Side,
+        positive: Side,
+        negative: Side,
         rest: float,
     ) -> None:
         """
@@ -173,8 +188,8 @@ class Distribution:
         self._zeros: int = zeros
         self._not_finite: int = not_finite
         self._scale: int = scale
-        self._positive: _Side = positive
-        self._negative: _Side = negative
+        self._positive: Side = positive
+        self._negative: Side = negative
         self._rest: float = rest
 
     @classmethod
@@ -307,6 +322,13 @@ class Distribution:
         """The same for negative samples, by their absolute value."""
         return tuple(zip(*self._negative, strict=True))
 
+    def sides(self) -> tuple[Side, Side]:
+        """
+        Private: return the occupied buckets of positive and of negative samples.  Encoders use it,
+        since `positive` and `negative` make an object for each bucket.
+        """
+        return self._positive, self._negative
+
     @property
     def occupied(self) -> int:
         """The number of occupied buckets, without that of zeros."""
@@ -359,6 +381,20 @@ class Distribution:
                 value = min(max(value, self._min), self._max)
             found.append(value)
         return found
+
+    def cumulative(self, limits: tuple[float, ...]) -> list[int]:
+        """
+        Return the number of finite samples up to each limit, approximately: the bucket that a limit
+        is in counts as a whole, so that samples that are equal to a limit are counted.
+
+        @param limits: in ascending order.
+        """
+        down, up = self._negative, self._positive
+        below, zeros, above = _places(self._scale, limits)
+        negative = sum(down.counts) if down.indices else 0
+        found = [negative - nearer for nearer in reversed(down.cumulative(below, 0))]
+        found += [negative + self._zeros] * zeros
+        return found + up.cumulative(above, negative + self._zeros)
 
     def with_samples(self, samples: Sequence[float]) -> Distribution:
         """
@@ -508,6 +544,30 @@ class Distribution:
 Distribution.EMPTY = Distribution(0.0, nan, nan, 0, 0, MAX_SCALE, _EMPTY_SIDE, _EMPTY_SIDE, 0.0)
 
 
+_BEYOND = 2**31
+"""A number that is greater than all indices."""
+
+
+@lru_cache(maxsize=128)
+def _places(scale: int, limits: tuple[float, ...]) -> tuple[list[int], int, list[int]]:
+    """
+    Return where limits are among buckets: for each negative limit, in descending order, the index
+    of the bucket before the one that it is in, nearer to zero; the number of limits that are zero;
+    for each positive limit, the index of the bucket that it is in.
+    """
+    width = 2.0**scale
+    below, above = [], []
+    for limit in limits:
+        if limit == 0.0:
+            continue
+        place = _BEYOND if isinf(limit) else ceil(log2(abs(limit)) * width) - 1
+        if limit < 0.0:
+            below.append(place - 1)
+        else:
+            above.append(place)
+    return below[::-1], len(limits) - len(below) - len(above), above
+
+
 def _added(count: int, more: int) -> int:
     count += more
     return count if count <= MAX_COUNT else MAX_COUNT
@@ -520,7 +580,7 @@ def _add(found: dict[int, int], counts: Iterable[tuple[int, int]]) -> None:
         found[index] = get(index, 0) + count
 
 
-def _with_side(found: dict[int, int], side: _Side, steps: int) -> dict[int, int]:
+def _with_side(found: dict[int, int], side: Side, steps: int) -> dict[int, int]:
     """Add the counts of a side to counts by index, at a scale that is lower by C{steps}."""
     if not steps:
         if not found:
@@ -539,7 +599,7 @@ def _sum(samples: list[float]) -> float:
         return sum(samples)
 
 
-def _checked_side(scale: int, buckets: Sequence[tuple[int, int]]) -> _Side:
+def _checked_side(scale: int, buckets: Sequence[tuple[int, int]]) -> Side:
     indices = [index for index, _ in buckets]
     counts = [count for _, count in buckets]
     if len(buckets) > MAX_BUCKETS:

@@ -280,3 +280,72 @@ class QuantileTests(SynchronousTestCase):
         for q in (-0.1, 1.1, NAN, 99):
             with self.assertRaisesRegex(ValueError, f"a quantile is from 0 to 1, not {q}"):
                 Distribution.of([1.0]).quantile(q)
+
+
+class CumulativeTests(SynchronousTestCase):
+    scales = st.integers(MIN_SCALE, MAX_SCALE)
+    # Mostly few doublings, so that limits and samples are often in neighboring buckets.
+    exponents = st.integers(-2, 2) | st.integers(-1074, 1023)
+    near = st.floats(-2.0, 2.0)
+
+    def at_scale(self, samples: list[float], scale: int) -> Distribution:
+        """Return the distribution of samples at a scale, or at a lower one if it needs that."""
+        coarse = Distribution.from_buckets(scale, [], sum=0, min=NAN, max=NAN)
+        return Distribution.merge([Distribution.of(samples), coarse])
+
+    def expected(self, distribution: Distribution, limit: float) -> int:
+        """Count the buckets that have numbers up to a limit, one after another."""
+        width = 2.0**distribution.scale
+        place = math.log2(abs(limit)) if limit and math.isfinite(limit) else abs(limit) and INF
+        up, down = distribution.positive, distribution.negative
+        if limit < 0.0:
+            return sum(count for index, count in down if index + 1 >= place * width)
+        found = sum(count for _, count in down) + distribution.zeros
+        return found + sum(n for index, n in up if limit > 0.0 and index < place * width)
+
+    @given(
+        st.lists(floats | near),
+        st.lists(floats.filter(lambda x: x == x) | near, unique=True),
+        scales,
+    )
+    def test_buckets(self, samples: list[float], limits: list[float], scale: int) -> None:
+        """The bucket that a limit is in counts as a whole, at any scale; zeros count at zero."""
+        distribution = self.at_scale(samples, scale)
+        found = distribution.cumulative(tuple(sorted(limits)))
+        self.assertEqual(found, [self.expected(distribution, one) for one in sorted(limits)])
+        self.assertEqual(found, sorted(found))
+        self.assertEqual(distribution.cumulative((-INF, INF)), [0, distribution.count])
+
+    @given(
+        st.lists(exponents.map(lambda n: 2.0**n) | st.just(0.0), max_size=32),
+        st.lists(exponents, unique=True),
+        st.integers(0, MAX_SCALE),
+    )
+    def test_powersOfTwo(self, sizes: list[float], exponents: list[int], scale: int) -> None:
+        """At powers of two, which limit buckets, the counts are those of the samples."""
+        samples = [size * (-1) ** number for number, size in enumerate(sizes)]
+        distribution = self.at_scale(samples, scale)
+        self.assertEqual(distribution.scale, scale)
+        powers = [2.0**n for n in exponents]
+        limits = tuple(sorted([0.0, *powers, *(-power for power in powers)]))
+        exact = [sum(sample <= limit for sample in samples) for limit in limits]
+        self.assertEqual(distribution.cumulative(limits), exact)
+
+    def test_samplesNearLimits(self) -> None:
+        """All samples up to a limit count, and at most those up to 2.2 percent above it."""
+        samples = [_random.lognormvariate(0.0, 2.0) for _ in range(3000)]
+        distribution = Distribution.of(samples)
+        limits = (0.005, 0.1, 0.25, 1.0, 2.5, 10.0)
+        for limit, found in zip(limits, distribution.cumulative(limits), strict=True):
+            least = sum(sample <= limit for sample in samples)
+            most = sum(sample <= limit * 1.022 for sample in samples)
+            self.assertTrue(least <= found <= most, (limit, least, found, most))
+
+    def test_wholeNumbers(self) -> None:
+        """Samples that are equal to a limit count."""
+        limits = tuple(map(float, range(1, 30)))
+        self.assertEqual(Distribution.of(limits).cumulative(limits), list(range(1, 30)))
+
+    def test_nothing(self) -> None:
+        self.assertEqual(EMPTY.cumulative((-1.0, 0.0, 1.0, INF)), [0, 0, 0, 0])
+        self.assertEqual(Distribution.of([1.0]).cumulative(()), [])

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._codec.wire import encode_gone, timestamp_of
-from txmetrics_tcp._distribution import Distribution
+from txmetrics_tcp._distribution import Distribution, Side
 from txmetrics_tcp._model import Gone, HistogramTotal, Key, Metric, MetricKind, Operation
 
 GONE: Any = 0
@@ -210,7 +210,8 @@ def encode_stamp(timestamp_ns: int | None) -> bytes:
 
 def _distribution_message(distribution: Distribution) -> pb.HistogramTotal:
     """Return the message of a total without its series and time."""
-    empty = not distribution.count
+    positive, negative = distribution.sides()
+    empty = not distribution.zeros and not positive.indices and not negative.indices
     return pb.HistogramTotal(
         scale=distribution.scale,
         sum=distribution.sum,
@@ -218,16 +219,15 @@ def _distribution_message(distribution: Distribution) -> pb.HistogramTotal:
         max=0.0 if empty else distribution.max,
         zeros=distribution.zeros,
         not_finite=distribution.not_finite,
-        positive=_buckets(distribution.positive),
-        negative=_buckets(distribution.negative),
+        positive=_buckets(positive),
+        negative=_buckets(negative),
     )
 
 
-def _buckets(buckets: tuple[tuple[int, int], ...]) -> pb.HistogramTotal.Buckets | None:
-    if not buckets:
+def _buckets(side: Side) -> pb.HistogramTotal.Buckets | None:
+    if not side.indices:
         return None
-    indices, counts = zip(*buckets, strict=True)
-    return pb.HistogramTotal.Buckets(indices=indices, counts=counts)
+    return pb.HistogramTotal.Buckets(indices=side.indices, counts=side.counts)
 
 
 class Framed(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from txmetrics_tcp import event_pb2 as pb
-from txmetrics_tcp._codec.framing import frame
+from txmetrics_tcp._codec.framing import frame, varint
 from txmetrics_tcp._model import U64_MAX, Gone, Metadata, MetricKind, Snapshot, Status
 
 KIND_NUMBER = {
@@ -25,6 +25,24 @@ BOUNDARY = {
     Snapshot.END: (pb.Snapshot.Boundary.BOUNDARY_END, False),
 }
 """The number of each boundary, and whether the snapshot is complete."""
+
+
+_Buckets = pb.HistogramTotal.Buckets
+
+
+def pack_signed(values: list[int]) -> bytes:
+    """
+    Encode a packed field of the type C{sint64} without its tag: its size and the integers.
+    """
+    try:
+        # The indices of buckets are a packed field of the type C{sint32}, whose encoding is the
+        # same; protobuf encodes it in C.
+        message = _Buckets(indices=values).SerializeToString()
+    except ValueError:
+        return frame(
+            b"".join([varint(one << 1 if one >= 0 else (~one << 1) | 1) for one in values])
+        )
+    return message[1:]
 
 
 def encode_metadata(metadata: Metadata) -> bytes:

@@ -146,6 +146,8 @@ class MetricsFactory(ServerFactory):
         # All accepted connections, including those whose TLS handshake is in progress.
         self._present: dict[MetricsProtocol, None] = {}
         self._tick: IDelayedCall | None = None
+        # Since the last tick, to clients.
+        self._published_on_request = False
         self._releasing: IDelayedCall | None = None
         self._logged_refused = False
         self._started = False
@@ -226,6 +228,15 @@ class MetricsFactory(ServerFactory):
         protocol.peer = addr
         return protocol
 
+    def publish_own_metrics(self) -> None:
+        """See `TcpRecorder.publish_own_metrics`."""
+        # Each publication is sent to all clients, and anybody may scrape the program.
+        if self._fanout.clients:
+            if self._published_on_request:
+                return
+            self._published_on_request = True
+        self._publish_own_metrics(to_totals=True)
+
     # Called by protocols.
 
     def client_arrived(self, client: MetricsProtocol) -> None:
@@ -291,6 +302,7 @@ class MetricsFactory(ServerFactory):
 
     def _on_tick(self) -> None:
         self._keep_ticking()
+        self._published_on_request = False
         self._fanout.tick()
         self._release_idle()
         if self.incoming.ledger.refused:
@@ -298,10 +310,10 @@ class MetricsFactory(ServerFactory):
         if self._fanout.clients:
             self._publish_own_metrics()
 
-    def _publish_own_metrics(self) -> None:
+    def _publish_own_metrics(self, to_totals: bool = False) -> None:
         # While the recorder takes no events, they would be lost.
         if self._own_metrics is not None and self.incoming.open:
-            self._own_metrics.publish(len(self._fanout.clients))
+            self._own_metrics.publish(len(self._fanout.clients), to_totals)
 
     def _release_idle(self) -> None:
         now = self.incoming.monotonic()

@@ -33,9 +33,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.python.threadable import isInIOThread
 
@@ -208,7 +208,16 @@ class Incoming(Sink):
 
     def snapshot(self) -> dict[Key, Total]:
         """Return the total of every retained series, including events that are still in the log."""
-        return self._call_locked(self.ledger.copy_totals).applied()
+        steps = self.snapshot_steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return cast(dict[Key, Total], done.value)
+
+    def snapshot_steps(self) -> Generator[None, None, dict[Key, Total]]:
+        """Return a snapshot of the first step; see `CopiedTotals.applied`."""
+        return (yield from self._call_locked(self.ledger.copy_totals).applied())
 
     def descriptions(self) -> list[Metadata]:
         """Return the last description of each kind and name."""

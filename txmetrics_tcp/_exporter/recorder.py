@@ -4,6 +4,7 @@ The recorder of an exporter.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -27,6 +28,8 @@ class Exporter(Protocol):
     def silenced(self) -> bool: ...
 
     def stats(self) -> Stats: ...
+
+    def publish_own_metrics(self) -> None: ...
 
     def stop(self) -> Deferred[None]: ...
 
@@ -75,7 +78,8 @@ class TcpRecorder(Recorder):
     def snapshot(self) -> dict[Key, int | float | Distribution]:
         """
         Return the current total of every retained series: the totals that a client would receive if
-        it connected now.  The exporter's own metrics are those last published.
+        it connected now.  The exporter's own metrics are those last published: see
+        `publish_own_metrics`.
 
         Thread-safe, and changes nothing.  Empty if totals are not kept.
 
@@ -83,6 +87,28 @@ class TcpRecorder(Recorder):
             histogram.
         """
         return self._incoming.snapshot()
+
+    def publish_own_metrics(self) -> None:
+        """
+        Record the exporter's own metrics now, so that the next `snapshot` has them.  Without this
+        call, they are recorded only while clients are connected, once a second; then, this does
+        something at most once in between, because clients receive what is recorded.
+
+        Call this on the reactor thread.  Does nothing if the setting C{own_metrics} is off.
+        """
+        self._exporter.publish_own_metrics()
+
+    def snapshot_steps(self) -> Generator[None, None, dict[Key, int | float | Distribution]]:
+        """
+        Return what `snapshot` does, in steps of a few milliseconds, so that a reactor thread can do
+        something else in between::
+
+            totals = yield from recorder.snapshot_steps()
+
+        @return: a generator that yields after each step, and returns the totals that were current
+            at the first one.
+        """
+        return self._incoming.snapshot_steps()
 
     def descriptions(self) -> list[Metadata]:
         """

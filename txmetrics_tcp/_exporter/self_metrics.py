@@ -150,15 +150,16 @@ class OwnMetrics:
         if seconds > self._longest:
             self._longest = seconds
 
-    def publish(self, clients: int) -> None:
+    def publish(self, clients: int, to_totals: bool = False) -> None:
         """
         Record the statistics that have changed, if the limits allow it.  Called once a second while
         clients are connected; and without clients when one connects, so that the totals that it
         receives are current, not those of the last publication to earlier clients.
 
         @param clients: the number of connected clients.
+        @param to_totals: whether the totals will be read, even without clients.
         """
-        if not clients and not self._published:
+        if not clients and not self._published and not to_totals:
             # The first client of all has no outdated totals to receive.
             return
         self._ticks += 1

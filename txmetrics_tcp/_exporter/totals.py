@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict, deque
+from collections.abc import Generator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from txmetrics_tcp._codec.encoder import GONE, SeriesFrame
@@ -37,6 +39,13 @@ MAX_RELEASED = 50_000
 The maximum number of released series whose keys are remembered.  Beyond that, connected clients are
 assumed to know a total of every series.
 """
+
+
+STEP = 2000
+"""The number of totals, or of events in the log, that are copied or applied in one step."""
+
+STEP_OF_SAMPLES = 100
+"""The number of histograms whose samples are added in one step."""
 
 
 class StreamedSeries(Series):
@@ -199,11 +208,16 @@ class CopiedTotals(NamedTuple):
     entries: deque[Entry]
     room: int
 
-    def applied(self) -> dict[Key, Total]:
-        """Return the totals of the retained series, once the log has been applied."""
+    def applied(self) -> Generator[None, None, dict[Key, Total]]:
+        """
+        Return the totals of the retained series, once the log has been applied.  The generator
+        yields after each step of about a millisecond.
+        """
         retained, others, pending, entries, room = self
         samples = defaultdict(list, pending)
-        for series, operation, value, _stamp in entries:
+        for number, (series, operation, value, _stamp) in enumerate(entries, 1):
+            if not number % STEP:
+                yield
             if operation is GONE:
                 if retained.pop(series, None) is not None:
                     room += 1
@@ -220,7 +234,15 @@ class CopiedTotals(NamedTuple):
                 totals[series] = APPLY[operation](totals[series], value)
             else:
                 totals[series] = totals[series].with_repeated(*value)
-        for series, added in samples.items():
+        for number, (series, added) in enumerate(samples.items(), 1):
             if series in retained:
                 retained[series] = retained[series].with_samples(added)
-        return {series.key: wrapped(total) for series, total in retained.items()}
+            if not number % STEP_OF_SAMPLES:
+                yield
+        found: dict[Key, Total] = {}
+        items = iter(retained.items())
+        while some := list(islice(items, STEP)):
+            for series, total in some:
+                found[series.key] = wrapped(total)
+            yield
+        return found

@@ -493,6 +493,10 @@ class SourceView:
         """Return the description of all series of this kind and name, or None."""
         return self._descriptions.get((key.kind, key.name))
 
+    def descriptions(self) -> list[Metadata]:
+        """Return all descriptions."""
+        return list(self._descriptions.values())
+
     def clear(self) -> None:
         """
         Remove all series and reset the counts of events, dropped events, gone series and restarts.

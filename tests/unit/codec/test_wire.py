@@ -39,7 +39,7 @@ from txmetrics_tcp import (
 from txmetrics_tcp import event_pb2 as pb
 from txmetrics_tcp._codec.encoder import encode_histogram_total
 from txmetrics_tcp._codec.framing import EMPTY_FRAME, frame, read_varint, varint
-from txmetrics_tcp._codec.wire import encode_gone, encode_snapshot, encode_status
+from txmetrics_tcp._codec.wire import encode_gone, encode_snapshot, encode_status, pack_signed
 from txmetrics_tcp._model import U64_MAX
 
 ENCODER_CASES = [(case.name, case.frame, case.event) for case in CASES if case.ours and case.event]
@@ -557,3 +557,21 @@ class ReferenceTests(SynchronousTestCase):
             frames.append(self.stream[start : end + 1 + length])
             start = end + 1 + length
         return frames
+
+
+class PackSignedTests(SynchronousTestCase):
+    @given(st.lists(st.integers(-(2**40), 2**40) | st.integers(-(2**63), 2**63 - 1), min_size=1))
+    def test_decodes(self, values: list[int]) -> None:
+        """Integers of any size have the encoding of protobuf's zigzag numbers."""
+        data = pack_signed(values)
+        size, at = read_varint(data, 0)
+        self.assertEqual(size, len(data) - at)
+        found = []
+        while at < len(data):
+            number, at = read_varint(data, at)
+            found.append(number >> 1 ^ -(number & 1))
+        self.assertEqual(found, values)
+
+    def test_knownBytes(self) -> None:
+        self.assertEqual(pack_signed([0, -1, 1, -64, 64]), b"\6\0\1\2\x7f\x80\1")
+        self.assertEqual(pack_signed([2**31]), b"\5\x80\x80\x80\x80\x10")

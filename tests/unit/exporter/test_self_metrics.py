@@ -470,6 +470,54 @@ class OwnMetricsTests(OwnMetricsTestCase):
         self.reactor.advance(1)
         self.assertEqual(client.read_all(self.reactor).values("txmetrics_clients"), [1])
 
+    def test_withoutClients(self) -> None:
+        """On request, own metrics are current in a snapshot, with and without clients."""
+        recorder = self.exporter.recorder
+        clients = Key.of(MetricKind.GAUGE, "txmetrics_clients")
+        self.assertEqual(recorder.snapshot(), {})
+        recorder.publish_own_metrics()
+        self.assertEqual(recorder.snapshot()[clients], 0)
+        self.assertIn("txmetrics_clients", [one.name for one in recorder.descriptions()])
+        client = FakeClient(self.exporter)
+        client.read_all(self.reactor)
+        recorder.publish_own_metrics()
+        self.assertEqual(recorder.snapshot()[clients], 1)
+        client.transport.lose()
+        recorder.publish_own_metrics()
+        self.assertEqual(recorder.snapshot()[clients], 0)
+
+    def test_withoutClientsIdle(self) -> None:
+        """Requests record nothing while nothing else happens."""
+        self.exporter.recorder.publish_own_metrics()
+        before = self.exporter.stats().recorded
+        for _ in range(3):
+            self.exporter.recorder.publish_own_metrics()
+        self.assertEqual(self.exporter.stats().recorded, before)
+
+    def test_manyRequests(self) -> None:
+        """While clients are connected, only the first request in a second records anything."""
+        FakeClient(self.exporter).read_all(self.reactor)
+        recorder = self.exporter.recorder
+        requests = recorder.counter("requests")
+        for _ in range(2):
+            requests.increment()
+            recorder.publish_own_metrics()
+            before = self.exporter.stats().recorded
+            requests.increment()
+            recorder.publish_own_metrics()
+            self.assertEqual(self.exporter.stats().recorded, before + 1)
+            self.reactor.advance(1)
+            before = self.exporter.stats().recorded
+            recorder.publish_own_metrics()
+            self.assertGreater(self.exporter.stats().recorded, before)
+            self.reactor.advance(1)
+
+    def test_withoutClientsOff(self) -> None:
+        """A request records nothing if own metrics are off."""
+        recorder = self.factory(own_metrics=False).recorder
+        recorder.publish_own_metrics()
+        self.assertEqual(recorder.snapshot(), {})
+
 
 class FirstTotalsTests(OwnMetricsTestCase):
     """A client that connects while no clients are connected receives current totals."""

@@ -8,9 +8,18 @@ from twisted.logger import capturedLogs
 
 from tests.exporting import FactoryTestCase, IncomingTestCase, events
 from tests.reader import FakeClient, exact_totals
-from txmetrics_tcp import Gone, Key, Metric, MetricKind, MetricsFactory, Operation, Snapshot
+from txmetrics_tcp import (
+    Distribution,
+    Gone,
+    Key,
+    Metric,
+    MetricKind,
+    MetricsFactory,
+    Operation,
+    Snapshot,
+)
 from txmetrics_tcp._exporter.ingest import Incoming
-from txmetrics_tcp._exporter.totals import Totals
+from txmetrics_tcp._exporter.totals import STEP, STEP_OF_SAMPLES, Totals
 
 
 class IncomingTotalsTests(IncomingTestCase):
@@ -67,6 +76,35 @@ class IncomingTotalsTests(IncomingTestCase):
         self.assertEqual(before[counter.key], 2)
         incoming.take()
         self.assertEqual(incoming.snapshot(), before)
+
+    def test_steps(self) -> None:
+        """
+        A snapshot is taken in steps, with some series and samples in each; its totals are those at
+        the first step.
+        """
+        # The samples of more than three hundred histograms remain in the log.
+        incoming = self.incoming(buffer_size=None, totals=Totals())
+        counters = [self.counter(incoming, f"c{number}") for number in range(5000)]
+        histograms = [self.histogram(incoming, f"h{number}") for number in range(500)]
+        for counter in counters:
+            counter.increment()
+        for histogram in histograms:
+            histogram.record(1.0)
+        expected = incoming.snapshot()
+        steps = incoming.snapshot_steps()
+        next(steps)
+        number = 1
+        while True:
+            counters[number].increment()
+            histograms[number].record(2.0)
+            try:
+                next(steps)
+            except StopIteration as done:
+                self.assertEqual(done.value, expected)
+                break
+            number += 1
+        self.assertEqual(expected[histograms[0].key], Distribution.of([1.0]))
+        self.assertGreaterEqual(number, 5500 // STEP + 300 // STEP_OF_SAMPLES)
 
     def test_limit(self) -> None:
         """Series beyond the limit are streamed but not retained."""

@@ -147,6 +147,7 @@ class TotalTests(ViewCase):
         description = self.view.description(Key(MetricKind.COUNTER, "0"))
         self.assertEqual(description, Metadata(MetricKind.COUNTER, "0", "bytes"))
         self.assertIsNone(self.view.description(Key(MetricKind.COUNTER, "4")))
+        self.assertIn(description, self.view.descriptions())
 
     def test_boundedBytes(self) -> None:
         """Names, labels and descriptions take `max_bytes`; the rest is counted and ignored."""
