@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from txmetrics_tcp._exporter.factory import MetricsFactory
     from txmetrics_tcp._exporter.protocol import MetricsProtocol
     from txmetrics_tcp._exporter.recorder import TcpRecorder
-    from txmetrics_tcp._exporter.service import ListenError, MetricsService
+    from txmetrics_tcp._exporter.service import MetricsService
     from txmetrics_tcp._exporter.settings import ExporterSettings
     from txmetrics_tcp._exporter.stats import ClientStats, Stats
     from txmetrics_tcp._exporter.thread import ReactorThreadError, ThreadedExporter
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         Unknown,
     )
     from txmetrics_tcp._net.endpoint_syntax import EndpointError
+    from txmetrics_tcp._net.listening import ListenError
     from txmetrics_tcp._net.tls import ServerTLS, tls_endpoint
     from txmetrics_tcp._net.tls_errors import TLSError
     from txmetrics_tcp._recording.blocks import RecordingError
@@ -198,7 +199,7 @@ _MODULE_OF = {
         "_exporter.factory": "MetricsFactory",
         "_exporter.protocol": "MetricsProtocol",
         "_exporter.recorder": "TcpRecorder",
-        "_exporter.service": "ListenError MetricsService",
+        "_exporter.service": "MetricsService",
         "_exporter.settings": "ExporterSettings",
         "_exporter.stats": "ClientStats Stats",
         "_exporter.thread": "ReactorThreadError ThreadedExporter",
@@ -214,6 +215,7 @@ _MODULE_OF = {
             " Unit Unknown"
         ),
         "_net.endpoint_syntax": "EndpointError",
+        "_net.listening": "ListenError",
         "_net.tls": "ServerTLS tls_endpoint",
         "_net.tls_errors": "TLSError",
         "_recording.blocks": "RecordingError",

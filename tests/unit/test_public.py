@@ -49,11 +49,12 @@ COMMANDS = {
     "record": f"file endpoint --compress --append --force --count --duration --max-frame {TLS}",
     "replay": "file --speed --listen --loop",
     "observe": f"endpoints --export-dir --max-frame {TLS}",
+    "prometheus": f"endpoints --listen --stale-after --max-frame {TLS}",
 }
 
 DAEMON = """
     allow= buffer-size= dead-after= help interval= listen= max-clients-per-address= max-clients=
-    max-delay= no-host no-process tls-cert= tls-client-ca= tls-key= version
+    max-delay= no-host no-process prometheus= tls-cert= tls-client-ca= tls-key= version
 """
 
 
@@ -93,7 +94,7 @@ class NamesTests(SynchronousTestCase):
         """All modules can be imported, and modules that are not public start with an underscore."""
         tops = {name.split(".")[1] for name in modules()}
         public = {name for name in tops if not name.startswith("_")}
-        self.assertEqual(public, {"cli", "event_pb2", "observe", "tap", "testing"})
+        self.assertEqual(public, {"bridges", "cli", "event_pb2", "observe", "tap", "testing"})
         for name in modules():
             import_module(name)
 

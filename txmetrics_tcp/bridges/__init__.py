@@ -1,0 +1,5 @@
+"""
+Bridges between this library and other systems of metrics.
+
+  - `txmetrics_tcp.bridges.exposition` serves totals to Prometheus.
+"""
