@@ -58,6 +58,10 @@ def check_endpoints(options: argparse.Namespace) -> None:
                 raise EndpointError("--raw reads a file: omit the --tls options")
         case "stats" | "tail" if not is_recording(options.endpoint):
             _check_text(options, options.endpoint)
+        case "prometheus":
+            check_port(options.listen)
+            for text in options.endpoints:
+                _check_text(options, text)
         case "replay":
             check_port(options.listen)
 
@@ -121,7 +125,7 @@ def client_endpoint_from(
 def _check_text(options: argparse.Namespace, text: str) -> None:
     """
     @raise EndpointError: the port is invalid or missing, or the text is the path of a file for
-        C{record}.
+        C{record} or C{prometheus}.
     @raise RecordingError: the text is the path of a file, but not of a regular one.
     """
     check_port(text)
@@ -144,6 +148,7 @@ def _check_text(options: argparse.Namespace, text: str) -> None:
             why = "a file, not an endpoint"
         else:
             why = "not an endpoint or a regular file"
-    # Of record, only FILE is a file.
-    error = EndpointError if options.command == "record" else RecordingError
+    # Of record, only FILE is a file; of prometheus, nothing is.
+    only_endpoints = options.command in ("record", "prometheus")
+    error = EndpointError if only_endpoints else RecordingError
     raise error(f"{text}: {why}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 
 from txmetrics_tcp._collectors.host import HostCollectors
@@ -17,11 +17,13 @@ from txmetrics_tcp._collectors.process import ProcessCollector
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import Collector, CollectorService
 from txmetrics_tcp._exporter.factory import MetricsFactory
-from txmetrics_tcp._exporter.service import ListenError, MetricsService
+from txmetrics_tcp._exporter.recorder import TcpRecorder
+from txmetrics_tcp._exporter.service import MetricsService
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
+from txmetrics_tcp._net.listening import ListenError
 from txmetrics_tcp.tap.options import Options
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 
@@ -95,6 +97,8 @@ def makeService(options: Options) -> Daemon:
     reload = None if options.tls is None else options.tls.reload
     HangUpService(reactor, reload).setServiceParent(daemon)
     metrics.setServiceParent(daemon)
+    if options.prometheus_endpoints:
+        _prometheus(reactor, metrics.recorder, options).setServiceParent(daemon)
     StopSignals(reactor, metrics.stop_now).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
@@ -104,6 +108,21 @@ def makeService(options: Options) -> Daemon:
         collectors.update(_host_collectors(metrics.recorder))
     CollectorService(collectors, interval, reactor).setServiceParent(daemon)
     return daemon
+
+
+def _prometheus(reactor: Any, recorder: TcpRecorder, options: Options) -> IService:
+    # Imported here, because it imports twisted.web.
+    from txmetrics_tcp.bridges._service import PrometheusService
+    from txmetrics_tcp.bridges.exposition import MetricsResource
+
+    return PrometheusService(
+        reactor,
+        MetricsResource(recorder),
+        options.prometheus_endpoints,
+        options.tls,
+        options.networks,
+        options["max-clients-per-address"],
+    )
 
 
 def _host_collectors(recorder: Recorder) -> Mapping[str, Collector]:

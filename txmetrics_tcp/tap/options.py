@@ -26,13 +26,16 @@ from txmetrics_tcp._checks import (
 from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
-from txmetrics_tcp._net.endpoint_syntax import EndpointError, has_own_tls
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_PORT, EndpointError, has_own_tls
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS
 from txmetrics_tcp._net.tls_errors import TLSError
 
 _DEFAULTS = ExporterSettings()
+
+_PROMETHEUS_PORT = 9464
+"""The usual port of exporters that are part of a program; only used in an error message."""
 
 
 def _parameter(
@@ -52,6 +55,8 @@ class Options(UsageOptions):
     The options of ``twistd metrics-tcp``.
 
     @ivar endpoints: the endpoints to listen on; empty if C{--listen} is not given.
+    @ivar prometheus_endpoints: the endpoints to serve Prometheus on; empty without C{--prometheus}.
+    @ivar networks: the networks to accept clients from; None for any.
     @ivar settings: the settings of the exporter.
     @ivar tls: the TLS configuration; None without TLS.
     """
@@ -149,9 +154,11 @@ class Options(UsageOptions):
         occupy_standard_descriptors()
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
+        self.prometheus_endpoints: list[IStreamServerEndpoint] = []
         self._networks: list[Network] = []
         self.tls: ServerTLS | None = None
-        self._with_tls: list[str] = []
+        # The option and the value of each endpoint that includes TLS.
+        self._with_tls: list[tuple[str, str]] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -160,15 +167,31 @@ class Options(UsageOptions):
         means any free port. Repeat the option to listen on several endpoints
         [default: 127.0.0.1:5000]
         """
-        if has_own_tls(endpoint):
-            self._with_tls.append(endpoint)
-        try:
-            self.endpoints.append(server_endpoint(global_reactor(), endpoint))
-        except EndpointError as error:
-            raise UsageError(f"--listen: {error}") from None
+        self.endpoints.append(self._endpoint("--listen", endpoint))
 
     # --help would print the indentation.
     opt_listen.__doc__ = cleandoc(opt_listen.__doc__ or "")
+
+    def opt_prometheus(self, endpoint: str) -> None:
+        """
+        Endpoint on which Prometheus can scrape the metrics over HTTP, at /metrics: PORT (on
+        the loopback interface), HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string. TLS,
+        allowed networks and the limit per address are the same as for the stream. Repeat the
+        option to listen on several endpoints [default: not served]
+        """
+        self.prometheus_endpoints.append(self._endpoint("--prometheus", endpoint, _PROMETHEUS_PORT))
+
+    opt_prometheus.__doc__ = cleandoc(opt_prometheus.__doc__ or "")
+
+    def _endpoint(
+        self, option: str, text: str, usual_port: int = DEFAULT_PORT
+    ) -> IStreamServerEndpoint:
+        if has_own_tls(text):
+            self._with_tls.append((option, text))
+        try:
+            return server_endpoint(global_reactor(), text, usual_port)
+        except EndpointError as error:
+            raise UsageError(f"{option}: {error}") from None
 
     def opt_allow(self, text: str) -> None:
         """
@@ -198,12 +221,16 @@ class Options(UsageOptions):
             )
 
     @property
+    def networks(self) -> list[Network] | None:
+        return self._networks or None
+
+    @property
     def settings(self) -> ExporterSettings:
         return ExporterSettings(
             buffer_size=self["buffer-size"],
             max_delay=self["max-delay"],
             dead_after=self["dead-after"],
-            allow=self._networks or None,
+            allow=self.networks,
             max_clients=self["max-clients"],
             max_clients_per_address=self["max-clients-per-address"],
         )
@@ -217,8 +244,9 @@ class Options(UsageOptions):
         if key is None or certificate is None:
             raise UsageError("TLS needs both --tls-key and --tls-cert")
         if self._with_tls:
+            option, text = self._with_tls[0]
             raise UsageError(
-                f"--listen: {self._with_tls[0]!r} already includes TLS; with --tls-key, give the"
+                f"{option}: {text!r} already includes TLS; with --tls-key, give the"
                 " endpoint without ssl:"
             )
         try:

@@ -11,6 +11,7 @@ from unittest import mock, skipIf
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
+from twisted.internet.address import IPv6Address
 from twisted.logger import LogLevel
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
@@ -19,11 +20,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import needs
 from tests.authority import DAY, Authority, no_tls
 from tests.daemon import occupied_port
+from tests.listening import ListeningReactor
 from tests.logs import log_events, log_lines
-from txmetrics_tcp import DOCS, ExporterSettings, MetricsService, current_recorder, tap
+from txmetrics_tcp import DOCS, ExporterSettings, MetricsService, ServerTLS, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import CollectorService
+from txmetrics_tcp.bridges._service import PrometheusService
+from txmetrics_tcp.bridges._site import MetricsSite
 from txmetrics_tcp.tap import CannotStart, Options, makeService, signals
+from txmetrics_tcp.tap import options as options_module
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 from txmetrics_tcp.testing import FakeReactor
 
@@ -76,6 +81,17 @@ class OptionsTests(SynchronousTestCase):
     def test_bad_endpoint(self) -> None:
         for text in ("", "70000", "no-such-type:/x", "tcp:nothing", "[::1"):
             self.assertIn(f"--listen: {text!r}", self.assert_rejected("--listen", text))
+            self.assertIn(f"--prometheus: {text!r}", self.assert_rejected("--prometheus", text))
+
+    def test_prometheus(self) -> None:
+        """A port alone is one of the loopback interface."""
+        options = parsed("--prometheus", "9464", "--prometheus=[::1]:0")
+        self.assertEqual(options.endpoints, [])
+        first, second = options.prometheus_endpoints
+        self.assertEqual((first._port, first._interface), (9464, "127.0.0.1"))
+        self.assertEqual((second._port, second._interface), (0, "::1"))
+        for text, port in ("localhost", "localhost:9464"), ("::1", "[::1]:9464"):
+            self.assertIn(port, self.assert_rejected("--prometheus", text))
 
     def test_buffer_size(self) -> None:
         for text, size in (("1", 1), ("65536", 65536), ("none", None), ("None", None)):
@@ -133,6 +149,8 @@ class OptionsTests(SynchronousTestCase):
         for option, value in (
             ("--listen", "no:such:endpoint"),
             ("--listen", "127.0.0.1:65536"),
+            ("--prometheus", "no:such:endpoint"),
+            ("--prometheus", "127.0.0.1:65536"),
             ("--buffer-size", "0"),
             ("--interval", "soon"),
             ("--interval", "-1"),
@@ -162,8 +180,9 @@ class OptionsTests(SynchronousTestCase):
     def test_tls(self) -> None:
         for option in ("--tls-key=x", "--tls-cert=x", "--tls-client-ca=x"):
             self.assertIn("both --tls-key and --tls-cert", self.assert_exits(option))
-        double = self.assert_exits("--listen=ssl:0", "--tls-key=x", "--tls-cert=x")
-        self.assertIn("ssl:0", double)
+        for option in ("--listen", "--prometheus"):
+            double = self.assert_exits(f"{option}=ssl:0", "--tls-key=x", "--tls-cert=x")
+            self.assertIn(f"{option}: 'ssl:0'", double)
 
     @skipIf(no_tls, no_tls)
     def test_bad_files(self) -> None:
@@ -187,6 +206,7 @@ class OptionsTests(SynchronousTestCase):
         text = " ".join(str(Options()).split())
         for option, default in (
             ("--listen=", "127.0.0.1:5000"),
+            ("--prometheus=", "not served"),
             ("--buffer-size=", "1024"),
             ("--interval=", "1.0"),
             ("--max-clients=", "1000"),
@@ -224,10 +244,29 @@ class ServiceTests(SynchronousTestCase):
             [HangUpService, MetricsService, StopSignals, LagService, CollectorService],
         )
 
+    def test_prometheus(self) -> None:
+        """The service for Prometheus has the network options and the TLS of the stream."""
+        options = parsed("--prometheus=0", "--allow=::1", "--max-clients-per-address=3")
+        options.tls = mock.create_autospec(ServerTLS, instance=True)
+        service = makeService(options)
+        self.assertEqual(
+            self.kinds(service)[:4], [HangUpService, MetricsService, PrometheusService, StopSignals]
+        )
+        prometheus = list(service)[2]
+        assert isinstance(prometheus, PrometheusService)
+        self.assertIs(prometheus._tls, options.tls)
+        self.assertEqual([str(one) for one in prometheus._networks], ["::1/128"])
+        site = prometheus._server
+        assert isinstance(site, MetricsSite)
+        for _ in range(3):
+            site._admission.enter(IPv6Address("TCP", "::1", 1))
+        reason = site._admission.rejection_reason(IPv6Address("TCP", "::1", 1))
+        self.assertEqual(reason, "client limit per address reached (3)")
+
     def test_make_service_does_not_use_reactor(self) -> None:
         """`makeService` schedules no calls and opens no files, since twistd may fork after it."""
         before = set(reactor.getDelayedCalls()), set(reactor.getReaders())
-        makeService(parsed("--listen=0"))
+        makeService(parsed("--listen=0", "--prometheus=0"))
         after = set(reactor.getDelayedCalls()), set(reactor.getReaders())
         self.assertEqual(after, before)
 
@@ -346,6 +385,17 @@ class CannotStartTests(SynchronousTestCase):
         """Without the command of twistd, for example in a .tac file, the error is only logged."""
         self.start(parsed(f"--listen={self.port}", "--no-host"))
         self.assert_reported(errors=0, logged=1)
+
+    def test_prometheus(self) -> None:
+        """A port for Prometheus that is in use is reported as one of the stream."""
+        reactor = ListeningReactor()
+        reactor.taken.add(f"127.0.0.1:{self.port}")
+        for module in (tap, options_module):
+            self.patch(module, "global_reactor", lambda: reactor)
+        command = ("metrics-tcp", "--listen=1", f"--prometheus={self.port}", "--no-host")
+        error = self.start(run_by_twistd("--nodaemon", *command))
+        self.assertIn(f"on 127.0.0.1:{self.port}: ", str(error))
+        self.assert_reported(errors=1, logged=0)
 
     def test_start_alone(self) -> None:
         """twist calls startService only."""
