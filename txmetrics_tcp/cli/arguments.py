@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from txmetrics_tcp._checks import parse_count, parse_duration, reporting
 from txmetrics_tcp._codec.framing import MAX_FRAME
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, DEFAULT_HOST
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 DEFAULT_SECONDS = 10.0
 """How long ``stats`` watches a server, by default."""
+
+PROMETHEUS_PORT = 9464
+"""The usual port of OpenTelemetry's exporters for Prometheus."""
+
+DEFAULT_PROMETHEUS = f"{DEFAULT_HOST}:{PROMETHEUS_PORT}"
+"""Where ``prometheus`` listens, by default."""
+
+DEFAULT_STALE_AFTER = 60.0
+"""How long ``prometheus`` exposes the series of a disconnected server, by default."""
 
 SORTS = ("name", "kind", "value", "rate", "events")
 """The sort keys of ``stats``: the keys of `txmetrics_tcp._view.report.SORTS`."""

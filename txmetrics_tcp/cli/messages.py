@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from txmetrics_tcp._client.service import (
     SILENCE,
@@ -105,3 +107,10 @@ class ConnectionMessages(SilenceMessage):
 def server_name(endpoint: str) -> str:
     """Return the name of a server in messages, from its endpoint as the user wrote it."""
     return show_address((DEFAULT_HOST, endpoint)) if endpoint.isdigit() else endpoint
+
+
+def cannot_listen(endpoint: str, reason: Failure) -> str:
+    """Return the message that a command cannot listen."""
+    error = reason.value
+    why = error.socketError if isinstance(error, CannotListenError) else error
+    return f"cannot listen on {endpoint}: {why}"

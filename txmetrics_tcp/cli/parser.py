@@ -17,7 +17,9 @@ from txmetrics_tcp._checks import did_you_mean
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.arguments import (
+    DEFAULT_PROMETHEUS,
     DEFAULT_SECONDS,
+    DEFAULT_STALE_AFTER,
     ENDPOINT_HELP,
     FILTERS_HELP,
     SORTS,
@@ -126,6 +128,7 @@ Documentation:
     _add_record(commands)
     _add_replay(commands)
     _add_observe(commands)
+    _add_prometheus(commands)
     return parser, commands.choices
 
 
@@ -381,4 +384,52 @@ Documentation:
         metavar="DIR",
         help="write exports and screenshots to DIR (default: the current directory)",
     )
+    add_max_frame_argument(parser)
+
+
+def _add_prometheus(commands: Any) -> None:
+    parser = commands.add_parser(
+        "prometheus",
+        help="serve the series of servers to Prometheus",
+        description="""\
+Connect to one or more servers and serve their series over HTTP, for Prometheus
+to scrape, until interrupted. Failed and lost connections are retried.
+
+/metrics has the series of all servers, with the label "source", and
+/metrics/NAME those of one. NAME is the value of this label: the address of the
+server, such as web1.example:5000.""",
+        epilog=f"""\
+Exit codes:
+  0    the command was interrupted (Ctrl-C) or terminated (SIGTERM)
+  1    the endpoint to listen on is unavailable, or a TLS file is unusable
+  2    an invalid option, value or endpoint
+
+Documentation:
+  {DOCS}/reference/commands.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "endpoints",
+        nargs="*",
+        default=[DEFAULT_ENDPOINT],
+        metavar="ENDPOINT",
+        help=f"address of a server: {ENDPOINT_HELP} (default: {DEFAULT_ENDPOINT})",
+    )
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_PROMETHEUS,
+        metavar="ENDPOINT",
+        help="""listen for Prometheus on ENDPOINT: PORT (on the loopback interface), HOST:PORT,
+        [IPV6]:PORT, or a Twisted server endpoint string; port 0 selects a free port (default:
+        %(default)s)""",
+    )
+    parser.add_argument(
+        "--stale-after",
+        type=duration,
+        default=DEFAULT_STALE_AFTER,
+        metavar="TIME",
+        help="""remove the series of a server that has been disconnected for TIME: a number of
+        seconds, or with a unit as in 5m, 1h, 2d (default: %(default)g)""",
+    )
+    add_tls_arguments(parser)
     add_max_frame_argument(parser)

@@ -25,6 +25,7 @@ USAGE = {
         "record --help",
         "replay --help",
         "observe --help",
+        "prometheus --help",
     ],
     1: ["tail ./missing", "stats ./missing"],
     2: [
@@ -46,6 +47,8 @@ USAGE = {
         "replay a --speed 0",
         "replay a --listen 65536",
         "observe --max-frame 0",
+        "prometheus --listen 65536",
+        "prometheus localhost:99999",
     ],
 }
 """By exit code, arguments that end without running a command."""
@@ -116,7 +119,8 @@ class ImportTests(SynchronousTestCase):
     def test_commands(self) -> None:
         """Importing the commands does not import a reactor, which would install it, or Textual."""
         script = (
-            "import sys; from txmetrics_tcp.cli import observe, record, replay, stats, tail;"
+            "import sys;"
+            "from txmetrics_tcp.cli import observe, prometheus, record, replay, stats, tail;"
             "print({'twisted.internet.reactor', 'textual'} & {*sys.modules})"
         )
         self.assertEqual(self.run_python("-c", script), "set()")

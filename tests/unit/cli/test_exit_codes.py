@@ -22,6 +22,7 @@ CLIENTS = {
     "stats": "stats",
     "observe": "observe",
     "record": "record new.rec --duration 1",
+    "prometheus": "prometheus",
 }
 """The commands that connect to a server."""
 
@@ -74,10 +75,13 @@ class ExitCodeTests(SynchronousTestCase):
 
     def test_endpoint(self) -> None:
         """A wrong endpoint."""
+        listening = {"replay": "replay x --listen", "prometheus": "prometheus --listen"}
         for endpoint in "nowhere:x", "localhost:70000", "tcp:x", "":
-            self.assert_exits(2, {**CLIENTS, "replay": "replay x --listen"}, endpoint)
-        # Of record, only FILE can be a file.
-        self.assert_exits(2, {"record": CLIENTS["record"]}, self.path)
+            self.assert_exits(2, CLIENTS, endpoint)
+            self.assert_exits(2, listening, endpoint)
+        # Of record, only FILE can be a file; of prometheus, nothing can.
+        only = {name: CLIENTS[name] for name in ("record", "prometheus")}
+        self.assert_exits(2, only, self.path)
 
     def test_noServer(self) -> None:
         """A server that cannot be reached."""
@@ -97,6 +101,12 @@ class ExitCodeTests(SynchronousTestCase):
     def test_badValue(self) -> None:
         self.assert_exits(2, CLIENTS, "5000", "--max-frame", "0")
         self.assert_exits(2, {"replay": "replay"}, "x", "--speed", "0")
+        self.assert_exits(2, {"prometheus": "prometheus"}, "5000", "--stale-after", "0")
+
+    def test_twice(self) -> None:
+        """C{prometheus} cannot serve a server twice."""
+        self.assert_exits(2, {"prometheus": "prometheus"}, "5000", "127.0.0.1:5000")
 
     def test_unexpectedArgument(self) -> None:
-        self.assert_exits(2, {name: ALL[name] for name in ALL if name != "observe"}, *"123")
+        one = {name: ALL[name] for name in ALL if name not in ("observe", "prometheus")}
+        self.assert_exits(2, one, *"123")

@@ -21,7 +21,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         for arguments, words in [
-            ([], ["tail", "stats", "record", "replay", "observe"]),
+            ([], ["tail", "stats", "record", "replay", "observe", "prometheus"]),
             (["tail"], ["127.0.0.1:5000", "--json", "--max-frame", "1048576", "Exit codes"]),
             # "-TERM" at the beginning of a filter would be an option.
             (["tail"], ["exclude series with '!TERM'"]),
@@ -29,6 +29,7 @@ class ParserTests(SynchronousTestCase):
             (["record"], ["--append", "Exit codes"]),
             (["replay"], ["--speed", "Exit codes"]),
             (["observe"], ["--export-dir", "Exit codes"]),
+            (["prometheus"], ["/metrics/NAME", "127.0.0.1:9464", "default: 60", "Exit codes"]),
         ]:
             code, out, said = run(*arguments, "--help")
             self.assertEqual((code, said), (0, ""))
@@ -38,7 +39,7 @@ class ParserTests(SynchronousTestCase):
     def test_helpWidth(self) -> None:
         """Help fits into 80 columns, and names the published documentation, not files."""
         with mock.patch.dict(os.environ, COLUMNS="80"):
-            for command in ("tail", "stats", "record", "replay", "observe"):
+            for command in ("tail", "stats", "record", "replay", "observe", "prometheus"):
                 _, out, _ = run(command, "--help")
                 self.assertLessEqual(max(map(len, out.splitlines())), 80, command)
                 self.assertIn(DOCS, out)
@@ -96,6 +97,10 @@ class ParserTests(SynchronousTestCase):
                 "a number greater than 0, or \"max\"; got '0'",
             ),
             ("replay x --speed nan", "got 'nan'"),
+            ("prometheus --stale-after never", "--stale-after: expected a duration"),
+            ("prometheus --listen x:y", "'x:y' is not an endpoint"),
+            ("prometheus 5000 127.0.0.1:5000", "prometheus: 127.0.0.1:5000 is given twice"),
+            (f"prometheus {__file__}", "a file, not an endpoint"),
             ("observe --max-frame=0", f"{frame}'0'"),
             ("observe nonsense:", "metrics-tcp observe: nonsense has no port; write nonsense:5000"),
             ("observe 5000 host:port:1", "metrics-tcp observe: 'host:port:1' is not an endpoint"),

@@ -1,0 +1,191 @@
+"""
+``metrics-tcp prometheus``: serve the series of servers to Prometheus.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    globalLogBeginner,
+)
+from twisted.python.failure import Failure
+from zope.interface import provider
+
+from txmetrics_tcp._client.service import (
+    Connected,
+    ConnectionState,
+    Disconnected,
+    MetricsClientService,
+)
+from txmetrics_tcp._codec.framing import MAX_FRAME
+from txmetrics_tcp._model import Event
+from txmetrics_tcp._net.addresses import show_address
+from txmetrics_tcp._net.endpoint_syntax import EndpointError
+from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.exposure import audience
+from txmetrics_tcp._net.internals import keep_others_file
+from txmetrics_tcp._view.text import visible
+from txmetrics_tcp.bridges._site import MetricsSite
+from txmetrics_tcp.bridges._views import Pages, ServerView
+from txmetrics_tcp.cli.arguments import PROMETHEUS_PORT
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
+from txmetrics_tcp.cli.messages import SilenceMessage, cannot_listen, server_name
+from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.runner import Running
+from txmetrics_tcp.observe.source_names import brief_names
+
+
+class Client:
+    """
+    A client of one server.  It reports the first events of a connection, and each new reason for a
+    failed or lost one.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+        server: ServerView,
+        say: Callable[[str], object],
+        max_frame: int = MAX_FRAME,
+        tls: bool = False,
+    ) -> None:
+        """
+        @param server: receives the events and the connection states.
+        @param say: called with human-readable messages of one line.
+        @param tls: whether the client uses TLS.
+        """
+        self._server = server
+        self._say = say
+        self._last_message = ""
+        self._connected = False
+        self._receiving = False
+        self._stopped = False
+        self._silence = SilenceMessage(reactor, lambda text: say(f"{server.name}: {text}"), tls)
+        self._service = MetricsClientService(
+            reactor,
+            endpoint,
+            received_many=self._received,
+            observer=self._state_changed,
+            max_frame=max_frame,
+        )
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._service.startService()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Disconnect.
+
+        @return: a Deferred that fires when the connection is closed.
+        """
+        self._stopped = True
+        self._silence.end_silence()
+        return self._service.stopService()
+
+    def _received(self, events: list[Event]) -> None:
+        if not self._receiving:
+            self._receiving = True
+            self._last_message = ""
+            self._silence.end_silence()
+            self._say(f"receiving metrics from {self._server.name}")
+        self._server.received(events)
+
+    def _state_changed(self, state: ConnectionState) -> None:
+        server = self._server
+        was_foreign = server.foreign
+        server.state_changed(state)
+        if self._stopped:
+            return
+        self._silence.state_changed(state)
+        if isinstance(state, Connected):
+            self._connected = True
+        elif isinstance(state, Disconnected):
+            done = "disconnected from" if self._connected else "cannot connect to"
+            self._connected = self._receiving = False
+            text = f"{done} {server.name}: {state}"
+            # Later attempts often fail for the same reason, and other servers may send any data.
+            if text != self._last_message and not (was_foreign and server.foreign):
+                self._last_message = text
+                self._say(text)
+
+
+class _Command:
+    """One run of the command, from its options to its exit code."""
+
+    def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
+        self._listen = options.listen
+        self._endpoint = server_endpoint(reactor, options.listen, PROMETHEUS_PORT)
+        self._port: IListeningPort | None = None
+        tls = wants_tls(options)
+        servers: dict[str, ServerView] = {}
+        self._clients = []
+        for text in options.endpoints:
+            endpoint = client_endpoint_from(options, reactor, text)
+            name = visible(server_name(text))
+            if name in servers:
+                raise EndpointError(f"{name} is given twice")
+            server = servers[name] = ServerView(name, reactor.seconds, options.stale_after)
+            self._clients.append(Client(reactor, endpoint, server, say, options.max_frame, tls))
+        pages = Pages([*servers.values()], brief_names([*servers]))
+        self._site = MetricsSite(reactor, pages)
+        # The pages include that of the root.
+        self._site.resource = pages
+        self._running = Running(reactor, self._finish, interrupted_code=lambda number: 0)
+
+    def run(self) -> int:
+        globalLogBeginner.beginLoggingTo([log_observer], redirectStandardIO=False)
+        return self._running.run(self._start)
+
+    def _start(self) -> Any:
+        listening = maybeDeferred(self._endpoint.listen, self._site)
+        return listening.addCallbacks(self._listening, self._not_listening)
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        keep_others_file(port, self._endpoint)
+        address = port.getHost()
+        say(f"metrics are served on {show_address(address)}, at /metrics")
+        if who := audience(address):
+            say(f"{who} can read the metrics")
+        for client in self._clients:
+            client.start()
+
+    def _not_listening(self, reason: Failure) -> None:
+        say(cannot_listen(self._listen, reason))
+        self._running.stop(1)
+
+    def _finish(self) -> Deferred[Any] | None:
+        if self._port is None:
+            return None
+        ending = [client.stop() for client in self._clients]
+        return gatherResults([*ending, maybeDeferred(self._port.stopListening), self._site.stop()])
+
+
+@provider(ILogObserver)
+def _say_event(event: LogEvent) -> None:
+    for line in eventAsText(event, includeTimestamp=False, includeSystem=False).splitlines():
+        say(line)
+
+
+log_observer: ILogObserver = FilteringLogObserver(
+    _say_event, [LogLevelFilterPredicate(LogLevel.warn)]
+)
+"""Prints log events, such as metrics that cannot be exposed, as messages."""
+
+
+def run(options: argparse.Namespace, reactor: Any) -> int:
+    """See `txmetrics_tcp.cli.commands.run_command`."""
+    return _Command(options, reactor).run()
