@@ -27,7 +27,7 @@ from suite.peers import PeerError, build  # noqa: E402
 
 BENCHMARKS = (
     *("throughput", "cost", "paced", "latency", "lossless"),
-    *("website", "decoding", "observing", "snapshot", "memory", "own_metrics"),
+    *("website", "decoding", "observing", "snapshot", "exposition", "memory", "own_metrics"),
 )
 
 NEED_RUST = ("latency", "lossless")
