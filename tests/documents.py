@@ -37,7 +37,7 @@ NOT_RUN = ("systemctl", "podman")
 
 _BLOCK = re.compile(r"^( *)```(sh|console|python)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
-_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d)\b(?![.\d])")
+_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d|9464)\b(?![.\d])")
 _TMP = re.compile(r"(?<![\w.])/tmp/")
 _ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|tail \S+\.rec)\b")
 _SERVED = re.compile(
