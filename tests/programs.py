@@ -11,9 +11,11 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
+from types import MappingProxyType
 from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -77,12 +79,23 @@ def until(look: Callable[[], _T | None], awaited: Callable[[], str] = lambda: ""
 class Program(Daemon):
     """A Python program, given as its source text."""
 
-    def __init__(self, case: SynchronousTestCase, script: str, preamble: str = PREAMBLE) -> None:
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        script: str,
+        preamble: str = PREAMBLE,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """
+        @param variables: variables of its environment.
+        """
         path = Path(case.mktemp()).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path.with_suffix(".py")
         path.write_text(preamble + dedent(script))
-        super().__init__(case, str(path), runner=[sys.executable, "-u"])
+        assignments = [f"{name}={value}" for name, value in variables.items()]
+        runner = ["env", *assignments, sys.executable, "-u"]
+        super().__init__(case, str(path), runner=runner)
 
     def said(self, name: str, nth: int = 1) -> str:
         """Wait until the program prints C{name} for the nth time, and return its value."""
@@ -152,6 +165,23 @@ class Stream:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def stream_of(case: SynchronousTestCase, find: Callable[[], Iterable[str]]) -> Stream:
+    """
+    Connect to the first UNIX socket that listens, once one does.
+
+    @param find: returns the paths of sockets.
+    """
+
+    def connect() -> Stream | None:
+        for path in find():
+            # Bound a moment ago, or of a process that has executed another program; or removed.
+            with suppress(ConnectionRefusedError, FileNotFoundError):
+                return Stream(case, path)
+        return None
+
+    return until(connect, lambda: f"a socket that listens, in {[*find()]}")
 
 
 def total(reader: Reader, name: str, **labels: str) -> float:

@@ -12,6 +12,7 @@ Export them with `TcpBuilder`, or in a Twisted application with `MetricsService`
 `MetricsFactory`.  ``twistd metrics-tcp`` exports the metrics of the host and of its own process.
 """
 
+import os
 import sys
 from importlib import import_module
 from os.path import basename
@@ -256,3 +257,13 @@ if not _is_command():
     for _name in [name for name, module in _MODULE_OF.items() if module in _RECORDING]:
         __getattr__(_name)
     del _name
+
+    def _start_exporter() -> None:
+        """Start the exporter that the environment asks for, before the program's first handle."""
+        if os.environ.get("TXMETRICS_TCP_LISTEN", "").strip():
+            import_module(f"{__name__}._exporter.environment").start()
+        else:
+            _facade.call_before_handles(None)
+
+    _facade = import_module(f"{__name__}._instruments.facade")
+    _facade.call_before_handles(_start_exporter)

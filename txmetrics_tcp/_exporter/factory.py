@@ -115,12 +115,12 @@ class MetricsFactory(ServerFactory):
         check_callable("in_reactor_thread", in_reactor_thread, optional=False)
         settings = checked_settings(settings)
         self.settings: ExporterSettings = settings
-        self.reactor = reactor
+        self.reactor: Any = reactor
         self.incoming: Incoming = Incoming(
             reactor,
             settings.buffer_size,
             self._drain,
-            Totals(settings.max_series, settings.idle_after) if settings.totals else None,
+            self._new_totals(),
             at_once=self._drain_at_once,
             max_delay=settings.max_delay,
             limit_reached=self._log_limit_reached,
@@ -129,9 +129,17 @@ class MetricsFactory(ServerFactory):
             in_reactor_thread=in_reactor_thread,
         )
         self.recorder: TcpRecorder = TcpRecorder(self.incoming, self)
+        self._on_child_event: Callable[[], object] | None = None
+        self._begin()
+        _factories.add(self)
+
+    def _begin(self) -> None:
+        """Begin without clients and ports."""
+        settings = self.settings
+        self.numPorts = 0
         self._own_metrics = OwnMetrics(self.recorder, self.stats) if settings.own_metrics else None
         self._fanout = Fanout(
-            reactor,
+            self.reactor,
             self.incoming,
             settings.source,
             self._drained,
@@ -156,7 +164,6 @@ class MetricsFactory(ServerFactory):
         self._deadline: Deadline | None = None
         self.silenced: bool = False
         self._pid = os.getpid()
-        _factories.add(self)
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -273,7 +280,35 @@ class MetricsFactory(ServerFactory):
         """Log a connection that was closed before it reached `buildProtocol`."""
         self._rejections.report(address, reason)
 
+    # In a forked child.
+
+    def restart_in_children(self, on_event: Callable[[], object]) -> None:
+        """
+        In forked children, begin again without events, instead of silencing the recorder.
+
+        Recorded events change the totals.  Before it listens in the child, the factory needs a
+        reactor: see `use_reactor`.
+
+        @param on_event: called in each child when the first event is recorded, in the thread that
+            records, which may be in a signal handler or a finalizer.  It must neither wait nor
+            raise.
+        """
+        self._on_child_event = on_event
+
+    def use_reactor(self, reactor: Any, in_reactor_thread: Callable[[], bool]) -> None:
+        """
+        In a child, use a reactor of this process.  May be called in any thread, before the reactor
+        runs.
+        """
+        self.reactor = reactor
+        self.incoming.use_reactor(reactor, in_reactor_thread)
+        self._begin()
+
     # Private.
+
+    def _new_totals(self) -> Totals | None:
+        settings = self.settings
+        return Totals(settings.max_series, settings.idle_after) if settings.totals else None
 
     def _drain(self) -> None:
         self._fanout.drain_from_reactor()
@@ -376,15 +411,19 @@ class MetricsFactory(ServerFactory):
         connections and ports.  These belong to the parent, so the peers must not notice.
         """
         self._pid = os.getpid()
-        self.silenced = self.silenced or self._started or bool(self._present)
+        used = self.silenced or self._started or bool(self._present)
+        self.silenced = used and self._on_child_event is None
         self.incoming.after_fork(self.silenced)
         if self.silenced:
             self.incoming.log = _silenced_log
             self.incoming.open = True
+        if used:
             transports = [client.transport for client in self._present]
             self._fanout.clients.clear()
             self._present.clear()
             release_sockets(self.reactor, self, transports)
+        if self._on_child_event is not None:
+            self.incoming.begin_again(self._new_totals(), self._on_child_event)
 
 
 class _SilencedLog(deque[Entry]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakKeyDictionary
@@ -23,6 +22,7 @@ from txmetrics_tcp._exporter.backlog import Batch
 from txmetrics_tcp._exporter.descriptions import Descriptions
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.ledger import Counts, Marker
+from txmetrics_tcp._exporter.program_name import program_name
 from txmetrics_tcp._exporter.protocol import MetricsProtocol
 from txmetrics_tcp._exporter.snapshot import TotalsSnapshot
 from txmetrics_tcp._exporter.stats import Accounts, Stats
@@ -376,7 +376,6 @@ class Fanout:
 
 
 def _own_name() -> str:
-    program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    name = f"{program[:255] or 'python'}[{os.getpid()}]@{socket.gethostname()}"
+    name = f"{program_name()[:255] or 'python'}[{os.getpid()}]@{socket.gethostname()}"
     # Names of programs and hosts may not be valid UTF-8.
     return name.encode(errors="replace").decode()

@@ -78,14 +78,18 @@ class Incoming(Sink):
     __slots__ = (
         "_applying",
         "_at_once",
+        "_buffer_size",
         "_cardinality",
         "_described",
         "_descriptions",
+        "_drain",
         "_holder",
         "_in_reactor_thread",
         "_limit",
         "_limit_reached",
+        "_limit_reported",
         "_lock",
+        "_max_delay",
         "_names",
         "_reactor",
         "_registry",
@@ -95,7 +99,7 @@ class Incoming(Sink):
         "scheduler",
     )
 
-    log: deque[Entry]
+    log: deque[Entry] | _FirstEventLog
     open: bool
     stamped: bool
     wake_threshold: int
@@ -132,22 +136,18 @@ class Incoming(Sink):
         # The maximum length of the log.  `wake_threshold` never exceeds it, so that a handle needs
         # only one comparison.
         self._limit = LOG_LIMIT if buffer_size is None else min(buffer_size, LOG_LIMIT)
-        super().__init__(deque(), self._limit, clock)
+        log: deque[Entry] = deque()
+        super().__init__(log, self._limit, clock)
         self._reactor = reactor
         self._at_once = at_once
         self._in_reactor_thread = in_reactor_thread
         self.monotonic: Callable[[], float] = monotonic
-        self.ledger: Ledger = Ledger(self.log, buffer_size, totals, clock)
-        self.scheduler: DrainScheduler = DrainScheduler(
-            self,
-            self.ledger,
-            reactor,
-            drain,
-            limit=self._limit,
-            buffer_size=buffer_size,
-            max_delay=max_delay,
-            monotonic=monotonic,
-        )
+        self._drain = drain
+        self._buffer_size = buffer_size
+        self._max_delay = max_delay
+        self.ledger: Ledger
+        self.scheduler: DrainScheduler
+        self._begin(log, totals)
         self._lock = threading.RLock()
         # The id of the thread that holds the lock.
         self._holder: int | None = None
@@ -159,6 +159,7 @@ class Incoming(Sink):
         self._registry = SeriesRegistry(self)
         self._names = NameConflicts(self._call_later)
         self._limit_reached: Callable[[], object] | None = limit_reached
+        self._limit_reported = False
         self._cardinality: tuple[MetricCardinality, ...] = ()
         self._stopped = False
         self.stop_streaming()
@@ -277,7 +278,49 @@ class Incoming(Sink):
         if silence:
             self.stop()
             self.stop_streaming()
-            self.log.clear()
+            if isinstance(self.log, deque):
+                self.log.clear()
+
+    def begin_again(self, totals: Totals | None, on_event: Callable[[], object]) -> None:
+        """
+        In a child process, begin again without events, clients and reactor.  Call this after
+        `after_fork`, and `use_reactor` later.
+
+        @param totals: the retained series, of which there are none yet.
+        @param on_event: called once, when the first event is recorded.  It must not wait.
+        """
+        self.open = False
+        self._reactor = None
+        self._described = {
+            name: encode_metadata(one) for name, one in list(self._descriptions.items())
+        }
+        self._registry.reset_all()
+        self._limit_reported = False
+        self._cardinality = ()
+        log: deque[Entry] = deque()
+        self._begin(log, totals)
+        self._stopped = False
+        self.stop_streaming()
+        self.log = _FirstEventLog(self, log, on_event)
+
+    def use_reactor(self, reactor: Any, in_reactor_thread: Callable[[], bool]) -> None:
+        """Use a reactor after `begin_again`.  May be called while other threads record."""
+        self._reactor = reactor
+        self._in_reactor_thread = in_reactor_thread
+        self.scheduler.use_reactor(reactor)
+
+    def _begin(self, log: deque[Entry], totals: Totals | None) -> None:
+        self.ledger = Ledger(log, self._buffer_size, totals, self.clock)
+        self.scheduler = DrainScheduler(
+            self,
+            self.ledger,
+            self._reactor,
+            self._drain,
+            limit=self._limit,
+            buffer_size=self._buffer_size,
+            max_delay=self._max_delay,
+            monotonic=self.monotonic,
+        )
 
     def take_described(self) -> dict[tuple[MetricKind, str], bytes]:
         """Return the descriptions queued since the last call, encoded."""
@@ -323,10 +366,15 @@ class Incoming(Sink):
                 self._call_locked(self.ledger.apply)
         finally:
             self._applying.discard(this)
-        if self.ledger.refused and self._limit_reached is not None:
+        if (
+            self.ledger.refused
+            and self._limit_reached is not None
+            and not self._limit_reported
+            and self._reactor is not None
+        ):
             # Without clients, no tick notices it.
-            limit_reached, self._limit_reached = self._limit_reached, None
-            self._call_later(limit_reached)
+            self._limit_reported = True
+            self._call_later(self._limit_reached)
 
     def _call_later(self, function: Callable[..., object], *args: object, **more: object) -> None:
         """Call a function on the reactor thread, later, if the reactor still exists."""
@@ -357,6 +405,29 @@ class Incoming(Sink):
                 self._holder = holder
 
 
+class _FirstEventLog:
+    """
+    The log of an `Incoming` until the first event in a child process.
+    """
+
+    def __init__(
+        self, incoming: Incoming, log: deque[Entry], on_event: Callable[[], object]
+    ) -> None:
+        self._incoming = incoming
+        self._log = log
+        self._on_event = on_event
+
+    def __len__(self) -> int:
+        # The next event calls `notify` if there are too many.
+        return 0
+
+    def append(self, entry: Entry, /) -> None:
+        self._log.append(entry)
+        if self._incoming.log is self:
+            self._incoming.log = self._log
+            self._on_event()
+
+
 class SeriesRegistry:
     """
     Maps each key to its only series, with weak references.
@@ -375,6 +446,14 @@ class SeriesRegistry:
 
     def __len__(self) -> int:
         return len(self._series)
+
+    def reset_all(self) -> None:
+        """Let all series begin again without events, not retained."""
+        for reference in list(self._series.values()):
+            series = reference()
+            if series is not None:
+                series.retained = False
+                series.reset()
 
     def find_or_make(self, key: Key) -> StreamedSeries:
         """Return the series of a key.  Thread-safe."""

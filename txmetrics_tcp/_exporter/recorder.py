@@ -4,7 +4,7 @@ The recorder of an exporter.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -47,6 +47,7 @@ class TcpRecorder(Recorder):
         super().__init__()
         self._incoming = incoming
         self._exporter = exporter
+        self._on_replaced: Callable[[], object] | None = None
 
     def attach(self, key: Key) -> Series:
         return self._incoming.series(key)
@@ -135,6 +136,14 @@ class TcpRecorder(Recorder):
         if not isinstance(key, Key):
             raise TypeError(f"forget() takes a Key, not a {type(key).__name__}: see Counter.key")
         self._incoming.forget(key)
+
+    def _use_exporter(self, exporter: Exporter) -> None:
+        """In a forked child, use another exporter of the same events."""
+        self._exporter = exporter
+
+    def _replaced(self) -> None:
+        if self._on_replaced is not None:
+            self._on_replaced()
 
     def stop(self) -> Deferred[None]:
         """

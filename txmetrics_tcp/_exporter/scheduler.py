@@ -138,6 +138,10 @@ class DrainScheduler:
             self.rearm()
             raise
 
+    def use_reactor(self, reactor: Any) -> None:
+        """Use another reactor.  Call this only while no clients are connected."""
+        self._reactor = reactor
+
     def cancel_request(self) -> None:
         """Cancel the pending call; the caller drains instead."""
         self._request = None

@@ -159,7 +159,7 @@ class ReactorStoppedError(ReactorThreadError):
     """The reactor stopped while a call waited for it."""
 
 
-class _ReactorThread(threading.Thread):
+class ReactorThread(threading.Thread):
     """
     Runs a reactor.
 
@@ -183,6 +183,10 @@ class _ReactorThread(threading.Thread):
         finally:
             self.up.set()
 
+    def call(self, function: Callable[[], Deferred[_T]], timeout: float | None = None) -> _T:
+        """See `_call`."""
+        return _call(self.reactor, function, timeout, lambda reactor: self.is_alive())
+
     def stop(self, timeout: float) -> None:
         """Stop the reactor if it runs, and wait for its thread to end."""
 
@@ -196,9 +200,10 @@ class _ReactorThread(threading.Thread):
 
 
 _lock = threading.RLock()
-_threads: list[_ReactorThread] = []
+_threads: list[ReactorThread] = []
 _exporters: list[ThreadedExporter] = []
 _exit_registered = False
+_forwards = False
 
 
 def _after_fork_in_child() -> None:
@@ -242,13 +247,13 @@ def own_reactor(given: Any = None) -> Any:
 
 def _ensure_running(reactor: Any) -> None:
     if not reactor.running:
-        thread = _ReactorThread(reactor)
+        thread = ReactorThread(reactor)
         _threads.append(thread)
         thread.start()
         thread.up.wait()
         error = thread.error
         if error is None:
-            _forward_log()
+            forward_log()
             return
         _threads.remove(thread)
         if isinstance(error, ReactorNotRestartable):
@@ -276,13 +281,19 @@ def _is_running(reactor: Any) -> bool:
     return bool(reactor.running) and reactor_thread_exists()
 
 
-def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | None = None) -> _T:
+def _call(
+    reactor: Any,
+    function: Callable[[], Deferred[_T]],
+    timeout: float | None = None,
+    is_running: Callable[[Any], bool] = _is_running,
+) -> _T:
     """
     Call a function on the reactor thread, and wait for its Deferred.
 
     Unlike `blockingCallFromThread`, it can time out, and notices that the reactor has stopped.
 
     @param timeout: seconds; None for no limit.
+    @param is_running: returns whether the reactor runs in a thread of this process.
     @raise TimeoutError: the timeout has passed.
     @raise ReactorStoppedError: the reactor has stopped.
     """
@@ -300,7 +311,7 @@ def _call(reactor: Any, function: Callable[[], Deferred[_T]], timeout: float | N
         if deadline is None
         else max(0.0, min(_POLL_INTERVAL, deadline - time.monotonic()))
     ):
-        if not _is_running(reactor):
+        if not is_running(reactor):
             raise ReactorStoppedError("the reactor has stopped")
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError(f"the reactor did not respond within {timeout} seconds")
@@ -327,13 +338,18 @@ def _at_exit() -> None:
             thread.stop(_POLL_INTERVAL * 10)
 
 
-def _forward_log() -> None:
+def forward_log() -> None:
     """
     Forward log events of txmetrics_tcp to the standard library's logging.
 
     Programs without a reactor rarely observe Twisted's log, and would not see reports of lost
     events.
     """
+    global _forwards
+    if _forwards:
+        # A forked child has the parent's observer.
+        return
+    _forwards = True
     to_logging = STDLibLogObserver(name="txmetrics_tcp")
 
     @provider(ILogObserver)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import Any, NoReturn
@@ -63,6 +63,9 @@ class _Program(Recorder):
         self._installed: Recorder | None = None
         self._installed_pid = 0
         self._captures: list[Recorder] = []
+        # See `call_before_handles`.
+        self.before_handle: Callable[[], object] | None = None
+        self._watchers: list[Callable[[], object]] = []
         self.renew_lock()
 
     def __repr__(self) -> str:
@@ -95,12 +98,32 @@ class _Program(Recorder):
         return handle
 
     def _register_follower(self, follower: Handle | _Follower) -> None:
+        before_handle = self.before_handle
+        if before_handle is not None:
+            before_handle()
         self._followers.add(weakref.ref(follower, self._followers.discard))
         while True:
             target = self._target
             follower._attach(target.attach(follower.key))
             if self._target is target:
                 return
+
+    def forget(self, key: Key) -> None:
+        """Release the series of a key in the target if that can; see `TcpRecorder.forget`."""
+        forget = getattr(self._target, "forget", None)
+        if forget is not None:
+            forget(key)
+
+    def watch(self, installed: Callable[[], object]) -> None:
+        """
+        Call a function after each installation of a recorder, which does not know what its series
+        were before.  The function must not wait for a lock, and must not raise.
+        """
+        self._watchers.append(installed)
+
+    def unwatch(self, installed: Callable[[], object]) -> None:
+        """Undo `watch`."""
+        self._watchers.remove(installed)
 
     def current(self) -> Recorder:
         """Return the target, or this recorder if it has none."""
@@ -126,6 +149,15 @@ class _Program(Recorder):
                 self._follow()
                 raise
             self._installed_pid = os.getpid()
+            for installed in list(self._watchers):
+                installed()
+        if before is not None and before is not recorder:
+            before._replaced()
+
+    @property
+    def has_recorder(self) -> bool:
+        """Whether a recorder is installed."""
+        return self._installed is not None
 
     def uninstall(self, recorder: Recorder) -> None:
         """See `unset_global_recorder`."""
@@ -207,6 +239,20 @@ def unset_global_recorder(recorder: Recorder) -> None:
     _program.uninstall(recorder)
 
 
+def call_before_handles(function: Callable[[], object] | None) -> None:
+    """
+    Call a function before each handle of the program is made, in any thread; None to call none.
+
+    The function must not raise.  Handles that the cache returns are not made again.
+    """
+    _program.before_handle = function
+
+
+def has_global_recorder() -> bool:
+    """Return whether a global recorder is installed."""
+    return _program.has_recorder
+
+
 @contextmanager
 def local_recorder(recorder: Recorder) -> Iterator[Recorder]:
     """
@@ -239,6 +285,11 @@ def current_recorder() -> Recorder:
     """
     recorder = _scope.get(_program)
     return _program.current() if recorder is _program else recorder
+
+
+def program_recorder() -> _Program:
+    """Return the recorder of code outside scopes.  Bridges use it, also if called in a scope."""
+    return _program
 
 
 def counter(

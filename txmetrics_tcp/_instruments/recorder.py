@@ -568,6 +568,12 @@ class Recorder(ABC):
     def _new_handle(self, kind: MetricKind, key: Key) -> Handle:
         return HANDLES[kind](key, self.attach(key), self)
 
+    def _replaced(self) -> None:  # noqa: B027 - most recorders do nothing
+        """
+        Called once `set_global_recorder` has installed another recorder in place of this one, in
+        the thread that called it.
+        """
+
 
 def checked_recorder(recorder: _R) -> _R:
     """

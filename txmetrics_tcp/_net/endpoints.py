@@ -42,7 +42,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
 from txmetrics_tcp._net.internals import ResolvedEndpoint
 from txmetrics_tcp._net.tls import SSLReactor
 from txmetrics_tcp._net.tls_errors import TLS_NEEDS
-from txmetrics_tcp._net.unix import UnixReactor
+from txmetrics_tcp._net.unix import MAX_PATH, UnixReactor
 
 BACKLOG = 1024
 """
@@ -57,9 +57,6 @@ _MAX_REASON = 200
 _UNIX = re.compile(r"unix:((address|path)=)?(?P<path>(\\.|[^:\\])*)")
 
 _WITH_PORT = ("tcp:", "tcp6:", "ssl:", "tls:")
-
-_MAX_PATH = 107
-"""The largest size of the path of a UNIX socket, in bytes, on Linux."""
 
 
 def check_reactor(reactor: object) -> None:
@@ -156,8 +153,8 @@ def _parsed(reactor: Any, text: str, parse: Callable[[Any, str], _E]) -> _E:
             path = re.sub(r"\\(.)", r"\1", match["path"])
             if not path:
                 raise ValueError("the path is missing")
-            if len(os.fsencode(path)) > _MAX_PATH:
-                raise ValueError(f"the path is longer than {_MAX_PATH} bytes")
+            if len(os.fsencode(path)) > MAX_PATH:
+                raise ValueError(f"the path is longer than {MAX_PATH} bytes")
         elif plain.startswith(_WITH_PORT):
             check_twisted_ports(text)
         return parse(reactor, text)

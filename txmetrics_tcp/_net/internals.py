@@ -9,6 +9,7 @@ program behaves as with plain Twisted.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import signal
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from functools import partial
+from functools import partial, wraps
 from types import FrameType
 from typing import Any
 
@@ -49,6 +50,9 @@ MAX_ACCEPTS = 10
 _LOOKUPS = 10
 """Maximum number of simultaneous look-ups of host names, the same as Twisted's."""
 
+_REACTORS = ("EPollReactor", "PollReactor", "SelectReactor")
+"""The types of reactors that Twisted prefers, depending on the platform."""
+
 SignalHandler = Callable[[int, FrameType | None], object]
 
 
@@ -61,6 +65,24 @@ def global_reactor() -> Any:
     """
     from twisted.internet import reactor
 
+    return reactor
+
+
+def private_reactor() -> Any:
+    """
+    Return a new reactor that is not the global one, of the type that Twisted prefers.
+
+    It runs in a thread beside a program that may install and run its own reactor later.  Twisted
+    considers the thread of the last reactor that started to be the reactor thread.  Without this
+    function, C{isInIOThread} would be wrong in such a program.
+    """
+    from twisted.internet.default import install as preferred
+
+    module = sys.modules[preferred.__module__]
+    [made] = [name for name in _REACTORS if hasattr(module, name)]
+    reactor = getattr(module, made)()
+    reactor._registerAsIOThread = False
+    use_monotonic_clock(reactor)
     return reactor
 
 
@@ -214,6 +236,30 @@ def wake_on_signals(reactor: Any) -> None:
         signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
 
 
+def observe_running_loops(changed: Callable[[Any], object]) -> None:
+    """
+    Call a function on each thread in which an asyncio event loop starts, with the loop, and when it
+    stops, with None.
+
+    asyncio has no hook for this.  Its loops and those of uvloop call C{_set_running_loop}, which
+    asyncio exports for event loops of other libraries.  uvloop and other libraries may keep a
+    reference: call this function before they are imported.
+
+    @param changed: must not raise, and may be called on several threads at once.
+    """
+    original = getattr(asyncio.events, "_set_running_loop", None)
+    if original is None:
+        return
+
+    @wraps(original)
+    def set_running_loop(loop: Any) -> None:
+        original(loop)
+        changed(loop)
+
+    for module in (asyncio, asyncio.events):
+        module._set_running_loop = set_running_loop  # type: ignore[attr-defined]
+
+
 def call_at_exit(function: Callable[[], object]) -> None:
     """
     Register a function to be called when this process ends, as C{atexit} does.
@@ -227,7 +273,16 @@ def call_at_exit(function: Callable[[], object]) -> None:
         from multiprocessing import parent_process, util
 
         if parent_process() is not None:
-            util.Finalize(None, function, exitpriority=100)
+            _finalize(function)
+        # A process of the start method "forkserver" imports the main module before it forgets all
+        # finalizers.
+        util.register_after_fork(function, _finalize)
+
+
+def _finalize(function: Callable[[], object]) -> None:
+    from multiprocessing import util
+
+    util.Finalize(None, function, exitpriority=100)
 
 
 def limit_accepts(port: IListeningPort) -> None:

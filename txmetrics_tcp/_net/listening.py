@@ -126,7 +126,7 @@ class ListeningService(Service):
         def failed(reason: Failure) -> Deferred[None]:
             return self.stop().addCallback(lambda result: reason.raiseException())
 
-        return self._listen().addErrback(failed)
+        return self.try_listening().addErrback(failed)
 
     def stop(self) -> Deferred[None]:
         """
@@ -175,13 +175,18 @@ class ListeningService(Service):
             return None
 
         errors: list[Failure] = []
-        self._listen().addErrback(failed).addErrback(errors.append)
+        self.try_listening().addErrback(failed).addErrback(errors.append)
         raising = False
         if errors:
             errors[0].raiseException()
 
-    def _listen(self) -> Deferred[None]:
-        """Listen on all endpoints.  Unlike `listen`, does not close the others if one fails."""
+    def try_listening(self) -> Deferred[None]:
+        """
+        Listen on all endpoints.  Unlike `listen`, this does not stop the service if one fails, and
+        with a single endpoint, it may be called again then.
+
+        @return: a Deferred that fires when all endpoints listen, or fails with `ListenError`.
+        """
         if self._stopping:
             return fail(ListenError("Couldn't listen: the service has not finished stopping"))
         self._listening = True

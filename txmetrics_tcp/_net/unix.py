@@ -13,7 +13,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 
-_IN_USE = "another program is listening on this socket"
+IN_USE = "another program is listening on this socket"
+"""The reason in the error of a socket that is in use."""
+
+MAX_PATH = 107
+"""The largest size of the path of a UNIX socket, in bytes, on Linux."""
 
 
 class UnixReactor:
@@ -68,12 +72,12 @@ def remove_stale_socket(path: str) -> None:
         except FileNotFoundError:
             pass
         except BlockingIOError:
-            raise _cannot_listen(path, _IN_USE) from None
+            raise _cannot_listen(path, IN_USE) from None
         except OSError as error:
             reason = f"a socket already exists, but connecting to it failed: {error.strerror}"
             raise _cannot_listen(path, reason) from None
         else:
-            raise _cannot_listen(path, _IN_USE)
+            raise _cannot_listen(path, IN_USE)
 
 
 def _cannot_listen(path: str, reason: str) -> CannotListenError:

@@ -218,3 +218,59 @@ class FacadeTests(GlobalRecorderTestCase):
 
     def test_repr(self) -> None:
         self.assertIn("none installed", repr(current_recorder()))
+
+    def test_beforeHandles(self) -> None:
+        """A function is called before a handle or a series is made, not when the cache has it."""
+        calls: list[int] = []
+        facade.call_before_handles(lambda: calls.append(1))
+        handle = counter("c")
+        self.assertEqual(len(calls), 1)
+        counter("c")
+        handle.increment()
+        describe_counter("c")
+        self.assertEqual(len(calls), 1)
+        PrefixRecorder(current_recorder(), "p_").gauge("g")
+        self.assertEqual(len(calls), 2)
+        facade.call_before_handles(None)
+        counter("d")
+        self.assertEqual(len(calls), 2)
+
+    def test_installedBeforeHandle(self) -> None:
+        """A recorder that the function installs receives all events of the handle."""
+        facade.call_before_handles(lambda: set_global_recorder(self.recorder))
+        self.recorder.replaceable = True
+        counter("c").increment(2)
+        self.assertEqual(self.recorder.take(), [("c", Operation.INCREMENT_COUNTER, 2)])
+
+    def test_replaced(self) -> None:
+        """A recorder learns that another one was installed in its place, and only then."""
+
+        class Replaceable(ListRecorder):
+            replaceable = True
+            replaced = 0
+
+            def _replaced(self) -> None:
+                assert current_recorder() is not self
+                self.replaced += 1
+
+        class Failing(ListRecorder):
+            def attach(self, key: Key) -> Series:
+                raise ValueError
+
+        kept = counter("c")
+        first, second = Replaceable(), Replaceable()
+        set_global_recorder(first)
+        set_global_recorder(first)
+        with self.assertRaises(ValueError):
+            set_global_recorder(Failing())
+        self.assertEqual(first.replaced, 0)
+        set_global_recorder(second)
+        self.assertEqual((first.replaced, second.replaced), (1, 0))
+        facade.unset_global_recorder(second)
+        self.assertEqual(second.replaced, 0)
+        kept.increment()
+
+    def test_hasGlobalRecorder(self) -> None:
+        self.assertFalse(facade.has_global_recorder())
+        set_global_recorder(self.recorder)
+        self.assertTrue(facade.has_global_recorder())

@@ -46,6 +46,7 @@ from txmetrics_tcp._net.internals import (
     global_reactor,
     limit_accepts,
     lose_connection,
+    private_reactor,
     reactor_thread_exists,
     replace_reactor,
     report_rejected,
@@ -269,6 +270,54 @@ class AtExitTests(SynchronousTestCase):
     def test_childOfMultiprocessing(self) -> None:
         expected = ["atexit"] if sys.version_info >= (3, 13) else ["atexit", "multiprocessing"]
         self.assertEqual(self.registered(object()), expected)
+
+    def test_beforeMultiprocessing(self) -> None:
+        """
+        multiprocessing may forget all finalizers later, when it runs a child's target.  Since
+        Python 3.13, it calls the functions of C{atexit}.
+        """
+        self.registered(object())
+        kept: list[object] = []
+        self.patch(
+            multiprocessing.util,
+            "Finalize",
+            lambda *arguments, exitpriority: kept.append(arguments),
+        )
+
+        def ended() -> None:
+            pass
+
+        call_at_exit(ended)
+        kept.clear()
+        multiprocessing.util._run_after_forkers()  # type: ignore[attr-defined]
+        self.assertEqual((None, ended) in kept, sys.version_info < (3, 13))
+
+
+class PrivateReactorTests(SynchronousTestCase):
+    def test_private(self) -> None:
+        """It is not the global reactor, and does not say that its thread is the reactor's."""
+        before = sys.modules.get("twisted.internet.reactor"), threadable.__dict__.get("ioThread")
+        reactor = private_reactor()
+        threads: list[int] = []
+        seen: list[object] = []
+
+        def running() -> None:
+            threads.append(threading.get_ident())
+            seen.append(threadable.__dict__.get("ioThread"))
+            reactor.callLater(0, reactor.stop)
+
+        reactor.callWhenRunning(running)
+        thread = threading.Thread(target=reactor.run, args=(False,))
+        thread.start()
+        thread.join()
+        self.assertEqual(threads, [thread.ident])
+        self.assertEqual(seen, [before[1]])
+        self.assertIs(sys.modules.get("twisted.internet.reactor"), before[0])
+        self.assertIsNot(reactor, before[0])
+        self.assertIs(reactor.seconds, time.monotonic)
+        for one in reactor.removeAll():
+            one.connectionLost(None)
+        reactor.waker.connectionLost(None)
 
 
 class Listener:
