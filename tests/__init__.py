@@ -20,7 +20,11 @@ no_descriptors = "" if DESCRIPTORS.exists() else f"needs {DESCRIPTORS}"
 
 def needs(name: str) -> str | None:
     """Return the reason to skip a test that needs a module or program, or None if it exists."""
-    return None if find_spec(name) or shutil.which(name) else f"needs {name}"
+    # The package of a submodule may be missing.
+    with suppress(ModuleNotFoundError):
+        if find_spec(name) or shutil.which(name):
+            return None
+    return f"needs {name}"
 
 
 def environment(modules: Path | None = None) -> dict[str, str]:
