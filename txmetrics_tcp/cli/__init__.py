@@ -23,6 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(argv)
     try:
+        if options.command == "run":
+            # Runs on no reactor: nothing of Twisted is imported.
+            from txmetrics_tcp.cli.run import run
+
+            return run(options)
         check_endpoints(options)
         # Imported late: this loads Twisted and protobuf, which takes ten times as long as parsing.
         from txmetrics_tcp.cli.commands import run_command

@@ -33,6 +33,9 @@ DEFAULT_PROMETHEUS = f"{DEFAULT_HOST}:{PROMETHEUS_PORT}"
 DEFAULT_STALE_AFTER = 60.0
 """How long ``prometheus`` exposes the series of a disconnected server, by default."""
 
+DEFAULT_RUN_INTERVAL = 1.0
+"""Seconds between two readings of the process and the runtime in a program of ``run``."""
+
 SORTS = ("name", "kind", "value", "rate", "events")
 """The sort keys of ``stats``: the keys of `txmetrics_tcp._view.report.SORTS`."""
 

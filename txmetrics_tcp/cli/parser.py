@@ -18,6 +18,7 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.arguments import (
     DEFAULT_PROMETHEUS,
+    DEFAULT_RUN_INTERVAL,
     DEFAULT_SECONDS,
     DEFAULT_STALE_AFTER,
     ENDPOINT_HELP,
@@ -40,15 +41,40 @@ class Parser(argparse.ArgumentParser):
 
     Options may stand before, between and after the other arguments, up to C{--}.  They cannot be
     abbreviated: an abbreviation in a script would become ambiguous with a later option.
+
+    @ivar takes_program: whether C{--} separates the options from a program and its arguments,
+        C{options.program}.
     """
+
+    takes_program = False
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """
         @raise SystemExit: the arguments are invalid, or ask for help.
         """
+        if self.takes_program:
+            return self._parse_with_program(list(arguments))
+        return self._parse(arguments)
+
+    def _parse_with_program(self, arguments: list[str]) -> argparse.Namespace:
+        if "--" not in arguments and not {"-h", "--help"} & {*arguments}:
+            self._fail("write -- before PROGRAM, as in: metrics-tcp run -- python app.py")
+        separator = arguments.index("--") if "--" in arguments else len(arguments)
+        options = self._parse(arguments[:separator])
+        options.program = arguments[separator + 1 :]
+        if not options.program:
+            self._fail("PROGRAM is missing after --")
+        return options
+
+    def _fail(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def _parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         options, extra = self.parse_known_args(self._options_first(arguments))
-        if extra:
-            self.error(f"unexpected argument {extra[0]!r}")
+        for argument in extra:
+            # Left over, too, in a command without positional arguments.
+            if argument != "--":
+                self.error(f"unexpected argument {argument!r}")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -129,6 +155,7 @@ Documentation:
     _add_replay(commands)
     _add_observe(commands)
     _add_prometheus(commands)
+    _add_run(commands)
     return parser, commands.choices
 
 
@@ -433,3 +460,60 @@ Documentation:
     )
     add_tls_arguments(parser)
     add_max_frame_argument(parser)
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run a program and stream its metrics",
+        usage="""metrics-tcp run [-h] [--listen ENDPOINT] [--interval TIME]
+                [--prometheus] [--opentelemetry] -- PROGRAM [ARGUMENT]...""",
+        description="""\
+Run PROGRAM, and stream metrics of its process, of its Python (threads, garbage
+collector, asyncio), and whatever it records with txmetrics_tcp. The program is
+not changed; its Python must have the package txmetrics_tcp.
+
+PROGRAM is a Python program, or starts one. It replaces this command: process
+id, signals, terminal and exit code are its own. With an ENDPOINT, the first
+Python process is watched; with a DIRECTORY, every one, also those that it
+starts or forks.
+
+Python ignores this command if it runs with -I, -E or -S.""",
+        epilog=f"""\
+Exit codes:
+  2    an invalid option, value or endpoint, or PROGRAM is missing
+  126  PROGRAM cannot be executed
+  127  PROGRAM was not found
+  Other codes are those of the program.
+
+Documentation:
+  {DOCS}/how-to/run.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_ENDPOINT,
+        metavar="ENDPOINT",
+        help="""listen on ENDPOINT: PORT (on the loopback interface), HOST:PORT, [IPV6]:PORT, or a
+        Twisted server endpoint string such as unix:/run/metrics.sock; or DIRECTORY/, which then
+        has a UNIX socket for each process (default: %(default)s)""",
+    )
+    parser.takes_program = True
+    parser.add_argument(
+        "--interval",
+        type=duration,
+        default=DEFAULT_RUN_INTERVAL,
+        metavar="TIME",
+        help="""read the metrics of process and Python every TIME: a number of seconds, or with a
+        unit as in 500ms, 5m (default: %(default)g)""",
+    )
+    parser.add_argument(
+        "--prometheus",
+        action="store_true",
+        help="also stream what the program records with prometheus_client",
+    )
+    parser.add_argument(
+        "--opentelemetry",
+        action="store_true",
+        help="also stream what the program measures with OpenTelemetry",
+    )

@@ -21,7 +21,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         for arguments, words in [
-            ([], ["tail", "stats", "record", "replay", "observe", "prometheus"]),
+            ([], ["tail", "stats", "record", "replay", "observe", "prometheus", "run"]),
             (["tail"], ["127.0.0.1:5000", "--json", "--max-frame", "1048576", "Exit codes"]),
             # "-TERM" at the beginning of a filter would be an option.
             (["tail"], ["exclude series with '!TERM'"]),
@@ -30,6 +30,7 @@ class ParserTests(SynchronousTestCase):
             (["replay"], ["--speed", "Exit codes"]),
             (["observe"], ["--export-dir", "Exit codes"]),
             (["prometheus"], ["/metrics/NAME", "127.0.0.1:9464", "default: 60", "Exit codes"]),
+            (["run"], ["-- PROGRAM", "127.0.0.1:5000", "--interval", "Exit codes", "127"]),
         ]:
             code, out, said = run(*arguments, "--help")
             self.assertEqual((code, said), (0, ""))
@@ -39,7 +40,7 @@ class ParserTests(SynchronousTestCase):
     def test_helpWidth(self) -> None:
         """Help fits into 80 columns, and names the published documentation, not files."""
         with mock.patch.dict(os.environ, COLUMNS="80"):
-            for command in ("tail", "stats", "record", "replay", "observe", "prometheus"):
+            for command in ("tail", "stats", "record", "replay", "observe", "prometheus", "run"):
                 _, out, _ = run(command, "--help")
                 self.assertLessEqual(max(map(len, out.splitlines())), 80, command)
                 self.assertIn(DOCS, out)
