@@ -15,7 +15,9 @@ from tests import ROOT, needs
 from tests.documents import DOCS, PAGES, Reader, blocks
 from txmetrics_tcp import DOCS as URL
 
-_STARTS_A_SERVER = re.compile(r"\btwistd\b|listen_address|MetricsFactory\(|metrics-tcp replay")
+_STARTS_A_SERVER = re.compile(
+    r"\btwistd\b|listen_address|MetricsFactory\(|metrics-tcp (replay|run)"
+)
 _LINK = re.compile(rf"(?:{re.escape(URL)}|{{DOCS}})/([\w/-]+)\.html(?:#([\w-]+))?")
 
 

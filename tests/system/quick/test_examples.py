@@ -21,8 +21,13 @@ class ScriptTests(ExampleTestCase):
             [
                 "asyncio_own_loop.py",
                 "asyncio_thread.py",
+                "celery_app.py",
+                "django_app.py",
+                "fastapi_app.py",
                 "gunicorn_app.py",
                 "gunicorn_conf.py",
+                "opentelemetry_app.py",
+                "prometheus_client_program.py",
                 "test_instrumented.py",
                 "threaded.py",
                 "twisted_app.py",
@@ -36,6 +41,21 @@ class ScriptTests(ExampleTestCase):
             lambda reader: (
                 total(reader, "jobs_total", result="finished") >= 3
                 and len(reader.values("job_seconds")) >= 3
+            )
+        )
+        self.assertIn("job_seconds", {metadata.name for metadata in reader.metadata})
+        example.process.send_signal(signal.SIGINT)
+        self.ends(example)
+        stream.read_all()
+
+    def test_prometheusClient(self) -> None:
+        example = self.script("prometheus_client_program.py", "0")
+        stream = Stream(self, example.port)
+        reader = stream.read_until(
+            lambda reader: (
+                total(reader, "jobs_total", queue="mail") >= 3
+                and len(reader.values("job_seconds")) >= 3
+                and total(reader, "python_info") == 1
             )
         )
         self.assertIn("job_seconds", {metadata.name for metadata in reader.metadata})
