@@ -26,8 +26,9 @@ from suite.host import empty_call_ns, facts  # noqa: E402
 from suite.peers import PeerError, build  # noqa: E402
 
 BENCHMARKS = (
-    *("throughput", "cost", "paced", "latency", "lossless"),
+    *("throughput", "cost", "opentelemetry", "paced", "latency", "lossless"),
     *("website", "decoding", "observing", "snapshot", "exposition", "memory", "own_metrics"),
+    "prometheus_bridge",
 )
 
 NEED_RUST = ("latency", "lossless")
