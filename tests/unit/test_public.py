@@ -42,6 +42,7 @@ PUBLIC = """
 TLS = "--tls --tls-ca --tls-name --tls-cert --tls-key"
 
 COMMANDS = {
+    "run": "--listen --interval --prometheus --opentelemetry",
     "tail": f"""
         endpoint --raw --json -v --verbose --exact --filter --count --duration --max-frame {TLS}
     """,
@@ -109,6 +110,13 @@ class CommandTests(SynchronousTestCase):
     def test_plugin(self) -> None:
         (plugin,) = [one for one in getPlugins(IServiceMaker) if one.tapname == "metrics-tcp"]
         self.assertEqual(plugin.module, "txmetrics_tcp.tap")
+
+    def test_providers(self) -> None:
+        """OpenTelemetry finds its provider by name."""
+        (provider,) = entry_points(group="opentelemetry_meter_provider", name="txmetrics")
+        self.assertEqual(
+            provider.value, "txmetrics_tcp.bridges.opentelemetry:StreamingMeterProvider"
+        )
 
     def test_options(self) -> None:
         _, commands = make_parsers()

@@ -11,11 +11,15 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import ROOT, needs
+from tests.recorders import ListRecorder
 from txmetrics_tcp import ExporterSettings, MetricsService, TcpBuilder
 from txmetrics_tcp._codec.decoder import decode
+from txmetrics_tcp._collectors import event_loops, runtime
+from txmetrics_tcp._exporter.environment import VARIABLE
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._model import Metadata
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.bridges.opentelemetry import StreamingMeterProvider
 from txmetrics_tcp.cli.parser import make_parsers
 from txmetrics_tcp.tap import makeService
 from txmetrics_tcp.tap.options import Options
@@ -42,7 +46,10 @@ def daemon_options() -> set[str]:
 class MetricsTests(SynchronousTestCase):
     @skipIf(needs("psutil"), needs("psutil"))
     def test_metrics(self) -> None:
-        """The page lists exactly the metrics that the daemon describes, with kind and unit."""
+        """
+        The page lists exactly the metrics that the daemon, C{metrics-tcp run} and the bridge from
+        OpenTelemetry describe, with kind and unit.
+        """
         options = Options()
         options.parseOptions([])
         service = makeService(options).getServiceNamed("metrics-tcp")
@@ -52,6 +59,12 @@ class MetricsTests(SynchronousTestCase):
         for event in decode(b"".join(service._factory.incoming.take_described().values())):
             assert isinstance(event, Metadata)
             described.add((event.name, event.kind.value, event.unit))
+        for metadata in *runtime.METADATA, *event_loops.METADATA:
+            described.add((metadata.name, metadata.kind.value, metadata.unit))
+        recorder = ListRecorder()
+        StreamingMeterProvider(recorder)
+        for metadata in recorder.described:
+            described.add((metadata.name, metadata.kind.value, metadata.unit))
         documented = []
         for names, (kind, *_) in rows(page("metrics")):
             kind, _, unit = kind.partition(", ")
@@ -62,7 +75,7 @@ class MetricsTests(SynchronousTestCase):
 class SettingsTests(SynchronousTestCase):
     def test_settings(self) -> None:
         """The page lists all settings in order, with their defaults and the daemon's options."""
-        documented = rows(page("settings"))
+        documented = rows(page("settings").partition("## Environment variables")[0])
         settings = [(one.name, f"`{one.default!r}`") for one in fields(ExporterSettings)]
         self.assertEqual([(names[0], cells[0]) for names, cells in documented], settings)
         for (name, *options), _ in documented:
@@ -70,6 +83,10 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(options, [option] if option in daemon_options() else [])
             if name != "max_clients_per_address":
                 self.assertTrue(callable(getattr(TcpBuilder, name)))
+
+    def test_variables(self) -> None:
+        documented = rows(page("settings").partition("## Environment variables")[2])
+        self.assertEqual([names for names, _ in documented], [[VARIABLE]])
 
 
 class CommandsTests(SynchronousTestCase):
