@@ -119,6 +119,23 @@ class Side(NamedTuple):
         found += [sums[bisect_right(indices, place)] for place in places[first:last]]
         return found + [sums[-1]] * (len(places) - last)
 
+    def minus(self, earlier: Side, steps: int, earlier_steps: int) -> Side | None:
+        """
+        Subtract counts.
+
+        @param steps: how much lower the scale of the result is.
+        @param earlier_steps: the same for C{earlier}.
+        @return: None if C{earlier} has more samples in a bucket.
+        """
+        found = _with_side({}, self, steps)
+        for index, count in _with_side({}, earlier, earlier_steps).items():
+            left = found.pop(index, 0) - count
+            if left < 0:
+                return None
+            if left:
+                found[index] = left
+        return _EMPTY_SIDE.with_counts(found)
+
     def at_lower_scale(self, steps: int) -> Side:
         """Merge groups of ``2**steps`` neighbors."""
         return _EMPTY_SIDE.with_counts(_with_side({}, self, steps))
@@ -439,6 +456,48 @@ class Distribution:
         if sample > 0.0:
             return self._plus(sample * n, sample, sample, positive=found)
         return self._plus(sample * n, sample, sample, negative=found)
+
+    def minus(self, earlier: Distribution) -> Distribution | None:
+        """
+        Return the distribution of the samples that were added to an earlier distribution::
+
+            >>> earlier = Distribution.of([1.0, 5.0])
+            >>> Distribution.of([1.0, 2.0, 5.0, 8.0]).minus(earlier).positive
+            ((31, 1), (95, 1))
+
+        Its counts are exact, at the lower of both scales.  Merged with the earlier distribution, it
+        has the minimum and the maximum of this one.  If these have not changed, its own are limits
+        of its outermost buckets.
+
+        @return: `EMPTY` if no samples were added; None if the earlier distribution is not a part of
+            this one, because it has more samples in a bucket for example.
+        """
+        if earlier is self.EMPTY:
+            return self
+        scale = min(self._scale, earlier._scale)
+        steps, earlier_steps = self._scale - scale, earlier._scale - scale
+        up = self._positive.minus(earlier._positive, steps, earlier_steps)
+        down = self._negative.minus(earlier._negative, steps, earlier_steps)
+        zeros = self._zeros - earlier._zeros
+        not_finite = self._not_finite - earlier._not_finite
+        if up is None or down is None or zeros < 0 or not_finite < 0:
+            return None
+        # Comparisons with NaN are false.
+        if self._min > earlier._min or self._max < earlier._max:
+            return None
+        if not (up.indices or down.indices or zeros):
+            return self.EMPTY.with_repeated(nan, not_finite)
+        total = self._sum
+        if isfinite(total):
+            if not isfinite(earlier._sum):
+                return None
+            total = _sum([total, self._rest, -earlier._sum, -earlier._rest])
+        found = Distribution(total, nan, nan, zeros, not_finite, scale, up, down, 0.0)
+        buckets = found.buckets()
+        least, greatest = buckets[0].lower, buckets[-1].upper
+        found._min = self._min if self._min != earlier._min else max(self._min, least)
+        found._max = self._max if self._max != earlier._max else min(self._max, greatest)
+        return found
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Distribution):

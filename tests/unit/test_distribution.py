@@ -349,3 +349,97 @@ class CumulativeTests(SynchronousTestCase):
     def test_nothing(self) -> None:
         self.assertEqual(EMPTY.cumulative((-1.0, 0.0, 1.0, INF)), [0, 0, 0, 0])
         self.assertEqual(Distribution.of([1.0]).cumulative(()), [])
+
+
+class MinusTests(SynchronousTestCase):
+    @given(batches, batches)
+    def test_mergedAgain(self, before: list[list[float]], after: list[list[float]]) -> None:
+        """
+        A difference has the counts of the later samples; merged with the earlier distribution, it
+        is the later one.
+        """
+        earlier = Distribution.merge(map(Distribution.of, before))
+        later = Distribution.merge([earlier, *map(Distribution.of, after)])
+        added = later.minus(earlier)
+        assert added is not None
+        expected = Distribution.merge(map(Distribution.of, after))
+        self.assertEqual(counts(added), counts(expected))
+        merged = Distribution.merge([earlier, added])
+        self.assertEqual(counts(merged), counts(later))
+        self.assertEqual(bits(merged.min), bits(later.min))
+        self.assertEqual(bits(merged.max), bits(later.max))
+        if math.isfinite(added.sum):
+            self.assertTrue(math.isclose(merged.sum, later.sum, abs_tol=1e-9 * largest(later)))
+        if added.count:
+            self.assertLessEqual(added.min, expected.min)
+            self.assertGreaterEqual(added.max, expected.max)
+
+    def test_scales(self) -> None:
+        """The counts are exact at the lower of both scales."""
+        fine = Distribution.of([1.0, 3.0, -3.0])
+        coarse = Distribution.from_buckets(
+            2, [(-1, 2), (6, 4)], [(6, 5)], sum=7.0, min=-3.0, max=3.5, zeros=1
+        )
+        added = coarse.minus(fine)
+        assert added is not None
+        self.assertEqual((added.scale, added.positive), (2, ((-1, 1), (6, 3))))
+        self.assertEqual((added.negative, added.zeros, added.sum), (((6, 4),), 1, 6.0))
+        added = Distribution.of([1.0, 3.0, 3.0]).minus(
+            Distribution.from_buckets(2, [(6, 1)], sum=3.0, min=3.0, max=3.0)
+        )
+        assert added is not None
+        self.assertEqual((added.scale, added.positive), (2, ((-1, 1), (6, 1))))
+
+    def test_nothingAdded(self) -> None:
+        for samples in [], [1.0, -2.0], [0.0], [NAN]:
+            one = Distribution.of(samples)
+            self.assertIs(Distribution.of(samples).minus(one), EMPTY)
+            self.assertIs(one.minus(EMPTY), one)
+
+    def test_extremes(self) -> None:
+        """The least and the greatest sample are known if they have changed."""
+        earlier = Distribution.of([1.0, 4.0])
+        added = Distribution.of([1.0, 4.0, -5.0, 7.0]).minus(earlier)
+        assert added is not None
+        self.assertEqual((added.min, added.max), (-5.0, 7.0))
+        added = Distribution.of([1.0, 4.0, 2.0, 3.0]).minus(earlier)
+        assert added is not None
+        self.assertTrue(1.95 < added.min <= 2.0 and 3.0 <= added.max < 3.07)
+
+    def test_notAPart(self) -> None:
+        """There is no difference if the earlier distribution is not a part of the later one."""
+        for later, earlier in (
+            ([1.0], [1.0, 1.0]),
+            ([1.0, 2.0], [4.0]),
+            ([-1.0], [-1.0, -1.0]),
+            ([1.0], [0.0]),
+            ([1.0], [1.0, NAN]),
+            ([], [1.0]),
+            # The same counts, but another minimum or maximum.
+            ([1.0], [1.0 - 1e-9]),
+            ([1.0 - 1e-9], [1.0]),
+        ):
+            self.assertIsNone(Distribution.of(later).minus(Distribution.of(earlier)))
+        # A sum that has overflowed does not become finite again.
+        overflowed = Distribution.from_buckets(5, [(-1, 1)], sum=INF, min=1.0, max=1.0)
+        self.assertIsNone(Distribution.of([1.0, 1.0]).minus(overflowed))
+
+    def test_overflow(self) -> None:
+        """A sum that has overflowed stays infinite."""
+        earlier = Distribution.of([LARGEST, LARGEST])
+        added = earlier.with_samples([1.0, 2.0]).minus(earlier)
+        assert added is not None
+        self.assertEqual((added.count, added.sum), (2, INF))
+
+
+def counts(distribution: Distribution) -> tuple[object, ...]:
+    """Return all that is exact in a distribution."""
+    one = distribution
+    return one.zeros, one.not_finite, one.scale, one.positive, one.negative
+
+
+def largest(distribution: Distribution) -> float:
+    """Return the largest absolute value that a sum of the samples may have had."""
+    if not distribution.count:
+        return 0.0
+    return max(abs(distribution.min), abs(distribution.max)) * distribution.count

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txmetrics_tcp._checks import check_callable
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
@@ -27,7 +20,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
-from txmetrics_tcp._net.endpoints import check_reactor, client_endpoint
+from txmetrics_tcp._net.endpoints import ObservedEndpoint, as_endpoint, check_reactor
 from txmetrics_tcp._net.failures import without_frames
 from txmetrics_tcp._net.internals import text_logger
 from txmetrics_tcp._net.tls import explain, is_tls
@@ -176,9 +169,9 @@ class MetricsClientService(ClientService):
             max_frame=max_frame,
         )
         # Twisted's logger would add this service to its events.
-        self._log = text_logger(f"{ClientService.__module__}.{ClientService.__name__}")
+        self._log = self._logger()
         super().__init__(
-            _ObservedEndpoint(as_endpoint(reactor, endpoint), self._attempt_started, self._failed),
+            ObservedEndpoint(as_endpoint(reactor, endpoint), self._attempt_started, self._failed),
             factory,
             # ClientService counts only failed attempts.  This class also counts connections that
             # ended without events.
@@ -191,6 +184,15 @@ class MetricsClientService(ClientService):
         self._failures = 0
         self._protocol: MetricsClientProtocol | None = None
         self._acceptance: Deadline | None = None
+
+    def _logger(self) -> Logger:
+        """Return what logs attempts to connect."""
+        return text_logger(f"{ClientService.__module__}.{ClientService.__name__}")
+
+    @property
+    def protocol(self) -> MetricsClientProtocol | None:
+        """The current connection; None while there is none."""
+        return self._protocol
 
     def stopService(self) -> Deferred[None]:
         """
@@ -257,39 +259,3 @@ class MetricsClientService(ClientService):
             _log.failure(
                 "An observer of {service} failed", without_frames(Failure()), service=repr(self)
             )
-
-
-def as_endpoint(
-    reactor: object, endpoint: IStreamClientEndpoint | AnyEndpoint
-) -> IStreamClientEndpoint:
-    """
-    Return an endpoint unchanged; make one of a port, a string, a tuple or a path object.
-
-    @raise EndpointError: the endpoint is not valid.
-    @raise TypeError: the endpoint is of a wrong type.
-    """
-    if IStreamClientEndpoint.providedBy(endpoint):
-        return endpoint
-    return client_endpoint(reactor, endpoint)
-
-
-@implementer(IStreamClientEndpoint)
-class _ObservedEndpoint:
-    """Wraps an endpoint, and reports each attempt and each failure."""
-
-    def __init__(
-        self,
-        endpoint: IStreamClientEndpoint,
-        started: Callable[[], None],
-        failed: Callable[[Failure], Failure],
-    ) -> None:
-        self._endpoint = endpoint
-        self._started = started
-        self._failed = failed
-
-    def __repr__(self) -> str:
-        return repr(self._endpoint)
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        self._started()
-        return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(self._failed)

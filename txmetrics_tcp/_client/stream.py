@@ -18,12 +18,11 @@ from twisted.python.failure import Failure
 
 from txmetrics_tcp._checks import at_least, short_repr
 from txmetrics_tcp._client.protocol import MetricsClientFactory, MetricsClientProtocol
-from txmetrics_tcp._client.service import as_endpoint
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._model import Event, Status
 from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, AnyEndpoint
-from txmetrics_tcp._net.endpoints import check_reactor
+from txmetrics_tcp._net.endpoints import as_endpoint, check_reactor
 from txmetrics_tcp._net.log_throttle import LossReport
 
 BUFFER_SIZE = 10_000

@@ -23,7 +23,7 @@ It is called on the reactor thread.  It must not block, and may take a few milli
 """
 
 
-class CollectorService(TimerService):
+class PollingService(TimerService):
     """
     Calls collectors once when the service starts, and then at a regular interval.
 

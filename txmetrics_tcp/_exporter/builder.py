@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from txmetrics_tcp._checks import short_repr
+from txmetrics_tcp._checks import seconds_from, short_repr
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
+from txmetrics_tcp._exporter.reporting import WAIT_AT_EXIT
 from txmetrics_tcp._exporter.service import MetricsService
 from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
 from txmetrics_tcp._exporter.thread import ThreadedExporter, install_in_thread, own_reactor
@@ -24,7 +26,12 @@ from txmetrics_tcp._net.endpoint_syntax import (
     EndpointError,
     has_own_tls,
 )
-from txmetrics_tcp._net.endpoints import check_reactor, check_server_endpoint, server_endpoint
+from txmetrics_tcp._net.endpoints import (
+    check_client_endpoint,
+    check_reactor,
+    check_server_endpoint,
+    server_endpoint,
+)
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS, StrPath
 
@@ -50,6 +57,7 @@ class TcpBuilder:
             check_reactor(reactor)
         self._given_reactor = reactor
         self._addresses: list[AnyEndpoint] = []
+        self._collectors: list[tuple[IStreamClientEndpoint | AnyEndpoint, float]] = []
         self._settings = checked_settings(settings)
         self._tls: ServerTLS | None = None
 
@@ -67,6 +75,33 @@ class TcpBuilder:
         if self._tls is not None:
             _check_without_tls(endpoint)
         self._addresses.append(endpoint)
+        return self
+
+    def report_to(
+        self,
+        collector: IStreamClientEndpoint | AnyEndpoint,
+        wait_at_exit: float = WAIT_AT_EXIT,
+    ) -> TcpBuilder:
+        """
+        Connect to a collector, and stream to it as to a client; several calls add collectors.  With
+        this and without `listen_address`, the exporter does not listen.
+
+        The exporter reconnects when the connection fails or ends.  The collector then receives the
+        totals of what was recorded meanwhile, unless the setting C{totals} is off.
+
+        @param collector: a path object or ``unix:PATH`` for a UNIX socket; a port, ``HOST:PORT`` or
+            a tuple, as for `listen_address`; ``tls:HOST:PORT``; another of Twisted's client
+            endpoint strings; or a client endpoint, for example from `tls_endpoint`.
+        @param wait_at_exit: the number of seconds, 0 or more, that stopping waits at most for a
+            connection, so that a program that ends at once still reports what it recorded.
+        @raise EndpointError: the endpoint is not valid.
+        @raise TypeError: an argument is of the wrong type.
+        @raise ValueError: C{wait_at_exit} is negative, 1,000,000,000 seconds or more, or NaN.
+        """
+        if not IStreamClientEndpoint.providedBy(collector):
+            check_client_endpoint(collector)
+        wait_at_exit = seconds_from(0, "wait_at_exit", wait_at_exit)
+        self._collectors.append((collector, wait_at_exit))
         return self
 
     def buffer_size(self, buffer_size: int | None) -> TcpBuilder:
@@ -162,9 +197,12 @@ class TcpBuilder:
             names was removed.
         """
         reactor = self._given_reactor or global_reactor()
-        addresses = self._addresses or [DEFAULT_ENDPOINT]
+        addresses = self._addresses or ([] if self._collectors else [DEFAULT_ENDPOINT])
         endpoints = [server_endpoint(reactor, address) for address in addresses]
-        return MetricsService(MetricsFactory(reactor, self._settings), endpoints, self._tls)
+        service = MetricsService(MetricsFactory(reactor, self._settings), endpoints, self._tls)
+        for collector, wait_at_exit in self._collectors:
+            service.report_to(collector, wait_at_exit)
+        return service
 
     def build(self) -> Deferred[TcpRecorder]:
         """
@@ -211,7 +249,8 @@ class TcpBuilder:
         Like `install`, this makes the recorder the global one.  The reactor runs in a daemon
         thread, and installs no signal handlers.  If the reactor already runs in another thread,
         that thread is used.  At program exit, pending events are sent for at most `flush_timeout`
-        plus one second; by default, two seconds.
+        plus one second; by default, two seconds.  Before that, the end waits for connections to
+        collectors; see `report_to`.
 
         Call this on any thread but the reactor's.  A program that forks has to call it in each
         process, after the fork.
@@ -223,8 +262,11 @@ class TcpBuilder:
         @raise ReactorThreadError: called on the reactor thread; or the reactor has already stopped,
             or was running when this process was forked.  The message suggests a remedy.
         """
+        wait_at_exit = max((seconds for _, seconds in self._collectors), default=0.0)
         return install_in_thread(
-            own_reactor(self._given_reactor), self.install, self._settings.flush_timeout
+            own_reactor(self._given_reactor),
+            self.install,
+            self._settings.flush_timeout + wait_at_exit,
         )
 
 

@@ -13,8 +13,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -28,7 +29,7 @@ from twisted.python.threadable import isInIOThread
 from txmetrics_tcp._checks import check_callable, seconds_from
 from txmetrics_tcp._exporter.fanout import Fanout
 from txmetrics_tcp._exporter.ingest import Incoming
-from txmetrics_tcp._exporter.protocol import MetricsProtocol
+from txmetrics_tcp._exporter.protocol import MetricsProtocol, StreamHooks
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._exporter.settings import ExporterSettings, checked_settings
@@ -166,6 +167,11 @@ class MetricsFactory(ServerFactory):
         self._pid = os.getpid()
 
     @property
+    def stream(self) -> StreamHooks:
+        """What the connections of this factory stream."""
+        return self._fanout
+
+    @property
     def addresses(self) -> tuple[IAddress, ...]:
         """Always empty: a factory does not know its ports.  See `MetricsService.addresses`."""
         return ()
@@ -248,7 +254,8 @@ class MetricsFactory(ServerFactory):
 
     def client_arrived(self, client: MetricsProtocol) -> None:
         self._present[client] = None
-        self._admission.enter(client.peer)
+        if client.admitted:
+            self._admission.enter(client.peer)
 
     def client_connected(self, client: MetricsProtocol) -> None:
         if not self._fanout.clients:
@@ -263,7 +270,8 @@ class MetricsFactory(ServerFactory):
 
     def client_left(self, client: MetricsProtocol) -> None:
         del self._present[client]
-        self._admission.leave(client.peer)
+        if client.admitted:
+            self._admission.leave(client.peer)
         if not self._present:
             self._finish()
 
@@ -434,6 +442,10 @@ class _SilencedLog(deque[Entry]):
     A child that records nothing, because it soon executes another program for example, logs
     nothing.
     """
+
+    def extend(self, entries: Iterable[Entry], /) -> None:
+        for entry in islice(entries, 1):
+            self.append(entry)
 
     def append(self, entry: Entry, /) -> None:
         for factory in list(_factories):

@@ -33,7 +33,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar, cast
 
@@ -42,6 +42,7 @@ from twisted.python.threadable import isInIOThread
 from txmetrics_tcp._codec.encoder import GONE
 from txmetrics_tcp._codec.wire import encode_metadata
 from txmetrics_tcp._exporter.cardinality import MetricCardinality, highest_cardinality
+from txmetrics_tcp._exporter.entries import IngestEntry, checked_entries
 from txmetrics_tcp._exporter.ledger import Counts, Figures, Ledger, Marker, Taken
 from txmetrics_tcp._exporter.name_conflicts import NameConflicts
 from txmetrics_tcp._exporter.scheduler import DrainScheduler
@@ -185,6 +186,17 @@ class Incoming(Sink):
             # Recorded in the order of the log, like an event.
             stamp = self.clock() if self.stamped else 0
             self.log.append((self.series(key), GONE, 0, stamp))
+            if len(self.log) > self.wake_threshold:
+                self.notify()
+
+    def ingest(self, entries: Iterable[IngestEntry]) -> None:
+        """See `TcpRecorder.ingest`."""
+        checked = checked_entries(entries, self, self.ledger.keeps_totals)
+        if not self.open:
+            return
+        for first in range(0, len(checked), self._limit):
+            # Extending a deque by a list is atomic.
+            self.log.extend(checked[first : first + self._limit])
             if len(self.log) > self.wake_threshold:
                 self.notify()
 
@@ -422,7 +434,10 @@ class _FirstEventLog:
         return 0
 
     def append(self, entry: Entry, /) -> None:
-        self._log.append(entry)
+        self.extend((entry,))
+
+    def extend(self, entries: Sequence[Entry], /) -> None:
+        self._log.extend(entries)
         if self._incoming.log is self:
             self._incoming.log = self._log
             self._on_event()

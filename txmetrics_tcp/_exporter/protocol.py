@@ -55,7 +55,11 @@ class StreamHooks(Interface):
 class MetricsProtocol(ServedProtocol):
     """
     Streams to one client, as fast as the client reads.  `MetricsFactory` builds it.
+
+    @cvar admitted: whether it counts towards the limits for clients.
     """
+
+    admitted = True
 
     # While the transport is full, data is queued in an `Outbox`.  While no method of this class is
     # on the stack:

@@ -4,13 +4,14 @@ The recorder of an exporter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
 from txmetrics_tcp._distribution import Distribution
+from txmetrics_tcp._exporter.entries import IngestEntry
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._exporter.stats import Stats
 from txmetrics_tcp._instruments.recorder import Recorder
@@ -144,6 +145,32 @@ class TcpRecorder(Recorder):
     def _replaced(self) -> None:
         if self._on_replaced is not None:
             self._on_replaced()
+
+    def ingest(self, entries: Iterable[IngestEntry]) -> None:
+        """
+        Record events that happened elsewhere, with their own time, in this order::
+
+            series = recorder.attach(Key.of(MetricKind.COUNTER, "jobs_total"))
+            recorder.ingest([(series, Operation.INCREMENT_COUNTER, 1, 1_700_000_000_000_000_000)])
+
+        An entry is a tuple of:
+
+         1. the series: a result of `attach`.
+         2. the `Operation`, which must be one of the series' kind.
+         3. the value: of a counter an `int` from 0 to 2**64-1; of a gauge or a histogram a `float`.
+            For `Operation.RECORD_HISTOGRAM` also a `Distribution`, whose samples are added to the
+            total.  Clients receive the new total, as one event.
+         4. the time: an `int` of nanoseconds since the epoch, from 0 to 2**63-1; 0 for now.
+
+        Otherwise, these events are like those of handles: they are pending, dropped and counted in
+        the same way.  Much faster than handles for many events at once.  Thread-safe.
+
+        @raise TypeError: a value or a time is of another type.
+        @raise ValueError: a value or a time is out of range; a series is not of this recorder; an
+            operation is not of the series' kind; or there is a distribution, and totals are not
+            kept.  No entry is recorded then.
+        """
+        self._incoming.ingest(entries)
 
     def stop(self) -> Deferred[None]:
         """

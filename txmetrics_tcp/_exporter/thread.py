@@ -38,7 +38,7 @@ from txmetrics_tcp._net.internals import (
 
 STOP_MARGIN = 4.0
 """
-By default, `ThreadedExporter.stop` waits for C{flush_timeout} plus this number of seconds.
+By default, `ThreadedExporter.stop` waits for this number of seconds longer than the exporter takes.
 """
 
 EXIT_MARGIN = 1.0
@@ -64,12 +64,13 @@ class ThreadedExporter:
     @ivar recorder: the recorder; the global one until the exporter is stopped.
     """
 
-    def __init__(self, reactor: Any, recorder: TcpRecorder, flush_timeout: float) -> None:
+    def __init__(self, reactor: Any, recorder: TcpRecorder, stop_timeout: float) -> None:
         """
-        @param flush_timeout: see `ExporterSettings`.
+        @param stop_timeout: the number of seconds that the exporter waits when it stops: for
+            connections to collectors, then for clients to read their pending data.
         """
         self.recorder = recorder
-        self._flush_timeout = flush_timeout
+        self._stop_timeout = stop_timeout
         self._reactor = reactor
         self._process = os.getpid()
         # An earlier one no longer has the global recorder: `recorder.stop` may have stopped it.
@@ -96,14 +97,14 @@ class ThreadedExporter:
         after an unhandled exception, and after `sys.exit`, but not if a signal kills the process.
 
         @param timeout: the maximum number of seconds to wait; by default, C{flush_timeout} plus
-            four seconds.
+            four seconds, and C{wait_at_exit} of collectors.
         @raise TypeError: the timeout is not a number.
         @raise ValueError: the timeout is negative, 1,000,000,000 seconds or more, or NaN.
         @raise TimeoutError: the reactor did not respond in time.
         @raise ReactorThreadError: called on the reactor thread, which this would block.
         """
         if timeout is None:
-            timeout = self._flush_timeout + STOP_MARGIN
+            timeout = self._stop_timeout + STOP_MARGIN
         timeout = seconds_from(0, "timeout", timeout)
         runs = self._process == os.getpid() and _is_running(self._reactor)
         if runs and threadable.isInIOThread():
@@ -134,18 +135,18 @@ class ThreadedExporter:
 
 
 def install_in_thread(
-    reactor: Any, install: Callable[[], Deferred[TcpRecorder]], flush_timeout: float
+    reactor: Any, install: Callable[[], Deferred[TcpRecorder]], stop_timeout: float
 ) -> ThreadedExporter:
     """
     See `TcpBuilder.install_in_thread`.
 
     @param reactor: a result of `own_reactor`.
-    @param flush_timeout: see `ExporterSettings`.
+    @param stop_timeout: see `ThreadedExporter`.
     """
     with _lock:
         _ensure_running(reactor)
     try:
-        return ThreadedExporter(reactor, _call(reactor, install), flush_timeout)
+        return ThreadedExporter(reactor, _call(reactor, install), stop_timeout)
     except RecorderInstalledError as error:
         if not (_exporters and _exporters[-1].addresses):
             # Another recorder is installed.
@@ -332,7 +333,7 @@ def _at_exit() -> None:
     for exporter in list(_exporters):
         # Errors cannot be reported any longer, and pending events cannot be sent later.
         with suppress(Exception):
-            exporter.stop(exporter._flush_timeout + EXIT_MARGIN)
+            exporter.stop(exporter._stop_timeout + EXIT_MARGIN)
     for thread in list(_threads):
         with suppress(Exception):
             thread.stop(_POLL_INTERVAL * 10)

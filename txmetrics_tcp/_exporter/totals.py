@@ -40,6 +40,10 @@ The maximum number of released series whose keys are remembered.  Beyond that, c
 assumed to know a total of every series.
 """
 
+MERGE_HISTOGRAM: Any = object()
+"""
+In an `Entry`, in place of an operation: adds the samples of a `Distribution` to a histogram.
+"""
 
 STEP = 2000
 """The number of totals, or of events in the log, that are copied or applied in one step."""
@@ -232,6 +236,8 @@ class CopiedTotals(NamedTuple):
                 samples[series].append(value)
             elif operation in APPLY:
                 totals[series] = APPLY[operation](totals[series], value)
+            elif operation is MERGE_HISTOGRAM:
+                totals[series] = Distribution.merge((totals[series], value))
             else:
                 totals[series] = totals[series].with_repeated(*value)
         for number, (series, added) in enumerate(samples.items(), 1):

@@ -112,6 +112,19 @@ def plain_endpoint(endpoint: AnyEndpoint) -> str | tuple[str, int]:
     )
 
 
+def show_endpoint(endpoint: object) -> str:
+    """Return a human-readable form of an endpoint."""
+    match endpoint:
+        case int():
+            return f"{DEFAULT_HOST}:{endpoint}"
+        case (str() as host, port, *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case os.PathLike():
+            return f"unix:{os.fsdecode(endpoint)}"
+    text = str(endpoint).strip()
+    return f"{DEFAULT_HOST}:{text}" if PORT.fullmatch(text) else text
+
+
 def _from_tuple(address: tuple[Any, ...]) -> tuple[str, int]:
     match address:
         case [str() as host, port]:

@@ -8,9 +8,11 @@ import os
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -19,6 +21,9 @@ from twisted.internet.endpoints import (
     serverFromString,
 )
 from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
@@ -26,6 +31,8 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer
 
 from txmetrics_tcp._checks import short_repr
 from txmetrics_tcp._net.endpoint_syntax import (
@@ -118,6 +125,58 @@ def client_endpoint(reactor: Any, endpoint: AnyEndpoint) -> IStreamClientEndpoin
         _client_from_string,
         IStreamClientEndpointStringParserWithReactor,
     )
+
+
+def check_client_endpoint(endpoint: AnyEndpoint) -> None:
+    """
+    Check an endpoint to connect to, without a reactor.
+
+    @raise EndpointError: C{endpoint} is not a valid endpoint.
+    @raise TypeError: C{endpoint} is of a wrong type.
+    """
+    client_endpoint(_NO_REACTOR, endpoint)
+
+
+_NO_REACTOR = SimpleNamespace(nameResolver=None)
+"""Takes the place of a reactor in an endpoint that is not used."""
+
+directlyProvides(_NO_REACTOR, IReactorPluggableNameResolver)
+
+
+def as_endpoint(
+    reactor: object, endpoint: IStreamClientEndpoint | AnyEndpoint
+) -> IStreamClientEndpoint:
+    """
+    Return an endpoint unchanged; make one of a port, a string, a tuple or a path object.
+
+    @raise EndpointError: the endpoint is not valid.
+    @raise TypeError: the endpoint is of a wrong type.
+    """
+    if IStreamClientEndpoint.providedBy(endpoint):
+        return endpoint
+    return client_endpoint(reactor, endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class ObservedEndpoint:
+    """Wraps an endpoint, and reports each attempt and each failure."""
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        started: Callable[[], None],
+        failed: Callable[[Failure], Failure],
+    ) -> None:
+        self._endpoint = endpoint
+        self._started = started
+        self._failed = failed
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        self._started()
+        return maybeDeferred(self._endpoint.connect, protocolFactory).addErrback(self._failed)
 
 
 def _endpoint(

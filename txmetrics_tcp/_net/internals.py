@@ -401,6 +401,21 @@ def text_logger(namespace: str) -> Logger:
     return Logger(namespace=namespace, observer=observe)
 
 
+def silent_logger() -> Logger:
+    """
+    Return a logger that logs nothing, for the attribute C{_log} of a Twisted class.
+
+    Twisted's C{ClientService} logs each attempt to reconnect.  Without this function, processes
+    whose collector is down would log a line every 15 seconds each.
+    """
+
+    @provider(ILogObserver)
+    def discard(event: LogEvent) -> None:
+        pass
+
+    return Logger(observer=discard)
+
+
 def detach_socket(transport: Any) -> int | None:
     """
     Take the file descriptor from the socket object of a port or connection.

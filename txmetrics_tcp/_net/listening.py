@@ -68,10 +68,12 @@ class ListeningService(Service):
 
     @cvar announcement: the log line for each address.
     @cvar purpose: completes "no metrics are …", which is logged after a late failure.
+    @cvar access: what clients can do, to complete "Any client … can …".
     """
 
     announcement: str
     purpose: str
+    access: str = "read the metrics"
 
     def __init__(
         self,
@@ -210,13 +212,23 @@ class ListeningService(Service):
         for success, reason in results:
             if not success:
                 raise ListenError(_explain(reason.value)) from reason.value
+        self._check_ports()
         for port in self._ports:
             address = port.getHost()
             shown = show_address(address)
             _log.info(self.announcement, address=shown)
             certified = self._tls is not None and self._tls.wants_certificate
             if who := audience(address, self._networks, certified):
-                _log.warn("{who} can read the metrics on {address}", who=who, address=shown)
+                _log.warn(
+                    "{who} can {access} on {address}", who=who, access=self.access, address=shown
+                )
+
+    def _check_ports(self) -> None:
+        """
+        Check the ports that have been opened.  Overridden by subclasses.
+
+        @raise ListenError: the service must not listen on one of them.
+        """
 
     def _stop_listening(self) -> Deferred[None]:
         self._listening = False

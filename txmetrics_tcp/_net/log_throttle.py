@@ -44,8 +44,12 @@ class RejectionLog:
     are counted, and logged as one line every `INTERVAL` seconds.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, noun: str = "client") -> None:
+        """
+        @param noun: what is rejected, singular.
+        """
         self._clock = clock
+        self._noun = noun
         self._repeats: dict[str, _Repeats] = {}
         self._check: IDelayedCall | None = None
 
@@ -66,7 +70,8 @@ class RejectionLog:
         if repeats is None:
             self._repeats[reason] = _Repeats()
             _log.warn(
-                "Rejected client {address}: {reason}{detail}",
+                "Rejected {noun} {address}: {reason}{detail}",
+                noun=self._noun,
                 address=address,
                 reason=reason,
                 detail=detail,
@@ -98,7 +103,7 @@ class RejectionLog:
             _log.warn(
                 "Rejected {clients} more {noun}: {reason}; the last was {address}",
                 clients=repeats.clients,
-                noun="client" if repeats.clients == 1 else "clients",
+                noun=self._noun if repeats.clients == 1 else f"{self._noun}s",
                 reason=reason,
                 address=repeats.last,
             )
@@ -234,9 +239,15 @@ class MessageLimit:
     ones are counted, and reported as one message.
     """
 
-    def __init__(self, clock: IReactorTime, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, clock: IReactorTime, say: Callable[[str], object], about: str = "clients"
+    ) -> None:
+        """
+        @param about: what the messages are about, plural.
+        """
         self._clock = clock
         self._say = say
+        self._about = about
         self._began = -INTERVAL
         self._messages = 0
         self._check: IDelayedCall | None = None
@@ -259,4 +270,4 @@ class MessageLimit:
             self._check = None
             more = self._messages - MAX_MESSAGES
             self._messages = 0
-            self._say(f"{more} more {'message' if more == 1 else 'messages'} about clients")
+            self._say(f"{more} more {'message' if more == 1 else 'messages'} about {self._about}")

@@ -17,7 +17,7 @@ from twisted.application.service import MultiService
 from txmetrics_tcp._collectors.event_loops import EventLoopService, watch_event_loops
 from txmetrics_tcp._collectors.process import ProcessCollector
 from txmetrics_tcp._collectors.runtime import RuntimeCollector
-from txmetrics_tcp._collectors.service import CollectorService
+from txmetrics_tcp._collectors.service import PollingService
 from txmetrics_tcp._exporter import environment
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._run.variables import PROCESS, SITE, Options
@@ -99,7 +99,7 @@ def _collect(interval: float, recorder: TcpRecorder, reactor: Any) -> None:
     collectors = MultiService()
     runtime = RuntimeCollector(recorder)
     for service in (
-        CollectorService(
+        PollingService(
             {"process": ProcessCollector(recorder), "Python runtime": runtime}, interval, reactor
         ),
         runtime,

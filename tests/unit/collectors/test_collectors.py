@@ -32,7 +32,7 @@ from txmetrics_tcp._collectors.reactor_lag import (
     SAMPLES,
     LagService,
 )
-from txmetrics_tcp._collectors.service import CollectorService
+from txmetrics_tcp._collectors.service import PollingService
 
 SET = {"counter": Operation.SET_COUNTER, "gauge": Operation.SET_GAUGE}
 
@@ -81,7 +81,7 @@ class CollectorServiceTests(SynchronousTestCase):
 
     def test_interval(self) -> None:
         """Metrics are collected at the start, and then at every interval until the end."""
-        service = CollectorService({"a": lambda: self.called("a")}, 2.5, self.clock)
+        service = PollingService({"a": lambda: self.called("a")}, 2.5, self.clock)
         self.assertEqual(self.calls, [])
         service.startService()
         self.assertTrue(service.running)
@@ -93,7 +93,7 @@ class CollectorServiceTests(SynchronousTestCase):
         self.assertFalse(service.running)
 
     def test_starts_again(self) -> None:
-        service = CollectorService({"a": lambda: self.called("a")}, 1.0, self.clock)
+        service = PollingService({"a": lambda: self.called("a")}, 1.0, self.clock)
         for _ in range(2):
             service.startService()
             self.successResultOf(service.stopService())
@@ -101,7 +101,7 @@ class CollectorServiceTests(SynchronousTestCase):
 
     def test_slow_reactor(self) -> None:
         """Collections missed by a blocked reactor are skipped."""
-        service = CollectorService({"a": lambda: self.called("a")}, 1.0, self.clock)
+        service = PollingService({"a": lambda: self.called("a")}, 1.0, self.clock)
         service.startService()
         self.clock.advance(10.5)
         self.clock.advance(0.5)
@@ -116,7 +116,7 @@ class CollectorServiceTests(SynchronousTestCase):
             raise PermissionError(13, "Permission denied", "/proc/diskstats")
 
         collectors = {"disks": unreadable, "a": lambda: self.called("a")}
-        CollectorService(collectors, 1.0, self.clock).startService()
+        PollingService(collectors, 1.0, self.clock).startService()
         self.clock.pump([1.0] * 3)
         self.assertEqual(len(attempts), 4)
         self.assertEqual(len(self.calls), 4)
@@ -130,7 +130,7 @@ class CollectorServiceTests(SynchronousTestCase):
         def broken() -> None:
             raise ZeroDivisionError
 
-        CollectorService({"disks": broken, "load": broken}, 1.0, self.clock).startService()
+        PollingService({"disks": broken, "load": broken}, 1.0, self.clock).startService()
         self.clock.pump([1.0] * 3)
         self.assertEqual(len(self.logged), 2)
         self.assertIn("disks", self.logged[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 from unittest import skipIf
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import INegotiated, IReactorUNIX
+from twisted.internet.interfaces import INegotiated, IReactorUNIX, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger, LogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -44,16 +44,23 @@ from txmetrics_tcp._net import connection, endpoints, log_throttle
 from txmetrics_tcp._net.endpoints import client_endpoint, server_endpoint
 from txmetrics_tcp._net.tls import ServerTLS, explain, is_tls
 from txmetrics_tcp._net.tls_errors import TLSError
-from txmetrics_tcp.cli.arguments import add_endpoint_arguments
+from txmetrics_tcp.cli.arguments import add_source_arguments
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
 from txmetrics_tcp.cli.output import CommandError
+from txmetrics_tcp.cli.sources import Source
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
     """Parse the options of a command."""
     parser = argparse.ArgumentParser()
-    add_endpoint_arguments(parser)
+    add_source_arguments(parser)
     return parser.parse_args(arguments)
+
+
+def endpoint_from(options: argparse.Namespace) -> IStreamClientEndpoint:
+    """Create the first endpoint of a command."""
+    endpoint = [*options.endpoints, "5000"][0]
+    return client_endpoint_from(options, reactor, Source(endpoint, endpoint))
 
 
 @skipIf(no_tls, no_tls)
@@ -129,7 +136,7 @@ class FileTests(SynchronousTestCase):
         reason = f"handshake with the private key in {own.key} failed: TLS does not support"
         self.assertIn(f"{reason} the curve secp256k1", self.error(own.key, own.cert))
         options = parsed("--tls-cert", own.cert, "--tls-key", own.key)
-        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, endpoint_from, options)
         self.assertIn(reason, str(error))
 
     def test_rsaPss(self) -> None:
@@ -162,7 +169,7 @@ class FileTests(SynchronousTestCase):
         self.patch(SSL.Context, "use_certificate", refuse)
         self.assertIn("ee key too small", self.error(self.good.key, self.good.cert))
         options = parsed("--tls-cert", self.good.cert, "--tls-key", self.good.key)
-        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, endpoint_from, options)
         self.assertIn("ee key too small", str(error))
 
     def test_expired(self) -> None:
@@ -235,7 +242,7 @@ class WithoutExtraTests(SynchronousTestCase):
     def test_client(self) -> None:
         self.hide("service_identity")
         options = parsed("5000", "--tls")
-        error = self.assertRaises(CommandError, client_endpoint_from, options, reactor)
+        error = self.assertRaises(CommandError, endpoint_from, options)
         self.assertIn(self.ADVICE, str(error))
 
 
@@ -620,7 +627,7 @@ class ClientTests(TLSTestCase):
         factory = MetricsClientFactory(received, connected=protocols.append, lost=lost)
         port = self.address.port  # type: ignore[attr-defined]
         options = parsed(f"127.0.0.1:{port}", *arguments)
-        client_endpoint_from(options, reactor).connect(factory)
+        endpoint_from(options).connect(factory)
         return first
 
     async def test_streams(self) -> None:
@@ -805,9 +812,7 @@ class ClientTests(TLSTestCase):
                 (Authority(self).file, ["Connecting", "Disconnected"]),
                 (self.authority.file, ["Connecting", "Connected"]),
             ):
-                endpoint = client_endpoint_from(
-                    parsed(f"127.0.0.1:{port}", "--tls-ca", ca), reactor
-                )
+                endpoint = endpoint_from(parsed(f"127.0.0.1:{port}", "--tls-ca", ca))
                 states: list[str] = []
                 done: Deferred[None] = Deferred()
 
@@ -845,7 +850,7 @@ class ClientTests(TLSTestCase):
                 done.callback(None)
 
         service = MetricsClientService(
-            reactor, client_endpoint_from(options, reactor), lambda event: None, observer=observe
+            reactor, endpoint_from(options), lambda event: None, observer=observe
         )
         service.startService()
         await done
