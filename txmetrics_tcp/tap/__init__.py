@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from txmetrics_tcp._collectors.host import HostCollectors
 from txmetrics_tcp._collectors.process import ProcessCollector
 from txmetrics_tcp._collectors.reactor_lag import LagService
-from txmetrics_tcp._collectors.service import Collector, CollectorService
+from txmetrics_tcp._collectors.service import Collector, PollingService
 from txmetrics_tcp._exporter.factory import MetricsFactory
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
@@ -24,6 +24,7 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 from txmetrics_tcp._net.listening import ListenError
+from txmetrics_tcp.relay import collector as relay
 from txmetrics_tcp.tap.options import Options
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 
@@ -99,6 +100,8 @@ def makeService(options: Options) -> Daemon:
     metrics.setServiceParent(daemon)
     if options.prometheus_endpoints:
         _prometheus(reactor, metrics.recorder, options).setServiceParent(daemon)
+    if options.collects:
+        _collector(reactor, metrics.recorder, options).setServiceParent(daemon)
     StopSignals(reactor, metrics.stop_now).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
@@ -106,7 +109,7 @@ def makeService(options: Options) -> Daemon:
         LagService(metrics.recorder, interval, reactor).setServiceParent(daemon)
     if not options["no-host"]:
         collectors.update(_host_collectors(metrics.recorder))
-    CollectorService(collectors, interval, reactor).setServiceParent(daemon)
+    PollingService(collectors, interval, reactor).setServiceParent(daemon)
     return daemon
 
 
@@ -122,6 +125,26 @@ def _prometheus(reactor: Any, recorder: TcpRecorder, options: Options) -> IServi
         options.tls,
         options.networks,
         options["max-clients-per-address"],
+    )
+
+
+def _collector(reactor: Any, recorder: TcpRecorder, options: Options) -> IService:
+    return relay.CollectorService(
+        reactor,
+        recorder,
+        collect=options.collect,
+        sources=options.sources,
+        merge=options["merge"],
+        instance_label=options["instance-label"],
+        gauges=options["gauges"],
+        grace=options["grace"],
+        limits=relay.SourceLimits(
+            options["max-source-series"],
+            options["max-source-events"],
+            options["max-source-bytes"],
+        ),
+        tls=options.tls,
+        allow=options.networks,
     )
 
 

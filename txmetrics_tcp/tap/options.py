@@ -27,12 +27,23 @@ from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_PORT, EndpointError, has_own_tls
-from txmetrics_tcp._net.endpoints import server_endpoint
+from txmetrics_tcp._net.endpoints import check_client_endpoint, server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS
 from txmetrics_tcp._net.tls_errors import TLSError
+from txmetrics_tcp.relay.collector import (
+    GRACE,
+    SourceLimits,
+    check_instance_label,
+    socket_directory,
+)
 
 _DEFAULTS = ExporterSettings()
+
+_LIMITS = SourceLimits()
+
+_COLLECTOR_SERIES = 100_000
+"""The maximum number of series with totals of a collector."""
 
 _PROMETHEUS_PORT = 9464
 """The usual port of exporters that are part of a program; only used in an error message."""
@@ -50,12 +61,23 @@ def _parameter(
     return [option, None, default, text, reporting(UsageError, parse, f"--{option}: ")]
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return parse
+
+
 class Options(UsageOptions):
     """
     The options of ``twistd metrics-tcp``.
 
     @ivar endpoints: the endpoints to listen on; empty if C{--listen} is not given.
     @ivar prometheus_endpoints: the endpoints to serve Prometheus on; empty without C{--prometheus}.
+    @ivar collect: the endpoints to listen on for processes that report.
+    @ivar sources: the endpoints and directories of processes to connect to.
     @ivar networks: the networks to accept clients from; None for any.
     @ivar settings: the settings of the exporter.
     @ivar tls: the TLS configuration; None without TLS.
@@ -82,10 +104,10 @@ class Options(UsageOptions):
         ),
         _parameter(
             "max-delay",
-            _DEFAULTS.max_delay,
+            None,
             "Longest time for which events are collected while they keep coming: seconds, or a"
             " duration such as 50ms. A shorter one costs more processor time; 0 sends each event"
-            " at once",
+            f" at once [default: {_DEFAULTS.max_delay}; 0 with --collect or --from]",
             partial(parse_duration, least=0),
         ),
         _parameter(
@@ -128,6 +150,49 @@ class Options(UsageOptions):
             " by one of them [default: clients need no certificate]",
         ),
         _parameter(
+            "merge",
+            "sum",
+            "What is streamed of collected metrics: sum for sums over all processes, each for the"
+            " series of each process, with its name as a label, or both",
+            _one_of("sum", "each", "both"),
+        ),
+        _parameter("instance-label", "instance", "Name of the label with the name of the process"),
+        _parameter(
+            "gauges",
+            "sum",
+            "How the gauges of the living processes are combined in sums: sum, max, min, or last"
+            " for the one that changed last",
+            _one_of("sum", "max", "min", "last"),
+        ),
+        _parameter(
+            "grace",
+            GRACE,
+            "Time after which a process without a connection is considered dead: its gauges leave"
+            " the sums, and its series are gone. Seconds, or a duration such as 1m",
+            partial(parse_duration, least=0),
+        ),
+        _parameter(
+            "max-source-series",
+            _LIMITS.series,
+            "Maximum number of series of each collected process; further ones are ignored and"
+            " counted",
+            parse_count,
+        ),
+        _parameter(
+            "max-source-events",
+            _LIMITS.events,
+            "Maximum number of events a second of each collected process. It is read at that rate,"
+            ' and disconnected after 10 seconds; "none" means no limit',
+            parse_unless("none", parse_count),
+        ),
+        _parameter(
+            "max-source-bytes",
+            _LIMITS.bytes,
+            "Maximum number of bytes a second of each collected process, with the same effect as"
+            ' --max-source-events; "none" means no limit',
+            parse_unless("none", parse_count),
+        ),
+        _parameter(
             "interval",
             1.0,
             "Time between two readings of the metrics of process and machine: seconds, or a"
@@ -155,6 +220,8 @@ class Options(UsageOptions):
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
         self.prometheus_endpoints: list[IStreamServerEndpoint] = []
+        self.collect: list[str] = []
+        self.sources: list[str] = []
         self._networks: list[Network] = []
         self.tls: ServerTLS | None = None
         # The option and the value of each endpoint that includes TLS.
@@ -182,6 +249,34 @@ class Options(UsageOptions):
         self.prometheus_endpoints.append(self._endpoint("--prometheus", endpoint, _PROMETHEUS_PORT))
 
     opt_prometheus.__doc__ = cleandoc(opt_prometheus.__doc__ or "")
+
+    def opt_collect(self, endpoint: str) -> None:
+        """
+        Endpoint on which other processes report their metrics, which the daemon merges and
+        streams: unix:/run/app/metrics.sock (mode 600 unless given), PORT, HOST:PORT, [IPV6]:PORT
+        or a Twisted endpoint string. Beyond this machine, it requires --tls-client-ca or
+        --allow. Repeat the option to listen on several endpoints [default: nothing is collected]
+        """
+        self._endpoint("--collect", endpoint)
+        self.collect.append(endpoint)
+
+    opt_collect.__doc__ = cleandoc(opt_collect.__doc__ or "")
+
+    def opt_from(self, source: str) -> None:
+        """
+        Server to connect to, whose metrics the daemon merges and streams: PORT, HOST:PORT or a
+        Twisted endpoint string, where one process listens; or a directory in which each
+        process has a socket (*.sock), such as /run/app/. Repeat the option for several
+        servers and directories
+        """
+        if (path := socket_directory(source)) is None:
+            try:
+                check_client_endpoint(source)
+            except EndpointError as error:
+                raise UsageError(f"--from: {error}") from None
+        self.sources.append(source if path is None else path)
+
+    opt_from.__doc__ = cleandoc(opt_from.__doc__ or "")
 
     def _endpoint(
         self, option: str, text: str, usual_port: int = DEFAULT_PORT
@@ -225,10 +320,19 @@ class Options(UsageOptions):
         return self._networks or None
 
     @property
+    def collects(self) -> bool:
+        """Whether the daemon is a collector."""
+        return bool(self.collect or self.sources)
+
+    @property
     def settings(self) -> ExporterSettings:
+        max_delay = self["max-delay"]
+        if max_delay is None:
+            max_delay = 0.0 if self.collects else _DEFAULTS.max_delay
         return ExporterSettings(
             buffer_size=self["buffer-size"],
-            max_delay=self["max-delay"],
+            max_delay=max_delay,
+            max_series=_COLLECTOR_SERIES if self.collects else _DEFAULTS.max_series,
             dead_after=self["dead-after"],
             allow=self.networks,
             max_clients=self["max-clients"],
@@ -236,6 +340,13 @@ class Options(UsageOptions):
         )
 
     def postOptions(self) -> None:
+        self._check_tls()
+        try:
+            check_instance_label(self["instance-label"])
+        except ValueError as error:
+            raise UsageError(f"--instance-label: {error}") from None
+
+    def _check_tls(self) -> None:
         key, certificate, client_ca = (
             self[f"tls-{option}"] for option in ("key", "cert", "client-ca")
         )

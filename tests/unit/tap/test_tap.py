@@ -4,6 +4,7 @@ The options of ``twistd metrics-tcp``, and the services made from them, without 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from io import StringIO
@@ -24,7 +25,7 @@ from tests.listening import ListeningReactor
 from tests.logs import log_events, log_lines
 from txmetrics_tcp import DOCS, ExporterSettings, MetricsService, ServerTLS, current_recorder, tap
 from txmetrics_tcp._collectors.reactor_lag import LagService
-from txmetrics_tcp._collectors.service import CollectorService
+from txmetrics_tcp._collectors.service import PollingService
 from txmetrics_tcp.bridges._service import PrometheusService
 from txmetrics_tcp.bridges._site import MetricsSite
 from txmetrics_tcp.tap import CannotStart, Options, makeService, signals
@@ -73,6 +74,30 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options.settings.allow, options.tls), (None, None))
         self.assertFalse(options["no-process"])
         self.assertFalse(options["no-host"])
+
+    def test_collector(self) -> None:
+        """A collector adds no delay unless asked for, and keeps the totals of more series."""
+        self.assertEqual(parsed().settings, ExporterSettings())
+        for option in "--collect=unix:/run/c.sock", "--from=5001", "--from=/run/app/":
+            settings = parsed(option).settings
+            self.assertEqual(settings.max_delay, 0)
+            self.assertGreater(settings.max_series, ExporterSettings().max_series)
+        self.assertEqual(parsed("--from=5001", "--max-delay=30ms").settings.max_delay, 0.03)
+        options = parsed("--collect=1", "--collect=unix:x", "--from=2", "--from=a/")
+        self.assertEqual(options.collect, ["1", "unix:x"])
+        self.assertEqual(options.sources, ["2", os.path.abspath("a") + "/"])
+
+    def test_collectorRejected(self) -> None:
+        for arguments, message in (
+            (["--collect=nowhere"], "--collect: "),
+            (["--from=nowhere"], "--from: "),
+            (["--merge=all"], "--merge: expected sum, each or both; got 'all'"),
+            (["--gauges=mean"], "--gauges: expected sum, max, min or last; got 'mean'"),
+            (["--instance-label=side"], "--instance-label: 'side' is a label"),
+            (["--grace=-1"], "--grace: expected a duration"),
+            (["--max-source-events=0"], "--max-source-events: expected a whole number"),
+        ):
+            self.assertTrue(self.assert_rejected(*arguments).startswith(message), message)
 
     def test_listen(self) -> None:
         options = parsed("--listen", "5001", "--listen", "unix:/run/x.sock", "--listen=[::1]:0")
@@ -232,7 +257,7 @@ class ServiceTests(SynchronousTestCase):
     def collected(self, *arguments: str) -> set[str]:
         """Return the names of the readings that the daemon collects."""
         service = makeService(parsed(*arguments))
-        (collecting,) = [one for one in service if isinstance(one, CollectorService)]
+        (collecting,) = [one for one in service if isinstance(one, PollingService)]
         return set(collecting._collectors)
 
     def test_order(self) -> None:
@@ -241,7 +266,7 @@ class ServiceTests(SynchronousTestCase):
         # Collectors start after the exporter, and stop before it.
         self.assertEqual(
             self.kinds(service),
-            [HangUpService, MetricsService, StopSignals, LagService, CollectorService],
+            [HangUpService, MetricsService, StopSignals, LagService, PollingService],
         )
 
     def test_prometheus(self) -> None:
@@ -294,7 +319,7 @@ class ServiceTests(SynchronousTestCase):
     def test_without_process(self) -> None:
         service = makeService(parsed("--no-process"))
         self.assertEqual(
-            self.kinds(service), [HangUpService, MetricsService, StopSignals, CollectorService]
+            self.kinds(service), [HangUpService, MetricsService, StopSignals, PollingService]
         )
 
     @skipIf(needs("psutil"), needs("psutil"))
