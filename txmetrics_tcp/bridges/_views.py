@@ -185,13 +185,25 @@ class Pages(Resource):
     The root of the site: C{/metrics} with all servers, C{/metrics/NAME} with one.
     """
 
-    def __init__(self, servers: Sequence[ServerView], names: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._servers: list[ServerView] = []
+        self._all = _page(self._servers)
+        self._pages: dict[str, IResource] = {}
+        self._names: dict[str, str] = {}
+
+    def show(self, servers: Sequence[ServerView], names: Mapping[str, str]) -> None:
         """
+        Replace the servers.  The pages of those that stay are kept.
+
         @param names: short names of servers, which C{/metrics/NAME} also accepts, by their names.
         """
-        super().__init__()
-        self._all = _page(servers)
-        self._pages = {one.name: _page([one]) for one in servers}
+        stay = {one.name for one in servers if one in self._servers}
+        self._pages = {
+            one.name: self._pages[one.name] if one.name in stay else _page([one]) for one in servers
+        }
+        # The page of all servers reads this list.
+        self._servers[:] = servers
         self._names = {brief: name for name, brief in names.items()}
 
     def getChild(self, path: bytes, request: Request) -> IResource:

@@ -17,6 +17,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, DEFAULT_HOST
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.cli.sources import ENVIRONMENT
 
 if TYPE_CHECKING:
     from txmetrics_tcp._view.filters import Filter
@@ -105,20 +106,25 @@ def add_max_frame_argument(
     )
 
 
-def add_endpoint_arguments(
-    parser: argparse.ArgumentParser, group: argparse._MutuallyExclusiveGroup | None = None
+def add_source_arguments(
+    parser: argparse.ArgumentParser,
+    group: argparse._MutuallyExclusiveGroup | None = None,
+    what: str = "address of a server",
 ) -> None:
     """
-    Add the endpoint of one server, C{options.endpoint}, and the TLS options.
+    Add the sources, C{options.endpoints}, and the TLS options.
 
-    @param group: the group that the endpoint joins, with its alternatives; None for no group.
+    @param group: the group that the sources join, with their alternatives; None for no group.
+    @param what: what a source is, for the help.
     """
     (group or parser).add_argument(
-        "endpoint",
-        nargs="?",
-        default=DEFAULT_ENDPOINT,
+        "endpoints",
+        nargs="*",
+        default=[],
         metavar="ENDPOINT",
-        help=f"address of the server: {ENDPOINT_HELP} (default: %(default)s)",
+        help=f"""{what}: {ENDPOINT_HELP}; a quoted glob of UNIX sockets such as '/run/app/*.sock';
+        or @FILE, with one of these per line (default: {ENVIRONMENT} in the environment, or
+        {DEFAULT_ENDPOINT})""",
     )
     add_tls_arguments(parser)
 

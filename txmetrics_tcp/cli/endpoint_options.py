@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import stat
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,21 +26,31 @@ from txmetrics_tcp._net.endpoint_syntax import (
     reads_as_endpoint,
 )
 from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp.cli.sources import (
+    ENVIRONMENT,
+    Source,
+    Sources,
+    endpoints_in,
+    given_sources,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
+_ONLY_ENDPOINTS = ("record", "prometheus")
+"""The commands whose sources are servers.  Of C{record}, only FILE is a file."""
+
 
 def check_endpoints(options: argparse.Namespace) -> None:
     """
-    Check the endpoint of a command, without importing the modules that run the command.
+    Check the endpoints of a command, without importing the modules that run the command.
 
     The endpoints of C{observe} are checked later, since other errors take precedence.  The same
     applies to every command if standard output is closed.
 
-    @raise EndpointError: the endpoint is invalid.  The text is one line, for the user.  Some errors
+    @raise EndpointError: an endpoint is invalid.  The text is one line, for the user.  Some errors
         can only be detected later, with Twisted.
-    @raise RecordingError: the argument is not an endpoint, but the path of a file that cannot be
+    @raise RecordingError: an argument is not an endpoint, but the path of a file that cannot be
         read.
     """
     if sys.stdout is None:
@@ -52,27 +63,47 @@ def check_endpoints(options: argparse.Namespace) -> None:
                     f"FILE is missing: {options.file!r} is an endpoint (for a file of that name,"
                     f" write ./{options.file})"
                 )
-            _check_text(options, options.endpoint)
+            sources = sources_of(options)
+            if sources.several and not names_directory(options.file):
+                directory = "recordings" if options.file == "-" else options.file
+                raise EndpointError(
+                    f"{options.file}: several sources are recorded in a directory; write"
+                    f" {directory}/"
+                )
         case "tail" if options.raw is not None:
             if wants_tls(options):
                 raise EndpointError("--raw reads a file: omit the --tls options")
-        case "stats" | "tail" if not is_recording(options.endpoint):
-            _check_text(options, options.endpoint)
+        case "stats" | "tail":
+            sources_of(options)
         case "prometheus":
             check_port(options.listen)
-            for text in options.endpoints:
-                _check_text(options, text)
+            sources_of(options)
         case "replay":
             check_port(options.listen)
 
 
-def is_recording(text: str) -> bool:
-    """
-    Whether an argument is a recording rather than the endpoint of a server.
+def names_directory(path: str) -> bool:
+    """Whether an argument is the path of a directory, which need not exist yet."""
+    return path.endswith("/") or os.path.isdir(path)
 
-    C{5000} is an endpoint even if a file of that name exists; C{./5000} is the file.
+
+def sources_of(options: argparse.Namespace) -> Sources:
     """
-    return not reads_as_endpoint(text) and os.path.isfile(text)
+    Return the sources of a command, from its options.
+
+    @raise EndpointError: see `check_endpoints`.
+    @raise RecordingError: see `check_endpoints`.
+    """
+    try:
+        sources = Sources(given_sources(options.endpoints))
+        for source in sources.find().values():
+            if not source.recording or options.command in _ONLY_ENDPOINTS:
+                _check_source(options, source)
+    except (EndpointError, RecordingError) as error:
+        if options.endpoints or not endpoints_in(os.environ):
+            raise
+        raise type(error)(f"{ENVIRONMENT}: {error}") from None
+    return sources
 
 
 def wants_tls(options: argparse.Namespace) -> bool:
@@ -83,13 +114,11 @@ def wants_tls(options: argparse.Namespace) -> bool:
 
 
 def client_endpoint_from(
-    options: argparse.Namespace, reactor: Any, endpoint: str | None = None
+    options: argparse.Namespace, reactor: Any, source: Source
 ) -> IStreamClientEndpoint:
     """
     Create the endpoint to connect to, from the options of a command.
 
-    @param endpoint: the endpoint as the user wrote it, for commands that have several; by default
-        C{options.endpoint}.
     @raise EndpointError: the endpoint or a TLS option is invalid.  The text is one line, for the
         user.
     @raise RecordingError: see `check_endpoints`.
@@ -100,19 +129,23 @@ def client_endpoint_from(
     from txmetrics_tcp._net.tls_errors import TLSError, TLSNameError
     from txmetrics_tcp.cli.output import CommandError
 
-    text = options.endpoint if endpoint is None else endpoint
-    _check_text(options, text)
-    plain = client_endpoint(reactor, text)
+    text = source.endpoint
+    _check_source(options, source)
+    try:
+        plain = client_endpoint(reactor, text)
+    except EndpointError as error:
+        raise EndpointError(f"{source.origin}{error}") from None
     if not wants_tls(options):
         return plain
     if has_own_tls(text):
-        raise EndpointError(f"{text!r} already uses TLS: omit the --tls options")
+        raise EndpointError(f"{source.origin}{text!r} already uses TLS: omit the --tls options")
     if (options.tls_key is None) != (options.tls_cert is None):
         raise EndpointError("--tls-key and --tls-cert must be given together")
     name = options.tls_name or host_of(text)
     if not name:
         raise EndpointError(
-            f"{text!r} has no host: give the name in the server's certificate with --tls-name"
+            f"{source.origin}{text!r} has no host: give the name in the server's certificate with"
+            " --tls-name"
         )
     try:
         return tls_endpoint(plain, name, options.tls_ca, options.tls_key, options.tls_cert)
@@ -120,6 +153,17 @@ def client_endpoint_from(
         raise EndpointError(str(error)) from None
     except TLSError as error:
         raise CommandError(f"cannot use TLS with {text}: {error}") from None
+
+
+def _check_source(options: argparse.Namespace, source: Source) -> None:
+    try:
+        _check_text(options, source.endpoint)
+    except EndpointError as error:
+        raise EndpointError(f"{source.origin}{error}") from None
+    except RecordingError as error:
+        if not source.origin:
+            raise
+        raise EndpointError(f"{source.origin}{error}") from None
 
 
 def _check_text(options: argparse.Namespace, text: str) -> None:
@@ -140,15 +184,12 @@ def _check_text(options: argparse.Namespace, text: str) -> None:
         if host_alone(text) is not None:
             why = f"no such file; for a server, write {text}:{DEFAULT_PORT}"
     else:
-        if stat.S_ISSOCK(kind):
-            why = f"a socket; to connect to it, write unix:{text}"
-        elif stat.S_ISDIR(kind):
-            why = "a directory, not an endpoint or a recording"
+        if stat.S_ISDIR(kind):
+            pattern = shlex.quote(os.path.join(text, "*.sock"))
+            why = f"a directory; for the sockets in it, write {pattern}"
         elif stat.S_ISREG(kind):
             why = "a file, not an endpoint"
         else:
             why = "not an endpoint or a regular file"
-    # Of record, only FILE is a file; of prometheus, nothing is.
-    only_endpoints = options.command in ("record", "prometheus")
-    error = EndpointError if only_endpoints else RecordingError
+    error = EndpointError if options.command in _ONLY_ENDPOINTS else RecordingError
     raise error(f"{text}: {why}")

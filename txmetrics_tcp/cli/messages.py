@@ -4,7 +4,7 @@ Messages about the connection of a command, human-readable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
@@ -87,6 +87,10 @@ class ConnectionMessages(SilenceMessage):
             self._unknown = True
             self._say(f"cannot interpret {event.reason}; a newer version may")
 
+    def received(self) -> None:
+        """Handle received events."""
+        self.end_silence()
+
     def state_changed(self, state: ConnectionState) -> None:
         super().state_changed(state)
         match state:
@@ -102,6 +106,65 @@ class ConnectionMessages(SilenceMessage):
             case Waiting():
                 self._say(f"{self._lost}; next attempt in {show_seconds(state.seconds)}")
                 self._lost = ""
+
+
+class SourceMessages(SilenceMessage):
+    """
+    The messages about one of several servers: each connection, and each new reason for a failed or
+    lost one.  Later attempts often fail for the same reason.
+    """
+
+    def __init__(
+        self, name: str, clock: IReactorTime, say: Callable[[str], object], tls: bool
+    ) -> None:
+        """
+        @param name: the name of the server.
+        """
+        super().__init__(clock, lambda text: say(f"{name}: {text}"), tls)
+        self._name = name
+        self._say_whole = say
+        self._connected = False
+        self._reason = ""
+        self._last_message = ""
+        self._unknown = False
+
+    def unknown(self, event: Unknown) -> None:
+        """Report the first unknown event."""
+        if not self._unknown:
+            self._unknown = True
+            self._say(f"cannot interpret {event.reason}; a newer version may")
+
+    def received(self) -> None:
+        """Handle received events.  They end the series of failures."""
+        self.end_silence()
+        if self._last_message:
+            self._last_message = ""
+            self._say_whole(f"connected to {self._name}")
+
+    def state_changed(self, state: ConnectionState) -> None:
+        super().state_changed(state)
+        match state:
+            case Connected():
+                self._connected = True
+                if not self._last_message:
+                    self._say_whole(f"connected to {self._name}")
+            case Disconnected():
+                done = "disconnected from" if self._connected else "cannot connect to"
+                self._connected = False
+                self._reason = f"{done} {self._name}: {state}"
+            case Waiting():
+                # Not reported when the command ends.
+                if self._reason != self._last_message:
+                    self._last_message = self._reason
+                    self._say_whole(self._reason)
+
+
+def received_nothing(names: Sequence[str]) -> str:
+    """Return the message that the sources with these names have sent nothing."""
+    if not names:
+        return "found no sources"
+    name = names[0] if len(names) == 1 else f"any of {len(names):,} sources"
+    return f"received nothing from {name}"
 
 
 def server_name(endpoint: str) -> str:

@@ -18,13 +18,13 @@ from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import globalLogBeginner
 
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, HOST_PORT
-from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
-from txmetrics_tcp.cli.messages import server_name
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of, wants_tls
 from txmetrics_tcp.cli.output import CommandError
+from txmetrics_tcp.cli.source_watch import SourceWatch
+from txmetrics_tcp.cli.sources import Source
 
 if TYPE_CHECKING:
     from txmetrics_tcp.observe.app import ObserveApp
-    from txmetrics_tcp.observe.sources import Source
 
 GARBAGE = 50_000
 """
@@ -59,7 +59,25 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         raise CommandError(
             "observe requires Textual: pip install 'txmetrics-tcp[observe]'"
         ) from None
-    sources = [_source(options, reactor, text) for text in options.endpoints]
+    from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
+
+    tls = wants_tls(options)
+
+    def make(source: Source) -> LiveSource | RecordingSource:
+        if source.recording:
+            return RecordingSource(reactor, source.endpoint)
+        endpoint = client_endpoint_from(options, reactor, source)
+        command = server_command(source.name, tls)
+        return LiveSource(reactor, source.name, endpoint, options.max_frame, command)
+
+    sources = sources_of(options)
+    watch: SourceWatch[LiveSource | RecordingSource] = SourceWatch(
+        reactor,
+        sources,
+        make,
+        lambda text: app.show_message(text, bad=True),
+        lambda: app.show_sources(list(watch.clients.values())),
+    )
     for number, name in enumerate(("input", "output", "error")):
         # Textual draws on standard error.
         if not os.isatty(number):
@@ -68,7 +86,10 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
             )
     from txmetrics_tcp.observe.app import ObserveApp
 
-    return run_app(reactor, ObserveApp(sources, Path(options.export_dir)))
+    awaited = ", ".join([*(glob.text for glob in sources.globs), *sources.empty_files])
+    clients = list(watch.clients.values())
+    app = ObserveApp(clients, Path(options.export_dir), awaited, watch.follow)
+    return run_app(reactor, app)
 
 
 def run_app(reactor: Any, app: ObserveApp) -> int:
@@ -105,22 +126,6 @@ def run_app(reactor: Any, app: ObserveApp) -> int:
         timer.cancel()
     code = app.return_value
     return (app.return_code or 1) if code is None else code
-
-
-def _source(options: argparse.Namespace, reactor: Any, text: str) -> Source:
-    """
-    @raise EndpointError: the text is neither a file nor an endpoint.
-    @raise RecordingError: the file is not a recording.
-    """
-    from txmetrics_tcp.observe.sources import LiveSource, RecordingSource
-
-    if is_recording(text):
-        return RecordingSource(reactor, text)
-    endpoint = client_endpoint_from(options, reactor, text)
-    name = server_name(text)
-    return LiveSource(
-        reactor, name, endpoint, options.max_frame, server_command(name, wants_tls(options))
-    )
 
 
 def server_command(name: str, tls: bool) -> str:

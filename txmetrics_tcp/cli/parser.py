@@ -21,14 +21,12 @@ from txmetrics_tcp.cli.arguments import (
     DEFAULT_RUN_INTERVAL,
     DEFAULT_SECONDS,
     DEFAULT_STALE_AFTER,
-    ENDPOINT_HELP,
     FILTERS_HELP,
     SORTS,
     add_end_arguments,
-    add_endpoint_arguments,
     add_filter_argument,
     add_max_frame_argument,
-    add_tls_arguments,
+    add_source_arguments,
     duration,
     recorded_frame,
     speed,
@@ -164,9 +162,10 @@ def _add_tail(commands: Any) -> None:
         "tail",
         help="print each event as a line",
         description="""\
-Connect to a server and print each event as a line, until interrupted. Events
-go to standard output, messages to standard error. Failed and lost connections
-are retried.
+Connect to servers and print each event as a line, until interrupted. Events go
+to standard output, messages to standard error. Failed and lost connections are
+retried. Of several servers, each line begins with the name of its server; with
+--json, it has the field "endpoint".
 
 ENDPOINT can also be a recording made by "metrics-tcp record". It is printed
 from beginning to end.
@@ -197,7 +196,7 @@ Documentation:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group()
-    add_endpoint_arguments(parser, source)
+    add_source_arguments(parser, source)
     source.add_argument(
         "--raw",
         metavar="FILE",
@@ -228,9 +227,10 @@ Documentation:
 def _add_stats(commands: Any) -> None:
     parser = commands.add_parser(
         "stats",
-        help="watch a server for a while and print a table",
+        help="watch servers for a while and print a table of each",
         description="""\
-Connect to a server, watch its series for a while, and print a table of them.
+Connect to servers, watch their series for a while, and print a table of those
+of each server: nothing is added up over servers.
 VALUE is the total of a counter or the last value of a gauge, COUNT the number
 of samples of a histogram, and RATE the change of either per second. Rates cover
 the whole time, COUNT and percentiles all samples since the program's start. On
@@ -243,8 +243,8 @@ fast as possible.""",
 {FILTERS_HELP}
 Exit codes:
   0    the table was printed, even if events were dropped
-  1    nothing was received within --duration, the server does not send a
-       metrics stream, the recording is missing, unreadable or damaged, a TLS
+  1    nothing was received within --duration, the only server does not send a
+       metrics stream, a recording is missing, unreadable or damaged, a TLS
        file is unusable, or standard output cannot be written
   2    an invalid option, value or endpoint
   130  interrupted (Ctrl-C), after printing the results so far
@@ -254,7 +254,7 @@ Documentation:
   {DOCS}/reference/commands.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_endpoint_arguments(parser)
+    add_source_arguments(parser)
     parser.add_argument(
         "--duration",
         type=duration,
@@ -263,7 +263,9 @@ Documentation:
         {DEFAULT_SECONDS:g}; for a recording, all of it)""",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of a table"
+        "--json",
+        action="store_true",
+        help="print one JSON object per server, one per line, instead of tables",
     )
     add_filter_argument(parser, "print only series that match TEXT (see Filters below)")
     parser.add_argument(
@@ -280,10 +282,11 @@ Documentation:
 def _add_record(commands: Any) -> None:
     parser = commands.add_parser(
         "record",
-        help="write a stream to a file",
+        help="write streams to files",
         description="""\
 Connect to a server and write its stream to FILE, with the timing, until
-interrupted. Failed and lost connections are retried.
+interrupted. Failed and lost connections are retried. The streams of several
+servers are written to a directory, FILE/, one file for each: NAME.rec.
 
 Received data is in FILE within a second. A recording that was cut off by a
 crash, a power cut or a full disk can still be read and appended to. An existing
@@ -309,9 +312,10 @@ Documentation:
         "file",
         metavar="FILE",
         help="""file to create, or "-" for standard output; if it exists and is not empty, --append
-        or --force is required; write ./5000 for a file whose name looks like an endpoint""",
+        or --force is required; write ./5000 for a file whose name looks like an endpoint; or a
+        directory, DIR/, which is created if needed, for one file per server""",
     )
-    add_endpoint_arguments(parser)
+    add_source_arguments(parser)
     parser.add_argument(
         "--compress",
         action="store_true",
@@ -397,14 +401,7 @@ Documentation:
   {DOCS}/reference/viewer.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "endpoints",
-        nargs="*",
-        default=[DEFAULT_ENDPOINT],
-        metavar="ENDPOINT",
-        help=f"address of a server: {ENDPOINT_HELP} (default: {DEFAULT_ENDPOINT})",
-    )
-    add_tls_arguments(parser)
+    add_source_arguments(parser)
     parser.add_argument(
         "--export-dir",
         default=".",
@@ -435,13 +432,7 @@ Documentation:
   {DOCS}/reference/commands.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "endpoints",
-        nargs="*",
-        default=[DEFAULT_ENDPOINT],
-        metavar="ENDPOINT",
-        help=f"address of a server: {ENDPOINT_HELP} (default: {DEFAULT_ENDPOINT})",
-    )
+    add_source_arguments(parser)
     parser.add_argument(
         "--listen",
         default=DEFAULT_PROMETHEUS,
@@ -458,7 +449,6 @@ Documentation:
         help="""remove the series of a server that has been disconnected for TIME: a number of
         seconds, or with a unit as in 5m, 1h, 2d (default: %(default)g)""",
     )
-    add_tls_arguments(parser)
     add_max_frame_argument(parser)
 
 

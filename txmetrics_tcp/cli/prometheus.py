@@ -26,30 +26,32 @@ from txmetrics_tcp._client.service import (
     Connected,
     ConnectionState,
     Disconnected,
-    MetricsClientService,
 )
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._net.addresses import show_address
-from txmetrics_tcp._net.endpoint_syntax import EndpointError
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.exposure import audience
 from txmetrics_tcp._net.internals import keep_others_file
+from txmetrics_tcp._view.source_names import brief_names
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.bridges._site import MetricsSite
 from txmetrics_tcp.bridges._views import Pages, ServerView
 from txmetrics_tcp.cli.arguments import PROMETHEUS_PORT
-from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, wants_tls
-from txmetrics_tcp.cli.messages import SilenceMessage, cannot_listen, server_name
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of, wants_tls
+from txmetrics_tcp.cli.messages import SilenceMessage, cannot_listen
 from txmetrics_tcp.cli.output import say
 from txmetrics_tcp.cli.runner import Running
-from txmetrics_tcp.observe.source_names import brief_names
+from txmetrics_tcp.cli.source_watch import ServerClient, SourceWatch
+from txmetrics_tcp.cli.sources import Source
 
 
-class Client:
+class Client(ServerClient):
     """
     A client of one server.  It reports the first events of a connection, and each new reason for a
     failed or lost one.
+
+    @ivar server: receives the events and the connection states.
     """
 
     def __init__(
@@ -62,28 +64,17 @@ class Client:
         tls: bool = False,
     ) -> None:
         """
-        @param server: receives the events and the connection states.
         @param say: called with human-readable messages of one line.
         @param tls: whether the client uses TLS.
         """
-        self._server = server
+        super().__init__(reactor, endpoint, self._received, self._state_changed, max_frame)
+        self.server = server
         self._say = say
         self._last_message = ""
-        self._connected = False
+        self._was_connected = False
         self._receiving = False
         self._stopped = False
         self._silence = SilenceMessage(reactor, lambda text: say(f"{server.name}: {text}"), tls)
-        self._service = MetricsClientService(
-            reactor,
-            endpoint,
-            received_many=self._received,
-            observer=self._state_changed,
-            max_frame=max_frame,
-        )
-
-    def start(self) -> None:
-        """Begin to connect."""
-        self._service.startService()
 
     def stop(self) -> Deferred[None]:
         """
@@ -93,28 +84,28 @@ class Client:
         """
         self._stopped = True
         self._silence.end_silence()
-        return self._service.stopService()
+        return super().stop()
 
     def _received(self, events: list[Event]) -> None:
         if not self._receiving:
             self._receiving = True
             self._last_message = ""
             self._silence.end_silence()
-            self._say(f"receiving metrics from {self._server.name}")
-        self._server.received(events)
+            self._say(f"receiving metrics from {self.server.name}")
+        self.server.received(events)
 
     def _state_changed(self, state: ConnectionState) -> None:
-        server = self._server
+        server = self.server
         was_foreign = server.foreign
         server.state_changed(state)
         if self._stopped:
             return
         self._silence.state_changed(state)
         if isinstance(state, Connected):
-            self._connected = True
+            self._was_connected = True
         elif isinstance(state, Disconnected):
-            done = "disconnected from" if self._connected else "cannot connect to"
-            self._connected = self._receiving = False
+            done = "disconnected from" if self._was_connected else "cannot connect to"
+            self._was_connected = self._receiving = False
             text = f"{done} {server.name}: {state}"
             # Later attempts often fail for the same reason, and other servers may send any data.
             if text != self._last_message and not (was_foreign and server.foreign):
@@ -130,20 +121,23 @@ class _Command:
         self._endpoint = server_endpoint(reactor, options.listen, PROMETHEUS_PORT)
         self._port: IListeningPort | None = None
         tls = wants_tls(options)
-        servers: dict[str, ServerView] = {}
-        self._clients = []
-        for text in options.endpoints:
-            endpoint = client_endpoint_from(options, reactor, text)
-            name = visible(server_name(text))
-            if name in servers:
-                raise EndpointError(f"{name} is given twice")
-            server = servers[name] = ServerView(name, reactor.seconds, options.stale_after)
-            self._clients.append(Client(reactor, endpoint, server, say, options.max_frame, tls))
-        pages = Pages([*servers.values()], brief_names([*servers]))
-        self._site = MetricsSite(reactor, pages)
+
+        def make(source: Source) -> Client:
+            endpoint = client_endpoint_from(options, reactor, source)
+            server = ServerView(visible(source.name), reactor.seconds, options.stale_after)
+            return Client(reactor, endpoint, server, say, options.max_frame, tls)
+
+        self._pages = Pages()
+        self._watch = SourceWatch(reactor, sources_of(options), make, say, self._show_sources)
+        self._show_sources()
+        self._site = MetricsSite(reactor, self._pages)
         # The pages include that of the root.
-        self._site.resource = pages
+        self._site.resource = self._pages
         self._running = Running(reactor, self._finish, interrupted_code=lambda number: 0)
+
+    def _show_sources(self) -> None:
+        servers = [client.server for client in self._watch.clients.values()]
+        self._pages.show(servers, brief_names([server.name for server in servers]))
 
     def run(self) -> int:
         globalLogBeginner.beginLoggingTo([log_observer], redirectStandardIO=False)
@@ -160,8 +154,7 @@ class _Command:
         say(f"metrics are served on {show_address(address)}, at /metrics")
         if who := audience(address):
             say(f"{who} can read the metrics")
-        for client in self._clients:
-            client.start()
+        self._watch.start()
 
     def _not_listening(self, reason: Failure) -> None:
         say(cannot_listen(self._listen, reason))
@@ -170,8 +163,8 @@ class _Command:
     def _finish(self) -> Deferred[Any] | None:
         if self._port is None:
             return None
-        ending = [client.stop() for client in self._clients]
-        return gatherResults([*ending, maybeDeferred(self._port.stopListening), self._site.stop()])
+        stopping = maybeDeferred(self._port.stopListening)
+        return gatherResults([self._watch.stop(), stopping, self._site.stop()])
 
 
 @provider(ILogObserver)

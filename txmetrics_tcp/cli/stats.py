@@ -8,8 +8,6 @@ import argparse
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -18,7 +16,6 @@ from txmetrics_tcp._client.service import (
     Connected,
     ConnectionState,
     Disconnected,
-    MetricsClientService,
 )
 from txmetrics_tcp._codec.framing import MAX_FRAME, StreamError
 from txmetrics_tcp._model import Event
@@ -29,15 +26,20 @@ from txmetrics_tcp._view.report import Report
 from txmetrics_tcp._view.series import SourceView
 from txmetrics_tcp._view.text import counted
 from txmetrics_tcp.cli.arguments import DEFAULT_SECONDS
-from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, is_recording, wants_tls
-from txmetrics_tcp.cli.messages import SilenceMessage, server_name
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of, wants_tls
+from txmetrics_tcp.cli.messages import SilenceMessage, received_nothing
 from txmetrics_tcp.cli.output import say, standard_output
 from txmetrics_tcp.cli.progress import Progress
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.selection import matcher
+from txmetrics_tcp.cli.source_watch import ServerClient, SourceWatch
+from txmetrics_tcp.cli.sources import Source
+
+MAX_NAMED = 5
+"""The maximum number of silent sources that are named."""
 
 
-class Watch:
+class Watch(ServerClient):
     """
     Watch a server for a while.
 
@@ -57,6 +59,7 @@ class Watch:
         finished: Callable[[int], object],
         max_frame: int = MAX_FRAME,
         tls: bool = False,
+        began: Callable[[], object] | None = None,
     ) -> None:
         """
         @param seconds: the maximum time to wait for the first connection, and the time to watch
@@ -64,7 +67,10 @@ class Watch:
         @param say: called with human-readable messages of one line.
         @param finished: called with an exit code at the end.
         @param tls: whether the client uses TLS.
+        @param began: called at the first connection, if the caller ends the watch of several
+            servers; C{seconds} and C{finished} then have no effect.
         """
+        super().__init__(reactor, endpoint, self._received, self._state_changed, max_frame)
         self._clock: IReactorTime = reactor
         self._limit = seconds
         self._say = say
@@ -77,13 +83,8 @@ class Watch:
         self._silence = SilenceMessage(reactor, say, tls)
         self._stopped = False
         self._began: float = reactor.seconds()
-        self._service = MetricsClientService(
-            reactor,
-            endpoint,
-            received_many=self._received,
-            observer=self._state_changed,
-            max_frame=max_frame,
-        )
+        self._begun = began
+        self._ending: Deadline | None = None
 
     @property
     def seconds(self) -> float:
@@ -92,9 +93,8 @@ class Watch:
 
     def start(self) -> None:
         """Begin to connect."""
-        self._began = self._clock.seconds()
-        self._ending = Deadline(self._clock, self._limit, self._end)
-        self._service.startService()
+        self._begin()
+        super().start()
 
     def stop(self) -> Any:
         """
@@ -104,8 +104,9 @@ class Watch:
         """
         self._stopped = True
         self._silence.end_silence()
-        self._ending.cancel()
-        return self._service.stopService()
+        if self._ending is not None:
+            self._ending.cancel()
+        return super().stop()
 
     def progress_text(self) -> str:
         """Return the text of the progress line."""
@@ -128,9 +129,9 @@ class Watch:
                 self.view.connected()
                 self.connections += 1
                 if self.connections == 1:
-                    self._ending.cancel()
-                    self._began = self._clock.seconds()
-                    self._ending = Deadline(self._clock, self._limit, self._end)
+                    self._begin()
+                    if self._begun is not None:
+                        self._begun()
             case Disconnected() if not self._stopped:
                 foreign = isinstance(state.reason.value, StreamError)
                 done = "disconnected from" if self.connections else "cannot connect to"
@@ -139,9 +140,16 @@ class Watch:
                     # Later attempts often fail for the same reason.
                     self._last_message = text
                     self._say(text)
-                if foreign:
+                if foreign and self._begun is None:
                     self._finished(1)
         self._silence.state_changed(state)
+
+    def _begin(self) -> None:
+        self._began = self._clock.seconds()
+        if self._begun is None:
+            if self._ending is not None:
+                self._ending.cancel()
+            self._ending = Deadline(self._clock, self._limit, self._end)
 
     def _end(self) -> None:
         self._silence.end_silence()
@@ -162,6 +170,7 @@ class WatchRecording:
     """
 
     received_any: bool = True
+    connected: bool = False
 
     def __init__(
         self,
@@ -185,6 +194,9 @@ class WatchRecording:
         stepper = Stepper(reactor, self._read())
         self.start: Callable[[], None] = stepper.start
         self.stop: Callable[[], None] = stepper.stop
+
+    def retry(self) -> None:
+        """See `txmetrics_tcp.cli.source_watch.Client`."""
 
     def progress_text(self) -> str:
         """Return the text of the progress line."""
@@ -216,61 +228,144 @@ class _Command:
     def __init__(self, options: argparse.Namespace, reactor: Any) -> None:
         self._options = options
         self._reactor = reactor
-        self._progress = Progress(reactor, lambda: self._watch.progress_text())
+        self._seconds: float = options.duration or DEFAULT_SECONDS
+        self._progress = Progress(reactor, self._progress_text)
         self._running = Running(reactor, self._finish, lambda: self._output.interrupt())
-        self._watch: Watch | WatchRecording
+        self._recordings: list[Recording] = []
+        self._reading = 0
+        self._ending: Deadline | None = None
+        self._connected = False
+        self._exit_code = 0
         self._failed = False
 
     def run(self) -> int:
-        options, reactor = self._options, self._reactor
-        text = options.endpoint
         self._output = standard_output()
-        if is_recording(text):
-            with closing(Recording(text)) as recording:
-                return self._run(partial(WatchRecording, reactor, recording, options.duration))
-        endpoint = client_endpoint_from(options, reactor)
-        seconds = options.duration or DEFAULT_SECONDS
-        watch = partial(Watch, reactor, endpoint, server_name(text), seconds)
-        return self._run(partial(watch, max_frame=options.max_frame, tls=wants_tls(options)))
-
-    def _run(self, watch: Callable[..., Watch | WatchRecording]) -> int:
-        self._watch = watch(say=self._progress.say, finished=self._running.stop)
-        code = self._running.run(self._start)
+        self._sources = sources_of(self._options)
+        try:
+            self._watch: SourceWatch[Watch | WatchRecording] = SourceWatch(
+                self._reactor, self._sources, self._make, self._progress.say, keep=True
+            )
+            code = self._running.run(self._start)
+        finally:
+            for recording in self._recordings:
+                recording.close()
         return code or (1 if self._failed else 0)
+
+    def _make(self, source: Source) -> Watch | WatchRecording:
+        options, say = self._options, self._progress.say
+        several = self._sources.several
+        if source.recording:
+            recording = Recording(source.endpoint)
+            self._recordings.append(recording)
+            self._reading += 1
+            ended = self._recording_ended
+            return WatchRecording(self._reactor, recording, options.duration, say, ended)
+        return Watch(
+            self._reactor,
+            client_endpoint_from(options, self._reactor, source),
+            source.name,
+            self._seconds,
+            say,
+            self._running.stop,
+            options.max_frame,
+            wants_tls(options),
+            self._first_connection if several else None,
+        )
 
     def _start(self) -> None:
         self._progress.start()
+        servers = any(isinstance(one, Watch) for one in self._watch.clients.values())
+        if self._sources.several and (servers or self._sources.watched):
+            self._end_later()
         self._watch.start()
 
-    def _finish(self) -> Any:
-        watch = self._watch
-        report = Report(
-            watch.view,
-            watch.name,
-            watch.seconds,
-            watch.connections,
-            matcher(self._options.filter),
-            self._options.sort,
+    def _first_connection(self) -> None:
+        if not self._connected:
+            self._connected = True
+            self._end_later()
+
+    def _end_later(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = Deadline(self._reactor, self._seconds, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._ending = None
+        watches = self._watch.clients.values()
+        silent = [watch.name for watch in watches if not watch.received_any]
+        if not watches:
+            self._progress.say(received_nothing([]))
+        elif silent:
+            more = ", …" if len(silent) > MAX_NAMED else ""
+            names = f"{', '.join(silent[:MAX_NAMED])}{more}"
+            number = f"{len(silent):,} of {counted(len(watches), 'source')}"
+            self._progress.say(f"received nothing from {number}: {names}")
+        if len(silent) == len(watches):
+            self._exit_code = 1
+        if not self._reading:
+            self._running.stop(self._exit_code)
+
+    def _recording_ended(self, exit_code: int) -> None:
+        self._reading -= 1
+        self._exit_code = max(self._exit_code, exit_code)
+        if not self._reading and self._ending is None:
+            self._running.stop(self._exit_code)
+
+    def _progress_text(self) -> str:
+        watches = list(self._watch.clients.values())
+        if not self._sources.several:
+            return watches[0].progress_text()
+        connected = sum(watch.connected for watch in watches)
+        series = sum(len(watch.view.series) for watch in watches)
+        events = sum(watch.view.events for watch in watches)
+        return (
+            f"watching {counted(len(watches), 'source')}, {connected:,} connected:"
+            f" {series:,} series, {counted(events, 'event')}"
         )
+
+    def _finish(self) -> Any:
+        if self._ending is not None:
+            self._ending.cancel()
+        watches = list(self._watch.clients.values())
+        reports = [
+            Report(
+                watch.view,
+                watch.name,
+                watch.seconds,
+                watch.connections,
+                matcher(self._options.filter),
+                self._options.sort,
+            )
+            for watch in watches
+            if watch.received_any
+        ]
         self._progress.stop()
-        stopped = watch.stop()
-        if watch.received_any:
-            self._write(report)
+        stopped = self._watch.stop()
+        for number, report in enumerate(reports):
+            if not self._write(report, following=number > 0):
+                break
         return stopped
 
-    def _write(self, report: Report) -> None:
+    def _write(self, report: Report, following: bool) -> bool:
+        """
+        Write a report, and return whether it was written.
+
+        @param following: whether another report was written before.
+        """
         try:
             if self._options.json:
                 for part in report.to_json():
                     self._output.write(part)
             else:
                 width = shutil.get_terminal_size().columns if os.isatty(1) else None
-                self._output.write(report.to_table(width))
+                self._output.write("\n" * following + report.to_table(width))
         except BrokenPipeError:
-            return
+            return False
         except OSError as error:
             self._failed = True
             say(f"cannot write to standard output: {error.strerror}")
+            return False
+        return True
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:

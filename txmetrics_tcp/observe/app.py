@@ -5,7 +5,7 @@ The viewer application: lays out the widgets and handles keys and the mouse.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -88,8 +88,20 @@ class ObserveApp(App[int]):
     Toast {{ max-width: 90%; }}
     """
 
-    def __init__(self, sources: Sequence[Source], export_dir: Path = Path()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        export_dir: Path = Path(),
+        awaited: str = "",
+        mounted: Callable[[], object] = lambda: None,
+    ) -> None:
+        """
+        @param awaited: names the sources that may come, for the screen without a source.
+        @param mounted: called when the sources have been started.
+        """
         super().__init__()
+        self._awaited = awaited
+        self._mounted_sources = mounted
         self.rows: Rows = Rows(sources)
         self.frames: int = 0
         self.delay: float = FRAME
@@ -127,11 +139,20 @@ class ObserveApp(App[int]):
         self.table.focus()
         for source in self.rows.sources:
             source.start()
+        self._mounted_sources()
         self._frame()
 
     def on_unmount(self) -> None:
         for source in self.rows.sources:
             source.stop()
+
+    def show_sources(self, sources: Sequence[Source]) -> None:
+        """Replace the sources.  The caller starts those that are new, and stops the others."""
+        for source in [one for one in self.rows.sources if one not in sources]:
+            self.rows.remove(source)
+        for source in [one for one in sources if one not in self.rows.sources]:
+            self.rows.add(source)
+        self.header.fit_height(self.size.height)
 
     def on_resize(self, event: events.Resize) -> None:
         self._body.set_class(event.size.width >= WIDE, "wide")
@@ -182,6 +203,8 @@ class ObserveApp(App[int]):
     def _empty_text(self) -> str:
         if self.rows.all:
             return "no series match the filter"
+        if not self.rows.sources:
+            return f"no sources yet; waiting for {shown(self._awaited)}"
         if any(source.state is State.CONNECTED for source in self.rows.sources):
             return "no series yet"
         for source in self.rows.sources:
@@ -206,7 +229,8 @@ class ObserveApp(App[int]):
                 row.series.watch()
             self._watched = row
 
-    def _show_message(self, text: str, bad: bool = False) -> None:
+    def show_message(self, text: str, bad: bool = False) -> None:
+        """Show a message of one line for some seconds."""
         self.notify(
             shown(text), severity="error" if bad else "information", timeout=4, markup=False
         )
@@ -290,14 +314,14 @@ class ObserveApp(App[int]):
 
     def action_fold_all(self) -> None:
         if self.rows.grouping is None:
-            self._show_message("No groups. Press g to group the series.")
+            self.show_message("No groups. Press g to group the series.")
             return
         self.rows.fold_all()
         self._reordered()
 
     def action_window(self, by: int) -> None:
         if self.rows.paused:
-            self._show_message("Paused. Resume before changing the window.")
+            self.show_message("Paused. Resume before changing the window.")
             return
         self.rows.set_window(_neighbour(WINDOWS, self.rows.window, by))
         self.redraw()
@@ -389,11 +413,11 @@ class ObserveApp(App[int]):
         try:
             path = write_new(self._export_dir, ending, content)
         except OSError as error:
-            self._show_message(
+            self.show_message(
                 f"Cannot write to {self._export_dir.resolve()}: {error.strerror}", bad=True
             )
         else:
-            self._show_message(f"Saved to {path.resolve()}")
+            self.show_message(f"Saved to {path.resolve()}")
 
     # The mouse
 

@@ -120,6 +120,9 @@ class Header(Widget):
             return self._summary(width)
         sources = self.rows.sources
         if len(sources) < self.size.height:
+            if y > len(sources):
+                # The height has not changed yet.
+                return Strip.blank(width, ink(TEXT))
             return _line(source_parts(sources[y - 1], len(sources) > 1), width)
         return _line(_count_parts(sources), width)
 
@@ -127,7 +130,7 @@ class Header(Widget):
         rows = self.rows
         base = ink(TEXT, RAISED)
         dim = ink(DIM, RAISED)
-        recorded = all(source.state in _RECORDING_STATES for source in rows.sources)
+        recorded = _all_recorded(rows.sources)
         if rows.paused:
             seconds = show_duration(time.monotonic() - rows.paused_at)
             state = Part(f" ■ PAUSED {seconds} ", ink(BACKGROUND, WARNING, bold=True))
@@ -161,6 +164,10 @@ class Header(Widget):
                 Part(shown(rows.filter_text), ink(WARNING, RAISED), 1),
             ]
         return _line(parts, width, RAISED)
+
+
+def _all_recorded(sources: Sequence[Source]) -> bool:
+    return bool(sources) and all(source.state in _RECORDING_STATES for source in sources)
 
 
 def is_fine(source: Source) -> bool:

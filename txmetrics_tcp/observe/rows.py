@@ -15,10 +15,10 @@ from txmetrics_tcp._model import Key
 from txmetrics_tcp._view.filters import Filter, parse_filter
 from txmetrics_tcp._view.numbers import base_scale
 from txmetrics_tcp._view.series import SeriesView
+from txmetrics_tcp._view.source_names import brief_names
 from txmetrics_tcp._view.windows import PERCENTILES, Summary
 from txmetrics_tcp._view.windows import WINDOWS as _WINDOWS
 from txmetrics_tcp.observe.row import Group, Grouping, Line, Row, by_text
-from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.sources import Source
 
 WINDOWS: tuple[float | None, ...] = (*_WINDOWS, None)
@@ -70,6 +70,7 @@ class Rows:
     """
     The contents of the table, from all sources.
 
+    @ivar sources: the sources; changed by `add` and `remove` only.
     @ivar brief: the short name of each source, by its full name.
     @ivar lines: the listed lines, from the top.
     @ivar matching: the series that match the filter, sorted, including those of folded groups.
@@ -87,8 +88,10 @@ class Rows:
     def __init__(
         self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.sources = sources
-        self.brief: dict[str, str] = brief_names([source.label for source in sources])
+        self.sources: list[Source] = []
+        self.brief: dict[str, str] = {}
+        # Removed sources whose series are still listed.
+        self._left: list[Source] = []
         self._clock = clock
         self.lines: list[Line] = []
         self.matching: list[Row] = []
@@ -104,9 +107,9 @@ class Rows:
         self.paused_at: float = 0.0
         # For each source, the number of its series in `all`, how many have gone, and the run of its
         # server.
-        self._known = [0] * len(sources)
-        self._gone = [0] * len(sources)
-        self._runs = [(source.view.restarts, source.view.since) for source in sources]
+        self._known: list[int] = []
+        self._gone: list[int] = []
+        self._runs: list[tuple[int, float]] = []
         self._arranged = -math.inf
         self._took = 0.0
         self._dirty = True
@@ -114,8 +117,28 @@ class Rows:
         self._label_counts: Counter[str] = Counter()
         self.name_length: int = 0
         self.labels_length: int = 0
+        for source in sources:
+            self.add(source)
 
     # Updating
+
+    def add(self, source: Source) -> None:
+        """Add a source."""
+        self.sources.append(source)
+        self._known.append(0)
+        self._gone.append(0)
+        self._runs.append((source.view.restarts, source.view.since))
+        self._shorten_names()
+
+    def remove(self, source: Source) -> None:
+        """Remove a source.  While the display is paused, its series stay."""
+        number = self.sources.index(source)
+        for items in (self.sources, self._known, self._gone, self._runs):
+            del items[number]
+        self._left.append(source)
+
+    def _shorten_names(self) -> None:
+        self.brief = brief_names([source.label for source in (*self.sources, *self._left)])
 
     def update(self) -> bool:
         """
@@ -135,6 +158,11 @@ class Rows:
 
     def _follow(self) -> None:
         """Add new series, and remove those that have gone."""
+        if self._left:
+            for source in self._left:
+                self._keep(source, {})
+            self._left.clear()
+            self._shorten_names()
         for number, source in enumerate(self.sources):
             view = source.view
             series = view.series

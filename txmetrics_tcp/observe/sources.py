@@ -84,6 +84,14 @@ class Source:
     def stop(self) -> None:
         """Disconnect or stop reading."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to a server."""
+        return self.state is State.CONNECTED
+
+    def retry(self) -> None:
+        """Connect now, if the source waits before the next attempt."""
+
     def view_now(self) -> float:
         """The time on the view's clock."""
         return self._monotonic()
@@ -162,6 +170,11 @@ class LiveSource(Source):
 
     def stop(self) -> None:
         self._service.stopService()
+
+    def retry(self) -> None:
+        if self.retry_at is not None:
+            self._service.stopService()
+            self._service.startService()
 
     def _received(self, events: list[Event]) -> None:
         self.has_received = True

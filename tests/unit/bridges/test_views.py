@@ -58,7 +58,9 @@ class PagesTests(SynchronousTestCase):
         self.web1 = ServerView("web1:5000", self.clock.seconds, STALE_AFTER)
         self.web2 = ServerView("unix:/run/a b", self.clock.seconds, STALE_AFTER)
         names = {"web1:5000": "web1", "unix:/run/a b": "unix"}
-        self.site = Site(Pages([self.web1, self.web2], names), reactor=self.clock)
+        self.pages = Pages()
+        self.pages.show([self.web1, self.web2], names)
+        self.site = Site(self.pages, reactor=self.clock)
 
     def get(self, path: str, head: str = "") -> tuple[bytes, bytes]:
         """Return the head and the body of a response."""

@@ -5,15 +5,17 @@ The endpoint and TLS options of a command.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.authority import Authority, no_tls
+from tests.commands import run
 from tests.loopback import reactor
 from txmetrics_tcp import EndpointError
 from txmetrics_tcp._recording.blocks import RecordingError
-from txmetrics_tcp.cli.endpoint_options import client_endpoint_from
+from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of
 from txmetrics_tcp.cli.output import CommandError
 from txmetrics_tcp.cli.parser import parse_arguments
 
@@ -22,14 +24,20 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return parse_arguments(["tail", *arguments])
 
 
+def endpoint_from(options: argparse.Namespace) -> Any:
+    """Return the endpoint of the only source."""
+    (source,) = sources_of(options).find().values()
+    return client_endpoint_from(options, reactor, source)
+
+
 class OptionsTests(SynchronousTestCase):
     def refused(self, *arguments: str, error: type[Exception] = EndpointError) -> str:
         options = parsed(*arguments)
-        return str(self.assertRaises(error, client_endpoint_from, options, reactor))
+        return str(self.assertRaises(error, endpoint_from, options))
 
     def test_plain(self) -> None:
         """Without TLS options, the endpoint does not use TLS."""
-        endpoint = client_endpoint_from(parsed("localhost:5000"), reactor)
+        endpoint = endpoint_from(parsed("localhost:5000"))
         self.assertNotIn("Wrapper", type(endpoint).__name__)
 
     @skipIf(no_tls, no_tls)
@@ -43,24 +51,22 @@ class OptionsTests(SynchronousTestCase):
             ["--tls-name", "metrics.example"],
             ["--tls-cert", own.cert, "--tls-key", own.key],
         ):
-            endpoint = client_endpoint_from(parsed(*arguments), reactor)
+            endpoint = endpoint_from(parsed(*arguments))
             self.assertIn("Wrapper", type(endpoint).__name__)
 
     @skipIf(no_tls, no_tls)
     def test_emptyOption(self) -> None:
         """A TLS option with an empty value, such as an unset variable, enables TLS."""
-        endpoint = client_endpoint_from(parsed("localhost:5000", "--tls-name", ""), reactor)
+        endpoint = endpoint_from(parsed("localhost:5000", "--tls-name", ""))
         self.assertIn("Wrapper", type(endpoint).__name__)
         self.assertIn("cannot read ", self.refused("--tls-ca", "", error=CommandError))
 
     def test_severalEndpoints(self) -> None:
-        """A command with several endpoints passes each of them."""
-        options = parsed("5000")
-        for endpoint in "5000:", "host:70000":
-            error = self.assertRaises(
-                EndpointError, client_endpoint_from, options, reactor, endpoint
-            )
-            self.assertIn(endpoint.partition(":")[0], str(error))
+        """A wrong endpoint among several is named."""
+        for endpoint in "5000::", "host:70000":
+            ended = run("tail", "5001", endpoint, "5002")
+            self.assertEqual((ended.code, ended.err.count("\n")), (2, 1))
+            self.assertIn(f"{endpoint!r} is not an endpoint", ended.err)
 
     def test_portMissing(self) -> None:
         """An endpoint without a port may also be the name of a file."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from unittest import skipIf
+from unittest import mock, skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -48,7 +48,9 @@ class ExitCodeTests(SynchronousTestCase):
     def test_directory(self) -> None:
         os.mkdir(self.path)
         self.assert_exits(1, READERS | {"raw": "tail --raw"}, self.path)
-        self.assertEqual(run("record", self.path).code, 1)
+        # Recordings are created in it; a file without an event is removed.
+        self.assertEqual(run("record", self.path, "5000", "--duration", "1").code, 1)
+        self.assertEqual(os.listdir(self.path), [])
 
     def test_fifo(self) -> None:
         """A FIFO without a writer; C{replay} and C{tail --raw} wait for one."""
@@ -104,9 +106,26 @@ class ExitCodeTests(SynchronousTestCase):
         self.assert_exits(2, {"prometheus": "prometheus"}, "5000", "--stale-after", "0")
 
     def test_twice(self) -> None:
-        """C{prometheus} cannot serve a server twice."""
-        self.assert_exits(2, {"prometheus": "prometheus"}, "5000", "127.0.0.1:5000")
+        """No command takes a server twice."""
+        several = CLIENTS | {"record": "record ./new/"}
+        with mock.patch.object(os, "isatty", lambda number: True):
+            self.assert_exits(2, several, "5000", "127.0.0.1:5000")
+
+    def test_endpointFile(self) -> None:
+        """A missing file of endpoints is a wrong command line; so is a wrong line in it."""
+        several = CLIENTS | {"record": "record ./new/"}
+        self.assert_exits(2, several, f"@{self.path}")
+        Path(self.path).write_text("5000\nnowhere:x\n")
+        self.assert_exits(2, several, f"@{self.path}")
+        self.assertIn(
+            f"{self.path}, line 2: 'nowhere:x' is not an endpoint", run("tail", f"@{self.path}").err
+        )
+
+    def test_severalInOneFile(self) -> None:
+        """C{record} needs a directory for several sources."""
+        self.assert_exits(2, {"record": "record ./new.rec"}, "5000", "5001")
+        self.assert_exits(2, {"record": "record -"}, "/run/no-such-dir/*.sock")
+        self.assertIn("; write recordings/\n", run("record", "-", "5000", "5001").err)
 
     def test_unexpectedArgument(self) -> None:
-        one = {name: ALL[name] for name in ALL if name not in ("observe", "prometheus")}
-        self.assert_exits(2, one, *"123")
+        self.assert_exits(2, {"replay": "replay"}, *"123")

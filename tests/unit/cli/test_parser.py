@@ -131,8 +131,8 @@ class ParserTests(SynchronousTestCase):
         ]:
             values = [word for word in words if not word.startswith("-")]
             expected = parse_arguments([name, *" ".join(words).split()])
-            given = [getattr(expected, name, None) for name in ("file", "endpoint")]
-            given = getattr(expected, "endpoints", [text for text in given if text])
+            file = getattr(expected, "file", None)
+            given = [*([file] if file else []), *getattr(expected, "endpoints", [])]
             self.assertEqual(given, values)
             for order in permutations(words):
                 if [word for word in order if word in values] == values:
@@ -142,7 +142,7 @@ class ParserTests(SynchronousTestCase):
     def test_dashes(self) -> None:
         """What follows C{--} is no option; C{-} stands for standard input or output."""
         options = parse_arguments(["record", "--count", "1", "--", "-x.rec", "5000"])
-        self.assertEqual((options.file, options.endpoint), ("-x.rec", "5000"))
+        self.assertEqual((options.file, options.endpoints), ("-x.rec", ["5000"]))
         self.assertEqual(parse_arguments(["record", "-", "--force"]).file, "-")
         self.assertEqual(parse_arguments(["tail", "--raw", "-", "--json"]).raw, "-")
         (exclude,) = parse_arguments(["tail", "--filter=-kind:g", "5000"]).filter
@@ -157,7 +157,7 @@ class ParserTests(SynchronousTestCase):
             ("tail --no-such", tail, "unrecognized option --no-such"),
             ("tail -x", tail, "unrecognized option -x"),
             ("tail \x1b --\x1b", tail, "unrecognized option --\\x1b"),
-            ("tail a b", tail, "unexpected argument 'b'"),
+            ("replay a b", f"{top} replay", "unexpected argument 'b'"),
             # An abbreviation could become ambiguous.
             ("tail --dur 5", tail, "unrecognized option --dur; did you mean --duration?"),
             ("record x --loop", f"{top} record", "unrecognized option --loop"),

@@ -19,7 +19,7 @@ from txmetrics_tcp import Decoder, Metric
 from txmetrics_tcp._codec.wire import encode_status
 from txmetrics_tcp._model import METRIC_EVENTS, Status
 from txmetrics_tcp._recording import writer
-from txmetrics_tcp.cli.record import Record
+from txmetrics_tcp.cli.record import Record, Tally
 from txmetrics_tcp.testing import PausingTransport
 
 METRICS = [event for event in Decoder().feed(STREAM) if isinstance(event, METRIC_EVENTS)]
@@ -65,7 +65,7 @@ class RecordTests(SynchronousTestCase):
 
     def record(self, file: Any = None, count: int | None = None) -> Record:
         self.file = file or self.file
-        return Record(writer_to(self.file), self.stopped.append, self.errors.append, count)
+        return Record(writer_to(self.file), self.stopped.append, self.errors.append, Tally(count))
 
     def receive(self, record: Record, *pieces: bytes) -> None:
         decoder = Decoder()

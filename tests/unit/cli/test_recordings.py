@@ -121,7 +121,7 @@ class RecordingsTests(SynchronousTestCase):
         """A directory is reported as such, rather than as an invalid endpoint."""
         for command in "tail", "stats", "observe":
             code, _, said = run(command, "/")
-            message = "metrics-tcp: /: a directory, not an endpoint or a recording\n"
+            message = "metrics-tcp: /: a directory; for the sockets in it, write '/*.sock'\n"
             self.assertEqual((code, said), (1, message))
 
     def test_maxFrame(self) -> None:

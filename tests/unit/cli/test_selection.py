@@ -21,8 +21,9 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._model import Status
 from txmetrics_tcp.cli import selection
+from txmetrics_tcp.cli.messages import ConnectionMessages
 from txmetrics_tcp.cli.selection import Selection
-from txmetrics_tcp.cli.tail import Tail
+from txmetrics_tcp.cli.tail import Printer, Tail
 from txmetrics_tcp.testing import FakeReactor
 
 REQUESTS = Metadata(MetricKind.COUNTER, "requests_total", "count", "requests")
@@ -124,17 +125,20 @@ class CountTests(SynchronousTestCase):
         """C{--count} stops after N printed metric events, when they have been written."""
         reactor = FakeReactor()
         log: list[object] = []
-        tail = Tail(
-            reactor,
-            "there",
-            lambda: lambda event: type(event).__name__,
-            log.append,
-            log.append,
-            log.append,
-            [parse_filter("requests")],
-            2,
+        printer = Printer(reactor, log.append, log.append, log.append, 2)
+        messages = ConnectionMessages("there", reactor, log.append, False)
+        # The count is over all sources.
+        tail, other = (
+            Tail(
+                printer,
+                messages,
+                lambda: lambda event: type(event).__name__,
+                [parse_filter("requests")],
+            )
+            for _ in range(2)
         )
         for event in [STATUS, REQUESTS, SET, request("/"), SET, STATUS, request("/"), request("/")]:
             tail.received(event)
+        other.received(request("/"))
         reactor.advance(0)
         self.assertEqual(log, ["Status\nMetadata\nMetric\nStatus\nMetric\n", 0])

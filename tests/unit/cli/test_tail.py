@@ -30,9 +30,9 @@ from txmetrics_tcp._net import pipes
 from txmetrics_tcp._recording.blocks import MAGIC
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp.cli import tail
-from txmetrics_tcp.cli.messages import SILENCE, SilenceMessage
+from txmetrics_tcp.cli.messages import SILENCE, ConnectionMessages, SilenceMessage
 from txmetrics_tcp.cli.output import Output, ReaderGone, write_message
-from txmetrics_tcp.cli.tail import Tail
+from txmetrics_tcp.cli.tail import Printer, Tail
 from txmetrics_tcp.testing import FakeReactor, PausingTransport
 
 CONNECTED = Connected(PausingTransport().getPeer())
@@ -47,14 +47,14 @@ class TailTests(SynchronousTestCase):
         self.stopped: list[int] = []
         self.error: OSError | None = None
         self.made = 0
-        self.tail = Tail(
+        self.printer = Printer(
             self.reactor,
-            "there",
-            self.make_lines,
             self.write,
             lambda text: self.printed.append(f"({text})"),
             self.stopped.append,
         )
+        messages = ConnectionMessages("there", self.reactor, self.printer.say, False)
+        self.tail = Tail(self.printer, messages, self.make_lines)
 
     def make_lines(self) -> Callable[[Any], str]:
         self.made += 1
@@ -387,8 +387,7 @@ class CommandTests(SynchronousTestCase):
         unix.bind(path)
         for file, says in [
             ("No-such-file.rec", "no such file; for a server, write No-such-file.rec:5000"),
-            (folder, "a directory, not an endpoint or a recording"),
-            (path, f"a socket; to connect to it, write unix:{path}"),
+            (folder, f"a directory; for the sockets in it, write '{folder}/*.sock'"),
             ("/dev/null", "not an endpoint or a regular file"),
         ]:
             ended = run("tail", file)

@@ -89,6 +89,25 @@ class KeyTests(SynchronousTestCase):
     Each action in `KEYS` has a test method, which presses all keys of the action.
     """
 
+    def test_sourcesComeAndGo(self) -> None:
+        """The screen follows the sources; without one, it says what it waits for."""
+        one, two = FedSource("here:1"), FedSource("here:2")
+        for source in one, two:
+            source.feed([count("requests")])
+
+        async def scenario(pilot: Pilot[int], app: ObserveApp) -> None:
+            for sources in [], [one], [one, two], [two], []:
+                app.show_sources(sources)
+                await draw(pilot, app)
+                await settle(pilot)
+                lines = "\n".join(drawn(app.header) + drawn(app.table))
+                self.assertEqual(len(listed(app)), len(sources))
+                for source in one, two:
+                    self.assertEqual(source.label in lines, source in sources, lines)
+                self.assertEqual("no sources yet; waiting for" in lines, not sources)
+
+        watch(scenario, one)
+
     def test_allActions(self) -> None:
         """Each action has a test."""
         actions = {re.split(r"[ (']", key.action)[0] for key in KEYS}

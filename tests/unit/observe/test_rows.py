@@ -24,13 +24,13 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.numbers import show_value
+from txmetrics_tcp._view.source_names import brief_names
 from txmetrics_tcp._view.windows import Samples
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
 from txmetrics_tcp.observe.render import label_segments, percentile_text, row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
-from txmetrics_tcp.observe.source_names import brief_names
 from txmetrics_tcp.observe.text import MAX_SHOWN, fit, fit_middle, right, shown
 from txmetrics_tcp.observe.theme import BACKGROUND
 
@@ -108,6 +108,28 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual((self.rows.name_length, self.rows.labels_length), (1, 0))
         self.assertEqual(self.rows.groupings, [None, Grouping(None)])
         self.assertFalse(self.rows.update())
+
+    def test_comeAndGo(self) -> None:
+        """Sources and their series come and go; while the display is paused, series stay."""
+        self.source.feed([count("a")])
+        other = FedSource("here:2")
+        other.feed([count("b"), sample("h", 1.0)])
+        self.rows.add(other)
+        self.assertEqual(self.rows.brief, {"here:1": ":1", "here:2": ":2"})
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["a", "b", "h"])
+        self.rows.pause()
+        self.rows.remove(self.source)
+        self.rows.update()
+        self.assertEqual(self.names(), ["a", "b", "h"])
+        self.assertIn("here:1", self.rows.brief)
+        self.rows.resume()
+        self.assertTrue(self.rows.update())
+        self.assertEqual(self.names(), ["b", "h"])
+        self.assertEqual((self.rows.brief, self.rows.histograms), ({"here:2": "here:2"}, 1))
+        self.rows.remove(other)
+        self.rows.update()
+        self.assertEqual((self.names(), self.rows.sources, self.rows.brief), ([], [], {}))
 
     def test_goneAndNew(self) -> None:
         """Between two updates, series go, begin, and begin again."""
@@ -332,7 +354,11 @@ class BriefTests(SynchronousTestCase):
             (["127.0.0.1:5000", "127.0.0.1:5001"], [":5000", ":5001"]),
             (["web1.example:5000", "web2.example:5000"], ["web1", "web2"]),
             (["10.0.0.1:5000", "10.0.0.2:5000", "10.0.1.1:5000"], [".0.1", ".0.2", ".1.1"]),
-            (["unix:/run/a.sock", "unix:/run/b.sock"], ["/a", "/b"]),
+            (["unix:/run/a.sock", "unix:/run/b.sock"], ["a", "b"]),
+            (["rec/here-1.rec", "rec/there-1.rec"], ["here-1", "there-1"]),
+            (["unix:/run/a.sock", "web:5000", "unix:/run/b.sock"], ["a", "web:5000", "b"]),
+            (["unix:/run/a.sock", "web:5000"], ["unix:/run/a.sock", "web:5000"]),
+            (["unix:/a:1", "unix:/b:1", "a", "c"], ["unix:/a:1", "unix:/b:1", "a", "c"]),
             (["yesterday.rec", "127.0.0.1:5000"], ["yesterday.rec", "127.0.0.1:5000"]),
             # A short name would be empty.
             (["a.b", "a"], ["a.b", "a"]),
