@@ -22,7 +22,7 @@ class RunTests(SynchronousTestCase):
         ended = subprocess.run(
             [
                 *(sys.executable, str(BENCHMARKS / "run.py"), "--quick"),
-                *("--only", "snapshot", "latency", "website", "--page", str(page)),
+                *("--only", "snapshot", "latency", "website", "collecting", "--page", str(page)),
             ],
             capture_output=True,
             text=True,
@@ -38,5 +38,6 @@ class RunTests(SynchronousTestCase):
             "- a system call",
             "| snapshot() (ms) | ",
             "| responses at full speed (1/s) | ",
+            "| processor time an event (µs) | ",
         ):
             self.assertIn(part, text)

@@ -116,6 +116,21 @@ class TerminalTests(SynchronousTestCase):
         terminal.wait_for("ended 0")
         self.check_restored(terminal)
 
+    def test_glob(self) -> None:
+        """Servers on the sockets of a directory come and go while the viewer runs."""
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        terminal = Terminal(self, observe(f"{directory}/*.sock"))
+        terminal.wait_for(r"no sources yet; waiting for /")
+        options = ["-n", "--pidfile=", "metrics-tcp", "--no-host"]
+        daemon = Daemon(self, *options, "--listen", f"unix:{directory}/a.sock")
+        terminal.wait_for(r"● unix:.*a\.sock  connected")
+        terminal.wait_for(r" \d+ series ")
+        daemon.process.terminate()
+        terminal.wait_for(r"no sources yet; waiting for /")
+        terminal.press("q")
+        terminal.wait_for("ended 0")
+
     def check_restored(self, terminal: Terminal) -> None:
         """Check that line editing, echo, cursor and mouse of the terminal are restored."""
         screen = terminal.wait_for(r"(?s)ended \d+.* icanon")

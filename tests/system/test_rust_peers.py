@@ -93,6 +93,18 @@ TIMES_NS = [
 ]
 
 
+def serving(events: list[Event]) -> Factory:
+    """Return a factory that sends events to each client, and then disconnects it."""
+
+    class Serve(Protocol):
+        def connectionMade(self) -> None:
+            assert self.transport is not None
+            self.transport.write(b"".join(map(encode, events)))
+            self.transport.loseConnection()
+
+    return Factory.forProtocol(Serve)
+
+
 class ReceiveTests(PeersTestCase):
     """
     A Rust client receives this library's stream.
@@ -253,14 +265,7 @@ class ReceiveTests(PeersTestCase):
             *(Snapshot.BEGIN_COMPLETE, Metric(other, Operation.SET_COUNTER, 7, 1), Snapshot.END),
             Metric(other, Operation.INCREMENT_COUNTER, 1, 1),
         ]
-
-        class Serve(Protocol):
-            def connectionMade(self) -> None:
-                assert self.transport is not None
-                self.transport.write(b"".join(map(encode, events)))
-                self.transport.loseConnection()
-
-        receiver = self.receive(await self.listen(Factory.forProtocol(Serve)))
+        receiver = self.receive(await self.listen(serving(events)))
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual(receiver.bits(), {gone: 1, other: 8})
         self.assertEqual([line["what"] for line in receiver.others], ["empty"] * 5)
@@ -283,14 +288,7 @@ class ReceiveTests(PeersTestCase):
             Metric(histogram, Operation.RECORD_HISTOGRAM, 2.0, 1),
             Metric(other, Operation.INCREMENT_COUNTER, 1, 1),
         ]
-
-        class Serve(Protocol):
-            def connectionMade(self) -> None:
-                assert self.transport is not None
-                self.transport.write(b"".join(map(encode, events)))
-                self.transport.loseConnection()
-
-        receiver = self.receive(await self.listen(Factory.forProtocol(Serve)))
+        receiver = self.receive(await self.listen(serving(events)))
         self.assertEqual(await receiver.exited(), 0, receiver.errors)
         self.assertEqual(receiver.bits(), {other: 8})
         self.assert_lines(
