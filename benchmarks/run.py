@@ -28,7 +28,7 @@ from suite.peers import PeerError, build  # noqa: E402
 BENCHMARKS = (
     *("throughput", "cost", "opentelemetry", "paced", "latency", "lossless"),
     *("website", "decoding", "observing", "snapshot", "exposition", "memory", "own_metrics"),
-    "prometheus_bridge",
+    *("prometheus_bridge", "collecting"),
 )
 
 NEED_RUST = ("latency", "lossless")
