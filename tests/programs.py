@@ -134,6 +134,14 @@ class Stream:
                 os.close(here)
         self.reader = Reader()
 
+    @classmethod
+    def of(cls, connected: socket.socket) -> Stream:
+        """Return the stream of a connection that a program has made."""
+        stream = cls.__new__(cls)
+        stream._socket = connected
+        stream.reader = Reader()
+        return stream
+
     @property
     def unread(self) -> int:
         """The number of received bytes that were not read."""

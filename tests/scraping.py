@@ -4,11 +4,15 @@ An HTTP client of pages for Prometheus.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
+
+# Twisted warns about its own transports.
+warnings.filterwarnings("ignore", "Using readBody with a transport", DeprecationWarning)
 
 
 async def get(address: str, path: str = "/metrics", **headers: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ def main(report: Report) -> None:
             ("txmetrics_tcp tail --count 1 ./missing --json", 1, "no such file"),
             ("txmetrics_tcp tail --jsno", 2, "metrics-tcp tail: ", "did you mean --json?"),
             ("txmetrics_tcp tial", 2, "did you mean tail?"),
-            ("txmetrics_tcp tail a b", 2, "metrics-tcp tail: ", "'b'"),
+            ("txmetrics_tcp replay a b", 2, "metrics-tcp replay: ", "'b'"),
             ("txmetrics_tcp tail --dur 1 1", 2, "--duration"),
             ("txmetrics_tcp stats ./missing", 1, "no such file"),
             ("txmetrics_tcp replay ./missing", 1, "No such file"),

@@ -28,7 +28,7 @@ from txmetrics_tcp import (
     counter,
     set_global_recorder,
 )
-from txmetrics_tcp._collectors.service import CollectorService
+from txmetrics_tcp._collectors.service import PollingService
 from txmetrics_tcp._exporter.ingest import Incoming
 from txmetrics_tcp._instruments.facade import unset_global_recorder
 from txmetrics_tcp._recording.replay import ReplayFactory
@@ -196,7 +196,7 @@ class CollectorTests(CollectedTestCase):
                 raise RuntimeError("a broken collector")
 
             clock = Clock()
-            service = CollectorService({"a": missing, "b": broken}, 1.0, clock)
+            service = PollingService({"a": missing, "b": broken}, 1.0, clock)
             service.startService()
             service.stopService()
             return service

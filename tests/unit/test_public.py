@@ -44,18 +44,20 @@ TLS = "--tls --tls-ca --tls-name --tls-cert --tls-key"
 COMMANDS = {
     "run": "--listen --interval --prometheus --opentelemetry",
     "tail": f"""
-        endpoint --raw --json -v --verbose --exact --filter --count --duration --max-frame {TLS}
+        endpoints --raw --json -v --verbose --exact --filter --count --duration --max-frame {TLS}
     """,
-    "stats": f"endpoint --duration --json --filter --sort --max-frame {TLS}",
-    "record": f"file endpoint --compress --append --force --count --duration --max-frame {TLS}",
+    "stats": f"endpoints --duration --json --filter --sort --max-frame {TLS}",
+    "record": f"file endpoints --compress --append --force --count --duration --max-frame {TLS}",
     "replay": "file --speed --listen --loop",
     "observe": f"endpoints --export-dir --max-frame {TLS}",
     "prometheus": f"endpoints --listen --stale-after --max-frame {TLS}",
 }
 
 DAEMON = """
-    allow= buffer-size= dead-after= help interval= listen= max-clients-per-address= max-clients=
-    max-delay= no-host no-process prometheus= tls-cert= tls-client-ca= tls-key= version
+    allow= buffer-size= collect= dead-after= from= gauges= grace= help instance-label= interval=
+    listen= max-clients-per-address= max-clients= max-delay= max-source-bytes= max-source-events=
+    max-source-series= merge= no-host no-process prometheus= tls-cert= tls-client-ca= tls-key=
+    version
 """
 
 
@@ -95,7 +97,9 @@ class NamesTests(SynchronousTestCase):
         """All modules can be imported, and modules that are not public start with an underscore."""
         tops = {name.split(".")[1] for name in modules()}
         public = {name for name in tops if not name.startswith("_")}
-        self.assertEqual(public, {"bridges", "cli", "event_pb2", "observe", "tap", "testing"})
+        self.assertEqual(
+            public, {"bridges", "cli", "event_pb2", "observe", "relay", "tap", "testing"}
+        )
         for name in modules():
             import_module(name)
 

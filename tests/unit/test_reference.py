@@ -21,6 +21,7 @@ from txmetrics_tcp._model import Metadata
 from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.bridges.opentelemetry import StreamingMeterProvider
 from txmetrics_tcp.cli.parser import make_parsers
+from txmetrics_tcp.cli.sources import ENVIRONMENT
 from txmetrics_tcp.tap import makeService
 from txmetrics_tcp.tap.options import Options
 
@@ -47,11 +48,11 @@ class MetricsTests(SynchronousTestCase):
     @skipIf(needs("psutil"), needs("psutil"))
     def test_metrics(self) -> None:
         """
-        The page lists exactly the metrics that the daemon, C{metrics-tcp run} and the bridge from
-        OpenTelemetry describe, with kind and unit.
+        The page lists exactly the metrics that the daemon, also as a collector, C{metrics-tcp run}
+        and the bridge from OpenTelemetry describe, with kind and unit.
         """
         options = Options()
-        options.parseOptions([])
+        options.parseOptions(["--collect", "unix:s"])
         service = makeService(options).getServiceNamed("metrics-tcp")
         assert isinstance(service, MetricsService)
         OwnMetrics(service.recorder, service.stats).publish(1)
@@ -86,7 +87,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_variables(self) -> None:
         documented = rows(page("settings").partition("## Environment variables")[2])
-        self.assertEqual([names for names, _ in documented], [[VARIABLE]])
+        self.assertEqual([names for names, _ in documented], [[VARIABLE], [ENVIRONMENT]])
 
 
 class CommandsTests(SynchronousTestCase):
