@@ -147,7 +147,7 @@ class CollectorConnection(ClientService):
         self._stable = Deadline(self.exporter.reactor, STABLE, self._succeeded)
         self.exporter.client_connected(client)
         if self._exit_limit is not None:
-            # Not now: the transport is in the middle of making the connection.
+            # Not now, while the transport makes the connection.
             self._exit_limit.cancel()
             self._exit_limit = Deadline(self.exporter.reactor, 0, self._end_wait)
 

@@ -635,8 +635,8 @@ class PrometheusStream:
             value.release()
         self._bound.clear()
         if self._recorder is not facade.program_recorder():
-            # Nobody tells when it is used in the child.  The program's recorder is told to poll by
-            # an event or an installation, so that children that do neither start no exporter.
+            # The child may use it at any time, without notice.  With the program's recorder, an
+            # event or an installation starts the thread, so that other children start no exporter.
             self._run_thread()
 
 

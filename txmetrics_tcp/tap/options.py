@@ -253,7 +253,7 @@ class Options(UsageOptions):
     def opt_collect(self, endpoint: str) -> None:
         """
         Endpoint on which other processes report their metrics, which the daemon merges and
-        streams: unix:/run/app/metrics.sock (mode 600 unless given), PORT, HOST:PORT, [IPV6]:PORT
+        streams: unix:/run/app/metrics.sock (mode 600 by default), PORT, HOST:PORT, [IPV6]:PORT
         or a Twisted endpoint string. Beyond this machine, it requires --tls-client-ca or
         --allow. Repeat the option to listen on several endpoints [default: nothing is collected]
         """
