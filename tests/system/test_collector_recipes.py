@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from unittest import skipIf
 from urllib.request import urlopen
 
@@ -48,18 +49,18 @@ class RecipeTests(CollectorTestCase):
 
         self.viewer.read_until(is_there)
 
-    def connected(self, wanted: int, but: int = 0) -> list[int]:
+    def connected(self, before: Sequence[int] = ()) -> list[int]:
         """
-        Wait until a number of processes is connected, and return their numbers.
+        Wait until two processes are connected, and return their numbers.
 
-        @param but: a process that is not to be among them.
+        @param before: two processes of which one was killed, and is to be replaced.
         """
 
-        def all_there(reader: Reader) -> bool:
+        def both_there(reader: Reader) -> bool:
             found = self.processes(reader)
-            return len(found) == wanted and but not in found
+            return len(found) == 2 and found != before
 
-        return self.processes(self.viewer.read_until(all_there))
+        return self.processes(self.viewer.read_until(both_there))
 
     def processes(self, reader: Reader) -> list[int]:
         """Return the numbers of the connected processes, in ascending order."""
@@ -78,13 +79,13 @@ class RecipeTests(CollectorTestCase):
             with urlopen(f"http://127.0.0.1:{port}/", timeout=LIMIT) as answer:
                 self.assertEqual(answer.read(), b"hello\n")
 
-        before = self.connected(2)
+        before = self.connected()
         for _ in range(20):
             request()
         # Nothing is lost by killing a worker that has sent everything.
         self.sees_sum("http_requests_total", 20)
         os.kill(before[0], signal.SIGKILL)
-        self.connected(2, but=before[0])
+        self.connected(before)
         for _ in range(20):
             request()
         self.sees_sum("http_requests_total", 40)
@@ -116,34 +117,44 @@ class RecipeTests(CollectorTestCase):
 
     @skipIf(needs("celery"), "needs celery")
     def test_celery(self) -> None:
+        (self.directory / "killed_app.py").write_text(
+            """
+import os, signal
+from celery_collector_app import app
+
+@app.task(name="kill")
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        )
         server = self.serve(
-            *(sys.executable, "-m", "celery", "--app=celery_collector_app", "worker"),
-            *("--concurrency=2", "--loglevel=INFO", "-O", "fair"),
+            *(sys.executable, "-m", "celery", f"--workdir={self.directory}", "--app=killed_app"),
+            *("worker", "--concurrency=2", "--loglevel=INFO", "-O", "fair"),
         )
         server.wait_for(r"celery@\S+ ready")
         script = f"""
 import os
 os.environ["QUEUE"] = {str(self.directory / "queue")!r}
 from celery_collector_app import app
-for _ in range(10):
-    app.send_task("celery_app.add", (1, 2))
+def call(name, *arguments):
+    app.send_task(name, arguments)
 """
 
-        def call() -> None:
+        def call(calls: str) -> None:
             subprocess.run(
-                [sys.executable, "-c", script],
+                [sys.executable, "-c", script + calls],
                 env=environment(EXAMPLES),
                 check=True,
                 timeout=LIMIT,
             )
 
-        before = self.connected(2)
-        call()
+        before = self.connected()
+        call("for n in range(10): call('celery_app.add', n, 2)")
         self.sees_sum("celery_tasks_total", 10)
-        # SIGKILL while it waits for a task would block the others: it holds a lock of the pool.
-        os.kill(before[0], signal.SIGTERM)
-        self.connected(2, but=before[0])
-        call()
+        # Within a task: a process that waits for one may hold the lock of the others.
+        call("call('kill')")
+        self.connected(before)
+        call("for n in range(10): call('celery_app.add', n, 2)")
         self.sees_sum("celery_tasks_total", 20)
         server.process.send_signal(signal.SIGTERM)
         server.end()
@@ -177,14 +188,9 @@ pool.map(work, range(100), 1)
 signal.sigwait([signal.SIGUSR1])
 """
         pool = self.serve(sys.executable, "-c", script)
-        before = self.connected(2)
+        before = self.connected()
         self.sees_sum("jobs_total", 100)
         pool.process.send_signal(signal.SIGUSR1)
-
-        def replaced(reader: Reader) -> bool:
-            now = self.processes(reader)
-            return len(now) == 2 and now != before
-
-        self.viewer.read_until(replaced)
+        self.connected(before)
         pool.process.send_signal(signal.SIGUSR1)
         self.sees_sum("jobs_total", 200)

@@ -5,6 +5,7 @@ The viewer command in a real terminal, with real servers.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -30,11 +31,15 @@ from tests.rust_peers import start_server
 class Terminal:
     """A tmux terminal that runs a shell command."""
 
+    _number = itertools.count()
+
     def __init__(self, case: SynchronousTestCase, command: str, width: int = 80, height: int = 24):
-        # Use a separate tmux server that ignores the user's configuration.
+        # Use a separate tmux server that ignores the user's configuration. Its name is never used
+        # again, since a server that was killed still accepts sessions for a moment.
         directory = Path(case.mktemp())
         directory.mkdir(parents=True)
-        self._tmux = ["tmux", "-u", "-f", os.devnull, "-L", f"txmetrics-{os.getpid()}-{id(self)}"]
+        name = f"txmetrics-{os.getpid()}-{next(self._number)}"
+        self._tmux = ["tmux", "-u", "-f", os.devnull, "-L", name]
         case.addCleanup(self._run, "kill-server")
         self._run(
             "new-session", "-d", "-x", str(width), "-y", str(height), "-c", str(directory), command
@@ -74,6 +79,7 @@ class Terminal:
             text=True,
             timeout=LIMIT,
         )
+        assert not done.returncode, f"tmux {arguments}: {done.stderr}"
         return done.stdout
 
 
