@@ -17,6 +17,12 @@ _T = TypeVar("_T")
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<unit>ms|[smhd]?)")
 
+_BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(\.[0-9]{0,18})?) ?(?P<unit>B|[KMGT]iB|)")
+
+MAX_SIZE = 2**62
+"""The maximum number of bytes of a size."""
+
 MAX_DURATION = 1e9
 """
 Durations must be less than this number of seconds.  Reactors, threads and kernels cannot wait for
@@ -131,6 +137,20 @@ def parse_count(text: str) -> int:
     if count < 1:
         raise ValueError("a whole number, 1 or more")
     return count
+
+
+def parse_size(text: str) -> int:
+    """
+    Parse a number of bytes such as C{"65536"}, C{"64KiB"} or C{"1.5 GiB"}.
+
+    @return: bytes, 1 or more.
+    @raise ValueError: C{text} is not such a size.  The message is the expected form.
+    """
+    match = _SIZE.fullmatch(text)
+    size = int(float(match["number"]) * _BYTES[match["unit"]]) if match else 0
+    if not 1 <= size <= MAX_SIZE:
+        raise ValueError("a number of bytes, 1 or more, such as 65536, 64KiB, 64MiB or 1GiB")
+    return size
 
 
 def parse_duration(text: str, least: float | None = None) -> float:

@@ -55,8 +55,21 @@ _NO_HOST = {"unix", "systemd", "fd", "stdio"}
 _PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 
 
+_CREDENTIALS = re.compile(r"nats://[^\s/]*@")
+
+
 class EndpointError(ValueError):
     """An endpoint is invalid.  The message names the endpoint and the reason."""
+
+
+def without_credentials(text: str) -> str:
+    """
+    Remove the credentials from URLs in a message, which a user may have written by mistake.
+
+        >>> without_credentials("no such file: nats://user:password@broker/METRICS")
+        'no such file: nats://…@broker/METRICS'
+    """
+    return _CREDENTIALS.sub("nats://…@", text)
 
 
 def host_of(text: str | int) -> str | None:

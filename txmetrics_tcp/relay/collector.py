@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from twisted.application.internet import TimerService, backoffPolicy
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -36,17 +36,26 @@ from txmetrics_tcp._model import Event, Key, MetricKind
 from txmetrics_tcp._net.addresses import show_address
 from txmetrics_tcp._net.admission import Admission, AnyNetwork, Network, ip_of, network
 from txmetrics_tcp._net.connection import Rejected
+from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import (
     AnyEndpoint,
     EndpointError,
     plain_endpoint,
     show_endpoint,
 )
-from txmetrics_tcp._net.endpoints import check_reactor, server_endpoint
+from txmetrics_tcp._net.endpoints import check_client_endpoint, check_reactor, server_endpoint
 from txmetrics_tcp._net.internals import silent_logger
 from txmetrics_tcp._net.listening import ListenError, ListeningService
 from txmetrics_tcp._net.log_throttle import RejectionLog
 from txmetrics_tcp._net.tls import ServerTLS, explain
+from txmetrics_tcp.relay._address import NatsAddress
+from txmetrics_tcp.relay._extra import (
+    BrokerReport,
+    access_from,
+    capitalized,
+    is_nats,
+    parse_address,
+)
 from txmetrics_tcp.relay._intake import OWN_LABELS, Endpoint, Intake, Stream
 from txmetrics_tcp.relay._limits import SourceLimits
 from txmetrics_tcp.relay._merge import Gauges, Merge, Merger
@@ -118,7 +127,9 @@ class CollectorService(MultiService):
             addresses require C{allow}, or C{tls} with an authority for client certificates.
         @param sources: servers to connect to, and directories of UNIX sockets.  A directory is a
             path that ends with a slash, or at which a directory exists; its C{*.sock} files are
-            looked for once a second.  At an endpoint, one process is expected at a time.
+            looked for once a second.  At an endpoint, one process is expected at a time.  Or
+            C{nats://HOST[:PORT]/STREAM[?source=GLOB]}: the sources of a stream of a broker, with
+            credentials from the environment, which needs the extra C{nats}.
         @param merge: C{"sum"}: one series of all processes; C{"each"}: one for each process, with
             its name as a label; C{"both"}.
         @param instance_label: the name of that label.
@@ -177,7 +188,10 @@ class CollectorService(MultiService):
         self._servers = MultiService()
         self._servers.setServiceParent(self)
         for source in sources:
-            if (path := socket_directory(source)) is not None:
+            if is_nats(source):
+                address = parse_address(str(source))
+                _Stream(reactor, self._intake, address).setServiceParent(self)
+            elif (path := socket_directory(source)) is not None:
                 self._directories.append(_Directory(path))
             else:
                 _Server(self._intake, reactor, source).setServiceParent(self)
@@ -465,6 +479,65 @@ class _Server(MetricsClientService):
         return self._delay_after(100 if self._refused else failures)
 
 
+class _Stream(MultiService):
+    """The sources of a stream of a broker."""
+
+    def __init__(self, reactor: Any, intake: Intake, address: NatsAddress) -> None:
+        # Imported only here: this needs the extra.
+        from txmetrics_tcp.relay._feed import NatsFeed
+
+        super().__init__()
+        self._reactor = reactor
+        self._intake = intake
+        self._soon: Deadline | None = None
+        self._servers: dict[str, _Server] = {}
+        self._feed = NatsFeed(
+            reactor,
+            address,
+            changed=self._changed,
+            observer=BrokerReport(
+                address,
+                ("follow", "following"),
+                lambda text: intake.say(capitalized(text)),
+                succeeded=lambda text: _log.info("{text}", text=capitalized(text)),
+            ),
+            say=intake.say,
+            access=access_from(),
+        )
+
+    def startService(self) -> None:
+        super().startService()
+        self._feed.start()
+
+    def stopService(self) -> Deferred[Any]:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        return gatherResults([maybeDeferred(super().stopService), self._feed.stop()])
+
+    def _changed(self) -> None:
+        # One update for all sources of a batch of messages.
+        if self.running and self._soon is None:
+            self._soon = Deadline(self._reactor, 0, self._update)
+
+    def _update(self) -> None:
+        self._soon = None
+        found = {source.name: source for source in self._feed.sources}
+        for name, source in found.items():
+            server = self._servers.get(name)
+            if server is None:
+                server = self._servers[name] = _Server(self._intake, self._reactor, source)
+                server.identity = source.connections
+                server.setServiceParent(self)
+            elif server.identity != source.connections:
+                server.identity = source.connections
+                server.retry()
+        gone = [name for name, one in self._servers.items() if name not in found]
+        for name in gone:
+            if not self._servers[name].connected:
+                self._servers.pop(name).disownServiceParent()
+
+
 class _Directory:
     """A directory in which each process has a UNIX socket."""
 
@@ -506,6 +579,22 @@ def _socket(entry: os.DirEntry[str]) -> object:
     if not stat.S_ISSOCK(status.st_mode):
         return None
     return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def check_source(source: str) -> str:
+    """
+    Check a source of a collector, and return it; of a directory, its absolute path.
+
+    @raise EndpointError: it is not valid, or needs an extra that is not installed.
+    """
+    if is_nats(source):
+        parse_address(source)
+        access_from()
+        return source
+    if (path := socket_directory(source)) is not None:
+        return path
+    check_client_endpoint(source)
+    return source
 
 
 def socket_directory(source: object) -> str | None:
