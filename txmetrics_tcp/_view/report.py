@@ -71,6 +71,8 @@ class Report:
     @ivar connections: the number of connections made.
     @ivar wanted: selects the series to report.
     @ivar sort: the sort order, one of `SORTS`.
+    @ivar behind: the number of messages that a broker has and this process has not received; None
+        for a source that is not one of a broker.
     """
 
     view: SourceView
@@ -79,6 +81,7 @@ class Report:
     connections: int = 1
     wanted: Callable[[Key], bool] = lambda key: True
     sort: str = "name"
+    behind: int | None = None
 
     @property
     def series(self) -> list[SeriesView]:
@@ -148,6 +151,7 @@ class Report:
             else {"incoming": view.missed_incoming, "client": view.missed_client},
             "left_out": view.refused,
             "unknown": view.unknown,
+            **({} if self.behind is None else {"behind": self.behind}),
             "percentiles": True,
         }
         encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -207,6 +211,8 @@ class Report:
         if view.restarts:
             times = "once" if view.restarts == 1 else f"{view.restarts:,} times"
             parts.append(f"restarted {times}")
+        if self.behind:
+            parts.append(f"{counted(self.behind, 'message')} behind")
         if view.refused:
             parts.append(f"{counted(view.refused, 'event')} left out because of too many series")
         if view.unknown:

@@ -33,15 +33,25 @@ class ServerView:
         this one has delivered no events yet.
     @ivar connections: the number of connections so far.
     @ivar foreign: whether the last connection was to no metrics server.
+    @ivar behind: of a source of a broker, returns the number of messages that the broker has and
+        this process has not received; None for a server.
     """
 
-    def __init__(self, name: str, clock: Callable[[], float], stale_after: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Callable[[], float],
+        stale_after: float,
+        behind: Callable[[], int] | None = None,
+    ) -> None:
         """
         @param clock: returns the time in seconds.
         @param stale_after: the number of seconds without a connection after which the series are no
             longer exposed.
+        @param behind: see C{behind} of this class.
         """
         self.name = name
+        self.behind = behind
         self.view: SourceView = SourceView(clock)
         self.connections: int = 0
         self.foreign: bool = False
@@ -82,6 +92,20 @@ class ServerView:
                     # A proxy, or another program, may accept connections for a dead server.
                     if not (state.closed_early or self.foreign):
                         self._lost_at = self._clock()
+
+    def interrupted(self, reason: str) -> None:
+        """
+        Handle the loss of a broker, after which the stream continues.
+
+        @param reason: empty when the broker is there again.
+        """
+        if reason and self._connected:
+            self._connected = False
+            self._lost_at = self._clock()
+        elif not (reason or self._connected):
+            if self.stale:
+                self._since = self._clock()
+            self._connected = True
 
     def source(self) -> Source:
         """Return the series to expose."""
@@ -148,7 +172,16 @@ def own_families(servers: Sequence[ServerView]) -> list[Own]:
             rows[_of(one, ("side", "bridge"))] = view.refused
         return rows
 
+    def behind() -> dict[Labels, Total]:
+        return {_of(one): one.behind() for one in servers if one.behind is not None}
+
     return [
+        Own(
+            "txmetrics_source_behind_messages",
+            MetricKind.GAUGE,
+            "Messages that the broker of the source has, and this process has not received.",
+            behind,
+        ),
         gauge(
             "txmetrics_source_connected",
             "Whether the server is connected.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from txmetrics_tcp._net.endpoint_syntax import EndpointError
+from txmetrics_tcp._net.endpoint_syntax import EndpointError, without_credentials
 from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.endpoint_options import check_endpoints
@@ -34,10 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_command(options)
     except EndpointError as error:
-        print(f"metrics-tcp {options.command}: {visible(str(error))}", file=sys.stderr)
+        print(
+            f"metrics-tcp {options.command}: {visible(without_credentials(str(error)))}",
+            file=sys.stderr,
+        )
         return 2
     except RecordingError as error:
-        print(f"metrics-tcp: {visible(str(error))}", file=sys.stderr)
+        print(f"metrics-tcp: {visible(without_credentials(str(error)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from txmetrics_tcp._checks import parse_count, parse_duration, reporting
+from txmetrics_tcp._checks import parse_count, parse_duration, parse_size, reporting
 from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, DEFAULT_HOST
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
@@ -37,6 +37,12 @@ DEFAULT_STALE_AFTER = 60.0
 DEFAULT_RUN_INTERVAL = 1.0
 """Seconds between two readings of the process and the runtime in a program of ``run``."""
 
+DEFAULT_LINGER = "50ms"
+DEFAULT_BUFFER = "64MiB"
+DEFAULT_SNAPSHOT = "5s"
+DEFAULT_MAX_AGE = "1h"
+"""The defaults of ``publish``, as the user would write those of `txmetrics_tcp.relay.nats`."""
+
 SORTS = ("name", "kind", "value", "rate", "events")
 """The sort keys of ``stats``: the keys of `txmetrics_tcp._view.report.SORTS`."""
 
@@ -50,7 +56,9 @@ FILTERS_HELP = f"Filters:\n{indent(SYNTAX, '  ')}"
 
 duration: Callable[[str], float] = reporting(argparse.ArgumentTypeError, parse_duration)
 
-_count: Callable[[str], int] = reporting(argparse.ArgumentTypeError, parse_count)
+count: Callable[[str], int] = reporting(argparse.ArgumentTypeError, parse_count)
+
+size: Callable[[str], int] = reporting(argparse.ArgumentTypeError, parse_size)
 
 
 def _speed(text: str) -> float:
@@ -70,7 +78,7 @@ def add_end_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the limits of a command that runs until it is interrupted."""
     parser.add_argument(
         "--count",
-        type=_count,
+        type=count,
         metavar="N",
         help="stop after N metric events (default: no limit)",
     )
@@ -94,7 +102,7 @@ recorded_frame: Callable[[str], int] = reporting(argparse.ArgumentTypeError, _re
 
 
 def add_max_frame_argument(
-    parser: argparse.ArgumentParser, parse: Callable[[str], int] = _count
+    parser: argparse.ArgumentParser, parse: Callable[[str], int] = count
 ) -> None:
     """Add the size limit of frames, C{options.max_frame}."""
     parser.add_argument(
@@ -123,6 +131,7 @@ def add_source_arguments(
         default=[],
         metavar="ENDPOINT",
         help=f"""{what}: {ENDPOINT_HELP}; a quoted glob of UNIX sockets such as '/run/app/*.sock';
+        a stream of a broker, nats://HOST/STREAM or, in quotes, nats://HOST/STREAM?source=GLOB;
         or @FILE, with one of these per line (default: {ENVIRONMENT} in the environment, or
         {DEFAULT_ENDPOINT})""",
     )

@@ -33,11 +33,15 @@ from txmetrics_tcp.cli.sources import (
     endpoints_in,
     given_sources,
 )
+from txmetrics_tcp.relay._address import check_source_name
+from txmetrics_tcp.relay._extra import access_from, is_nats, parse_address, parse_target
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
-_ONLY_ENDPOINTS = ("record", "prometheus")
+    from txmetrics_tcp.relay._address import NatsAddress
+
+_ONLY_ENDPOINTS = ("record", "prometheus", "publish")
 """The commands whose sources are servers.  Of C{record}, only FILE is a file."""
 
 
@@ -57,6 +61,9 @@ def check_endpoints(options: argparse.Namespace) -> None:
         return
     match options.command:
         case "record":
+            if is_nats(options.file):
+                address = parse_address(options.file)
+                raise EndpointError(f"FILE is missing: {str(address)!r} is an endpoint")
             if reads_as_endpoint(options.file):
                 # Without this check, the default endpoint would be recorded.
                 raise EndpointError(
@@ -78,8 +85,34 @@ def check_endpoints(options: argparse.Namespace) -> None:
         case "prometheus":
             check_port(options.listen)
             sources_of(options)
+        case "publish":
+            address = address_of(options)
+            access_from()
+            if options.source is not None:
+                try:
+                    check_source_name(options.source)
+                except ValueError as error:
+                    raise EndpointError(f"--source: {error}") from None
+            if any(stream.address.names(address) for stream in sources_of(options).streams):
+                raise EndpointError(
+                    f"--to: {address} is also a source; its own messages would be published again"
+                )
         case "replay":
             check_port(options.listen)
+
+
+def address_of(options: argparse.Namespace) -> NatsAddress:
+    """
+    Return the stream to publish to.
+
+    @raise EndpointError: it is not valid, or the extra is not installed.
+    """
+    if options.to is None:
+        raise EndpointError("--to is missing: the stream to publish to, nats://HOST/STREAM")
+    try:
+        return parse_target(options.to, "--source")
+    except EndpointError as error:
+        raise EndpointError(f"--to: {error}") from None
 
 
 def names_directory(path: str) -> bool:
@@ -94,8 +127,13 @@ def sources_of(options: argparse.Namespace) -> Sources:
     @raise EndpointError: see `check_endpoints`.
     @raise RecordingError: see `check_endpoints`.
     """
+    since = getattr(options, "since", None)
     try:
-        sources = Sources(given_sources(options.endpoints))
+        sources = Sources(given_sources(options.endpoints), since, options.max_frame)
+        if since is not None and not sources.streams:
+            raise EndpointError("--since requires a nats:// URL: servers keep no events")
+        if sources.streams:
+            access_from()
         for source in sources.find().values():
             if not source.recording or options.command in _ONLY_ENDPOINTS:
                 _check_source(options, source)
@@ -117,7 +155,7 @@ def client_endpoint_from(
     options: argparse.Namespace, reactor: Any, source: Source
 ) -> IStreamClientEndpoint:
     """
-    Create the endpoint to connect to, from the options of a command.
+    Return the endpoint to connect to, from the options of a command.
 
     @raise EndpointError: the endpoint or a TLS option is invalid.  The text is one line, for the
         user.
@@ -129,6 +167,8 @@ def client_endpoint_from(
     from txmetrics_tcp._net.tls_errors import TLSError, TLSNameError
     from txmetrics_tcp.cli.output import CommandError
 
+    if source.stream is not None:
+        return source.stream
     text = source.endpoint
     _check_source(options, source)
     try:
@@ -169,7 +209,7 @@ def _check_source(options: argparse.Namespace, source: Source) -> None:
 def _check_text(options: argparse.Namespace, text: str) -> None:
     """
     @raise EndpointError: the port is invalid or missing, or the text is the path of a file for
-        C{record} or C{prometheus}.
+        C{record}, C{prometheus} or C{publish}.
     @raise RecordingError: the text is the path of a file, but not of a regular one.
     """
     check_port(text)

@@ -19,7 +19,7 @@ from twisted.logger import globalLogBeginner
 
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, HOST_PORT
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of, wants_tls
-from txmetrics_tcp.cli.output import CommandError
+from txmetrics_tcp.cli.output import CommandError, say
 from txmetrics_tcp.cli.source_watch import SourceWatch
 from txmetrics_tcp.cli.sources import Source
 
@@ -68,7 +68,15 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
             return RecordingSource(reactor, source.endpoint)
         endpoint = client_endpoint_from(options, reactor, source)
         command = server_command(source.name, tls)
-        return LiveSource(reactor, source.name, endpoint, options.max_frame, command)
+        if source.stream is not None:
+            command = ""
+        return LiveSource(reactor, source.name, endpoint, options.max_frame, command, source.behind)
+
+    refusals: list[str] = []
+
+    def refused(text: str) -> None:
+        refusals.append(text)
+        app.exit(2)
 
     sources = sources_of(options)
     watch: SourceWatch[LiveSource | RecordingSource] = SourceWatch(
@@ -77,6 +85,7 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
         make,
         lambda text: app.show_message(text, bad=True),
         lambda: app.show_sources(list(watch.clients.values())),
+        failed=refused,
     )
     for number, name in enumerate(("input", "output", "error")):
         # Textual draws on standard error.
@@ -86,10 +95,20 @@ def run(options: argparse.Namespace, reactor: Any) -> int:
             )
     from txmetrics_tcp.observe.app import ObserveApp
 
-    awaited = ", ".join([*(glob.text for glob in sources.globs), *sources.empty_files])
+    awaited = ", ".join(
+        [
+            *(glob.text for glob in sources.globs),
+            *(stream.text for stream in sources.streams),
+            *sources.empty_files,
+        ]
+    )
     clients = list(watch.clients.values())
     app = ObserveApp(clients, Path(options.export_dir), awaited, watch.follow)
-    return run_app(reactor, app)
+    code = run_app(reactor, app)
+    for text in refusals:
+        # The terminal is restored.
+        say(text)
+    return code
 
 
 def run_app(reactor: Any, app: ObserveApp) -> int:

@@ -14,9 +14,18 @@ from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_LOST
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+)
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
+from txmetrics_tcp._net.endpoint_syntax import without_credentials
 from txmetrics_tcp._net.pipes import PATIENCE, is_writable, write_some
 from txmetrics_tcp._view.text import visible
 
@@ -119,7 +128,7 @@ class ReaderGone:
 
 def say(text: str) -> None:
     """Print a message of one line on standard error."""
-    write_message(f"metrics-tcp: {visible(text)}\n", PATIENCE)
+    write_message(f"metrics-tcp: {visible(without_credentials(text))}\n", PATIENCE)
 
 
 def write_message(text: str, patience: float) -> None:
@@ -133,3 +142,15 @@ def write_message(text: str, patience: float) -> None:
         with suppress(OSError):
             if is_writable(2, patience):
                 os.write(2, text.encode())
+
+
+@provider(ILogObserver)
+def _say_event(event: LogEvent) -> None:
+    for line in eventAsText(event, includeTimestamp=False, includeSystem=False).splitlines():
+        say(line)
+
+
+log_observer: ILogObserver = FilteringLogObserver(
+    _say_event, [LogLevelFilterPredicate(LogLevel.warn)]
+)
+"""Prints log events, such as metrics that cannot be exposed, as messages."""

@@ -14,12 +14,16 @@ from typing import Any, NoReturn
 
 from txmetrics_tcp import DOCS, __version__
 from txmetrics_tcp._checks import did_you_mean
-from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
+from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, without_credentials
 from txmetrics_tcp._view.text import visible
 from txmetrics_tcp.cli.arguments import (
+    DEFAULT_BUFFER,
+    DEFAULT_LINGER,
+    DEFAULT_MAX_AGE,
     DEFAULT_PROMETHEUS,
     DEFAULT_RUN_INTERVAL,
     DEFAULT_SECONDS,
+    DEFAULT_SNAPSHOT,
     DEFAULT_STALE_AFTER,
     FILTERS_HELP,
     SORTS,
@@ -27,8 +31,10 @@ from txmetrics_tcp.cli.arguments import (
     add_filter_argument,
     add_max_frame_argument,
     add_source_arguments,
+    count,
     duration,
     recorded_frame,
+    size,
     speed,
 )
 
@@ -76,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        super().error(visible(message))
+        super().error(visible(without_credentials(message)))
 
     def unknown(self, option: str) -> NoReturn:
         """Report an unknown option."""
@@ -153,6 +159,7 @@ Documentation:
     _add_replay(commands)
     _add_observe(commands)
     _add_prometheus(commands)
+    _add_publish(commands)
     _add_run(commands)
     return parser, commands.choices
 
@@ -214,6 +221,13 @@ Documentation:
         "--exact",
         action="store_true",
         help="print exact values on a terminal too, in the unit of the metric",
+    )
+    parser.add_argument(
+        "--since",
+        type=duration,
+        metavar="TIME",
+        help="""of nats:// URLs, begin with the events of TIME ago, as far as the broker has kept
+        them (default: now)""",
     )
     add_filter_argument(
         parser,
@@ -448,6 +462,89 @@ Documentation:
         metavar="TIME",
         help="""remove the series of a server that has been disconnected for TIME: a number of
         seconds, or with a unit as in 5m, 1h, 2d (default: %(default)g)""",
+    )
+    add_max_frame_argument(parser)
+
+
+def _add_publish(commands: Any) -> None:
+    parser = commands.add_parser(
+        "publish",
+        help="publish the streams of servers through NATS",
+        description="""\
+Connect to servers, and publish their streams through a stream of NATS
+JetStream, until interrupted. Failed and lost connections are retried. Consumers
+follow the stream with nats://HOST/STREAM as the ENDPOINT of observe, tail,
+stats, record or prometheus.
+
+While the broker accepts no messages, they are kept in memory. Beyond --buffer,
+the newest events are given up, and counted; totals are exact again afterwards.
+
+Credentials come from the environment: NATS_USER and NATS_PASSWORD, NATS_TOKEN,
+or the files NATS_CREDS or NATS_NKEY; for TLS, the files NATS_CA, NATS_CERT and
+NATS_KEY.
+
+It requires nats-py: pip install 'txmetrics-tcp[nats]'""",
+        epilog=f"""\
+Exit codes:
+  0    the command was interrupted (Ctrl-C) or terminated (SIGTERM)
+  1    a TLS file is unusable
+  2    an invalid option, value or endpoint, the extra "nats" is not installed,
+       the broker does not accept the credentials or does not permit publishing,
+       or the stream is not one of metrics or cannot be created as specified
+
+Documentation:
+  {DOCS}/how-to/nats.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--to",
+        metavar="URL",
+        help="""the stream, nats://HOST[:PORT]/STREAM, which is created if it does not exist;
+        required""",
+    )
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="""the name of the source in the stream; several sources are NAME:PORT or NAME:PATH
+        (default: the name of this host)""",
+    )
+    parser.add_argument(
+        "--linger",
+        type=duration,
+        default=DEFAULT_LINGER,
+        metavar="TIME",
+        help="collect events for TIME for a message (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--buffer",
+        type=size,
+        default=DEFAULT_BUFFER,
+        metavar="SIZE",
+        help="""keep SIZE of messages for each source while the broker accepts none, such as 64MiB
+        (default: %(default)s)""",
+    )
+    parser.add_argument(
+        "--snapshot",
+        type=duration,
+        default=DEFAULT_SNAPSHOT,
+        metavar="TIME",
+        help="publish all totals every TIME, unless nothing has changed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=count,
+        default=1,
+        metavar="N",
+        help="create the stream on N servers of the cluster (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--max-age",
+        type=duration,
+        default=DEFAULT_MAX_AGE,
+        metavar="TIME",
+        help="""create the stream so that it keeps messages for TIME: a number of seconds, or with a
+        unit as in 5m, 1h, 2d (default: %(default)s)""",
     )
     add_max_frame_argument(parser)
 

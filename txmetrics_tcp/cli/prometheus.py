@@ -10,17 +10,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    eventAsText,
-    globalLogBeginner,
-)
+from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
-from zope.interface import provider
 
 from txmetrics_tcp._client.service import (
     Connected,
@@ -40,7 +31,7 @@ from txmetrics_tcp.bridges._views import Pages, ServerView
 from txmetrics_tcp.cli.arguments import PROMETHEUS_PORT
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of, wants_tls
 from txmetrics_tcp.cli.messages import SilenceMessage, cannot_listen
-from txmetrics_tcp.cli.output import say
+from txmetrics_tcp.cli.output import log_observer, say
 from txmetrics_tcp.cli.runner import Running
 from txmetrics_tcp.cli.source_watch import ServerClient, SourceWatch
 from txmetrics_tcp.cli.sources import Source
@@ -86,6 +77,11 @@ class Client(ServerClient):
         self._silence.end_silence()
         return super().stop()
 
+    def interrupted(self, reason: str) -> None:
+        super().interrupted(reason)
+        if self.connected is not bool(reason):
+            self.server.interrupted(reason)
+
     def _received(self, events: list[Event]) -> None:
         if not self._receiving:
             self._receiving = True
@@ -124,16 +120,24 @@ class _Command:
 
         def make(source: Source) -> Client:
             endpoint = client_endpoint_from(options, reactor, source)
-            server = ServerView(visible(source.name), reactor.seconds, options.stale_after)
+            server = ServerView(
+                visible(source.name), reactor.seconds, options.stale_after, source.behind
+            )
             return Client(reactor, endpoint, server, say, options.max_frame, tls)
 
         self._pages = Pages()
-        self._watch = SourceWatch(reactor, sources_of(options), make, say, self._show_sources)
+        self._watch = SourceWatch(
+            reactor, sources_of(options), make, say, self._show_sources, failed=self._refused
+        )
         self._show_sources()
         self._site = MetricsSite(reactor, self._pages)
         # The pages include that of the root.
         self._site.resource = self._pages
         self._running = Running(reactor, self._finish, interrupted_code=lambda number: 0)
+
+    def _refused(self, text: str) -> None:
+        say(text)
+        self._running.stop(2)
 
     def _show_sources(self) -> None:
         servers = [client.server for client in self._watch.clients.values()]
@@ -165,18 +169,6 @@ class _Command:
             return None
         stopping = maybeDeferred(self._port.stopListening)
         return gatherResults([self._watch.stop(), stopping, self._site.stop()])
-
-
-@provider(ILogObserver)
-def _say_event(event: LogEvent) -> None:
-    for line in eventAsText(event, includeTimestamp=False, includeSystem=False).splitlines():
-        say(line)
-
-
-log_observer: ILogObserver = FilteringLogObserver(
-    _say_event, [LogLevelFilterPredicate(LogLevel.warn)]
-)
-"""Prints log events, such as metrics that cannot be exposed, as messages."""
 
 
 def run(options: argparse.Namespace, reactor: Any) -> int:

@@ -249,7 +249,11 @@ class _Command:
         self._running = Running(self._reactor, self._finish, self._interrupt, lambda number: 0)
         try:
             self._watch: SourceWatch[_Target] = SourceWatch(
-                self._reactor, self._sources, self._make, self._progress.say
+                self._reactor,
+                self._sources,
+                self._make,
+                self._progress.say,
+                failed=self._refused,
             )
         except BaseException:
             # Removes the files that were created.
@@ -293,6 +297,10 @@ class _Command:
             _Target(self._reactor, endpoint, writer, record, messages, path, options.max_frame)
         )
         return self._targets[-1]
+
+    def _refused(self, text: str) -> None:
+        self._progress.say(text)
+        self._running.stop(2)
 
     def _path(self, name: str) -> str:
         """Return the path of the file for a source."""

@@ -5,7 +5,8 @@ Follow the sources of a command while they come and go.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -18,9 +19,14 @@ from txmetrics_tcp._client.service import (
     Waiting,
 )
 from txmetrics_tcp._model import Event
+from txmetrics_tcp._net.deadline import Deadline
 from txmetrics_tcp._net.endpoint_syntax import EndpointError
 from txmetrics_tcp.cli.output import CommandError
-from txmetrics_tcp.cli.sources import Source, Sources
+from txmetrics_tcp.cli.sources import NatsStream, Source, Sources
+from txmetrics_tcp.relay._extra import BrokerReport, access_from
+
+if TYPE_CHECKING:
+    from txmetrics_tcp.relay._feed import NatsFeed
 
 INTERVAL = 1.0
 """The time, in seconds, between looks at globs and files."""
@@ -44,6 +50,13 @@ class Client(Protocol):
 
     def retry(self) -> object:
         """Connect now, if the client waits before the next attempt."""
+
+    def interrupted(self, reason: str) -> object:
+        """
+        Handle the loss of the broker of the source, after which the stream continues.
+
+        @param reason: human-readable; empty when the broker is there again.
+        """
 
 
 C = TypeVar("C", bound=Client)
@@ -88,6 +101,10 @@ class ServerClient:
             self._service.stopService()
             self._service.startService()
 
+    def interrupted(self, reason: str) -> None:
+        if self._service.protocol is not None:
+            self.connected = not reason
+
     def _changed(self, state: ConnectionState) -> None:
         self.connected = isinstance(state, Connected)
         self._waiting = isinstance(state, Waiting)
@@ -97,6 +114,7 @@ class ServerClient:
 class SourceWatch(Generic[C]):
     """
     Keeps a client for each source of a command.  Globs and files are looked at once a second.
+    Brokers report their sources.
 
     A source that has disappeared is removed when it has no connection.  If a socket is replaced by
     another one, its client connects without waiting for its next attempt.
@@ -112,14 +130,20 @@ class SourceWatch(Generic[C]):
         say: Callable[[str], object],
         changed: Callable[[], object] = lambda: None,
         keep: bool = False,
+        failed: Callable[[str], object] | None = None,
     ) -> None:
         """
+        @param clock: the reactor, if sources of brokers are to be followed.
         @param make: creates the client of a source.  For those that exist now, its exceptions are
             raised.  For later ones, `EndpointError` and `CommandError` are reported once.
         @param say: called with human-readable messages of one line.
         @param changed: called after clients were added or removed.
         @param keep: whether to keep sources that have disappeared.
+        @param failed: called with a message of one line if a broker will never deliver anything.
+            By default, that is retried.
         """
+        self._clock = clock
+        self._failed = failed
         self._sources = sources
         self._make = make
         self._say = say
@@ -127,11 +151,18 @@ class SourceWatch(Generic[C]):
         self._keep = keep
         self._said: set[str] = set()
         self._running = False
+        self._feeds: dict[NatsStream, NatsFeed] = {}
+        # The names of sources of brokers, by their streams and their names there.
+        self._names: dict[tuple[NatsStream, str], str] = {}
+        self._interruptions: dict[NatsStream, str] = {}
+        # Those that could be read when they were last looked at.
+        self._available: set[NatsStream] = set()
+        self._soon: Deadline | None = None
         found = sources.find()
         self.clients: dict[str, C] = {name: make(source) for name, source in found.items()}
         self._identities = {name: source.identity for name, source in found.items()}
         self._unusable: set[str] = set()
-        self._loop = LoopingCall(self.update)
+        self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
     def start(self) -> None:
@@ -148,6 +179,7 @@ class SourceWatch(Generic[C]):
     def follow(self) -> None:
         """Begin to look at globs and files.  The caller has started the clients."""
         self._running = True
+        self._follow_streams()
         if self._sources.watched:
             self._loop.start(INTERVAL, now=False)
 
@@ -160,11 +192,18 @@ class SourceWatch(Generic[C]):
         self._running = False
         if self._loop.running:
             self._loop.stop()
-        return gatherResults([maybeDeferred(one.stop) for one in self.clients.values()])
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        stopping = [maybeDeferred(one.stop) for one in self.clients.values()]
+        stopping += [maybeDeferred(feed.stop) for feed in self._feeds.values()]
+        return gatherResults(stopping)
 
     def update(self) -> None:
         """Add new sources, and remove those that have disappeared."""
         found = self._sources.find()
+        self._follow_streams()
+        self._add_streams(found)
         for problem in self._sources.problems:
             self._say_once(f"{problem}; its last content applies")
         added = [source for name, source in found.items() if name not in self.clients]
@@ -188,6 +227,83 @@ class SourceWatch(Generic[C]):
         for client in begun:
             if self._running:
                 client.start()
+
+    def _look(self) -> None:
+        self.update()
+        for stream, feed in self._feeds.items():
+            named = any(one == stream for one, _ in self._names)
+            # The names of sources have had the time of an interval to arrive.
+            if stream in self._available and feed.available and not (named or feed.sources):
+                pattern = stream.address.sources
+                what = "" if pattern == "*" else f" that matches {pattern!r}"
+                self._say_once(f"no source{what} in {stream.address} yet; waiting for one")
+        self._available = {stream for stream, feed in self._feeds.items() if feed.available}
+
+    def _follow_streams(self) -> None:
+        """Follow the streams that the command line and the files name now."""
+        if not self._running:
+            return
+        streams = self._sources.streams
+        for stream in streams:
+            if stream not in self._feeds:
+                self._feeds[stream] = feed = self._feed(stream)
+                feed.start()
+        for stream in self._feeds.keys() - streams:
+            self._feeds.pop(stream).stop()
+
+    def _feed(self, stream: NatsStream) -> NatsFeed:
+        # Imported only here: this needs the extra.
+        from txmetrics_tcp.relay._feed import NatsFeed
+
+        since = self._sources.since
+        return NatsFeed(
+            self._clock,
+            stream.address,
+            changed=self._stream_changed,
+            observer=BrokerReport(stream.address, ("follow", "following"), self._say, self._failed),
+            say=self._say,
+            since=None if since is None else datetime.now(timezone.utc) - timedelta(seconds=since),
+            access=access_from(),
+            max_frame=self._sources.max_frame,
+        )
+
+    def _add_streams(self, found: dict[str, Source]) -> None:
+        """Add the sources of brokers, whose names are longer if there are others of the same."""
+        taken = {*found, *self._names.values()}
+        for stream, feed in self._feeds.items():
+            address = stream.address
+            for one in feed.sources:
+                name = self._names.get((stream, one.name))
+                if name is None:
+                    name = one.name
+                    if name in taken:
+                        name = f"{address.broker}/{address.stream}/{name}"
+                    taken.add(name)
+                    self._names[stream, one.name] = name
+                found.setdefault(
+                    name,
+                    Source(
+                        *(name, name, False, "", one.connections, one),
+                        lambda feed=feed: feed.behind,  # type: ignore[misc]
+                    ),
+                )
+
+    def _stream_changed(self) -> None:
+        # One update for all sources of a message batch.
+        if self._running and self._soon is None:
+            self._soon = Deadline(self._clock, 0, self._update_streams)
+
+    def _update_streams(self) -> None:
+        self._soon = None
+        self.update()
+        for stream, feed in self._feeds.items():
+            reason = feed.interruption
+            if self._interruptions.get(stream, "") != reason:
+                self._interruptions[stream] = reason
+                for source in feed.sources:
+                    client = self.clients.get(self._names.get((stream, source.name), ""))
+                    if client is not None:
+                        client.interrupted(reason)
 
     def _add(self, source: Source) -> C | None:
         if source.name in self._unusable:

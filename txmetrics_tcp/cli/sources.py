@@ -1,5 +1,6 @@
 """
-The sources of a command: endpoints, recordings, globs of UNIX sockets, and files with endpoints.
+The sources of a command: endpoints, recordings, globs of UNIX sockets, streams of a broker, and
+files with endpoints.
 
 Nothing here imports Twisted.  `txmetrics_tcp.cli.source_watch` follows what changes.
 """
@@ -12,8 +13,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from glob import glob, has_magic
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._net.endpoint_syntax import (
     DEFAULT_ENDPOINT,
     DEFAULT_HOST,
@@ -22,6 +24,13 @@ from txmetrics_tcp._net.endpoint_syntax import (
     plain_endpoint,
     reads_as_endpoint,
 )
+from txmetrics_tcp.relay._address import NatsAddress
+from txmetrics_tcp.relay._extra import is_nats, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IStreamClientEndpoint
 
 ENVIRONMENT = "METRICS_TCP_ENDPOINTS"
 """The environment variable with the sources of a command that is given none."""
@@ -44,6 +53,9 @@ class Source(NamedTuple):
     @ivar recording: whether it is a recording.
     @ivar origin: where the endpoint was written, to precede messages about it; may be empty.
     @ivar identity: changes when another server may listen there.
+    @ivar stream: of a source of a broker, what to connect to instead of C{endpoint}.
+    @ivar behind: of a source of a broker, returns the number of messages of all sources that the
+        broker has and this process has not received.
     """
 
     name: str
@@ -51,6 +63,8 @@ class Source(NamedTuple):
     recording: bool = False
     origin: str = ""
     identity: object = None
+    stream: IStreamClientEndpoint | None = None
+    behind: Callable[[], int] | None = None
 
 
 def given_sources(
@@ -109,6 +123,20 @@ class SocketGlob:
         return found
 
 
+class NatsStream(NamedTuple):
+    """
+    A stream of a broker, whose sources `txmetrics_tcp.cli.source_watch` follows.
+
+    @ivar text: the URL as the user wrote it.
+    """
+
+    text: str
+    address: NatsAddress
+
+
+Item = Source | SocketGlob | NatsStream
+
+
 class EndpointFile:
     """
     A file with an endpoint or a glob in each line.
@@ -124,7 +152,7 @@ class EndpointFile:
         self.path = path
         self.problem: str = ""
         self._identity: object = None
-        self._items: list[Source | SocketGlob] = []
+        self._items: list[Item] = []
         self._read()
 
     @property
@@ -136,6 +164,11 @@ class EndpointFile:
     def globs(self) -> list[SocketGlob]:
         """The globs in the file."""
         return [item for item in self._items if isinstance(item, SocketGlob)]
+
+    @property
+    def streams(self) -> list[NatsStream]:
+        """The streams of brokers in the file."""
+        return [item for item in self._items if isinstance(item, NatsStream)]
 
     def find(self) -> list[Source]:
         """Return the sources that the file names now."""
@@ -176,21 +209,29 @@ class Sources:
     The sources of a command.
 
     @ivar fixed: the endpoints and recordings on the command line.
-    @ivar watched: the globs and files, whose sources come and go.
+    @ivar watched: the globs, streams and files, whose sources come and go.
+    @ivar since: how many seconds ago to begin with streams; None to begin now.
+    @ivar max_frame: the largest accepted frame of streams, in bytes.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], since: float | None = None, max_frame: int = MAX_FRAME
+    ) -> None:
         """
         @param arguments: as `given_sources` returns them.
         @raise EndpointError: a file with endpoints is unusable, or a source is given twice.
         """
         self.fixed: list[Source] = []
-        self.watched: list[SocketGlob | EndpointFile] = []
-        self._items: list[Source | SocketGlob | EndpointFile] = []
+        self.watched: list[SocketGlob | NatsStream | EndpointFile] = []
+        self.since = since
+        self.max_frame = max_frame
+        self._items: list[Item | EndpointFile] = []
         for text in arguments:
             if text == "@":
                 raise EndpointError("@ lacks the name of a file")
             item = EndpointFile(text[1:]) if text.startswith("@") else _item(text, "")
+            if isinstance(item, NatsStream) and item in self.streams:
+                raise EndpointError(f"{item.text} is given twice")
             self._items.append(item)
             if not isinstance(item, Source):
                 self.watched.append(item)
@@ -207,9 +248,17 @@ class Sources:
     @property
     def globs(self) -> list[SocketGlob]:
         """All globs, including those in files."""
-        found = []
+        found: list[SocketGlob] = []
         for item in self.watched:
-            found += [item] if isinstance(item, SocketGlob) else item.globs
+            found += [item] if isinstance(item, SocketGlob) else getattr(item, "globs", [])
+        return found
+
+    @property
+    def streams(self) -> list[NatsStream]:
+        """All streams of brokers, including those in files."""
+        found: list[NatsStream] = []
+        for item in self.watched:
+            found += [item] if isinstance(item, NatsStream) else getattr(item, "streams", [])
         return found
 
     @property
@@ -225,7 +274,10 @@ class Sources:
         return [file.problem for file in files if file.problem]
 
     def find(self) -> dict[str, Source]:
-        """Return the sources that exist now, by name, in the order in which they were given."""
+        """
+        Return the sources that exist now, by name, in the order in which they were given, except
+        those of brokers.
+        """
         fixed = {source.name: source for source in self.fixed}
         found: dict[str, Source] = {}
         for item in self._items:
@@ -234,10 +286,15 @@ class Sources:
         return found
 
 
-def _item(text: str, origin: str) -> Source | SocketGlob:
+def _item(text: str, origin: str) -> Item:
     """
-    @raise EndpointError: the text is neither an endpoint nor a glob.
+    @raise EndpointError: the text is neither an endpoint nor a glob nor a stream.
     """
+    if is_nats(text):
+        try:
+            return NatsStream(text, parse_address(text))
+        except EndpointError as error:
+            raise EndpointError(f"{origin}{error}") from None
     if text.startswith("@"):
         raise EndpointError(f"{origin}{text!r} is not an endpoint: only the command line has files")
     if (pattern := _glob(text, origin)) is not None:
@@ -281,11 +338,11 @@ def _unix(path: str) -> str:
     return str(plain_endpoint(PurePath(path)))
 
 
-def _find(items: Sequence[Source | SocketGlob]) -> list[Source]:
+def _find(items: Sequence[Item]) -> list[Source]:
     found = []
     for item in items:
         if isinstance(item, SocketGlob):
             found += item.find()
-        else:
+        elif isinstance(item, Source):
             found.append(item)
     return found

@@ -47,6 +47,7 @@ class Watch(ServerClient):
     @ivar view: the series of the server.
     @ivar connections: the number of connections so far.
     @ivar received_any: whether any event has been received.
+    @ivar behind: see `txmetrics_tcp.cli.sources.Source`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Watch(ServerClient):
         max_frame: int = MAX_FRAME,
         tls: bool = False,
         began: Callable[[], object] | None = None,
+        behind: Callable[[], int] | None = None,
     ) -> None:
         """
         @param seconds: the maximum time to wait for the first connection, and the time to watch
@@ -69,6 +71,7 @@ class Watch(ServerClient):
         @param tls: whether the client uses TLS.
         @param began: called at the first connection, if the caller ends the watch of several
             servers; C{seconds} and C{finished} then have no effect.
+        @param behind: see `txmetrics_tcp.cli.sources.Source`.
         """
         super().__init__(reactor, endpoint, self._received, self._state_changed, max_frame)
         self._clock: IReactorTime = reactor
@@ -76,6 +79,7 @@ class Watch(ServerClient):
         self._say = say
         self._finished = finished
         self.name = name
+        self.behind = behind
         self.view: SourceView = SourceView(reactor.seconds)
         self.connections: int = 0
         self.received_any: bool = False
@@ -171,6 +175,7 @@ class WatchRecording:
 
     received_any: bool = True
     connected: bool = False
+    behind: Callable[[], int] | None = None
 
     def __init__(
         self,
@@ -196,6 +201,9 @@ class WatchRecording:
         self.stop: Callable[[], None] = stepper.stop
 
     def retry(self) -> None:
+        """See `txmetrics_tcp.cli.source_watch.Client`."""
+
+    def interrupted(self, reason: str) -> None:
         """See `txmetrics_tcp.cli.source_watch.Client`."""
 
     def progress_text(self) -> str:
@@ -243,7 +251,12 @@ class _Command:
         self._sources = sources_of(self._options)
         try:
             self._watch: SourceWatch[Watch | WatchRecording] = SourceWatch(
-                self._reactor, self._sources, self._make, self._progress.say, keep=True
+                self._reactor,
+                self._sources,
+                self._make,
+                self._progress.say,
+                keep=True,
+                failed=self._refused,
             )
             code = self._running.run(self._start)
         finally:
@@ -270,6 +283,7 @@ class _Command:
             options.max_frame,
             wants_tls(options),
             self._first_connection if several else None,
+            source.behind,
         )
 
     def _start(self) -> None:
@@ -278,6 +292,10 @@ class _Command:
         if self._sources.several and (servers or self._sources.watched):
             self._end_later()
         self._watch.start()
+
+    def _refused(self, text: str) -> None:
+        self._progress.say(text)
+        self._running.stop(2)
 
     def _first_connection(self) -> None:
         if not self._connected:
@@ -335,6 +353,7 @@ class _Command:
                 watch.connections,
                 matcher(self._options.filter),
                 self._options.sort,
+                watch.behind and watch.behind(),
             )
             for watch in watches
             if watch.received_any

@@ -289,6 +289,9 @@ class _RecordingTail:
     def retry(self) -> None:
         pass
 
+    def interrupted(self, reason: str) -> None:
+        pass
+
     def _steps(self) -> Iterator[None]:
         for piece in self._recording:
             if piece.begins:
@@ -361,7 +364,7 @@ class _Sources:
         self._recordings = 0
         self._exit_code = 0
         self._watch: SourceWatch[_ServerTail | _RecordingTail] = SourceWatch(
-            reactor, self._sources, self._make, printer.say, self._name_lines
+            reactor, self._sources, self._make, printer.say, self._name_lines, failed=self._refused
         )
         self._name_lines()
 
@@ -396,6 +399,10 @@ class _Sources:
         for name, client in self._watch.clients.items():
             text = brief[name]
             client.tail.prefix = f"{text}{' ' * (width - cell_width(text))}  "
+
+    def _refused(self, text: str) -> None:
+        self._printer.say(text)
+        self._running.stop(2)
 
     def _recording_ended(self, exit_code: int) -> None:
         self._recordings -= 1

@@ -208,6 +208,8 @@ def source_parts(source: Source, several: bool) -> list[Part]:
     ]
     if _is_silent(source):
         parts.append(Part("  no data yet: is this a metrics server?", ink(WARNING), 0, LEAST_NOTE))
+    if source.behind is not None and (behind := source.behind()):
+        parts.append(Part(f"  {counted(behind, 'message')} behind", ink(WARNING), 1))
     losses = loss_parts(source)
     if losses:
         parts += [Part("  ", dim), *losses]

@@ -59,6 +59,8 @@ class Source:
         scheduled.
     @ivar progress: the part of a recording that has been read, from 0 to 1.
     @ivar now: the time on the view's clock at the last `tick`.
+    @ivar behind: of a source of a broker, returns the number of messages that the broker has and
+        this process has not received; None for others.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Source:
         self.server_command: str = ""
         self.retry_at: float | None = None
         self.progress: float = 0.0
+        self.behind: Callable[[], int] | None = None
         self._monotonic = monotonic
         self.since: float = monotonic()
         self.now: float = 0.0
@@ -91,6 +94,13 @@ class Source:
 
     def retry(self) -> None:
         """Connect now, if the source waits before the next attempt."""
+
+    def interrupted(self, reason: str) -> None:
+        """
+        Handle the loss of the broker of the source, after which the stream continues.
+
+        @param reason: human-readable; empty when the broker is there again.
+        """
 
     def view_now(self) -> float:
         """The time on the view's clock."""
@@ -154,8 +164,10 @@ class LiveSource(Source):
         endpoint: IStreamClientEndpoint,
         max_frame: int = MAX_FRAME,
         server_command: str = "",
+        behind: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(label, SourceView())
+        self.behind = behind
         self.server_command = shown(server_command)
         self._service = MetricsClientService(
             reactor,
@@ -175,6 +187,12 @@ class LiveSource(Source):
         if self.retry_at is not None:
             self._service.stopService()
             self._service.startService()
+
+    def interrupted(self, reason: str) -> None:
+        if reason and self.state is State.CONNECTED:
+            self._set_state(State.LOST, reason)
+        elif not reason and self._service.protocol is not None:
+            self._set_state(State.CONNECTED)
 
     def _received(self, events: list[Event]) -> None:
         self.has_received = True

@@ -87,6 +87,24 @@ class PagesTests(SynchronousTestCase):
         rows = [line.removeprefix(begin) for line in lines if line.startswith(begin)]
         return dict(row.split("} ") for row in rows)
 
+    def test_broker(self) -> None:
+        """Sources of brokers have their lag, and become stale without their broker."""
+        web = ServerView("web", self.clock.seconds, STALE_AFTER, lambda: 5)
+        self.pages.show([web, self.web1], {})
+        self.assertEqual(self.own("behind_messages"), {'source="web"': "5"})
+        web.interrupted("not connected anyway")
+        web.state_changed(CONNECTED)
+        web.received([increment(1)])
+        web.interrupted("no broker")
+        self.assertEqual(self.own("connected")['source="web"'], "0")
+        self.assertEqual(list(self.samples().values()), ["1"])
+        self.clock.advance(STALE_AFTER)
+        self.assertEqual(self.samples(), {})
+        web.interrupted("")
+        self.assertEqual(self.own("connected")['source="web"'], "1")
+        web.received([increment(1)])
+        self.assertEqual(list(self.samples().values()), ["2"])
+
     def test_series(self) -> None:
         """Pages have counters, gauges and histograms of each server, with descriptions."""
         distribution = Distribution.of([0.5, 2.0])

@@ -10,6 +10,7 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import needs
 from tests.authority import Authority, no_tls
 from tests.commands import run
 from tests.loopback import reactor
@@ -18,6 +19,10 @@ from txmetrics_tcp._recording.blocks import RecordingError
 from txmetrics_tcp.cli.endpoint_options import client_endpoint_from, sources_of
 from txmetrics_tcp.cli.output import CommandError
 from txmetrics_tcp.cli.parser import parse_arguments
+
+if not needs("nats") and not needs("zstandard"):
+    from txmetrics_tcp.relay._broker import StreamSettings
+    from txmetrics_tcp.relay._messages import BUFFER_BYTES
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -89,3 +94,32 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("cannot read x: ", self.refused("--tls-ca", "x", error=CommandError))
             self.assertIn("is not a valid host name", self.refused("--tls-name", "a..b"))
             self.assertIn("already uses TLS", self.refused("tls:localhost:5000", "--tls"))
+
+
+class PublishTests(SynchronousTestCase):
+    skip = needs("nats") or needs("zstandard")
+
+    def test_refused(self) -> None:
+        """Where and as what to publish."""
+        url = "nats://h/M"
+        for arguments, reason in [
+            ([], "--to is missing"),
+            (["--to", "5000"], "--to: expected nats://HOST[:PORT]/STREAM\n"),
+            (["--to", "nats://h"], "--to: a nats:// URL must be nats://HOST"),
+            (["--to", f"{url}?source=a"], "--to: give the name of the source with --source"),
+            (["--to", url, "--source", " "], "--source: the name of a source must have 1 to 512"),
+            (["--to", url, "--source", "/" * 171], "--source: the name of a source must have"),
+            ([url, "--to", url], "--to: nats://h:4222/M is also a source; its own messages"),
+            (["5000", f"{url}?source=a", "--to", url], "--to: nats://h:4222/M is also a source"),
+        ]:
+            ended = run("publish", *arguments)
+            self.assertEqual((ended.code, ended.out), (2, ""), arguments)
+            self.assertIn(f"metrics-tcp publish: {reason}", ended.err)
+
+    def test_defaults(self) -> None:
+        options = parse_arguments(["publish"])
+        settings = StreamSettings()
+        self.assertEqual(
+            (options.linger, options.buffer, options.snapshot, options.max_age, options.replicas),
+            (0.05, BUFFER_BYTES, 5.0, settings.max_age, settings.replicas),
+        )

@@ -21,7 +21,7 @@ from tests.commands import CommandReactor, run
 from tests.connecting import FakeEndpoint
 from tests.recordings import HTTP, STATUS, increment
 from txmetrics_tcp.bridges._views import ServerView
-from txmetrics_tcp.cli import prometheus
+from txmetrics_tcp.cli import output, prometheus
 from txmetrics_tcp.cli.prometheus import Client
 from txmetrics_tcp.testing import FakeReactor
 
@@ -135,8 +135,8 @@ class CommandTests(SynchronousTestCase):
     def test_log(self) -> None:
         """Log events from warnings on are messages, one line each."""
         messages: list[str] = []
-        self.patch(prometheus, "say", messages.append)
-        log = Logger(observer=prometheus.log_observer)
+        self.patch(output, "say", messages.append)
+        log = Logger(observer=output.log_observer)
         log.info("Nothing")
         log.warn("The metric {metric} is not exposed", metric="a\x1b[2J")
         self.assertEqual(messages, ["The metric a\x1b[2J is not exposed"])

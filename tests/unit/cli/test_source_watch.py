@@ -5,11 +5,15 @@ Following the sources of a command while they come and go.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from tests import needs
 from tests.unit.cli.test_sources import SocketCase
 from txmetrics_tcp import EndpointError
 from txmetrics_tcp.cli.source_watch import SourceWatch
@@ -33,8 +37,40 @@ class FakeClient:
     def retry(self) -> None:
         self.calls.append("retry")
 
+    def interrupted(self, reason: str) -> None:
+        self.calls.append(f"interrupted: {reason}")
 
-class WatchTests(SocketCase):
+
+class FakeFeed:
+    """The sources of a stream of a broker."""
+
+    def __init__(self, changed: Callable[[], object]) -> None:
+        self.changed = changed
+        self.available = False
+        self.interruption = ""
+        self.behind = 0
+        self.connections: dict[str, int] = {}
+        self.calls: list[str] = []
+
+    @property
+    def sources(self) -> list[Any]:
+        return [
+            SimpleNamespace(name=name, connections=number)
+            for name, number in self.connections.items()
+        ]
+
+    def set(self, **connections: int) -> None:
+        self.connections = connections
+        self.changed()
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+
+class WatchCase(SocketCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
@@ -58,6 +94,8 @@ class WatchTests(SocketCase):
         )
         return watch
 
+
+class WatchTests(WatchCase):
     def test_comeAndGo(self) -> None:
         """New sockets are added; one that has disappeared is removed after its connection."""
         watch = self.watch(self.pattern)
@@ -149,3 +187,102 @@ class WatchTests(SocketCase):
             [f"cannot read {path}: No such file or directory; its last content applies"],
         )
         self.assertEqual([one.calls for one in self.made], [["start"], ["start"]])
+
+
+class StreamTests(WatchCase):
+    """Sources of brokers."""
+
+    skip = needs("nats") or needs("zstandard")
+
+    def streams(self, *arguments: str) -> tuple[SourceWatch[FakeClient], list[FakeFeed]]:
+        watch = self.watch(*arguments)
+        feeds: list[FakeFeed] = []
+
+        def make(stream: object) -> Any:
+            feeds.append(FakeFeed(watch._stream_changed))
+            return feeds[-1]
+
+        watch._feed = make  # type: ignore[method-assign]
+        watch.start()
+        return watch, feeds
+
+    def test_sources(self) -> None:
+        """Sources come, begin again, and go."""
+        watch, (feed,) = self.streams("nats://h/M")
+        feed.set(a=1, b=1)
+        self.clock.advance(0)
+        self.assertEqual(list(watch.clients), ["a", "b"])
+        a, b = self.made
+        self.assertEqual(a.calls, ["start"])
+        feed.set(a=2, b=1)
+        self.clock.advance(0)
+        self.assertEqual((a.calls, b.calls), (["start", "retry"], ["start"]))
+        feed.set(b=1)
+        self.clock.advance(0)
+        self.assertEqual((a.calls[2:], list(watch.clients)), (["stop"], ["b"]))
+        stopped = watch.stop()
+        b.stopped.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual((feed.calls, self.clock.getDelayedCalls()), (["start", "stop"], []))
+
+    def test_names(self) -> None:
+        """A source with the name of another one has a longer name, which it keeps."""
+        watch, (one, other) = self.streams("web:5000", "nats://h/M", "nats://h/N")
+        one.set(a=1)
+        other.set(a=1)
+        one.connections["web:5000"] = 1
+        self.clock.advance(0)
+        names = ["web:5000", "a", "h:4222/M/web:5000", "h:4222/N/a"]
+        self.assertEqual(list(watch.clients), names)
+        one.set()
+        self.clock.advance(0)
+        self.assertEqual(list(watch.clients), ["web:5000", "h:4222/N/a"])
+
+    def test_none(self) -> None:
+        """A stream without sources is reported once, when they would have arrived."""
+        _, (one, other, third, _) = self.streams(
+            "nats://h/M?source=web*", "nats://h/N", "nats://h/O", "nats://h/P"
+        )
+        self.clock.advance(1)
+        one.available = other.available = third.available = True
+        self.clock.advance(1)
+        self.assertEqual(self.said, [])
+        third.set(a=1)
+        for _ in range(3):
+            self.clock.advance(1)
+            third.set()
+        self.assertEqual(
+            self.said,
+            [
+                "no source that matches 'web*' in nats://h:4222/M yet; waiting for one",
+                "no source in nats://h:4222/N yet; waiting for one",
+            ],
+        )
+
+    def test_interrupted(self) -> None:
+        _, (feed,) = self.streams("nats://h/M")
+        feed.set(a=1)
+        self.clock.advance(0)
+        for reason in "no broker", "no broker", "":
+            feed.interruption = reason
+            feed.changed()
+            self.clock.advance(0)
+        (a,) = self.made
+        self.assertEqual(a.calls, ["start", "interrupted: no broker", "interrupted: "])
+
+    def test_files(self) -> None:
+        """A file can name streams, which come and go with their lines."""
+        path = Path(self.mktemp())
+        path.write_text("nats://h/M?source=a*")
+        _, feeds = self.streams(f"@{path}")
+        path.write_text("nats://h/OTHER")
+        self.clock.advance(1)
+        self.assertEqual([feed.calls for feed in feeds], [["start", "stop"], ["start"]])
+        path.write_text("nats://u:s3cret@h/OTHER")
+        self.clock.advance(1)
+        self.assertIn(f"{path}, line 1: a nats:// URL must not contain credentials", self.said[-1])
+        self.assertNotIn("s3cret", "".join(self.said))
+
+    def test_twice(self) -> None:
+        error = self.assertRaises(EndpointError, self.watch, "nats://h/M", "nats://h/M")
+        self.assertEqual(str(error), "nats://h/M is given twice")

@@ -1547,6 +1547,14 @@ class HeaderTests(SynchronousTestCase):
         source.feed([Status("a", 1), count("a"), Unknown("a"), Unknown("b")])
         self.assertIn("skipped 2 unknown", self.header(source)[1])
 
+    def test_behind(self) -> None:
+        """The line of a source of a broker says how many messages it is behind."""
+        source = FedSource()
+        source.behind = lambda: 0
+        self.assertNotIn("behind", self.header(source)[1])
+        source.behind = lambda: 1234
+        self.assertIn("1,234 messages behind", self.header(source)[1])
+
 
 class DocumentationTests(SynchronousTestCase):
     def test_page(self) -> None:

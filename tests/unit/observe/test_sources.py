@@ -53,6 +53,19 @@ class LiveTests(SynchronousTestCase):
         transport.receive(encode_metric(count("a")))
         self.assertEqual(ingested, [1000, 1])
 
+    def test_interrupted(self) -> None:
+        """While its broker is gone, a source is shown as disconnected, and keeps its stream."""
+        self.source.interrupted("no broker")
+        self.assertEqual(self.source.state, State.CONNECTING)
+        transport = self.endpoint.succeed()
+        self.source.interrupted("no broker")
+        self.assertEqual((self.source.state, self.source.note), (State.LOST, "no broker"))
+        self.assertFalse(self.source.connected)
+        self.source.interrupted("")
+        self.assertEqual((self.source.state, self.source.note), (State.CONNECTED, ""))
+        transport.receive(encode_metric(count("a")))
+        self.assertEqual(self.source.view.events, 1)
+
     def test_hasReceived(self) -> None:
         """C{has_received} is reset for each connection and set by any data."""
         for _ in range(2):

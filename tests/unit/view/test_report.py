@@ -258,6 +258,18 @@ class TableTests(ReportCase):
             self.assertIn(part, line)
 
 
+class BehindTests(ReportCase):
+    def test_behind(self) -> None:
+        """A source of a broker has the number of messages that it is behind."""
+        self.assertNotIn("behind", self.report().to_table())
+        self.assertNotIn("behind", self.report(behind=0).to_table())
+        self.assertIn(", 1 message behind", self.report(behind=1).to_table())
+        for number in 0, 1:
+            found = json.loads("".join(self.report(behind=number).to_json()))
+            self.assertEqual(found["behind"], number)
+        self.assertNotIn("behind", json.loads("".join(self.report().to_json())))
+
+
 class JsonTests(ReportCase):
     def document(self, **more: Any) -> Any:
         def refuse(constant: str) -> None:
