@@ -17,6 +17,7 @@ from txmetrics_tcp._collectors.process import ProcessCollector
 from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import Collector, PollingService
 from txmetrics_tcp._exporter.factory import MetricsFactory
+from txmetrics_tcp._exporter.local import LocalEndpoint
 from txmetrics_tcp._exporter.recorder import TcpRecorder
 from txmetrics_tcp._exporter.service import MetricsService
 from txmetrics_tcp._instruments.recorder import Recorder
@@ -25,6 +26,7 @@ from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 from txmetrics_tcp._net.listening import ListenError
 from txmetrics_tcp.relay import collector as relay
+from txmetrics_tcp.relay._extra import BrokerReport, capitalized
 from txmetrics_tcp.tap.options import Options
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 
@@ -102,6 +104,10 @@ def makeService(options: Options) -> Daemon:
         _prometheus(reactor, metrics.recorder, options).setServiceParent(daemon)
     if options.collects:
         _collector(reactor, metrics.recorder, options).setServiceParent(daemon)
+    publishing: Callable[[], object] | None = None
+    if options.publish is not None:
+        publisher, publishing = _publisher(reactor, factory, metrics.recorder, options)
+        publisher.setServiceParent(daemon)
     StopSignals(reactor, metrics.stop_now).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
@@ -109,6 +115,8 @@ def makeService(options: Options) -> Daemon:
         LagService(metrics.recorder, interval, reactor).setServiceParent(daemon)
     if not options["no-host"]:
         collectors.update(_host_collectors(metrics.recorder))
+    if publishing is not None:
+        collectors["publisher"] = publishing
     PollingService(collectors, interval, reactor).setServiceParent(daemon)
     return daemon
 
@@ -146,6 +154,35 @@ def _collector(reactor: Any, recorder: TcpRecorder, options: Options) -> IServic
         tls=options.tls,
         allow=options.networks,
     )
+
+
+def _publisher(
+    reactor: Any, factory: MetricsFactory, recorder: Recorder, options: Options
+) -> tuple[IService, Collector]:
+    # Imported here, because it needs the extra.
+    from txmetrics_tcp.relay._publisher_metrics import PublisherCollector
+    from txmetrics_tcp.relay.nats import NatsPublisherService, StreamSettings
+
+    address = options.publish
+    assert address is not None
+    service = NatsPublisherService(
+        reactor,
+        address,
+        options["publish-source"],
+        LocalEndpoint(factory),
+        linger=options["publish-linger"],
+        buffer_bytes=options["publish-buffer"],
+        snapshot_interval=options["publish-snapshot"],
+        settings=StreamSettings(options["publish-max-age"], replicas=options["publish-replicas"]),
+        access=options.access,
+        broker_observer=BrokerReport(
+            address,
+            ("publish to", "publishing to"),
+            lambda text: _log.warn("{text}", text=capitalized(text)),
+            succeeded=lambda text: _log.info("{text}", text=capitalized(text)),
+        ),
+    )
+    return service, PublisherCollector(recorder, service)
 
 
 def _host_collectors(recorder: Recorder) -> Mapping[str, Collector]:

@@ -4,6 +4,7 @@ The options of ``twistd metrics-tcp``.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from txmetrics_tcp._checks import (
     did_you_mean,
     parse_count,
     parse_duration,
+    parse_size,
     parse_unless,
     reporting,
 )
@@ -27,15 +29,18 @@ from txmetrics_tcp._exporter.settings import ExporterSettings
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_PORT, EndpointError, has_own_tls
-from txmetrics_tcp._net.endpoints import check_client_endpoint, server_endpoint
+from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS
 from txmetrics_tcp._net.tls_errors import TLSError
+from txmetrics_tcp.relay._access import Access
+from txmetrics_tcp.relay._address import NatsAddress, check_source_name
+from txmetrics_tcp.relay._extra import access_from, is_nats, parse_address, parse_target
 from txmetrics_tcp.relay.collector import (
     GRACE,
     SourceLimits,
     check_instance_label,
-    socket_directory,
+    check_source,
 )
 
 _DEFAULTS = ExporterSettings()
@@ -81,6 +86,8 @@ class Options(UsageOptions):
     @ivar networks: the networks to accept clients from; None for any.
     @ivar settings: the settings of the exporter.
     @ivar tls: the TLS configuration; None without TLS.
+    @ivar publish: the stream through which to publish; None not to publish.
+    @ivar access: the credentials for that.
     """
 
     synopsis = "[options]"
@@ -193,6 +200,45 @@ class Options(UsageOptions):
             parse_unless("none", parse_count),
         ),
         _parameter(
+            "publish-source",
+            None,
+            "Name of the source in the stream of --publish [default: the name of this host]",
+        ),
+        _parameter(
+            "publish-linger",
+            0.05,
+            "Time for which events are collected for a message of --publish: seconds, or a duration"
+            " such as 50ms",
+            parse_duration,
+        ),
+        _parameter(
+            "publish-buffer",
+            64 * 1024 * 1024,
+            "Size of messages to keep while the broker takes none, in bytes or such as 64MiB."
+            " Beyond it, the newest events are given up, and counted",
+            parse_size,
+        ),
+        _parameter(
+            "publish-snapshot",
+            5.0,
+            "Time after which all totals are published, unless nothing has changed: seconds, or a"
+            " duration such as 1m",
+            parse_duration,
+        ),
+        _parameter(
+            "publish-replicas",
+            1,
+            "Number of servers that keep each message of a stream that --publish creates",
+            parse_count,
+        ),
+        _parameter(
+            "publish-max-age",
+            3600.0,
+            "Time for which a stream that --publish creates keeps messages: seconds, or a duration"
+            " such as 1h",
+            parse_duration,
+        ),
+        _parameter(
             "interval",
             1.0,
             "Time between two readings of the metrics of process and machine: seconds, or a"
@@ -224,6 +270,8 @@ class Options(UsageOptions):
         self.sources: list[str] = []
         self._networks: list[Network] = []
         self.tls: ServerTLS | None = None
+        self.publish: NatsAddress | None = None
+        self.access: Access | None = None
         # The option and the value of each endpoint that includes TLS.
         self._with_tls: list[tuple[str, str]] = []
 
@@ -266,17 +314,30 @@ class Options(UsageOptions):
         """
         Server to connect to, whose metrics the daemon merges and streams: PORT, HOST:PORT or a
         Twisted endpoint string, where one process listens; or a directory in which each
-        process has a socket (*.sock), such as /run/app/. Repeat the option for several
-        servers and directories
+        process has a socket (*.sock), such as /run/app/; or a stream of a broker,
+        nats://HOST/STREAM[?source=GLOB]. Repeat the option for several of them
         """
-        if (path := socket_directory(source)) is None:
-            try:
-                check_client_endpoint(source)
-            except EndpointError as error:
-                raise UsageError(f"--from: {error}") from None
-        self.sources.append(source if path is None else path)
+        try:
+            self.sources.append(check_source(source))
+        except EndpointError as error:
+            raise UsageError(f"--from: {error}") from None
 
     opt_from.__doc__ = cleandoc(opt_from.__doc__ or "")
+
+    def opt_publish(self, url: str) -> None:
+        """
+        Stream of NATS JetStream through which to publish the stream of this daemon:
+        nats://HOST[:PORT]/STREAM. Credentials come from the environment: NATS_USER and
+        NATS_PASSWORD, NATS_TOKEN, or the files NATS_CREDS or NATS_NKEY; for TLS, the files
+        NATS_CA, NATS_CERT and NATS_KEY [default: not published]
+        """
+        try:
+            self.publish = parse_target(url, "--publish-source")
+            self.access = access_from()
+        except EndpointError as error:
+            raise UsageError(f"--publish: {error}") from None
+
+    opt_publish.__doc__ = cleandoc(opt_publish.__doc__ or "")
 
     def _endpoint(
         self, option: str, text: str, usual_port: int = DEFAULT_PORT
@@ -345,6 +406,24 @@ class Options(UsageOptions):
             check_instance_label(self["instance-label"])
         except ValueError as error:
             raise UsageError(f"--instance-label: {error}") from None
+        self._check_publish()
+
+    def _check_publish(self) -> None:
+        if self["publish-source"] is None:
+            self["publish-source"] = socket.gethostname()
+        name = self["publish-source"]
+        try:
+            check_source_name(name)
+        except ValueError as error:
+            raise UsageError(f"--publish-source: {error}") from None
+        if self.publish is None:
+            return
+        for source in filter(is_nats, self.sources):
+            if parse_address(source).names(self.publish, name):
+                raise UsageError(
+                    f"--from: the source {name} of {self.publish} is what --publish publishes; its"
+                    " own metrics would be added again and again"
+                )
 
     def _check_tls(self) -> None:
         key, certificate, client_ca = (
