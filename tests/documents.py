@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import ROOT, environment
+from tests import ROOT, environment, nats
 from tests.daemon import LIMIT, TWISTD
 from tests.programs import until
 
@@ -37,7 +37,7 @@ NOT_RUN = ("systemctl", "podman")
 
 _BLOCK = re.compile(r"^( *)```(sh|console|python)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
-_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d|9464)\b(?![.\d])")
+_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d|9464|4222)\b(?![.\d])")
 _TMP = re.compile(r"(?<![\w.])/tmp/")
 _ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|tail \S+\.rec)\b")
 _SERVED = re.compile(
@@ -249,6 +249,8 @@ class Reader:
             "metrics-tcp": [sys.executable, "-m", "txmetrics_tcp"],
             "twistd": TWISTD,
         }
+        if nats.PROGRAM is not None:
+            programs["nats-server"] = [nats.PROGRAM]
         commands = {
             **dict.fromkeys(("python", "python3"), python),
             **{name: f'exec {shlex.join(words)} "$@"\n' for name, words in programs.items()},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests import ROOT, needs
+from tests import ROOT, nats, needs
 from tests.documents import DOCS, PAGES, Reader, blocks
 from txmetrics_tcp import DOCS as URL
 
@@ -28,6 +28,8 @@ class PageTests(SynchronousTestCase):
         missing = needs("openssl")
         if missing and any("openssl" in block.code for block in page):
             raise SkipTest(missing)
+        if nats.missing and path.name == "nats.md":
+            raise SkipTest(nats.missing)
         if path.name == "README.md":
             # The gate runs this block: it is the test command.
             del page[[block.language for block in page].index("sh") + 1]

@@ -19,11 +19,13 @@ import sys
 import tempfile
 import termios
 from pathlib import Path
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import environment, needs
+from tests import environment, nats, needs
 from tests.daemon import LIMIT, Daemon
+from tests.nats import NatsServer
 from tests.programs import Program, until
 from tests.rust_peers import start_server
 
@@ -95,6 +97,30 @@ def observe(*arguments: str) -> str:
 
 class TerminalTests(SynchronousTestCase):
     skip = needs("tmux")
+
+    @skipIf(nats.missing, nats.missing)
+    def test_broker(self) -> None:
+        """Sources of a broker are shown; so are its loss, and what it does not permit."""
+        broker = NatsServer(self)
+        terminal = Terminal(self, observe(broker.url()))
+        terminal.wait_for("no sources yet; waiting for nats://")
+        Daemon(
+            *(self, "-n", "--pidfile=", "metrics-tcp", "--listen", "0", "--no-host"),
+            *("--publish", broker.url(), "--publish-source", "shop"),
+        )
+        terminal.wait_for(r"● shop  connected .*no losses")
+        broker.kill()
+        terminal.wait_for(r"● shop  disconnected, retrying: ")
+        broker.start()
+        terminal.wait_for(r"● shop  connected .*no losses")
+        terminal.press("q")
+        terminal.wait_for("ended 0")
+        closed = NatsServer(self, "--auth", "secret")
+        terminal = Terminal(self, observe(closed.url()), width=120)
+        screen = terminal.wait_for("ended 2")
+        self.assertIn(
+            f"cannot follow {closed.url()}: the broker does not accept the credentials", screen
+        )
 
     def test_daemon(self) -> None:
         """At 80 by 24, the daemon's own metrics are listed, filtered and shown in detail."""

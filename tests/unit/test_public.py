@@ -44,18 +44,24 @@ TLS = "--tls --tls-ca --tls-name --tls-cert --tls-key"
 COMMANDS = {
     "run": "--listen --interval --prometheus --opentelemetry",
     "tail": f"""
-        endpoints --raw --json -v --verbose --exact --filter --count --duration --max-frame {TLS}
+        endpoints --raw --json -v --verbose --exact --filter --count --duration --max-frame
+        --since {TLS}
     """,
     "stats": f"endpoints --duration --json --filter --sort --max-frame {TLS}",
     "record": f"file endpoints --compress --append --force --count --duration --max-frame {TLS}",
     "replay": "file --speed --listen --loop",
     "observe": f"endpoints --export-dir --max-frame {TLS}",
+    "publish": f"""
+        endpoints --to --source --linger --buffer --snapshot --replicas --max-age --max-frame {TLS}
+    """,
     "prometheus": f"endpoints --listen --stale-after --max-frame {TLS}",
 }
 
 DAEMON = """
     allow= buffer-size= collect= dead-after= from= gauges= grace= help instance-label= interval=
     listen= max-clients-per-address= max-clients= max-delay= max-source-bytes= max-source-events=
+    publish-buffer= publish-linger= publish-max-age= publish-replicas= publish-snapshot=
+    publish-source= publish=
     max-source-series= merge= no-host no-process prometheus= tls-cert= tls-client-ca= tls-key=
     version
 """

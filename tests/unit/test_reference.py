@@ -22,6 +22,8 @@ from txmetrics_tcp._view.filter_syntax import SYNTAX
 from txmetrics_tcp.bridges.opentelemetry import StreamingMeterProvider
 from txmetrics_tcp.cli.parser import make_parsers
 from txmetrics_tcp.cli.sources import ENVIRONMENT
+from txmetrics_tcp.relay import _publisher_metrics as publisher
+from txmetrics_tcp.relay._access import VARIABLES as NATS
 from txmetrics_tcp.tap import makeService
 from txmetrics_tcp.tap.options import Options
 
@@ -48,8 +50,8 @@ class MetricsTests(SynchronousTestCase):
     @skipIf(needs("psutil"), needs("psutil"))
     def test_metrics(self) -> None:
         """
-        The page lists exactly the metrics that the daemon, also as a collector, C{metrics-tcp run}
-        and the bridge from OpenTelemetry describe, with kind and unit.
+        The page lists exactly the metrics that the daemon, also as a collector and publisher,
+        C{metrics-tcp run} and the bridge from OpenTelemetry describe, with kind and unit.
         """
         options = Options()
         options.parseOptions(["--collect", "unix:s"])
@@ -60,7 +62,7 @@ class MetricsTests(SynchronousTestCase):
         for event in decode(b"".join(service._factory.incoming.take_described().values())):
             assert isinstance(event, Metadata)
             described.add((event.name, event.kind.value, event.unit))
-        for metadata in *runtime.METADATA, *event_loops.METADATA:
+        for metadata in *runtime.METADATA, *event_loops.METADATA, *publisher.METADATA:
             described.add((metadata.name, metadata.kind.value, metadata.unit))
         recorder = ListRecorder()
         StreamingMeterProvider(recorder)
@@ -87,7 +89,9 @@ class SettingsTests(SynchronousTestCase):
 
     def test_variables(self) -> None:
         documented = rows(page("settings").partition("## Environment variables")[2])
-        self.assertEqual([names for names, _ in documented], [[VARIABLE], [ENVIRONMENT]])
+        self.assertEqual(
+            [name for names, _ in documented for name in names], [VARIABLE, ENVIRONMENT, *NATS]
+        )
 
 
 class CommandsTests(SynchronousTestCase):
