@@ -25,10 +25,12 @@ from suite.figures import HEADROOM, Section, to_table  # noqa: E402
 from suite.host import empty_call_ns, facts  # noqa: E402
 from suite.peers import PeerError, build  # noqa: E402
 
+from tests.nats import missing as missing_nats  # noqa: E402
+
 BENCHMARKS = (
     *("throughput", "cost", "opentelemetry", "paced", "latency", "lossless"),
     *("website", "decoding", "observing", "snapshot", "exposition", "memory", "own_metrics"),
-    *("prometheus_bridge", "collecting"),
+    *("prometheus_bridge", "collecting", "nats"),
 )
 
 NEED_RUST = ("latency", "lossless")
@@ -68,6 +70,9 @@ def measure(bench: Bench, names: list[str]) -> list[Section]:
     for name in names:
         if name in NEED_RUST and not bench.peers.rust:
             print(f"{name}: not measured, since it needs the Rust reader\n", file=sys.stderr)
+            continue
+        if name == "nats" and missing_nats:
+            print(f"{name}: not measured, since it {missing_nats}\n", file=sys.stderr)
             continue
         start = time.monotonic()
         section = importlib.import_module(f"suite.{name}").run(bench)
