@@ -321,14 +321,16 @@ class CallbackTests(AutomaticTestCase):
             def child():
                 counter("events_total").increment()
                 wait_until_listening()
-                wait_for_client()
+                serve_client()
 
             os.waitpid(fork(child), 0)
             """,
         )
         self.check_total(Stream(self, program.port), 1, "early_total")
         self.assertEqual(program.said("late"), "txmetrics-tcp reactor")
-        self.check_total(Stream(self, int(program.said("port", 2))), 1, "early_total")
+        stream = Stream(self, int(program.said("port", 2)))
+        self.check_total(stream, 1, "early_total")
+        stream.close()
         self.assertEqual(program.said("early", 2), "True")
         self.assertEqual(program.said("late", 2), "txmetrics-tcp reactor")
         self.assertEqual(self.ends(program, errors=None).count("early"), 2)
