@@ -71,7 +71,7 @@ class StartTests(AutomaticTestCase):
             """
             sys.argv[0] = "/usr/bin/shop"
             counter("events_total").increment(3)
-            wait_for_client()
+            serve_client()
             """,
         )
         path = f"{directory}/new/shop-{program.process.pid}.sock"
@@ -79,7 +79,8 @@ class StartTests(AutomaticTestCase):
         stream = self.stream(f"{directory}/new", program.process.pid)
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode), 0o700)
-        self.assertEqual(total(stream.read_all(), "events_total"), 3)
+        self.check_total(stream, 3)
+        stream.close()
         self.ends(program)
         self.assertEqual(os.listdir(f"{directory}/new"), [])
 
