@@ -21,10 +21,12 @@ import errno
 import logging
 import os
 import re
+import sys
 import threading
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -43,6 +45,8 @@ from txmetrics_tcp._exporter.thread import (
     ReactorStoppedError,
     ReactorThread,
     forward_log,
+    hold_log,
+    log_call,
 )
 from txmetrics_tcp._instruments.facade import (
     RecorderInstalledError,
@@ -354,7 +358,8 @@ class _Exporter:
             try:
                 callback(self.recorder, self._thread.reactor)
             except Exception:
-                _log.exception("%s: a function called at the start failed", VARIABLE)
+                text = "%s: a function called at the start failed"
+                log_call(partial(_log.error, text, VARIABLE, exc_info=sys.exc_info()))
 
     def stop(self, timeout: float) -> None:
         """
@@ -381,12 +386,15 @@ class _Exporter:
 
     def _run(self) -> None:
         forward_log()
-        self._thread.start()
-        call_at_exit(_at_exit)
+        held = hold_log()
         try:
+            self._thread.start()
+            call_at_exit(_at_exit)
             self._thread.call(self._begin, START_TIMEOUT)
         except TimeoutError:
             _log.warning("%s: the exporter does not listen yet", VARIABLE)
+        finally:
+            held.release()
 
     def _begin(self) -> Deferred[None]:
         self.call_back()
@@ -400,12 +408,12 @@ class _Exporter:
             if not self.wanted:
                 return
             if not _is_in_use(reason.value):
-                _log.warning("%s: no metrics are streamed: %s", VARIABLE, reason.value)
+                _warn("%s: no metrics are streamed: %s", VARIABLE, reason.value)
                 service.stop()
                 self.give_up()
                 return
             if first:
-                _log.warning(
+                _warn(
                     "%s: process %d will stream its metrics when the address is free: %s."
                     "  With a directory, each process has its own socket",
                     VARIABLE,
@@ -427,11 +435,15 @@ class _Exporter:
             self._factory.incoming.stop()
             call_before_handles(None)
             return
-        _log.warning("%s has no effect any more: the program installs its own exporter", VARIABLE)
+        _warn("%s has no effect any more: the program installs its own exporter", VARIABLE)
         if self._in_reactor_thread():
             self._service.stop()
         else:
             self.stop(self._factory.settings.flush_timeout + EXIT_MARGIN)
+
+
+def _warn(text: str, *words: object) -> None:
+    log_call(partial(_log.warning, text, *words))
 
 
 def _are_greenlets() -> bool:

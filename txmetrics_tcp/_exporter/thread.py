@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -207,9 +208,61 @@ _exit_registered = False
 _forwards = False
 
 
+class HeldLog:
+    """
+    What the reactor thread logs while the program waits for it.
+
+    A program may wait while it holds the lock of a log handler, or of `logging`.  The reactor
+    thread must not wait for that lock, since the program would wait for a time limit.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[], object]] | None = []
+
+    def add(self, call: Callable[[], object]) -> bool:
+        """
+        Keep a call that logs, on the reactor thread.
+
+        @return: whether it will be made; otherwise, the caller has to.
+        """
+        if not isinstance(threading.current_thread(), ReactorThread):
+            return False
+        with self._lock:
+            if self._calls is None:
+                return False
+            self._calls.append(call)
+            return True
+
+    def release(self) -> None:
+        """Make the calls that were kept, on the calling thread, and keep no more."""
+        with self._lock:
+            calls, self._calls = self._calls or [], None
+        for call in calls:
+            call()
+
+
+_held_log: HeldLog | None = None
+
+
+def hold_log() -> HeldLog:
+    """Hold what the reactor thread logs, until the result is released."""
+    global _held_log
+    _held_log = HeldLog()
+    return _held_log
+
+
+def log_call(call: Callable[[], object]) -> None:
+    """Make a call that logs, now or once the program no longer waits for the reactor thread."""
+    held = _held_log
+    if held is None or not held.add(call):
+        call()
+
+
 def _after_fork_in_child() -> None:
-    global _lock, _exit_registered
+    global _lock, _exit_registered, _held_log
     _lock = threading.RLock()
+    _held_log = None
     # The threads and exporters belong to the parent.  The exit function has to be registered again:
     # multiprocessing may have unregistered it.
     _threads.clear()
@@ -356,6 +409,6 @@ def forward_log() -> None:
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if str(event.get("log_namespace", "")).split(".")[0] == "txmetrics_tcp":
-            to_logging(event)
+            log_call(partial(to_logging, event))
 
     globalLogPublisher.addObserver(observe)

@@ -63,6 +63,49 @@ class StartTests(AutomaticTestCase):
         output = self.ends(program)
         self.assertIn("reactor=False\nthread=None\n", output)
 
+    def test_logHandler(self) -> None:
+        """
+        A log handler makes the first handle, while its own lock or that of `logging` is held: the
+        exporter's thread, which logs its address, does not wait for the lock.
+        """
+        program = self.program(
+            "0",
+            """
+            import logging, logging.config
+
+            class Handler(logging.StreamHandler):
+                def emit(self, record):
+                    counter("events_total").increment()
+                    super().emit(record)
+
+            logging.basicConfig(level=logging.INFO, handlers=[Handler(sys.stdout)])
+            logging.info("logged")
+            """,
+        )
+        output = self.ends(program)
+        self.assertRegex(output, r"\AINFO:txmetrics_tcp:Streaming .*\nINFO:root:logged\n\Z")
+
+    def test_logConfiguration(self) -> None:
+        program = self.program(
+            "0",
+            """
+            import logging.config
+
+            class Handler(logging.NullHandler):
+                def __init__(self):
+                    super().__init__()
+                    counter("events_total").increment()
+                    say("addresses", len(addresses()))
+
+            handler = {"()": Handler}
+            root = {"handlers": ["counting"], "level": "INFO"}
+            logging.config.dictConfig(
+                {"version": 1, "handlers": {"counting": handler}, "root": root}
+            )
+            """,
+        )
+        self.assertEqual(self.ends(program), "addresses=1\n")
+
     def test_directory(self) -> None:
         """The socket has the program's name and process, is private, and is removed at the end."""
         directory = self.directory()

@@ -38,6 +38,11 @@ class ClockTests(SynchronousTestCase):
         self.assertEqual([metric.timestamp_ns for metric in seen], times)
         self.assertEqual(client.reader.bits(), exact_totals(self.factory))
 
+    def test_started(self) -> None:
+        """The recorder keeps the time at which it was made."""
+        self.now += HOUR
+        self.assertEqual(self.factory.recorder.started_ns, NOW)
+
     def test_totalsBefore1970(self) -> None:
         self.factory.recorder.counter("c").increment(3)
         self.now = -HOUR - 1
