@@ -211,7 +211,7 @@ class ListeningService(Service):
         self._attempts = []
         for success, reason in results:
             if not success:
-                raise ListenError(_explain(reason.value)) from reason.value
+                raise listen_error(reason.value) from reason.value
         self._check_ports()
         for port in self._ports:
             address = port.getHost()
@@ -246,8 +246,12 @@ class ListeningService(Service):
         self._stopping -= 1
 
 
+def listen_error(error: BaseException) -> ListenError:
+    """Return an error with the address and the cause."""
+    return ListenError(_explain(error))
+
+
 def _explain(error: BaseException) -> str:
-    """Return an error message with the address and the cause."""
     match error:
         case CannotListenError(interface=None, port=bytes() | str() as path):
             return f"Couldn't listen on {show_address(path)}: {error.socketError}"

@@ -67,7 +67,7 @@ _TERM = re.compile(
     rf"""\s*(?P<negated>[-!])?(?:
         /(?P<regex>(?:\\.|[^\\])+?)/(?=\s|$)
       | "(?P<quoted>[^"]*)"(?=\s|$)
-      | kind:(?P<kind>{_TEXT})?(?=\s|$)
+      | (?P<kinds>kind:)(?P<kind>{_TEXT})?(?=\s|$)
       | name:(?P<name>{_TEXT})?(?=\s|$)
       | (?P<label>(?:[^\s"=]|"[^"]*")*)=(?P<value>{_TEXT})?(?=\s|$)
       | (?P<has>{_TEXT}):(?=\s|$)
@@ -85,20 +85,17 @@ def _term(match: re.Match[str]) -> Callable[[Key], bool]:
         return _regex(match["regex"])
     if match["quoted"] is not None:
         return _word(match["quoted"])
-    kind = match.lastgroup
-    text = _plain(match[kind] or "") if kind else ""
-    if kind in ("label", "value"):
+    if match["label"] is not None:
         return _label(_plain(match["label"]), match["value"] or "")
-    if kind == "has":
-        return _has_label(text)
-    if kind == "word":
+    if match["has"] is not None:
+        return _has_label(_plain(match["has"]))
+    if match["word"] is not None:
         if _OPEN_REGEX.match(match["word"]):
             raise FilterError(f"{match['word']} has no closing slash; use quotes for a plain word")
-        return _word(text)
-    written = match[0].strip().lstrip("-!")
-    if written.startswith("kind:"):
-        return _kind(text)
-    return _name(text)
+        return _word(_plain(match["word"]))
+    if match["kinds"]:
+        return _kind(_plain(match["kind"] or ""))
+    return _name(_plain(match["name"] or ""))
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from txmetrics_tcp._checks import at_least
 from txmetrics_tcp._distribution import Distribution
@@ -156,6 +156,11 @@ class SeriesView:
         """
         return self.value - self._base + self._spread
 
+    @property
+    def base(self) -> int | float:
+        """`value - base` is `change`."""
+        return self._base - self._spread
+
     def average_rate(self, seconds: float) -> float:
         """
         Return `change` per second.
@@ -268,6 +273,10 @@ class SeriesView:
             assert isinstance(self._history, Increases)
             self._history.spread(risen, self._set_at + 1)
             self._spread += risen  # type: ignore[assignment]
+            if self._view.observer is not None:
+                self._view.observer.resynced(self, risen, self._set_at)
+        elif risen and self._view.observer is not None:
+            self._view.observer.rebased(self)
         self._base += risen
         self._value = total
         self._connection = connection
@@ -336,6 +345,57 @@ def samples_of(series: SeriesView, window: float | None, now: float) -> Samples 
     return samples
 
 
+def values_of(many: Iterable[SeriesView]) -> list[int | float]:
+    """Return C{value} of many series, in less time than the property takes."""
+    return [one._value + len(one._pending) for one in many]
+
+
+def intervals_of(series: SeriesView, after: int, now: float) -> list[tuple[int, Samples]]:
+    """
+    Return the first second and the samples of the recent intervals of a histogram, oldest first:
+    of `FINEST` seconds each, and over by now.  The caller must not change the samples.
+
+    @param after: return those that start later than this second, by the view's clock.
+    @param now: the time by the view's clock.
+    """
+    windows = series._windows
+    if windows is None:
+        return []
+    second = math.floor(now)
+    if second > series._second:
+        series._advance(second)
+    return windows.closed(after)
+
+
+class SeriesObserver(Protocol):
+    """
+    Is notified when series of a view begin and end.  It must not change the view.
+    """
+
+    def added(self, series: SeriesView) -> None:
+        """Handle a new series, or one that has begun again after a restart."""
+
+    def removed(self, series: SeriesView) -> None:
+        """Handle the end of a series."""
+
+    def cleared(self) -> None:
+        """Handle the end of all series."""
+
+    def described(self, metadata: Metadata) -> None:
+        """Handle a new description."""
+
+    def rebased(self, series: SeriesView) -> None:
+        """Handle a change of C{base} of a counter or histogram."""
+
+    def resynced(self, series: SeriesView, amount: int | float, since: int) -> None:
+        """
+        Handle an increase that a total has shown on the same connection.
+
+        @param amount: the increase.
+        @param since: the second of the last exact total, by the view's clock.
+        """
+
+
 class SourceView:
     """
     The state of one stream.  Pass it all events of each connection, in order.
@@ -369,6 +429,7 @@ class SourceView:
         too much text in them.
     @ivar unknown: the number of `Unknown` events.
     @ivar since: when the view was created or last cleared, by the clock.
+    @ivar observer: is notified of series that begin and end; None by default.
     """
 
     def __init__(
@@ -405,6 +466,7 @@ class SourceView:
         self.refused: int = 0
         self.unknown: int = 0
         self.since: float = clock()
+        self.observer: SeriesObserver | None = None
         self._descriptions = Descriptions(self._text)
         self._connection = 0
         # The dropped events of previous connections.
@@ -456,6 +518,8 @@ class SourceView:
                     if total > U64_MAX:
                         total -= U64_MAX + 1
                         series._base -= U64_MAX + 1
+                        if self.observer is not None:
+                            self.observer.rebased(series)
                     series._value = total
                 elif operation is _RECORD_HISTOGRAM:
                     series._pending.append(value)
@@ -525,6 +589,8 @@ class SourceView:
     def _forget_series(self) -> None:
         self._forget_identities()
         self.series.clear()
+        if self.observer is not None:
+            self.observer.cleared()
 
     def _forget_identities(self) -> None:
         for series in self._by_identity.values():
@@ -584,6 +650,8 @@ class SourceView:
                 series._continue_from(*self._cleared.pop(key))
                 series._connection = self._connection
         self.series[key] = series
+        if self.observer is not None:
+            self.observer.added(series)
         return series
 
     def _ingest_other(self, event: Event, now: float) -> None:
@@ -598,6 +666,8 @@ class SourceView:
             admitted = known or len(self._descriptions) < self._max_series
             if not (admitted and self._descriptions.put(event)):
                 self.refused += 1
+            elif self.observer is not None:
+                self.observer.described(event)
         elif isinstance(event, Gone):
             self._remove(event.key)
         elif isinstance(event, Snapshot):
@@ -649,6 +719,8 @@ class SourceView:
             self._identified_bytes -= size * len(series._identified)
             for identified in series._identified:
                 del self._by_identity[id(identified)]
+            if self.observer is not None:
+                self.observer.removed(series)
 
     def _ingest_status(self, event: Status, now: float) -> None:
         before, self.status = self.status, event

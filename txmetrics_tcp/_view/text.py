@@ -68,6 +68,25 @@ MAX_UNIT = 40
 """The maximum number of cells of a unit after a value: each value repeats the unit."""
 
 
+def natural_key(text: str) -> str:
+    """
+    Return a key for sorting that ignores case and compares numbers by size.
+
+        >>> sorted(["shard 10", "shard 2", "Shard 1"], key=natural_key)
+        ['Shard 1', 'shard 2', 'shard 10']
+    """
+    return _DIGITS.sub(_counted_digits, text.casefold())
+
+
+_DIGITS = re.compile("[0-9]+")
+
+
+def _counted_digits(run: re.Match[str]) -> str:
+    # The number of digits comes first, as a character.
+    digits = run[0].lstrip("0") or "0"
+    return chr(min(48 + len(digits), 0xD7FF)) + digits
+
+
 def visible_unit(unit: str) -> str:
     """Escape a unit, and cut a long one."""
     return cut(visible(unit[: MAX_UNIT + 1]), MAX_UNIT)
@@ -208,3 +227,19 @@ def _cells(letter: str) -> int:
     if category(letter) in _MARKS:
         return 0
     return 2 if east_asian_width(letter) in "WF" else 1
+
+
+MAX_SHOWN = 400
+"""The maximum number of characters processed of a text; no screen is wider."""
+
+
+def shown(text: str) -> str:
+    """
+    Make text from a server safe for the screen: one line, without characters that a terminal or
+    Textual would act on.
+    """
+    # The cache holds no long text.
+    return _shown(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
+
+
+_shown = lru_cache(maxsize=16 * 1024)(visible)

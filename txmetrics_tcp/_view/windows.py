@@ -365,6 +365,14 @@ class Windows:
         self._budget.give_back(self._size)
         self._size = 0
 
+    def closed(self, after: int) -> list[tuple[int, Samples]]:
+        """
+        Return the intervals of `FINEST` seconds that have been closed, of the last twelve seconds.
+
+        @param after: return those that start later than this second.
+        """
+        return [(begin, part) for begin, part in self._levels[0] if begin > after]
+
     def samples(self, window: float | None, now: float, start: int) -> Samples:
         """
         Return the samples of a window.

@@ -56,12 +56,14 @@ class MetricsSite(Site):
     """
     Serves a resource at ``/metrics``.
 
+    @cvar max_connections: see `MAX_CONNECTIONS`.
     @ivar reactor: the reactor that the site is used with.
     @ivar silenced: see `txmetrics_tcp._net.listening.Server`.
     """
 
     noisy = False
     silenced = False
+    max_connections: int = MAX_CONNECTIONS
 
     def __init__(
         self,
@@ -77,12 +79,12 @@ class MetricsSite(Site):
         root = _Root()
         root.putChild(b"metrics", resource)
         # Twisted's timeout is not used: it begins again with each received byte.
-        super().__init__(root, _Request, timeout=None, reactor=reactor)
+        super().__init__(root, MetricsRequest, timeout=None, reactor=reactor)
         self._admission = Admission(networks, None, max_per_address)
         self._rejections = RejectionLog(reactor)
-        self._channels: set[_Channel] = set()
+        self._channels: set[MetricsChannel] = set()
         # Those for which no response is being made, in the order of their arrival.
-        self._replaceable: dict[_Channel, None] = {}
+        self._replaceable: dict[MetricsChannel, None] = {}
         self._stopping = False
         self._waiters: list[Deferred[None]] = []
 
@@ -116,36 +118,40 @@ class MetricsSite(Site):
         if reason is not None:
             self._rejections.report(show_address(addr), reason)
             return Rejected()
-        channel = _Channel(self, addr)
+        channel = self.make_channel(addr)
         channel.factory = self
         channel.requestFactory = self.requestFactory
         channel.timeOut = None
         return channel
 
+    def make_channel(self, peer: IAddress | None) -> MetricsChannel:
+        """Make the protocol of a connection."""
+        return MetricsChannel(self, peer)
+
     # Called by channels.
 
-    def arrived(self, channel: _Channel) -> None:
+    def arrived(self, channel: MetricsChannel) -> None:
         """Count a connection."""
         self._channels.add(channel)
         self._replaceable[channel] = None
         self._admission.enter(channel.peer)
 
-    def left(self, channel: _Channel) -> None:
+    def left(self, channel: MetricsChannel) -> None:
         """Stop counting a connection."""
         self._channels.discard(channel)
         self._replaceable.pop(channel, None)
         self._admission.leave(channel.peer)
         self._finish()
 
-    def response_begins(self, channel: _Channel) -> None:
+    def response_begins(self, channel: MetricsChannel) -> None:
         """Do not replace this connection."""
         self._replaceable.pop(channel, None)
 
-    def response_ends(self, channel: _Channel) -> None:
+    def response_ends(self, channel: MetricsChannel) -> None:
         """From now on, the connection only waits for the client to read the response."""
         self._replaceable[channel] = None
 
-    def rejected(self, channel: _Channel, reason: str) -> None:
+    def rejected(self, channel: MetricsChannel, reason: str) -> None:
         """Log why a client is disconnected."""
         self._rejections.report(show_address(channel.peer), reason)
 
@@ -159,9 +165,9 @@ class MetricsSite(Site):
 
         @return: the reason for rejecting a client if none can be closed.
         """
-        if len(self._channels) < MAX_CONNECTIONS:
+        if len(self._channels) < self.max_connections:
             return None
-        limit = f"connection limit reached ({MAX_CONNECTIONS})"
+        limit = f"connection limit reached ({self.max_connections})"
         if not self._replaceable:
             return limit
         oldest = next(iter(self._replaceable))
@@ -178,15 +184,18 @@ class MetricsSite(Site):
                 gone.callback(None)
 
 
-class _Channel(HTTPChannel):
+class MetricsChannel(HTTPChannel):
     """
     The connection of a scraper.  One deadline ends it, whatever it waits for: the TLS handshake, a
     request, a reader of the response, or the client's close alert.
 
     @ivar peer: the client's address.
+    @ivar deadline: ends the connection.
+    @ivar has_body: whether the current request has a body, which is not read.
     """
 
     transport: Any
+    has_body: bool = False
 
     def __init__(self, site: MetricsSite, peer: IAddress | None) -> None:
         super().__init__()
@@ -205,7 +214,7 @@ class _Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         self.site.arrived(self)
-        self._deadline = Deadline(self.site.reactor, TIME_LIMIT, self._too_slow)
+        self.deadline = Deadline(self.site.reactor, TIME_LIMIT, self._too_slow)
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
@@ -221,6 +230,7 @@ class _Channel(HTTPChannel):
         Answer without waiting for the body.  Twisted would put it in memory or a temporary file,
         and decode 64 KiB of chunks of one byte in 40 ms.
         """
+        self.has_body = self.length != 0
         self.length = 0
         super().allHeadersReceived()
 
@@ -229,12 +239,20 @@ class _Channel(HTTPChannel):
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return False
 
-    def requestDone(self, request: Request) -> None:
+    def response_begins(self) -> None:
+        """Called before a request is answered."""
+        self.site.response_begins(self)
+
+    def response_ends(self) -> None:
+        """Called when a request has been answered."""
         self.site.response_ends(self)
+
+    def requestDone(self, request: Request) -> None:
+        self.response_ends()
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._deadline.cancel()
+        self.deadline.cancel()
         try:
             if not self._received_data and (why := explain(reason.value)) is not None:
                 self.site.rejected(self, f"TLS handshake failed: {why}")
@@ -246,10 +264,10 @@ class _Channel(HTTPChannel):
         self.reject(f"request and response took more than {TIME_LIMIT:g} seconds")
 
 
-class _Request(Request):
+class MetricsRequest(Request):
     """A request that tells the site when its response begins."""
 
     def process(self) -> None:
         channel: Any = self.channel
-        channel.site.response_begins(channel)
+        channel.response_begins()
         super().process()

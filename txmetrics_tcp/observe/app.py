@@ -16,6 +16,7 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Footer, Input, Static
 
 from txmetrics_tcp._view.filters import FilterError
+from txmetrics_tcp._view.text import shown
 from txmetrics_tcp.observe.bindings import KEYS
 from txmetrics_tcp.observe.detail import Detail
 from txmetrics_tcp.observe.export import EXPORTS, plain_svg, write_new
@@ -27,7 +28,6 @@ from txmetrics_tcp.observe.rows import WINDOWS, Rows
 from txmetrics_tcp.observe.source_list import SourceList
 from txmetrics_tcp.observe.sources import Source, State
 from txmetrics_tcp.observe.table import SeriesTable
-from txmetrics_tcp.observe.text import shown
 from txmetrics_tcp.observe.theme import BACKGROUND, BAD, DIM, PANEL, TEXT, THEME
 
 _T = TypeVar("_T")

@@ -22,7 +22,7 @@ from txmetrics_tcp._view.numbers import (
     show_seconds,
     show_value,
 )
-from txmetrics_tcp._view.text import NO_TIME, counted, time_of_day
+from txmetrics_tcp._view.text import NO_TIME, counted, shown, time_of_day
 from txmetrics_tcp._view.windows import PARTIAL_NOTE, PERCENTILES, Summary
 from txmetrics_tcp.observe.charts import chart
 from txmetrics_tcp.observe.header import window_text
@@ -33,7 +33,7 @@ from txmetrics_tcp.observe.render import (
     percentile_text,
 )
 from txmetrics_tcp.observe.row import HISTORY, Group, Line, Row, RowValues
-from txmetrics_tcp.observe.text import fit, fit_middle, right, shown
+from txmetrics_tcp.observe.text import fit, fit_middle, right
 from txmetrics_tcp.observe.theme import ACCENT, DIM, FAINT, KIND, PANEL, TEXT, WARNING, ink, shade
 
 SIDE_BY_SIDE = 76

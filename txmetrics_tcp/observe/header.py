@@ -24,10 +24,10 @@ from txmetrics_tcp._view.numbers import (
     show_share,
     show_value,
 )
-from txmetrics_tcp._view.text import counted
+from txmetrics_tcp._view.text import counted, shown
 from txmetrics_tcp.observe.rows import Rows
 from txmetrics_tcp.observe.sources import Source, State
-from txmetrics_tcp.observe.text import fit, fit_middle, shown
+from txmetrics_tcp.observe.text import fit, fit_middle
 from txmetrics_tcp.observe.theme import (
     ACCENT,
     BACKGROUND,

@@ -10,17 +10,20 @@ from rich.cells import cell_len
 
 from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._view.series import RecentEvent, SeriesView, samples_of
+from txmetrics_tcp._view.text import natural_key, shown
 from txmetrics_tcp._view.windows import Samples, Summary
 from txmetrics_tcp.observe.sources import Source
-from txmetrics_tcp.observe.text import shown
 
 HISTORY = 60
 """The number of seconds that sparklines and charts cover."""
 
 
 def by_text(text: str) -> tuple[str, str]:
-    """Return a sort key that ignores case, unless two texts differ only in case."""
-    return text.casefold(), text
+    """
+    Return a key for the natural order, in which "shard 2" comes before "shard 10".  The case is
+    ignored, unless two texts differ only in case.
+    """
+    return natural_key(text), text
 
 
 class RowValues(NamedTuple):
@@ -82,7 +85,8 @@ class Row:
         lengths = (cell_len(label) + cell_len(value) + 2 for label, value in self.labels)
         self.labels_length: int = max(0, sum(lengths) - 1)
         self.by_name: tuple[str, str, tuple[tuple[str, str], ...], str]
-        self.by_name = (*by_text(self.name), self.labels, source.label)
+        labels = tuple((natural_key(label), natural_key(value)) for label, value in self.labels)
+        self.by_name = (*by_text(self.name), labels, natural_key(source.label))
         self.frozen: RowValues | None = None
 
     @property

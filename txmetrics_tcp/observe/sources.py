@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -26,7 +27,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME, NOT_A_STREAM, StreamError
 from txmetrics_tcp._model import Event
 from txmetrics_tcp._recording.events import Recording, Stepper
 from txmetrics_tcp._view.series import SourceView
-from txmetrics_tcp.observe.text import shown
+from txmetrics_tcp._view.text import shown
 
 METER = 3.0
 """The number of seconds that the event rate of a source covers."""
@@ -84,8 +85,8 @@ class Source:
     def start(self) -> None:
         """Start to connect or to read."""
 
-    def stop(self) -> None:
-        """Disconnect or stop reading."""
+    def stop(self) -> object:
+        """Disconnect or stop reading.  May return a Deferred that fires afterwards."""
 
     @property
     def connected(self) -> bool:
@@ -180,8 +181,8 @@ class LiveSource(Source):
     def start(self) -> None:
         self._service.startService()
 
-    def stop(self) -> None:
-        self._service.stopService()
+    def stop(self) -> Deferred[None]:
+        return self._service.stopService()
 
     def retry(self) -> None:
         if self.retry_at is not None:
@@ -232,12 +233,17 @@ class RecordingSource(Source):
 
     progress: float
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    def __init__(
+        self, reactor: Any, path: str, reached: Callable[[float], object] | None = None
+    ) -> None:
         """
+        @param reached: called before the next events are ingested, with their time of reception in
+            seconds since the beginning of the recording.
         @raise RecordingError: the file cannot be read or is not a recording.
         """
         self._recording = Recording(path)
         super().__init__(Path(path).name, SourceView(self.view_now))
+        self._reached = reached
         self._stepper = Stepper(reactor, self._read())
         self._set_state(State.READING)
 
@@ -251,9 +257,20 @@ class RecordingSource(Source):
     def view_now(self) -> float:
         return self._recording.seconds
 
+    @property
+    def started(self) -> float:
+        """
+        The time of the beginning, in seconds since the epoch; without the time between sessions, if
+        there are several.
+        """
+        sessions = self._recording.sessions
+        return sessions[-1].time_ns / 1e9 - sessions[-1].seconds if sessions else 0.0
+
     def _read(self) -> Iterator[None]:
         recording = self._recording
         for piece in recording:
+            if self._reached is not None:
+                self._reached(piece.seconds)
             if piece.begins:
                 self.view.connected()
             self.view.ingest(piece.events)

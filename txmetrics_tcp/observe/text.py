@@ -8,22 +8,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 
-from txmetrics_tcp._view.text import cut_middle, visible
-
-MAX_SHOWN = 400
-"""The maximum number of characters processed of a text; no screen is wider."""
-
-
-def shown(text: str) -> str:
-    """
-    Make text from a server safe for the screen: one line, without characters that a terminal or
-    Textual would act on.
-    """
-    # The cache holds no long text.
-    return _shown(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
-
-
-_shown = lru_cache(maxsize=16 * 1024)(visible)
+from txmetrics_tcp._view.text import cut_middle
 
 
 @lru_cache(maxsize=16 * 1024)

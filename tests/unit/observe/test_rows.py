@@ -25,13 +25,14 @@ from txmetrics_tcp import (
 from txmetrics_tcp._model import U64_MAX
 from txmetrics_tcp._view.numbers import show_value
 from txmetrics_tcp._view.source_names import brief_names
+from txmetrics_tcp._view.text import MAX_SHOWN, shown
 from txmetrics_tcp._view.windows import Samples
 from txmetrics_tcp.observe.charts import chart, sparkline
 from txmetrics_tcp.observe.columns import columns_for, lay_out
 from txmetrics_tcp.observe.render import label_segments, percentile_text, row_cells
 from txmetrics_tcp.observe.row import Group, Grouping, Row
 from txmetrics_tcp.observe.rows import MAX_GROUPINGS, Rows
-from txmetrics_tcp.observe.text import MAX_SHOWN, fit, fit_middle, right, shown
+from txmetrics_tcp.observe.text import fit, fit_middle, right
 from txmetrics_tcp.observe.theme import BACKGROUND
 
 ANY_NUMBER = st.floats() | st.integers(0, 2**64)

@@ -1,0 +1,85 @@
+"""
+The files of the page: what a browser loads, and what of it is someone else's.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import ROOT
+
+PAGE = ROOT / "txmetrics_tcp" / "web" / "page"
+
+WITH_CHARTS = {"uplot.js", "chart.js", "heat.js"}
+"""The files that are loaded with the first chart."""
+
+MAX_TABLE = 130_000
+"""The maximum size of the files for the table, in bytes."""
+
+MAX_CHARTS = 70_000
+"""The maximum size of the files for charts, most of it uPlot."""
+
+DIGESTS = {
+    # dist/uPlot.iife.min.js, LICENSE and dist/uPlot.esm.js of the npm package uplot 1.6.32.
+    PAGE / "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    PAGE / "uplot-license.txt": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    ROOT / "tests" / "vendored" / "uPlot-1.6.32.esm.js": (
+        "5dd9b3281aa64b461b42d9945f6adb2649d346502b12281a9ae0d46599a80eba"
+    ),
+}
+
+
+class FileTests(SynchronousTestCase):
+    def test_size(self) -> None:
+        sizes = {path.name: path.stat().st_size for path in PAGE.glob("*.*")}
+        sizes.pop("uplot-license.txt")
+        charts = sum(sizes.pop(name) for name in WITH_CHARTS)
+        self.assertLess(charts, MAX_CHARTS)
+        self.assertLess(sum(sizes.values()), MAX_TABLE, sizes)
+
+    def test_chartsAreLoadedLater(self) -> None:
+        """No file for the table imports one for charts when it is loaded."""
+        charts = "|".join(map(re.escape, WITH_CHARTS))
+        for path in PAGE.glob("*.*"):
+            if path.name not in WITH_CHARTS:
+                pattern = rf"""(?m)^(import|export) .*["']\./({charts})["']|src="page/({charts})"""
+                self.assertNotRegex(path.read_text(), pattern, path.name)
+
+    def test_preloaded(self) -> None:
+        """The browser requests all modules for the table at once, not each when it is imported."""
+        index = (PAGE / "index.html").read_text()
+        found = re.findall('rel="modulepreload" href="page/(.+?)"', index)
+        modules = {path.name for path in PAGE.glob("*.js")} - WITH_CHARTS - {"app.js"}
+        self.assertEqual(found, sorted(modules))
+
+    def test_keys(self) -> None:
+        """docs/reference/viewer.md describes all keys of the page."""
+        reference = (ROOT / "docs" / "reference" / "viewer.md").read_text("utf-8")
+        keys = re.findall(
+            r'^    \[\[.+?\], "(.+?)", "(.+?)", ', (PAGE / "keys.js").read_text("utf-8"), re.M
+        )
+        self.assertGreater(len(keys), 20)
+        for shown, does in keys:
+            names = " ".join(f"`{name}`" for name in shown.split())
+            self.assertIn(f"| {names} | {does} |", reference)
+
+    def test_uPlot(self) -> None:
+        """It is unchanged, with its license; its readable source is in the sdist."""
+        for path, digest in DIGESTS.items():
+            self.assertEqual(sha256(path.read_bytes()).hexdigest(), digest, path.name)
+        version = "v1.6.32"
+        self.assertIn(version, (PAGE / "uplot.js").read_text()[:200])
+        self.assertIn("The MIT License", (PAGE / "uplot-license.txt").read_text())
+
+    def test_noMarkup(self) -> None:
+        """Text from servers becomes text only, and no address leaves the server."""
+        for path in PAGE.glob("*.js"):
+            if path.name == "uplot.js":
+                continue
+            source = path.read_text()
+            for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+                self.assertNotIn(word, source, path.name)
+            self.assertNotIn("://", source, path.name)
