@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash build.sh DIR: build the example consumers (examples/consumers) and the producer of unusual frames
-# (odd), each into a directory of DIR. Those whose tools are missing are left out.
+# (odd), and install a client of StatsD (hotshots), each into a directory of DIR. Those whose tools are missing are left out.
 #
 # Exit status: 0 if all are up to date, 2 for wrong arguments, 3 with one line on standard error for
 # each program that is not built, 1 if a build failed.
@@ -14,7 +14,7 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-programs=(go javascript java rust python odd)
+programs=(go javascript java rust python odd hotshots)
 
 # The stamp identifies the sources of all programs.
 cd "$root"
@@ -48,6 +48,7 @@ tools() {
     rust) echo cargo protoc ;;
     python) echo protoc ;;
     odd) echo go ;;
+    hotshots) echo npm node ;;
     esac
 }
 
@@ -99,6 +100,12 @@ build_python() {
 build_odd() {
     cd "$here/odd"
     go build -o "$1/odd" .
+}
+
+build_hotshots() {
+    cp "$here/hotshots/package.json" "$here/hotshots/send.js" "$1"
+    cd "$1"
+    npm install --no-package-lock --no-audit --no-fund --omit=optional
 }
 
 # build PROGRAM: build a program, and replace its directory in DIR.

@@ -55,7 +55,7 @@ _NO_HOST = {"unix", "systemd", "fd", "stdio"}
 _PREFIXED = ("tcp:", "unix:", "tls:", "ssl:")
 
 
-_CREDENTIALS = re.compile(r"nats://[^\s/]*@")
+_CREDENTIALS = re.compile(r"(nats|https?)://[^\s/]*@")
 
 
 class EndpointError(ValueError):
@@ -69,7 +69,7 @@ def without_credentials(text: str) -> str:
         >>> without_credentials("no such file: nats://user:password@broker/METRICS")
         'no such file: nats://…@broker/METRICS'
     """
-    return _CREDENTIALS.sub("nats://…@", text)
+    return _CREDENTIALS.sub(r"\1://…@", text)
 
 
 def host_of(text: str | int) -> str | None:

@@ -48,10 +48,11 @@ class UnixReactor:
         return port
 
 
-def remove_stale_socket(path: str) -> None:
+def remove_stale_socket(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
     """
     Remove a socket file that no program is listening on.
 
+    @param kind: the kind of socket that the caller will make.
     @raise CannotListenError: the file is not a socket, or a program is listening on it.
     """
     try:
@@ -61,7 +62,7 @@ def remove_stale_socket(path: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise _cannot_listen(path, "a file that is not a socket already exists")
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)

@@ -56,6 +56,17 @@ class RemoveStaleSocketTests(SynchronousTestCase):
         remove_stale_socket(self.path)
         self.assertFalse(os.path.exists(self.path))
 
+    def test_staleDatagrams(self) -> None:
+        """Whether a socket of datagrams is in use shows only with another one."""
+        made = self.bound(socket.SOCK_DGRAM)
+        error = self.assertRaises(
+            CannotListenError, remove_stale_socket, self.path, socket.SOCK_DGRAM
+        )
+        self.assertIn(unix_module.IN_USE, str(error))
+        made.close()
+        remove_stale_socket(self.path, socket.SOCK_DGRAM)
+        self.assertFalse(os.path.exists(self.path))
+
     def test_inUse(self) -> None:
         self.bound().listen()
         self.assertIn("another program is listening on this socket", self.error())
