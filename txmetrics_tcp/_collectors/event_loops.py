@@ -14,7 +14,7 @@ from contextlib import suppress
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txmetrics_tcp._collectors.reactor_lag import MAX_MISSED, MAX_PERIOD, MIN_PERIOD, SAMPLES
+from txmetrics_tcp._collectors.reactor_lag import period, record_lag
 from txmetrics_tcp._instruments.recorder import Recorder
 from txmetrics_tcp._model import Metadata, MetricKind, Unit
 from txmetrics_tcp._net.internals import observe_running_loops
@@ -25,19 +25,44 @@ MAX_NAMES = 20
 TASKS_SHARE = 0.01
 """Maximum share of a loop's time in which its tasks are counted."""
 
-_LAG = Metadata(
+LAG = Metadata(
     MetricKind.HISTOGRAM,
     "asyncio_lag_seconds",
     Unit.SECONDS,
-    "How late the event loop makes a call from another thread, by the thread of the loop.",
+    "How late the event loop makes a call, by the thread of the loop.",
 )
-_TASKS = Metadata(
+TASKS = Metadata(
     MetricKind.GAUGE,
     "asyncio_tasks",
     Unit.COUNT,
     "Number of tasks that are not done, by the thread of the event loop.",
 )
-METADATA = (_LAG, _TASKS)
+METADATA = (LAG, TASKS)
+
+
+class TaskCounter:
+    """
+    Counts the tasks of a loop at most once in an interval, and at most for `TASKS_SHARE` of its
+    time.
+    """
+
+    def __init__(self, interval: float, monotonic: Callable[[], float]) -> None:
+        self._interval = interval
+        self._monotonic = monotonic
+        self._count_at = 0.0
+
+    def count(self, loop: AbstractEventLoop, now: float) -> int | None:
+        """
+        Return the number of tasks that are not done; None if it is too early to count them again.
+
+        Called on the thread of the loop.
+        """
+        if now < self._count_at:
+            return None
+        tasks = len(all_tasks(loop))
+        duration = self._monotonic() - now
+        self._count_at = now + max(self._interval, duration / TASKS_SHARE)
+        return tasks
 
 
 class RunningLoop:
@@ -99,7 +124,7 @@ class EventLoopService(Service):
             recorder.describe(metadata)
         self.recorder = recorder
         self.interval = interval
-        self.period = min(max(interval / SAMPLES, MIN_PERIOD), MAX_PERIOD)
+        self.period = period(interval)
         self.running_loops = running
         self.monotonic = monotonic
         self._clock = clock
@@ -122,7 +147,7 @@ class EventLoopService(Service):
         """Record the number of tasks of all loops with this label.  On any thread."""
         probes = list(self._probes.values())
         tasks = sum(probe.tasks for probe in probes if probe.thread == thread)
-        self.recorder.gauge(_TASKS.name, thread=thread).set(tasks)
+        self.recorder.gauge(TASKS.name, thread=thread).set(tasks)
 
     def _ask(self) -> None:
         self._call = self._clock.callLater(self.period, self._ask)
@@ -161,9 +186,9 @@ class _Probe:
         self._run = run
         self.thread = thread
         self.tasks = 0
-        self._lag = service.recorder.histogram(_LAG.name, thread=thread)
+        self._lag = service.recorder.histogram(LAG.name, thread=thread)
         self._asked: float | None = None
-        self._count_at = 0.0
+        self._counter = TaskCounter(service.interval, service.monotonic)
 
     def ask(self) -> None:
         """Ask the loop to make a call, unless one is pending."""
@@ -184,15 +209,9 @@ class _Probe:
             if asked is None or not is_same_run or not service.running:
                 return
             lag = max(0.0, now - asked)
-            missed = min(int(lag / service.period), MAX_MISSED - 1)
-            for sample in range(missed + 1):
-                self._lag.record(lag - sample * service.period)
+            record_lag(self._lag, lag, service.period)
             self._asked = None
-            if now >= self._count_at:
-                self._count(now)
-
-    def _count(self, now: float) -> None:
-        self.tasks = len(all_tasks(self._run.loop))
-        duration = self._service.monotonic() - now
-        self._count_at = now + max(self._service.interval, duration / TASKS_SHARE)
-        self._service.publish_tasks(self.thread)
+            tasks = self._counter.count(self._run.loop, now)
+            if tasks is not None:
+                self.tasks = tasks
+                service.publish_tasks(self.thread)

@@ -292,6 +292,15 @@ def program_recorder() -> _Program:
     return _program
 
 
+def default_recorder(recorder: Recorder | None) -> Recorder:
+    """
+    Return the recorder of a bridge: the argument, or the program's if it is None.
+
+    @raise TypeError: the argument is not a `Recorder`.
+    """
+    return _program if recorder is None else checked_recorder(recorder)
+
+
 def counter(
     name: str,
     labels: Mapping[str, object] | None = None,
