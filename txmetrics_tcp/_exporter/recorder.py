@@ -48,6 +48,7 @@ class TcpRecorder(Recorder):
         super().__init__()
         self._incoming = incoming
         self._exporter = exporter
+        self._started_ns = incoming.clock()
         self._on_replaced: Callable[[], object] | None = None
 
     def attach(self, key: Key) -> Series:
@@ -63,6 +64,11 @@ class TcpRecorder(Recorder):
         the recorder is `silenced`.
         """
         return self._exporter.addresses
+
+    @property
+    def started_ns(self) -> int:
+        """When this recorder was made, and its totals began: nanoseconds since the epoch."""
+        return self._started_ns
 
     @property
     def silenced(self) -> bool:

@@ -22,7 +22,7 @@ from tests.connecting import FakeEndpoint
 from tests.recordings import HTTP, STATUS, increment
 from txmetrics_tcp.bridges._views import ServerView
 from txmetrics_tcp.cli import output, prometheus
-from txmetrics_tcp.cli.prometheus import Client
+from txmetrics_tcp.cli.view_clients import Client
 from txmetrics_tcp.testing import FakeReactor
 
 
