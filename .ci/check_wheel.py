@@ -10,6 +10,7 @@ package `build`, and creates virtual environments.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+from urllib.request import urlopen
 
-from check_daemon import look, running
+from check_daemon import LIMIT, look, running
 
 PLUGIN = "twisted/plugins/txmetrics_tcp_plugin.py"
 SCHEMA = "txmetrics_tcp/event.proto"  # in the wheel; in the tree and the sdist, it is below proto/
+UPLOT = "tests/vendored/uPlot-1.6.32.esm.js"  # the readable source of page/uplot.js
 LEFTOVERS = ("__pycache__", "dropin.cache", ".pyc", "/target/", "_trial_temp", ".venv")
 
 
@@ -51,6 +54,9 @@ def check_sdist_names(sdist: Path) -> None:
         "tests/__init__.py",
         "docs/conf.py",
         "LICENSE",
+        "txmetrics_tcp/web/page/index.html",
+        "txmetrics_tcp/web/page/uplot-license.txt",
+        UPLOT,
     }
     if missing := required - names:
         sys.exit(f"{sdist.name}: missing {missing}")
@@ -75,7 +81,7 @@ def check_reproducible(wheel: Path, sdist: Path, empty: Path) -> None:
 
 
 def check_installed(wheel: Path, empty: Path) -> None:
-    """Check that both commands work in an empty environment and an empty directory."""
+    """Check that both commands and the page work in an empty environment and directory."""
     subprocess.run([sys.executable, "-m", "venv", empty / "venv"], check=True)
     programs = empty / "venv" / "bin"
     subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", wheel], check=True)
@@ -90,8 +96,27 @@ def check_installed(wheel: Path, empty: Path) -> None:
     twistd = [programs / "twistd", "-n", "--pidfile=", "metrics-tcp"]
     with running([*twistd, "--listen", "tcp:0:interface=127.0.0.1"], cwd) as port:
         look(programs / "metrics-tcp", port, cwd)
+        check_page(programs / "metrics-tcp", port, cwd)
     if left := list(cwd.iterdir()):
         sys.exit(f"twistd left files in its directory: {left}")
+
+
+def check_page(metrics_tcp: Path, port: int, cwd: Path) -> None:
+    """Check that the wheel has the files that the page loads."""
+    command = [metrics_tcp, "web", str(port), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            link = re.search(r"http://\S+/", server.stderr.readline())
+            if link is None:
+                sys.exit("metrics-tcp web does not print where the page is")
+            for name in ("", "page/app.js", "page/style.css", "page/uplot.js"):
+                with urlopen(link[0] + name, timeout=LIMIT) as response:
+                    if not response.read():
+                        sys.exit(f"{name} is empty")
+        finally:
+            server.terminate()
+    print("the page is served")
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ from tests.nats import missing as missing_nats  # noqa: E402
 
 BENCHMARKS = (
     *("throughput", "cost", "opentelemetry", "paced", "latency", "lossless"),
-    *("website", "decoding", "observing", "snapshot", "exposition", "memory", "own_metrics"),
-    *("prometheus_bridge", "collecting", "nats"),
+    *("website", "decoding", "observing", "web", "snapshot", "exposition", "memory", "own_metrics"),
+    *("prometheus_bridge", "twisted_bridge", "collecting", "nats", "statsd"),
 )
 
 NEED_RUST = ("latency", "lossless")

@@ -37,17 +37,20 @@ NOT_RUN = ("systemctl", "podman")
 
 _BLOCK = re.compile(r"^( *)```(sh|console|python)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|tac))\n")
-_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d|9464|4222)\b(?![.\d])")
+_PORT = re.compile(r"(?<![\d.\w/-])(web\d\.example:|)((?:50|80)0\d|5080|9464|4222|8125)\b(?![.\d])")
 _TMP = re.compile(r"(?<![\w.])/tmp/")
 _ENDS = re.compile(r"--(count|duration|help|version)\b|metrics-tcp (stats|tail \S+\.rec)\b")
 _SERVED = re.compile(
-    rb"connected to|waiting for a client|Factory starting|Streaming metrics on|\x1b\[\?1049h"
+    rb"connected to|waiting for a client|the page is at|Factory starting|Streaming metrics on"
+    rb"|\x1b\[\?1049h"
 )
 
-# Every Python process of a page runs this, so that the default endpoint is the page's own.
+# Every Python process of a page runs this, so that the default endpoints are the page's own.
 _DEFAULT_ENDPOINT = """
 import txmetrics_tcp._net.endpoint_syntax as syntax
 syntax.DEFAULT_ENDPOINT = "127.0.0.1:{port}"
+import txmetrics_tcp.cli.arguments as arguments
+arguments.DEFAULT_WEB = "127.0.0.1:{web}"
 """
 
 _PIP = r"""
@@ -161,7 +164,7 @@ class Reader:
             directory.mkdir()
         self._ports: dict[str, int] = {}
         self._runs: list[Run] = []
-        default = _DEFAULT_ENDPOINT.format(port=self._port("5000"))
+        default = _DEFAULT_ENDPOINT.format(port=self._port("5000"), web=self._port("5080"))
         (modules / "sitecustomize.py").write_text(default)
         path = os.pathsep.join([str(self._bin), os.environ["PATH"]])
         self._environment = {

@@ -11,7 +11,7 @@ from suite.snapshot import PROMETHEUS
 
 SERIES = 10_000
 
-TITLE = f"A response to Prometheus with {SERIES:,} series"
+TITLE = f"A response to Prometheus and an export with OTLP of {SERIES:,} series"
 
 HOW = """\
 A server retains 3,333 histograms of 60 occupied buckets each, and counters and gauges, with two or
@@ -20,12 +20,14 @@ without sending it, beside `generate_latest` of prometheus_client for the same s
 classic buckets; protobuf has native histograms in addition, which prometheus_client does not have.
 "Gaps" means that every second bucket is empty. Times are the least of three responses. The longest
 slice is that of a response in protobuf while most histograms have a sample that is not in their
-totals yet; the first response finds empty caches. Both include garbage collections."""
+totals yet; the first response finds empty caches. Both include garbage collections. An export with
+OTLP is a request, compressed."""
 
 
 def run(bench: Bench) -> Section:
     columns: dict[str, list[float]] = {
-        name: [] for name in ("text", "protobuf", "gaps", "generate", "first", "longest")
+        name: []
+        for name in ("text", "protobuf", "gaps", "generate", "first", "longest", "export", "slice")
     }
     for _ in bench.rounds(7):
         for steps in 32, 16:
@@ -43,6 +45,8 @@ def run(bench: Bench) -> Section:
             Row.of("protobuf, gaps", "ms", {OURS: columns["gaps"]}, None, limits[60]),
             Row.of("longest slice", "ms", {OURS: columns["longest"]}, None, limits[10]),
             Row.of("longest slice of the first response", "ms", {OURS: columns["first"]}),
+            Row.of("OTLP", "ms", {OURS: columns["export"]}, None, limits[60]),
+            Row.of("longest slice of OTLP", "ms", {OURS: columns["slice"]}, None, limits[10]),
         ],
     )
 
@@ -64,5 +68,8 @@ def measure(server: Server, columns: dict[str, list[float]], gaps: bool) -> None
     columns["first"].append(first["longest"])
     columns["text"].append(min(ask("expose_text")["seconds"] for _ in range(3)))
     columns["generate"].append(min(ask("generate")["seconds"] for _ in range(3)))
+    exports = [ask("export") for _ in range(3)]
+    columns["export"].append(min(one["seconds"] for one in exports))
+    columns["slice"].append(exports[-1]["longest"])
     ask("log")
     columns["longest"].append(ask("expose_protobuf")["longest"])

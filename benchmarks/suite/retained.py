@@ -12,6 +12,7 @@ default, every second bucket is empty. Its commands are those of `suite.server` 
   - C{expose_text}, C{expose_protobuf}: render all series for Prometheus, in slices; answer the
     processor time in C{seconds}, and the time of the longest slice, C{longest}. If C{log} was the
     command before, each histogram has a sample that is not in its total yet;
+  - C{export}: make a request of OTLP with all series, in slices; answer as for C{expose_text};
   - C{generate}: render the same series with C{generate_latest} of prometheus_client, and answer the
     processor time in seconds;
   - C{memory}: answer the number of bytes for a distribution, for a histogram with its series, key,
@@ -114,6 +115,7 @@ class RetainingServer(Server):
         super().__init__(factory)
         self._parts = series, histograms, steps
         self._samples = samples(steps)
+        self._exporter: Any = None
         self._exposition = MetricsResource(factory.recorder, buckets=LIMITS).original
 
     @cached_property
@@ -164,6 +166,24 @@ class RetainingServer(Server):
             start = now
         seconds = time.thread_time() - begun
         return {"seconds": seconds, "longest": longest, "bytes": size}
+
+    def export(self) -> dict[str, object]:
+        if self._exporter is None:
+            from txmetrics_tcp.bridges.otlp import OtlpService, OtlpSettings
+
+            service = OtlpService(reactor, self._factory.recorder, OtlpSettings())
+            self._exporter = service._exporter
+        body: list[bytes] = []
+        longest = 0.0
+        begun = time.thread_time()
+        start = time.perf_counter()
+        for _ in self._exporter._steps(body):
+            now = time.perf_counter()
+            longest = max(longest, now - start)
+            start = now
+        longest = max(longest, time.perf_counter() - start)
+        seconds = time.thread_time() - begun
+        return {"seconds": seconds, "longest": longest, "bytes": sum(map(len, body))}
 
     def generate(self) -> dict[str, object]:
         if self._registry is None:

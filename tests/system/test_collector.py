@@ -290,7 +290,7 @@ work({slot}, 100)
         self.assertEqual(status, 1)
         self.assertRegex(
             errors,
-            r"\Ametrics-tcp: collecting on 0\.0\.0\.0:\d+ would accept metrics from anybody: "
+            r"\Ametrics-tcp: collecting on 0\.0\.0\.0:\d+ would accept metrics from any client: "
             r"give --allow, or require client certificates with --tls-client-ca\n\Z",
         )
         allowed = self.collector("--collect=0.0.0.0:0", "--allow=127.0.0.0/8")

@@ -18,10 +18,12 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmetrics_tcp
+from tests import needs
 from txmetrics_tcp import cli, event_pb2, tap, testing
 from txmetrics_tcp._view import report
 from txmetrics_tcp.cli import arguments
 from txmetrics_tcp.cli.parser import make_parsers
+from txmetrics_tcp.web import MetricsWeb
 
 PUBLIC = """
     Bucket ClientStats Connected Connecting ConnectionState Counter Decoder Disconnected
@@ -54,6 +56,11 @@ COMMANDS = {
     "publish": f"""
         endpoints --to --source --linger --buffer --snapshot --replicas --max-age --max-frame {TLS}
     """,
+    "otlp": f"endpoints --to --interval --stale-after --max-frame {TLS}",
+    "web": f"""
+        endpoints --listen --open --history --since --max-viewers --allow-host --token-file
+        --web-tls-key --web-tls-cert --max-frame {TLS}
+    """,
     "prometheus": f"endpoints --listen --stale-after --max-frame {TLS}",
 }
 
@@ -62,15 +69,21 @@ DAEMON = """
     listen= max-clients-per-address= max-clients= max-delay= max-source-bytes= max-source-events=
     publish-buffer= publish-linger= publish-max-age= publish-replicas= publish-snapshot=
     publish-source= publish=
-    max-source-series= merge= no-host no-process prometheus= tls-cert= tls-client-ca= tls-key=
-    version
+    statsd-flush= statsd-max-series= statsd-prefix= statsd=
+    max-source-series= merge= no-host no-process otlp-interval= otlp= prometheus= tls-cert=
+    tls-client-ca= tls-key= version
+    web= web-allow-host= web-history= web-token-file=
 """
+
+
+NOT_IMPORTED = {"txmetrics_tcp.bridges.scrapy"} if needs("scrapy") else set()
+"""Modules that need a package that is not installed."""
 
 
 def modules() -> Iterator[str]:
     """Yield the names of all modules that can be imported without side effects."""
     for module in walk_packages(txmetrics_tcp.__path__, "txmetrics_tcp."):
-        if not module.name.endswith(".__main__"):
+        if not module.name.endswith(".__main__") and module.name not in NOT_IMPORTED:
             yield module.name
 
 
@@ -95,16 +108,37 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(
             sorted(testing.__all__), ["Captured", "FakeReactor", "PausingTransport", "capture"]
         )
+        self.assertTrue(callable(MetricsWeb))
         for name in ("CannotStart", "Daemon", "Options", "makeService"):
             self.assertTrue(hasattr(tap, name), name)
         self.assertTrue(callable(cli.main))
+
+    def test_bridges(self) -> None:
+        expected = {
+            "asyncio": ["LoopMeasurement", "measure_loop"],
+            "logging": ["CountingHandler", "MAX_NAMES"],
+            "otlp": ["OtlpService", "OtlpSettings", "OtlpStats"],
+            "scrapy": ["MAX_STATS", "StreamingStatsCollector"],
+            "statsd": [
+                *("FLUSH", "MAX_CONNECTIONS", "MAX_LINE", "MAX_SERIES"),
+                *("StatsDFactory", "StatsDProtocol", "StatsDReceiver", "StatsDService"),
+            ],
+            "twisted": [
+                *("CountingObserver", "MAX_NAMES", "ReactorMetrics"),
+                *("measure_looping_call", "measure_site"),
+            ],
+        }
+        for name, words in expected.items():
+            if f"txmetrics_tcp.bridges.{name}" not in NOT_IMPORTED:
+                module = import_module(f"txmetrics_tcp.bridges.{name}")
+                self.assertEqual(sorted(module.__all__), words)
 
     def test_privateModules(self) -> None:
         """All modules can be imported, and modules that are not public start with an underscore."""
         tops = {name.split(".")[1] for name in modules()}
         public = {name for name in tops if not name.startswith("_")}
         self.assertEqual(
-            public, {"bridges", "cli", "event_pb2", "observe", "relay", "tap", "testing"}
+            public, {"bridges", "cli", "event_pb2", "observe", "relay", "tap", "testing", "web"}
         )
         for name in modules():
             import_module(name)

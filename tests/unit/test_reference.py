@@ -19,6 +19,11 @@ from txmetrics_tcp._exporter.environment import VARIABLE
 from txmetrics_tcp._exporter.self_metrics import OwnMetrics
 from txmetrics_tcp._model import Metadata
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.bridges import _otlp_export as otlp
+from txmetrics_tcp.bridges import logging as logging_bridge
+from txmetrics_tcp.bridges import statsd
+from txmetrics_tcp.bridges import twisted as twisted_bridge
+from txmetrics_tcp.bridges._otlp_settings import VARIABLES as OTLP
 from txmetrics_tcp.bridges.opentelemetry import StreamingMeterProvider
 from txmetrics_tcp.cli.parser import make_parsers
 from txmetrics_tcp.cli.sources import ENVIRONMENT
@@ -51,7 +56,7 @@ class MetricsTests(SynchronousTestCase):
     def test_metrics(self) -> None:
         """
         The page lists exactly the metrics that the daemon, also as a collector and publisher,
-        C{metrics-tcp run} and the bridge from OpenTelemetry describe, with kind and unit.
+        C{metrics-tcp run} and the bridges describe, with kind and unit.
         """
         options = Options()
         options.parseOptions(["--collect", "unix:s"])
@@ -62,7 +67,12 @@ class MetricsTests(SynchronousTestCase):
         for event in decode(b"".join(service._factory.incoming.take_described().values())):
             assert isinstance(event, Metadata)
             described.add((event.name, event.kind.value, event.unit))
-        for metadata in *runtime.METADATA, *event_loops.METADATA, *publisher.METADATA:
+        for metadata in (
+            *(*runtime.METADATA, *event_loops.METADATA, *publisher.METADATA),
+            *(*twisted_bridge.METADATA, logging_bridge.METADATA, *otlp.METADATA),
+        ):
+            described.add((metadata.name, metadata.kind.value, metadata.unit))
+        for metadata in statsd.METADATA:
             described.add((metadata.name, metadata.kind.value, metadata.unit))
         recorder = ListRecorder()
         StreamingMeterProvider(recorder)
@@ -89,8 +99,11 @@ class SettingsTests(SynchronousTestCase):
 
     def test_variables(self) -> None:
         documented = rows(page("settings").partition("## Environment variables")[2])
+        exporter = [f"OTEL_EXPORTER_OTLP_{name}" for name in OTLP]
+        others = ["OTEL_METRIC_EXPORT_INTERVAL", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"]
         self.assertEqual(
-            [name for names, _ in documented for name in names], [VARIABLE, ENVIRONMENT, *NATS]
+            [name for names, _ in documented for name in names],
+            [VARIABLE, ENVIRONMENT, *NATS, *exporter, *others],
         )
 
 

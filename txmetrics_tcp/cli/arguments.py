@@ -17,6 +17,7 @@ from txmetrics_tcp._codec.framing import MAX_FRAME
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT, DEFAULT_HOST
 from txmetrics_tcp._recording.blocks import MAX_RECORDED_FRAME
 from txmetrics_tcp._view.filter_syntax import SYNTAX
+from txmetrics_tcp.bridges._otlp_settings import DEFAULT_INTERVAL, DEFAULT_URL
 from txmetrics_tcp.cli.sources import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -32,7 +33,23 @@ DEFAULT_PROMETHEUS = f"{DEFAULT_HOST}:{PROMETHEUS_PORT}"
 """Where ``prometheus`` listens, by default."""
 
 DEFAULT_STALE_AFTER = 60.0
-"""How long ``prometheus`` exposes the series of a disconnected server, by default."""
+"""How long ``prometheus`` and ``otlp`` expose the series of a disconnected server, by default."""
+
+DEFAULT_OTLP_URL = DEFAULT_URL
+"""Where ``otlp`` exports to, by default."""
+
+DEFAULT_OTLP_INTERVAL = DEFAULT_INTERVAL
+"""Seconds between two exports of ``otlp``, by default."""
+
+WEB_PORT = 5080
+"""The usual port of the page."""
+
+DEFAULT_WEB = f"{DEFAULT_HOST}:{WEB_PORT}"
+"""Where ``web`` listens, by default."""
+
+DEFAULT_WEB_HISTORY = 600.0
+DEFAULT_MAX_VIEWERS = 50
+"""The defaults of ``web``: those of `txmetrics_tcp.web`."""
 
 DEFAULT_RUN_INTERVAL = 1.0
 """Seconds between two readings of the process and the runtime in a program of ``run``."""

@@ -26,6 +26,7 @@ from txmetrics_tcp._net.endpoint_syntax import (
     reads_as_endpoint,
 )
 from txmetrics_tcp._recording.blocks import RecordingError
+from txmetrics_tcp.bridges._otlp_settings import MISSING, OtlpSettings, is_installed
 from txmetrics_tcp.cli.sources import (
     ENVIRONMENT,
     Source,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from txmetrics_tcp.relay._address import NatsAddress
 
-_ONLY_ENDPOINTS = ("record", "prometheus", "publish")
+_ONLY_ENDPOINTS = ("record", "prometheus", "otlp", "publish")
 """The commands whose sources are servers.  Of C{record}, only FILE is a file."""
 
 
@@ -82,8 +83,11 @@ def check_endpoints(options: argparse.Namespace) -> None:
                 raise EndpointError("--raw reads a file: omit the --tls options")
         case "stats" | "tail":
             sources_of(options)
-        case "prometheus":
+        case "prometheus" | "web":
             check_port(options.listen)
+            sources_of(options)
+        case "otlp":
+            otlp_settings(options)
             sources_of(options)
         case "publish":
             address = address_of(options)
@@ -113,6 +117,28 @@ def address_of(options: argparse.Namespace) -> NatsAddress:
         return parse_target(options.to, "--source")
     except EndpointError as error:
         raise EndpointError(f"--to: {error}") from None
+
+
+def otlp_settings(options: argparse.Namespace) -> OtlpSettings:
+    """
+    Return where and how C{otlp} exports.
+
+    @raise EndpointError: an option or the environment is not valid, or the extra is not installed.
+        The text contains neither the URL nor the value of a variable.
+    """
+    if not is_installed():
+        raise EndpointError(MISSING)
+    try:
+        if options.to is not None:
+            OtlpSettings(options.to)
+    except ValueError as error:
+        raise EndpointError(f"--to: {error}") from None
+    try:
+        return OtlpSettings.from_environment(
+            options.to, options.interval, service_name="metrics-tcp"
+        )
+    except ValueError as error:
+        raise EndpointError(str(error)) from None
 
 
 def names_directory(path: str) -> bool:
@@ -209,7 +235,7 @@ def _check_source(options: argparse.Namespace, source: Source) -> None:
 def _check_text(options: argparse.Namespace, text: str) -> None:
     """
     @raise EndpointError: the port is invalid or missing, or the text is the path of a file for
-        C{record}, C{prometheus} or C{publish}.
+        C{record}, C{prometheus}, C{otlp} or C{publish}.
     @raise RecordingError: the text is the path of a file, but not of a regular one.
     """
     check_port(text)

@@ -20,11 +20,16 @@ from txmetrics_tcp.cli.arguments import (
     DEFAULT_BUFFER,
     DEFAULT_LINGER,
     DEFAULT_MAX_AGE,
+    DEFAULT_MAX_VIEWERS,
+    DEFAULT_OTLP_INTERVAL,
+    DEFAULT_OTLP_URL,
     DEFAULT_PROMETHEUS,
     DEFAULT_RUN_INTERVAL,
     DEFAULT_SECONDS,
     DEFAULT_SNAPSHOT,
     DEFAULT_STALE_AFTER,
+    DEFAULT_WEB,
+    DEFAULT_WEB_HISTORY,
     FILTERS_HELP,
     SORTS,
     add_end_arguments,
@@ -158,7 +163,9 @@ Documentation:
     _add_record(commands)
     _add_replay(commands)
     _add_observe(commands)
+    _add_web(commands)
     _add_prometheus(commands)
+    _add_otlp(commands)
     _add_publish(commands)
     _add_run(commands)
     return parser, commands.choices
@@ -425,6 +432,92 @@ Documentation:
     add_max_frame_argument(parser)
 
 
+def _add_web(commands: Any) -> None:
+    parser = commands.add_parser(
+        "web",
+        help="show live series on a page for browsers",
+        description="""\
+Connect to one or more servers and serve a page with their live series: values,
+rates, trends, percentiles and charts, with filters and grouping. Failed and
+lost connections are retried. The page can look back for --history, or over a
+whole recording.
+
+ENDPOINT can also be a recording made by "metrics-tcp record".
+
+By default, only browsers on this machine can open the page. Where others can
+connect, it requires a token, which is part of the printed link. A name of this
+machine, or of a proxy before it, needs --allow-host.""",
+        epilog=f"""\
+Exit codes:
+  0    the command was interrupted (Ctrl-C) or terminated (SIGTERM)
+  1    the endpoint to listen on is unavailable, or a recording, a TLS file or
+       the file with the token is unusable
+  2    an invalid option, value or endpoint
+
+Documentation:
+  {DOCS}/reference/commands.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_WEB,
+        metavar="ENDPOINT",
+        help="""serve the page on ENDPOINT: PORT (on the loopback interface), HOST:PORT,
+        [IPV6]:PORT, or a Twisted server endpoint string; port 0 selects a free port (default:
+        %(default)s)""",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--history",
+        type=duration,
+        default=DEFAULT_WEB_HISTORY,
+        metavar="TIME",
+        help="""let viewers look back for TIME: a number of seconds, or with a unit as in 5m, 1h
+        (default: %(default)g)""",
+    )
+    parser.add_argument(
+        "--since",
+        type=duration,
+        metavar="TIME",
+        help="""of nats:// URLs, begin with the events of TIME ago, as far as the broker has kept
+        them (default: now)""",
+    )
+    parser.add_argument(
+        "--max-viewers",
+        type=count,
+        default=DEFAULT_MAX_VIEWERS,
+        metavar="N",
+        help="show the page to N viewers at the same time (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="""accept requests for NAME, or NAME:PORT, as the name of the page's host; can be
+        repeated (default: localhost, and the address that a browser connects to)""",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="""require the token in the first line of FILE, of at least 16 characters (default: a
+        new one if others than this machine can connect)""",
+    )
+    tls = parser.add_argument_group("TLS of the page")
+    tls.add_argument(
+        "--web-tls-key",
+        metavar="FILE",
+        help="serve https with the private key in FILE (PEM, not encrypted)",
+    )
+    tls.add_argument(
+        "--web-tls-cert",
+        metavar="FILE",
+        help="the certificate in FILE (PEM) with those of authorities; requires --web-tls-key",
+    )
+    add_max_frame_argument(parser)
+
+
 def _add_prometheus(commands: Any) -> None:
     parser = commands.add_parser(
         "prometheus",
@@ -462,6 +555,59 @@ Documentation:
         metavar="TIME",
         help="""remove the series of a server that has been disconnected for TIME: a number of
         seconds, or with a unit as in 5m, 1h, 2d (default: %(default)g)""",
+    )
+    add_max_frame_argument(parser)
+
+
+def _add_otlp(commands: Any) -> None:
+    parser = commands.add_parser(
+        "otlp",
+        help="export the series of servers with OTLP",
+        description="""\
+Connect to one or more servers and export their totals with OTLP over HTTP in
+protobuf, until interrupted. Failed and lost connections are retried, and so are
+failed exports, with the newest totals. At the end, it exports once more, for up
+to 5 seconds.
+
+The series of each server are a resource with its own "service.instance.id".
+
+Credentials come from the environment: OTEL_EXPORTER_OTLP_HEADERS, and for TLS
+the files OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE
+and OTEL_EXPORTER_OTLP_CLIENT_KEY.
+
+It requires opentelemetry-proto: pip install 'txmetrics-tcp[otlp]'""",
+        epilog=f"""\
+Exit codes:
+  0    the command was interrupted (Ctrl-C) or terminated (SIGTERM)
+  1    a TLS file is unusable
+  2    an invalid option, value or endpoint, an invalid environment variable, or
+       the extra "otlp" is not installed
+
+Documentation:
+  {DOCS}/how-to/otlp.html""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--to",
+        metavar="URL",
+        help=f"""export to URL, http:// or https://; without a path, /v1/metrics is appended
+        (default: OTEL_EXPORTER_OTLP_ENDPOINT in the environment, or {DEFAULT_OTLP_URL})""",
+    )
+    parser.add_argument(
+        "--interval",
+        type=duration,
+        metavar="TIME",
+        help=f"""time between two exports: a number of seconds, or with a unit as in 5m, 1h
+        (default: OTEL_METRIC_EXPORT_INTERVAL in the environment, or {DEFAULT_OTLP_INTERVAL:g})""",
+    )
+    parser.add_argument(
+        "--stale-after",
+        type=duration,
+        default=DEFAULT_STALE_AFTER,
+        metavar="TIME",
+        help="""stop exporting the series of a server that has been disconnected for TIME: a number
+        of seconds, or with a unit as in 5m, 1h, 2d (default: %(default)g)""",
     )
     add_max_frame_argument(parser)
 

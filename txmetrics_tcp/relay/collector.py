@@ -408,7 +408,7 @@ class _Listening(ListeningService):
             if host is None or host.is_loopback or certified or self._networks:
                 continue
             raise ListenError(
-                f"collecting on {show_address(address)} would accept metrics from anybody: give"
+                f"collecting on {show_address(address)} would accept metrics from any client: give"
                 " --allow, or require client certificates with --tls-client-ca"
             )
 

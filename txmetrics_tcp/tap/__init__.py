@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
@@ -25,10 +25,14 @@ from txmetrics_tcp._net.endpoint_syntax import DEFAULT_ENDPOINT
 from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor, use_monotonic_clock
 from txmetrics_tcp._net.listening import ListenError
+from txmetrics_tcp.bridges.statsd import StatsDService
 from txmetrics_tcp.relay import collector as relay
 from txmetrics_tcp.relay._extra import BrokerReport, capitalized
 from txmetrics_tcp.tap.options import Options
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
+
+if TYPE_CHECKING:
+    from txmetrics_tcp.bridges.otlp import OtlpService, OtlpSettings
 
 _log = Logger(namespace="txmetrics_tcp")
 
@@ -102,13 +106,30 @@ def makeService(options: Options) -> Daemon:
     metrics.setServiceParent(daemon)
     if options.prometheus_endpoints:
         _prometheus(reactor, metrics.recorder, options).setServiceParent(daemon)
+    if options.statsd:
+        StatsDService(
+            reactor,
+            metrics.recorder,
+            options.statsd,
+            prefix=options["statsd-prefix"] or "",
+            max_series=options["statsd-max-series"],
+            flush=options["statsd-flush"],
+            allow=options.networks,
+        ).setServiceParent(daemon)
+    if options.web_endpoints:
+        _web(reactor, factory, options, daemon)
     if options.collects:
         _collector(reactor, metrics.recorder, options).setServiceParent(daemon)
     publishing: Callable[[], object] | None = None
     if options.publish is not None:
         publisher, publishing = _publisher(reactor, factory, metrics.recorder, options)
         publisher.setServiceParent(daemon)
-    StopSignals(reactor, metrics.stop_now).setServiceParent(daemon)
+    stop_now: list[Callable[[], object]] = [metrics.stop_now]
+    if options.export is not None:
+        exporter = _otlp(reactor, metrics.recorder, options.export)
+        exporter.setServiceParent(daemon)
+        stop_now.append(exporter.stop_now)
+    StopSignals(reactor, lambda: [stop() for stop in stop_now]).setServiceParent(daemon)
     collectors: dict[str, Collector] = {}
     if not options["no-process"]:
         collectors["process"] = ProcessCollector(metrics.recorder)
@@ -134,6 +155,42 @@ def _prometheus(reactor: Any, recorder: TcpRecorder, options: Options) -> IServi
         options.networks,
         options["max-clients-per-address"],
     )
+
+
+def _otlp(reactor: Any, recorder: TcpRecorder, settings: OtlpSettings) -> OtlpService:
+    # Imported here, because it needs the extra.
+    from txmetrics_tcp.bridges.otlp import OtlpService
+
+    return OtlpService(reactor, recorder, settings)
+
+
+def _web(reactor: Any, factory: MetricsFactory, options: Options, daemon: Daemon) -> None:
+    # Imported here, because they import twisted.web.
+    from txmetrics_tcp.web import DEFAULT_HISTORY, MetricsWeb
+    from txmetrics_tcp.web._site import PageService
+
+    history = options["web-history"]
+    if history is None and options.collects:
+        history = DEFAULT_HISTORY
+    web = MetricsWeb(
+        reactor,
+        factory,
+        history=history,
+        allow_hosts=options.web_hosts,
+        token=options.web_token,
+    )
+    # Its streams end before the connections are closed.
+    PageService(
+        reactor,
+        web.resource,
+        options.web_endpoints,
+        options.tls,
+        options.networks,
+        options["max-clients-per-address"],
+        None if options.web_token else "--web-token-file or --tls-client-ca",
+        with_token=options.web_token is not None,
+    ).setServiceParent(daemon)
+    web.setServiceParent(daemon)
 
 
 def _collector(reactor: Any, recorder: TcpRecorder, options: Options) -> IService:

@@ -26,6 +26,7 @@ from txmetrics_tcp._checks import (
     reporting,
 )
 from txmetrics_tcp._exporter.settings import ExporterSettings
+from txmetrics_tcp._model import Key, MetricKind
 from txmetrics_tcp._net.admission import Network, network
 from txmetrics_tcp._net.descriptors import occupy_standard_descriptors
 from txmetrics_tcp._net.endpoint_syntax import DEFAULT_PORT, EndpointError, has_own_tls
@@ -33,6 +34,21 @@ from txmetrics_tcp._net.endpoints import server_endpoint
 from txmetrics_tcp._net.internals import global_reactor
 from txmetrics_tcp._net.tls import ServerTLS
 from txmetrics_tcp._net.tls_errors import TLSError
+from txmetrics_tcp.bridges._otlp_settings import (
+    FROM_ENVIRONMENT,
+    MISSING,
+    OtlpSettings,
+    is_installed,
+)
+from txmetrics_tcp.bridges._statsd_endpoints import (
+    DEFAULT_ENDPOINT as STATSD_ENDPOINT,
+)
+from txmetrics_tcp.bridges._statsd_endpoints import (
+    DatagramEndpoint,
+    statsd_endpoint,
+)
+from txmetrics_tcp.bridges._statsd_lines import MAX_SIZE
+from txmetrics_tcp.bridges.statsd import FLUSH, MAX_SERIES
 from txmetrics_tcp.relay._access import Access
 from txmetrics_tcp.relay._address import NatsAddress, check_source_name
 from txmetrics_tcp.relay._extra import access_from, is_nats, parse_address, parse_target
@@ -49,6 +65,9 @@ _LIMITS = SourceLimits()
 
 _COLLECTOR_SERIES = 100_000
 """The maximum number of series with totals of a collector."""
+
+_WEB_PORT = 5080
+"""The usual port of the page; only used in an error message."""
 
 _PROMETHEUS_PORT = 9464
 """The usual port of exporters that are part of a program; only used in an error message."""
@@ -75,12 +94,24 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _prefix(text: str) -> str:
+    try:
+        Key.of(MetricKind.COUNTER, text + "x" * MAX_SIZE)
+    except ValueError:
+        raise ValueError("text in UTF-8, of 60 KiB at most") from None
+    return text
+
+
 class Options(UsageOptions):
     """
     The options of ``twistd metrics-tcp``.
 
     @ivar endpoints: the endpoints to listen on; empty if C{--listen} is not given.
     @ivar prometheus_endpoints: the endpoints to serve Prometheus on; empty without C{--prometheus}.
+    @ivar statsd: the endpoints to receive StatsD on; empty without C{--statsd}.
+    @ivar web_endpoints: the endpoints to serve the page on; empty without C{--web}.
+    @ivar web_hosts: further names of the page's host.
+    @ivar web_token: what is required to open the page; None for nothing.
     @ivar collect: the endpoints to listen on for processes that report.
     @ivar sources: the endpoints and directories of processes to connect to.
     @ivar networks: the networks to accept clients from; None for any.
@@ -88,6 +119,7 @@ class Options(UsageOptions):
     @ivar tls: the TLS configuration; None without TLS.
     @ivar publish: the stream through which to publish; None not to publish.
     @ivar access: the credentials for that.
+    @ivar export: where and how to export with OTLP; None not to export.
     """
 
     synopsis = "[options]"
@@ -239,6 +271,57 @@ class Options(UsageOptions):
             parse_duration,
         ),
         _parameter(
+            "statsd-max-series",
+            MAX_SERIES,
+            "Maximum number of series of StatsD clients. Lines of further ones are refused, and"
+            " counted",
+            parse_count,
+        ),
+        _parameter(
+            "statsd-flush",
+            FLUSH,
+            "Interval in which the distinct values of StatsD sets are counted: seconds, or a"
+            " duration such as 1m",
+            partial(parse_duration, least=0.001),
+        ),
+        _parameter(
+            "statsd-prefix",
+            None,
+            "Text before each name of a StatsD client, such as app. [default: none]",
+            _prefix,
+        ),
+        _parameter(
+            "otlp",
+            None,
+            "URL of a receiver of OTLP, http:// or https://, to which the metrics are exported;"
+            ' without a path, /v1/metrics is appended. "env" means OTEL_EXPORTER_OTLP_ENDPOINT.'
+            " Credentials come from the environment: OTEL_EXPORTER_OTLP_HEADERS, and for TLS the"
+            " files OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY [default:"
+            " not exported]",
+        ),
+        _parameter(
+            "otlp-interval",
+            None,
+            "Time between two exports of --otlp: seconds, or a duration such as 1m [default:"
+            " OTEL_METRIC_EXPORT_INTERVAL, or 15]",
+            parse_duration,
+        ),
+        _parameter(
+            "web-history",
+            None,
+            "Time that viewers of the page of --web can look back: seconds, or a duration such as"
+            " 10m. For this, series are kept even while no page is open [default: 600 with"
+            " --collect or --from; otherwise, since the page was opened]",
+            partial(parse_duration, least=1),
+        ),
+        _parameter(
+            "web-token-file",
+            None,
+            "File with the token, of at least 16 characters, that is required to open the page of"
+            " --web as https://HOST/#token=TOKEN. Required beyond this machine, unless clients need"
+            " certificates [default: no token]",
+        ),
+        _parameter(
             "interval",
             1.0,
             "Time between two readings of the metrics of process and machine: seconds, or a"
@@ -266,12 +349,17 @@ class Options(UsageOptions):
         super().__init__()
         self.endpoints: list[IStreamServerEndpoint] = []
         self.prometheus_endpoints: list[IStreamServerEndpoint] = []
+        self.statsd: list[DatagramEndpoint | IStreamServerEndpoint] = []
+        self.web_endpoints: list[IStreamServerEndpoint] = []
+        self.web_hosts: list[str] = []
+        self.web_token: str | None = None
         self.collect: list[str] = []
         self.sources: list[str] = []
         self._networks: list[Network] = []
         self.tls: ServerTLS | None = None
         self.publish: NatsAddress | None = None
         self.access: Access | None = None
+        self.export: OtlpSettings | None = None
         # The option and the value of each endpoint that includes TLS.
         self._with_tls: list[tuple[str, str]] = []
 
@@ -297,6 +385,48 @@ class Options(UsageOptions):
         self.prometheus_endpoints.append(self._endpoint("--prometheus", endpoint, _PROMETHEUS_PORT))
 
     opt_prometheus.__doc__ = cleandoc(opt_prometheus.__doc__ or "")
+
+    def opt_statsd(self, endpoint: str) -> None:
+        """
+        Endpoint on which to receive metrics from clients of StatsD and DogStatsD, which the daemon
+        streams: PORT, HOST:PORT or [IPV6]:PORT for UDP, unixgram:/run/statsd.sock (mode 600 by
+        default) for UNIX datagrams, tcp:HOST:PORT or a Twisted endpoint string for streams;
+        without a value, 127.0.0.1:8125. Beyond this machine, it requires networks (--allow). TLS
+        does not apply. Repeat the option to listen on several endpoints [default: not received]
+        """
+        try:
+            self.statsd.append(statsd_endpoint(global_reactor(), endpoint))
+        except EndpointError as error:
+            raise UsageError(f"--statsd: {error}") from None
+
+    opt_statsd.__doc__ = cleandoc(opt_statsd.__doc__ or "")
+
+    def opt_web(self, endpoint: str) -> None:
+        """
+        Endpoint on which browsers can open a page with the live series: PORT (on the loopback
+        interface), HOST:PORT, [IPV6]:PORT, or a Twisted endpoint string. TLS, allowed networks
+        and the limit per address are the same as for the stream. Repeat the option to listen
+        on several endpoints [default: not served]
+        """
+        self.web_endpoints.append(self._endpoint("--web", endpoint, _WEB_PORT))
+
+    opt_web.__doc__ = cleandoc(opt_web.__doc__ or "")
+
+    def opt_web_allow_host(self, name: str) -> None:
+        """
+        Name, or NAME:PORT, that browsers may use for the host of the page of --web, such as
+        that of a proxy. Repeat the option to allow several names [default: localhost, and the
+        address that a browser connects to]
+        """
+        # Imported only here, because it imports twisted.web.
+        from txmetrics_tcp.web._access import check_host
+
+        try:
+            self.web_hosts.append(check_host(name))
+        except ValueError as error:
+            raise UsageError(f"--web-allow-host: {error}") from None
+
+    opt_web_allow_host.__doc__ = cleandoc(opt_web_allow_host.__doc__ or "")
 
     def opt_collect(self, endpoint: str) -> None:
         """
@@ -390,10 +520,13 @@ class Options(UsageOptions):
         max_delay = self["max-delay"]
         if max_delay is None:
             max_delay = 0.0 if self.collects else _DEFAULTS.max_delay
+        max_series = _COLLECTOR_SERIES if self.collects else _DEFAULTS.max_series
+        if self.statsd:
+            max_series += self["statsd-max-series"]
         return ExporterSettings(
             buffer_size=self["buffer-size"],
             max_delay=max_delay,
-            max_series=_COLLECTOR_SERIES if self.collects else _DEFAULTS.max_series,
+            max_series=max_series,
             dead_after=self["dead-after"],
             allow=self.networks,
             max_clients=self["max-clients"],
@@ -407,6 +540,32 @@ class Options(UsageOptions):
         except ValueError as error:
             raise UsageError(f"--instance-label: {error}") from None
         self._check_publish()
+        self._check_otlp()
+        self._check_web()
+
+    def _check_otlp(self) -> None:
+        url = self["otlp"]
+        if url is None:
+            return
+        if not is_installed():
+            raise UsageError(f"--otlp: {MISSING}")
+        try:
+            if url != FROM_ENVIRONMENT:
+                OtlpSettings(url)
+            self.export = OtlpSettings.from_environment(
+                None if url == FROM_ENVIRONMENT else url,
+                self["otlp-interval"],
+                service_name="metrics-tcp",
+            )
+        except ValueError as error:
+            raise UsageError(f"--otlp: {error}") from None
+        # Imported here, because it imports twisted.web.
+        from txmetrics_tcp.bridges._otlp_export import http_agent
+
+        try:
+            http_agent(global_reactor(), self.export)
+        except TLSError as error:
+            raise UsageError(f"--otlp: {error}") from None
 
     def _check_publish(self) -> None:
         if self["publish-source"] is None:
@@ -424,6 +583,24 @@ class Options(UsageOptions):
                     f"--from: the source {name} of {self.publish} is what --publish publishes; its"
                     " own metrics would be added again and again"
                 )
+
+    def _check_web(self) -> None:
+        if not self.web_endpoints:
+            for option, given in (
+                ("--web-history", self["web-history"] is not None),
+                ("--web-allow-host", bool(self.web_hosts)),
+                ("--web-token-file", self["web-token-file"] is not None),
+            ):
+                if given:
+                    raise UsageError(f"{option} requires --web")
+        if self["web-token-file"] is not None:
+            # Imported only here, because it imports twisted.web.
+            from txmetrics_tcp.web._access import read_token
+
+            try:
+                self.web_token = read_token(self["web-token-file"])
+            except ValueError as error:
+                raise UsageError(f"--web-token-file: {error}") from None
 
     def _check_tls(self) -> None:
         key, certificate, client_ca = (
@@ -451,8 +628,9 @@ class Options(UsageOptions):
             UsageError, twistd would print the help of all options first, and the error last.  As
             for twistd's own options, the exit code is 1.
         """
+        arguments = sys.argv[1:] if options is None else list(options)
         try:
-            super().parseOptions(options)
+            super().parseOptions(_with_statsd_endpoint(arguments))
         except UsageError as error:
             if self.parent is None:
                 raise
@@ -463,3 +641,14 @@ class Options(UsageOptions):
                 hint = "" if option in known else did_you_mean(option, known)
                 usage = f"{self.getSynopsis()}\n"
             sys.exit(f"{usage}metrics-tcp: {error}{hint}")
+
+
+def _with_statsd_endpoint(arguments: list[str]) -> list[str]:
+    """Add the default endpoint to each option C{--statsd} without a value, which getopt rejects."""
+    following = [*arguments[1:], "--"]
+    return [
+        f"--statsd={STATSD_ENDPOINT}"
+        if argument == "--statsd" and after.startswith("-")
+        else argument
+        for argument, after in zip(arguments, following, strict=False)
+    ]

@@ -167,6 +167,18 @@ class ImportTests(SynchronousTestCase):
         )
         self.assertEqual(output.split(), ["False", "True"])
 
+    def test_bridges(self) -> None:
+        """The bridges from Twisted and asyncio import no reactor, that from logging no Twisted."""
+        script = """
+            import sys
+            import txmetrics_tcp.bridges.logging as bridge
+            bridge.CountingHandler()
+            print("twisted" in sys.modules)
+            import txmetrics_tcp.bridges.asyncio, txmetrics_tcp.bridges.twisted
+            print("twisted.internet.reactor" in sys.modules)
+        """
+        self.assertEqual(self.run_python("-c", dedent(script)).split(), ["False", "False"])
+
     def test_reactorInstalledBefore(self) -> None:
         """The builder uses the reactor that the program has installed."""
         output = self.run_python(

@@ -14,7 +14,7 @@ from tests.authority import no_tls
 from tests.commands import run
 from tests.recordings import FOREIGN, THREE, record
 
-READERS = {"tail": "tail", "stats": "stats", "observe": "observe", "replay": "replay"}
+READERS = {"tail": "tail", "stats": "stats", "observe": "observe", "replay": "replay", "web": "web"}
 """The commands that read a recording."""
 
 CLIENTS = {
@@ -23,6 +23,7 @@ CLIENTS = {
     "observe": "observe",
     "record": "record new.rec --duration 1",
     "prometheus": "prometheus",
+    "web": "web",
 }
 """The commands that connect to a server."""
 
@@ -77,7 +78,11 @@ class ExitCodeTests(SynchronousTestCase):
 
     def test_endpoint(self) -> None:
         """A wrong endpoint."""
-        listening = {"replay": "replay x --listen", "prometheus": "prometheus --listen"}
+        listening = {
+            "replay": "replay x --listen",
+            "prometheus": "prometheus --listen",
+            "web": "web --listen",
+        }
         for endpoint in "nowhere:x", "localhost:70000", "tcp:x", "":
             self.assert_exits(2, CLIENTS, endpoint)
             self.assert_exits(2, listening, endpoint)
@@ -104,6 +109,8 @@ class ExitCodeTests(SynchronousTestCase):
         self.assert_exits(2, CLIENTS, "5000", "--max-frame", "0")
         self.assert_exits(2, {"replay": "replay"}, "x", "--speed", "0")
         self.assert_exits(2, {"prometheus": "prometheus"}, "5000", "--stale-after", "0")
+        for option in "--history", "--max-viewers":
+            self.assert_exits(2, {"web": "web"}, "5000", option, "0")
 
     def test_twice(self) -> None:
         """No command takes a server twice."""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from io import StringIO
+from pathlib import Path
 from unittest import mock, skipIf
 
 from twisted.application.service import IService, MultiService
@@ -28,10 +29,16 @@ from txmetrics_tcp._collectors.reactor_lag import LagService
 from txmetrics_tcp._collectors.service import PollingService
 from txmetrics_tcp.bridges._service import PrometheusService
 from txmetrics_tcp.bridges._site import MetricsSite
+from txmetrics_tcp.bridges._statsd_endpoints import DatagramEndpoint
+from txmetrics_tcp.bridges.statsd import StatsDService
 from txmetrics_tcp.tap import CannotStart, Options, makeService, signals
 from txmetrics_tcp.tap import options as options_module
 from txmetrics_tcp.tap.signals import HangUpService, StopSignals
 from txmetrics_tcp.testing import FakeReactor
+from txmetrics_tcp.web import MetricsWeb
+from txmetrics_tcp.web._site import PageService
+
+no_otlp = needs("opentelemetry.proto")
 
 
 def parsed(*arguments: str) -> Options:
@@ -75,6 +82,51 @@ class OptionsTests(SynchronousTestCase):
         self.assertFalse(options["no-process"])
         self.assertFalse(options["no-host"])
 
+    def with_environment(self, **environ: str) -> None:
+        """Replace the variables of OpenTelemetry."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        patcher = mock.patch.dict(os.environ, kept | environ, clear=True)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    @skipIf(no_otlp, no_otlp)
+    def test_otlp(self) -> None:
+        """The receiver is that of the option or of the environment; so is the interval."""
+        self.with_environment(
+            OTEL_EXPORTER_OTLP_ENDPOINT="http://a", OTEL_METRIC_EXPORT_INTERVAL="1000"
+        )
+        self.assertIsNone(parsed().export)
+        for arguments, url, interval in (
+            (("--otlp=http://b",), "http://b/v1/metrics", 1.0),
+            (("--otlp=env", "--otlp-interval=1m"), "http://a/v1/metrics", 60.0),
+        ):
+            export = parsed(*arguments).export
+            assert export is not None
+            self.assertEqual((export.url, export.interval), (url, interval))
+            self.assertEqual(export.attributes, {"service.name": "metrics-tcp"})
+
+    @skipIf(no_otlp, no_otlp)
+    def test_otlpRejected(self) -> None:
+        """Errors name the option or the variable, and contain no secrets."""
+        self.with_environment(OTEL_EXPORTER_OTLP_HEADERS="hunter2")
+        for url, says in (
+            ("https://user:hunter2@a", "--otlp: a URL with a user or a password is not accepted"),
+            ("https://a?hunter2", "--otlp: a URL with a query is not accepted"),
+            ("hunter2", "--otlp: expected a URL such as http://localhost:4318"),
+            ("http://a", "--otlp: OTEL_EXPORTER_OTLP_HEADERS: expected NAME=VALUE"),
+        ):
+            error = self.assert_rejected(f"--otlp={url}")
+            self.assertIn(says, error)
+            self.assertNotIn("hunter2", error)
+        self.with_environment(OTEL_EXPORTER_OTLP_CERTIFICATE="/missing")
+        if not no_tls:
+            self.assertIn("/missing", self.assert_rejected("--otlp=https://a"))
+        self.assert_rejected("--otlp=http://a", "--otlp-interval=0")
+
+    def test_otlpMissing(self) -> None:
+        self.patch(options_module, "is_installed", lambda: False)
+        self.assertIn("pip install 'txmetrics-tcp[otlp]'", self.assert_rejected("--otlp=http://a"))
+
     def test_collector(self) -> None:
         """A collector adds no delay unless asked for, and keeps the totals of more series."""
         self.assertEqual(parsed().settings, ExporterSettings())
@@ -117,6 +169,37 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((second._port, second._interface), (0, "::1"))
         for text, port in ("localhost", "localhost:9464"), ("::1", "[::1]:9464"):
             self.assertIn(port, self.assert_rejected("--prometheus", text))
+
+    def test_statsd(self) -> None:
+        """Without a value, the endpoint is UDP on the loopback interface."""
+        default = DatagramEndpoint("127.0.0.1", 8125)
+        for arguments in (
+            ["--statsd"],
+            ["--statsd", "--no-host"],
+            ["--statsd", "8125"],
+            ["--statsd=8125"],
+        ):
+            self.assertEqual(parsed(*arguments).statsd, [default], arguments)
+        options = parsed("--statsd", "--statsd=unixgram:x", "--statsd", "tcp:127.0.0.1:1")
+        first, second, third = options.statsd
+        self.assertEqual((first, second), (default, DatagramEndpoint(path="x")))
+        self.assertEqual(third._port, 1)
+        self.assertEqual(parsed().statsd, [])
+
+    def test_statsdSettings(self) -> None:
+        """The exporter keeps the totals of all series of StatsD clients."""
+        options = parsed("--statsd", "--statsd-max-series=7", "--statsd-flush=500ms")
+        self.assertEqual((options["statsd-max-series"], options["statsd-flush"]), (7, 0.5))
+        self.assertEqual(options.settings.max_series, ExporterSettings().max_series + 7)
+        self.assertEqual(parsed("--statsd-max-series=7").settings, ExporterSettings())
+        for arguments, message in (
+            (["--statsd=nowhere"], "--statsd: nowhere has no port; write nowhere:8125"),
+            (["--statsd=unixgram:"], "--statsd: 'unixgram:'"),
+            (["--statsd-max-series=0"], "--statsd-max-series: expected a whole number"),
+            (["--statsd-flush=0"], "--statsd-flush: expected a duration"),
+            (["--statsd-prefix=\udcff"], "--statsd-prefix: expected text in UTF-8"),
+        ):
+            self.assertTrue(self.assert_rejected(*arguments).startswith(message), message)
 
     def test_buffer_size(self) -> None:
         for text, size in (("1", 1), ("65536", 65536), ("none", None), ("None", None)):
@@ -184,10 +267,30 @@ class OptionsTests(SynchronousTestCase):
             ("--allow", "192.0.2.1/24"),
             ("--max-clients", "0"),
             ("--max-clients-per-address", "few"),
+            ("--web", "no:such:endpoint"),
+            ("--web-allow-host", "https://metrics.example"),
+            ("--web-history", "0"),
         ):
             message = self.assert_exits(f"{option}={value}")
             self.assertIn(f"{option}", message)
             self.assertIn(repr(value), message)
+
+    def test_web(self) -> None:
+        """Options of a page that is not served, and tokens that cannot be used, are mistakes."""
+        path = self.mktemp()
+        for option in (
+            "--web-history=60",
+            "--web-allow-host=metrics.example",
+            f"--web-token-file={path}",
+        ):
+            message = self.assert_exits(option)
+            self.assertIn(f"{option.partition('=')[0]} requires --web", message)
+        message = self.assert_exits("--web=0", f"--web-token-file={path}")
+        self.assertIn(f"--web-token-file: cannot read {path}: No such file", message)
+        Path(path).write_text("short")
+        message = self.assert_exits("--web=0", f"--web-token-file={path}")
+        self.assertIn("at least 16 ASCII characters", message)
+        self.assertNotIn("short", message)
 
     def test_unknown_option(self) -> None:
         """The error for an unknown option comes with the usage and the nearest option."""
@@ -205,7 +308,7 @@ class OptionsTests(SynchronousTestCase):
     def test_tls(self) -> None:
         for option in ("--tls-key=x", "--tls-cert=x", "--tls-client-ca=x"):
             self.assertIn("both --tls-key and --tls-cert", self.assert_exits(option))
-        for option in ("--listen", "--prometheus"):
+        for option in ("--listen", "--prometheus", "--web"):
             double = self.assert_exits(f"{option}=ssl:0", "--tls-key=x", "--tls-cert=x")
             self.assertIn(f"{option}: 'ssl:0'", double)
 
@@ -232,6 +335,11 @@ class OptionsTests(SynchronousTestCase):
         for option, default in (
             ("--listen=", "127.0.0.1:5000"),
             ("--prometheus=", "not served"),
+            ("--statsd=", "not received"),
+            ("--statsd-max-series=", "10000"),
+            ("--statsd-flush=", "10.0"),
+            ("--statsd-prefix=", "none"),
+            ("--web=", "not served"),
             ("--buffer-size=", "1024"),
             ("--interval=", "1.0"),
             ("--max-clients=", "1000"),
@@ -243,7 +351,9 @@ class OptionsTests(SynchronousTestCase):
             ("--no-host", "streamed if psutil is installed"),
         ):
             described = text.partition(f"{option} ")[2]
-            self.assertIn(f"[default: {default}]", described.partition(" --")[0])
+            described = described.partition(" --")[0]
+            self.assertIn(f"[default: {default}]", described)
+            self.assertEqual(described.count("[default: "), 1)
         self.assertIn(f" {DOCS}/reference/commands.html", text)
 
 
@@ -288,10 +398,47 @@ class ServiceTests(SynchronousTestCase):
         reason = site._admission.rejection_reason(IPv6Address("TCP", "::1", 1))
         self.assertEqual(reason, "client limit per address reached (3)")
 
+    def test_statsd(self) -> None:
+        """The receiver starts after the exporter, and stops before it."""
+        arguments = ("--statsd=0", "--statsd=tcp:0", "--statsd-prefix=p.", "--allow=::1")
+        service = makeService(parsed(*arguments))
+        self.assertEqual(
+            self.kinds(service)[:4], [HangUpService, MetricsService, StatsDService, StopSignals]
+        )
+        _, metrics, receiver, *_ = service
+        assert isinstance(receiver, StatsDService)
+        assert isinstance(metrics, MetricsService)
+        receiver._receiver.datagram(b"a:1|c")
+        self.assertIn("p.a", {key.name for key in metrics.recorder.snapshot()})
+        self.assertEqual([str(one) for one in receiver._ports[0]._networks], ["::1/128"])
+
+    def test_web(self) -> None:
+        """The page has the network options and the TLS of the stream.  It stops before it."""
+        options = parsed("--web=0", "--allow=::1", "--max-clients-per-address=3")
+        options.tls = mock.create_autospec(ServerTLS, instance=True)
+        service = makeService(options)
+        self.assertEqual(
+            self.kinds(service)[:5],
+            [HangUpService, MetricsService, PageService, MetricsWeb, StopSignals],
+        )
+        page, web = list(service)[2:4]
+        assert isinstance(page, PageService) and isinstance(web, MetricsWeb)
+        self.assertIs(page._tls, options.tls)
+        self.assertEqual([str(one) for one in page._networks], ["::1/128"])
+        self.assertFalse(web._feed.always)
+
+    def test_webHistory(self) -> None:
+        """A collector, and a daemon that is asked to, follow their series always."""
+        for options in (["--web-history=60"], ["--collect=0"], ["--from=5001"]):
+            webs = [
+                one for one in makeService(parsed("--web=0", *options)) if type(one) is MetricsWeb
+            ]
+            self.assertEqual([web._feed.always for web in webs], [True], options)
+
     def test_make_service_does_not_use_reactor(self) -> None:
         """`makeService` schedules no calls and opens no files, since twistd may fork after it."""
         before = set(reactor.getDelayedCalls()), set(reactor.getReaders())
-        makeService(parsed("--listen=0", "--prometheus=0"))
+        makeService(parsed("--listen=0", "--prometheus=0", "--statsd=0", "--web=0"))
         after = set(reactor.getDelayedCalls()), set(reactor.getReaders())
         self.assertEqual(after, before)
 
