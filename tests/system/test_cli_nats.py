@@ -313,7 +313,8 @@ class SourcesTests(NatsCommandTestCase):
             f" {{ user: all, password: {SECRET} }} ] }} }}"
         )
         broker = NatsServer(self, config=config)
-        for command in ["tail"], ["stats"], ["prometheus", "--listen", "0"], ["record", "x/"]:
+        record = ["record", f"{self.mktemp()}/"]
+        for command in ["tail"], ["stats"], ["prometheus", "--listen", "0"], record:
             name, *arguments = command
             for environ, reason in [
                 ("", "the broker does not accept the credentials"),

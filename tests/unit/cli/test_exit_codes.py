@@ -114,13 +114,13 @@ class ExitCodeTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """No command takes a server twice."""
-        several = CLIENTS | {"record": "record ./new/"}
+        several = CLIENTS | {"record": f"record {self.mktemp()}/"}
         with mock.patch.object(os, "isatty", lambda number: True):
             self.assert_exits(2, several, "5000", "127.0.0.1:5000")
 
     def test_endpointFile(self) -> None:
         """A missing file of endpoints is a wrong command line; so is a wrong line in it."""
-        several = CLIENTS | {"record": "record ./new/"}
+        several = CLIENTS | {"record": f"record {self.mktemp()}/"}
         self.assert_exits(2, several, f"@{self.path}")
         Path(self.path).write_text("5000\nnowhere:x\n")
         self.assert_exits(2, several, f"@{self.path}")

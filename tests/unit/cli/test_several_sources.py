@@ -124,7 +124,7 @@ class SeveralTests(SynchronousTestCase):
     def test_environment(self) -> None:
         """A message about a source in the environment variable names the variable."""
         with mock.patch.dict(os.environ, {ENVIRONMENT: "5000 99999"}):
-            for command in "tail", "stats", "prometheus", "record new/":
+            for command in "tail", "stats", "prometheus", f"record {self.mktemp()}/":
                 code, _, said = run(*command.split())
                 self.assertEqual(code, 2)
                 self.assertIn(f": {ENVIRONMENT}: '99999' is not an endpoint", said)

@@ -38,7 +38,7 @@ NO_PROCESS = 2**22 + 1
 
 class AddressTests(SynchronousTestCase):
     def test_endpoints(self) -> None:
-        for value in ("5000", "127.0.0.1:5000", "unix:/run/x.sock", "x"):
+        for value in ("5000", "127.0.0.1:5000", "unix:/run/x.sock", "no-directory"):
             self.assertEqual(Address.parse(value), Address(value, False))
 
     def test_directories(self) -> None:
@@ -66,7 +66,7 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(Address.parse(value).endpoint(FakeReactor()), endpoint)
 
     def test_invalid(self) -> None:
-        for value in ("x", "70000", "/run/x.sock", "unix:", "::1"):
+        for value in ("no-directory", "70000", "/run/x.sock", "unix:", "::1"):
             with self.assertRaises(EndpointError):
                 Address.parse(value).endpoint(FakeReactor())
         endpoint = Address.parse("5000").endpoint(FakeReactor())
