@@ -46,7 +46,7 @@ TITLE = "StatsD"
 HOW = """\
 A process sends packets of UDP over the loopback interface for three seconds, at a rate. Each has a
 line such as `shop.requests.17:1|c`, of 600 names. "Received" is the share of sent packets that the
-server counts once no more arrive; the kernel drops the others. All servers have their default
+server counts until it receives none; the kernel drops the others. All servers have their default
 settings. This library's server records each line, and with a viewer streams it."""
 
 

@@ -344,7 +344,7 @@ class PageTests(PageTestCase):
 
     @inlineCallbacks
     def test_restart(self) -> Generator[Deferred[Any], Any, None]:
-        """A restarted server's page begins anew, and has a mark, also on charts."""
+        """The page of a restarted server begins again, and has a mark, also on charts."""
         self.recorder.counter("requests_total").increment(5)
         self.recorder.counter("forgotten_total").increment()
         yield self.open()
@@ -523,7 +523,7 @@ class LossTests(PageTestCase):
 
 
 class EmbeddedPageTests(PageTestCase):
-    """The page of an exporter of the same process, which nobody follows before the first viewer"""
+    """The page of an exporter of the same process, which has no client before the first viewer"""
 
     history = None
 

@@ -235,7 +235,7 @@ class HeldLog:
             return True
 
     def release(self) -> None:
-        """Make the calls that were kept, on the calling thread, and keep no more."""
+        """Make the calls that were kept, on the calling thread, and stop keeping them."""
         with self._lock:
             calls, self._calls = self._calls or [], None
         for call in calls:

@@ -58,7 +58,7 @@ The maximum size of a datagram in bytes, more than Linux' default limit for UNIX
 """
 
 _MAX_READ = 64 * 1024
-"""The size of datagrams after which a port reads no more of them in a reactor iteration."""
+"""A port stops reading datagrams in a reactor iteration once they have this size in all."""
 
 _LOOKUPS = 10
 """Maximum number of simultaneous look-ups of host names, the same as Twisted's."""
