@@ -90,8 +90,9 @@ class FaultTests(NatsTestCase):
         publisher = self.publish(broker, port, linger=0.0, buffer_bytes=5000)
         follower = Follower(self, broker.url())
         await follower.until(follower.exact)
+        await follower.until(follower.exact)
         jobs.increment()
-        # Without it, the consumer may not have finished joining.
+        # This is not in the first snapshot: the consumer has finished joining.
         await follower.has(1)
         broker.kill()
         recorded = 1
