@@ -141,8 +141,8 @@ class _Known:
     """
     The series of a resource, in all its messages.
 
-    A total that falls has begun again.  Receivers are told when: a time at which it was known not
-    to have begun, or to be greater.
+    A total that falls has begun again.  Its new start time is one at which it was known not to have
+    begun, or to be greater.
     """
 
     def __init__(self, started_ns: int) -> None:

@@ -432,6 +432,17 @@ Documentation:
     add_max_frame_argument(parser)
 
 
+def _add_listen(parser: argparse.ArgumentParser, purpose: str, default: str) -> None:
+    parser.add_argument(
+        "--listen",
+        default=default,
+        metavar="ENDPOINT",
+        help=f"""{purpose} on ENDPOINT: PORT (on the loopback interface), HOST:PORT,
+        [IPV6]:PORT, or a Twisted server endpoint string; port 0 selects a free port (default:
+        %(default)s)""",
+    )
+
+
 def _add_web(commands: Any) -> None:
     parser = commands.add_parser(
         "web",
@@ -459,14 +470,7 @@ Documentation:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_source_arguments(parser)
-    parser.add_argument(
-        "--listen",
-        default=DEFAULT_WEB,
-        metavar="ENDPOINT",
-        help="""serve the page on ENDPOINT: PORT (on the loopback interface), HOST:PORT,
-        [IPV6]:PORT, or a Twisted server endpoint string; port 0 selects a free port (default:
-        %(default)s)""",
-    )
+    _add_listen(parser, "serve the page", DEFAULT_WEB)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
         "--history",
@@ -540,14 +544,7 @@ Documentation:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_source_arguments(parser)
-    parser.add_argument(
-        "--listen",
-        default=DEFAULT_PROMETHEUS,
-        metavar="ENDPOINT",
-        help="""listen for Prometheus on ENDPOINT: PORT (on the loopback interface), HOST:PORT,
-        [IPV6]:PORT, or a Twisted server endpoint string; port 0 selects a free port (default:
-        %(default)s)""",
-    )
+    _add_listen(parser, "listen for Prometheus", DEFAULT_PROMETHEUS)
     parser.add_argument(
         "--stale-after",
         type=duration,

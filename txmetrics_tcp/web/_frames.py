@@ -38,7 +38,7 @@ MAX_ENDED_TEXT = 32 * 1024 * 1024
 """The maximum length of their definitions."""
 
 MAX_REMOVED = 1000
-"""The maximum number of removed sources that viewers that do not read are told of."""
+"""The maximum number of removed sources that are kept for viewers that do not read."""
 
 MIN_TEXT = 8 * 1024 * 1024
 """The length of descriptions and label names from which unused ones are looked for."""
