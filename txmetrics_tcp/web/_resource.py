@@ -69,6 +69,19 @@ _TYPES = {
 _FILE = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9]+)+")
 """The names of files."""
 
+_UNSENT = re.compile(
+    rb"""
+    ^[ \t]* /\* (?!!) (?: (?!\*/) . )* \*/ [ \t]*$  # but a license begins with /*!
+    | ^[ \t]* // [^\n]*
+    | ^[ \t]+
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+"""What is left out of scripts and styles: lines that are comments, and indentation."""
+
+_WITH_CHARTS = {"chart.js", "heat.js", "uplot.js"}
+"""The scripts that the page loads with its first chart."""
+
 Result = dict[str, Any]
 
 
@@ -126,7 +139,7 @@ class PageResource(Resource):
                 viewer.finish()
 
     def _page(self, request: Request) -> Any:
-        return self._files.render("index.html", request)
+        return self._files.render_index(request)
 
     def _file(self, name: str, request: Request) -> Any:
         return self._files.render(name, request)
@@ -196,11 +209,23 @@ def refuse(request: Request, refusal: Refusal) -> bytes:
 
 
 class PageFiles:
-    """The files of the page.  Each is read again if it has changed."""
+    """
+    The files of the page, without comments and indentation.  Lines keep their numbers.  Each file
+    is read again if it has changed.
+    """
 
     def __init__(self) -> None:
         self._directory = files("txmetrics_tcp.web") / "page"
         self._read: dict[str, tuple[object, bytes, bytes]] = {}
+        modules = {path.name for path in self._directory.iterdir() if path.name.endswith(".js")}
+        self._preload = ", ".join(
+            f"<page/{name}>; rel=modulepreload" for name in sorted(modules - _WITH_CHARTS)
+        ).encode()
+
+    def render_index(self, request: Request) -> Any:
+        """Answer with the page.  A browser then requests its modules at once."""
+        request.setHeader("link", self._preload)
+        return self.render("index.html", request)
 
     def render(self, name: str, request: Request) -> Any:
         """Answer with a file."""
@@ -230,6 +255,8 @@ class PageFiles:
             if not path.is_file():
                 return None
             content = path.read_bytes()
+            if name.endswith((".css", ".html", ".js")):
+                content = _UNSENT.sub(lambda left: b"\n" * left[0].count(b"\n"), content)
             tag = b'"%s"' % hashlib.sha256(content).hexdigest()[:32].encode()
             known = self._read[name] = state, content, tag
         return known[1:]

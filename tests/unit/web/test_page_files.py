@@ -13,15 +13,6 @@ from tests import ROOT
 
 PAGE = ROOT / "txmetrics_tcp" / "web" / "page"
 
-WITH_CHARTS = {"uplot.js", "chart.js", "heat.js"}
-"""The files that are loaded with the first chart."""
-
-MAX_TABLE = 130_000
-"""The maximum size of the files for the table, in bytes."""
-
-MAX_CHARTS = 70_000
-"""The maximum size of the files for charts, most of it uPlot."""
-
 DIGESTS = {
     # dist/uPlot.iife.min.js, LICENSE and dist/uPlot.esm.js of the npm package uplot 1.6.32.
     PAGE / "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
@@ -33,28 +24,6 @@ DIGESTS = {
 
 
 class FileTests(SynchronousTestCase):
-    def test_size(self) -> None:
-        sizes = {path.name: path.stat().st_size for path in PAGE.glob("*.*")}
-        sizes.pop("uplot-license.txt")
-        charts = sum(sizes.pop(name) for name in WITH_CHARTS)
-        self.assertLess(charts, MAX_CHARTS)
-        self.assertLess(sum(sizes.values()), MAX_TABLE, sizes)
-
-    def test_chartsAreLoadedLater(self) -> None:
-        """No file for the table imports one for charts when it is loaded."""
-        charts = "|".join(map(re.escape, WITH_CHARTS))
-        for path in PAGE.glob("*.*"):
-            if path.name not in WITH_CHARTS:
-                pattern = rf"""(?m)^(import|export) .*["']\./({charts})["']|src="page/({charts})"""
-                self.assertNotRegex(path.read_text(), pattern, path.name)
-
-    def test_preloaded(self) -> None:
-        """The browser requests all modules for the table at once, not each when it is imported."""
-        index = (PAGE / "index.html").read_text()
-        found = re.findall('rel="modulepreload" href="page/(.+?)"', index)
-        modules = {path.name for path in PAGE.glob("*.js")} - WITH_CHARTS - {"app.js"}
-        self.assertEqual(found, sorted(modules))
-
     def test_keys(self) -> None:
         """docs/reference/viewer.md describes all keys of the page."""
         reference = (ROOT / "docs" / "reference" / "viewer.md").read_text("utf-8")

@@ -5,12 +5,14 @@ The page's resource: the stream, its viewers, and answers about series.
 from __future__ import annotations
 
 import math
+import re
 from unittest import mock
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from twisted.web.test.requesthelper import DummyChannel
 
+from tests import ROOT
 from tests.unit.web.pages import Page
 from tests.unit.web.serving import EPOCH, Answer, FakeSource, PageTestCase
 from tests.unit.web.test_frames import counter, increment, sample, setting, status
@@ -22,6 +24,11 @@ from txmetrics_tcp.web._feed import LINGER
 from txmetrics_tcp.web._resource import MAX_CHARTS, MAX_IDS, STALLED, StreamViewer
 from txmetrics_tcp.web._site import IDLE, PageSite
 
+PAGE = ROOT / "txmetrics_tcp" / "web" / "page"
+
+MAX_SIZE = 130_000
+"""The maximum size of all that a browser loads, in bytes."""
+
 
 class FileTests(PageTestCase):
     def test_page(self) -> None:
@@ -30,6 +37,44 @@ class FileTests(PageTestCase):
         self.assertEqual(answer.headers["content-type"], "text/html; charset=utf-8")
         self.assertIn(b"<!doctype html>", answer.body.lower())
         self.assertEqual(self.get("/page/index.html").body, answer.body)
+
+    def test_withoutCommentsAndIndentation(self) -> None:
+        """Each line is sent with its number, but for comments; a license is sent, too."""
+        for path in PAGE.iterdir():
+            sent = self.get(f"/page/{path.name}").body.decode().split("\n")
+            lines = path.read_text("utf-8").split("\n")
+            self.assertEqual(len(sent), len(lines), path.name)
+            if path.suffix == ".txt":
+                self.assertEqual(sent, lines)
+                continue
+            comment = re.compile(r"/\*(?!!)|\*(?=[ /]|$)|//")
+            for one, line in zip(sent, lines, strict=True):
+                self.assertFalse(comment.match(one), f"{path.name}: {one}")
+                if one != line.strip():
+                    self.assertEqual(one, "")
+                    self.assertTrue(comment.match(line.strip()), f"{path.name}: {line}")
+        self.assertTrue(self.get("/page/uplot.js").body.startswith(b"/*! https://"))
+
+    def test_size(self) -> None:
+        """A browser loads at most 130 kB, unpacked."""
+        names = {path.name for path in PAGE.iterdir()} - {"uplot-license.txt"}
+        sizes = {name: len(self.get(f"/page/{name}").body) for name in names}
+        self.assertLess(sum(sizes.values()), MAX_SIZE, sizes)
+
+    def test_preloaded(self) -> None:
+        """
+        A browser requests all modules for the table at once, not each when it is imported, and
+        those for charts later.
+        """
+        found = re.findall("<page/(.+?)>; rel=modulepreload", self.get("/").headers["link"])
+        modules = {path.name for path in PAGE.glob("*.js")}
+        self.assertEqual(found, sorted(modules - {"chart.js", "heat.js", "uplot.js"}))
+        for name in modules & set(found):
+            self.assertNotRegex(
+                (PAGE / name).read_text("utf-8"),
+                r"""(?m)^(import|export) .*["']\./(chart|heat|uplot)\.js["']""",
+            )
+        self.assertNotIn(b"uplot", self.get("/").body)
 
     def test_unchangedFileIsNotSentAgain(self) -> None:
         tag = self.get("/").headers["etag"]
