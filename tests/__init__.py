@@ -4,6 +4,7 @@ The tests; ``python -m twisted.trial tests`` runs all of them.  See also CONTRIB
 
 import os
 import shutil
+import sys
 import warnings
 from contextlib import suppress
 from importlib.util import find_spec
@@ -36,6 +37,11 @@ def environment(modules: Path | None = None) -> dict[str, str]:
     path = [modules, ROOT, os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, path)))}
 
+
+# A worker of `trial --jobs` has trial's whole sys.path in this variable. Programs that tests start
+# have paths of their own.
+if Path(sys.argv[0]).name == "workertrial.py":
+    os.environ.pop("PYTHONPATH", None)
 
 # Twisted passes a deprecated argument to pyOpenSSL whenever TLS is used.
 warnings.filterwarnings("ignore", "Passing pyOpenSSL", DeprecationWarning)
