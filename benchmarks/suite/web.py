@@ -20,7 +20,7 @@ from typing import Any
 from suite.bench import Bench, Subject, left_out
 from suite.figures import OURS, Goal, Row, Section
 from suite.observing import PIECE, RATE, send
-from suite.peers import PATIENCE, NoFigure, Peer, Server, python, until
+from suite.peers import MAX_DELAY, PATIENCE, NoFigure, Peer, Server, python, until
 from suite.streams import mixed
 from tests.browser import Browser, no_browser
 from txmetrics_tcp import Key, Metric, MetricKind, Operation, SourceView
@@ -47,6 +47,24 @@ FIRST_ROWS = """
 """
 """A script that notes when the page has rows."""
 
+NOTE_CHANGES = """
+    window.seen = [];
+    const value = () => document.querySelector("#body .row .value").textContent;
+    let last = value();
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => seen.push(performance.timeOrigin + performance.now());
+    new MutationObserver(() => {
+        if (value() === last) return;
+        last = value();
+        // Runs after the browser has drawn the frame.
+        port2.postMessage(null);
+    }).observe(document.getElementById("body"), { childList: true, subtree: true });
+"""
+"""A script that notes in C{seen} when the value of the first row has changed, in milliseconds."""
+
+PERIOD = 0.1
+"""The least time between two frames, in seconds; increments are spread over it."""
+
 TITLE = "The page for browsers"
 
 HOW = """\
@@ -56,7 +74,9 @@ and histograms in equal numbers, serves the page, with its history, to viewers t
 its processor time is compared with that of a client that keeps only the view. The browser is
 headless Chromium, on the same host, with the stream of 100,000 events a second. "First rows" is the
 time from the beginning of the navigation; the browser has the page's files in its cache. "Drawing"
-is what the page does in an animation frame, sorted by rate."""
+is what the page does in an animation frame, sorted by rate. "Increment to pixel" is the time from
+an increment in an exporter of 1,000 series, which is otherwise idle, until the browser has drawn
+the new value; exporter, page and browser are three processes."""
 
 
 def frames(bench: Bench) -> list[Row]:
@@ -181,6 +201,42 @@ def drawing(bench: Bench, series: int, limit: float) -> list[Row]:
     ]
 
 
+def pixels(bench: Bench) -> list[Row]:
+    """Measure the time from an increment to its pixels."""
+    seconds = []
+    exporter = [*python("suite.server"), "1024", "1000", "0", str(MAX_DELAY)]
+    with (
+        Server(True, exporter) as server,
+        Server(True, [*python("suite.web"), str(server.port), "page"]) as page,
+        Browser() as browser,
+    ):
+        server.record(count=1)
+        browser.open(f"http://127.0.0.1:{page.port}/#sort=-name")
+        # The last series is the one without a number.
+        browser.wait_for("metrics.live.series.size > 1000")
+        browser.wait_for("metrics.rows.lines[0]?.labels.every(([name]) => name !== 'number')")
+        browser.run(NOTE_CHANGES)
+        for number in bench.rounds(200):
+            time.sleep(number * 0.37 % 1 * PERIOD)
+            begun = time.time()
+            server.record(count=1)
+            browser.wait_for("seen.length > given[0]", number)
+            seconds.append(browser.run("return seen.at(-1)") / 1e3 - begun)
+    seconds.sort()
+    figures = {"median": len(seconds) // 2, "99th percentile": len(seconds) * 99 // 100}
+    limits = {"median": 100, "99th percentile": 200}
+    return [
+        Row.of(
+            f"increment to pixel, {name}",
+            "ms",
+            {OURS: [seconds[at] * 1e3]},
+            None,
+            Goal(limits[name], False, "ms"),
+        )
+        for name, at in figures.items()
+    ]
+
+
 def run(bench: Bench) -> Section:
     rows = frames(bench)
     with left_out("processor time of the page"):
@@ -188,6 +244,7 @@ def run(bench: Bench) -> Section:
     if no_browser:
         print(f"left out: the browser: it {no_browser}", flush=True)
     else:
+        rows += pixels(bench)
         rows += drawing(bench, 1_000, 400)
         if not bench.quick:
             rows += drawing(bench, SERIES, 800)
