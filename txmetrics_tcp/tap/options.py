@@ -66,6 +66,17 @@ _LIMITS = SourceLimits()
 _COLLECTOR_SERIES = 100_000
 """The maximum number of series with totals of a collector."""
 
+_FOR_COLLECTORS = {
+    "gauges",
+    "grace",
+    "instance-label",
+    "max-source-bytes",
+    "max-source-events",
+    "max-source-series",
+    "merge",
+}
+"""The options that only a collector uses."""
+
 _WEB_PORT = 5080
 """The usual port of the page; only used in an error message."""
 
@@ -539,9 +550,28 @@ class Options(UsageOptions):
             check_instance_label(self["instance-label"])
         except ValueError as error:
             raise UsageError(f"--instance-label: {error}") from None
+        self._check_dependent()
         self._check_publish()
         self._check_otlp()
         self._check_web()
+
+    def _check_dependent(self) -> None:
+        """Reject an option without the option that it belongs to."""
+        owners = {
+            "otlp": self["otlp"],
+            "publish": self.publish,
+            "statsd": self.statsd,
+            "web": self.web_endpoints,
+        }
+        given = [name for name in self.defaults if self[name] != self.defaults[name]]
+        if self.web_hosts:
+            given.append("web-allow-host")
+        for name in given:
+            owner, dash, _ = name.partition("-")
+            if dash and owner in owners and not owners[owner]:
+                raise UsageError(f"--{name} requires --{owner}")
+            if name in _FOR_COLLECTORS and not self.collects:
+                raise UsageError(f"--{name} requires --collect or --from")
 
     def _check_otlp(self) -> None:
         url = self["otlp"]
@@ -585,14 +615,6 @@ class Options(UsageOptions):
                 )
 
     def _check_web(self) -> None:
-        if not self.web_endpoints:
-            for option, given in (
-                ("--web-history", self["web-history"] is not None),
-                ("--web-allow-host", bool(self.web_hosts)),
-                ("--web-token-file", self["web-token-file"] is not None),
-            ):
-                if given:
-                    raise UsageError(f"{option} requires --web")
         if self["web-token-file"] is not None:
             # Imported only here, because it imports twisted.web.
             from txmetrics_tcp.web._access import read_token

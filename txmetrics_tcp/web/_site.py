@@ -123,4 +123,7 @@ class PageService(ListeningService):
             host = ip_of(address)
             if host is not None and not host.is_loopback:
                 shown = show_address(address)
-                raise ListenError(f"Couldn't listen on {shown}: it requires {self._required}")
+                raise ListenError(
+                    f"Couldn't listen on {shown} without {self._required}: other machines can"
+                    " connect to it"
+                )

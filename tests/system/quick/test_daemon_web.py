@@ -35,7 +35,7 @@ class WebTests(DaemonTestCase):
         """It requires a token or client certificates."""
         code, _, err = self.daemon("--web=0.0.0.0:0").end()
         self.assertEqual(code, 1)
-        self.assertIn("it requires --web-token-file or --tls-client-ca", err)
+        self.assertIn("without --web-token-file or --tls-client-ca: other machines can", err)
         token = Path(self.mktemp())
         token.write_text("0123456789abcdef\n")
         daemon = self.daemon("--web=0.0.0.0:0", f"--web-token-file={token.absolute()}")

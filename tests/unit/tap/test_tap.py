@@ -191,7 +191,6 @@ class OptionsTests(SynchronousTestCase):
         options = parsed("--statsd", "--statsd-max-series=7", "--statsd-flush=500ms")
         self.assertEqual((options["statsd-max-series"], options["statsd-flush"]), (7, 0.5))
         self.assertEqual(options.settings.max_series, ExporterSettings().max_series + 7)
-        self.assertEqual(parsed("--statsd-max-series=7").settings, ExporterSettings())
         for arguments, message in (
             (["--statsd=nowhere"], "--statsd: nowhere has no port; write nowhere:8125"),
             (["--statsd=unixgram:"], "--statsd: 'unixgram:'"),
@@ -275,16 +274,27 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(f"{option}", message)
             self.assertIn(repr(value), message)
 
-    def test_web(self) -> None:
-        """Options of a page that is not served, and tokens that cannot be used, are mistakes."""
+    def test_dependentOptions(self) -> None:
+        """An option without the one that it belongs to is a mistake."""
+        for owner, options in {
+            "--web": (
+                "--web-history=60",
+                "--web-allow-host=metrics.example",
+                "--web-token-file=token",
+            ),
+            "--otlp": ("--otlp-interval=5",),
+            "--statsd": ("--statsd-prefix=app.", "--statsd-flush=2", "--statsd-max-series=9"),
+            "--publish": ("--publish-source=web", "--publish-linger=1", "--publish-replicas=3"),
+            "--collect or --from": ("--merge=both", "--gauges=max", "--grace=1"),
+        }.items():
+            for option in options:
+                name = option.partition("=")[0]
+                self.assertIn(f"{name} requires {owner}", self.assert_exits(option))
+        parsed("--statsd", "--statsd-prefix=app.", "--collect=0", "--merge=both")
+
+    def test_tokenFile(self) -> None:
+        """A token that cannot be used is a mistake."""
         path = self.mktemp()
-        for option in (
-            "--web-history=60",
-            "--web-allow-host=metrics.example",
-            f"--web-token-file={path}",
-        ):
-            message = self.assert_exits(option)
-            self.assertIn(f"{option.partition('=')[0]} requires --web", message)
         message = self.assert_exits("--web=0", f"--web-token-file={path}")
         self.assertIn(f"--web-token-file: cannot read {path}: No such file", message)
         Path(path).write_text("short")
