@@ -7,20 +7,24 @@
 
 import { fold } from "./text.js";
 
-const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-const WORD = "\\p{L}\\p{N}_";
+/** What escapes mean inside of `[]`. Classes end in a property, which cannot begin a range. */
+const IN_CLASS = {
+  d: "\\p{Nd}", s: "\\t-\\r\\x1c-\\x1f\\x85\\p{Z}", w: "\\p{L}_\\p{N}",
+  f: "\\f", n: "\\n", r: "\\r", t: "\\t", v: "\\v",
+};
+const { d: DIGIT, s: SPACE, w: WORD } = IN_CLASS;
+
 const TEXT = `(?:[^${SPACE}"]|"[^"]*")+`;
 const END = `(?=[${SPACE}]|$)`;
 const TERM = new RegExp(
-  `[${SPACE}]*(?<negated>[-!])?(?:` +
+  `^[${SPACE}]*(?<negated>[-!])?(?:` +
     `/(?<regex>(?:\\\\[^\\n]|[^\\\\])+?)/${END}` +
     `|"(?<quoted>[^"]*)"${END}` +
-    `|(?<kinds>kind:)(?<kind>${TEXT})?${END}` +
-    `|(?<names>name:)(?<name>${TEXT})?${END}` +
+    `|(?<field>kind|name):(?<text>${TEXT})?${END}` +
     `|(?<label>(?:[^${SPACE}"=]|"[^"]*")*)=(?<value>${TEXT})?${END}` +
     `|(?<has>${TEXT}):${END}` +
     `|(?<word>(?![-!](?:[${SPACE}]|$))${TEXT})${END})`,
-  "uy",
+  "u",
 );
 /** A word with a leading slash is a path, unless it contains the syntax of a regular expression. */
 const OPEN_REGEX = /^\/[^"]*([()|^$[\]\\]|\.[*+])/;
@@ -37,219 +41,133 @@ export class FilterError extends Error {}
  */
 export function parseFilter(text) {
   const terms = [];
-  let at = 0;
+  let rest = text;
   for (;;) {
-    TERM.lastIndex = at;
-    const match = TERM.exec(text);
+    const match = TERM.exec(rest);
     if (!match) break;
-    at = TERM.lastIndex;
     const found = term(match.groups);
     terms.push(match.groups.negated ? (series) => !found(series) : found);
+    rest = rest.slice(match[0].length);
   }
-  const rest = text.slice(at).trim();
-  if (rest === "-" || rest === "!") throw new FilterError(`a term must follow '${rest}'`);
-  if (rest) throw new FilterError(`unclosed quote: ${rest}`);
+  rest = rest.trim();
+  if (rest) throw new FilterError(/^[-!]$/.test(rest) ? `a term must follow '${rest}'` : `unclosed quote: ${rest}`);
   return (series) => terms.every((matches) => matches(series));
 }
 
 const plain = (text) => (text ?? "").replaceAll('"', "");
 
-function term(groups) {
-  if (groups.regex !== undefined) return regex(groups.regex);
-  if (groups.quoted !== undefined) return word(groups.quoted);
-  if (groups.kinds) return kind(plain(groups.kind));
-  if (groups.names) return name(plain(groups.name));
-  if (groups.label !== undefined) return label(plain(groups.label), groups.value ?? "");
-  if (groups.has !== undefined) return hasLabel(plain(groups.has));
-  if (OPEN_REGEX.test(groups.word)) {
-    throw new FilterError(`${groups.word} has no closing slash; use quotes for a plain word`);
-  }
-  return word(plain(groups.word));
-}
-
 /** Return a series' texts, folded once. */
-function folded(series) {
-  return (series.folded ??= {
-    name: fold(series.name),
-    labels: series.labels.map(([label, value]) => [fold(label), fold(value)]),
-  });
-}
+const folded = (series) =>
+  (series.folded ??= { name: fold(series.name), labels: series.labels.map((pair) => pair.map(fold)) });
 
-function word(text) {
-  const wanted = fold(text);
-  return (series) => {
-    const { name, labels } = folded(series);
-    return name.includes(wanted) || labels.some((pair) => pair.some((one) => one.includes(wanted)));
-  };
-}
-
-function name(text) {
-  const wanted = fold(text);
-  return (series) => folded(series).name.includes(wanted);
+function term({ regex, quoted, field, text, label, value, has, word }) {
+  if (regex !== undefined) return expression(regex);
+  if (field === "kind") return kind(plain(text));
+  if (label !== undefined) return labelled(plain(label), value ?? "");
+  if (OPEN_REGEX.test(word)) throw new FilterError(`${word} has no closing slash; use quotes for a plain word`);
+  const wanted = fold(quoted ?? plain(text ?? has ?? word));
+  if (field) return (series) => folded(series).name.includes(wanted);
+  if (has !== undefined) return (series) => folded(series).labels.some(([one]) => one === wanted);
+  return (series) => [folded(series).name, ...folded(series).labels.flat()].some((one) => one.includes(wanted));
 }
 
 function kind(text) {
   const kinds = KINDS.filter((one) => one.startsWith(fold(text)));
-  if (!kinds.length) {
-    throw new FilterError(`unknown kind '${text}'; the kinds are ${KINDS.join(", ")}`);
-  }
+  if (!kinds.length) throw new FilterError(`unknown kind '${text}'; the kinds are ${KINDS.join(", ")}`);
   return (series) => kinds.includes(series.kind);
 }
 
-function hasLabel(text) {
-  const wanted = fold(text);
-  return (series) => folded(series).labels.some(([label]) => label === wanted);
-}
-
-function label(text, value) {
-  if (!text) throw new FilterError(`missing label name before '=${value}'`);
-  const wanted = fold(text);
+function labelled(label, value) {
+  if (!label) throw new FilterError(`missing label name before '=${value}'`);
+  const wanted = fold(label);
   const parts = value.split("*").map((part) => fold(plain(part)));
-  return (series) =>
-    folded(series).labels.some(([label, value]) => label === wanted && matches(parts, value));
+  return (series) => folded(series).labels.some(([one, text]) => one === wanted && consists(text, parts));
 }
 
-/** Whether a value consists of these parts, with any text between them. */
-function matches(parts, value) {
-  if (parts.length === 1) return value === parts[0];
-  const [first, ...middle] = parts;
-  const last = middle.pop();
-  const end = value.length - last.length;
+/** Whether a text consists of these parts, with any text between them. */
+function consists(text, [first, ...others]) {
+  if (!others.length) return text === first;
+  if (!text.startsWith(first)) return false;
+  const last = others.pop();
   let at = first.length;
-  if (at > end || !value.startsWith(first) || !value.endsWith(last)) return false;
-  for (const part of middle) {
-    const found = value.indexOf(part, at);
-    if (found < 0 || found + part.length > end) return false;
+  for (const part of others) {
+    const found = text.indexOf(part, at);
+    if (found < 0) return false;
     at = found + part.length;
   }
-  return true;
+  return text.slice(at).endsWith(last);
 }
-
-function regex(text) {
-  let pattern;
-  try {
-    pattern = new RegExp(translated(text), "u");
-  } catch (error) {
-    throw new FilterError(`invalid regular expression /${text}/: ${reason(error)}`);
-  }
-  return (series) => pattern.test(keyText(series));
-}
-
-const reason = (error) => error.message.replace(/^Invalid regular expression: .*: /s, "");
 
 /** Return `name [label = value, ...]`. */
 export function keyText({ name, labels }) {
-  if (!labels.length) return name;
-  return `${name} [${labels.map(([label, value]) => `${label} = ${value}`).join(", ")}]`;
+  return labels.length ? `${name} [${labels.map((pair) => pair.join(" = ")).join(", ")}]` : name;
 }
 
-const CLASSES = {
-  d: "\\p{Nd}", w: WORD, s: SPACE, // inside brackets
+function expression(text) {
+  try {
+    const pattern = new RegExp(translated(text), "u");
+    return (series) => pattern.test(keyText(series));
+  } catch (error) {
+    const reason = error.message.replace(/^Invalid regular expression: .*: /s, "");
+    throw new FilterError(`invalid regular expression /${text}/: ${reason}`);
+  }
+}
+
+const BOUNDARY = `(?=(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}]))`;
+const ESCAPES = {
+  ...IN_CLASS, d: `[${DIGIT}]`, D: `[^${DIGIT}]`, s: `[${SPACE}]`, S: `[^${SPACE}]`, w: `[${WORD}]`, W: `[^${WORD}]`,
+  b: BOUNDARY, B: `(?!${BOUNDARY})`,
 };
-const BOUNDARY = `(?:(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}]))`;
-const NO_BOUNDARY = `(?:(?<=[${WORD}])(?=[${WORD}])|(?<![${WORD}])(?![${WORD}]))`;
-const literal = (letter) => letter.replace(/[\\^$.*+?()[\]{}|/\-]/, "\\$&");
-const CONTROL = { n: "\\n", t: "\\t", r: "\\r", f: "\\f", v: "\\v" };
+/** The tokens of a regular expression, and what has another meaning inside of `[]`. */
+const TOKEN = /\\[^]|\[\^?\]?(?:\\[^]|[^\\\]])*\]?|\((?:\?[^]?)?|(?:[*+]|\{\d+(?:,\d*)?\})\??|[^]/gu;
+const CLASS_TOKEN = /\\[^]|(?<=^\[\^?)\]|(?!^)\[|([-&~|])\1/gu;
 
 /**
  * Translate the subset of Python's regular expressions: literals, `.`, `^`, `$`, `|`, groups with
  * `()` and `(?:)`, classes, `\d \w \s \b` and their negations, and repetitions, also lazy ones. A
- * repeated group must not contain a repetition, which could take a time without bounds.
+ * repeated group must not contain a repetition, which could take a time without bounds. The browser
+ * finds all other errors.
  */
 function translated(text) {
-  const letters = [...text];
-  const groups = [];
-  let result = "";
-  let at = 0;
-  // What a repetition would apply to: nothing, an atom, or a group that has a repetition inside.
-  let before = "";
+  // Whether the open groups have a repetition: the outer ones, the innermost, and the one that ended just now.
+  const outer = [];
   let repeats = false;
-  const unsupported = (what) => {
-    throw new FilterError(`${what} is not supported in this page`);
-  };
-  const escape = (inside) => {
-    const letter = letters[at++];
-    if (letter === undefined) throw new FilterError("it ends with a backslash");
-    if (CLASSES[letter]) return inside ? CLASSES[letter] : `[${CLASSES[letter]}]`;
-    if (CLASSES[letter.toLowerCase()] && !inside) return `[^${CLASSES[letter.toLowerCase()]}]`;
-    if (CONTROL[letter]) return CONTROL[letter];
-    if (/[A-Za-z0-9]/.test(letter)) unsupported(`\\${letter}`);
-    return literal(letter);
-  };
-  const set = () => {
-    let body = "";
-    if (letters[at] === "^") body = letters[at++];
-    let first = true;
-    for (;;) {
-      const letter = letters[at++];
-      if (letter === undefined) throw new FilterError("a [ has no ]");
-      if (letter === "]" && !first) break;
-      first = false;
-      if (letter === "[") unsupported("[ inside of [ ]");
-      if (/[-&~|]/.test(letter) && letters[at] === letter) unsupported(letter + letter);
-      const range = letter === "-" && body && body !== "^" && letters[at] !== "]";
-      body += letter === "\\" ? escape(true) : range ? "-" : literal(letter);
+  let ended = false;
+  return text.replace(TOKEN, (token) => {
+    const repeated = ended;
+    ended = false;
+    switch (token[0]) {
+      case "\\": return escape(token, ESCAPES);
+      case "[": return token.replace(CLASS_TOKEN, (part) => (part === "]" ? "\\]" : escape(part, IN_CLASS)));
+      case "]":
+      case "}": return `\\${token}`;
+      case ".": return "[^\\n]";
+      case "$": return "(?=\\n?$)";
+      case "(":
+        if (token !== "(" && token !== "(?:") unsupported(token);
+        outer.push(repeats);
+        repeats = false;
+        return "(?:";
+      case ")":
+        ended = repeats;
+        repeats ||= outer.pop();
+        return token;
+      case "*":
+      case "+":
+      case "{":
+        if (repeated) unsupported("a repetition in a repeated group");
+        repeats = true;
     }
-    return `[${body}]`;
-  };
-  while (at < letters.length) {
-    const letter = letters[at++];
-    if (letter === "\\") {
-      if (letters[at] === "b" || letters[at] === "B") {
-        result += letters[at++] === "b" ? BOUNDARY : NO_BOUNDARY;
-        before = "";
-        continue;
-      }
-      result += escape(false);
-    } else if (letter === "[") result += set();
-    else if (letter === ".") result += "[^\\n]";
-    else if (letter === "^") {
-      result += "^";
-      before = "";
-      continue;
-    } else if (letter === "$") {
-      result += "(?=\\n?$)";
-      before = "";
-      continue;
-    } else if (letter === "|") {
-      result += "|";
-      before = "";
-      continue;
-    } else if (letter === "(") {
-      if (letters[at] === "?" && letters[at + 1] !== ":") unsupported(`(?${letters[at + 1] ?? ""}`);
-      if (letters[at] === "?") at += 2;
-      groups.push(repeats);
-      repeats = false;
-      result += "(?:";
-      before = "";
-      continue;
-    } else if (letter === ")") {
-      if (!groups.length) throw new FilterError("a ) has no (");
-      result += ")";
-      before = repeats ? "repeated" : "atom";
-      repeats ||= groups.pop();
-      continue;
-    } else if ("*+?{".includes(letter)) {
-      let count = letter;
-      if (letter === "{") {
-        const [found] = /^\d+(?:,\d*)?\}/.exec(letters.slice(at).join("")) ?? [];
-        if (!found) unsupported("{ without a number");
-        count += found;
-        at += found.length;
-      }
-      if (!before) throw new FilterError(`nothing to repeat before ${count}`);
-      if (before === "repeated" && count !== "?") {
-        unsupported("a repetition in a repeated group");
-      }
-      if (letters[at] === "?") count += letters[at++];
-      if ("*+{".includes(letters[at] ?? " ")) unsupported("a second repetition");
-      result += count;
-      repeats ||= count !== "?";
-      before = "";
-      continue;
-    } else result += literal(letter);
-    before = "atom";
-  }
-  if (groups.length) throw new FilterError("a ( has no )");
-  return result;
+    return token;
+  });
+}
+
+function escape(token, known) {
+  const [start, letter] = token;
+  if (start !== "\\" || (/[a-z\d]/i.test(letter) && !known[letter])) unsupported(token);
+  return known[letter] ?? `\\u{${token.codePointAt(1).toString(16)}}`;
+}
+
+function unsupported(what) {
+  throw new FilterError(`${what} is not supported in this page`);
 }

@@ -1,5 +1,8 @@
 /** The state of the page in the fragment of its address, so that a link restores it. */
 
+/** What the parameters are if a link does not say it. */
+const USUAL = { filter: "", sort: "name", group: null, source: null, window: 60, range: 300, at: null };
+
 /** Separates the parts of a name; an address shows it as it is. */
 const escape = (text) => text.replace(/[\\*]/g, "\\$&");
 
@@ -15,41 +18,33 @@ export function seriesName({ kind, name, labels }, source) {
 /** Read the fragment. */
 export function readLink() {
   const parameters = new URLSearchParams(location.hash.slice(1));
+  const text = (name) => parameters.get(name) ?? USUAL[name];
   const number = (name) => {
-    const value = parameters.get(name);
-    return value === null || !Number.isFinite(Number(value)) ? null : Number(value);
+    const found = parseFloat(text(name));
+    return Number.isFinite(found) ? found : USUAL[name];
   };
-  const sort = parameters.get("sort") ?? "name";
   return {
-    filter: parameters.get("filter") ?? "",
-    sort: sort.replace(/^-/, ""),
-    descending: sort.startsWith("-"),
-    group: parameters.get("group"),
-    source: parameters.get("source"),
+    filter: text("filter"),
+    sort: text("sort").replace(/^-/, ""),
+    descending: text("sort").startsWith("-"),
+    group: text("group"),
+    source: text("source"),
     window: number("window"),
     range: number("range"),
     at: number("at"),
-    charts: parameters.getAll("chart").map((text) => {
-      const at = text.indexOf(" ");
-      return { mode: text.slice(0, at), name: text.slice(at + 1) };
+    charts: parameters.getAll("chart").map((chart) => {
+      const [mode, ...name] = chart.split(" ");
+      return { mode, name: name.join(" ") };
     }),
   };
 }
 
 /** Write the fragment; what has its default is left out. */
-export function writeLink(link) {
-  const parameters = new URLSearchParams();
-  const set = (name, value, usual) => {
-    if (value !== usual && value !== null && value !== "") parameters.set(name, value);
-  };
-  set("filter", link.filter, "");
-  set("sort", (link.descending ? "-" : "") + link.sort, "name");
-  set("group", link.group, null);
-  set("source", link.source, null);
-  set("window", link.window, 60);
-  set("range", link.range, 300);
-  set("at", link.at === null ? null : Math.round(link.at), null);
-  for (const { name, mode } of link.charts) parameters.append("chart", `${mode} ${name}`);
-  const text = parameters.toString();
+export function writeLink({ charts, descending, ...link }) {
+  if (descending) link.sort = `-${link.sort}`;
+  const told = Object.keys(USUAL).filter((name) => link[name] !== USUAL[name]);
+  const parameters = new URLSearchParams(told.map((name) => [name, link[name]]));
+  for (const { mode, name } of charts) parameters.append("chart", `${mode} ${name}`);
+  const text = `${parameters}`;
   if (location.hash.slice(1) !== text) history.replaceState(null, "", text ? `#${text}` : location.pathname);
 }

@@ -11,90 +11,82 @@ const MAX_GROUPINGS = 12;
 export const MAX_LOOK = 2000;
 export const PERCENTILES = ["p50", "p90", "p99", "max"];
 /** The columns whose texts never change. */
-const STEADY = new Set(["name", "labels", "source", "kind"]);
+const STEADY = new Set(["name", "labels", "source"]);
 
-/** The order of texts by code units, which all natural keys are made for. */
-export const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+/** The factor that makes the values of lines comparable; those of histograms are counts. */
+const scale = ({ kind, metric }) => (kind === "histogram" ? 1 : baseScale(metric.unit));
+
+/** What columns are sorted by, of a series and the state; other columns have percentiles. */
+const KEYS = {
+  name: (row) => row.sortKey,
+  labels: (row) => naturalKey(row.labelText),
+  source: (row, state) => state.sources.get(row.source)?.name ?? "",
+  value: (row) => row.value * scale(row),
+  rate: (row, state) => state.rate(row) * scale(row),
+  trend: (row, state) => -state.age(row),
+};
 
 /**
- * Return rows in the order of numbers, and those of equal numbers in their present order. It is
- * several times faster than a sort that calls a function to compare two rows.
+ * Return lines in the order of their keys, which are texts or numbers, and those of equal keys in
+ * their present order. Lines without a number come last.
  */
-function inOrder(rows, numbers) {
-  const sorted = numbers.toSorted();
-  const taken = new Uint32Array(sorted.length);
-  const result = new Array(sorted.length);
-  rows.forEach((row, at) => {
-    let first = 0;
-    let last = sorted.length - 1;
-    while (first < last) {
-      const middle = (first + last) >> 1;
-      if (sorted[middle] < numbers[at]) first = middle + 1;
-      else last = middle;
-    }
-    result[first + taken[first]++] = row;
-  });
-  return result;
+function ordered(lines, key, descending = false) {
+  const sign = descending ? -1 : 1;
+  const keys = lines.map(key);
+  const [known, unknown] = [[], []];
+  keys.forEach((one, at) => (Number.isNaN(one) ? unknown : known).push(at));
+  known.sort((a, b) => (keys[a] < keys[b] ? -sign : keys[a] > keys[b] ? sign : 0));
+  return [...known, ...unknown].map((at) => lines[at]);
 }
 
-/**
- * The line above a group of series. Different metrics, such as packets and errors, have no sum.
- */
+/** The line above a group of series. Different metrics, such as packets and errors, have no sum. */
 export class Group {
   constructor(title, rows, folded) {
     this.title = title;
     this.rows = rows;
     this.folded = folded;
-    const [first] = rows;
-    const { kind, name } = first;
-    this.summable = kind !== "gauge" &&
-      rows.every((row) => row.kind === kind && row.name === name && row.metric.unit === first.metric.unit);
+    const [{ kind, metric }] = rows;
+    this.summable = kind !== "gauge" && rows.every((row) => row.metric === metric);
     this.kind = this.summable ? kind : null;
-    this.unit = this.summable ? first.metric.unit : null;
+    this.metric = metric;
     this.key = `group ${title}`;
   }
 
   /** The sum of the values, exact from 2^53 on. */
   value(state) {
-    let sum = 0;
-    for (const row of this.rows) sum += state.values[row.slot];
+    const sum = this.rows.reduce((total, row) => total + row.value, 0);
     if (sum < Number.MAX_SAFE_INTEGER) return sum;
     return this.rows.reduce((total, row) => total + BigInt(state.value(row)), 0n);
   }
 
   rate(state) {
-    let sum = 0;
-    for (const row of this.rows) sum += state.rate(row);
-    return sum;
+    return this.rows.reduce((total, row) => total + state.rate(row), 0);
   }
 }
 
 export class Rows {
-  constructor() {
-    this.lines = [];
-    /** The series that match, sorted, including those of folded groups. */
-    this.matching = [];
-    this.filterText = "";
-    this.filterError = "";
-    this.sort = "name";
-    this.descending = false;
-    /** null, or "name", or "label:NAME". */
-    this.grouping = null;
-    this.folded = new Set();
-    /** The number of the only source that is listed; null for all. */
-    this.source = null;
-    /** The largest numbers of characters of names and labels. */
-    this.lengths = { name: 0, labels: 0 };
-    /** The figures of histograms by id, for sorting by a percentile. */
-    this.figures = new Map();
-    this.#filter = () => true;
-    this.#dirty = true;
-  }
+  lines = [];
+  /** The series that match, sorted, including those of folded groups. */
+  matching = [];
+  filterText = "";
+  filterError = "";
+  sort = "name";
+  descending = false;
+  /** null, or "name", or "label:NAME". */
+  grouping = null;
+  folded = new Set();
+  /** The number of the only source that is listed; null for all. */
+  source = null;
+  /** The largest numbers of characters of names and labels. */
+  lengths = { name: 0, labels: 0 };
+  /** The figures of histograms by id, for sorting by a percentile. */
+  figures = new Map();
 
-  #filter;
-  #dirty;
+  #filter = () => true;
   #refilter = true;
+  #dirty = true;
   #arranged = -Infinity;
+  /** The number of series of each label. */
   #labels = new Map();
   /** The series that match, in the order of their names. */
   #named = [];
@@ -112,12 +104,7 @@ export class Rows {
   }
 
   sortBy(column) {
-    if (column === this.sort) this.descending = !this.descending;
-    else {
-      this.sort = column;
-      this.descending = !STEADY.has(column);
-    }
-    this.#dirty = true;
+    this.setSort(column, column === this.sort ? !this.descending : !STEADY.has(column));
   }
 
   setSort(column, descending) {
@@ -139,8 +126,7 @@ export class Rows {
 
   foldAll() {
     const titles = this.lines.filter((line) => line instanceof Group).map((group) => group.title);
-    const all = titles.every((title) => this.folded.has(title));
-    this.folded = new Set(all ? [] : titles);
+    this.folded = new Set(titles.every((title) => this.folded.has(title)) ? [] : titles);
     this.#dirty = true;
   }
 
@@ -170,108 +156,43 @@ export class Rows {
       this.#refilter = false;
       this.#labels.clear();
       this.#take([...state.series.values()], []);
-    } else if (added.length || gone) {
-      this.#take(added.filter((row) => !row.gone), gone ? this.#named.filter((row) => !row.gone) : this.#named);
-    }
-    if (!this.#dirty) {
-      const moves = !STEADY.has(this.sort);
-      if (!moves || now < this.#arranged + REARRANGE) return false;
-    }
+    } else if (added.length || gone) this.#take(added, this.#named);
+    if (!this.#dirty && (STEADY.has(this.sort) || now < this.#arranged + REARRANGE)) return false;
     this.#dirty = false;
     this.#arranged = now;
-    this.#arrange(state);
+    const key = KEYS[this.sort] ?? ((row) => (this.figures.get(row.id)?.[this.sort] ?? NaN) * baseScale(row.metric.unit));
+    this.matching = ordered(this.#named, (row) => key(row, state), this.descending);
+    this.lines = this.grouping ? this.#grouped(state) : this.matching;
     return true;
   }
 
   #take(added, kept) {
-    for (const row of added) {
-      for (const [label] of row.labels) this.#labels.set(label, (this.#labels.get(label) ?? 0) + 1);
+    for (const [label] of added.flatMap(({ labels }) => labels)) {
+      this.#labels.set(label, (this.#labels.get(label) ?? 0) + 1);
     }
-    const wanted = added.filter((row) =>
-      (this.source === null || row.source === this.source) && this.#filter(row));
-    if (!kept.length) this.lengths = { name: 0, labels: 0 };
-    for (const { shown, shownLabels } of wanted) {
-      const labels = shownLabels.reduce((sum, pair) => sum + pair[0].length + pair[1].length + 2, 0);
-      if (shown.length > this.lengths.name) this.lengths.name = shown.length;
-      if (labels > this.lengths.labels) this.lengths.labels = labels;
+    const wanted = added.filter((row) => (this.source === null || row.source === this.source) && this.#filter(row));
+    this.#named = ordered([...kept, ...wanted].filter(({ gone }) => !gone), KEYS.name);
+    this.lengths = { name: 0, labels: 0 };
+    for (const { shown, labelText } of this.#named) {
+      this.lengths.name = Math.max(this.lengths.name, shown.length);
+      this.lengths.labels = Math.max(this.lengths.labels, labelText.length);
     }
-    this.#named = kept.concat(wanted);
-    if (wanted.length) this.#named.sort((a, b) => compare(a.sortKey, b.sortKey));
     this.#dirty = true;
   }
 
-  #arrange(state) {
-    this.matching = this.#sorted(state);
-    this.lines = this.grouping ? this.#grouped(state) : this.matching;
-  }
-
-  #sorted(state) {
-    const rows = this.#named;
-    if (this.sort === "name") return this.descending ? rows.toReversed() : rows;
-    const key = this.#keys(state);
-    const sign = this.descending ? -1 : 1;
-    if (STEADY.has(this.sort)) {
-      const keys = new Map(rows.map((row) => [row, key(row)]));
-      return rows.toSorted((a, b) => sign * compare(keys.get(a), keys.get(b)));
-    }
-    // Rows without a number come last.
-    const known = [];
-    const unknown = [];
-    const numbers = new Float64Array(rows.length);
-    for (const row of rows) {
-      const number = sign * key(row);
-      if (Number.isNaN(number)) unknown.push(row);
-      else numbers[known.push(row) - 1] = number;
-    }
-    return inOrder(known, numbers.subarray(0, known.length)).concat(unknown);
-  }
-
-  #keys(state) {
-    const scales = new Map();
-    const scale = ({ kind, metric: { unit } }) => {
-      if (kind === "histogram") return 1;
-      let known = scales.get(unit);
-      if (known === undefined) scales.set(unit, (known = baseScale(unit)));
-      return known;
-    };
-    switch (this.sort) {
-      case "labels": return (row) => row.shownLabels.map((pair) => pair.map(naturalKey).join("=")).join(" ");
-      case "source": return (row) => state.sources.get(row.source)?.name ?? "";
-      case "kind": return (row) => row.kind;
-      case "value": return (row) => state.values[row.slot] * scale(row);
-      case "rate": return (row) => state.rate(row) * scale(row);
-      case "trend": return (row) => -state.age(row);
-      default: return (row) => {
-        const number = this.figures.get(row.id)?.[this.sort];
-        return number == null ? NaN : number * baseScale(row.metric.unit);
-      };
-    }
-  }
-
   #grouped(state) {
-    const members = new Map();
-    const label = this.grouping.startsWith("label:") ? this.grouping.slice(6) : null;
-    for (const row of this.matching) {
-      let title = row.shown;
-      if (label !== null) {
-        const pair = row.labels.find(([name]) => name === label);
-        title = pair ? visible(`${label}=${pair[1]}`) : `without ${visible(label)}`;
-      }
-      if (members.has(title)) members.get(title).push(row);
-      else members.set(title, [row]);
-    }
-    const groups = [...members].map(([title, rows]) => new Group(title, rows, this.folded.has(title)));
-    const keys = new Map(groups.map((group) => [group, naturalKey(group.title)]));
-    const sign = this.descending ? -1 : 1;
-    groups.sort((a, b) => compare(keys.get(a), keys.get(b)));
-    if (this.sort === "name" && this.descending) groups.reverse();
+    const label = this.grouping.replace(/^label:/, "");
+    const titleOf = (row) => {
+      if (this.grouping === "name") return row.shown;
+      const pair = row.labels.find(([name]) => name === label);
+      return visible(pair ? `${label}=${pair[1]}` : `without ${label}`);
+    };
+    let groups = Array.from(Map.groupBy(this.matching, titleOf),
+      ([title, rows]) => new Group(title, rows, this.folded.has(title)));
+    groups = ordered(groups, ({ title }) => naturalKey(title), this.sort === "name" && this.descending);
     if (this.sort === "value" || this.sort === "rate") {
-      const sums = new Map(groups.map((group) =>
-        [group, group.summable ? Number(group[this.sort](state)) * baseScale(group.kind === "counter" ? group.unit : null) : null]));
-      groups.sort((a, b) => {
-        const [first, second] = [sums.get(a), sums.get(b)];
-        return (first === null) - (second === null) || sign * (first - second);
-      });
+      const sum = (group) => (group.summable ? Number(group[this.sort](state)) * scale(group) : NaN);
+      groups = ordered(groups, sum, this.descending);
     }
     return groups.flatMap((group) => (group.folded ? [group] : [group, ...group.rows]));
   }
