@@ -54,7 +54,7 @@ export function parseFilter(text) {
   return (series) => terms.every((matches) => matches(series));
 }
 
-const plain = (text) => (text ?? "").replaceAll('"', "");
+const plain = (text = "") => text.replaceAll('"', "");
 
 /** Return a series' texts, folded once. */
 const folded = (series) =>

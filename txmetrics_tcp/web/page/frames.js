@@ -41,7 +41,7 @@ export class FrameReader {
     let at = 0;
     while (length - at >= HEADER) {
       const total = view.getUint32(at, true);
-      if (total < HEADER || total > MAX_FRAME) throw new RangeError(`a frame of ${total} bytes`);
+      if (total < HEADER || total > MAX_FRAME) throw new RangeError("not a frame");
       if (at + total > length) break;
       frames.push(decodeFrame(buffer.slice(at, at + total)));
       at += total;
@@ -111,30 +111,37 @@ export class State {
    */
   apply({ head, ids, values }) {
     if (head.whole) Object.assign(this, new State(), { epoch: head.epoch });
-    this.#advance(head.t);
-    this.history = head.history ?? this.history;
-    for (const source of head.sources ?? []) {
+    const {
+      t, sources = [], metrics = [], names = [], gone = [], series = [], base = {}, big = {}, notes = [],
+      history = this.history,
+    } = head;
+    this.#advance(t);
+    this.history = history;
+    for (const source of sources) {
       if (source.state === "removed") this.sources.delete(source.no);
       else this.sources.set(source.no, { ...source, name: visible(source.name) });
     }
-    for (const [no, kind, name, unit, help] of head.metrics ?? []) {
+    for (const [no, kind, name, unit, help] of metrics) {
       const shown = visible(name);
-      const metric = this.metrics.get(no) ?? { kind, name, shown, sortKey: `${naturalKey(shown)}\0${name}` };
-      this.metrics.set(no, Object.assign(metric, { unit: unit && visible(unit).slice(0, 40), help: visible(help ?? "") }));
+      // Its series show the new description.
+      this.metrics.set(no, Object.assign(this.metrics.get(no) ?? {}, {
+        kind, name, shown, unit: unit && visible(unit).slice(0, 40), help: visible(help ?? ""),
+        sortKey: `${naturalKey(shown)}\0${name}`,
+      }));
     }
-    for (const [no, names] of head.names ?? []) this.names.set(no, names);
-    for (const id of head.gone ?? []) this.#remove(id);
-    for (const definition of head.series ?? []) this.#add(definition);
-    for (const [id, base] of Object.entries(head.base ?? {})) this.#setBase(this.series.get(Number(id)), base);
+    for (const [no, list] of names) this.names.set(no, list);
+    for (const id of gone) this.#remove(id);
+    for (const definition of series) this.#add(definition);
+    for (const [id, value] of Object.entries(base)) this.#setBase(this.series.get(Number(id)), value);
     ids.forEach((id, at) => {
-      const series = this.series.get(id);
-      series.value = values[at];
-      series.big = null;
-      series.changed = head.t;
+      const one = this.series.get(id);
+      one.value = values[at];
+      one.big = null;
+      one.changed = t;
     });
-    for (const [id, text] of Object.entries(head.big ?? {})) this.series.get(Number(id)).big = BigInt(text);
+    for (const [id, text] of Object.entries(big)) this.series.get(Number(id)).big = BigInt(text);
     if (head.whole) this.#fillPast(head.ago ?? [[], [], 1]);
-    this.notes = [...this.notes, ...(head.notes ?? [])].slice(-MAX_NOTES);
+    this.notes = [...this.notes, ...notes].slice(-MAX_NOTES);
   }
 
   /** The value of a series: a bigint from 2^53 on. */
@@ -190,7 +197,7 @@ export class State {
   clone() {
     const series = new Map();
     for (const [id, one] of this.series) series.set(id, { ...one, past: one.past.slice() });
-    return Object.assign(new State(), this, { series, sources: new Map(this.sources), changes: new State().changes });
+    return Object.assign(new State(), this, { series, sources: new Map(this.sources), changes: { reset: true } });
   }
 
   /** Return and forget which series came and went since the last call. */
@@ -215,7 +222,7 @@ export class State {
     const names = this.names.get(namesNo);
     const source = this.sources.get(sourceNo);
     const labels = values.map((value, at) => [names[at], value]);
-    const shownLabels = labels.map(([label, value]) => [visible(label), visible(value)]);
+    const shownLabels = labels.map((pair) => pair.map(visible));
     const gauge = kind === "gauge";
     const series = {
       id, kind, name, shown, labels, shownLabels, metric, source: sourceNo,

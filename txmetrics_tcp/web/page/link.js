@@ -18,20 +18,14 @@ export function seriesName({ kind, name, labels }, source) {
 /** Read the fragment. */
 export function readLink() {
   const parameters = new URLSearchParams(location.hash.slice(1));
-  const text = (name) => parameters.get(name) ?? USUAL[name];
-  const number = (name) => {
-    const found = parseFloat(text(name));
-    return Number.isFinite(found) ? found : USUAL[name];
-  };
+  const link = { ...USUAL, ...Object.fromEntries(parameters) };
   return {
-    filter: text("filter"),
-    sort: text("sort").replace(/^-/, ""),
-    descending: text("sort").startsWith("-"),
-    group: text("group"),
-    source: text("source"),
-    window: number("window"),
-    range: number("range"),
-    at: number("at"),
+    ...link,
+    sort: link.sort.replace(/^-/, ""),
+    descending: link.sort.startsWith("-"),
+    window: Number(link.window),
+    range: Number(link.range),
+    at: link.at && Number(link.at),
     charts: parameters.getAll("chart").map((chart) => {
       const [mode, ...name] = chart.split(" ");
       return { mode, name: name.join(" ") };

@@ -24,8 +24,6 @@ for (const [scale, ...units] of [
 /** Durations in two units: the seconds of the smaller unit, how many the larger one has, and how many of that. */
 const DURATIONS = [[1, 60, 60, "m", "s"], [60, 60, 24, "h", "m"], [3600, 24, 100, "d", "h"]];
 
-/** Values from here on are beyond every scale. */
-const FAR = 1e290;
 /** The least room for a unit that is cut: a space, a letter and an ellipsis. */
 const ROOM_FOR_UNIT = 3;
 /** The texts of numbers that are not finite. */
@@ -68,7 +66,7 @@ function show(value, unit, per, { whole = typeof value === "bigint", width = Inf
 
 /** Generate the texts of a value with its whole unit, the preferred one first. */
 function* scaledTexts(value, { label, scale, factor }, per) {
-  const size = Math.abs(value) < FAR ? Math.abs(value) * factor : Infinity;
+  const size = Math.abs(value) * factor;
   const sign = value < 0 ? "-" : "";
   if (scale === TIMES && !per && size >= 59.95) {
     for (const [seconds, parts, most, large, small] of DURATIONS) {

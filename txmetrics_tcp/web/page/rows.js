@@ -125,7 +125,8 @@ export class Rows {
   }
 
   foldAll() {
-    const titles = this.lines.filter((line) => line instanceof Group).map((group) => group.title);
+    // Only groups have a title.
+    const titles = this.lines.flatMap(({ title }) => title ?? []);
     this.folded = new Set(titles.every((title) => this.folded.has(title)) ? [] : titles);
     this.#dirty = true;
   }
@@ -170,7 +171,7 @@ export class Rows {
     for (const [label] of added.flatMap(({ labels }) => labels)) {
       this.#labels.set(label, (this.#labels.get(label) ?? 0) + 1);
     }
-    const wanted = added.filter((row) => (this.source === null || row.source === this.source) && this.#filter(row));
+    const wanted = added.filter((row) => row.source === (this.source ?? row.source) && this.#filter(row));
     this.#named = ordered([...kept, ...wanted].filter(({ gone }) => !gone), KEYS.name);
     this.lengths = { name: 0, labels: 0 };
     for (const { shown, labelText } of this.#named) {

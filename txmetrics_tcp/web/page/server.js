@@ -26,7 +26,7 @@ async function get(path, signal) {
   const response = await fetch(path, { headers, signal, credentials: "omit" });
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  throw Object.assign(new Error(error ?? `status ${response.status}`), { status: response.status });
+  throw new Error(error ?? `status ${response.status}`, { cause: response.status });
 }
 
 export class Server {
@@ -78,21 +78,21 @@ export class Server {
     this.#stop = new AbortController();
     const { signal } = this.#stop;
     let reason = "the server closed the connection";
-    let status = 0;
+    let status;
     try {
-      const body = (await get("stream", signal)).body.getReader();
+      const { body } = await get("stream", signal);
       const frames = new FrameReader();
-      for (;;) {
-        const { done, value } = await body.read();
-        if (done) break;
-        this.#heard = performance.now();
-        this.#wait = MIN_RETRY;
-        for (const frame of frames.push(value)) this.onFrame(frame);
-        this.onState("live", "");
-      }
+      await body.pipeTo(new WritableStream({
+        write: (bytes) => {
+          this.#heard = performance.now();
+          this.#wait = MIN_RETRY;
+          for (const frame of frames.push(bytes)) this.onFrame(frame);
+          this.onState("live", "");
+        },
+      }));
     } catch (error) {
       if (signal.aborted) return;
-      status = error.status;
+      status = error.cause;
       reason = status ? error.message : "the server cannot be reached";
     }
     this.#close();
@@ -108,13 +108,10 @@ export class Server {
   #watch() {
     const silent = performance.now() - this.#heard;
     if (!this.#stop || silent < STALLED) return;
-    if (silent > BROKEN) {
-      this.#close();
-      this.start();
-      return;
-    }
-    const seconds = Math.round(silent / 1000);
-    this.onState("stalled", `no data for ${seconds} s; a browser shows at most six pages of a server at once`);
+    this.onState("stalled", `no data for ${Math.round(silent / 1000)} s; a browser shows at most six pages of a server at once`);
+    if (silent < BROKEN) return;
+    this.#close();
+    this.start();
   }
 
   #leave() {

@@ -45,6 +45,5 @@ export function naturalKey(text) {
 }
 
 /** Format a number with its noun: `1 series`, `2 events`. */
-export function counted(number, one, many = `${one}s`) {
-  return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-}
+export const counted = (number, one, many = `${one}s`) =>
+  `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
