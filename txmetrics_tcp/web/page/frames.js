@@ -98,6 +98,7 @@ export class State {
   history = null;
   /** @type {Map<number, Series>} */
   series = new Map();
+  /** Metrics and lists of label names, by the numbers that series have for them. */
   metrics = new Map();
   names = new Map();
   sources = new Map();
@@ -110,6 +111,7 @@ export class State {
    * @param {ReturnType<typeof decodeFrame>} frame
    */
   apply({ head, ids, values }) {
+    // It says everything again, also all sources and notes.
     if (head.whole) Object.assign(this, new State(), { epoch: head.epoch });
     const {
       t, sources = [], metrics = [], names = [], gone = [], series = [], base = {}, big = {}, notes = [],
