@@ -1,101 +1,87 @@
-/** A chart of one series. Loaded with the first chart. */
+/** A chart of one series. Loaded with the first chart, after uPlot. */
+/* global uPlot */
 
 import { clock, make, save, setText } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { showRate, showValue } from "./numbers.js";
 import { valueText } from "./table.js";
 
-const { uPlot } = globalThis;
 const MODES = { counter: ["rate"], gauge: ["value"], histogram: ["percentiles", "heatmap", "rate"] };
-const FIELDS = {
-  rate: ["rate"], value: ["value"], percentiles: ["p50", "p90", "p99", "max"], heatmap: [],
-};
+/** The names of the percentiles' lines, with their opacity. */
+const PERCENTILES = { p50: "ff", p90: "bf", p99: "80", max: "52" };
+const LINES = { rate: { rate: "ff" }, value: { value: "ff" }, percentiles: PERCENTILES, heatmap: PERCENTILES };
+/** What stands below the chart of a histogram. */
+const FIGURES = ["min", "p50", "p90", "p99", "p999", "max", "mean", "count"];
 /** How near the cursor a mark must be, in px, for its text to be shown. */
 const NEAR = 6;
 /** The age in seconds from which on the newest numbers are shown with their time. */
 const OLD = 10;
+/** The maximum number of steps. */
+const MAX_STEPS = 1000;
+/** The distances of lines for bytes, and for the buckets of a heatmap. */
+const BINARY = Array.from({ length: 64 }, (_, power) => 2 ** power);
+const FONT = "px system-ui, sans-serif";
 
-/** The distances of lines for bytes. */
-const BINARY = Array.from({ length: 66 }, (_, power) => 2 ** (power - 2));
-
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+const span = (name, text) => make("span", { class: name }, text);
+const button = (text, title, onclick) => make("button", { title, "aria-label": title, onclick }, text);
 
 /** A chart of one series. */
 export class Chart {
+  series = null;
+  /** The ends of steps, and for each line its numbers. */
+  t = [];
+  fields = {};
+  step = 0;
+  heading = make("h2");
+  now = span("now", "");
+  help = make("p", { class: "help" });
+  readout = make("div", { class: "readout" });
+  body = make("div", { class: "plot" });
+  figures = make("div", { class: "figures" });
+  modes = make("select", { "aria-label": "kind of chart", onchange: () => this.setMode(this.modes.value) });
+  base = button("0", "start the scale at zero", () => {
+    this.zero = !this.zero;
+    this.charts.recolor();
+  });
+
   constructor(charts, name, mode) {
     this.charts = charts;
     this.name = name;
     this.mode = mode;
-    this.series = null;
-    this.zero = true;
-    this.t = [];
-    this.fields = {};
-    this.heat = null;
-    this.step = 0;
-    this.range = null;
-    this.plot = null;
-    this.mark = make("span", { class: "mark" });
-    this.title = make("span", { class: "text" });
-    this.labels = make("span", { class: "labels" });
-    this.now = make("span", { class: "now" });
-    this.help = make("p", { class: "help" });
-    this.readout = make("div", { class: "readout" });
-    this.figures = make("div", { class: "figures" });
-    this.body = make("div", { class: "plot" });
-    this.modes = make("select", { "aria-label": "kind of chart", onchange: () => this.setMode(this.modes.value) });
-    this.base = make("button", {
-      type: "button", title: "start the scale at zero", "aria-pressed": "true", onclick: () => this.setZero(!this.zero),
-    }, "0");
-    const button = (text, title, onclick) => make("button", { type: "button", title, "aria-label": title, onclick }, text);
     this.element = make("section", { class: "chart" },
-      make("header", {},
-        make("h2", {}, this.mark, this.title, this.labels), this.now,
-        make("div", { class: "tools" }, this.modes, this.base,
-          button("PNG", "save the chart as PNG", () => this.savePicture()),
-          button("×", "close the chart", () => charts.remove(this)))),
+      make("header", {}, this.heading, this.now, make("div", { class: "tools" }, this.modes, this.base,
+        button("PNG", "save the chart as PNG", () => this.savePicture()),
+        button("×", "close the chart", () => charts.remove(this)))),
       this.help, this.readout, this.body, this.figures);
   }
 
   /** Take the series that has this chart's name now. */
-  bind(series, source) {
-    const described = this.series?.metric === series.metric;
+  bind(series) {
+    if (series === this.series) return;
     this.series = series;
-    if (described) return;
-    const { kind } = series;
-    if (!MODES[kind].includes(this.mode)) [this.mode] = MODES[kind];
-    this.element.classList.add(kind);
-    this.mark.textContent = kind[0].toUpperCase();
-    this.mark.title = kind;
-    this.title.textContent = series.shown;
-    this.labels.textContent = series.shownLabels.map((pair) => pair.join("=")).join("  ");
-    this.help.textContent = [series.metric.help, source].filter(Boolean).join(" · ");
-    this.element.setAttribute("aria-label", `chart of ${series.shown} ${this.labels.textContent}`);
-    this.modes.replaceChildren(...MODES[kind].map((mode) => make("option", { value: mode }, mode)));
-    this.modes.value = this.mode;
-    this.modes.hidden = MODES[kind].length < 2;
-    this.base.hidden = kind !== "gauge" && this.mode !== "percentiles";
-    this.setZero(kind !== "gauge");
+    const { kind, metric, shown } = series;
+    const modes = MODES[kind];
+    const labels = series.shownLabels.map((pair) => pair.join("=")).join("  ");
+    this.title = `${shown}  ${labels}`;
+    this.zero = kind !== "gauge";
+    this.element.className = `chart ${kind}`;
+    this.heading.replaceChildren(span("mark", kind[0].toUpperCase()), span("text", shown), span("labels", labels));
+    this.help.textContent = [metric.help, this.charts.sourceOf(series)].filter(Boolean).join(" · ");
+    this.modes.replaceChildren(...modes.map((mode) => make("option", {}, mode)));
+    this.modes.hidden = modes.length < 2;
+    this.setMode(modes.includes(this.mode) ? this.mode : modes[0]);
   }
 
   setMode(mode) {
     this.mode = mode;
     this.modes.value = mode;
-    this.base.hidden = this.series.kind !== "gauge" && mode !== "percentiles";
-    this.forget();
-    this.charts.changed();
-  }
-
-  setZero(zero) {
-    this.zero = zero;
-    this.base.setAttribute("aria-pressed", zero);
-    this.rebuild();
-  }
-
-  forget() {
+    this.base.hidden = mode === "rate" || mode === "heatmap";
     this.t = [];
-    this.fields = {};
-    this.heat = null;
+    this.fields = Object.fromEntries(Object.keys(LINES[mode]).map((name) => [name, []]));
+    this.heat = { bounds: [], counts: [] };
     this.rebuild();
+    this.charts.changed();
   }
 
   rebuild() {
@@ -103,197 +89,120 @@ export class Chart {
     this.plot = null;
   }
 
-  get wanted() {
-    return FIELDS[this.mode];
-  }
-
-  /** Take an answer of `history`: add to what is there, or replace it. */
-  take(times, step, data, more) {
-    if (this.mode === "heatmap") {
-      this.t = times;
-      this.heat = data.heat ?? null;
-      this.step = step;
-      return;
-    }
-    if (!more || step !== this.step) {
-      this.t = [];
-      this.fields = {};
-    }
+  /** Take an answer of `history`: add it to the times before it. */
+  take({ t, step, series }) {
+    const data = series[this.series.id];
+    if (!data) return;
+    // Heatmaps come whole. Of other steps nothing is kept.
+    const kept = data.heat || step !== this.step ? 0 : this.t.filter((time) => time < t[0]).length;
+    const join = (before, after) => before.slice(0, kept).concat(after).slice(-MAX_STEPS);
+    this.t = join(this.t, t);
+    for (const name in this.fields) this.fields[name] = join(this.fields[name], data[name]);
+    this.heat = data.heat ?? this.heat;
     this.step = step;
-    const [from] = this.charts.range();
-    let cut = this.t.length;
-    while (cut && times.length && this.t[cut - 1] >= times[0] - step / 2) cut--;
-    let start = 0;
-    while (start < cut && this.t[start] < from - 10) start++;
-    this.t = this.t.slice(start, cut).concat(times);
-    for (const name of this.wanted) {
-      this.fields[name] = (this.fields[name] ?? []).slice(start, cut).concat(data[name] ?? times.map(() => null));
-    }
   }
 
-  text(value, width) {
+  /** Format a number of a line, or a figure. */
+  text(name, value, width) {
     if (value == null) return "–";
-    const { metric, kind } = this.series;
-    if (this.mode === "rate") return showRate(value, kind === "histogram" ? null : metric.unit, { width });
-    return showValue(value, metric.unit, { width });
+    const { kind, metric } = this.series;
+    const counts = name === "count" || (name === "rate" && kind === "histogram");
+    const show = name === "rate" ? showRate : showValue;
+    return show(value, counts ? null : metric.unit, { width });
   }
 
   draw(state) {
-    if (!this.series) return;
-    setText(this.now, valueText(state, this.series, 26));
-    this.drawFigures();
     const width = this.body.clientWidth;
-    if (!width) return;
-    if (!this.plot) this.make(width);
-    else if (this.plot.width !== width) this.plot.setSize({ width, height: this.plot.height });
-    const data = this.mode === "heatmap" ? [this.t, this.t.map(() => null)]
-      : [this.t, ...this.wanted.map((name) => this.fields[name] ?? [])];
-    this.plot.setData(data, false);
+    if (!this.series || !width) return;
+    setText(this.now, valueText(state, this.series, 26));
+    this.base.setAttribute("aria-pressed", this.zero);
+    if (this.series.kind === "histogram") {
+      const figures = this.charts.figures(this.series);
+      this.figures.replaceChildren(...FIGURES.map((name) =>
+        make("div", {}, span("label", name), this.text(name, figures?.[name], 10))));
+    }
+    if (this.plot?.width !== width) this.rebuild();
+    this.plot ??= this.#make(width);
+    this.plot.setData([this.t, ...Object.values(this.fields)], false);
     const [min, max] = this.charts.range();
     this.plot.setScale("x", { min, max });
-    this.drawReadout();
-  }
-
-  drawFigures() {
-    const figures = this.series.kind === "histogram" ? this.charts.figures(this.series) : null;
-    this.figures.hidden = !figures;
-    if (!figures) return;
-    const { unit } = this.series.metric;
-    const texts = ["min", "p50", "p90", "p99", "p999", "max", "mean"]
-      .map((name) => [name, figures[name] == null ? "–" : showValue(figures[name], unit, { width: 10 })]);
-    texts.push(["count", showValue(figures.count ?? 0, null, { whole: true, width: 12 })]);
-    while (this.figures.children.length < texts.length) {
-      this.figures.append(make("div", {}, make("span", { class: "label" }), make("span", {})));
-    }
-    texts.forEach(([name, text], at) => {
-      setText(this.figures.children[at].children[0], name);
-      setText(this.figures.children[at].children[1], text);
-    });
-  }
-
-  /** The place of the last time that has a number, or of the last one if none has. */
-  #newest() {
-    const last = this.t.length - 1;
-    let at = last;
-    while (at > 0 && this.wanted.every((name) => this.fields[name]?.[at] == null)) at--;
-    return this.wanted.some((name) => this.fields[name]?.[at] != null) ? at : last;
+    this.#drawReadout(this.plot);
   }
 
   /** Show the numbers at the cursor, or the newest. */
-  drawReadout() {
-    const { cursor } = this.plot;
-    let at = cursor.idx;
-    const onCursor = cursor.left >= 0 && at != null && at < this.t.length;
-    if (!onCursor) at = this.#newest();
-    const parts = this.mode === "heatmap" ? [this.heat ? "samples by size" : "no samples"]
-      : this.wanted.map((name) => `${name} ${this.text(this.fields[name]?.[at], 12)}`);
+  #drawReadout({ cursor, valToPos }) {
+    const fields = Object.entries(this.fields);
+    const onCursor = cursor.left >= 0 && cursor.idx in this.t;
+    const at = onCursor ? cursor.idx
+      : this.t.findLastIndex((_, index) => fields.some(([, numbers]) => numbers[index] !== null));
+    const parts = fields.map(([name, numbers]) => `${name} ${this.text(name, numbers[at], 12)}`);
     if (onCursor || this.charts.end - this.t[at] > OLD) parts.unshift(clock(this.t[at]));
-    if (onCursor) {
-      const near = this.charts.marks().filter(({ t }) =>
-        Math.abs(this.plot.valToPos(t, "x") - cursor.left) <= NEAR);
-      if (near.length) parts.push(`⚑ ${near.map(({ text }) => text).join("; ")}`);
+    for (const { t, text } of this.charts.marks()) {
+      if (Math.abs(valToPos(t, "x") - cursor.left) <= NEAR) parts.push(`⚑ ${text}`);
     }
     setText(this.readout, parts.join("   "));
   }
 
-  make(width) {
-    const color = css(`--${this.series.kind}`);
-    const grid = { stroke: css("--grid"), width: 1 };
-    const axis = { stroke: css("--dim"), font: `11px ${css("--sans") || "sans-serif"}`, grid, ticks: { show: false } };
-    const series = this.wanted.map((name, at) => {
-      const strength = { p50: 1, p90: 0.75, p99: 0.5, max: 0.32 }[name] ?? 1;
-      const hex = Math.round(strength * 255).toString(16).padStart(2, "0");
-      return {
-        label: name,
-        stroke: color + hex,
-        width: name === "max" ? 1 : 1.5,
-        fill: this.mode === "rate" && at === 0 ? `${color}1f` : undefined,
-        points: { show: (plot, _, from, to) => to - from < 3, size: 4 },
-        spanGaps: false,
-      };
-    });
-    if (this.mode === "heatmap") series.push({ paths: () => null, points: { show: false } });
-    const bands = this.mode === "percentiles" ? [
-      { series: [2, 1], fill: `${color}26` }, { series: [3, 2], fill: `${color}14` },
-    ] : [];
+  #make(width) {
+    const { kind, metric } = this.series;
     const heat = this.mode === "heatmap";
-    const bytes = this.series.metric.unit === "bytes";
-    this.plot = new uPlot({
+    const color = css(kind);
+    const axis = { stroke: css("dim"), font: `11${FONT}`, grid: { stroke: css("grid"), width: 1 }, ticks: { show: false } };
+    return new uPlot({
       width,
       height: 150,
-      legend: { show: false },
       padding: [8, 26, 0, 0],
+      legend: { show: false },
       cursor: {
         sync: { key: "charts" },
-        drag: { x: true, y: false, setScale: false, dist: 4 },
+        drag: { dist: 4 },
         y: false,
-        points: { show: !heat, size: 6 },
+        bind: { dblclick: () => () => this.charts.zoom(null) },
       },
       scales: {
-        x: { auto: false },
         y: {
           range: (_, low, high) => {
-            if (heat) return [0, Math.max(1, (this.heat?.bounds.length ?? 2) - 1)];
-            if (low == null) return [0, 1];
-            if (this.zero) return [Math.min(0, low * 1.05), high > 0 ? high * 1.08 : low < 0 ? 0 : 1];
-            return uPlot.rangeNum(low, high, 0.1, false);
+            if (heat) return [0, Math.max(1, this.heat.bounds.length - 1)];
+            const ends = this.zero ? [Math.min(0, low), Math.max(0, high) || 1] : [low, high];
+            return uPlot.rangeNum(...ends, 0.1, true);
           },
         },
       },
       axes: [
-        { ...axis, size: 24, space: 58, values: (_, splits) => splits.map((t) => clock(t, this.charts.span < 900)) },
+        { ...axis, size: 24, space: 58, values: (_, times) => times.map((t) => clock(t)) },
         {
-          ...axis, size: 66, space: 26, gap: 4,
-          values: (_, splits) => splits.map((value) => {
-            if (!heat) return this.text(value, 9);
-            const bound = this.heat?.bounds[value];
-            return bound === undefined ? "" : showValue(bound, this.series.metric.unit, { width: 9 });
-          }),
-          incrs: heat ? [1, 2, 4, 5, 10, 20, 40, 50, 100] : bytes ? BINARY : undefined,
+          ...axis, size: 66, space: 22, incrs: heat || metric.unit === "bytes" ? BINARY : undefined,
+          values: (_, numbers) => numbers.map((number) => this.text(this.mode, heat ? this.heat.bounds[number] : number, 9)),
         },
       ],
-      series: [{}, ...series],
-      bands,
+      series: [{}, ...Object.entries(LINES[this.mode]).map(([name, opacity]) => ({
+        show: !heat,
+        stroke: color + opacity,
+        width: 1.5,
+        fill: name === "rate" ? `${color}1f` : undefined,
+      }))],
+      bands: this.mode === "percentiles"
+        ? [{ series: [2, 1], fill: `${color}26` }, { series: [3, 2], fill: `${color}14` }] : [],
       hooks: {
-        drawClear: heat ? [(plot) => drawHeat(plot, this.t, this.step, this.heat, color)] : [],
-        draw: [(plot) => this.drawMarks(plot)],
-        setCursor: [() => this.plot && this.drawReadout()],
-        setSelect: [(plot) => {
-          const { left, width: size } = plot.select;
-          if (size < 4) return;
-          this.charts.zoom(plot.posToVal(left, "x"), plot.posToVal(left + size, "x"));
-          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-        }],
+        drawClear: [(plot) => drawHeat(plot, this.t, this.step, this.heat, color)],
+        draw: [(plot) => this.#drawMarks(plot)],
+        setCursor: [(plot) => this.#drawReadout(plot)],
+        setSelect: [({ select, posToVal }) =>
+          this.charts.zoom(posToVal(select.left, "x"), posToVal(select.left + select.width, "x"))],
       },
-    }, [[], ...series.map(() => [])], this.body);
-    this.plot.over.addEventListener("dblclick", () => this.charts.zoom(null));
+    }, [[]], this.body);
   }
 
   /** Draw flags where events were lost, a server restarted, or a connection ended. */
-  drawMarks(plot) {
-    const { ctx, bbox } = plot;
-    const ratio = devicePixelRatio;
+  #drawMarks({ ctx, bbox, valToPos }) {
+    const size = 6 * devicePixelRatio;
     ctx.save();
-    const drawn = new Set();
+    ctx.globalAlpha = 0.7;
     for (const { t, kind } of this.charts.marks()) {
-      const x = plot.valToPos(t, "x", true);
-      // One of several losses in the same place is enough.
-      const place = `${kind} ${Math.round(x / (8 * ratio))}`;
-      if (drawn.has(place)) continue;
-      drawn.add(place);
-      if (kind === "connect" || x < bbox.left || x > bbox.left + bbox.width) continue;
-      ctx.strokeStyle = ctx.fillStyle = css(kind === "restart" ? "--warn" : "--bad");
-      ctx.lineWidth = ratio;
-      ctx.setLineDash([2 * ratio, 3 * ratio]);
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top - 6 * ratio);
-      ctx.lineTo(x + 8 * ratio, bbox.top - 2 * ratio);
-      ctx.lineTo(x, bbox.top + 2 * ratio);
-      ctx.fill();
+      const x = valToPos(t, "x", true);
+      ctx.fillStyle = css(kind === "restart" ? "warn" : "bad");
+      ctx.fillRect(x, bbox.top - size, devicePixelRatio, bbox.height + size);
+      ctx.fillRect(x, bbox.top - size, size, size);
     }
     ctx.restore();
   }
@@ -301,22 +210,17 @@ export class Chart {
   /** Save the chart with its title. */
   savePicture() {
     const { canvas } = this.plot.ctx;
-    const ratio = devicePixelRatio;
-    const head = 44 * ratio;
+    const head = 28 * devicePixelRatio;
     const picture = make("canvas", { width: canvas.width, height: canvas.height + head });
     const context = picture.getContext("2d");
-    context.fillStyle = css("--panel");
+    context.fillStyle = css("panel");
     context.fillRect(0, 0, picture.width, picture.height);
-    context.fillStyle = css("--text");
-    context.font = `600 ${13 * ratio}px ${css("--sans")}`;
-    const labels = this.labels.textContent;
-    context.fillText(`${this.title.textContent}  ${labels}`, 12 * ratio, 18 * ratio, picture.width - 24 * ratio);
-    context.fillStyle = css("--dim");
-    context.font = `${11 * ratio}px ${css("--sans")}`;
-    const [from, to] = this.charts.range();
-    const day = new Date(to * 1000).toLocaleDateString();
-    context.fillText(`${day}, ${clock(from)} to ${clock(to)}   ${this.readout.textContent}`, 12 * ratio, 35 * ratio);
     context.drawImage(canvas, 0, head);
+    context.scale(devicePixelRatio, devicePixelRatio);
+    context.fillStyle = css("text");
+    context.font = `13${FONT}`;
+    const day = new Date(this.charts.end * 1000).toLocaleDateString();
+    context.fillText(`${this.title}   ${day}`, 12, 18, this.plot.width - 24);
     picture.toBlob((blob) => save(blob, "png"));
   }
 }
