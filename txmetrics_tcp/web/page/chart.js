@@ -33,9 +33,7 @@ export class Chart {
   t = [];
   fields = {};
   step = 0;
-  heading = make("h2");
   now = span("now", "");
-  help = make("p", { class: "help" });
   readout = make("div", { class: "readout" });
   body = make("div", { class: "plot" });
   figures = make("div", { class: "figures" });
@@ -49,11 +47,10 @@ export class Chart {
     this.charts = charts;
     this.name = name;
     this.mode = mode;
-    this.element = make("section", { class: "chart" },
-      make("header", {}, this.heading, this.now, make("div", { class: "tools" }, this.modes, this.base,
-        button("PNG", "save the chart as PNG", () => this.savePicture()),
-        button("×", "close the chart", () => charts.remove(this)))),
-      this.help, this.readout, this.body, this.figures);
+    this.tools = make("div", { class: "tools" }, this.modes, this.base,
+      button("PNG", "save the chart as PNG", () => this.savePicture()),
+      button("×", "close the chart", () => charts.remove(this)));
+    this.element = make("section", {}, this.tools);
   }
 
   /** Take the series that has this chart's name now. */
@@ -66,8 +63,11 @@ export class Chart {
     this.title = `${shown}  ${labels}`;
     this.zero = kind !== "gauge";
     this.element.className = `chart ${kind}`;
-    this.heading.replaceChildren(span("mark", kind[0].toUpperCase()), span("text", shown), span("labels", labels));
-    this.help.textContent = [metric.help, this.charts.sourceOf(series)].filter(Boolean).join(" · ");
+    const help = [metric.help, this.charts.sourceOf(series)].filter(Boolean).join(" · ");
+    this.element.replaceChildren(
+      make("header", {},
+        make("h2", {}, span("mark", kind[0].toUpperCase()), span("text", shown), span("labels", labels)), this.now, this.tools),
+      make("p", { class: "help" }, help), this.readout, this.body, this.figures);
     this.modes.replaceChildren(...modes.map((mode) => make("option", {}, mode)));
     this.modes.hidden = modes.length < 2;
     this.setMode(modes.includes(this.mode) ? this.mode : modes[0]);
@@ -92,7 +92,8 @@ export class Chart {
   /** Take an answer of `history`: add it to the times before it. */
   take({ t, step, series }) {
     const data = series[this.series.id];
-    if (!data) return;
+    // The chart may have begun anew since it asked.
+    if (!data || this.t !== this.asked) return;
     // Heatmaps come whole. Of other steps nothing is kept.
     const kept = data.heat || step !== this.step ? 0 : this.t.filter((time) => time < t[0]).length;
     const join = (before, after) => before.slice(0, kept).concat(after).slice(-MAX_STEPS);
@@ -171,7 +172,7 @@ export class Chart {
       axes: [
         { ...axis, size: 24, space: 58, values: (_, times) => times.map((t) => clock(t)) },
         {
-          ...axis, size: 66, space: 22, incrs: heat || metric.unit === "bytes" ? BINARY : undefined,
+          ...axis, size: 66, space: 22, incrs: (heat || metric.unit === "bytes") && BINARY,
           values: (_, numbers) => numbers.map((number) => this.text(this.mode, heat ? this.heat.bounds[number] : number, 9)),
         },
       ],
@@ -179,10 +180,9 @@ export class Chart {
         show: !heat,
         stroke: color + opacity,
         width: 1.5,
-        fill: name === "rate" ? `${color}1f` : undefined,
+        fill: name === "rate" && `${color}1f`,
       }))],
-      bands: this.mode === "percentiles"
-        ? [{ series: [2, 1], fill: `${color}26` }, { series: [3, 2], fill: `${color}14` }] : [],
+      bands: [{ series: [2, 1], fill: `${color}26` }, { series: [3, 2], fill: `${color}14` }],
       hooks: {
         drawClear: [(plot) => drawHeat(plot, this.t, this.step, this.heat, color)],
         draw: [(plot) => this.#drawMarks(plot)],

@@ -23,15 +23,15 @@ export class Charts {
     this.server = server;
     this.hooks = hooks;
     this.figures = hooks.figures;
-    /** @type {import("./chart.js").Chart[]} */
-    this.all = [];
-    /** The number of seconds on the axis; 0 for all that the server has. */
-    this.span = 300;
-    /** The shown time that was chosen with the mouse; null for none. */
-    this.zoomed = null;
-    this.end = 0;
   }
 
+  /** @type {import("./chart.js").Chart[]} */
+  all = [];
+  /** The number of seconds on the axis; 0 for all that the server has. */
+  span = 300;
+  /** The shown time that was chosen with the mouse; null for none. */
+  zoomed = null;
+  end = 0;
   #state = null;
   #marks = [];
   #busy = false;
@@ -142,8 +142,10 @@ export class Charts {
 
   async #fetch() {
     const [from, to] = this.range();
-    const queries = Map.groupBy(this.all.filter(({ series }) => series), ({ mode, step, t }) => {
+    const queries = Map.groupBy(this.all.filter(({ series }) => series), (chart) => {
+      const { mode, step, t } = chart;
       const heat = mode === "heatmap";
+      chart.asked = t;
       const start = !heat && step === 1 && t.length > OVERLAP ? t.at(-1) - OVERLAP : from;
       return `from=${start}&to=${to}&heat=${Number(heat)}`;
     });
