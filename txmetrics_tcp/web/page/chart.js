@@ -6,10 +6,13 @@ import { drawHeat } from "./heat.js";
 import { showRate, showValue } from "./numbers.js";
 import { valueText } from "./table.js";
 
-const MODES = { counter: ["rate"], gauge: ["value"], histogram: ["percentiles", "heatmap", "rate"] };
-/** The names of the percentiles' lines, with their opacity. */
+const MODES = { counter: ["rate"], gauge: ["value", "zero-based"], histogram: ["percentiles", "heatmap", "rate"] };
+/** The lines of each kind of chart, with their opacity. */
+const VALUE = { value: "ff" };
 const PERCENTILES = { p50: "ff", p90: "bf", p99: "80", max: "52" };
-const LINES = { rate: { rate: "ff" }, value: { value: "ff" }, percentiles: PERCENTILES, heatmap: PERCENTILES };
+const LINES = {
+  rate: { rate: "ff" }, value: VALUE, "zero-based": VALUE, percentiles: PERCENTILES, heatmap: PERCENTILES,
+};
 /** What stands below the chart of a histogram. */
 const FIGURES = ["min", "p50", "p90", "p99", "p999", "max", "mean", "count"];
 /** How near the cursor a mark must be, in px, for its text to be shown. */
@@ -24,32 +27,26 @@ const FONT = "px system-ui, sans-serif";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 const span = (name, text) => make("span", { class: name }, text);
-const button = (text, title, onclick) => make("button", { title, "aria-label": title, onclick }, text);
 
 /** A chart of one series. */
 export class Chart {
   series = null;
-  /** The ends of steps, and for each line its numbers. */
+  /** The ends of steps; `fields` has the numbers of each line. */
   t = [];
-  fields = {};
   step = 0;
   now = span("now", "");
   readout = make("div", { class: "readout" });
   body = make("div", { class: "plot" });
   figures = make("div", { class: "figures" });
   modes = make("select", { "aria-label": "kind of chart", onchange: () => this.setMode(this.modes.value) });
-  base = button("0", "start the scale at zero", () => {
-    this.zero = !this.zero;
-    this.charts.recolor();
-  });
 
   constructor(charts, name, mode) {
     this.charts = charts;
     this.name = name;
     this.mode = mode;
-    this.tools = make("div", { class: "tools" }, this.modes, this.base,
-      button("PNG", "save the chart as PNG", () => this.savePicture()),
-      button("×", "close the chart", () => charts.remove(this)));
+    this.tools = make("div", { class: "tools" }, this.modes,
+      make("button", { title: "save the chart as PNG", onclick: () => this.savePicture() }, "PNG"),
+      make("button", { "aria-label": "close the chart", onclick: () => charts.remove(this) }, "×"));
     this.element = make("section", {}, this.tools);
   }
 
@@ -57,11 +54,10 @@ export class Chart {
   bind(series) {
     if (series === this.series) return;
     this.series = series;
-    const { kind, metric, shown } = series;
+    const { kind, metric, shown, shownLabels } = series;
     const modes = MODES[kind];
-    const labels = series.shownLabels.map((pair) => pair.join("=")).join("  ");
+    const labels = shownLabels.map((pair) => pair.join("=")).join("  ");
     this.title = `${shown}  ${labels}`;
-    this.zero = kind !== "gauge";
     this.element.className = `chart ${kind}`;
     const help = [metric.help, this.charts.sourceOf(series)].filter(Boolean).join(" · ");
     this.element.replaceChildren(
@@ -76,7 +72,6 @@ export class Chart {
   setMode(mode) {
     this.mode = mode;
     this.modes.value = mode;
-    this.base.hidden = mode === "rate" || mode === "heatmap";
     this.t = [];
     this.fields = Object.fromEntries(Object.keys(LINES[mode]).map((name) => [name, []]));
     this.heat = { bounds: [], counts: [] };
@@ -107,16 +102,16 @@ export class Chart {
   text(name, value, width) {
     if (value == null) return "–";
     const { kind, metric } = this.series;
-    const counts = name === "count" || (name === "rate" && kind === "histogram");
     const show = name === "rate" ? showRate : showValue;
+    const counts = name === "count" || (name === "rate" && kind === "histogram");
     return show(value, counts ? null : metric.unit, { width });
   }
 
   draw(state) {
     const width = this.body.clientWidth;
-    if (!this.series || !width) return;
+    // It has no series yet, or is not on the screen.
+    if (!width) return;
     setText(this.now, valueText(state, this.series, 26));
-    this.base.setAttribute("aria-pressed", this.zero);
     if (this.series.kind === "histogram") {
       const figures = this.charts.figures(this.series);
       this.figures.replaceChildren(...FIGURES.map((name) =>
@@ -164,8 +159,8 @@ export class Chart {
         y: {
           range: (_, low, high) => {
             if (heat) return [0, Math.max(1, this.heat.bounds.length - 1)];
-            const ends = this.zero ? [Math.min(0, low), Math.max(0, high) || 1] : [low, high];
-            return uPlot.rangeNum(...ends, 0.1, true);
+            if (this.mode === "value") return uPlot.rangeNum(low, high, 0.1, true);
+            return uPlot.rangeNum(Math.min(0, low), Math.max(0, high) || 1, 0.1, true);
           },
         },
       },
@@ -220,7 +215,7 @@ export class Chart {
     context.fillStyle = css("text");
     context.font = `13${FONT}`;
     const day = new Date(this.charts.end * 1000).toLocaleDateString();
-    context.fillText(`${this.title}   ${day}`, 12, 18, this.plot.width - 24);
+    context.fillText(`${this.title}  ${day}`, 12, 18, this.plot.width - 24);
     picture.toBlob((blob) => save(blob, "png"));
   }
 }
