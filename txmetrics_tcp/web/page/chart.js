@@ -119,9 +119,7 @@ export class Chart {
     }
     if (this.plot?.width !== width) this.rebuild();
     this.plot ??= this.#make(width);
-    this.plot.setData([this.t, ...Object.values(this.fields)], false);
-    const [min, max] = this.charts.range();
-    this.plot.setScale("x", { min, max });
+    this.plot.setData([this.t, ...Object.values(this.fields)]);
     this.#drawReadout(this.plot);
   }
 
@@ -156,6 +154,7 @@ export class Chart {
         bind: { dblclick: () => () => this.charts.zoom(null) },
       },
       scales: {
+        x: { range: () => this.charts.range() },
         y: {
           range: (_, low, high) => {
             if (heat) return [0, Math.max(1, this.heat.bounds.length - 1)];

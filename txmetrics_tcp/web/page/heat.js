@@ -21,7 +21,7 @@ export function drawHeat({ ctx, bbox, valToPos }, times, step, { bounds, counts 
       // Few samples in a bucket stay visible beside many.
       ctx.globalAlpha = 0.12 + 0.88 * Math.sqrt(count / most);
       const top = edges[bucket + 1];
-      ctx.fillRect(left, top, width, Math.max(1, edges[bucket] - top));
+      ctx.fillRect(left, top, width, edges[bucket] - top);
     });
   });
   ctx.restore();
