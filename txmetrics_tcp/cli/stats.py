@@ -376,7 +376,8 @@ class _Command:
                 for part in report.to_json():
                     self._output.write(part)
             else:
-                width = shutil.get_terminal_size().columns if os.isatty(1) else None
+                # Python 3.10 returns 0 for a terminal that does not say its size.
+                width = shutil.get_terminal_size().columns or 80 if os.isatty(1) else None
                 self._output.write("\n" * following + report.to_table(width))
         except BrokenPipeError:
             return False

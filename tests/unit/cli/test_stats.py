@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,14 @@ class CommandTests(SynchronousTestCase):
         code, out, said = run("stats", "5000", on=serving(HTTP))
         self.assertEqual((code, out), (1, ""))
         self.assertIn("not a metrics stream", said)
+
+    def test_terminalWithoutSize(self) -> None:
+        """A terminal that does not say its size counts as one of 80 columns."""
+        self.patch(os, "isatty", lambda descriptor: True)
+        self.patch(shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+        code, out, _ = self.stats()
+        self.assertEqual(code, 0)
+        self.assertLessEqual(max(map(len, out.split("\n"))), 80)
 
     def test_cannotWrite(self) -> None:
         code, _, said = self.stats(stdout="/dev/full")
