@@ -5,16 +5,14 @@ export const find = (id) => document.getElementById(id);
 /**
  * Make an element.
  * @param {string} tag
- * @param {object} [properties] properties of the element; `class` and names with a hyphen or `role`
- *   are attributes
+ * @param {object} [properties] properties of the element; other names are attributes
  * @param {...(Node|string)} children
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "class") element.className = value;
-    else if (name.includes("-") || name === "role") element.setAttribute(name, value);
-    else element[name] = value;
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
   }
   element.append(...children);
   return element;
@@ -22,24 +20,19 @@ export function make(tag, properties = {}, ...children) {
 
 /** Set the text of an element, if it is another one. */
 export function setText(element, text) {
-  if (element.lastText === text) return;
-  element.lastText = text;
-  element.textContent = text;
+  if (element.lastText !== text) element.textContent = element.lastText = text;
 }
 
 /** Offer a file for download. */
 export function save(blob, ending) {
-  const two = (number) => String(number).padStart(2, "0");
-  const now = new Date();
-  const day = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;
-  const time = `${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}`;
-  const link = make("a", { href: URL.createObjectURL(blob), download: `metrics-${day}-${time}.${ending}` });
+  // Sweden writes 2024-12-31 23:59:59.
+  const now = new Date().toLocaleString("sv").replace(/[-:]/g, "").replace(" ", "-");
+  const link = make("a", { href: URL.createObjectURL(blob), download: `metrics-${now}.${ending}` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 /** Format a time of day, `HH:MM:SS`. */
 export function clock(seconds, withSeconds = true) {
-  const text = new Date(seconds * 1000).toTimeString();
-  return text.slice(0, withSeconds ? 8 : 5);
+  return new Date(seconds * 1000).toTimeString().slice(0, withSeconds ? 8 : 5);
 }

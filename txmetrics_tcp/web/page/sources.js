@@ -6,117 +6,81 @@ import { counted } from "./text.js";
 
 /** If there are more, one chip counts them by state. */
 const MAX_CHIPS = 5;
-const GOOD = new Set(["connected", "recording"]);
-const WAITING = new Set(["connecting", "reading"]);
-const RESTART_SHOWN = 60;
+/** How sources fare, the worst first. */
+const LOOKS = ["bad", "wait", "good"];
+const FARES = { connected: "good", recording: "good", connecting: "wait", reading: "wait" };
 
-/** How a source fares: `good`, `wait` or `bad`. */
-const fares = ({ state }) => (GOOD.has(state) ? "good" : WAITING.has(state) ? "wait" : "bad");
-
+const fares = ({ state }) => FARES[state] ?? "bad";
 const count = (number) => showValue(number, null, { whole: true, width: 11 });
 
+/** The state of a source, since when, and why. */
+function described({ state, since, detail }, time) {
+  const duration = since ? ` ${showDuration(Math.max(0, time - since))}` : "";
+  return `${state}${duration}${detail ? `: ${detail}` : ""}`;
+}
+
 export class Sources {
-  /**
-   * @param {{onChoose: (no: ?number) => void, onList: () => void}} hooks
-   */
-  constructor(hooks) {
-    this.hooks = hooks;
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
     this.place = find("sources");
-    this.list = find("source-list");
-    this.chosen = null;
   }
 
-  #chips = new Map();
-
-  draw(state) {
-    const sources = [...state.sources.values()];
-    if (sources.length > MAX_CHIPS) {
-      this.#drawSummary(sources);
-      return;
+  draw({ sources, time }) {
+    const all = [...sources.values()];
+    const chips = all.length > MAX_CHIPS ? [this.#summary(all)] : all.map((source) => {
+      const text = described(source, time);
+      return { ...source, look: fares(source), text: fares(source) === "good" ? source.state : text, title: `${source.name}: ${text}` };
+    });
+    const { children } = this.place;
+    while (children.length > chips.length) this.place.lastChild.remove();
+    while (children.length < chips.length) {
+      this.place.append(make("button", { type: "button" }, make("span", { class: "dot", "aria-hidden": "true" }),
+        ...["text", "state", "missed", "restarts"].map((name) => make("span", { class: name }))));
     }
-    this.#remove((no) => state.sources.has(no));
-    for (const source of sources) this.#drawChip(source, sources.length > 1, state);
+    chips.forEach(({ no, look, title, brief, text, missed, restarts }, at) => {
+      const chip = children[at];
+      chip.className = `chip ${look}`;
+      chip.title = title;
+      chip.onclick = () => (chips.length > 1 ? this.app.chooseSource(no) : this.app.showSources());
+      chip.ariaPressed = chips.length > 1 ? no === this.app.rows.source : null;
+      const texts = [brief, text, missed ? `missed ${count(missed)}` : "", restarts ? `↻ ${count(restarts)}` : ""];
+      texts.forEach((part, place) => setText(chip.children[place + 1], part));
+    });
   }
 
-  #remove(keeps) {
-    for (const [no, chip] of this.#chips) {
-      if (keeps(no)) continue;
-      chip.remove();
-      this.#chips.delete(no);
-    }
-  }
-
-  #chip(no, onclick) {
-    let chip = this.#chips.get(no);
-    if (!chip) {
-      chip = make("button", { type: "button", class: "chip", onclick },
-        make("span", { class: "dot", "aria-hidden": "true" }), make("span", { class: "text" }),
-        make("span", { class: "state" }), make("span", { class: "missed" }), make("span", { class: "restarts" }));
-      this.#chips.set(no, chip);
-      this.place.append(chip);
-    }
-    return chip;
-  }
-
-  #drawChip(source, several, state) {
-    const chip = this.#chip(source.no, () => (several ? this.hooks.onChoose(source.no) : this.hooks.onList()));
-    const [, name, status, missed, restarts] = chip.children;
-    const look = fares(source);
-    chip.className = `chip ${look}`;
-    if (several) chip.setAttribute("aria-pressed", this.chosen === source.no);
-    setText(name, source.brief ?? source.name);
-    const since = source.since ? ` ${showDuration(Math.max(0, state.time - source.since))}` : "";
-    const detail = source.detail ? `: ${source.detail}` : "";
-    setText(status, look === "good" ? source.state : `${source.state}${look === "bad" ? since + detail : detail}`);
-    setText(missed, source.missed ? `missed ${count(source.missed)}` : "");
-    setText(restarts, source.restarts ? `↻ ${count(source.restarts)}` : "");
-    const restarted = state.notes.findLast((note) => note.kind === "restart" && note.source === source.no);
-    restarts.classList.toggle("fresh", !!restarted && state.time - restarted.t < RESTART_SHOWN);
-    chip.title = `${source.name}: ${source.state}${since}${detail}` +
-      (source.lag ? `, ${counted(source.lag, "message")} behind` : "");
-  }
-
-  #drawSummary(sources) {
-    this.#remove((no) => no === -1);
-    const chip = this.#chip(-1, () => this.hooks.onList());
-    const [, name, status, missed] = chip.children;
-    const states = new Map();
-    for (const source of sources) states.set(source.state, (states.get(source.state) ?? 0) + 1);
-    const worst = ["bad", "wait", "good"].find((look) => sources.some((source) => fares(source) === look));
-    chip.className = `chip ${worst}`;
-    setText(name, `${sources.length.toLocaleString("en")} sources`);
-    setText(status, [...states].map(([one, number]) => `${number} ${one}`).join(", "));
-    const total = sources.reduce((sum, source) => sum + (source.missed ?? 0), 0);
-    setText(missed, total ? `missed ${count(total)}` : "");
-    chip.title = "list all sources";
+  #summary(all) {
+    const states = Object.entries(Object.groupBy(all, ({ state }) => state));
+    return {
+      look: LOOKS.find((look) => all.some((source) => fares(source) === look)),
+      title: "list all sources",
+      brief: `${all.length.toLocaleString("en")} sources`,
+      text: states.map(([state, some]) => `${some.length} ${state}`).join(", "),
+      missed: all.reduce((sum, { missed }) => sum + missed, 0),
+    };
   }
 
   /** Fill the list: sources with problems first, and what happened last. */
-  fillList(state) {
-    const order = ["bad", "wait", "good"];
-    const sources = [...state.sources.values()]
-      .sort((a, b) => order.indexOf(fares(a)) - order.indexOf(fares(b)) || a.no - b.no);
-    const cell = (text, name = "") => make("td", { class: name }, text);
-    const rows = sources.map((source) => make("tr", {},
-      make("th", { scope: "row" }, make("button", {
-        type: "button", class: "link", onclick: () => this.hooks.onChoose(source.no),
-      }, source.name)),
-      cell(`${source.state}${source.detail ? `: ${source.detail}` : ""}`, fares(source)),
-      cell(source.since ? showDuration(Math.max(0, state.time - source.since)) : "", "number"),
-      cell(source.rate == null ? "" : showRate(source.rate, null, { width: 9 }), "number"),
-      cell(source.missed ? count(source.missed) : "0", source.missed ? "number bad" : "number"),
-      cell(count(source.restarts ?? 0), "number"),
-      cell(source.lag ? counted(source.lag, "message") : "", "number")));
-    const titles = ["source", "state", "for", "events", "missed", "restarts", "behind"];
-    this.list.replaceChildren(
+  fillList({ sources, notes, time }) {
+    const all = [...sources.values()].sort((a, b) => LOOKS.indexOf(fares(a)) - LOOKS.indexOf(fares(b)) || a.no - b.no);
+    const cell = (text, name = "number") => make("td", { class: name }, text);
+    const rows = all.map((source) => make("tr", {},
+      make("th", { scope: "row" },
+        make("button", { type: "button", class: "link", onclick: () => this.app.chooseSource(source.no) }, source.name)),
+      cell(described(source, time), fares(source)),
+      cell(showRate(source.rate, null, { width: 9 })),
+      cell(count(source.missed), source.missed ? "number bad" : "number"),
+      cell(count(source.restarts)),
+      cell(source.lag ? counted(source.lag, "message") : "")));
+    const titles = ["source", "state", "events", "missed", "restarts", "behind"];
+    const events = notes.toReversed().slice(0, 50).map(({ t, kind, source, text }) =>
+      make("li", { class: kind }, make("time", {}, clock(t)), ` ${sources.get(source)?.name ?? ""}: ${text}`));
+    find("source-list").replaceChildren(
       make("table", {},
         make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
         make("tbody", {}, ...rows)),
       make("h3", {}, "What happened"),
-      state.notes.length
-        ? make("ol", { class: "notes" }, ...state.notes.toReversed().slice(0, 50).map((note) =>
-          make("li", { class: note.kind }, make("time", {}, clock(note.t)),
-            ` ${state.sources.get(note.source)?.name ?? ""}: ${note.text}`)))
+      events.length ? make("ol", { class: "notes" }, ...events)
         : make("p", { class: "help" }, "No loss, restart or disconnection since this page follows."));
   }
 }

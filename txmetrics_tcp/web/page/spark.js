@@ -8,47 +8,35 @@
  * @param {string} color
  * @param {number[]} size in px; to measure it here would lay out the page for each row
  */
-export function drawTrend(canvas, values, fromZero, color, size) {
-  const ratio = globalThis.devicePixelRatio || 1;
-  const width = Math.round(size[0] * ratio);
-  const height = Math.round(size[1] * ratio);
-  if (canvas.width !== width) canvas.width = width;
-  if (canvas.height !== height) canvas.height = height;
+export function drawTrend(canvas, values, fromZero, color, [width, height]) {
+  canvas.width = width * devicePixelRatio;
+  canvas.height = height * devicePixelRatio;
   const context = canvas.getContext("2d");
-  context.clearRect(0, 0, width, height);
-  let low = fromZero ? 0 : Infinity;
-  let high = fromZero ? 0 : -Infinity;
-  for (const value of values) {
-    if (!Number.isFinite(value)) continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  if (high < low) return;
-  const flat = high === low;
-  const foot = height - 1.5 * ratio;
-  const y = (value) => (flat ? (fromZero ? foot : height / 2)
-    : foot - ((value - low) / (high - low)) * (height - 4 * ratio));
-  const step = width / (values.length - 1);
-  context.lineWidth = 1.25 * ratio;
-  context.lineJoin = "round";
-  context.strokeStyle = color;
-  context.fillStyle = color;
-  let start = -1;
-  for (let at = 0; at <= values.length; at++) {
-    const known = at < values.length && Number.isFinite(values[at]);
-    if (known && start < 0) start = at;
-    if (known || start < 0) continue;
-    context.globalAlpha = flat ? 0.45 : 1;
-    context.beginPath();
-    for (let x = start; x < at; x++) context.lineTo(x * step, y(values[x]));
-    context.stroke();
-    if (fromZero && !flat) {
-      context.lineTo((at - 1) * step, foot);
-      context.lineTo(start * step, foot);
-      context.globalAlpha = 0.14;
-      context.fill();
+  context.scale(devicePixelRatio, devicePixelRatio);
+  const numbers = values.filter((value) => Number.isFinite(value));
+  const low = Math.min(...numbers, fromZero ? 0 : Infinity);
+  const high = Math.max(...numbers, fromZero ? 0 : -Infinity);
+  const foot = height - 1.5;
+  const y = (value) => (high > low ? foot - ((value - low) / (high - low)) * (height - 4) : fromZero ? foot : height / 2);
+  const line = new Path2D();
+  const area = new Path2D();
+  values.forEach((value, at) => {
+    if (!Number.isFinite(value)) return;
+    const x = (at * width) / (values.length - 1);
+    if (Number.isFinite(values[at - 1])) line.lineTo(x, y(value));
+    else {
+      line.moveTo(x, y(value));
+      area.moveTo(x, foot);
     }
-    start = -1;
-  }
-  context.globalAlpha = 1;
+    area.lineTo(x, y(value));
+    if (!Number.isFinite(values[at + 1])) area.lineTo(x, foot);
+  });
+  context.lineWidth = 1.25;
+  context.lineJoin = "round";
+  context.strokeStyle = context.fillStyle = color;
+  context.globalAlpha = high > low ? 1 : 0.45;
+  context.stroke(line);
+  if (!fromZero) return;
+  context.globalAlpha = 0.14;
+  context.fill(area);
 }

@@ -6,306 +6,191 @@ import { HISTORY } from "./frames.js";
 import { showRate, showValue } from "./numbers.js";
 import { Group, PERCENTILES } from "./rows.js";
 import { drawTrend } from "./spark.js";
+import { counted } from "./text.js";
 
 const STALE = 30;
 /** The number of rows kept above and below the visible ones. */
 const MARGIN = 2;
 
+const unitOf = (line) => line.unit ?? line.metric?.unit;
+/** The unit of values and rates; those of histograms are numbers of samples. */
+const valueUnit = (line) => (line.kind === "histogram" ? null : unitOf(line));
+/** Return the `value` or `rate` of a series or a group. */
+const numberOf = (state, line, what) => (line instanceof Group ? line[what](state) : state[what](line));
+
 /** Format the value of a series or a group. */
 export function valueText(state, line, width = 12) {
-  const whole = line.kind !== "gauge";
-  const unit = line.kind === "histogram" ? null : line.unit ?? line.metric?.unit;
-  const value = line instanceof Group ? line.value(state) : state.value(line);
-  return showValue(value, unit, { whole, width });
+  return showValue(numberOf(state, line, "value"), valueUnit(line), { whole: line.kind !== "gauge", width });
 }
-
-export function rateText(state, line, width = 11) {
-  const unit = line.kind === "histogram" ? null : line.unit ?? line.metric?.unit;
-  const rate = line instanceof Group ? line.rate(state) : state.rate(line);
-  return showRate(rate, unit, { width });
-}
-
-const briefName = ({ brief, name }) => brief ?? name;
 
 export class Table {
-  /**
-   * @param {import("./rows.js").Rows} rows
-   * @param {{onSort: Function, onOpen: Function, isCharted: Function, figures: Function}} hooks
-   */
-  constructor(rows, hooks) {
-    this.rows = rows;
-    this.hooks = hooks;
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
+    /** The chosen series or group. */
     this.chosen = null;
     this.grid = find("grid");
     this.head = find("head");
+    /** Its rows have the properties `line`, the series or group that they show, and `cells`. */
     this.body = find("body");
-    this.#layout = layOut(0, {});
-    this.grid.addEventListener("scroll", () => this.hooks.redraw(), { passive: true });
-    new ResizeObserver(() => this.hooks.redraw()).observe(this.grid);
-    this.body.addEventListener("click", (event) => {
-      const element = event.target.closest("[role=row]");
-      if (element?.line) {
-        this.choose(this.rows.lines.indexOf(element.line));
-        this.hooks.onOpen(element.line);
-      }
+    this.grid.addEventListener("scroll", () => app.redraw(), { passive: true });
+    this.body.addEventListener("click", ({ target }) => {
+      const { line } = target.closest("[role=row]");
+      this.choose(app.rows.lines.indexOf(line));
+      app.open(line);
     });
   }
 
-  #layout;
+  #layout = layOut(0, {});
   #layoutKey = "";
-  #several = false;
-  #pool = [];
-  #state = null;
-  #at = 0;
+  #at = -1;
   #trend = new Float64Array(HISTORY);
   #second = null;
   #colors = {};
-  #first = 0;
-  #last = 0;
-
-  /** The lines on the screen. */
-  get visibleLines() {
-    return this.rows.lines.slice(this.#first, this.#last);
-  }
-
-  get pageSize() {
-    return Math.max(1, Math.floor((this.grid.clientHeight - this.head.offsetHeight) / this.#layout.rowHeight) - 1);
-  }
 
   get columns() {
     return this.#layout.columns;
   }
 
-  /** The theme changed. */
-  recolor() {
-    const style = getComputedStyle(document.documentElement);
-    for (const kind of ["counter", "gauge", "histogram"]) {
-      this.#colors[kind] = style.getPropertyValue(`--${kind}`).trim();
-    }
+  /** The series and groups on the screen, and a few near it. */
+  get present() {
+    return Array.from(this.body.children, ({ line }) => line);
+  }
+
+  get #height() {
+    return this.grid.clientHeight - this.head.offsetHeight;
+  }
+
+  get pageSize() {
+    return Math.floor(this.#height / this.#layout.rowHeight) - 1;
+  }
+
+  /** Draw all trends again: the theme or the past has changed. */
+  redrawTrends() {
+    this.#colors = {};
     this.#second = null;
   }
 
-  /** Draw what has changed. */
-  draw(state, linesChanged) {
-    this.#state = state;
-    const layout = layOut(this.grid.clientWidth, {
-      histograms: state.histograms > 0, source: this.#sourceLength(state), ...this.rows.lengths,
-    });
-    const several = state.sources.size > 1;
-    const key = `${layout.columns.map(({ id }) => id).join()} ${layout.compact && several}`;
-    if (layout.template !== this.#layout.template || !this.#layoutKey) {
-      this.grid.style.setProperty("--columns", layout.template);
-    }
-    this.#layout = layout;
-    if (key !== this.#layoutKey) this.#rebuild(key, several);
-    this.#drawTitles();
-    const { lines } = this.rows;
-    if (linesChanged) {
-      this.#followChosen();
-      this.grid.setAttribute("aria-rowcount", lines.length + 1);
-      const height = `${lines.length * layout.rowHeight}px`;
-      if (this.body.style.height !== height) this.body.style.height = height;
-    }
-    const top = this.grid.scrollTop;
-    const shown = Math.ceil(this.grid.clientHeight / layout.rowHeight);
-    this.#first = Math.max(0, Math.min(Math.floor(top / layout.rowHeight), lines.length - shown));
-    this.#last = Math.min(lines.length, this.#first + shown);
-    const first = Math.max(0, this.#first - MARGIN);
-    const last = Math.min(lines.length, this.#last + MARGIN);
-    const size = shown + 2 * MARGIN;
-    while (this.#pool.length < size) this.#pool.push(this.#makeRow());
+  draw(state) {
+    const { lines, lengths } = this.app.rows;
+    const names = state.sources.size > 1 ? [...state.sources.values()].map(({ brief }) => brief.length) : [0];
+    this.#arrange(layOut(this.grid.clientWidth, { ...lengths, histograms: state.histograms, source: Math.max(...names) }));
+    const { rowHeight } = this.#layout;
+    this.grid.ariaRowCount = lines.length + 1;
+    this.body.style.height = `${lines.length * rowHeight}px`;
+    this.#followChosen(lines);
+    const { children } = this.body;
+    const size = Math.min(lines.length, Math.ceil(this.grid.clientHeight / rowHeight) + 2 * MARGIN);
+    while (children.length > size) this.body.lastChild.remove();
+    while (children.length < size) this.body.append(this.#makeRow());
+    const first = Math.max(0, Math.min(Math.floor(this.grid.scrollTop / rowHeight) - MARGIN, lines.length - size));
     const trends = this.#second !== state.second;
     this.#second = state.second;
-    const used = new Set();
-    for (let index = first; index < last; index++) {
-      const row = this.#pool[index % this.#pool.length];
-      used.add(row);
-      this.#fill(row, lines[index], index, trends);
-    }
-    for (const row of this.#pool) {
-      if (!used.has(row) && row.line) {
-        row.line = null;
-        row.element.hidden = true;
-        row.element.line = null;
-      }
-    }
-    if (this.chosen) this.grid.setAttribute("aria-activedescendant", `row-${this.#at % this.#pool.length}`);
-    else this.grid.removeAttribute("aria-activedescendant");
+    for (let at = first; at < first + size; at++) this.#fill(children[at % size], lines[at], at, state, trends);
+    const chosen = [...children].find(({ line }) => line === this.chosen);
+    this.grid.setAttribute("aria-activedescendant", chosen?.id ?? "");
   }
 
   /** Choose the line `by` places further down. */
   move(by) {
-    const { lines } = this.rows;
-    if (!lines.length) return;
-    const at = this.chosen ? this.#at + by : by < 0 ? 0 : this.#first;
-    this.choose(Math.max(0, Math.min(lines.length - 1, at)));
+    this.choose(this.#at + by);
   }
 
-  choose(index) {
-    const line = this.rows.lines[index];
-    if (!line) return;
-    this.chosen = line;
-    this.#at = index;
+  /** Choose the line at a place, or the one nearest to it. */
+  choose(at) {
+    const { lines } = this.app.rows;
+    this.#at = Math.max(0, Math.min(at, lines.length - 1));
+    this.chosen = lines[this.#at] ?? null;
     const { rowHeight } = this.#layout;
-    const room = this.grid.clientHeight - this.head.offsetHeight;
-    const top = index * rowHeight;
-    if (top < this.grid.scrollTop) this.grid.scrollTop = top;
-    else if (top + rowHeight > this.grid.scrollTop + room) this.grid.scrollTop = top + rowHeight - room;
-    this.hooks.redraw();
+    const top = this.#at * rowHeight;
+    this.grid.scrollTop = Math.max(top + rowHeight - this.#height, Math.min(top, this.grid.scrollTop));
+    this.app.redraw();
   }
 
-  /** Scroll to the first line. */
-  toTop() {
-    this.grid.scrollTop = 0;
+  /** Find the chosen line in other lines, also if it is another object after a restart. */
+  #followChosen(lines) {
+    if (!this.chosen || lines[this.#at] === this.chosen) return;
+    const { key, sortKey, kind } = this.chosen;
+    this.#at = lines.findIndex((line) => line.key === key && line.sortKey === sortKey && line.kind === kind);
+    this.chosen = lines[this.#at] ?? null;
   }
 
-  #followChosen() {
-    if (!this.chosen) return;
-    const { lines } = this.rows;
-    const same = (line) => line === this.chosen ||
-      (line instanceof Group ? line.key === this.chosen.key
-        : !(this.chosen instanceof Group) && line.sortKey === this.chosen.sortKey && line.kind === this.chosen.kind);
-    const at = same(lines[this.#at] ?? {}) ? this.#at : lines.findIndex(same);
-    this.chosen = at < 0 ? null : lines[at];
-    this.#at = Math.max(0, at);
-  }
-
-  /** The largest number of characters of sources; 0 if there is only one. */
-  #sourceLength({ sources }) {
-    if (sources.size < 2) return 0;
-    return Math.max(...[...sources.values()].map((source) => briefName(source).length));
-  }
-
-  #rebuild(key, several) {
+  #arrange(layout) {
+    const { columns, compact, template } = this.#layout = layout;
+    const { sort, descending } = this.app.rows;
+    const key = `${columns} ${template} ${sort} ${descending}`;
+    if (key === this.#layoutKey) return;
     this.#layoutKey = key;
-    this.#several = several;
-    for (const row of this.#pool) row.element.remove();
-    this.#pool = [];
-    this.grid.classList.toggle("compact", this.#layout.compact);
-    this.grid.setAttribute("aria-colcount", this.#layout.columns.length);
-    this.head.replaceChildren(...this.#layout.columns.map(({ id, title, number }) =>
-      make("div", { role: "columnheader", class: `cell ${id}${number ? " number" : ""}` },
-        make("button", { type: "button", tabIndex: -1, onclick: () => this.hooks.onSort(id) }, title))));
-  }
-
-  #drawTitles() {
-    this.#layout.columns.forEach(({ id }, at) => {
-      const title = this.head.children[at];
-      const order = id === this.rows.sort ? (this.rows.descending ? "descending" : "ascending") : "none";
-      if (title.getAttribute("aria-sort") !== order) title.setAttribute("aria-sort", order);
-    });
+    this.grid.style.setProperty("--columns", template);
+    this.grid.classList.toggle("compact", compact);
+    this.grid.ariaColCount = columns.length;
+    this.body.replaceChildren();
+    this.head.replaceChildren(...columns.map((id) => {
+      const title = id === "trend" && !compact ? "trend, 60 s" : id;
+      const ariaSort = id !== sort ? "none" : descending ? "descending" : "ascending";
+      return make("div", { role: "columnheader", class: `cell ${id}`, ariaSort },
+        make("button", { type: "button", tabIndex: -1, onclick: () => this.app.sortBy(id) }, title));
+    }));
   }
 
   #makeRow() {
     const cells = {};
-    const element = make("div", { role: "row", class: "row", id: `row-${this.#pool.length}` });
-    for (const { id, number } of this.#layout.columns) {
-      const cell = make("div", { role: "gridcell", class: `cell ${id}${number ? " number" : ""}` });
-      cells[id] = cell;
-      element.append(cell);
-      if (id === "name") {
-        cells.mark = make("span", { class: "mark" });
-        cells.text = make("span", { class: "text" });
-        cell.append(cells.mark, cells.text);
-        if (this.#layout.compact) {
-          cells.labels = make("span", { class: "labels" });
-          cell.append(cells.labels);
-          if (this.#several) {
-            cells.source = make("span", { class: "source" });
-            cell.append(cells.source);
-          }
-        }
-      }
-      if (id === "trend") {
-        cells.canvas = make("canvas", { "aria-hidden": "true" });
-        cell.append(cells.canvas);
-      }
-      if (this.#layout.compact && id === "value") {
-        cells.value = make("span", {});
-        cells.rate = make("span", { class: "rate" });
-        cell.append(cells.value, cells.rate);
-      }
-    }
-    this.body.append(element);
-    return { element, cells, line: null, index: -1 };
+    for (const id of this.columns) cells[id] = make("div", { role: "gridcell", class: `cell ${id}` });
+    cells.name.append(make("span", { class: "mark" }), make("span", { class: "text" }));
+    cells.trend?.append(make("canvas", { "aria-hidden": "true" }));
+    const row = make("div", { role: "row", id: `row-${this.body.children.length}` }, ...Object.values(cells));
+    return Object.assign(row, { cells });
   }
 
-  #fill(row, line, index, trends) {
-    const { element, cells } = row;
+  #fill(row, line, at, state, trends) {
+    const { app } = this;
+    const { cells } = row;
+    const { kind } = line;
     const isGroup = line instanceof Group;
     const fresh = row.line !== line;
-    if (row.index !== index || row.height !== this.#layout.rowHeight) {
-      row.index = index;
-      row.height = this.#layout.rowHeight;
-      element.style.transform = `translateY(${index * row.height}px)`;
-      element.setAttribute("aria-rowindex", index + 2);
-    }
     if (fresh) {
       row.line = line;
-      element.line = line;
-      element.hidden = false;
-      this.#describe(cells, line, isGroup);
+      this.#describe(cells, line, state);
     }
-    const charted = !isGroup && this.hooks.isCharted(line);
-    const chosen = line === this.chosen;
-    const state = this.#state;
-    const kind = isGroup ? `group${line.folded ? " folded" : ""}` : line.kind;
-    const stale = !isGroup && state.age(line) > STALE;
-    const names = `row ${kind}${chosen ? " chosen" : ""}${charted ? " charted" : ""}${stale ? " stale" : ""}`;
-    if (element.className !== names) {
-      element.className = names;
-      element.setAttribute("aria-selected", chosen);
-    }
-    const known = !isGroup || line.summable;
+    row.style.transform = `translateY(${at * this.#layout.rowHeight}px)`;
+    row.ariaRowIndex = at + 2;
+    row.ariaSelected = line === this.chosen;
+    const chosen = line === this.chosen ? "chosen" : "";
+    const charted = app.charts.has(line) ? "charted" : "";
+    const stale = !isGroup && state.age(line) > STALE ? "stale" : "";
+    row.className = `row ${isGroup ? "group" : kind} ${chosen} ${charted} ${stale}`;
+    // Different metrics, and gauges, have no sum.
+    const known = line.summable ?? true;
     setText(cells.value, known ? valueText(state, line) : "");
-    if (cells.rate) setText(cells.rate, known ? rateText(state, line) : "");
-    const figures = line.kind === "histogram" ? this.hooks.figures(line) : null;
+    if (cells.rate) setText(cells.rate, known ? showRate(numberOf(state, line, "rate"), valueUnit(line), { width: 11 }) : "");
+    const figures = app.figures(line);
     for (const name of PERCENTILES) {
       if (!cells[name]) continue;
       const number = figures?.[name];
-      const unit = line.unit ?? line.metric?.unit;
-      const text = line.kind !== "histogram" ? "" : number == null ? "–"
-        : showValue(number, unit, { width: 9 }) + (figures.partial ? "*" : "");
-      setText(cells[name], text);
+      const text = number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (figures.partial ? "*" : "");
+      setText(cells[name], kind === "histogram" ? text : "");
     }
-    if (cells.canvas && (trends || fresh)) {
-      if (isGroup) cells.canvas.getContext("2d").clearRect(0, 0, 9999, 99);
-      else drawTrend(cells.canvas, state.trend(line, this.#trend), line.kind !== "gauge", this.#colors[line.kind], this.#layout.trend);
-    }
+    if (!cells.trend || !trends && !fresh) return;
+    this.#colors[kind] ??= getComputedStyle(this.grid).getPropertyValue(`--${kind}`);
+    const trend = isGroup ? this.#trend.fill(NaN) : state.trend(line, this.#trend);
+    drawTrend(cells.trend.firstChild, trend, kind !== "gauge", this.#colors[kind], this.#layout.trend);
   }
 
-  #describe(cells, line, isGroup) {
-    if (isGroup) {
-      setText(cells.mark, line.folded ? "▸" : "▾");
-      setText(cells.text, line.title);
-      cells.name.title = line.title;
-      if (cells.labels) this.#showLabels(cells.labels, [["", `${line.rows.length.toLocaleString("en")} series`]]);
-      if (cells.source) setText(cells.source, "");
-      return;
-    }
-    setText(cells.mark, line.kind[0].toUpperCase());
-    cells.mark.title = line.kind;
-    setText(cells.text, line.shown);
-    cells.name.title = line.metric.help ? `${line.shown}: ${line.metric.help}` : line.shown;
-    if (cells.labels) {
-      this.#showLabels(cells.labels, line.shownLabels);
-      cells.labels.title = line.shownLabels.map((pair) => pair.join("=")).join(" ");
-    }
-    if (cells.source) {
-      const source = this.#state.sources.get(line.source);
-      setText(cells.source, source ? briefName(source) : "");
-      cells.source.title = source?.name ?? "";
-    }
-  }
-
-  /** Set the text of labels in the elements that are there. */
-  #showLabels(cell, pairs) {
-    while (cell.children.length < 2 * pairs.length) {
-      cell.append(make("span", { class: "label" }), make("span"));
-    }
-    [...cell.children].forEach((part, at) => {
-      const pair = pairs[at >> 1];
-      setText(part, !pair ? "" : at % 2 ? `${pair[1]} ` : pair[0] && `${pair[0]}=`);
-    });
+  /** Show what of a line does not change. */
+  #describe({ name, labels, source }, line, state) {
+    const { kind, metric, shown = line.title, shownLabels = [] } = line;
+    const isGroup = line instanceof Group;
+    const [mark, text] = name.children;
+    setText(mark, !isGroup ? kind[0].toUpperCase() : line.folded ? "▸" : "▾");
+    mark.title = kind ?? "";
+    setText(text, shown);
+    name.title = metric?.help ? `${shown}: ${metric.help}` : shown;
+    labels?.replaceChildren(...isGroup ? [counted(line.rows.length, "series", "series")]
+      : shownLabels.flatMap(([label, value]) => [make("span", { class: "label" }, `${label}=`), `${value} `]));
+    if (labels) labels.title = labels.textContent;
+    if (!source) return;
+    const { name: full, brief } = state.sources.get(line.source) ?? { name: "", brief: "" };
+    setText(source, brief);
+    source.title = full;
   }
 }

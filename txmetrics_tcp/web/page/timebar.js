@@ -3,69 +3,55 @@
 import { clock, find, make, setText } from "./dom.js";
 import { showDuration } from "./numbers.js";
 
+/** The number of milliseconds that the slider rests before the table follows it. */
 const SETTLED = 120;
 
 export class TimeBar {
-  /** @param {{onTime: (at: ?number) => void, onBack: (seconds: number) => void}} hooks */
-  constructor(hooks) {
-    this.hooks = hooks;
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
     this.slider = find("time");
     this.flags = find("flags");
     this.text = find("time-text");
-    this.from = find("time-from");
     this.slider.addEventListener("input", () => {
-      clearTimeout(this.#waiting);
-      const at = Number(this.slider.value);
-      this.#dragged = at;
+      clearTimeout(this.#resting);
+      const { max, valueAsNumber: at } = this.slider;
       setText(this.text, clock(at));
-      this.#waiting = setTimeout(() => {
-        this.#dragged = null;
-        this.hooks.onTime(at >= Number(this.slider.max) ? null : at);
+      this.#resting = setTimeout(() => {
+        this.#resting = 0;
+        app.goTo(at < max ? at : null);
       }, SETTLED);
     });
-    for (const button of document.querySelectorAll("[data-back]")) {
-      button.addEventListener("click", () => this.hooks.onBack(Number(button.dataset.back)));
-    }
   }
 
-  #waiting = 0;
-  #dragged = null;
+  #resting = 0;
   #flagKey = "";
 
   /**
    * @param {import("./frames.js").State} live
    * @param {?number} at the shown time; null while live
    */
-  draw(live, at) {
-    const { history } = live;
-    const to = Math.floor(history?.to ?? live.time);
+  draw({ history, time, notes }, at) {
+    const to = Math.floor(history?.to ?? time);
     const from = Math.ceil(history?.from ?? to);
     const possible = to - from >= 2;
-    this.slider.disabled = !possible;
-    for (const button of document.querySelectorAll("[data-back]")) button.disabled = !possible;
+    for (const control of [this.slider, ...document.querySelectorAll("[data-back]")]) control.disabled = !possible;
     this.slider.min = from;
     this.slider.max = Math.max(to, from + 1);
-    setText(this.from, possible ? `from ${clock(from)}` : "no past yet");
-    if (this.#dragged === null) {
-      this.slider.value = at ?? this.slider.max;
-      setText(this.text, at === null ? "now" : `${clock(at)}, ${showDuration(Math.max(0, live.time - at))} ago`);
-      this.slider.setAttribute("aria-valuetext", at === null ? "now" : clock(at));
+    setText(find("time-from"), possible ? `from ${clock(from)}` : "no past yet");
+    if (!this.#resting) {
+      this.slider.value = at ?? to;
+      const text = at === null ? "now" : `${clock(at)}, ${showDuration(Math.max(0, time - at))} ago`;
+      setText(this.text, text);
+      this.slider.ariaValueText = text;
     }
-    this.#drawFlags(live.notes, from, to);
-  }
-
-  #drawFlags(notes, from, to) {
     const shown = notes.filter(({ t, kind }) => t >= from && t <= to && kind !== "connect").slice(-100);
     const key = `${from} ${to} ${shown.length}`;
     if (key === this.#flagKey) return;
     this.#flagKey = key;
-    while (this.flags.children.length > shown.length) this.flags.lastChild.remove();
-    while (this.flags.children.length < shown.length) this.flags.append(make("i"));
-    shown.forEach(({ t, kind, text }, at) => {
-      const flag = this.flags.children[at];
-      flag.className = kind;
-      flag.title = `${clock(t)} ${text}`;
-      flag.style.left = `${(100 * (t - from)) / Math.max(1, to - from)}%`;
-    });
+    this.flags.replaceChildren(...shown.map(({ t, kind }) => {
+      const flag = make("i", { class: kind });
+      flag.style.left = `${(100 * (t - from)) / (to - from)}%`;
+      return flag;
+    }));
   }
 }
