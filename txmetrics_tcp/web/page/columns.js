@@ -1,15 +1,12 @@
 /** The columns of the table and which of them fit. */
 
+import { PERCENTILES } from "./rows.js";
+
 /** Below this width in px, names stand above labels and values above rates. */
 const COMPACT = 560;
 /** The usual width of a character, in px. */
 const LETTER = 7;
 const GAP = 12;
-
-/** The least width of each column, in px. Those of texts depend on their lengths. */
-export const WIDTHS = {
-  name: 90, labels: 90, value: 94, rate: 84, trend: 124, p50: 76, p90: 76, p99: 76, max: 76, source: 44,
-};
 
 /** What makes room, in this order. Texts are cut before sources and rates are left out. */
 const SPARED = ["p90", "max", "p50", "p99", "trend", "texts", "source", "rate", "labels"];
@@ -24,24 +21,23 @@ const CUT = 110;
  */
 export function layOut(width, { histograms, source, name, labels }) {
   const compact = width < COMPACT;
-  const left = { ...WIDTHS };
-  if (!source) delete left.source;
-  if (!labels) delete left.labels;
-  if (compact || !histograms) for (const id of SPARED.slice(0, 4)) delete left[id];
-  if (compact) return { columns: Object.keys(left), compact, template: "1fr auto 60px 92px", rowHeight: 46, trend: [60, 28] };
-  const fit = (id, size) => {
-    if (id in left) left[id] = Math.max(left[id], size);
+  const widths = {
+    name: Math.max(90, Math.min(name, 30) * LETTER + 28), labels: Math.max(90, Math.min(labels, 36) * LETTER),
+    value: 94, rate: 84, trend: 124, p50: 76, p90: 76, p99: 76, max: 76,
+    source: Math.max(44, Math.min(source, 16) * (LETTER + 1)),
   };
-  fit("name", Math.min(name, 30) * LETTER + 28);
-  fit("labels", Math.min(labels, 36) * LETTER);
-  fit("source", Math.min(source, 16) * (LETTER + 1));
   const shares = { name: 1 + name, labels: 1 + labels, source: 1 };
-  for (const id of SPARED) {
-    if (Object.values(left).reduce((sum, least) => sum + least + GAP, 16) <= width) break;
-    if (id !== "texts") delete left[id];
-    else for (const text in shares) if (text in left) left[text] = Math.min(left[text], CUT);
+  const leaveOut = (id) => delete widths[id];
+  if (!source) leaveOut("source");
+  if (!labels) leaveOut("labels");
+  if (compact || !histograms) PERCENTILES.forEach(leaveOut);
+  for (const id of compact ? [] : SPARED) {
+    if (Object.values(widths).reduce((sum, one) => sum + one + GAP, 16) <= width) break;
+    if (id !== "texts") leaveOut(id);
+    else for (const text in shares) if (text in widths) widths[text] = Math.min(widths[text], CUT);
   }
-  const template = Object.entries(left)
-    .map(([id, least]) => (id in shares ? `minmax(${least}px, ${shares[id]}fr)` : `${least}px`)).join(" ");
-  return { columns: Object.keys(left), compact, template, rowHeight: 26, trend: [124, 20] };
+  const columns = Object.keys(widths);
+  if (compact) return { columns, compact, template: "1fr auto 60px 92px", rowHeight: 46, trend: [60, 28] };
+  const template = columns.map((id) => (id in shares ? `minmax(${widths[id]}px, ${shares[id]}fr)` : `${widths[id]}px`)).join(" ");
+  return { columns, compact, template, rowHeight: 26, trend: [124, 20] };
 }

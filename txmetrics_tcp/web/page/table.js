@@ -23,6 +23,20 @@ export function valueText(state, line, width = 12) {
   return showValue(numberOf(state, line, "value"), valueUnit(line), { whole: line.kind !== "gauge", width });
 }
 
+/** The texts of columns. Different metrics, and gauges, have no sum. */
+const TEXTS = {
+  value: (state, line) => (line.summable === false ? "" : valueText(state, line)),
+  rate: (state, line) => (line.summable === false ? "" : showRate(numberOf(state, line, "rate"), valueUnit(line), { width: 11 })),
+  source: (state, line) => state.sources.get(line.source)?.brief ?? "",
+};
+for (const name of PERCENTILES) {
+  TEXTS[name] = (state, line, figures) => {
+    if (line.kind !== "histogram") return "";
+    const number = figures?.[name];
+    return number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (figures.partial ? "*" : "");
+  };
+}
+
 export class Table {
   /** @param {import("./app.js").App} app */
   constructor(app) {
@@ -125,12 +139,13 @@ export class Table {
     this.grid.classList.toggle("compact", compact);
     this.grid.ariaColCount = columns.length;
     this.body.replaceChildren();
-    this.head.replaceChildren(...columns.map((id) => {
-      const title = id === "trend" && !compact ? "trend, 60 s" : id;
-      const ariaSort = id !== sort ? "none" : descending ? "descending" : "ascending";
-      return make("div", { role: "columnheader", class: `cell ${id}`, ariaSort },
-        make("button", { type: "button", tabIndex: -1, onclick: () => this.app.sortBy(id) }, title));
-    }));
+    this.head.replaceChildren(...columns.map((id) => make("div", {
+      role: "columnheader",
+      class: `cell ${id}`,
+      ariaSort: id !== sort ? "none" : descending ? "descending" : "ascending",
+      onclick: () => this.app.sortBy(id),
+    }, id === "trend" && !compact ? "trend, 60 s" : id)));
+    find("sort").replaceChildren(...columns.map((id) => new Option(id, id, false, id === sort)));
   }
 
   #makeRow() {
@@ -150,7 +165,17 @@ export class Table {
     const fresh = row.line !== line;
     if (fresh) {
       row.line = line;
-      this.#describe(cells, line, state);
+      const { metric, shown = line.title, shownLabels = [] } = line;
+      const [mark, text] = cells.name.children;
+      setText(mark, !isGroup ? kind[0].toUpperCase() : line.folded ? "▸" : "▾");
+      mark.title = kind ?? "";
+      setText(text, shown);
+      cells.name.title = metric?.help ? `${shown}: ${metric.help}` : shown;
+      if (cells.labels) {
+        cells.labels.replaceChildren(...isGroup ? [counted(line.rows.length, "series", "series")]
+          : shownLabels.flatMap(([label, value]) => [make("span", { class: "label" }, `${label}=`), `${value} `]));
+        cells.labels.title = cells.labels.textContent;
+      }
     }
     row.style.transform = `translateY(${at * this.#layout.rowHeight}px)`;
     row.ariaRowIndex = at + 2;
@@ -159,38 +184,10 @@ export class Table {
     const charted = app.charts.has(line) ? "charted" : "";
     const stale = !isGroup && state.age(line) > STALE ? "stale" : "";
     row.className = `row ${isGroup ? "group" : kind} ${chosen} ${charted} ${stale}`;
-    // Different metrics, and gauges, have no sum.
-    const known = line.summable ?? true;
-    setText(cells.value, known ? valueText(state, line) : "");
-    if (cells.rate) setText(cells.rate, known ? showRate(numberOf(state, line, "rate"), valueUnit(line), { width: 11 }) : "");
-    const figures = app.figures(line);
-    for (const name of PERCENTILES) {
-      if (!cells[name]) continue;
-      const number = figures?.[name];
-      const text = number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (figures.partial ? "*" : "");
-      setText(cells[name], kind === "histogram" ? text : "");
-    }
+    for (const id of this.columns) if (id in TEXTS) setText(cells[id], TEXTS[id](state, line, app.figures(line)));
     if (!cells.trend || !trends && !fresh) return;
     this.#colors[kind] ??= getComputedStyle(this.grid).getPropertyValue(`--${kind}`);
     const trend = isGroup ? this.#trend.fill(NaN) : state.trend(line, this.#trend);
     drawTrend(cells.trend.firstChild, trend, kind !== "gauge", this.#colors[kind], this.#layout.trend);
-  }
-
-  /** Show what of a line does not change. */
-  #describe({ name, labels, source }, line, state) {
-    const { kind, metric, shown = line.title, shownLabels = [] } = line;
-    const isGroup = line instanceof Group;
-    const [mark, text] = name.children;
-    setText(mark, !isGroup ? kind[0].toUpperCase() : line.folded ? "▸" : "▾");
-    mark.title = kind ?? "";
-    setText(text, shown);
-    name.title = metric?.help ? `${shown}: ${metric.help}` : shown;
-    labels?.replaceChildren(...isGroup ? [counted(line.rows.length, "series", "series")]
-      : shownLabels.flatMap(([label, value]) => [make("span", { class: "label" }, `${label}=`), `${value} `]));
-    if (labels) labels.title = labels.textContent;
-    if (!source) return;
-    const { name: full, brief } = state.sources.get(line.source) ?? { name: "", brief: "" };
-    setText(source, brief);
-    source.title = full;
   }
 }

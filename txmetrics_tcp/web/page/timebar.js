@@ -9,6 +9,7 @@ const SETTLED = 120;
 export class TimeBar {
   /** @param {import("./app.js").App} app */
   constructor(app) {
+    this.app = app;
     this.slider = find("time");
     this.flags = find("flags");
     this.text = find("time-text");
@@ -26,13 +27,8 @@ export class TimeBar {
   #resting = 0;
   #flagKey = "";
 
-  /**
-   * @param {import("./frames.js").State} live
-   * @param {?number} at the shown time; null while live
-   */
-  draw({ history, time, notes }, at) {
-    const to = Math.floor(history?.to ?? time);
-    const from = Math.ceil(history?.from ?? to);
+  draw() {
+    const { at, past: [from, to], live: { time, notes } } = this.app;
     const possible = to - from >= 2;
     for (const control of [this.slider, ...document.querySelectorAll("[data-back]")]) control.disabled = !possible;
     this.slider.min = from;
