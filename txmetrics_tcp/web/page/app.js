@@ -70,12 +70,18 @@ export class App {
   #frame = null;
   #looking = false;
   #wanted = null;
-  /** What a new value of a control does. */
-  #inputs = {
-    filter: (text) => this.setFilter(text),
-    sort: (column) => this.sortBy(column),
-    group: (grouping) => this.groupBy(grouping || null),
-    window: (window) => this.setWindow(Number(window)),
+  #settings = {
+    filter: (text) => this.rows.setFilter(text),
+    sort: (column) => this.rows.sortBy(column),
+    group: (grouping) => this.rows.groupBy(grouping || null),
+    source: (no) => {
+      find("source-window").close();
+      this.rows.showSource(this.rows.source === no ? null : no);
+    },
+    window: (seconds) => {
+      this.window = Number(seconds);
+      this.rows.figures = new Map();
+    },
   };
 
   /** The shown state. */
@@ -244,43 +250,22 @@ export class App {
     this.redraw();
   }
 
-  sortBy(column) {
-    this.rows.sortBy(column);
-    this.#relisted();
-  }
-
-  setFilter(text) {
-    this.rows.setFilter(text);
-    this.#relisted();
-  }
-
-  /** Show only the series of a source, or again all. */
-  chooseSource(no) {
-    find("source-window").close();
-    this.rows.showSource(this.rows.source === no ? null : no);
-    this.#relisted();
-  }
-
-  groupBy(grouping) {
-    this.rows.groupBy(grouping);
-    this.#relisted();
-  }
-
-  setWindow(window) {
-    this.window = window;
-    this.rows.figures = new Map();
+  /** Change a setting. To choose the present column or source again reverses the order, or shows all. */
+  set(name, value) {
+    this.#settings[name](value);
+    this.table.grid.scrollTop = 0;
     this.changed();
   }
 
   /** Choose the option of a menu that is `by` places further down; the first one follows the last. */
   step(id, by) {
     const options = [...find(id).options];
-    this.#inputs[id](options.at((find(id).selectedIndex + by) % options.length).value);
+    this.set(id, options.at((find(id).selectedIndex + by) % options.length).value);
   }
 
   togglePause() {
     if (this.held) this.goTo(null);
-    else this.#hold(this.live.clone(), Math.floor(this.live.time));
+    else this.goTo(Math.floor(this.live.time), this.live.clone());
   }
 
   /** Show the time this many seconds before the shown one. */
@@ -290,26 +275,29 @@ export class App {
     this.goTo(at < to ? Math.max(from, at) : null);
   }
 
-  /** Show what the table showed at a time; null for now. */
-  async goTo(at) {
+  /**
+   * Show the series as they were.
+   * @param {?number} at the time; null for now
+   * @param {?State} state their state at that time, if it is known
+   */
+  async goTo(at, state = null) {
     this.#wanted = at;
+    this.failure = "";
     try {
-      const frame = at === null ? null : await this.server.frame(`table?at=${Math.round(at)}`);
-      if (this.#wanted !== at) return;
-      const state = frame && new State();
-      state?.apply(frame);
-      this.#hold(state, at);
+      if (at !== null && !state) {
+        state = new State();
+        state.apply(await this.server.frame(`table?at=${Math.round(at)}`));
+        state.sources = new Map([...this.live.sources, ...state.sources]);
+      }
     } catch (error) {
       this.failure = error.message;
       this.redraw();
+      return;
     }
-  }
-
-  #hold(state, at) {
-    if (state) state.sources = new Map([...this.live.sources, ...state.sources]);
+    // Another time may be wanted now.
+    if (this.#wanted !== at) return;
     this.held = state;
-    this.at = this.#wanted = at;
-    this.failure = "";
+    this.at = at;
     this.rows.figures = new Map();
     this.rows.replaced();
     this.table.redrawTrends();
@@ -321,9 +309,9 @@ export class App {
   stepBack() {
     const filter = find("filter");
     if (this.charts.zoomed) this.charts.zoom(null);
-    else if (filter.value) this.setFilter(filter.value = "");
+    else if (filter.value) this.set("filter", filter.value = "");
     else if (document.activeElement === filter) this.table.grid.focus();
-    else if (this.rows.grouping) this.groupBy(null);
+    else if (this.rows.grouping) this.set("group", null);
     else this.charts.clear();
   }
 
@@ -358,14 +346,6 @@ export class App {
     this.redraw();
   }
 
-  // Settings
-
-  /** Other series are listed, or in another order. */
-  #relisted() {
-    this.table.grid.scrollTop = 0;
-    this.changed();
-  }
-
   /** Show what was set, also in the controls and in the address. */
   changed() {
     const { rows, charts } = this;
@@ -388,19 +368,19 @@ export class App {
 
   /** Offer the labels of the series for grouping. */
   #fillGroups() {
+    const { grouping } = this.rows;
     const groupings = this.rows.groupings();
     const select = find("group");
-    const key = groupings.join("\n");
-    if (select.key !== key) {
-      select.key = key;
-      select.replaceChildren(...groupings.map((one) => new Option(visible(one?.replace("label:", "") ?? "none"), one ?? "")));
-    }
-    select.value = this.rows.grouping ?? "";
+    const key = JSON.stringify([groupings, grouping]);
+    if (select.key === key) return;
+    select.key = key;
+    select.replaceChildren(...groupings.map((one) =>
+      new Option(visible(one?.replace("label:", "") ?? "none"), one ?? "", false, one === grouping)));
   }
 
   #listen() {
     listen(this);
-    document.addEventListener("input", ({ target: { id, value } }) => this.#inputs[id]?.(value));
+    for (const id of ["filter", "sort", "group", "window"]) find(id).oninput = ({ target }) => this.set(id, target.value);
     document.addEventListener("click", ({ target: { dataset: { span, back } } }) => {
       if (span) this.charts.setSpan(Number(span));
       if (back) this.back(Number(back));

@@ -15,20 +15,19 @@ const CUT = 110;
 /**
  * Choose the columns for a width.
  * @param {number} width in px
- * @param {{histograms: number, source: number, name: number, labels: number}} has the numbers of
- *   histograms, and of characters of the longest name and labels, and of the longest source if there
- *   are several: without it, the rows of two servers look the same
+ * @param {{histograms: number, sources: number, name: number, labels: number}} has the numbers of
+ *   histograms and sources, and of characters of the longest name and labels
  */
-export function layOut(width, { histograms, source, name, labels }) {
+export function layOut(width, { histograms, sources, name, labels }) {
   const compact = width < COMPACT;
   const widths = {
     name: Math.max(90, Math.min(name, 30) * LETTER + 28), labels: Math.max(90, Math.min(labels, 36) * LETTER),
-    value: 94, rate: 84, trend: 124, p50: 76, p90: 76, p99: 76, max: 76,
-    source: Math.max(44, Math.min(source, 16) * (LETTER + 1)),
+    value: 94, rate: 84, trend: 124, p50: 76, p90: 76, p99: 76, max: 76, source: 112,
   };
   const shares = { name: 1 + name, labels: 1 + labels, source: 1 };
   const leaveOut = (id) => delete widths[id];
-  if (!source) leaveOut("source");
+  // Without it, the rows of two servers look the same.
+  if (sources < 2) leaveOut("source");
   if (!labels) leaveOut("labels");
   if (compact || !histograms) PERCENTILES.forEach(leaveOut);
   for (const id of compact ? [] : SPARED) {

@@ -18,7 +18,7 @@ const sections = (app) => [
     ["Esc", "go back one step: window, zoom, filter, groups, charts", () => app.stepBack()],
     ["s", "sort by the next column", () => app.step("sort", 1)],
     ["S", "sort by the previous column", () => app.step("sort", -1)],
-    ["r", "reverse the order", () => app.sortBy(app.rows.sort)],
+    ["r", "reverse the order", () => app.set("sort", app.rows.sort)],
     ["g", "group by name, then by each label, then not at all", () => app.step("group", 1)],
     ["b", "previous grouping", () => app.step("group", -1)],
     ["f", "fold all groups; press again to unfold them", () => app.foldAll()],
@@ -43,9 +43,7 @@ const sections = (app) => [
     ["? F1", "show this help", () => app.showHelp(), "help"],
   ]],
   ["Mouse", [
-    ["click a column title", "sort by it; click again to reverse the order"],
     ["click a series", "chart it; click again to close its chart"],
-    ["click a group", "fold or unfold it"],
     ["click a source", "show only its series; click again for all"],
     ["drag in a chart", "zoom in all charts; double click for the whole time"],
   ]],

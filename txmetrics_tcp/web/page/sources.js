@@ -12,10 +12,11 @@ const FARES = { connected: "good", recording: "good", connecting: "wait", readin
 const fares = ({ state }) => FARES[state] ?? "bad";
 const count = (number) => showValue(number, null, { whole: true, width: 11 });
 
-/** The state of a source, since when, and why. */
-function described({ state, since, detail }, time) {
+/** The state of a source: since when, why, and how far behind its data are. */
+function described({ state, since, detail, lag }, time) {
   const duration = since ? ` ${showDuration(Math.max(0, time - since))}` : "";
-  return `${state}${duration}${detail ? `: ${detail}` : ""}`;
+  const behind = lag ? `, ${counted(lag, "message")} behind` : "";
+  return `${state}${duration}${detail ? `: ${detail}` : ""}${behind}`;
 }
 
 /** Return the sources, those with problems first. */
@@ -47,7 +48,7 @@ export class Sources {
       const chooses = all.length > 1 && name;
       chip.className = `chip ${look}`;
       chip.title = name ? `${name}: ${text}` : "list all sources";
-      chip.onclick = () => (chooses ? this.app.chooseSource(no) : this.app.showSources());
+      chip.onclick = () => (chooses ? this.app.set("source", no) : this.app.showSources());
       chip.ariaPressed = chooses ? no === this.app.rows.source : null;
       const texts = [brief, look === "good" ? state : text, missed ? `missed ${count(missed)}` : "", restarts ? `↻ ${count(restarts)}` : ""];
       texts.forEach((part, place) => setText(chip.children[place + 1], part));
@@ -59,13 +60,12 @@ export class Sources {
     const { sources, notes, time } = live;
     const cell = (text, name = "number") => make("td", { class: name }, text);
     const rows = ordered(live).map((source) => make("tr", {},
-      make("th", { scope: "row" }, make("button", { class: "link", onclick: () => this.app.chooseSource(source.no) }, source.name)),
+      make("th", { scope: "row" }, make("button", { class: "link", onclick: () => this.app.set("source", source.no) }, source.name)),
       cell(described(source, time), fares(source)),
       cell(showRate(source.rate, null, { width: 9 })),
       cell(count(source.missed), source.missed ? "number bad" : "number"),
-      cell(count(source.restarts)),
-      cell(source.lag ? counted(source.lag, "message") : "")));
-    const titles = ["source", "state", "events", "missed", "restarts", "behind"].map((title) => make("th", { scope: "col" }, title));
+      cell(count(source.restarts))));
+    const titles = ["source", "state", "events", "missed", "restarts"].map((title) => make("th", { scope: "col" }, title));
     const events = notes.toReversed().slice(0, 50).map(({ t, kind, source, text }) =>
       make("li", { class: kind }, make("time", {}, clock(t)), ` ${sources.get(source)?.name ?? ""}: ${text}`));
     find("source-list").replaceChildren(

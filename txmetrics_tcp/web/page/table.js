@@ -13,28 +13,21 @@ const STALE = 30;
 const MARGIN = 2;
 
 const unitOf = (line) => line.unit ?? line.metric?.unit;
-/** The unit of values and rates; those of histograms are numbers of samples. */
-const valueUnit = (line) => (line.kind === "histogram" ? null : unitOf(line));
-/** Return the `value` or `rate` of a series or a group. */
-const numberOf = (state, line, what) => (line instanceof Group ? line[what](state) : state[what](line));
 
-/** Format the value of a series or a group. */
-export function valueText(state, line, width = 12) {
-  return showValue(numberOf(state, line, "value"), valueUnit(line), { whole: line.kind !== "gauge", width });
+/** Format the value or the rate of a series or a group; those of histograms are numbers of samples. */
+function text(show, what, state, line, width) {
+  // Different metrics, and gauges, have no sum.
+  if (line.summable === false) return "";
+  const number = line instanceof Group ? line[what](state) : state[what](line);
+  return show(number, line.kind === "histogram" ? null : unitOf(line), { whole: line.kind !== "gauge", width });
 }
 
-/** The texts of columns. Different metrics, and gauges, have no sum. */
-const TEXTS = {
-  value: (state, line) => (line.summable === false ? "" : valueText(state, line)),
-  rate: (state, line) => (line.summable === false ? "" : showRate(numberOf(state, line, "rate"), valueUnit(line), { width: 11 })),
-  source: (state, line) => state.sources.get(line.source)?.brief ?? "",
-};
-for (const name of PERCENTILES) {
-  TEXTS[name] = (state, line, figures) => {
-    if (line.kind !== "histogram") return "";
-    const number = figures?.[name];
-    return number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (figures.partial ? "*" : "");
-  };
+/** Format the value of a series or a group. */
+export const valueText = (state, line, width = 12) => text(showValue, "value", state, line, width);
+
+function percentileText(number, isPartial, line) {
+  if (line.kind !== "histogram") return "";
+  return number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (isPartial ? "*" : "");
 }
 
 export class Table {
@@ -62,10 +55,6 @@ export class Table {
   #second = null;
   #colors = {};
 
-  get columns() {
-    return this.#layout.columns;
-  }
-
   /** The series and groups on the screen, and a few near it. */
   get present() {
     return Array.from(this.body.children, ({ line }) => line);
@@ -87,8 +76,7 @@ export class Table {
 
   draw(state) {
     const { lines, lengths } = this.app.rows;
-    const names = state.sources.size > 1 ? [...state.sources.values()].map(({ brief }) => brief.length) : [0];
-    this.#arrange(layOut(this.grid.clientWidth, { ...lengths, histograms: state.histograms, source: Math.max(...names) }));
+    this.#arrange(layOut(this.grid.clientWidth, { ...lengths, histograms: state.histograms, sources: state.sources.size }));
     const { rowHeight } = this.#layout;
     this.grid.ariaRowCount = lines.length + 1;
     this.body.style.height = `${lines.length * rowHeight}px`;
@@ -143,14 +131,14 @@ export class Table {
       role: "columnheader",
       class: `cell ${id}`,
       ariaSort: id !== sort ? "none" : descending ? "descending" : "ascending",
-      onclick: () => this.app.sortBy(id),
+      onclick: () => this.app.set("sort", id),
     }, id === "trend" && !compact ? "trend, 60 s" : id)));
     find("sort").replaceChildren(...columns.map((id) => new Option(id, id, false, id === sort)));
   }
 
   #makeRow() {
     const cells = {};
-    for (const id of this.columns) cells[id] = make("div", { role: "gridcell", class: `cell ${id}` });
+    for (const id of this.#layout.columns) cells[id] = make("div", { role: "gridcell", class: `cell ${id}` });
     cells.name.append(make("span", { class: "mark" }), make("span", { class: "text" }));
     cells.trend?.append(make("canvas", { "aria-hidden": "true" }));
     const row = make("div", { role: "row", id: `row-${this.body.children.length}` }, ...Object.values(cells));
@@ -177,6 +165,7 @@ export class Table {
         cells.labels.title = cells.labels.textContent;
       }
     }
+    if (cells.source) setText(cells.source, state.sources.get(line.source)?.brief ?? "");
     row.style.transform = `translateY(${at * this.#layout.rowHeight}px)`;
     row.ariaRowIndex = at + 2;
     row.ariaSelected = line === this.chosen;
@@ -184,7 +173,10 @@ export class Table {
     const charted = app.charts.has(line) ? "charted" : "";
     const stale = !isGroup && state.age(line) > STALE ? "stale" : "";
     row.className = `row ${isGroup ? "group" : kind} ${chosen} ${charted} ${stale}`;
-    for (const id of this.columns) if (id in TEXTS) setText(cells[id], TEXTS[id](state, line, app.figures(line)));
+    setText(cells.value, valueText(state, line));
+    if (cells.rate) setText(cells.rate, text(showRate, "rate", state, line, 11));
+    const figures = app.figures(line);
+    for (const id of PERCENTILES) if (cells[id]) setText(cells[id], percentileText(figures?.[id], figures?.partial, line));
     if (!cells.trend || !trends && !fresh) return;
     this.#colors[kind] ??= getComputedStyle(this.grid).getPropertyValue(`--${kind}`);
     const trend = isGroup ? this.#trend.fill(NaN) : state.trend(line, this.#trend);
