@@ -232,7 +232,6 @@ export class App {
       row.filled = true;
       if (data && !row.gone) live.backfill(row, answer.t, data.value ?? data.rate);
     }
-    this.table.redrawTrends();
   }
 
   // Actions
@@ -300,7 +299,6 @@ export class App {
     this.at = at;
     this.rows.figures = new Map();
     this.rows.replaced();
-    this.table.redrawTrends();
     this.#follow(true);
     this.charts.update(this.state);
     this.changed();
@@ -341,7 +339,6 @@ export class App {
     const theme = localStorage.getItem(THEME) ?? (DARK.matches ? "dark" : "light");
     document.documentElement.dataset.theme = theme;
     setText(find("theme"), theme === "dark" ? "Light" : "Dark");
-    this.table.redrawTrends();
     this.charts.recolor();
     this.redraw();
   }

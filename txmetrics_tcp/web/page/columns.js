@@ -36,7 +36,7 @@ export function layOut(width, { histograms, sources, name, labels }) {
     else for (const text in shares) if (text in widths) widths[text] = Math.min(widths[text], CUT);
   }
   const columns = Object.keys(widths);
-  if (compact) return { columns, compact, template: "1fr auto 60px 92px", rowHeight: 46, trend: [60, 28] };
+  if (compact) return { columns, compact, template: "1fr auto 60px 92px", rowHeight: 46 };
   const template = columns.map((id) => (id in shares ? `minmax(${widths[id]}px, ${shares[id]}fr)` : `${widths[id]}px`)).join(" ");
-  return { columns, compact, template, rowHeight: 26, trend: [124, 20] };
+  return { columns, compact, template, rowHeight: 26 };
 }

@@ -1,42 +1,27 @@
-/** Sparklines: a minute in a small canvas. */
+/** Sparklines: a minute in a small picture, 59 seconds wide and 20 units high. */
+
+const HEIGHT = 16;
+const FOOT = 18.5;
 
 /**
- * Draw a trend.
- * @param {HTMLCanvasElement} canvas
- * @param {Float64Array} values NaN where nothing is known
- * @param {boolean} fromZero whether the scale starts at zero, as for rates
- * @param {string} color
- * @param {number[]} size in px; to measure it here would lay out the page for each row
+ * Return the paths of a line and of the area below it.
+ * @param {Float64Array} values one for each second; NaN where nothing is known
+ * @param {boolean} fromZero whether the scale starts at zero, as for rates; only then there is an area
  */
-export function drawTrend(canvas, values, fromZero, color, [width, height]) {
-  canvas.width = width * devicePixelRatio;
-  canvas.height = height * devicePixelRatio;
-  const context = canvas.getContext("2d");
-  context.scale(devicePixelRatio, devicePixelRatio);
-  const numbers = values.filter((value) => Number.isFinite(value));
-  const low = Math.min(...numbers, fromZero ? 0 : Infinity);
-  const high = Math.max(...numbers, fromZero ? 0 : -Infinity);
-  const foot = height - 1.5;
-  const y = (value) => (high > low ? foot - ((value - low) / (high - low)) * (height - 4) : fromZero ? foot : height / 2);
-  const line = new Path2D();
-  const area = new Path2D();
+export function trendPaths(values, fromZero) {
+  const isKnown = (at) => Number.isFinite(values[at]);
+  const numbers = [...values.filter(Number.isFinite), ...fromZero ? [0] : []];
+  const low = Math.min(...numbers);
+  const range = Math.max(...numbers) - low;
+  let line = "";
+  let area = "";
   values.forEach((value, at) => {
-    if (!Number.isFinite(value)) return;
-    const x = (at * width) / (values.length - 1);
-    if (Number.isFinite(values[at - 1])) line.lineTo(x, y(value));
-    else {
-      line.moveTo(x, y(value));
-      area.moveTo(x, foot);
-    }
-    area.lineTo(x, y(value));
-    if (!Number.isFinite(values[at + 1])) area.lineTo(x, foot);
+    if (!isKnown(at)) return;
+    const share = range ? (value - low) / range : fromZero ? 0 : 0.5;
+    const point = `${at} ${(FOOT - share * HEIGHT).toFixed(1)}`;
+    line += (isKnown(at - 1) ? "L" : "M") + point;
+    area += (isKnown(at - 1) ? "L" : `M${at} ${FOOT}L`) + point;
+    if (!isKnown(at + 1)) area += `L${at} ${FOOT}Z`;
   });
-  context.lineWidth = 1.25;
-  context.lineJoin = "round";
-  context.strokeStyle = context.fillStyle = color;
-  context.globalAlpha = high > low ? 1 : 0.45;
-  context.stroke(line);
-  if (!fromZero) return;
-  context.globalAlpha = 0.14;
-  context.fill(area);
+  return [line, fromZero ? area : ""];
 }

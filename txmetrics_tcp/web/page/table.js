@@ -5,7 +5,7 @@ import { find, make, setText } from "./dom.js";
 import { HISTORY } from "./frames.js";
 import { showRate, showValue } from "./numbers.js";
 import { Group, PERCENTILES } from "./rows.js";
-import { drawTrend } from "./spark.js";
+import { trendPaths } from "./spark.js";
 import { counted } from "./text.js";
 
 const STALE = 30;
@@ -53,7 +53,6 @@ export class Table {
   #at = -1;
   #trend = new Float64Array(HISTORY);
   #second = null;
-  #colors = {};
 
   /** The series and groups on the screen, and a few near it. */
   get present() {
@@ -66,12 +65,6 @@ export class Table {
 
   get pageSize() {
     return Math.floor(this.#height / this.#layout.rowHeight) - 1;
-  }
-
-  /** Draw all trends again: the theme or the past has changed. */
-  redrawTrends() {
-    this.#colors = {};
-    this.#second = null;
   }
 
   draw(state) {
@@ -140,7 +133,7 @@ export class Table {
     const cells = {};
     for (const id of this.#layout.columns) cells[id] = make("div", { role: "gridcell", class: `cell ${id}` });
     cells.name.append(make("span", { class: "mark" }), make("span", { class: "text" }));
-    cells.trend?.append(make("canvas", { "aria-hidden": "true" }));
+    cells.trend?.append(find("trend").content.cloneNode(true));
     const row = make("div", { role: "row", id: `row-${this.body.children.length}` }, ...Object.values(cells));
     return Object.assign(row, { cells });
   }
@@ -178,8 +171,7 @@ export class Table {
     const figures = app.figures(line);
     for (const id of PERCENTILES) if (cells[id]) setText(cells[id], percentileText(figures?.[id], figures?.partial, line));
     if (!cells.trend || !trends && !fresh) return;
-    this.#colors[kind] ??= getComputedStyle(this.grid).getPropertyValue(`--${kind}`);
-    const trend = isGroup ? this.#trend.fill(NaN) : state.trend(line, this.#trend);
-    drawTrend(cells.trend.firstChild, trend, kind !== "gauge", this.#colors[kind], this.#layout.trend);
+    const trend = isGroup ? [] : state.trend(line, this.#trend);
+    trendPaths(trend, kind !== "gauge").forEach((path, part) => cells.trend.querySelectorAll("path")[part].setAttribute("d", path));
   }
 }
