@@ -14,8 +14,6 @@ import { Table } from "./table.js";
 import { visible } from "./text.js";
 import { TimeBar } from "./timebar.js";
 
-/** The largest number of series whose past the server returns at once. */
-const MAX_PAST = 50;
 const THEME = "txmetrics-theme";
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
@@ -58,7 +56,6 @@ export class App {
     this.timebar = new TimeBar(this);
     this.charts = new Charts(this.server, {
       onChange: () => this.changed(),
-      onZoom: () => {},
       figures: (series) => this.figures(series),
     });
     this.#listen();
@@ -119,7 +116,7 @@ export class App {
     rows.setSort(link.sort, link.descending);
     rows.groupBy(link.group);
     rows.showSource([...this.live.sources.values()].find(({ name }) => name === link.source)?.no ?? null);
-    charts.span = link.range ?? charts.span;
+    charts.span = link.range ?? 300;
     for (const { name, mode } of link.charts) charts.add(name, mode);
     this.goTo(link.at);
   }
@@ -167,7 +164,6 @@ export class App {
     }
     find("mode").className = `mode ${look}`;
     find("filter").ariaInvalid = !!rows.filterError;
-    document.title = isBad ? `${mode}: metrics-tcp` : "metrics-tcp";
   }
 
   #everySecond() {
@@ -206,11 +202,14 @@ export class App {
 
   /** Fetch the figures of histograms, by number, and of groups of them, by key. */
   async #figuresOf(lines) {
+    const rows = [];
+    const groups = [];
     let left = MAX_LOOK;
-    const fitting = lines.filter((line) => line?.kind === "histogram" && (left -= line.rows?.length ?? 1) >= 0);
-    if (!fitting.length) return new Map();
-    const rows = fitting.filter((line) => !(line instanceof Group));
-    const groups = fitting.filter((line) => line instanceof Group);
+    for (const line of lines) {
+      if (line?.kind !== "histogram" || (left -= line.rows?.length ?? 1) < 0) continue;
+      (line instanceof Group ? groups : rows).push(line);
+    }
+    if (left === MAX_LOOK) return new Map();
     const sums = groups.map((group) => relative(group.rows).join("+"));
     const at = this.at === null ? "" : `&at=${Math.round(this.at)}`;
     const answer = await this.server.json(`look?relative=1&ids=${relative(rows)}&groups=${sums}&window=${this.window}${at}`);
@@ -223,7 +222,8 @@ export class App {
   /** Complete the trends that began before the page did. */
   async #fillTrends() {
     const { live } = this;
-    const rows = this.table.present.filter(({ filled }) => filled === false).slice(0, MAX_PAST);
+    // The server returns the past of 50 series at most.
+    const rows = this.table.present.filter(({ filled }) => filled === false).slice(0, 50);
     if (this.held || !live.history || !rows.length) return;
     const to = Math.floor(live.time);
     const answer = await this.server.json(`history?ids=${rows.map(({ id }) => id)}&from=${to - 60}&to=${to}&points=60`);
@@ -340,7 +340,6 @@ export class App {
     document.documentElement.dataset.theme = theme;
     setText(find("theme"), theme === "dark" ? "Light" : "Dark");
     this.charts.recolor();
-    this.redraw();
   }
 
   /** Show what was set, also in the controls and in the address. */

@@ -42,11 +42,6 @@ const sections = (app) => [
     ["t", "light or dark", () => app.toggleTheme(), "theme"],
     ["? F1", "show this help", () => app.showHelp(), "help"],
   ]],
-  ["Mouse", [
-    ["click a series", "chart it; click again to close its chart"],
-    ["click a source", "show only its series; click again for all"],
-    ["drag in a chart", "zoom in all charts; double click for the whole time"],
-  ]],
 ];
 
 /** The keys that have other names in events. */
@@ -66,7 +61,7 @@ export function listen(app) {
   for (const [title, keys] of sections(app)) {
     const rows = keys.map(([shown, does, action, button]) => {
       if (button) find(button).onclick = action;
-      for (const key of action ? shown.split(" ") : []) actions.set(NAMES[key] ?? key, action);
+      for (const key of shown.split(" ")) actions.set(NAMES[key] ?? key, action);
       return make("div", {}, make("dt", {}, shown), make("dd", {}, does));
     });
     find("help-text").append(make("h3", {}, title), make("dl", {}, ...rows));

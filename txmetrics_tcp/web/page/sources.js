@@ -35,23 +35,30 @@ export class Sources {
   /** Draw the chips, in place: one may be under the mouse. */
   draw(live) {
     const all = ordered(live);
-    const shown = all.slice(0, MAX_CHIPS).map((source) => ({ ...source, look: fares(source), text: described(source, live.time) }));
-    if (all.length > MAX_CHIPS) shown.push({ brief: `${all.length - MAX_CHIPS} more`, look: fares(all[MAX_CHIPS]), state: "", text: "" });
+    const shown = all.slice(0, MAX_CHIPS);
+    const more = all.length - MAX_CHIPS;
+    if (more > 0) shown.push({ brief: `${more} more`, state: "" });
     const { children } = this.place;
     while (children.length > shown.length) this.place.lastChild.remove();
     while (children.length < shown.length) {
       const parts = ["dot", "text", "state", "missed", "restarts"].map((name) => make("span", { class: name }));
       this.place.append(make("button", {}, ...parts));
     }
-    shown.forEach(({ no, name, brief, look, state, text, missed, restarts }, at) => {
+    shown.forEach((source, at) => {
+      const { no, name, brief, state, missed, restarts } = source;
       const chip = children[at];
+      const look = fares(all[at]);
+      const text = described(source, live.time);
       const chooses = all.length > 1 && name;
       chip.className = `chip ${look}`;
       chip.title = name ? `${name}: ${text}` : "list all sources";
       chip.onclick = () => (chooses ? this.app.set("source", no) : this.app.showSources());
       chip.ariaPressed = chooses ? no === this.app.rows.source : null;
-      const texts = [brief, look === "good" ? state : text, missed ? `missed ${count(missed)}` : "", restarts ? `↻ ${count(restarts)}` : ""];
-      texts.forEach((part, place) => setText(chip.children[place + 1], part));
+      const [, first, second, third, fourth] = chip.children;
+      setText(first, brief);
+      setText(second, look === "good" ? state : text);
+      setText(third, missed ? `missed ${count(missed)}` : "");
+      setText(fourth, restarts ? `↻ ${count(restarts)}` : "");
     });
   }
 
@@ -60,17 +67,20 @@ export class Sources {
     const { sources, notes, time } = live;
     const cell = (text, name = "number") => make("td", { class: name }, text);
     const rows = ordered(live).map((source) => make("tr", {},
-      make("th", { scope: "row" }, make("button", { class: "link", onclick: () => this.app.set("source", source.no) }, source.name)),
+      make("th", { scope: "row" },
+        make("button", { class: "link", onclick: () => this.app.set("source", source.no) }, source.name)),
       cell(described(source, time), fares(source)),
       cell(showRate(source.rate, null, { width: 9 })),
       cell(count(source.missed), source.missed ? "number bad" : "number"),
       cell(count(source.restarts))));
-    const titles = ["source", "state", "events", "missed", "restarts"].map((title) => make("th", { scope: "col" }, title));
-    const events = notes.toReversed().slice(0, 50).map(({ t, kind, source, text }) =>
+    const titles = ["source", "state", "events", "missed", "restarts"]
+      .map((title) => make("th", { scope: "col" }, title));
+    const happened = notes.toReversed().slice(0, 50).map(({ t, kind, source, text }) =>
       make("li", { class: kind }, make("time", {}, clock(t)), ` ${sources.get(source)?.name ?? ""}: ${text}`));
     find("source-list").replaceChildren(
       make("table", {}, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...rows)),
       make("h3", {}, "What happened"),
-      make("ol", { class: "notes" }, ...events.length ? events : [make("li", {}, "No loss, restart or disconnection since this page follows.")]));
+      make("ol", { class: "notes" }, ...happened),
+      happened.length ? "" : "No loss, restart or disconnection since this page follows.");
   }
 }

@@ -73,7 +73,7 @@ export class Table {
     const { rowHeight } = this.#layout;
     this.grid.ariaRowCount = lines.length + 1;
     this.body.style.height = `${lines.length * rowHeight}px`;
-    this.#followChosen(lines);
+    if (this.chosen && lines[this.#at] !== this.chosen) this.#findChosen(lines);
     const { children } = this.body;
     const size = Math.min(lines.length, Math.ceil(this.grid.clientHeight / rowHeight) + 2 * MARGIN);
     while (children.length > size) this.body.lastChild.remove();
@@ -103,8 +103,7 @@ export class Table {
   }
 
   /** Find the chosen line in other lines, also if it is another object after a restart. */
-  #followChosen(lines) {
-    if (!this.chosen || lines[this.#at] === this.chosen) return;
+  #findChosen(lines) {
     const { key, sortKey, kind } = this.chosen;
     this.#at = lines.findIndex((line) => line.key === key && line.sortKey === sortKey && line.kind === kind);
     this.chosen = lines[this.#at] ?? null;
@@ -172,6 +171,7 @@ export class Table {
     for (const id of PERCENTILES) if (cells[id]) setText(cells[id], percentileText(figures?.[id], figures?.partial, line));
     if (!cells.trend || !trends && !fresh) return;
     const trend = isGroup ? [] : state.trend(line, this.#trend);
-    trendPaths(trend, kind !== "gauge").forEach((path, part) => cells.trend.querySelectorAll("path")[part].setAttribute("d", path));
+    const pictures = cells.trend.querySelectorAll("path");
+    trendPaths(trend, kind !== "gauge").forEach((path, part) => pictures[part].setAttribute("d", path));
   }
 }

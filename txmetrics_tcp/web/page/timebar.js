@@ -11,7 +11,6 @@ export class TimeBar {
   constructor(app) {
     this.app = app;
     this.slider = find("time");
-    this.flags = find("flags");
     this.text = find("time-text");
     this.slider.addEventListener("input", () => {
       clearTimeout(this.#resting);
@@ -40,11 +39,11 @@ export class TimeBar {
       setText(this.text, text);
       this.slider.ariaValueText = text;
     }
-    const shown = notes.filter(({ t, kind }) => t >= from && t <= to && kind !== "connect").slice(-100);
+    const shown = notes.filter(({ t, kind }) => t >= from && t <= to && kind !== "connect");
     const key = `${from} ${to} ${shown.length}`;
     if (key === this.#flagKey) return;
     this.#flagKey = key;
-    this.flags.replaceChildren(...shown.map(({ t, kind }) => {
+    find("flags").replaceChildren(...shown.map(({ t, kind }) => {
       const flag = make("i", { class: kind });
       flag.style.left = `${(100 * (t - from)) / (to - from)}%`;
       return flag;
