@@ -15,7 +15,6 @@ import { visible } from "./text.js";
 import { TimeBar } from "./timebar.js";
 
 const THEME = "txmetrics-theme";
-const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 /** The text and the look of each state of the connection. */
 const MODES = {
@@ -155,7 +154,7 @@ export class App {
       events: `${showValue(rate, null, { width: 7 })} events/s`,
       count: listed === total ? `${total} series` : `${listed} of ${total}`,
       "filter-error": rows.filterError,
-      empty: rows.lines.length ? "" : empty,
+      empty: rows.lines.length || connection !== "live" ? "" : empty,
       pause: at === null ? "Pause" : "Live",
     };
     for (const [id, text] of Object.entries(texts)) {
@@ -323,8 +322,7 @@ export class App {
   }
 
   async saveCsv() {
-    const { state } = this;
-    const { matching } = this.rows;
+    const { state, rows: { matching } } = this;
     const figures = await this.#figuresOf(matching).catch(() => new Map());
     save(new Blob([toCsv(state, matching, figures)], { type: "text/csv" }), "csv");
   }
@@ -336,7 +334,7 @@ export class App {
 
   /** Use the colors that were chosen, or else those of the system. */
   #setTheme() {
-    const theme = localStorage.getItem(THEME) ?? (DARK.matches ? "dark" : "light");
+    const theme = localStorage.getItem(THEME) ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     document.documentElement.dataset.theme = theme;
     setText(find("theme"), theme === "dark" ? "Light" : "Dark");
     this.charts.recolor();
@@ -345,6 +343,7 @@ export class App {
   /** Show what was set, also in the controls and in the address. */
   changed() {
     const { rows, charts } = this;
+    find("sort").value = rows.sort;
     find("window").value = this.window;
     find("side").hidden = !charts.all.length;
     find("unzoom").hidden = !charts.zoomed;
@@ -383,7 +382,6 @@ export class App {
     });
     find("unzoom").onclick = () => this.charts.zoom(null);
     find("close-charts").onclick = () => this.charts.clear();
-    DARK.onchange = () => this.#setTheme();
     new ResizeObserver(() => {
       this.charts.draw();
       this.redraw();

@@ -2,7 +2,6 @@
 
 import { clock, find, make, setText } from "./dom.js";
 import { showDuration, showRate, showValue } from "./numbers.js";
-import { counted } from "./text.js";
 
 const MAX_CHIPS = 5;
 /** How sources fare, the worst first. */
@@ -15,7 +14,7 @@ const count = (number) => showValue(number, null, { whole: true, width: 11 });
 /** The state of a source: since when, why, and how far behind its data are. */
 function described({ state, since, detail, lag }, time) {
   const duration = since ? ` ${showDuration(Math.max(0, time - since))}` : "";
-  const behind = lag ? `, ${counted(lag, "message")} behind` : "";
+  const behind = lag ? `, messages behind: ${count(lag)}` : "";
   return `${state}${duration}${detail ? `: ${detail}` : ""}${behind}`;
 }
 
@@ -81,6 +80,6 @@ export class Sources {
       make("table", {}, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...rows)),
       make("h3", {}, "What happened"),
       make("ol", { class: "notes" }, ...happened),
-      happened.length ? "" : "No loss, restart or disconnection since this page follows.");
+      happened.length ? "" : "No loss, restart or disconnection yet.");
   }
 }

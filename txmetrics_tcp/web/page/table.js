@@ -6,7 +6,6 @@ import { HISTORY } from "./frames.js";
 import { showRate, showValue } from "./numbers.js";
 import { Group, PERCENTILES } from "./rows.js";
 import { trendPaths } from "./spark.js";
-import { counted } from "./text.js";
 
 const STALE = 30;
 /** The number of rows kept above and below the visible ones. */
@@ -152,7 +151,7 @@ export class Table {
       setText(text, shown);
       cells.name.title = metric?.help ? `${shown}: ${metric.help}` : shown;
       if (cells.labels) {
-        cells.labels.replaceChildren(...isGroup ? [counted(line.rows.length, "series", "series")]
+        cells.labels.replaceChildren(...isGroup ? [`${line.rows.length.toLocaleString("en")} series`]
           : shownLabels.flatMap(([label, value]) => [make("span", { class: "label" }, `${label}=`), `${value} `]));
         cells.labels.title = cells.labels.textContent;
       }

@@ -29,7 +29,7 @@ export class TimeBar {
   draw() {
     const { at, past: [from, to], live: { time, notes } } = this.app;
     const possible = to - from >= 2;
-    for (const control of [this.slider, ...document.querySelectorAll("[data-back]")]) control.disabled = !possible;
+    this.slider.disabled = !possible;
     this.slider.min = from;
     this.slider.max = Math.max(to, from + 1);
     setText(find("time-from"), possible ? `from ${clock(from)}` : "no past yet");
