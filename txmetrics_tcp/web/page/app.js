@@ -53,10 +53,7 @@ export class App {
     this.table = new Table(this);
     this.sources = new Sources(this);
     this.timebar = new TimeBar(this);
-    this.charts = new Charts(this.server, {
-      onChange: () => this.changed(),
-      figures: (series) => this.figures(series),
-    });
+    this.charts = new Charts(this);
     this.#listen();
     this.#setTheme();
     this.server.start();
@@ -168,13 +165,13 @@ export class App {
   #everySecond() {
     if (document.hidden) return;
     this.#follow(false);
-    if (this.at === null || this.charts.all.some(({ t }) => !t.length)) this.charts.update(this.state);
+    if (this.at === null || this.charts.all.some(({ t }) => !t.length)) this.charts.update();
     this.#fillGroups();
     this.#look();
   }
 
   #follow(seriesChanged) {
-    this.charts.follow(this.state, this.at ?? this.past[1], this.at === null, seriesChanged);
+    this.charts.follow(this.state, this.at ?? this.past[1], seriesChanged);
   }
 
   // Figures and trends of what is on the screen
@@ -299,7 +296,7 @@ export class App {
     this.rows.figures = new Map();
     this.rows.replaced();
     this.#follow(true);
-    this.charts.update(this.state);
+    this.charts.update();
     this.changed();
   }
 

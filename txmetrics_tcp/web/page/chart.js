@@ -113,7 +113,7 @@ export class Chart {
     if (!width) return;
     setText(this.now, valueText(state, this.series, 26));
     if (this.series.kind === "histogram") {
-      const figures = this.charts.figures(this.series);
+      const figures = this.charts.app.figures(this.series);
       this.figures.replaceChildren(...FIGURES.map((name) =>
         make("div", {}, span("label", name), this.text(name, figures?.[name], 10))));
     }

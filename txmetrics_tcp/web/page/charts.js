@@ -15,14 +15,9 @@ const load = () => (loading ??= new Promise((onload, onerror) => {
 
 /** All charts. */
 export class Charts {
-  /**
-   * @param {import("./server.js").Server} server
-   * @param {{onChange: Function, figures: Function}} hooks
-   */
-  constructor(server, hooks) {
-    this.server = server;
-    this.hooks = hooks;
-    this.figures = hooks.figures;
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
   }
 
   /** @type {import("./chart.js").Chart[]} */
@@ -106,12 +101,12 @@ export class Charts {
   }
 
   changed() {
-    this.hooks.onChange();
+    this.app.changed();
     this.update();
   }
 
   /** Follow the state. The numbers of series change when the server starts again. */
-  follow(state, end, live, seriesChanged) {
+  follow(state, end, seriesChanged) {
     if (end < this.end || end > this.end + 30) this.#refetch();
     this.#state = state;
     this.end = end;
@@ -151,7 +146,7 @@ export class Charts {
     });
     for (const [query, charts] of queries) {
       const ids = charts.map(({ series }) => series.id).join();
-      const answer = await this.server.json(`history?ids=${ids}&${query}`);
+      const answer = await this.app.server.json(`history?ids=${ids}&${query}`);
       for (const chart of charts) chart.take(answer);
       const start = answer.t[0] - answer.step;
       this.#marks = this.#marks.filter(({ t }) => t >= from && t < start).concat(answer.marks);

@@ -33,6 +33,4 @@ export function save(blob, ending) {
 }
 
 /** Format a time of day, `HH:MM:SS`. */
-export function clock(seconds, withSeconds = true) {
-  return new Date(seconds * 1000).toTimeString().slice(0, withSeconds ? 8 : 5);
-}
+export const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 8);

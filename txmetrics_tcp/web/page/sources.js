@@ -67,7 +67,7 @@ export class Sources {
     const cell = (text, name = "number") => make("td", { class: name }, text);
     const rows = ordered(live).map((source) => make("tr", {},
       make("th", { scope: "row" },
-        make("button", { class: "link", onclick: () => this.app.set("source", source.no) }, source.name)),
+        make("button", { onclick: () => this.app.set("source", source.no) }, source.name)),
       cell(described(source, time), fares(source)),
       cell(showRate(source.rate, null, { width: 9 })),
       cell(count(source.missed), source.missed ? "number bad" : "number"),
@@ -79,7 +79,7 @@ export class Sources {
     find("source-list").replaceChildren(
       make("table", {}, make("thead", {}, make("tr", {}, ...titles)), make("tbody", {}, ...rows)),
       make("h3", {}, "What happened"),
-      make("ol", { class: "notes" }, ...happened),
+      make("ol", {}, ...happened),
       happened.length ? "" : "No loss, restart or disconnection yet.");
   }
 }
