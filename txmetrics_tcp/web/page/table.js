@@ -18,7 +18,8 @@ function text(show, what, state, line, width) {
   // Different metrics, and gauges, have no sum.
   if (line.summable === false) return "";
   const number = line instanceof Group ? line[what](state) : state[what](line);
-  return show(number, line.kind === "histogram" ? null : unitOf(line), { whole: what === "value" && line.kind !== "gauge", width });
+  const whole = what === "value" && line.kind !== "gauge";
+  return show(number, line.kind === "histogram" ? null : unitOf(line), { whole, width });
 }
 
 /** Format the value of a series or a group. */
