@@ -98,7 +98,7 @@ export class App {
     const isFirst = this.live.epoch === null;
     this.live.apply(frame);
     if (isFirst) this.#restore();
-    if (frame.head.whole) this.#follow(true);
+    if (frame.head.whole) this.#follow();
     this.redraw();
   }
 
@@ -164,14 +164,14 @@ export class App {
 
   #everySecond() {
     if (document.hidden) return;
-    this.#follow(false);
+    this.#follow();
     if (this.at === null || this.charts.all.some(({ t }) => !t.length)) this.charts.update();
     this.#fillGroups();
     this.#look();
   }
 
-  #follow(seriesChanged) {
-    this.charts.follow(this.state, this.at ?? this.past[1], seriesChanged);
+  #follow() {
+    this.charts.follow(this.state, this.at ?? this.past[1]);
   }
 
   // Figures and trends of what is on the screen
@@ -295,7 +295,7 @@ export class App {
     this.at = at;
     this.rows.figures = new Map();
     this.rows.replaced();
-    this.#follow(true);
+    this.#follow();
     this.charts.update();
     this.changed();
   }

@@ -106,11 +106,11 @@ export class Charts {
   }
 
   /** Follow the state. The numbers of series change when the server starts again. */
-  follow(state, end, seriesChanged) {
+  follow(state, end) {
     if (end < this.end || end > this.end + 30) this.#refetch();
     this.#state = state;
     this.end = end;
-    if (seriesChanged) this.#bind();
+    this.#bind();
   }
 
   /** Fetch what is missing, and draw. */
