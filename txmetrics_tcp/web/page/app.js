@@ -106,13 +106,15 @@ export class App {
   #restore() {
     const { rows, charts } = this;
     const link = readLink();
-    this.window = link.window ?? 60;
+    // The menu rejects what it does not have.
+    find("window").value = link.window;
+    this.window = Number(find("window").value);
     find("filter").value = link.filter;
     rows.setFilter(link.filter);
     rows.setSort(link.sort, link.descending);
     rows.groupBy(link.group);
     rows.showSource([...this.live.sources.values()].find(({ name }) => name === link.source)?.no ?? null);
-    charts.span = link.range ?? 300;
+    charts.span = link.range;
     for (const { name, mode } of link.charts) charts.add(name, mode);
     this.goTo(link.at);
   }

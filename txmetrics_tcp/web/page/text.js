@@ -43,7 +43,3 @@ export const fold = (text) => text.toLowerCase().toUpperCase().toLowerCase().rep
 export function naturalKey(text) {
   return fold(text).replace(/0*(\d+)/g, (_, digits) => String.fromCharCode(Math.min(48 + digits.length, 0xd7ff)) + digits);
 }
-
-/** Format a number with its noun: `1 series`, `2 events`. */
-export const counted = (number, one, many = `${one}s`) =>
-  `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
