@@ -27,9 +27,7 @@ class FileTests(SynchronousTestCase):
     def test_keys(self) -> None:
         """docs/reference/viewer.md describes all keys of the page."""
         reference = (ROOT / "docs" / "reference" / "viewer.md").read_text("utf-8")
-        keys = re.findall(
-            r'^    \["(.+?)", "(.+?)", ', (PAGE / "keys.js").read_text("utf-8"), re.M
-        )
+        keys = re.findall(r'^    \["(.+?)", "(.+?)", ', (PAGE / "keys.js").read_text("utf-8"), re.M)
         self.assertGreater(len(keys), 20)
         for shown, does in keys:
             names = " ".join(f"`{name}`" for name in shown.split())
