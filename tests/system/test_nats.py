@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -43,6 +44,18 @@ reactor.run()
 
 
 class FaultTests(NatsTestCase):
+    async def administer(
+        self, broker: NatsServer, change: Callable[[Any], Awaitable[object]]
+    ) -> None:
+        """Change something with JetStream's own interface."""
+        client = Broker(reactor, f"127.0.0.1:{broker.port}")
+        self.addCleanup(client.close)
+
+        async def call() -> None:
+            await change(await client.jetstream())
+
+        await client._call(call)
+
     async def test_followerBeforeStream(self) -> None:
         """A consumer waits for a broker, and for a stream."""
         broker = NatsServer(self)
@@ -193,13 +206,7 @@ class FaultTests(NatsTestCase):
         follower = Follower(self, broker.url())
         jobs.increment(3)
         await follower.has(3)
-        client = Broker(reactor, f"127.0.0.1:{broker.port}")
-        self.addCleanup(client.close)
-
-        async def delete() -> None:
-            await (await client.jetstream()).delete_stream("METRICS")
-
-        await client._call(delete)
+        await self.administer(broker, lambda context: context.delete_stream("METRICS"))
         jobs.increment(4)
         await follower.has(7)
         late = Follower(self, broker.url())
@@ -246,16 +253,13 @@ class FaultTests(NatsTestCase):
         follower = Follower(self, broker.url())
         jobs.increment()
         await follower.has(1)
-        client = Broker(reactor, f"127.0.0.1:{broker.port}")
-        self.addCleanup(client.close)
 
-        async def forget() -> None:
-            context = await client.jetstream()
+        async def forget(context: Any) -> None:
             for consumer in await context.consumers_info("METRICS"):
                 await context.delete_consumer("METRICS", consumer.name)
 
         reported = len(follower.broker_states)
-        await client._call(forget)
+        await self.administer(broker, forget)
         jobs.increment()
         await follower.has(2)
         self.assertEqual(len(follower.broker_states), reported)
@@ -338,14 +342,9 @@ class FaultTests(NatsTestCase):
         """What the broker will never accept is reported as such."""
         broker = NatsServer(self)
         _, port = await self.exporter()
-        client = Broker(reactor, f"127.0.0.1:{broker.port}")
-        self.addCleanup(client.close)
-
-        async def create() -> None:
-            context = await client.jetstream()
-            await context.add_stream(name="OTHER", subjects=["METRICS.>"])
-
-        await client._call(create)
+        await self.administer(
+            broker, lambda context: context.add_stream(name="OTHER", subjects=["METRICS.>"])
+        )
         seed = self.mktemp()
         Path(seed).write_text("SECRETSEED")
         for url, options, reason in [
@@ -369,14 +368,10 @@ class FaultTests(NatsTestCase):
         """Messages that the stream does not accept are given up; others follow."""
         broker = NatsServer(self)
         recorder, port = await self.exporter()
-        client = Broker(reactor, f"127.0.0.1:{broker.port}")
-        self.addCleanup(client.close)
-
-        async def create() -> None:
-            context = await client.jetstream()
-            await context.add_stream(name="METRICS", subjects=["METRICS.>"], max_msg_size=4000)
-
-        await client._call(create)
+        settings = {"subjects": ["METRICS.>"], "max_msg_size": 4000}
+        await self.administer(
+            broker, lambda context: context.add_stream(name="METRICS", **settings)
+        )
         self.publish(broker, port)
         follower = Follower(self, broker.url())
         jobs = recorder.counter("jobs")
