@@ -29,7 +29,7 @@ from tests import ROOT, needs
 from tests.browser import no_browser, return_browser, shared_browser
 from tests.daemon import METRICS_TCP, Daemon
 from tests.programs import Program
-from tests.recordings import NOON, SECOND
+from tests.recordings import NOON, SECOND, Clock
 from tests.rust_peers import start_server
 from txmetrics_tcp import (
     ExporterSettings,
@@ -613,15 +613,27 @@ class ProcessTests(BrowserTestCase):
         """The page shows a recording's end, and each time before it."""
         path = Path(self.mktemp()).absolute()
         key = Key(MetricKind.COUNTER, "requests_total")
-        times = iter(range(NOON, NOON + 61 * SECOND, SECOND))
-        with RecordingWriter.create(str(path), "test") as writer:
+        clock = Clock()
+        with (
+            path.open("wb") as file,
+            RecordingWriter(file, "test", clock=lambda: NOON, monotonic=clock) as writer,
+        ):
             writer.connected()
-            for time in times:
+            for second in range(61):
+                time = NOON + second * SECOND
                 event = Metric(key, Operation.INCREMENT_COUNTER, 2, time)
                 writer.write(encode_metric(event))
+                clock.seconds += 1
         yield self.show(self.web(str(path), "--listen=127.0.0.1:0"))
         yield self.wait_for("document.getElementById('mode').textContent === 'RECORDING'")
         yield self.wait_for(HAS_VALUE, "requests_total", 122)
+        # Its rate and trend are those of the end, however long ago that was.
+        shown = "document.querySelector('#body .rate').textContent === '2/s' && {}"
+        trend = "document.querySelector('#body path').getAttribute('d')"
+        line = yield self.wait_for(shown.format(f"{trend}.length > 300 && {trend}"))
+        yield self.run_script("return new Promise((resolve) => setTimeout(resolve, 2500))")
+        later = yield self.run_script(f"return {shown.format(trend)}")
+        self.assertEqual(later, line)
 
     @inlineCallbacks
     def test_token(self) -> Generator[Deferred[Any], Any, None]:

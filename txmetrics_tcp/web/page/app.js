@@ -230,6 +230,7 @@ export class App {
       row.filled = true;
       if (data && !row.gone) live.backfill(row, answer.t, data.value ?? data.rate);
     }
+    this.table.second = null;
   }
 
   // Actions

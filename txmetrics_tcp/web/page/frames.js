@@ -117,8 +117,9 @@ export class State {
       t, sources = [], metrics = [], names = [], gone = [], series = [], base = {}, big = {}, notes = [],
       history = this.history,
     } = head;
-    this.#advance(t);
     this.history = history;
+    // A recording has ended.
+    this.#advance(history?.to ?? t);
     for (const source of sources) {
       if (source.state === "removed") this.sources.delete(source.no);
       else this.sources.set(source.no, { ...source, name: visible(source.name) });

@@ -52,7 +52,8 @@ export class Table {
   #layoutKey = "";
   #at = -1;
   #trend = new Float64Array(HISTORY);
-  #second = null;
+  /** The second whose trends are drawn. */
+  second = null;
 
   /** The series and groups on the screen, and a few near it. */
   get present() {
@@ -79,8 +80,8 @@ export class Table {
     while (children.length > size) this.body.lastChild.remove();
     while (children.length < size) this.body.append(this.#makeRow());
     const first = Math.max(0, Math.min(Math.floor(this.grid.scrollTop / rowHeight) - MARGIN, lines.length - size));
-    const trends = this.#second !== state.second;
-    this.#second = state.second;
+    const trends = this.second !== state.second;
+    this.second = state.second;
     for (let at = first; at < first + size; at++) this.#fill(children[at % size], lines[at], at, state, trends);
     const chosen = [...children].find(({ line }) => line === this.chosen);
     this.grid.setAttribute("aria-activedescendant", chosen?.id ?? "");
