@@ -21,7 +21,7 @@ const CUT = 110;
 export function layOut(width, { histograms, sources, name, labels }) {
   const compact = width < COMPACT;
   const widths = {
-    name: Math.max(90, Math.min(name, 30) * LETTER + 28), labels: Math.max(90, Math.min(labels, 36) * LETTER),
+    name: Math.max(90, Math.min(name, 30) * LETTER + 28), labels: Math.max(90, Math.min(labels, 34) * LETTER),
     value: 94, rate: 84, trend: 124, p50: 76, p90: 76, p99: 76, max: 76, source: 112,
   };
   const shares = { name: 1 + name, labels: 1 + labels, source: 1 };
