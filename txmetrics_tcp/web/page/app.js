@@ -150,7 +150,7 @@ export class App {
     const texts = {
       mode,
       notice: isBad ? reason : this.failure,
-      events: `${showValue(rate, null, { width: 7 })} events/s`,
+      events: mode === "RECORDING" ? "" : `${showValue(rate, null, { width: 7 })} events/s`,
       count: listed === total ? `${total} series` : `${listed} of ${total}`,
       "filter-error": rows.filterError,
       empty: rows.lines.length || connection !== "live" ? "" : empty,
