@@ -219,16 +219,15 @@ export class App {
 
   /** Complete the trends that began before the page did. */
   async #fillTrends() {
-    const { live } = this;
     // The server returns the past of 50 series at most.
     const rows = this.table.present.filter(({ filled }) => filled === false).slice(0, 50);
-    if (this.held || !live.history || !rows.length) return;
-    const to = Math.floor(live.time);
+    if (this.held || !rows.length) return;
+    const to = Math.floor(this.live.time);
     const answer = await this.server.json(`history?ids=${rows.map(({ id }) => id)}&from=${to - 60}&to=${to}&points=60`);
     for (const row of rows) {
       const data = answer.series[row.id];
       row.filled = true;
-      if (data && !row.gone) live.backfill(row, answer.t, data.value ?? data.rate);
+      if (data && !row.gone) this.live.backfill(row, answer.t, data.value ?? data.rate);
     }
     this.table.second = null;
   }

@@ -54,15 +54,15 @@ export class Chart {
   bind(series) {
     if (series === this.series) return;
     this.series = series;
-    const { kind, metric, shown, shownLabels } = series;
+    const { kind, metric, shown, labelText } = series;
     const modes = MODES[kind];
-    const labels = shownLabels.map((pair) => pair.join("=")).join("  ");
-    this.title = `${shown}  ${labels}`;
+    this.title = `${shown}  ${labelText}`;
     this.element.className = `chart ${kind}`;
     const help = [metric.help, this.charts.sourceOf(series)].filter(Boolean).join(" · ");
     this.element.replaceChildren(
       make("header", {},
-        make("h2", {}, span("mark", kind[0].toUpperCase()), span("text", shown), span("labels", labels)), this.now, this.tools),
+        make("h2", {}, span("mark", kind[0].toUpperCase()), span("text", shown), span("labels", labelText)),
+        this.now, this.tools),
       make("p", { class: "help" }, help), this.readout, this.body, this.figures);
     this.modes.replaceChildren(...modes.map((mode) => make("option", {}, mode)));
     this.modes.hidden = modes.length < 2;

@@ -104,7 +104,7 @@ export class State {
   sources = new Map();
   notes = [];
   histograms = 0;
-  changes = { reset: true, added: [], gone: false };
+  changes = { reset: true, added: [] };
 
   /**
    * Apply a frame.
@@ -206,7 +206,7 @@ export class State {
   /** Return and forget which series came and went since the last call. */
   takeChanges() {
     const { changes } = this;
-    this.changes = { reset: false, added: [], gone: false };
+    this.changes = { added: [] };
     return changes;
   }
 
@@ -234,8 +234,7 @@ export class State {
       value: NaN, big: null, changed: this.time,
       // The increase of a counter is known from its base on.
       since: gauge ? this.second : Math.floor(Math.min(this.second, source?.since ?? 0)) - 1,
-      seen: this.second, base: 0, past: new Float64Array(KEPT).fill(gauge ? NaN : 0),
-      folded: null, link: null, filled: false, gone: false,
+      seen: this.second, base: 0, past: new Float64Array(KEPT).fill(gauge ? NaN : 0), filled: false,
     };
     this.series.set(id, series);
     this.histograms += kind === "histogram";

@@ -9,7 +9,7 @@
  * @param {string} color
  */
 export function drawHeat({ ctx, bbox, valToPos }, times, step, { bounds, counts }, color) {
-  const most = counts.flat().reduce((one, other) => Math.max(one, other), 0);
+  const most = Math.max(...counts.flat());
   const edges = bounds.map((_, at) => Math.round(valToPos(at, "y", true)));
   ctx.save();
   ctx.fillStyle = color;

@@ -85,7 +85,7 @@ export class Rows {
   #filter = () => true;
   #refilter = true;
   #dirty = true;
-  #arranged = -Infinity;
+  #arranged = 0;
   /** The number of series of each label. */
   #labels = new Map();
   /** The series that match, in the order of their names. */
@@ -173,11 +173,8 @@ export class Rows {
     }
     const wanted = added.filter((row) => row.source === (this.source ?? row.source) && this.#filter(row));
     this.#named = ordered([...kept, ...wanted].filter(({ gone }) => !gone), KEYS.name);
-    this.lengths = { name: 0, labels: 0 };
-    for (const { shown, labelText } of this.#named) {
-      this.lengths.name = Math.max(this.lengths.name, shown.length);
-      this.lengths.labels = Math.max(this.lengths.labels, labelText.length);
-    }
+    const longest = (text) => this.#named.reduce((most, row) => Math.max(most, row[text].length), 0);
+    this.lengths = { name: longest("shown"), labels: longest("labelText") };
     this.#dirty = true;
   }
 

@@ -53,11 +53,9 @@ export class Sources {
       chip.title = name ? `${name}: ${text}` : "list all sources";
       chip.onclick = () => (chooses ? this.app.set("source", no) : this.app.showSources());
       chip.ariaPressed = chooses ? no === this.app.rows.source : null;
-      const [, first, second, third, fourth] = chip.children;
-      setText(first, brief);
-      setText(second, look === "good" ? state : text);
-      setText(third, missed ? `missed ${count(missed)}` : "");
-      setText(fourth, restarts ? `↻ ${count(restarts)}` : "");
+      const parts = ["", brief, look === "good" ? state : text,
+        missed ? `missed ${count(missed)}` : "", restarts ? `↻ ${count(restarts)}` : ""];
+      parts.forEach((part, index) => setText(chip.children[index], part));
     });
   }
 

@@ -11,15 +11,13 @@ const STALE = 30;
 /** The number of rows kept above and below the visible ones. */
 const MARGIN = 2;
 
-const unitOf = (line) => line.unit ?? line.metric?.unit;
-
 /** Format the value or the rate of a series or a group; those of histograms are numbers of samples. */
 function text(show, what, state, line, width) {
   // Different metrics, and gauges, have no sum.
   if (line.summable === false) return "";
   const number = line instanceof Group ? line[what](state) : state[what](line);
   const whole = what === "value" && line.kind !== "gauge";
-  return show(number, line.kind === "histogram" ? null : unitOf(line), { whole, width });
+  return show(number, line.kind === "histogram" ? null : line.metric.unit, { whole, width });
 }
 
 /** Format the value of a series or a group. */
@@ -27,7 +25,7 @@ export const valueText = (state, line, width = 12) => text(showValue, "value", s
 
 function percentileText(number, isPartial, line) {
   if (line.kind !== "histogram") return "";
-  return number == null ? "–" : showValue(number, unitOf(line), { width: 9 }) + (isPartial ? "*" : "");
+  return number == null ? "–" : showValue(number, line.metric.unit, { width: 9 }) + (isPartial ? "*" : "");
 }
 
 export class Table {
@@ -151,7 +149,7 @@ export class Table {
       setText(mark, !isGroup ? kind[0].toUpperCase() : line.folded ? "▸" : "▾");
       mark.title = kind ?? "";
       setText(text, shown);
-      cells.name.title = metric?.help ? `${shown}: ${metric.help}` : shown;
+      cells.name.title = metric.help ? `${shown}: ${metric.help}` : shown;
       if (cells.labels) {
         cells.labels.replaceChildren(...isGroup ? [`${line.rows.length.toLocaleString("en")} series`]
           : shownLabels.flatMap(([label, value]) => [make("span", { class: "label" }, `${label}=`), `${value} `]));

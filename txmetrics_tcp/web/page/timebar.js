@@ -43,10 +43,7 @@ export class TimeBar {
     const key = `${from} ${to} ${shown.length}`;
     if (key === this.#flagKey) return;
     this.#flagKey = key;
-    find("flags").replaceChildren(...shown.map(({ t, kind }) => {
-      const flag = make("i", { class: kind });
-      flag.style.left = `${(100 * (t - from)) / (to - from)}%`;
-      return flag;
-    }));
+    find("flags").replaceChildren(...shown.map(({ t, kind }) =>
+      make("i", { class: kind, style: `left: ${(100 * (t - from)) / (to - from)}%` })));
   }
 }
