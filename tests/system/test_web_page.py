@@ -43,6 +43,7 @@ from txmetrics_tcp import (
 )
 from txmetrics_tcp._distribution import Distribution
 from txmetrics_tcp.web import MetricsWeb
+from txmetrics_tcp.web._resource import MAX_IDS
 
 reactor: Any = _reactor
 
@@ -311,6 +312,19 @@ class PageTests(PageTestCase):
         # No figures are known.
         order = yield self.run_script(SORT, "p50", True)
         self.assertEqual(order, "abcdefghijkl")
+
+    @inlineCallbacks
+    def test_manyHistograms(self) -> Generator[Deferred[Any], Any, None]:
+        """A group of more histograms than the server sums leaves the percentiles of its rows."""
+        histograms = [self.recorder.histogram("wait", number=str(n)) for n in range(MAX_IDS + 1)]
+        yield self.open("#group=name&filter=wait")
+        yield self.wait_for("metrics.live.series.size === 1")
+        for histogram in histograms:
+            histogram.record(3)
+        yield self.wait_for(
+            "document.querySelector('#body .row.group .p50').textContent === '\\u2013'"
+            " && document.querySelector('#body .row.histogram .p50').textContent === '3'"
+        )
 
     @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:

@@ -204,7 +204,9 @@ export class App {
     const groups = [];
     let left = MAX_LOOK;
     for (const line of lines) {
-      if (line?.kind !== "histogram" || (left -= line.rows?.length ?? 1) < 0) continue;
+      const size = line.rows?.length ?? 1;
+      if (line.kind !== "histogram" || size > left) continue;
+      left -= size;
       (line instanceof Group ? groups : rows).push(line);
     }
     if (left === MAX_LOOK) return new Map();
