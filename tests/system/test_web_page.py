@@ -327,6 +327,18 @@ class PageTests(PageTestCase):
         )
 
     @inlineCallbacks
+    def test_brokenLink(self) -> Generator[Deferred[Any], Any, None]:
+        """What a link has wrong is ignored; a series that is unknown may still come."""
+        broken = "#at=x&sort=valueOf&group=label:x&window=7&range=x&source=x&chart=x&chart=rate+c*x"
+        yield self.open(broken)
+        yield self.wait_for("metrics.charts.all.length === 2 && metrics.rows.lines.length === 2")
+        state = "return [metrics.at, metrics.charts.span, document.getElementById('group').value]"
+        self.assertEqual((yield self.run_script(state)), [None, 0, "label:x"])
+        text = yield self.run_script("return document.getElementById('charts').textContent")
+        self.assertIn("c*x", text)
+        yield self.run_script("metrics.charts.all[0].savePicture()")
+
+    @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:
         """
         A page that was left has no connection: a browser has at most six of them to a server, and

@@ -47,7 +47,7 @@ export class Chart {
     this.tools = make("div", { class: "tools" }, this.modes,
       make("button", { title: "save the chart as PNG", onclick: () => this.savePicture() }, "PNG"),
       make("button", { "aria-label": "close the chart", onclick: () => charts.remove(this) }, "×"));
-    this.element = make("section", {}, this.tools);
+    this.element = make("section", { class: "chart" }, name, this.tools);
   }
 
   /** Take the series that has this chart's name now. */
@@ -203,6 +203,7 @@ export class Chart {
 
   /** Save the chart with its title. */
   savePicture() {
+    if (!this.plot) return;
     const { canvas } = this.plot.ctx;
     const head = 28 * devicePixelRatio;
     const picture = make("canvas", { width: canvas.width, height: canvas.height + head });

@@ -23,9 +23,8 @@ export function readLink() {
     ...link,
     sort: link.sort.replace(/^-/, ""),
     descending: link.sort.startsWith("-"),
-    window: Number(link.window),
-    range: Number(link.range),
-    at: link.at && Number(link.at),
+    range: Number(link.range) || 0,
+    at: Number(link.at) || null,
     charts: parameters.getAll("chart").map((chart) => {
       const [mode, ...name] = chart.split(" ");
       return { mode, name: name.join(" ") };

@@ -18,6 +18,8 @@ const scale = ({ kind, metric }) => (kind === "histogram" ? 1 : baseScale(metric
 
 /** What columns are sorted by, of a series and the state; other columns have percentiles. */
 const KEYS = {
+  // A link may have any word.
+  __proto__: null,
   name: (row) => row.sortKey,
   labels: (row) => naturalKey(row.labelText),
   source: (row, state) => state.sources.get(row.source)?.name ?? "",
@@ -141,10 +143,10 @@ export class Rows {
     this.#refilter = true;
   }
 
-  /** The groupings that exist: none, by name, and by each of the most common labels. */
+  /** The groupings that exist: none, by name, by each of the most common labels, and the present one. */
   groupings() {
     const labels = [...this.#labels].sort((a, b) => b[1] - a[1]).slice(0, MAX_GROUPINGS);
-    return [null, "name", ...labels.map(([label]) => `label:${label}`).sort()];
+    return [...new Set([null, "name", ...labels.map(([label]) => `label:${label}`).sort(), this.grouping])];
   }
 
   /**

@@ -40,7 +40,9 @@ export class Table {
     this.body = find("body");
     this.grid.addEventListener("scroll", () => app.redraw(), { passive: true });
     this.body.addEventListener("click", ({ target }) => {
-      const { line } = target.closest("[role=row]");
+      // It is between rows if the mouse moved to another one.
+      const line = target.closest("[role=row]")?.line;
+      if (!line) return;
       this.choose(app.rows.lines.indexOf(line));
       app.open(line);
     });
