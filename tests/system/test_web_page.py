@@ -339,6 +339,35 @@ class PageTests(PageTestCase):
         yield self.run_script("metrics.charts.all[0].savePicture()")
 
     @inlineCallbacks
+    def test_clicks(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Two clicks on a row while charts are loaded open one; one between rows, as after texts were
+        chosen in several, does nothing.
+        """
+        yield self.open()
+        yield self.wait_for("document.querySelector('#body .row')")
+        yield self.run_script(
+            "document.getElementById('body').click();"
+            "for (let at = 0; at < 2; at++) document.querySelector('#body .row').click()"
+        )
+        yield self.wait_for("document.querySelectorAll('.chart .uplot').length")
+        self.assertEqual((yield self.run_script("return metrics.charts.all.length")), 1)
+
+    @inlineCallbacks
+    def test_loadAgain(self) -> Generator[Deferred[Any], Any, None]:
+        """If what draws charts cannot be loaded, a later click loads it."""
+        yield self.open()
+        self.allowed = ["net::ERR_"]
+        yield deferToThread(self.browser.devtools, "Network.enable")
+        url = f"{self.address}page/uplot.js"
+        yield deferToThread(self.browser.devtools, "Network.setBlockedURLs", urls=[url])
+        yield self.run_script(OPEN_CHART, "opened_total")
+        yield deferToThread(self.browser.devtools, "Network.setBlockedURLs", urls=[])
+        yield self.wait_for("!document.querySelector('.chart')")
+        yield self.run_script(OPEN_CHART, "opened_total")
+        yield self.wait_for("document.querySelectorAll('.chart .uplot').length === 1")
+
+    @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:
         """
         A page that was left has no connection: a browser has at most six of them to a server, and

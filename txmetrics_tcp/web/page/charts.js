@@ -62,9 +62,11 @@ export class Charts {
 
   /** Add a chart; of a link only the name of the series is known. */
   async add(name, mode, series) {
-    const { Chart } = await load();
+    const module = await load().catch(() => (loading = null));
+    // It could not be loaded, or was asked for twice.
+    if (!module || this.has(series)) return;
     if (this.all.length >= MAX_CHARTS) this.remove(this.all[0]);
-    const chart = new Chart(this, name, mode);
+    const chart = new module.Chart(this, name, mode);
     this.all.push(chart);
     find("charts").append(chart.element);
     if (series) chart.bind(series);
