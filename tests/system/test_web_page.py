@@ -368,6 +368,23 @@ class PageTests(PageTestCase):
         yield self.wait_for("document.querySelectorAll('.chart .uplot').length === 1")
 
     @inlineCallbacks
+    def test_lateAnswer(self) -> Generator[Deferred[Any], Any, None]:
+        """Nothing is said of a time that cannot be shown, if another one was chosen since."""
+        yield self.open()
+        yield self.run_script(
+            """
+            const { server } = metrics;
+            const frame = server.frame;
+            server.frame = () => Promise.reject(new Error("late"));
+            const late = metrics.goTo(1);
+            delete server.frame;
+            metrics.goTo(null);
+            await late;
+            """
+        )
+        self.assertEqual((yield self.run_script("return metrics.failure")), "")
+
+    @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:
         """
         A page that was left has no connection: a browser has at most six of them to a server, and

@@ -289,7 +289,7 @@ export class App {
         state.sources = new Map([...this.live.sources, ...state.sources]);
       }
     } catch (error) {
-      this.failure = error.message;
+      if (this.#wanted === at) this.failure = error.message;
       this.redraw();
       return;
     }
