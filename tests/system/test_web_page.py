@@ -385,6 +385,20 @@ class PageTests(PageTestCase):
         self.assertEqual((yield self.run_script("return metrics.failure")), "")
 
     @inlineCallbacks
+    def test_chosenInThePast(self) -> Generator[Deferred[Any], Any, None]:
+        """The chosen series is the same at another time."""
+        yield self.open()
+        opened = yield self.run_script("return metrics.live.time")
+        yield self.wait_for("metrics.live.time > arguments[0] + 3", opened)
+        yield self.keys("j")
+        yield self.wait_for("metrics.table.chosen")
+        yield self.run_script("return metrics.goTo(arguments[0] + 2)", opened)
+        yield self.wait_for(
+            "document.querySelector('#body .chosen .text').textContent === 'opened_total'"
+            " && metrics.held.series.has(metrics.table.chosen.id)"
+        )
+
+    @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:
         """
         A page that was left has no connection: a browser has at most six of them to a server, and

@@ -284,9 +284,10 @@ export class App {
     this.failure = "";
     try {
       if (at !== null && !state) {
+        const frame = await this.server.frame(`table?at=${Math.round(at)}`);
+        frame.head.sources = [...this.live.sources.values()];
         state = new State();
-        state.apply(await this.server.frame(`table?at=${Math.round(at)}`));
-        state.sources = new Map([...this.live.sources, ...state.sources]);
+        state.apply(frame);
       }
     } catch (error) {
       if (this.#wanted === at) this.failure = error.message;

@@ -35,7 +35,7 @@ export class Charts {
   /** The first and last second of the time axis. */
   range() {
     if (this.zoomed) return this.zoomed;
-    const from = this.span ? this.end - this.span : this.#state?.history?.from ?? this.end - 600;
+    const from = this.span ? this.end - this.span : this.app.past[0];
     return [Math.min(from, this.end - 10), this.end];
   }
 
