@@ -399,6 +399,31 @@ class PageTests(PageTestCase):
         )
 
     @inlineCallbacks
+    def test_manySteps(self) -> Generator[Deferred[Any], Any, None]:
+        """A chart of many steps fetches all again, so that the server makes them longer."""
+        yield self.open()
+        yield self.run_script(OPEN_CHART, "opened_total")
+        yield self.wait_for("metrics.charts.all[0]?.t.length")
+        begin = yield self.run_script(
+            """
+            const { charts, server } = metrics;
+            const [chart] = charts.all;
+            const end = chart.t.at(-1);
+            charts.zoomed = [end - 5000, end];
+            chart.t = Array.from({ length: 1000 }, (_, at) => end - 999 + at);
+            chart.fields.rate = chart.t.map(() => 0);
+            globalThis.asked = [];
+            const { json } = server;
+            server.json = (path) => {
+                asked.push(path);
+                return json.call(server, path);
+            };
+            return charts.zoomed[0];
+            """
+        )
+        yield self.wait_for("asked.some((path) => path.includes(`&from=${arguments[0]}&`))", begin)
+
+    @inlineCallbacks
     def test_leave(self) -> Generator[Deferred[Any], Any, None]:
         """
         A page that was left has no connection: a browser has at most six of them to a server, and

@@ -19,8 +19,6 @@ const FIGURES = ["min", "p50", "p90", "p99", "p999", "max", "mean", "count"];
 const NEAR = 6;
 /** The age in seconds from which on the newest numbers are shown with their time. */
 const OLD = 10;
-/** The maximum number of steps. */
-const MAX_STEPS = 1000;
 /** The distances of lines for bytes, and for the buckets of a heatmap. */
 const BINARY = Array.from({ length: 64 }, (_, power) => 2 ** power);
 const FONT = "px system-ui, sans-serif";
@@ -89,9 +87,10 @@ export class Chart {
     const data = series[this.series.id];
     // The chart may have begun anew since it asked.
     if (!data || this.t !== this.asked) return;
+    const first = this.t.findIndex((one) => one >= this.charts.range()[0]);
     // Heatmaps come whole. Of other steps nothing is kept.
     const kept = data.heat || step !== this.step ? 0 : this.t.filter((time) => time < t[0]).length;
-    const join = (before, after) => before.slice(0, kept).concat(after).slice(-MAX_STEPS);
+    const join = (before, after) => before.slice(first, kept).concat(after);
     this.t = join(this.t, t);
     for (const name in this.fields) this.fields[name] = join(this.fields[name], data[name]);
     this.heat = data.heat ?? this.heat;

@@ -6,6 +6,8 @@ import { seriesName } from "./link.js";
 const MAX_CHARTS = 24;
 /** The number of seconds that are fetched again: percentiles change until their step ends. */
 const OVERLAP = 6;
+/** The number of steps from which on all are fetched again, which are longer then. */
+const MAX_STEPS = 1000;
 
 /** Load what draws charts, with the first of them. */
 let loading;
@@ -143,7 +145,7 @@ export class Charts {
       const { mode, step, t } = chart;
       const heat = mode === "heatmap";
       chart.asked = t;
-      const start = !heat && step === 1 && t.length > OVERLAP ? t.at(-1) - OVERLAP : from;
+      const start = !heat && step === 1 && t.length > OVERLAP && t.length < MAX_STEPS ? t.at(-1) - OVERLAP : from;
       return `from=${start}&to=${to}&heat=${Number(heat)}`;
     });
     for (const [query, charts] of queries) {
