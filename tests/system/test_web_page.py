@@ -655,6 +655,82 @@ class EmbeddedPageTests(PageTestCase):
         yield self.wait_for("metrics.live.history.from >= Math.floor(metrics.live.time) - 30")
 
 
+class NewNumbersTests(PageTestCase):
+    """After a restart of the page's server, the numbers of series mean others."""
+
+    def sources(self) -> list[str | MetricsFactory]:
+        return [self.exporter]
+
+    @inlineCallbacks
+    def begin_again(self) -> Generator[Deferred[Any], Any, None]:
+        self.recorder.histogram("first").record(1)
+        self.recorder.counter("second").increment()
+        yield self.open("#filter=first")
+        yield self.wait_for("metrics.live.series.size === 3")
+        self.recorder.histogram("first").record(1)
+        yield self.wait_for("document.querySelector('#body .p50').textContent === '1'")
+        yield self.run_script(OPEN_CHART, "second")
+        yield self.run_script(OPEN_CHART, "first")
+        yield self.wait_for("metrics.charts.all.filter(({ t }) => t.length).length === 2")
+
+    @inlineCallbacks
+    def restart(self) -> Generator[Deferred[Any], Any, Any]:
+        """Return the time until which the page had data."""
+        epoch = self.web._feed.table.epoch
+        yield self.web.stopService()
+        yield self.wait_for("metrics.connection[0] !== 'live'")
+        stopped = yield self.run_script("return metrics.live.time")
+        yield self.exporter.stop()
+        self.exporter = MetricsFactory(reactor, self.settings)
+        self.recorder = self.exporter.recorder
+        for name in "x", "y", "z":
+            self.recorder.histogram(name).record(7)
+        self.recorder.histogram("first").record(7)
+        self.web._make = [self.web._maker(self.exporter)]
+        self.web.startService()
+        yield self.wait_for("metrics.live.epoch > arguments[0] && metrics.live.series.size", epoch)
+        for name in "x", "y", "z", "first":
+            self.recorder.histogram(name).record(7)
+        return stopped
+
+    @inlineCallbacks
+    def test_charts(self) -> Generator[Deferred[Any], Any, None]:
+        """The chart of a series that has ended gets nothing of another one."""
+        self.allowed = ["net::ERR_"]
+        yield self.begin_again()
+        stopped = yield self.restart()
+        yield self.wait_for("metrics.charts.all[1].fields.p50.includes(7)")
+        chart = yield self.run_script(
+            "const [{ series, t }] = metrics.charts.all;"
+            "return [series.name, t.every((time) => time <= arguments[0] + 1)]",
+            stopped,
+        )
+        self.assertEqual(chart, ["second", True])
+
+    @inlineCallbacks
+    def test_held(self) -> Generator[Deferred[Any], Any, None]:
+        """What a held page shows stays."""
+        self.allowed = ["net::ERR_"]
+        yield self.begin_again()
+        # The history has samples when five seconds are complete.
+        yield self.wait_for("metrics.charts.all[1].fields.p50?.includes(1)")
+        yield self.keys(" ")
+        yield self.wait_for(
+            "metrics.held && metrics.rows.figures.size"
+            " && document.querySelector('#body .p50').textContent === '1'"
+            " && metrics.charts.all.every(({ t }) => t.length)"
+        )
+        yield self.restart()
+        yield self.run_script("return new Promise((resolve) => setTimeout(resolve, 2500))")
+        state = yield self.run_script(
+            "return [document.querySelector('#body .p50').textContent,"
+            " metrics.charts.all.map(({ t }) => !!t.length)]"
+        )
+        self.assertEqual(state, ["1", [True, True]])
+        yield self.keys(" ")
+        yield self.wait_for("document.querySelector('#body .p50').textContent === '7'")
+
+
 class ProcessTests(BrowserTestCase):
     """The page of processes"""
 

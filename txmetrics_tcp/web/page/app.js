@@ -82,6 +82,11 @@ export class App {
     return this.held ?? this.live;
   }
 
+  /** Whether the server knows the shown series. After a restart, their numbers mean others. */
+  get isKnown() {
+    return this.connection[0] === "live" && this.state.epoch === this.live.epoch;
+  }
+
   /** The first and the last second that the server can show. */
   get past() {
     const { history, time } = this.live;
@@ -91,7 +96,7 @@ export class App {
 
   /** The figures of a histogram or of a group of them. */
   figures(line) {
-    return this.rows.figures.get(line.key ?? line.id);
+    return this.rows.figures.get(line.key ?? line);
   }
 
   #onFrame(frame) {
@@ -167,13 +172,13 @@ export class App {
   #everySecond() {
     if (document.hidden) return;
     this.#follow();
-    if (this.at === null || this.charts.all.some(({ t }) => !t.length)) this.charts.update();
+    this.charts.update();
     this.#fillGroups();
     this.#look();
   }
 
   #follow() {
-    this.charts.follow(this.state, this.at ?? this.past[1]);
+    this.charts.follow(this.at ?? this.past[1]);
   }
 
   // Figures and trends of what is on the screen
@@ -183,7 +188,7 @@ export class App {
     this.#looking = true;
     const { rows, table, charts } = this;
     const before = rows.figures;
-    const lines = [...table.present, ...charts.all.map(({ series }) => series)];
+    const lines = [...table.present, ...charts.all.filter(charts.knows).map(({ series }) => series)];
     if (PERCENTILES.includes(rows.sort)) lines.push(...rows.matching);
     try {
       const figures = await this.#figuresOf(lines);
@@ -198,8 +203,9 @@ export class App {
     }
   }
 
-  /** Fetch the figures of histograms, by number, and of groups of them, by key. */
+  /** Fetch the figures of histograms, by series, and of groups of them, by key. */
   async #figuresOf(lines) {
+    if (!this.isKnown) return this.rows.figures;
     const rows = [];
     const groups = [];
     let left = MAX_LOOK;
@@ -214,7 +220,7 @@ export class App {
     const at = this.at === null ? "" : `&at=${Math.round(this.at)}`;
     const answer = await this.server.json(`look?relative=1&ids=${relative(rows)}&groups=${sums}&window=${this.window}${at}`);
     return new Map([
-      ...rows.map(({ id }) => [id, answer.series[id]]),
+      ...rows.map((row) => [row, answer.series[row.id]]),
       ...groups.map(({ key }, index) => [key, answer.groups[index]]),
     ]);
   }
@@ -354,7 +360,8 @@ export class App {
     }
     this.#fillGroups();
     this.redraw();
-    this.#look();
+    // When the lines are drawn.
+    requestAnimationFrame(() => this.#look());
     if (this.live.epoch === null) return;
     writeLink({
       filter: rows.filterText, sort: rows.sort, descending: rows.descending, group: rows.grouping,

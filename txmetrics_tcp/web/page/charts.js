@@ -29,7 +29,6 @@ export class Charts {
   /** The shown time that was chosen with the mouse; null for none. */
   zoomed = null;
   end = 0;
-  #state = null;
   #marks = [];
   #busy = false;
   #again = false;
@@ -48,8 +47,11 @@ export class Charts {
   }
 
   sourceOf(series) {
-    return this.#state?.sources.get(series.source)?.name ?? "";
+    return this.app.state.sources.get(series.source)?.name ?? "";
   }
+
+  /** Whether a chart shows one of the present series, which are other objects after a restart. */
+  knows = ({ series }) => this.app.state.series.get(series?.id) === series;
 
   has(series) {
     return this.all.some((chart) => chart.series === series);
@@ -109,10 +111,9 @@ export class Charts {
     this.update();
   }
 
-  /** Follow the state. The numbers of series change when the server starts again. */
-  follow(state, end) {
+  /** Follow the app's state and its last second. */
+  follow(end) {
     if (end < this.end || end > this.end + 30) this.#refetch();
-    this.#state = state;
     this.end = end;
     this.#bind();
   }
@@ -132,7 +133,7 @@ export class Charts {
   }
 
   draw() {
-    for (const chart of this.all) chart.draw(this.#state);
+    for (const chart of this.all) chart.draw(this.app.state);
   }
 
   #refetch() {
@@ -140,8 +141,9 @@ export class Charts {
   }
 
   async #fetch() {
+    if (!this.app.isKnown) return;
     const [from, to] = this.range();
-    const queries = Map.groupBy(this.all.filter(({ series }) => series), (chart) => {
+    const queries = Map.groupBy(this.all.filter(this.knows), (chart) => {
       const { mode, step, t } = chart;
       const heat = mode === "heatmap";
       chart.asked = t;
@@ -157,11 +159,11 @@ export class Charts {
     }
   }
 
-  /** Give each chart the series of its name. */
+  /** Give each chart the present series of its name. */
   #bind() {
-    const charts = new Map(this.all.map((chart) => [chart.name, chart]));
-    if (!this.#state || !charts.size) return;
-    for (const series of this.#state.series.values()) charts.get(this.#nameOf(series))?.bind(series);
+    const lost = new Map(this.all.filter((chart) => !this.knows(chart)).map((chart) => [chart.name, chart]));
+    if (!lost.size) return;
+    for (const series of this.app.state.series.values()) lost.get(this.#nameOf(series))?.bind(series);
   }
 
   #nameOf(series) {

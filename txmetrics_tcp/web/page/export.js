@@ -18,12 +18,12 @@ const number = (value) => SPECIAL[value] ?? value ?? '""';
 /**
  * @param {import("./frames.js").State} state
  * @param {import("./frames.js").Series[]} rows
- * @param {Map<number, object>} figures those of histograms, by the number of the series
+ * @param {Map<object, object>} figures those of histograms, by series
  */
 export function toCsv(state, rows, figures) {
   const lines = rows.map((row) => {
     const { kind, metric } = row;
-    const found = kind === "histogram" ? figures.get(row.id) : null;
+    const found = kind === "histogram" ? figures.get(row) : null;
     return [
       ...[state.sources.get(row.source)?.name ?? "", kind, row.shown, row.labelText, metric.unit ?? ""].map(text),
       ...[state.value(row), state.rate(row), found?.count, found?.sum].map(number),

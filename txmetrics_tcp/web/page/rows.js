@@ -81,7 +81,7 @@ export class Rows {
   source = null;
   /** The largest numbers of characters of names and labels. */
   lengths = { name: 0, labels: 0 };
-  /** The figures of histograms by id, for sorting by a percentile. */
+  /** The figures of histograms by series, for sorting by a percentile, and those of groups by key. */
   figures = new Map();
 
   #filter = () => true;
@@ -163,7 +163,7 @@ export class Rows {
     if (!this.#dirty && (STEADY.has(this.sort) || now < this.#arranged + REARRANGE)) return false;
     this.#dirty = false;
     this.#arranged = now;
-    const key = KEYS[this.sort] ?? ((row) => (this.figures.get(row.id)?.[this.sort] ?? NaN) * baseScale(row.metric.unit));
+    const key = KEYS[this.sort] ?? ((row) => (this.figures.get(row)?.[this.sort] ?? NaN) * baseScale(row.metric.unit));
     this.matching = ordered(this.#named, (row) => key(row, state), this.descending);
     this.lines = this.grouping ? this.#grouped(state) : this.matching;
     return true;

@@ -86,8 +86,8 @@ export class Server {
         write: (bytes) => {
           this.#heard = performance.now();
           this.#wait = MIN_RETRY;
-          for (const frame of frames.push(bytes)) this.onFrame(frame);
           this.onState("live", "");
+          for (const frame of frames.push(bytes)) this.onFrame(frame);
         },
       }));
     } catch (error) {
