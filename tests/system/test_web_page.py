@@ -279,8 +279,12 @@ class PageTests(PageTestCase):
         yield self.run_script("return metrics.goTo(arguments[0])", at)
         yield self.wait_for(shown, "3")
         self.assertEqual((yield self.run_script("return metrics.at")), at)
+        # Series that begin meanwhile are listed afterwards, and are in no list that grows.
+        self.recorder.counter("begun_total").increment()
+        yield self.wait_for("metrics.live.series.size === 3")
+        self.assertEqual((yield self.run_script("return metrics.live.changes.added.length")), 0)
         yield self.keys(" ")
-        yield self.wait_for(shown, "7")
+        yield self.wait_for("metrics.rows.lines.length === 3")
 
     @inlineCallbacks
     def test_readout(self) -> Generator[Deferred[Any], Any, None]:
@@ -816,7 +820,9 @@ class ProcessTests(BrowserTestCase):
         yield self.wait_for(HAS_VALUE, "requests_total", 122)
         # Its rate and trend are those of the end, and stay so.
         shown = "document.querySelector('#body .rate').textContent === '2/s'"
-        yield self.wait_for(f"{shown} && document.querySelector('#body path[d]').outerHTML.length > 300")
+        yield self.wait_for(
+            f"{shown} && document.querySelector('#body path[d]').outerHTML.length > 300"
+        )
         passed = yield self.run_script(
             "const { live } = metrics; const { time } = live;"
             "live.apply({ head: { t: time + 20 }, ids: [], values: [] });"

@@ -102,6 +102,8 @@ export class App {
   #onFrame(frame) {
     const isFirst = this.live.epoch === null;
     this.live.apply(frame);
+    // The table takes all series when it shows the present again.
+    if (this.held) this.live.takeChanges();
     if (isFirst) this.#restore();
     if (frame.head.whole) this.#follow();
     this.redraw();
