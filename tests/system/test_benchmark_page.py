@@ -38,9 +38,13 @@ class RunTests(SynchronousTestCase):
             "- reader: Python; ",
             "- a system call",
             "| snapshot() (ms) | ",
-            "| responses at full speed (1/s) | ",
             "| a frame of one (ms) | ",
-            "| beyond a plain client's view (% of a core) | ",
             "| processor time an event (µs) | ",
         ):
             self.assertIn(part, text)
+        # A machine with other work may be too slow for them.
+        for part, what in (
+            ("| responses at full speed (1/s) | ", "all figures"),
+            ("| beyond a plain client's view (% of a core) | ", "processor time of the page"),
+        ):
+            self.assertTrue(part in text or f"left out: {what}: " in ended.stdout, part)

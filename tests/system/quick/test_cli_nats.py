@@ -4,6 +4,8 @@ Commands with a real broker.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,6 +27,15 @@ class NatsCommandTestCase(CommandTestCase):
         return self.child(
             "publish", *arguments, "--to", broker.url(), "--snapshot", "200ms", **options
         )
+
+    async def stats(self, start: Callable[..., Child], url: str) -> dict[str, Any]:
+        """Return what C{stats} reports, in as much time as this machine takes to connect."""
+        for seconds in 1, 10, 100:
+            child = start("stats", url, "--duration", str(seconds), "--json")
+            if await child.ended == 0:
+                break
+        report: dict[str, Any] = json.loads(child.out)
+        return report
 
     def follow(self, broker: NatsServer, **options: Any) -> Follower:
         return Follower(self, broker.url(), **options)
