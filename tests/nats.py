@@ -4,13 +4,18 @@ Runs a NATS server with JetStream, which is killed when its test ends.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from threading import Event, Thread
+from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import needs
@@ -91,3 +96,16 @@ class NatsServer:
                 if "Server is ready" in line:
                     ready.set()
         ready.set()
+
+
+def change_streams(broker: NatsServer, change: Callable[[Any], Awaitable[Any]]) -> Deferred[None]:
+    """Change the streams of a broker, as another program."""
+
+    import nats
+
+    async def connect() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{broker.port}")
+        await change(client.jetstream())
+        await client.close()
+
+    return deferToThread(lambda: asyncio.run(connect()))

@@ -4,40 +4,22 @@ Commands and the daemon with a real broker: its faults, credentials and permissi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
 from tests import ROOT
 from tests.authority import Authority, no_tls
 from tests.commands import Child, reactor
 from tests.daemon import TWISTD
-from tests.nats import NatsServer, missing
+from tests.nats import NatsServer, change_streams
 from tests.scraping import get
 from tests.system.quick.test_cli_nats import SECRET, NatsCommandTestCase
-
-if not missing:
-    import nats
-
-
-def change_streams(broker: NatsServer, change: Callable[[Any], Awaitable[Any]]) -> Deferred[None]:
-    """Change the streams of a broker, as another program."""
-
-    async def connect() -> None:
-        client = await nats.connect(f"nats://127.0.0.1:{broker.port}")
-        await change(client.jetstream())
-        await client.close()
-
-    return deferToThread(lambda: asyncio.run(connect()))
 
 
 def iterate() -> Deferred[None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -19,7 +18,7 @@ from twisted.protocols.portforward import ProxyFactory
 
 from tests import environment
 from tests.daemon import LIMIT
-from tests.nats import NatsServer, missing
+from tests.nats import NatsServer, change_streams, missing
 from tests.system.quick.test_nats import Follower, NatsTestCase
 
 if not missing:
@@ -44,18 +43,6 @@ reactor.run()
 
 
 class FaultTests(NatsTestCase):
-    async def administer(
-        self, broker: NatsServer, change: Callable[[Any], Awaitable[object]]
-    ) -> None:
-        """Change something with JetStream's own interface."""
-        client = Broker(reactor, f"127.0.0.1:{broker.port}")
-        self.addCleanup(client.close)
-
-        async def call() -> None:
-            await change(await client.jetstream())
-
-        await client._call(call)
-
     async def test_followerBeforeStream(self) -> None:
         """A consumer waits for a broker, and for a stream."""
         broker = NatsServer(self)
@@ -206,7 +193,7 @@ class FaultTests(NatsTestCase):
         follower = Follower(self, broker.url())
         jobs.increment(3)
         await follower.has(3)
-        await self.administer(broker, lambda context: context.delete_stream("METRICS"))
+        await change_streams(broker, lambda context: context.delete_stream("METRICS"))
         jobs.increment(4)
         await follower.has(7)
         late = Follower(self, broker.url())
@@ -259,7 +246,7 @@ class FaultTests(NatsTestCase):
                 await context.delete_consumer("METRICS", consumer.name)
 
         reported = len(follower.broker_states)
-        await self.administer(broker, forget)
+        await change_streams(broker, forget)
         jobs.increment()
         await follower.has(2)
         self.assertEqual(len(follower.broker_states), reported)
@@ -342,7 +329,7 @@ class FaultTests(NatsTestCase):
         """What the broker will never accept is reported as such."""
         broker = NatsServer(self)
         _, port = await self.exporter()
-        await self.administer(
+        await change_streams(
             broker, lambda context: context.add_stream(name="OTHER", subjects=["METRICS.>"])
         )
         seed = self.mktemp()
@@ -369,9 +356,7 @@ class FaultTests(NatsTestCase):
         broker = NatsServer(self)
         recorder, port = await self.exporter()
         settings = {"subjects": ["METRICS.>"], "max_msg_size": 4000}
-        await self.administer(
-            broker, lambda context: context.add_stream(name="METRICS", **settings)
-        )
+        await change_streams(broker, lambda context: context.add_stream(name="METRICS", **settings))
         self.publish(broker, port)
         follower = Follower(self, broker.url())
         jobs = recorder.counter("jobs")
