@@ -373,7 +373,7 @@ class PageTests(PageTestCase):
 
     @inlineCallbacks
     def test_lateAnswer(self) -> Generator[Deferred[Any], Any, None]:
-        """Nothing is said of a time that cannot be shown, if another one was chosen since."""
+        """The error of a time that cannot be shown is hidden, if another one was chosen since."""
         yield self.open()
         yield self.run_script(
             """
@@ -725,7 +725,8 @@ class NewNumbersTests(PageTestCase):
             " && metrics.charts.all.every(({ t }) => t.length)"
         )
         yield self.restart()
-        yield self.run_script("return new Promise((resolve) => setTimeout(resolve, 2500))")
+        now = yield self.run_script("return metrics.live.time")
+        yield self.wait_for("metrics.live.time > arguments[0] + 2", now)
         state = yield self.run_script(
             "return [document.querySelector('#body .p50').textContent,"
             " metrics.charts.all.map(({ t }) => !!t.length)]"

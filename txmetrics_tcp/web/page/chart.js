@@ -85,7 +85,7 @@ export class Chart {
   /** Take an answer of `history`: add it to the times before it. */
   take({ t, step, series }) {
     const data = series[this.series.id];
-    // The chart may have begun anew since it asked.
+    // The chart may have begun again since it asked.
     if (!data || this.t !== this.asked) return;
     const first = this.t.findIndex((one) => one >= this.charts.range()[0]);
     // Heatmaps come whole. Of other steps nothing is kept.

@@ -149,10 +149,7 @@ export class Rows {
     return [...new Set([null, "name", ...labels.map(([label]) => `label:${label}`).sort(), this.grouping])];
   }
 
-  /**
-   * Follow the state.
-   * @returns {boolean} whether the lines changed
-   */
+  /** Follow the state. */
   update(state, now) {
     const { reset, added, gone } = state.takeChanges();
     if (reset || this.#refilter) {
@@ -160,13 +157,12 @@ export class Rows {
       this.#labels.clear();
       this.#take([...state.series.values()], []);
     } else if (added.length || gone) this.#take(added, this.#named);
-    if (!this.#dirty && (STEADY.has(this.sort) || now < this.#arranged + REARRANGE)) return false;
+    if (!this.#dirty && (STEADY.has(this.sort) || now < this.#arranged + REARRANGE)) return;
     this.#dirty = false;
     this.#arranged = now;
     const key = KEYS[this.sort] ?? ((row) => (this.figures.get(row)?.[this.sort] ?? NaN) * baseScale(row.metric.unit));
     this.matching = ordered(this.#named, (row) => key(row, state), this.descending);
     this.lines = this.grouping ? this.#grouped(state) : this.matching;
-    return true;
   }
 
   #take(added, kept) {
