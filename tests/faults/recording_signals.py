@@ -5,6 +5,7 @@ Line 3: Ctrl-C ends a command soon that reads a recording of few bytes and many 
 import struct
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, TimeoutExpired
 from tempfile import TemporaryDirectory
@@ -42,10 +43,12 @@ def seconds_to_end(path: str, command: str) -> float:
 
 def position(process: int, path: str) -> int:
     """Return the number of bytes of the file that a process has read."""
-    for descriptor in Path(f"/proc/{process}/fd").iterdir():
-        if str(descriptor.resolve()) == path:
-            information = Path(f"/proc/{process}/fdinfo/{descriptor.name}").read_text()
-            return int(information.split()[1])
+    # It may close a descriptor, or end, meanwhile.
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            if str(descriptor.resolve()) == path:
+                information = Path(f"/proc/{process}/fdinfo/{descriptor.name}").read_text()
+                return int(information.split()[1])
     return 0
 
 
